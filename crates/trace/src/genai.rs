@@ -1,0 +1,208 @@
+//! What a span means to a person who watches agents: its role, model, usage, agent and session,
+//! read from our own attributes or from the OpenTelemetry GenAI conventions of either generation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Attributes, Phase, Span, StepName, keys};
+
+/// What part of an agent's work a span is (the table "The span of the SDK" in the design).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpanRole {
+    /// One run of an agent.
+    AgentRun,
+    /// One step of the loop.
+    Step,
+    /// A logical call of a model, retries included.
+    LlmCall,
+    /// One attempt of a call.
+    Attempt,
+    /// A piece of a streamed answer.
+    StreamSegment,
+    /// An embeddings call.
+    Embeddings,
+    /// One run of a tool.
+    Tool,
+    /// Registering or looking up a tool.
+    Registry,
+    /// A primary with its fallback.
+    Fallback,
+    /// Retrieval of documents.
+    Retrieval,
+    /// A whole workflow.
+    Workflow,
+    /// Anything else: HTTP, databases, the host's own spans.
+    Other,
+}
+
+impl SpanRole {
+    /// The value of `throughline.role`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentRun => "agent_run",
+            Self::Step => "step",
+            Self::LlmCall => "llm_call",
+            Self::Attempt => "attempt",
+            Self::StreamSegment => "stream_segment",
+            Self::Embeddings => "embeddings",
+            Self::Tool => "tool",
+            Self::Registry => "registry",
+            Self::Fallback => "fallback",
+            Self::Retrieval => "retrieval",
+            Self::Workflow => "workflow",
+            Self::Other => "other",
+        }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(match text {
+            "agent_run" => Self::AgentRun,
+            "step" => Self::Step,
+            "llm_call" => Self::LlmCall,
+            "attempt" => Self::Attempt,
+            "stream_segment" => Self::StreamSegment,
+            "embeddings" => Self::Embeddings,
+            "tool" => Self::Tool,
+            "registry" => Self::Registry,
+            "fallback" => Self::Fallback,
+            "retrieval" => Self::Retrieval,
+            "workflow" => Self::Workflow,
+            "other" => Self::Other,
+            _ => return None,
+        })
+    }
+
+    fn from_operation(operation: &str) -> Option<Self> {
+        Some(match operation {
+            "chat" | "generate_content" | "text_completion" => Self::LlmCall,
+            "embeddings" => Self::Embeddings,
+            "retrieval" => Self::Retrieval,
+            "invoke_agent" | "create_agent" => Self::AgentRun,
+            "invoke_workflow" => Self::Workflow,
+            "plan" => Self::Step,
+            "execute_tool" => Self::Tool,
+            _ => return None,
+        })
+    }
+}
+
+/// Tokens of one call. The details are subsets of the totals, never to be added to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// All tokens in.
+    pub input_tokens: u64,
+    /// All tokens out.
+    pub output_tokens: u64,
+    /// Of the tokens in: read from a cache.
+    pub cache_read_tokens: u64,
+    /// Of the tokens in: written to a cache.
+    pub cache_write_tokens: u64,
+    /// Of the tokens out: spent on reasoning.
+    pub reasoning_tokens: u64,
+}
+
+impl Usage {
+    /// Usage from GenAI attributes of either generation; `None` when there is none.
+    pub fn from_attributes(attributes: &Attributes) -> Option<Self> {
+        let first = |names: &[&str]| names.iter().find_map(|name| attributes.u64(name));
+        let input = first(&[keys::GEN_AI_USAGE_INPUT_TOKENS, keys::GEN_AI_USAGE_PROMPT_TOKENS]);
+        let output = first(&[keys::GEN_AI_USAGE_OUTPUT_TOKENS, keys::GEN_AI_USAGE_COMPLETION_TOKENS]);
+        if input.is_none() && output.is_none() {
+            return None;
+        }
+        Some(Self {
+            input_tokens: input.unwrap_or(0),
+            output_tokens: output.unwrap_or(0),
+            cache_read_tokens: first(&[keys::GEN_AI_USAGE_CACHE_READ]).unwrap_or(0),
+            cache_write_tokens: first(&[
+                keys::GEN_AI_USAGE_CACHE_WRITE,
+                keys::GEN_AI_USAGE_CACHE_CREATION,
+            ])
+            .unwrap_or(0),
+            reasoning_tokens: first(&[keys::GEN_AI_USAGE_REASONING]).unwrap_or(0),
+        })
+    }
+
+    /// Tokens in and out together.
+    pub fn total_tokens(self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
+impl Span {
+    /// What part of an agent's work this span is.
+    pub fn role(&self) -> SpanRole {
+        if let Some(role) = self.attributes.str(keys::ROLE).and_then(SpanRole::from_text) {
+            return role;
+        }
+        if let Some(role) =
+            self.attributes.str(keys::GEN_AI_OPERATION_NAME).and_then(SpanRole::from_operation)
+        {
+            return role;
+        }
+        if self.attributes.str(keys::FALLBACK_DECISION).is_some() {
+            return SpanRole::Fallback;
+        }
+        if self.attributes.str(keys::COMPONENT) == Some("tool-registry") {
+            return SpanRole::Registry;
+        }
+        if self.attributes.str(keys::STREAM_ID).is_some() {
+            return SpanRole::StreamSegment;
+        }
+        if self.attributes.str(keys::AI_PHASE).is_some() || self.name.parse::<StepName>().is_ok() {
+            return SpanRole::Step;
+        }
+        SpanRole::Other
+    }
+
+    /// The phase of the step, foreign names mapped.
+    pub fn phase(&self) -> Option<Phase> {
+        self.attributes.str(keys::AI_PHASE).and_then(Phase::from_text)
+    }
+
+    /// The agent that this span says it belongs to.
+    pub fn agent(&self) -> Option<&str> {
+        self.attributes.first_str(&[
+            keys::AGENT_ID,
+            keys::AI_AGENT_NAME,
+            keys::GEN_AI_AGENT_NAME,
+            keys::GEN_AI_AGENT_ID,
+        ])
+    }
+
+    /// The session or conversation.
+    pub fn session(&self) -> Option<&str> {
+        self.attributes.first_str(&[keys::SESSION_ID, "session.id", keys::GEN_AI_CONVERSATION_ID])
+    }
+
+    /// The model that answered, or else the one that was asked.
+    pub fn model(&self) -> Option<&str> {
+        self.attributes.first_str(&[keys::GEN_AI_RESPONSE_MODEL, keys::GEN_AI_REQUEST_MODEL])
+    }
+
+    /// The tool that ran.
+    pub fn tool(&self) -> Option<&str> {
+        self.attributes.first_str(&[keys::GEN_AI_TOOL_NAME, keys::AI_TOOL_USED])
+    }
+
+    /// `error.type` of the span.
+    pub fn error_type(&self) -> Option<&str> {
+        self.attributes.str(keys::ERROR_TYPE)
+    }
+
+    /// Tokens that this span stands for in totals: only logical calls count, since attempts and
+    /// agent runs repeat the numbers of the calls beneath or above them.
+    pub fn counted_usage(&self) -> Option<Usage> {
+        matches!(self.role(), SpanRole::LlmCall | SpanRole::Embeddings)
+            .then(|| Usage::from_attributes(&self.attributes))
+            .flatten()
+    }
+
+    /// Cost that this span stands for in totals, US dollars; the rule of [`Span::counted_usage`].
+    pub fn counted_cost_usd(&self) -> Option<f64> {
+        matches!(self.role(), SpanRole::LlmCall | SpanRole::Embeddings)
+            .then(|| self.attributes.f64(keys::COST_USD))
+            .flatten()
+            .filter(|cost| cost.is_finite() && *cost >= 0.0)
+    }
+}

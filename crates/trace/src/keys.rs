@@ -1,0 +1,230 @@
+//! Attribute keys: those of REQUIREMENTS (part of the contract, users search by them), those of the
+//! OpenTelemetry GenAI conventions in both generations, and our own under `throughline.`.
+
+macro_rules! keys {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $text;)*
+    };
+}
+
+keys! {
+    // Dimensions on every span (R1.2).
+    /// Which agent.
+    AGENT_ID = "agent_id";
+    /// Which conversation or job.
+    SESSION_ID = "session_id";
+    /// Which workflow, across agents.
+    WORKFLOW_ID = "workflow_id";
+    /// The agent's role, on logs.
+    AGENT_ROLE = "agent_role";
+    /// Index on an attempt (0 is the first try), total on its parent when it ends.
+    RETRY_COUNT = "retry_count";
+    /// Wire status of a call, on spans and metrics.
+    STATUS_CODE = "status_code";
+    /// Model, on metrics.
+    MODEL_NAME = "model_name";
+    /// Whether the answer came from a cache.
+    IS_CACHED = "is_cached";
+    /// Business outcome (R1.3): `ok`, `policy_rejected`, `model_timeout`, `retry_succeeded`,
+    /// `fallback_degraded`, `circuit_open`, `cancelled`, `error`.
+    OUTCOME = "outcome";
+
+    // Steps (R2.5).
+    /// `plan`, `act`, `observe` or `reflect`.
+    AI_PHASE = "ai.phase";
+    /// The tool that the step or span used, with its version (`web_search_v2`).
+    AI_TOOL_USED = "ai.tool_used";
+    /// Why, in at most 128 characters.
+    AI_REASONING_TRACE = "ai.reasoning_trace";
+    /// Number of the step in its run, from 0.
+    AI_STEP_INDEX = "ai.step_index";
+    /// Keeps several agents in one process apart.
+    AI_AGENT_NAME = "ai.agent.name";
+
+    // Streaming (R3.2).
+    /// Which stream a segment belongs to.
+    STREAM_ID = "stream_id";
+    /// Running number of the chunk, from 0.
+    CHUNK_SEQ = "chunk_seq";
+    /// Set to `true` on a segment that broke.
+    ERROR = "error";
+
+    // Routing and A/B (R3.3).
+    /// `control` or `treatment`.
+    AB_TEST_GROUP = "ab_test_group";
+    /// Version of the model or prompt strategy.
+    MODEL_VERSION = "model_version";
+    /// `weighted`, `header_based`, …
+    ROUTING_STRATEGY = "routing_strategy";
+    /// Share of traffic, 0 to 1.
+    ROUTING_WEIGHT = "routing_weight";
+    /// The model that the router chose.
+    MODEL_ID = "model_id";
+    /// Time the call may take, milliseconds.
+    LATENCY_BUDGET_MS = "latency_budget_ms";
+
+    // Tools (R4.1).
+    /// `tool-registry` on registry spans.
+    COMPONENT = "component";
+    /// `register` or `lookup` on registry spans.
+    METHOD = "method";
+
+    // Fallback (R4.2).
+    /// `triggered` or `skipped`.
+    FALLBACK_DECISION = "fallback.decision";
+    /// `primary` or `degraded`.
+    FALLBACK_BRANCH = "fallback.branch";
+    /// `success` or `failed`.
+    FALLBACK_RESULT = "fallback.result";
+
+    // Errors (R4.3).
+    /// One of [`ErrorType`](crate::ErrorType).
+    ERROR_TYPE = "error.type";
+    /// For people, with the parameters that matter.
+    ERROR_MESSAGE = "error.message";
+    /// Server-side only.
+    ERROR_STACK = "error.stack";
+    /// The provider's raw code.
+    ERROR_CODE = "throughline.error.code";
+
+    // Decisions (R4.4), attributes of the log event.
+    /// `event_name` of a decision.
+    DECISION_EVENT = "agent.decision";
+    /// UUIDv4.
+    DECISION_ID = "decision_id";
+    /// UUIDv4 of the decision that led here.
+    PARENT_DECISION_ID = "parent_decision_id";
+    /// Nanoseconds since the Unix epoch, by the agent's clock.
+    TIMESTAMP_NS = "timestamp_ns";
+    /// Where in the agent's work.
+    STAGE = "stage";
+    /// Hash of the input.
+    INPUT_HASH = "input_hash";
+    /// What was chosen.
+    DECISION_ACTION = "decision.action";
+    /// Why.
+    DECISION_REASON = "decision.reason";
+    /// How sure, 0 to 1.
+    DECISION_CONFIDENCE = "decision.confidence";
+    /// The process that recorded it.
+    INSTANCE_ID = "instance_id";
+    /// Running number within the instance.
+    SEQ = "seq";
+    /// Set to `true` when the server derived the decision.
+    DERIVED = "derived";
+
+    // Our own.
+    /// What kind of span the SDK made: the values of [`SpanRole`](crate::SpanRole).
+    ROLE = "throughline.role";
+    /// Cost of a call, US dollars.
+    COST_USD = "throughline.cost_usd";
+    /// Version of the price table that the cost was worked out with.
+    PRICE_VERSION = "throughline.price_version";
+    /// `true` when token counts were counted by us rather than reported by the provider.
+    USAGE_ESTIMATED = "throughline.usage.estimated";
+    /// Id that ingest could not accept, kept for search.
+    MENDED = "throughline.mended";
+    /// Original size in bytes of an attribute that was cut.
+    TRUNCATED_BYTES = "throughline.truncated_bytes";
+
+    // Resource.
+    /// Logical name of the service.
+    SERVICE_NAME = "service.name";
+    /// Version of the service.
+    SERVICE_VERSION = "service.version";
+    /// Unique id of the running instance.
+    SERVICE_INSTANCE_ID = "service.instance.id";
+
+    // Exceptions.
+    /// Class of an exception.
+    EXCEPTION_TYPE = "exception.type";
+    /// Message of an exception.
+    EXCEPTION_MESSAGE = "exception.message";
+    /// Stack of an exception.
+    EXCEPTION_STACKTRACE = "exception.stacktrace";
+
+    // OpenTelemetry GenAI.
+    /// `chat`, `embeddings`, `invoke_agent`, `execute_tool`, …
+    GEN_AI_OPERATION_NAME = "gen_ai.operation.name";
+    /// `openai`, `anthropic`, …
+    GEN_AI_PROVIDER_NAME = "gen_ai.provider.name";
+    /// Older name of the provider.
+    GEN_AI_SYSTEM = "gen_ai.system";
+    /// Model asked for.
+    GEN_AI_REQUEST_MODEL = "gen_ai.request.model";
+    /// Longest answer allowed, tokens.
+    GEN_AI_REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens";
+    /// Sampling temperature.
+    GEN_AI_REQUEST_TEMPERATURE = "gen_ai.request.temperature";
+    /// Nucleus sampling.
+    GEN_AI_REQUEST_TOP_P = "gen_ai.request.top_p";
+    /// Set to `true` when the answer was asked for as a stream.
+    GEN_AI_REQUEST_STREAM = "gen_ai.request.stream";
+    /// Model that answered.
+    GEN_AI_RESPONSE_MODEL = "gen_ai.response.model";
+    /// The provider's id of the answer.
+    GEN_AI_RESPONSE_ID = "gen_ai.response.id";
+    /// Why the answer ended.
+    GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons";
+    /// Seconds to the first chunk.
+    GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk";
+    /// Tokens in, all of them.
+    GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens";
+    /// Tokens out, all of them.
+    GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens";
+    /// Older name of the tokens in.
+    GEN_AI_USAGE_PROMPT_TOKENS = "gen_ai.usage.prompt_tokens";
+    /// Older name of the tokens out.
+    GEN_AI_USAGE_COMPLETION_TOKENS = "gen_ai.usage.completion_tokens";
+    /// Subset of the tokens in that came from a cache.
+    GEN_AI_USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens";
+    /// Subset of the tokens in that were written to a cache.
+    GEN_AI_USAGE_CACHE_WRITE = "gen_ai.usage.cache_write.input_tokens";
+    /// Older name of the tokens written to a cache.
+    GEN_AI_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens";
+    /// Subset of the tokens out spent on reasoning.
+    GEN_AI_USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens";
+    /// The conversation.
+    GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id";
+    /// Id of the agent.
+    GEN_AI_AGENT_ID = "gen_ai.agent.id";
+    /// Name of the agent.
+    GEN_AI_AGENT_NAME = "gen_ai.agent.name";
+    /// Version of the agent.
+    GEN_AI_AGENT_VERSION = "gen_ai.agent.version";
+    /// Name of the tool.
+    GEN_AI_TOOL_NAME = "gen_ai.tool.name";
+    /// Description of the tool.
+    GEN_AI_TOOL_DESCRIPTION = "gen_ai.tool.description";
+    /// `function`, `extension` or `datastore`.
+    GEN_AI_TOOL_TYPE = "gen_ai.tool.type";
+    /// The call that the model asked for.
+    GEN_AI_TOOL_CALL_ID = "gen_ai.tool.call.id";
+    /// Arguments of the call, JSON.
+    GEN_AI_TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments";
+    /// Result of the call, JSON.
+    GEN_AI_TOOL_CALL_RESULT = "gen_ai.tool.call.result";
+    /// Tools that the model may use.
+    GEN_AI_TOOL_DEFINITIONS = "gen_ai.tool.definitions";
+    /// Messages sent to the model.
+    GEN_AI_INPUT_MESSAGES = "gen_ai.input.messages";
+    /// Messages that the model answered.
+    GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages";
+    /// Instructions apart from the messages.
+    GEN_AI_SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions";
+    /// Host of the provider.
+    SERVER_ADDRESS = "server.address";
+    /// Port of the provider.
+    SERVER_PORT = "server.port";
+    /// HTTP status that came back.
+    HTTP_RESPONSE_STATUS_CODE = "http.response.status_code";
+}
+
+/// Attributes that hold conversation messages or their parts as a JSON list; the store keeps each
+/// element once.
+pub const MESSAGE_KEYS: [&str; 4] = [
+    GEN_AI_INPUT_MESSAGES,
+    GEN_AI_OUTPUT_MESSAGES,
+    GEN_AI_SYSTEM_INSTRUCTIONS,
+    GEN_AI_TOOL_DEFINITIONS,
+];

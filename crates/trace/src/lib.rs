@@ -1,0 +1,53 @@
+//! The nouns that every room of Throughline shares: ids, spans, decisions, the trace tree.
+//!
+//! Nothing here does IO, awaits, or reads a clock: times are passed in as nanoseconds since the
+//! Unix epoch. A span is the same value from the moment ingest has decoded it to the moment a page
+//! shows it; what has happened to it is told by the type around it ([`SpanBatch`], then the store's
+//! `Committed`, then [`TraceTree`]).
+//!
+//! One invariant: building a [`TraceTree`] never loses a span. Orphans, duplicates and cycles are
+//! kept and marked.
+//!
+//! ```
+//! use throughline_trace::{Span, SpanId, TraceId, TraceTree};
+//!
+//! let trace_id: TraceId = "4bf92f3577b34da6a3ce929d0e0e4736".parse()?;
+//! let root = Span::new(trace_id, SpanId::from_u64(1), None, "invoke_agent fraud");
+//! let step = Span::new(trace_id, SpanId::from_u64(2), Some(SpanId::from_u64(1)), "fraud.plan.risk");
+//! let lost = Span::new(trace_id, SpanId::from_u64(4), Some(SpanId::from_u64(3)), "chat gpt-4o");
+//! let tree = TraceTree::build(vec![lost, step, root]);
+//! assert_eq!(
+//!     tree.to_text(),
+//!     "invoke_agent fraud\n  fraud.plan.risk\n? chat gpt-4o (orphan of 0000000000000003)\n"
+//! );
+//! # Ok::<(), throughline_trace::ParseIdError>(())
+//! ```
+
+pub mod access;
+pub mod keys;
+
+mod batch;
+mod decision;
+mod error_type;
+mod genai;
+mod ids;
+mod log;
+mod metric;
+mod names;
+mod span;
+mod summary;
+mod tree;
+mod value;
+
+pub use batch::{Accepted, Refusal, SpanBatch};
+pub use decision::{Decision, DecisionId};
+pub use error_type::ErrorType;
+pub use genai::{SpanRole, Usage};
+pub use ids::{ParseIdError, SpanId, TraceId};
+pub use log::{LogRecord, Severity};
+pub use metric::{HistogramValue, MetricKind, MetricPoint, MetricValue};
+pub use names::{Phase, StepName, StepNameError};
+pub use span::{Event, Link, Resource, Scope, Span, SpanKind, Status, StatusCode};
+pub use summary::{FallbackState, MAX_NAMES_PER_SUMMARY, RootSpan, TraceSummary};
+pub use tree::{TraceNode, TraceTree};
+pub use value::{Attributes, Value};
