@@ -107,7 +107,9 @@ pub enum AccessError {
     #[error("the API key is not known or was revoked; list keys with `throughline keys list`")]
     Unknown,
     /// The key is good, but not for this.
-    #[error("the API key {id} lacks the scope {needed}; create one with `throughline keys create --scope {needed}`")]
+    #[error(
+        "the API key {id} lacks the scope {needed}; create one with `throughline keys create --scope {needed}`"
+    )]
     Scope {
         /// The key's public id.
         id: String,

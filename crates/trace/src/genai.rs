@@ -106,7 +106,8 @@ impl Usage {
     pub fn from_attributes(attributes: &Attributes) -> Option<Self> {
         let first = |names: &[&str]| names.iter().find_map(|name| attributes.u64(name));
         let input = first(&[keys::GEN_AI_USAGE_INPUT_TOKENS, keys::GEN_AI_USAGE_PROMPT_TOKENS]);
-        let output = first(&[keys::GEN_AI_USAGE_OUTPUT_TOKENS, keys::GEN_AI_USAGE_COMPLETION_TOKENS]);
+        let output =
+            first(&[keys::GEN_AI_USAGE_OUTPUT_TOKENS, keys::GEN_AI_USAGE_COMPLETION_TOKENS]);
         if input.is_none() && output.is_none() {
             return None;
         }

@@ -37,7 +37,9 @@ pub struct LogRecord {
 }
 
 /// OTLP severity number, 0 (not said) to 24.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Severity(pub u8);
 
 impl Severity {

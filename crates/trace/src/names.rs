@@ -64,7 +64,9 @@ pub enum StepNameError {
         got: String,
     },
     /// The text does not have the three parts.
-    #[error("expected {{agent}}.{{phase}}.{{domain}} with phase plan, act, observe or reflect, got {0:?}")]
+    #[error(
+        "expected {{agent}}.{{phase}}.{{domain}} with phase plan, act, observe or reflect, got {0:?}"
+    )]
     Shape(String),
 }
 
@@ -83,7 +85,8 @@ impl StepName {
     /// [`StepNameError::Part`] when agent or domain has other characters than `a-z`, `0-9`, `_`, `-`.
     pub fn new(agent: &str, phase: Phase, domain: &str) -> Result<Self, StepNameError> {
         for (part, text) in [("an agent", agent), ("a domain", domain)] {
-            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+            let fits =
+                |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
             if text.is_empty() || !text.chars().all(fits) {
                 return Err(StepNameError::Part { part, got: text.to_owned() });
             }
