@@ -1,1 +1,3 @@
-//! placeholder
+//! What Throughline knows of language models: prices.
+
+pub mod prices;
