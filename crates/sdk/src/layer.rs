@@ -1,0 +1,110 @@
+//! The bridge from `tracing` spans to OpenTelemetry: [`layer`], and the tracer that both it and the
+//! SDK's own spans are started with.
+
+use std::cell::Cell;
+use std::sync::LazyLock;
+
+use opentelemetry::global::{self, BoxedSpan};
+use opentelemetry::trace::{SpanBuilder, Tracer};
+use opentelemetry::{Context, InstrumentationScope};
+use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, Subscriber};
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{FilterFn, Filtered, filter_fn};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::dimensions::Dimensions;
+use crate::telemetry::Pipeline;
+
+/// The layer that turns `tracing` spans into OpenTelemetry spans, the SDK's own among them.
+pub type SpanLayer<S> = Filtered<OpenTelemetryLayer<S, SdkTracer>, SpanFilter, S>;
+
+/// Lets spans of a level through, and no events: those go to the log bridge, and an `error!` must
+/// not make a span fail.
+pub type SpanFilter = FilterFn<Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>>;
+
+/// The layer for a subscriber that you put together yourself; [`Telemetry`](crate::Telemetry) puts
+/// one together when there is none. It takes spans of level INFO and above. Add it once: two
+/// OpenTelemetry layers in one subscriber panic.
+///
+/// ```
+/// use tracing_subscriber::layer::SubscriberExt;
+///
+/// let subscriber = tracing_subscriber::registry().with(throughline::layer());
+/// # drop(subscriber);
+/// ```
+pub fn layer<S>() -> SpanLayer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    layer_at(LevelFilter::INFO)
+}
+
+/// [`layer`], for spans of another level.
+pub fn layer_at<S>(level: LevelFilter) -> SpanLayer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    let wanted: Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync> =
+        Box::new(move |metadata| metadata.is_span() && metadata.level() <= &level);
+    OpenTelemetryLayer::new(SdkTracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_error_fields_to_exceptions(false)
+        .with_error_records_to_exceptions(false)
+        .with_error_events_to_exceptions(false)
+        .with_error_events_to_status(false)
+        .with_filter(filter_fn(wanted))
+}
+
+/// Starts spans with the provider of the parent's context, or else with the global one of this
+/// moment, so that the layer may be made before telemetry is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct SdkTracer;
+
+impl Tracer for SdkTracer {
+    type Span = BoxedSpan;
+
+    fn build_with_context(&self, mut builder: SpanBuilder, parent_cx: &Context) -> BoxedSpan {
+        Dimensions::of(parent_cx).stamp(builder.attributes.get_or_insert_default());
+        let _stamped = StampGuard::set();
+        match Pipeline::of(parent_cx).as_ref().and_then(|pipeline| pipeline.tracer()) {
+            Some(tracer) => tracer.build_with_context(builder, parent_cx),
+            None => global::tracer_with_scope(SCOPE.clone()).build_with_context(builder, parent_cx),
+        }
+    }
+}
+
+/// The instrumentation scope of everything the SDK emits.
+pub(crate) static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
+    InstrumentationScope::builder("throughline").with_version(env!("CARGO_PKG_VERSION")).build()
+});
+
+thread_local! {
+    /// Whether the span being started has its dimensions already.
+    static STAMPED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the span that a processor sees starting on this thread has its dimensions already: spans
+/// of the OpenTelemetry API do not, and the processor gives them theirs.
+pub(crate) fn is_stamped() -> bool {
+    STAMPED.get()
+}
+
+struct StampGuard;
+
+impl StampGuard {
+    fn set() -> Self {
+        STAMPED.set(true);
+        Self
+    }
+}
+
+impl Drop for StampGuard {
+    fn drop(&mut self) {
+        STAMPED.set(false);
+    }
+}

@@ -1,0 +1,350 @@
+//! The span of the SDK: an OpenTelemetry span that enters the world through `tracing` when a layer
+//! listens, and is ended by its guard whatever happens.
+
+use std::borrow::Cow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use opentelemetry::trace::{
+    Link, SpanContext, SpanKind, SpanRef, Status, TraceContextExt as _, Tracer as _,
+};
+use opentelemetry::{Context, Key, KeyValue, Value};
+use throughline_trace::{ErrorType, SpanId, SpanRole, TraceId, keys};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::instrument::{InContext, Instrumented, Running};
+use crate::layer::SdkTracer;
+use crate::metrics::Outcome;
+
+/// Attributes that a sampler decides by: they are given to the span when it starts, all others when
+/// it ends (OpenTelemetry GenAI conventions, "set at span start").
+const SAMPLER_KEYS: [&str; 11] = [
+    keys::ROLE,
+    keys::GEN_AI_OPERATION_NAME,
+    keys::GEN_AI_PROVIDER_NAME,
+    keys::GEN_AI_REQUEST_MODEL,
+    keys::GEN_AI_AGENT_NAME,
+    keys::AI_AGENT_NAME,
+    keys::SERVER_ADDRESS,
+    keys::SERVER_PORT,
+    keys::AGENT_ID,
+    keys::SESSION_ID,
+    keys::WORKFLOW_ID,
+];
+
+/// A span of this name, to be described and then [started](SpanBuilder::start).
+///
+/// ```
+/// use throughline::{SpanKind, span};
+///
+/// let span = span("GET /stock").kind(SpanKind::Client).attribute("item", 17).start();
+/// span.event("cache missed", []);
+/// span.in_scope(|| { /* spans made here are its children */ });
+/// // Ended here, and exported without waiting for its children.
+/// ```
+pub fn span(name: impl Into<Cow<'static, str>>) -> SpanBuilder {
+    SpanBuilder {
+        name: name.into(),
+        kind: SpanKind::Internal,
+        parent: None,
+        at_start: Vec::new(),
+        later: Vec::new(),
+        links: Vec::new(),
+    }
+}
+
+/// A span that has not started.
+#[derive(Debug, Clone)]
+#[must_use = "a span starts with `start`"]
+pub struct SpanBuilder {
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    parent: Option<Context>,
+    at_start: Vec<KeyValue>,
+    later: Vec<KeyValue>,
+    links: Vec<Link>,
+}
+
+impl SpanBuilder {
+    /// The span's place between caller and callee; [`SpanKind::Internal`] when not said.
+    pub fn kind(mut self, kind: SpanKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// What part of an agent's work the span is.
+    pub fn role(self, role: SpanRole) -> Self {
+        self.attribute(keys::ROLE, role.as_str())
+    }
+
+    /// One attribute. Those that samplers decide by ([conventions]) are fixed from here on; the
+    /// others may be replaced until the span ends.
+    ///
+    /// [conventions]: https://opentelemetry.io/docs/specs/semconv/gen-ai/
+    pub fn attribute(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
+        let entry = KeyValue::new(key, value);
+        if SAMPLER_KEYS.contains(&entry.key.as_str()) {
+            replace(&mut self.at_start, entry);
+        } else {
+            replace(&mut self.later, entry);
+        }
+        self
+    }
+
+    /// Several attributes.
+    pub fn attributes(self, entries: impl IntoIterator<Item = KeyValue>) -> Self {
+        entries.into_iter().fold(self, |builder, entry| builder.attribute(entry.key, entry.value))
+    }
+
+    /// A span that this one is related to without being its child. An invalid context is ignored.
+    pub fn link(mut self, to: &SpanContext, attributes: Vec<KeyValue>) -> Self {
+        if to.is_valid() {
+            self.links.push(Link::new(to.clone(), attributes, 0));
+        }
+        self
+    }
+
+    /// The context whose span is the parent, when it is not the current one.
+    pub fn parent(mut self, cx: Context) -> Self {
+        self.parent = Some(cx);
+        self
+    }
+
+    /// Starts the span. Nothing here blocks or fails: without telemetry the span records nothing.
+    pub fn start(self) -> ActiveSpan {
+        let Self { name, kind, parent, at_start, later, links } = self;
+        let parent = parent.unwrap_or_else(Context::current);
+        let _attached = parent.clone().attach();
+        let tracing = tracing::info_span!(
+            target: "throughline",
+            "span",
+            otel.name = &*name,
+            otel.kind = kind_text(&kind),
+        );
+        let fixed: Vec<Key> = at_start.iter().map(|entry| entry.key.clone()).collect();
+        let cx = match context_of(&tracing, &at_start, &parent) {
+            Some(cx) => cx,
+            None => {
+                let builder =
+                    SdkTracer.span_builder(name).with_kind(kind).with_attributes(at_start);
+                parent.with_span(SdkTracer.build_with_context(builder, &parent))
+            }
+        };
+        for link in links {
+            cx.span().add_link(link.span_context, link.attributes);
+        }
+        let is_recording = cx.span().is_recording();
+        ActiveSpan {
+            cx,
+            tracing,
+            fixed,
+            is_recording,
+            was_panicking: std::thread::panicking(),
+            state: Mutex::new(State { attributes: later, failure: None, is_ended: false }),
+        }
+    }
+}
+
+/// The context that the layer gives the tracing span, if there is a layer, it wants the span, and
+/// it really made one: a layer without a tracer hands the parent back.
+fn context_of(tracing: &tracing::Span, at_start: &[KeyValue], parent: &Context) -> Option<Context> {
+    if tracing.is_disabled() {
+        return None;
+    }
+    for entry in at_start {
+        tracing.set_attribute(entry.key.clone(), entry.value.clone());
+    }
+    let cx = tracing.context();
+    let is_new = cx.span().span_context().span_id() != parent.span().span_context().span_id();
+    (cx.span().span_context().is_valid() && is_new).then_some(cx)
+}
+
+fn kind_text(kind: &SpanKind) -> &'static str {
+    match kind {
+        SpanKind::Client => "client",
+        SpanKind::Server => "server",
+        SpanKind::Producer => "producer",
+        SpanKind::Consumer => "consumer",
+        SpanKind::Internal => "internal",
+    }
+}
+
+fn replace(entries: &mut Vec<KeyValue>, entry: KeyValue) {
+    match entries.iter_mut().find(|present| present.key == entry.key) {
+        Some(present) => present.value = entry.value,
+        None => entries.push(entry),
+    }
+}
+
+/// A span that has started. Dropping it ends it: it is exported then, whether its children have
+/// ended or not; a panic that unwinds through it marks it as failed with `error.type=PANIC`.
+#[derive(Debug)]
+#[must_use = "a span ends when it is dropped"]
+pub struct ActiveSpan {
+    cx: Context,
+    tracing: tracing::Span,
+    /// Keys that went to the span when it started and cannot be replaced.
+    fixed: Vec<Key>,
+    is_recording: bool,
+    was_panicking: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Held back so that a key is written once, in one call, with its last value.
+    attributes: Vec<KeyValue>,
+    failure: Option<(ErrorType, String)>,
+    is_ended: bool,
+}
+
+impl ActiveSpan {
+    /// Sets an attribute, replacing an earlier value. Attributes that samplers decide by keep the
+    /// value they had at the start.
+    pub fn set(&self, key: impl Into<Key>, value: impl Into<Value>) {
+        self.set_all([KeyValue::new(key, value)]);
+    }
+
+    /// Sets several attributes ([`set`](Self::set)).
+    pub fn set_all(&self, entries: impl IntoIterator<Item = KeyValue>) {
+        if !self.is_recording {
+            return;
+        }
+        let mut state = self.state();
+        for entry in entries {
+            if !self.fixed.contains(&entry.key) {
+                replace(&mut state.attributes, entry);
+            }
+        }
+    }
+
+    /// Notes that something happened now.
+    pub fn event(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        attributes: impl IntoIterator<Item = KeyValue>,
+    ) {
+        if self.is_recording {
+            self.otel().add_event(name, attributes.into_iter().collect());
+        }
+    }
+
+    /// Relates another span to this one. An invalid context is ignored.
+    pub fn link(&self, to: &SpanContext, attributes: Vec<KeyValue>) {
+        if to.is_valid() {
+            self.otel().add_link(to.clone(), attributes);
+        }
+    }
+
+    /// Gives the span another name, for when what it does is known only later.
+    pub fn rename(&self, name: impl Into<Cow<'static, str>>) {
+        self.otel().update_name(name);
+    }
+
+    /// Marks the span as failed (requirement R4.3): status ERROR, `error.type`, and `error.message`
+    /// for people. The last call counts. A timeout's status message is the word `TIMEOUT`.
+    pub fn fail(&self, kind: ErrorType, message: impl Into<String>) {
+        self.state().failure = Some((kind, message.into()));
+    }
+
+    /// Takes back an earlier [`fail`](Self::fail): the operation succeeded after all.
+    pub fn recover(&self) {
+        self.state().failure = None;
+    }
+
+    /// Sets the business outcome (requirement R1.3).
+    pub fn outcome(&self, outcome: Outcome) {
+        self.set(keys::OUTCOME, outcome.as_str());
+    }
+
+    /// The context in which this span is the active one, for children elsewhere.
+    pub fn context(&self) -> Context {
+        self.cx.clone()
+    }
+
+    /// The span's identity as OpenTelemetry has it.
+    pub fn span_context(&self) -> SpanContext {
+        self.otel().span_context().clone()
+    }
+
+    /// The trace that the span belongs to; `None` without telemetry.
+    pub fn trace_id(&self) -> Option<TraceId> {
+        TraceId::from_bytes(self.otel().span_context().trace_id().to_bytes())
+    }
+
+    /// The span's id; `None` without telemetry.
+    pub fn span_id(&self) -> Option<SpanId> {
+        SpanId::from_bytes(self.otel().span_context().span_id().to_bytes())
+    }
+
+    /// Whether what is set here is kept: `false` without telemetry and when sampled away.
+    pub fn is_recording(&self) -> bool {
+        self.is_recording
+    }
+
+    /// The future within this span: what it starts are children. The span ends with its guard, not
+    /// with the future; see [`run`](Self::run).
+    pub fn instrument<F: Future>(&self, inner: F) -> Instrumented<F> {
+        Instrumented::new(self.cx.clone(), self.tracing.clone(), inner)
+    }
+
+    /// The stream within this span's context.
+    pub fn in_stream<S: futures_util::Stream>(&self, inner: S) -> InContext<S> {
+        InContext::new(self.cx.clone(), inner)
+    }
+
+    /// The future within this span, which ends with it. If the future is dropped before it is
+    /// ready, the span ends with outcome `cancelled`.
+    pub fn run<F: Future>(self, inner: F) -> Running<F> {
+        Running::new(self, inner)
+    }
+
+    /// Runs `work` within this span.
+    pub fn in_scope<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _entered = self.tracing.enter();
+        let _attached = self.cx.clone().attach();
+        work()
+    }
+
+    /// Ends the span now rather than when the guard goes out of scope.
+    pub fn end(self) {}
+
+    fn otel(&self) -> SpanRef<'_> {
+        self.cx.span()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ActiveSpan {
+    fn drop(&mut self) {
+        let (mut attributes, mut failure) = {
+            let mut state = self.state();
+            if std::mem::replace(&mut state.is_ended, true) {
+                return;
+            }
+            (std::mem::take(&mut state.attributes), state.failure.take())
+        };
+        if failure.is_none() && std::thread::panicking() && !self.was_panicking {
+            failure = Some((ErrorType::Panic, "a panic ended the operation".to_owned()));
+            replace(&mut attributes, KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
+        }
+        let span = self.otel();
+        if self.is_recording {
+            if let Some((kind, message)) = failure {
+                let status = match kind {
+                    ErrorType::Timeout => kind.as_str().to_owned(),
+                    _ => message.clone(),
+                };
+                replace(&mut attributes, KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
+                replace(&mut attributes, KeyValue::new(keys::ERROR_MESSAGE, message));
+                span.set_status(Status::error(status));
+            }
+            span.set_attributes(attributes);
+        }
+        // The OpenTelemetry span ends here, so its export waits for no child. When the tracing span
+        // closes later, its layer ends the same span again, which does nothing.
+        span.end();
+    }
+}
