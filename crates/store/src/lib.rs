@@ -1,1 +1,50 @@
-//! placeholder
+//! The embedded store: durable writes, traces by id, lists. The only home of SQL.
+//!
+//! One writer thread owns the segment that is open for writing, one SQLite file per UTC day of
+//! arrival. Batches come in through a bounded [`Inbox`], are committed in groups, and are answered
+//! only after the commit returned. Readers have connections of their own and merge over segments.
+//!
+//! One invariant: whatever [`Inbox::commit`] answered with `Ok` is on disk, and whatever it
+//! refused has left nothing behind that a repetition would count twice.
+//!
+//! ```
+//! use throughline_store::{Store, StoreOptions};
+//! use throughline_trace::{Span, SpanBatch, SpanId, TraceId};
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! let dir = tempfile::tempdir()?;
+//! let mut registry = prometheus_client::registry::Registry::default();
+//! let store = Store::open(StoreOptions::new(dir.path()), &mut registry)?;
+//! let id = TraceId::from_u128(7);
+//! let span = Span::new(id, SpanId::from_u64(1), None, "invoke_agent fraud");
+//! let accepted = store.inbox().commit(SpanBatch { spans: vec![span], ..SpanBatch::default() }).await?;
+//! assert_eq!(accepted.spans, 1);
+//! let trace = store.reader().trace(id).await?.expect("it was acknowledged");
+//! assert_eq!(trace.spans[0].name, "invoke_agent fraud");
+//! store.close().await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod answer;
+mod control;
+mod error;
+mod inbox;
+mod options;
+mod query;
+mod reader;
+mod store;
+
+pub use answer::{
+    Committed, FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint, StoreStats, StoredTrace,
+    Truncated,
+};
+pub use control::Control;
+pub use error::{ControlError, OpenError, QueryError, StoreError};
+pub use inbox::Inbox;
+pub use options::StoreOptions;
+pub use query::{DecisionFilter, LogFilter, Page, TraceFilter};
+pub use reader::Reader;
+pub use store::Store;

@@ -1,0 +1,138 @@
+//! What the store answers, and what it tells after a commit.
+
+use throughline_trace::{
+    Attributes, Decision, LogRecord, MetricKind, MetricValue, Span, TraceSummary,
+};
+
+/// What one durable group of batches changed. Told to everybody who listens, after the commit.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Committed {
+    /// Running number of the group, over restarts too.
+    pub batch_no: u64,
+    /// The whole current summaries of the traces that changed.
+    pub summaries: Vec<TraceSummary>,
+    /// Decisions that were written.
+    pub decisions: Vec<Decision>,
+    /// Log records that were written.
+    pub log_count: u64,
+    /// Metric points that were written.
+    pub metric_count: u64,
+}
+
+/// All that is known of one trace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTrace {
+    /// Its summary.
+    pub summary: TraceSummary,
+    /// Its spans, in the order of arrival.
+    pub spans: Vec<Span>,
+    /// Log records written in its course, by time.
+    pub logs: Vec<LogRecord>,
+    /// Decisions taken in its course, by time.
+    pub decisions: Vec<Decision>,
+    /// Set when the trace is too large to be given whole.
+    pub truncated: Option<Truncated>,
+}
+
+/// How much of a trace was left out of an answer; it is still stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncated {
+    /// Spans that are stored.
+    pub total_spans: u64,
+    /// Log records that are stored.
+    pub total_logs: u64,
+    /// Decisions that are stored.
+    pub total_decisions: u64,
+}
+
+/// A metric that has points.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricInfo {
+    /// Its name.
+    pub name: String,
+    /// UCUM unit.
+    pub unit: String,
+    /// For people.
+    pub description: String,
+    /// What kind of series it has.
+    pub kind: MetricKind,
+    /// How many series are known.
+    pub series_count: u64,
+    /// Time of the newest point, nanoseconds since the Unix epoch.
+    pub last_unix_nano: u64,
+    /// Services that sent it, in alphabetical order.
+    pub services: Vec<String>,
+}
+
+/// One series of a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricSeries {
+    /// The service that sent it.
+    pub service: String,
+    /// What kind of series it is.
+    pub kind: MetricKind,
+    /// UCUM unit.
+    pub unit: String,
+    /// The labels that make the series.
+    pub attributes: Attributes,
+    /// Its points, oldest first.
+    pub points: Vec<SeriesPoint>,
+}
+
+/// One value of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesPoint {
+    /// Start of the interval that a sum or histogram covers, nanoseconds since the Unix epoch.
+    pub start_unix_nano: u64,
+    /// Time of the value, nanoseconds since the Unix epoch.
+    pub time_unix_nano: u64,
+    /// The value.
+    pub value: MetricValue,
+}
+
+/// A value that filters may be set to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FacetCount {
+    /// The value.
+    pub value: String,
+    /// Traces (for stages: decisions) that have it.
+    pub count: u64,
+}
+
+/// Values for filter menus, the most frequent of the recent ones first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facets {
+    /// Agents.
+    pub agents: Vec<FacetCount>,
+    /// Models.
+    pub models: Vec<FacetCount>,
+    /// Services.
+    pub services: Vec<FacetCount>,
+    /// Sessions.
+    pub sessions: Vec<FacetCount>,
+    /// Stages of decisions.
+    pub stages: Vec<FacetCount>,
+}
+
+/// How much is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Traces.
+    pub traces: u64,
+    /// Spans.
+    pub spans: u64,
+    /// Log records.
+    pub logs: u64,
+    /// Decisions.
+    pub decisions: u64,
+    /// Metric points.
+    pub metric_points: u64,
+    /// Bytes of all files in the data directory.
+    pub bytes_on_disk: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Start of the earliest trace, nanoseconds since the Unix epoch.
+    pub oldest_unix_nano: Option<u64>,
+    /// Start of the latest trace, nanoseconds since the Unix epoch.
+    pub newest_unix_nano: Option<u64>,
+}
