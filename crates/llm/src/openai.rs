@@ -1,0 +1,184 @@
+//! The chat-completions wire form of OpenAI, in both directions: a client builds requests and
+//! reads answers, a provider (the demo's simulated one, the gateway) reads requests and builds
+//! answers. Reading is lenient where compatible servers differ; what is not understood is kept.
+
+mod content;
+mod request;
+mod response;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use throughline_trace::Usage;
+
+pub(crate) use content::part_of;
+pub use request::{parse_request, request_to_json};
+pub use response::{chunk_to_json, parse_chunk, parse_response, response_to_json};
+
+/// Path of chat completions below the base address.
+pub const CHAT_COMPLETIONS_PATH: &str = "/chat/completions";
+
+/// Why a body is no chat completion.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Not JSON, or not of the right shape.
+    #[error("expected {expected} as JSON, got something else: {source}")]
+    Json {
+        /// What was expected.
+        expected: &'static str,
+        /// Where it went wrong.
+        source: serde_json::Error,
+    },
+    /// A field has a value that cannot be meant.
+    #[error("expected {expected} in `{field}`, got {got}")]
+    Field {
+        /// Path of the field.
+        field: String,
+        /// What was expected.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// The body is an error of the provider, where an answer was expected.
+    #[error("the provider answered with an error: {0}")]
+    Api(ApiError),
+}
+
+/// An error as OpenAI's form tells it: `{"error":{"message","type","param","code"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ApiError {
+    /// For people.
+    pub message: String,
+    /// Class of errors (`invalid_request_error`); empty if not said.
+    pub kind: String,
+    /// The provider's code (`context_length_exceeded`); empty if not said.
+    pub code: String,
+    /// The request's field that is wrong; empty if not said.
+    pub param: String,
+}
+
+impl ApiError {
+    /// The provider's raw code, or else its class; `None` when it told neither.
+    pub fn raw_code(&self) -> Option<&str> {
+        [self.code.as_str(), self.kind.as_str()].into_iter().find(|text| !text.is_empty())
+    }
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)?;
+        match self.raw_code() {
+            Some(code) => write!(f, " ({code})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads the body of an error answer; `None` when it has not the form of any provider we know.
+pub fn parse_error(body: &[u8]) -> Option<ApiError> {
+    api_error(&serde_json::from_slice(body).ok()?)
+}
+
+/// Builds the body of an error answer.
+pub fn error_to_json(error: &ApiError) -> Value {
+    let or_null = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
+    json!({ "error": {
+        "message": error.message,
+        "type": or_null(&error.kind),
+        "param": or_null(&error.param),
+        "code": or_null(&error.code),
+    }})
+}
+
+/// The error in a body: OpenAI's form, a bare text, or FastAPI's `detail`.
+fn api_error(body: &Value) -> Option<ApiError> {
+    let error = match body {
+        Value::Array(items) => items.first()?.get("error")?,
+        body => body.get("error").or_else(|| body.get("detail"))?,
+    };
+    let text = |key: &str| match error.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    };
+    match error {
+        Value::String(message) => {
+            Some(ApiError { message: message.clone(), ..ApiError::default() })
+        }
+        Value::Object(_) => Some(ApiError {
+            message: text("message"),
+            kind: text("type"),
+            code: text("code"),
+            param: text("param"),
+        }),
+        _ => None,
+    }
+}
+
+/// Tokens as OpenAI reports them. The details are parts of the totals.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct WireUsage {
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    #[serde(default)]
+    completion_tokens: Option<u64>,
+    #[serde(default, skip_deserializing)]
+    total_tokens: u64,
+    #[serde(default)]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(default)]
+    completion_tokens_details: Option<CompletionDetails>,
+    /// DeepSeek's name of the cached tokens.
+    #[serde(default, skip_serializing)]
+    prompt_cache_hit_tokens: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct PromptDetails {
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+    /// OpenRouter's addition for providers that bill writing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cache_write_tokens: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct CompletionDetails {
+    #[serde(default)]
+    reasoning_tokens: Option<u64>,
+}
+
+impl From<WireUsage> for Usage {
+    fn from(wire: WireUsage) -> Self {
+        let prompt = wire.prompt_tokens_details.unwrap_or_default();
+        let completion = wire.completion_tokens_details.unwrap_or_default();
+        Self {
+            input_tokens: wire.prompt_tokens.unwrap_or(0),
+            output_tokens: wire.completion_tokens.unwrap_or(0),
+            cache_read_tokens: prompt.cached_tokens.or(wire.prompt_cache_hit_tokens).unwrap_or(0),
+            cache_write_tokens: prompt.cache_write_tokens.unwrap_or(0),
+            reasoning_tokens: completion.reasoning_tokens.unwrap_or(0),
+        }
+    }
+}
+
+impl From<Usage> for WireUsage {
+    fn from(usage: Usage) -> Self {
+        let written = (usage.cache_write_tokens > 0).then_some(usage.cache_write_tokens);
+        Self {
+            prompt_tokens: Some(usage.input_tokens),
+            completion_tokens: Some(usage.output_tokens),
+            total_tokens: usage.total_tokens(),
+            prompt_tokens_details: Some(PromptDetails {
+                cached_tokens: Some(usage.cache_read_tokens),
+                cache_write_tokens: written,
+            }),
+            completion_tokens_details: Some(CompletionDetails {
+                reasoning_tokens: Some(usage.reasoning_tokens),
+            }),
+            prompt_cache_hit_tokens: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
