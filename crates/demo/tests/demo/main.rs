@@ -1,0 +1,3 @@
+//! The simulated provider on the wire, and the agents from end to end.
+
+mod wire;
