@@ -15,7 +15,7 @@ use tracing_subscriber::filter::{FilterFn, Filtered, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::dimensions::Dimensions;
-use crate::telemetry::Pipeline;
+use crate::telemetry_pipeline::Pipeline;
 
 /// The layer that turns `tracing` spans into OpenTelemetry spans, the SDK's own among them.
 pub type SpanLayer<S> = Filtered<OpenTelemetryLayer<S, SdkTracer>, SpanFilter, S>;

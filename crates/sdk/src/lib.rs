@@ -1,15 +1,55 @@
 //! One trace from prompt to fallback, for agents written in Rust.
+//!
+//! [`Telemetry`] sets traces, metrics and logs up; [`span`] makes the spans that everything here is
+//! built from; [`Dimensions`] say whose they are; [`decision`] records what was chosen and why.
+//!
+//! One invariant: a span that was started is ended and exported, or counted
+//! ([`Telemetry::counts`]), also when its future is dropped or its task panics; and nothing here
+//! blocks or panics the host.
+//!
+//! ```
+//! use throughline::{Dimensions, Recorder, SpanKind, Telemetry, span};
+//!
+//! let recorder = Recorder::new(); // in production: Telemetry::builder().service_name("shop").init()
+//! let telemetry = Telemetry::builder().recorder(&recorder).build()?;
+//! {
+//!     let _in = telemetry.enter();
+//!     let _as = Dimensions::new().agent("shop").session("s-1").enter();
+//!     let call = span("GET /stock").kind(SpanKind::Client).start();
+//!     call.in_scope(|| throughline::decision("act").action("order").confidence(0.9).record());
+//! }
+//! assert_eq!(recorder.tree(&["agent_id"]), "GET /stock agent_id=shop\n");
+//! # Ok::<(), throughline::TelemetryError>(())
+//! ```
 
+pub mod metrics;
+pub mod propagation;
+
+mod decision;
 mod dimensions;
+mod export;
 mod instrument;
 mod layer;
-mod metrics;
+mod logs;
+mod recorder;
 mod span;
 mod telemetry;
+mod telemetry_builder;
+mod telemetry_otlp;
+mod telemetry_pipeline;
 
+pub use decision::{DecisionBuilder, decision};
 pub use dimensions::Dimensions;
+pub use export::{Counts, SignalCounts};
 pub use instrument::{InContext, Instrumented, Running, in_context};
 pub use layer::{SdkTracer, SpanFilter, SpanLayer, layer, layer_at};
+pub use logs::{StdoutLogs, json_layer};
 pub use metrics::Outcome;
 pub use opentelemetry::trace::SpanKind;
+pub use recorder::Recorder;
 pub use span::{ActiveSpan, SpanBuilder, span};
+pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
+pub use telemetry_builder::TelemetryBuilder;
+pub use telemetry_otlp::OtlpProtocol;
+pub use telemetry_pipeline::captures_content;
+pub use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};

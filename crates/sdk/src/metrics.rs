@@ -1,6 +1,38 @@
-//! Metrics of agents and models (requirement R1.3).
+//! Metrics of agents, models and the tool registry (requirements R1.3 and R4.1).
+//!
+//! Every series also carries `agent_id` and `workflow_id` when they are known. `session_id` is left
+//! out unless [`TelemetryBuilder::session_on_metrics`](crate::TelemetryBuilder::session_on_metrics)
+//! asks for it: sessions have no end, and OpenTelemetry folds a metric with more than 2,000 series
+//! into one.
 
 use std::fmt;
+use std::time::Duration;
+
+use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::{KeyValue, StringValue, global};
+use throughline_trace::{ErrorType, Usage, keys};
+
+use crate::dimensions::Dimensions;
+use crate::layer::SCOPE;
+use crate::telemetry_pipeline::Pipeline;
+
+/// The label of a series that has no value for it: Prometheus would drop an empty one.
+const NONE: &str = "none";
+
+/// Bounds of `gen_ai.client.operation.duration`, seconds (OpenTelemetry GenAI conventions).
+const DURATION_BOUNDS_SECS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+/// Bounds of `gen_ai.client.token.usage`, tokens (OpenTelemetry GenAI conventions).
+const TOKEN_BOUNDS: [f64; 14] = [
+    1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0,
+    16777216.0, 67108864.0,
+];
+
+/// Bounds of `tool_registry_latency_ms`, milliseconds: a local lookup takes microseconds, a remote
+/// one up to seconds.
+const REGISTRY_BOUNDS_MS: [f64; 12] =
+    [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0];
 
 /// How an operation ended, as the business sees it (requirement R1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,5 +74,174 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// One finished operation, for `agent_operations_total`.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation<'a> {
+    /// What it was: `chat`, `invoke_agent`, … (the label `operation` keeps them apart).
+    pub operation: &'a str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Wire status of the last attempt, if the other side answered.
+    pub status_code: Option<u16>,
+    /// The model asked for, if one was.
+    pub model_name: Option<&'a str>,
+    /// Whether the answer came from a cache.
+    pub is_cached: bool,
+}
+
+impl Operation<'_> {
+    /// Counts the operation, with the dimensions of the current context.
+    pub fn record(&self) {
+        let status = self.status_code.map_or_else(|| NONE.to_owned(), |code| code.to_string());
+        let labels = labels([
+            KeyValue::new("operation", self.operation.to_owned()),
+            KeyValue::new(keys::OUTCOME, self.outcome.as_str()),
+            KeyValue::new(keys::STATUS_CODE, status),
+            KeyValue::new(keys::MODEL_NAME, self.model_name.unwrap_or(NONE).to_owned()),
+            KeyValue::new(keys::IS_CACHED, self.is_cached),
+        ]);
+        with_instruments(|instruments| instruments.operations.add(1, &labels));
+    }
+}
+
+/// One finished logical call of a model, for the GenAI client metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelCall<'a> {
+    /// `chat`, `embeddings`, …
+    pub operation: &'a str,
+    /// `openai`, …
+    pub provider: &'a str,
+    /// The model asked for.
+    pub request_model: &'a str,
+    /// The model that answered, if known.
+    pub response_model: Option<&'a str>,
+    /// What went wrong, if it did.
+    pub error_type: Option<ErrorType>,
+    /// How long it took, retries included.
+    pub duration: Duration,
+    /// Tokens, if the provider said or we counted.
+    pub usage: Option<Usage>,
+}
+
+impl ModelCall<'_> {
+    /// Records the duration and, if known, the tokens.
+    pub fn record(&self) {
+        let mut base = labels([
+            KeyValue::new(keys::GEN_AI_OPERATION_NAME, self.operation.to_owned()),
+            KeyValue::new(keys::GEN_AI_PROVIDER_NAME, self.provider.to_owned()),
+            KeyValue::new(keys::GEN_AI_REQUEST_MODEL, self.request_model.to_owned()),
+        ]);
+        if let Some(model) = self.response_model {
+            base.push(KeyValue::new(keys::GEN_AI_RESPONSE_MODEL, model.to_owned()));
+        }
+        with_instruments(|instruments| {
+            if let Some(usage) = self.usage {
+                for (kind, tokens) in
+                    [("input", usage.input_tokens), ("output", usage.output_tokens)]
+                {
+                    let mut labels = base.clone();
+                    labels.push(KeyValue::new("gen_ai.token.type", kind));
+                    instruments.tokens.record(tokens, &labels);
+                }
+            }
+            if let Some(kind) = self.error_type {
+                base.push(KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
+            }
+            instruments.duration.record(self.duration.as_secs_f64(), &base);
+        });
+    }
+}
+
+/// One request to the tool registry (requirement R4.1).
+pub(crate) struct RegistryCall {
+    /// `register` or `lookup`.
+    pub(crate) method: &'static str,
+    /// `found`, `missing`, `registered`, `duplicate`.
+    pub(crate) result: &'static str,
+    pub(crate) is_success: bool,
+    pub(crate) duration: Duration,
+}
+
+impl RegistryCall {
+    pub(crate) fn record(&self) {
+        let status = if self.is_success { "success" } else { "error" };
+        let method = KeyValue::new(keys::METHOD, self.method);
+        with_instruments(|instruments| {
+            instruments.registry_latency.record(
+                self.duration.as_secs_f64() * 1e3,
+                &labels([method.clone(), KeyValue::new("status", status)]),
+            );
+            instruments
+                .registry_calls
+                .add(1, &labels([method, KeyValue::new("result", self.result)]));
+        });
+    }
+}
+
+/// The labels of a series: its own and the dimensions of the current context.
+fn labels<const N: usize>(own: [KeyValue; N]) -> Vec<KeyValue> {
+    let with_session = Pipeline::current().is_some_and(|pipeline| pipeline.session_on_metrics());
+    let mut labels = Vec::with_capacity(N + 3);
+    labels.extend(own);
+    for (key, value) in Dimensions::current().ids() {
+        if key != keys::SESSION_ID || with_session {
+            labels.push(KeyValue::new(key, StringValue::from(value)));
+        }
+    }
+    labels
+}
+
+/// Runs `work` with the instruments of the current pipeline, or of the global meter provider when
+/// telemetry was set up by somebody else.
+fn with_instruments(work: impl FnOnce(&Instruments)) {
+    match Pipeline::current() {
+        Some(pipeline) => work(pipeline.instruments()),
+        None => work(&Instruments::new(&global::meter_with_scope(SCOPE.clone()))),
+    }
+}
+
+/// The instruments of one meter.
+#[derive(Debug)]
+pub(crate) struct Instruments {
+    operations: Counter<u64>,
+    duration: Histogram<f64>,
+    tokens: Histogram<u64>,
+    registry_latency: Histogram<f64>,
+    registry_calls: Counter<u64>,
+}
+
+impl Instruments {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        Self {
+            operations: meter
+                .u64_counter("agent_operations_total")
+                .with_description("Operations of agents by business outcome")
+                .build(),
+            duration: meter
+                .f64_histogram("gen_ai.client.operation.duration")
+                .with_unit("s")
+                .with_description("Duration of model calls, retries included")
+                .with_boundaries(DURATION_BOUNDS_SECS.to_vec())
+                .build(),
+            tokens: meter
+                .u64_histogram("gen_ai.client.token.usage")
+                .with_unit("{token}")
+                .with_description("Tokens of model calls")
+                .with_boundaries(TOKEN_BOUNDS.to_vec())
+                .build(),
+            registry_latency: meter
+                .f64_histogram("tool_registry_latency_ms")
+                .with_unit("ms")
+                .with_description("Latency of the tool registry")
+                .with_boundaries(REGISTRY_BOUNDS_MS.to_vec())
+                .build(),
+            registry_calls: meter
+                .u64_counter("tool_registry_calls_total")
+                .with_description("Requests to the tool registry")
+                .build(),
+        }
     }
 }

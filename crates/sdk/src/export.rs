@@ -1,0 +1,333 @@
+//! Export apart from the host: a thread of our own with its own runtime, and what is counted on the
+//! way.
+//!
+//! The batch processors of the OpenTelemetry SDK block a thread of theirs on the exporter's future.
+//! An exporter that lives on the host's runtime then deadlocks when the host blocks its only thread
+//! in shutdown. Here every poll of an exporter enters the runtime of the export thread: sockets,
+//! timers and connection tasks live there, whatever the host does.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as Poller, Poll};
+use std::time::Duration;
+
+use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter, LogProcessor, SdkLogRecord};
+use opentelemetry_sdk::metrics::Temporality;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
+use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::dimensions::Dimensions;
+use crate::layer::is_stamped;
+
+/// The thread that exporters run on.
+#[derive(Debug)]
+pub(crate) struct ExportThread {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl ExportThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system refuses another thread or event queue.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread =
+            std::thread::Builder::new().name("throughline-export".to_owned()).spawn(move || {
+                // What exporting does must not make telemetry of its own, or it would never end.
+                let _suppressed = Context::enter_telemetry_suppressed_scope();
+                let _ = runtime.block_on(stopped);
+            })?;
+        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The runtime of the thread.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Stops the thread. To be called when no exporter is left: one that still waits would find its
+    /// runtime gone.
+    pub(crate) fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
+    /// Lets the thread live on by itself, for exporters that did not finish in time.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            std::mem::forget(stop);
+        }
+        self.thread = None;
+    }
+}
+
+pin_project! {
+    /// A future that finds a runtime's sockets and timers at every poll.
+    struct OnRuntime<F> {
+        #[pin]
+        inner: F,
+        handle: Option<Handle>,
+    }
+}
+
+impl<F: Future> Future for OnRuntime<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _entered = this.handle.as_ref().map(Handle::enter);
+        this.inner.poll(poller)
+    }
+}
+
+/// What became of the items of one signal: `ended = exported + failed + dropped + pending`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SignalCounts {
+    /// Items handed over for export.
+    pub ended: u64,
+    /// Items that the receiver acknowledged.
+    pub exported: u64,
+    /// Items whose export failed for good, retries included.
+    pub failed: u64,
+    /// Items that found the queue full.
+    pub dropped: u64,
+}
+
+impl SignalCounts {
+    /// Items that wait for export or are on their way.
+    pub fn pending(&self) -> u64 {
+        self.ended.saturating_sub(self.exported + self.failed + self.dropped)
+    }
+}
+
+/// What became of everything that was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Spans that were sampled.
+    pub spans: SignalCounts,
+    /// Spans that were sampled and started but have not ended.
+    pub open_spans: u64,
+    /// Log records.
+    pub logs: SignalCounts,
+    /// Decisions.
+    pub decisions: SignalCounts,
+}
+
+/// The running counts of one signal.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    capacity: u64,
+    queued: AtomicU64,
+    started: AtomicU64,
+    ended: AtomicU64,
+    exported: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Counters {
+    /// Counts for a queue of this many items.
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self {
+            capacity: capacity as u64,
+            queued: AtomicU64::new(0),
+            started: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            exported: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn read(&self) -> SignalCounts {
+        SignalCounts {
+            // First what leaves, then what came: so that nothing ever seems to leave twice.
+            exported: self.exported.load(Ordering::Acquire),
+            failed: self.failed.load(Ordering::Acquire),
+            dropped: self.dropped.load(Ordering::Acquire),
+            ended: self.ended.load(Ordering::Acquire),
+        }
+    }
+
+    pub(crate) fn open(&self) -> u64 {
+        self.started.load(Ordering::Acquire).saturating_sub(self.ended.load(Ordering::Acquire))
+    }
+
+    /// Takes a place in the queue. The processor behind would drop what does not fit and tell
+    /// nobody, so its queue is never allowed to be full.
+    fn admit(&self) -> bool {
+        self.ended.fetch_add(1, Ordering::AcqRel);
+        if self.queued.fetch_add(1, Ordering::AcqRel) < self.capacity {
+            return true;
+        }
+        self.queued.fetch_sub(1, Ordering::AcqRel);
+        self.dropped.fetch_add(1, Ordering::AcqRel);
+        false
+    }
+
+    fn taken(&self, items: u64) {
+        self.queued.fetch_sub(items, Ordering::AcqRel);
+    }
+
+    fn settle(&self, items: u64, result: &OTelSdkResult) {
+        let counter = if result.is_ok() { &self.exported } else { &self.failed };
+        counter.fetch_add(items, Ordering::AcqRel);
+    }
+}
+
+/// A processor that counts what comes in, and stamps what lacks its dimensions.
+#[derive(Debug)]
+pub(crate) struct Gate<P> {
+    pub(crate) inner: P,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl<P: SpanProcessor> SpanProcessor for Gate<P> {
+    fn on_start(&self, span: &mut Span, cx: &Context) {
+        use opentelemetry::trace::Span as _;
+        if span.span_context().is_sampled() {
+            self.counters.started.fetch_add(1, Ordering::AcqRel);
+        }
+        if !is_stamped() {
+            let mut attributes = Vec::new();
+            Dimensions::of(cx).stamp(&mut attributes);
+            span.set_attributes(attributes);
+        }
+        self.inner.on_start(span, cx);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if span.span_context.is_sampled() && self.counters.admit() {
+            self.inner.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<P: LogProcessor> LogProcessor for Gate<P> {
+    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
+        crate::logs::stamp(record);
+        if self.counters.admit() {
+            self.inner.emit(record, scope);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// An exporter on the export thread that counts what became of its batches.
+#[derive(Debug)]
+pub(crate) struct Counted<E> {
+    pub(crate) inner: E,
+    pub(crate) counters: Arc<Counters>,
+    /// `None` for exporters that need no runtime.
+    pub(crate) handle: Option<Handle>,
+}
+
+impl<E> Counted<E> {
+    async fn count<F>(&self, items: u64, export: F) -> OTelSdkResult
+    where
+        F: Future<Output = OTelSdkResult> + Send,
+    {
+        self.counters.taken(items);
+        let result = OnRuntime { inner: export, handle: self.handle.clone() }.await;
+        self.counters.settle(items, &result);
+        result
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for Counted<E> {
+    fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
+        self.count(batch.len() as u64, self.inner.export(batch))
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<E: LogExporter> LogExporter for Counted<E> {
+    fn export(&self, batch: LogBatch<'_>) -> impl Future<Output = OTelSdkResult> + Send {
+        self.count(batch.iter().count() as u64, self.inner.export(batch))
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// A metric exporter on the export thread. Metrics are cumulative: an export that fails loses
+/// nothing, the next one carries the same sums, so there is nothing to count.
+#[derive(Debug)]
+pub(crate) struct MetricsOnThread<E> {
+    pub(crate) inner: E,
+    pub(crate) handle: Handle,
+}
+
+impl<E: PushMetricExporter> PushMetricExporter for MetricsOnThread<E> {
+    fn export(&self, metrics: &ResourceMetrics) -> impl Future<Output = OTelSdkResult> + Send {
+        OnRuntime { inner: self.inner.export(metrics), handle: Some(self.handle.clone()) }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.inner.temporality()
+    }
+}

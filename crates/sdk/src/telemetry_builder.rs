@@ -1,0 +1,399 @@
+//! The builder of [`Telemetry`]: its values come before those of the environment, which come before
+//! the defaults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use opentelemetry::{Key, KeyValue, Value};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::{
+    self as sdk_logs, BatchLogProcessor, SdkLoggerProvider, SimpleLogProcessor,
+};
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::trace::{
+    self as sdk_trace, BatchSpanProcessor, Sampler, SdkTracerProvider, SimpleSpanProcessor,
+};
+use throughline_trace::keys;
+use tracing::level_filters::LevelFilter;
+
+use crate::export::{Counted, Counters, ExportThread, Gate, MetricsOnThread};
+use crate::logs::{StdoutLogs, SubscriberSettings};
+use crate::recorder::Recorder;
+use crate::telemetry::{Telemetry, TelemetryError};
+use crate::telemetry_otlp::{OtlpExporters, OtlpProtocol, OtlpSettings, variable};
+use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Switches};
+
+/// How long spans and logs wait to be sent together. Shorter than the 5 s of the specification: a
+/// person watches.
+const EXPORT_DELAY: Duration = Duration::from_secs(1);
+
+/// How long decisions wait: an audit record should leave the process before the process can die.
+const DECISION_DELAY: Duration = Duration::from_millis(200);
+
+/// How often metrics are sent. Shorter than the 60 s of the specification, for the same reason.
+const METRIC_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Items that wait for export at most, when `OTEL_BSP_MAX_QUEUE_SIZE` or
+/// `OTEL_BLRP_MAX_QUEUE_SIZE` does not say (the specification's value).
+const QUEUE_ITEMS: usize = 2_048;
+
+/// Describes [`Telemetry`] before it starts. Whatever is not said comes from the standard `OTEL_*`
+/// variables; a header of `OTEL_EXPORTER_OTLP_HEADERS` stands beside those given here.
+#[derive(Debug, Default)]
+#[must_use = "telemetry starts with `init` or `build`"]
+pub struct TelemetryBuilder {
+    service_name: Option<String>,
+    resource: Vec<KeyValue>,
+    otlp: OtlpSettings,
+    bad_header: Option<String>,
+    sample_ratio: Option<f64>,
+    export_delay: Option<Duration>,
+    metric_interval: Option<Duration>,
+    content: Option<bool>,
+    session_on_metrics: bool,
+    stdout: StdoutLogs,
+    span_level: Option<LevelFilter>,
+    recorder: Option<Recorder>,
+}
+
+impl TelemetryBuilder {
+    /// `service.name` (`OTEL_SERVICE_NAME`).
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.service_name = Some(name.into());
+        self
+    }
+
+    /// `service.version`.
+    pub fn service_version(self, version: impl Into<String>) -> Self {
+        self.resource(keys::SERVICE_VERSION, version.into())
+    }
+
+    /// An attribute of the resource (`OTEL_RESOURCE_ATTRIBUTES`).
+    pub fn resource(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
+        self.resource.push(KeyValue::new(key, value));
+        self
+    }
+
+    /// Where telemetry goes, as `OTEL_EXPORTER_OTLP_ENDPOINT` spells it: `http://host:4317` for
+    /// gRPC, `http://host:4318` for HTTP (the path of the signal is added).
+    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
+        self.otlp.endpoint = Some(url.into());
+        self
+    }
+
+    /// How telemetry travels (`OTEL_EXPORTER_OTLP_PROTOCOL`); HTTP when nobody says.
+    pub fn protocol(mut self, protocol: OtlpProtocol) -> Self {
+        self.otlp.protocol = Some(protocol);
+        self
+    }
+
+    /// A header of every export (`OTEL_EXPORTER_OTLP_HEADERS`).
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            (Ok(name), Ok(value)) => {
+                self.otlp.headers.insert(name, value);
+            }
+            _ => self.bad_header = Some(name.to_owned()),
+        }
+        self
+    }
+
+    /// The key of a Throughline server, sent as `Authorization: Bearer …`.
+    pub fn api_key(self, key: &str) -> Self {
+        self.header("authorization", &format!("Bearer {key}"))
+    }
+
+    /// How long one export may take (`OTEL_EXPORTER_OTLP_TIMEOUT`, 10 s).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.otlp.timeout = Some(timeout);
+        self
+    }
+
+    /// Share of new traces that are recorded, 0 to 1; traces that come from elsewhere follow their
+    /// parent (`OTEL_TRACES_SAMPLER`, all).
+    pub fn sample_ratio(mut self, ratio: f64) -> Self {
+        self.sample_ratio = Some(ratio);
+        self
+    }
+
+    /// How long spans and logs wait to be sent together (`OTEL_BSP_SCHEDULE_DELAY`,
+    /// `OTEL_BLRP_SCHEDULE_DELAY`; 1 s).
+    pub fn export_delay(mut self, delay: Duration) -> Self {
+        self.export_delay = Some(delay);
+        self
+    }
+
+    /// How often metrics are sent (`OTEL_METRIC_EXPORT_INTERVAL`; 10 s).
+    pub fn metric_interval(mut self, interval: Duration) -> Self {
+        self.metric_interval = Some(interval);
+        self
+    }
+
+    /// Whether prompts, answers, tool arguments and results go onto spans
+    /// (`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`; yes).
+    pub fn capture_content(mut self, wanted: bool) -> Self {
+        self.content = Some(wanted);
+        self
+    }
+
+    /// Whether metrics carry `session_id`. Only for processes with few sessions: a metric with more
+    /// than 2,000 series is folded into one.
+    pub fn session_on_metrics(mut self, wanted: bool) -> Self {
+        self.session_on_metrics = wanted;
+        self
+    }
+
+    /// What goes to stdout (JSON lines when nobody says). `RUST_LOG` chooses the level.
+    pub fn stdout_logs(mut self, logs: StdoutLogs) -> Self {
+        self.stdout = logs;
+        self
+    }
+
+    /// The lowest level of `tracing` spans that join traces; INFO when nobody says.
+    pub fn span_level(mut self, level: LevelFilter) -> Self {
+        self.span_level = Some(level);
+        self
+    }
+
+    /// Keeps everything in memory instead of exporting it: for tests.
+    pub fn recorder(mut self, recorder: &Recorder) -> Self {
+        self.recorder = Some(recorder.clone());
+        self
+    }
+
+    /// Starts telemetry for the whole process: global providers, and a subscriber with the span
+    /// layer, the log bridge and stdout logs unless the host has set one.
+    ///
+    /// # Errors
+    /// [`TelemetryError`]; nothing is changed then.
+    pub fn init(self) -> Result<Telemetry, TelemetryError> {
+        if Pipeline::is_installed() {
+            return Err(TelemetryError::AlreadySetUp);
+        }
+        let subscriber = (!tracing::dispatcher::has_been_set()).then(|| SubscriberSettings {
+            stdout: self.stdout,
+            span_level: self.span_level.unwrap_or(LevelFilter::INFO),
+        });
+        self.build()?.install(subscriber)
+    }
+
+    /// Starts telemetry that nothing uses until [`Telemetry::scope`] or [`Telemetry::enter`] says
+    /// so: several of these may live in one process, each with its own service name.
+    ///
+    /// # Errors
+    /// [`TelemetryError`].
+    pub fn build(self) -> Result<Telemetry, TelemetryError> {
+        self.validate()?;
+        if variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+            return Ok(Telemetry::disabled());
+        }
+        let instance_id = uuid::Uuid::new_v4().to_string();
+        let switches = Switches {
+            content: self.content.unwrap_or_else(content_from_environment),
+            session_on_metrics: self.session_on_metrics,
+        };
+        let (resource, instance_id) = self.resource_of(instance_id);
+        let (providers, thread) = match &self.recorder {
+            Some(recorder) => (self.recording(recorder, &resource), None),
+            None => {
+                let thread = ExportThread::start()?;
+                (self.exporting(&thread, &resource)?, Some(thread))
+            }
+        };
+        let Providers { traces, metrics, logs, decisions, counters } = providers;
+        let pipeline =
+            Pipeline::new(traces, metrics, logs, decisions, counters, instance_id, switches);
+        Ok(Telemetry::new(Some(pipeline), thread))
+    }
+
+    fn validate(&self) -> Result<(), TelemetryError> {
+        let wrong = |name: &str, expected, got: String| {
+            Err(TelemetryError::Setting { name: name.to_owned(), expected, got })
+        };
+        if let Some(name) = &self.bad_header {
+            return wrong("header", "a valid HTTP header name and value", name.clone());
+        }
+        match self.sample_ratio {
+            Some(ratio) if !(0.0..=1.0).contains(&ratio) => {
+                wrong("sample_ratio", "between 0 and 1", ratio.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The resource, and the instance id in it: the given one unless environment or builder say.
+    fn resource_of(&self, instance_id: String) -> (Resource, String) {
+        let mut builder = Resource::builder();
+        let instance_key = Key::from_static_str(keys::SERVICE_INSTANCE_ID);
+        let said = |resource: &Resource| resource.get(&instance_key);
+        if said(&Resource::builder().build()).is_none() {
+            builder = builder.with_attribute(KeyValue::new(instance_key.clone(), instance_id));
+        }
+        builder = builder.with_attributes(self.resource.clone());
+        if let Some(name) = &self.service_name {
+            builder = builder.with_service_name(name.clone());
+        }
+        let resource = builder.build();
+        let instance_id = said(&resource).map(|value| value.to_string()).unwrap_or_default();
+        (resource, instance_id)
+    }
+
+    fn traces(&self, resource: &Resource) -> sdk_trace::TracerProviderBuilder {
+        let builder = SdkTracerProvider::builder().with_resource(resource.clone());
+        match self.sample_ratio {
+            Some(ratio) => builder
+                .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)))),
+            None => builder,
+        }
+    }
+
+    fn recording(&self, recorder: &Recorder, resource: &Resource) -> Providers {
+        let counters = PipelineCounters {
+            spans: Counters::new(QUEUE_ITEMS),
+            logs: Counters::new(QUEUE_ITEMS),
+            decisions: Counters::new(QUEUE_ITEMS),
+        };
+        let spans = SimpleSpanProcessor::new(counted(recorder.clone(), &counters.spans));
+        let traces = self.traces(resource).with_span_processor(gate(spans, &counters.spans));
+        let logger = |counters: &Arc<Counters>| {
+            let processor = SimpleLogProcessor::new(counted(recorder.clone(), counters));
+            SdkLoggerProvider::builder()
+                .with_resource(resource.clone())
+                .with_log_processor(gate(processor, counters))
+                .build()
+        };
+        let reader = PeriodicReader::builder(recorder.clone())
+            .with_interval(self.metric_interval.unwrap_or(METRIC_INTERVAL));
+        Providers {
+            traces: traces.build(),
+            metrics: SdkMeterProvider::builder()
+                .with_resource(resource.clone())
+                .with_reader(reader.build())
+                .build(),
+            logs: logger(&counters.logs),
+            decisions: logger(&counters.decisions),
+            counters,
+        }
+    }
+
+    fn exporting(
+        &self,
+        thread: &ExportThread,
+        resource: &Resource,
+    ) -> Result<Providers, TelemetryError> {
+        let _entered = thread.handle().enter();
+        let exporters = OtlpExporters::new(self.otlp.clone())?;
+        let span_queue = items_variable("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE_ITEMS);
+        let log_queue = items_variable("OTEL_BLRP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE_ITEMS);
+        let counters = PipelineCounters {
+            spans: Counters::new(span_queue),
+            logs: Counters::new(log_queue),
+            decisions: Counters::new(log_queue),
+        };
+        let on_thread = Some(thread.handle().clone());
+
+        let mut traces = self.traces(resource);
+        if is_wanted("OTEL_TRACES_EXPORTER") {
+            let exporter = Counted {
+                inner: exporters.spans()?,
+                counters: Arc::clone(&counters.spans),
+                handle: on_thread.clone(),
+            };
+            let mut batch =
+                sdk_trace::BatchConfigBuilder::default().with_max_queue_size(span_queue);
+            if let Some(delay) = self.delay("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY) {
+                batch = batch.with_scheduled_delay(delay);
+            }
+            let processor =
+                BatchSpanProcessor::builder(exporter).with_batch_config(batch.build()).build();
+            traces = traces.with_span_processor(gate(processor, &counters.spans));
+        }
+
+        let logger = |counters: &Arc<Counters>, delay: Option<Duration>| {
+            let mut provider = SdkLoggerProvider::builder().with_resource(resource.clone());
+            if is_wanted("OTEL_LOGS_EXPORTER") {
+                let exporter = Counted {
+                    inner: exporters.logs()?,
+                    counters: Arc::clone(counters),
+                    handle: on_thread.clone(),
+                };
+                let mut batch =
+                    sdk_logs::BatchConfigBuilder::default().with_max_queue_size(log_queue);
+                if let Some(delay) = delay {
+                    batch = batch.with_scheduled_delay(delay);
+                }
+                let processor =
+                    BatchLogProcessor::builder(exporter).with_batch_config(batch.build()).build();
+                provider = provider.with_log_processor(gate(processor, counters));
+            }
+            Ok::<_, TelemetryError>(provider.build())
+        };
+
+        let mut metrics = SdkMeterProvider::builder().with_resource(resource.clone());
+        if is_wanted("OTEL_METRICS_EXPORTER") {
+            let exporter =
+                MetricsOnThread { inner: exporters.metrics()?, handle: thread.handle().clone() };
+            let mut reader = PeriodicReader::builder(exporter);
+            let interval = self.metric_interval.or_else(|| {
+                variable("OTEL_METRIC_EXPORT_INTERVAL").is_none().then_some(METRIC_INTERVAL)
+            });
+            if let Some(interval) = interval {
+                reader = reader.with_interval(interval);
+            }
+            metrics = metrics.with_reader(reader.build());
+        }
+
+        Ok(Providers {
+            traces: traces.build(),
+            metrics: metrics.build(),
+            logs: logger(&counters.logs, self.delay("OTEL_BLRP_SCHEDULE_DELAY", EXPORT_DELAY))?,
+            decisions: logger(&counters.decisions, Some(DECISION_DELAY))?,
+            counters,
+        })
+    }
+
+    /// The delay to set: the builder's, none when the variable has it, else our default.
+    fn delay(&self, name: &str, default: Duration) -> Option<Duration> {
+        self.export_delay.or_else(|| variable(name).is_none().then_some(default))
+    }
+}
+
+struct Providers {
+    traces: SdkTracerProvider,
+    metrics: SdkMeterProvider,
+    logs: SdkLoggerProvider,
+    decisions: SdkLoggerProvider,
+    counters: PipelineCounters,
+}
+
+fn gate<P>(inner: P, counters: &Arc<Counters>) -> Gate<P> {
+    Gate { inner, counters: Arc::clone(counters) }
+}
+
+fn counted<E>(inner: E, counters: &Arc<Counters>) -> Counted<E> {
+    Counted { inner, counters: Arc::clone(counters), handle: None }
+}
+
+/// Whether a signal is to be exported: `OTEL_TRACES_EXPORTER=none` and its like say no.
+fn is_wanted(name: &str) -> bool {
+    variable(name).is_none_or(|text| text != "none")
+}
+
+fn items_variable(name: &str) -> Result<Option<usize>, TelemetryError> {
+    let Some(text) = variable(name) else { return Ok(None) };
+    match text.parse() {
+        Ok(items) if items > 0 => Ok(Some(items)),
+        _ => Err(TelemetryError::Setting {
+            name: name.to_owned(),
+            expected: "a number of items above 0",
+            got: text,
+        }),
+    }
+}
+
+fn content_from_environment() -> bool {
+    variable("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT").is_none_or(|text| {
+        !["false", "no_content", "event_only"].contains(&text.to_ascii_lowercase().as_str())
+    })
+}

@@ -1,0 +1,164 @@
+//! What telemetry goes through: one tracer, its meters and loggers, the running number of decisions,
+//! and the switches. There is one for the process, and a context may carry another.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use opentelemetry::Context;
+use opentelemetry::global::BoxedTracer;
+use opentelemetry::logs::LoggerProvider as _;
+use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+
+use crate::export::{Counters, Counts};
+use crate::layer::SCOPE;
+use crate::metrics::Instruments;
+
+/// The pipeline of the process, once [`TelemetryBuilder::init`](crate::TelemetryBuilder::init) ran.
+static PROCESS: OnceLock<Arc<Pipeline>> = OnceLock::new();
+
+/// One set of providers and everything that goes with it.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) traces: SdkTracerProvider,
+    pub(crate) metrics: SdkMeterProvider,
+    pub(crate) logs: SdkLoggerProvider,
+    pub(crate) decisions: SdkLoggerProvider,
+    /// `None` when the host has a tracer provider of its own, which then gets our spans.
+    tracer: OnceLock<Option<BoxedTracer>>,
+    decision_logger: SdkLogger,
+    instruments: Instruments,
+    pub(crate) counters: PipelineCounters,
+    instance_id: String,
+    last_seq: AtomicU64,
+    switches: Switches,
+}
+
+/// The counters of the signals of which no item may vanish unseen.
+#[derive(Debug, Clone)]
+pub(crate) struct PipelineCounters {
+    pub(crate) spans: Arc<Counters>,
+    pub(crate) logs: Arc<Counters>,
+    pub(crate) decisions: Arc<Counters>,
+}
+
+/// What the builder or the environment switched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Switches {
+    pub(crate) content: bool,
+    pub(crate) session_on_metrics: bool,
+}
+
+/// How a context carries its pipeline.
+struct PipelineHandle(Arc<Pipeline>);
+
+impl Pipeline {
+    pub(crate) fn new(
+        traces: SdkTracerProvider,
+        metrics: SdkMeterProvider,
+        logs: SdkLoggerProvider,
+        decisions: SdkLoggerProvider,
+        counters: PipelineCounters,
+        instance_id: String,
+        switches: Switches,
+    ) -> Arc<Self> {
+        let decision_logger = decisions.logger_with_scope(SCOPE.clone());
+        let instruments = Instruments::new(&metrics.meter_with_scope(SCOPE.clone()));
+        Arc::new(Self {
+            traces,
+            metrics,
+            logs,
+            decisions,
+            tracer: OnceLock::new(),
+            decision_logger,
+            instruments,
+            counters,
+            instance_id,
+            last_seq: AtomicU64::new(0),
+            switches,
+        })
+    }
+
+    /// The pipeline of a context: its own, or that of the process.
+    pub(crate) fn of(cx: &Context) -> Option<Arc<Self>> {
+        cx.get::<PipelineHandle>().map(|handle| &handle.0).or_else(|| PROCESS.get()).cloned()
+    }
+
+    /// The pipeline of the current context.
+    pub(crate) fn current() -> Option<Arc<Self>> {
+        Context::map_current(Self::of)
+    }
+
+    /// `cx` with this pipeline.
+    pub(crate) fn onto(self: &Arc<Self>, cx: &Context) -> Context {
+        cx.with_value(PipelineHandle(Arc::clone(self)))
+    }
+
+    /// Makes this the pipeline of the process; `false` when there is one.
+    pub(crate) fn install(self: &Arc<Self>) -> bool {
+        PROCESS.set(Arc::clone(self)).is_ok()
+    }
+
+    /// Whether the process has a pipeline.
+    pub(crate) fn is_installed() -> bool {
+        PROCESS.get().is_some()
+    }
+
+    /// Leaves spans to the tracer provider that the host has set globally.
+    pub(crate) fn leave_spans_to_host(&self) {
+        let _ = self.tracer.set(None);
+    }
+
+    /// The tracer, unless the host has its own.
+    pub(crate) fn tracer(&self) -> Option<&BoxedTracer> {
+        self.tracer
+            .get_or_init(|| {
+                use opentelemetry::trace::TracerProvider as _;
+                Some(BoxedTracer::new(Box::new(self.traces.tracer_with_scope(SCOPE.clone()))))
+            })
+            .as_ref()
+    }
+
+    pub(crate) fn decision_logger(&self) -> &SdkLogger {
+        &self.decision_logger
+    }
+
+    pub(crate) fn instruments(&self) -> &Instruments {
+        &self.instruments
+    }
+
+    pub(crate) fn instance_id(&self) -> &str {
+        &self.instance_id
+    }
+
+    /// The next number of a decision, from 1.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.last_seq.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn captures_content(&self) -> bool {
+        self.switches.content
+    }
+
+    pub(crate) fn session_on_metrics(&self) -> bool {
+        self.switches.session_on_metrics
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            spans: self.counters.spans.read(),
+            open_spans: self.counters.spans.open(),
+            logs: self.counters.logs.read(),
+            decisions: self.counters.decisions.read(),
+        }
+    }
+}
+
+/// Whether prompts, answers, tool arguments and results go onto spans: yes, unless
+/// [`TelemetryBuilder::capture_content`](crate::TelemetryBuilder::capture_content) or
+/// `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=false` says no.
+pub fn captures_content() -> bool {
+    Pipeline::current().is_none_or(|pipeline| pipeline.captures_content())
+}

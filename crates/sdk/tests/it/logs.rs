@@ -1,0 +1,80 @@
+//! Logs carry the trace and the dimensions they were written in, as JSON lines and as OTLP records.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use throughline::{Dimensions, Recorder, Telemetry, json_layer, span};
+use tracing_subscriber::layer::SubscriberExt;
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("lines").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn json(&self) -> Vec<serde_json::Value> {
+        let text = String::from_utf8(self.0.lock().expect("lines").clone()).expect("utf-8");
+        text.lines().map(|line| serde_json::from_str(line).expect("json")).collect()
+    }
+}
+
+#[test]
+fn a_json_line_says_where_it_was_written() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
+    let _in = telemetry.enter();
+    let subscriber = tracing_subscriber::registry()
+        .with(throughline::layer())
+        .with(json_layer(move || writer.clone()));
+    let _default = tracing::subscriber::set_default(subscriber);
+
+    let _as = Dimensions::new().agent("triage").session("s-4").role("nurse").enter();
+    let step = span("triage.plan.symptoms").start();
+    step.in_scope(|| tracing::warn!(count = 3, level = "spoofed", "symptoms \"unclear\""));
+    throughline::decision("plan").action("ask_v1").confidence(0.5).on(&step).record();
+    drop(step);
+    tracing::info!("outside of a span");
+
+    let lines = lines.json();
+    assert_eq!(lines.len(), 3);
+    let span = &recorder.spans()[0].span_context;
+    let first = lines[0].as_object().expect("object");
+    let mut keys: Vec<&str> = first.keys().map(String::as_str).collect();
+    keys.sort();
+    assert_eq!(
+        keys,
+        [
+            "agent_id",
+            "agent_role",
+            "count",
+            "fields.level",
+            "level",
+            "message",
+            "session_id",
+            "span_id",
+            "target",
+            "timestamp",
+            "trace_id"
+        ]
+    );
+    assert_eq!(first["trace_id"], span.trace_id().to_string());
+    assert_eq!(first["span_id"], span.span_id().to_string());
+    assert_eq!(first["level"], "WARN");
+    assert_eq!(first["message"], "symptoms \"unclear\"");
+    assert_eq!(first["agent_role"], "nurse");
+    assert_eq!(lines[1]["event_name"], "agent.decision");
+    assert_eq!(lines[1]["decision.action"], "ask_v1");
+    assert_eq!(lines[1]["trace_id"], span.trace_id().to_string());
+    assert!(lines[2].get("trace_id").is_none());
+}

@@ -1,0 +1,6 @@
+//! The SDK as its users see it, in one binary.
+
+mod decisions;
+mod export;
+mod logs;
+mod spans;
