@@ -1,0 +1,114 @@
+//! OTLP messages to our nouns, by value: mends what can be mended, rejects what cannot, says both.
+
+mod decisions;
+mod histogram;
+mod logs;
+mod metrics;
+mod spans;
+mod values;
+
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::common::v1 as common;
+use opentelemetry_proto::tonic::resource::v1 as resource;
+use throughline_trace::{Resource, Scope, SpanBatch};
+
+use crate::options::Limits;
+use crate::report::{Notes, Problem, Report};
+
+/// Nanoseconds of a day: how far ahead of ours a sender's clock may be before a time is marked.
+const FUTURE_NANO: u64 = 24 * 60 * 60 * 1_000_000_000;
+
+/// 2000-01-01T00:00:00Z, nanoseconds since the Unix epoch: nothing that speaks OTLP ran before.
+const DISTANT_PAST_UNIX_NANO: u64 = 946_684_800_000_000_000;
+
+/// One request on its way from OTLP messages to a batch.
+pub(crate) struct Converter<'a> {
+    limits: &'a Limits,
+    /// Numbers, ascending, of the items in which text was not UTF-8.
+    not_utf8: std::iter::Peekable<std::slice::Iter<'a, u32>>,
+    /// Number of the next item.
+    next_item: u32,
+    /// What was put right about the item in hand.
+    notes: Notes,
+    batch: SpanBatch,
+    report: Report,
+}
+
+impl<'a> Converter<'a> {
+    /// `not_utf8`: numbers, ascending, of the spans, log records or data points of the request (in
+    /// its order, from 0) whose text had to be mended before it could be decoded.
+    pub(crate) fn new(limits: &'a Limits, received_unix_nano: u64, not_utf8: &'a [u32]) -> Self {
+        Self {
+            limits,
+            not_utf8: not_utf8.iter().peekable(),
+            next_item: 0,
+            notes: Notes::default(),
+            batch: SpanBatch { received_unix_nano, ..SpanBatch::default() },
+            report: Report::default(),
+        }
+    }
+
+    pub(crate) fn finish(self) -> (SpanBatch, Report) {
+        (self.batch, self.report)
+    }
+
+    /// Turns to the next item of the request.
+    fn begin_item(&mut self) {
+        self.notes.clear();
+        let item = self.next_item;
+        self.next_item = self.next_item.saturating_add(1);
+        while self.not_utf8.next_if(|marked| **marked < item).is_some() {}
+        if self.not_utf8.next_if(|marked| **marked == item).is_some() {
+            self.mend(Problem::NotUtf8);
+        }
+    }
+
+    fn mend(&mut self, problem: Problem) {
+        self.report.add(problem);
+        self.notes.add(problem);
+    }
+
+    fn mend_id(&mut self, problem: Problem, id: &[u8]) {
+        self.report.add(problem);
+        self.notes.add_id(problem, id);
+    }
+
+    /// Notes a time that is hard to believe; it is kept as it is.
+    fn check_time(&mut self, unix_nano: u64) {
+        if unix_nano < DISTANT_PAST_UNIX_NANO {
+            self.mend(Problem::DistantPast);
+        } else if unix_nano > self.batch.received_unix_nano.saturating_add(FUTURE_NANO) {
+            self.mend(Problem::Future);
+        }
+    }
+
+    fn resource(
+        &mut self,
+        message: Option<resource::Resource>,
+        schema_url: String,
+    ) -> Arc<Resource> {
+        self.notes.clear();
+        let (mut attributes, _) = match message {
+            Some(message) => self.attributes(message.attributes),
+            None => Default::default(),
+        };
+        self.notes.mark(&mut attributes);
+        Arc::new(Resource { attributes, schema_url })
+    }
+
+    fn scope(
+        &mut self,
+        message: Option<common::InstrumentationScope>,
+        schema_url: String,
+    ) -> Arc<Scope> {
+        self.notes.clear();
+        let Some(message) = message else {
+            return Arc::new(Scope { schema_url, ..Scope::default() });
+        };
+        let name = self.name(message.name);
+        let (mut attributes, _) = self.attributes(message.attributes);
+        self.notes.mark(&mut attributes);
+        Arc::new(Scope { name, version: message.version, attributes, schema_url })
+    }
+}

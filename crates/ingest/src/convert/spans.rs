@@ -1,0 +1,231 @@
+//! Spans: ids checked, times put in order, what cannot be kept counted.
+
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1 as otlp;
+use throughline_llm::prices;
+use throughline_trace::{
+    Event, Link, Resource, Scope, Span, SpanId, SpanKind, Status, StatusCode, TraceId, keys,
+};
+
+use super::Converter;
+use crate::report::Problem;
+
+/// Name of a span or event that came without one.
+const UNNAMED: &str = "unnamed";
+
+impl Converter<'_> {
+    /// Takes in the spans of a request.
+    pub(crate) fn traces(&mut self, request: ExportTraceServiceRequest) {
+        let total = request
+            .resource_spans
+            .iter()
+            .flat_map(|group| &group.scope_spans)
+            .map(|group| group.spans.len())
+            .sum();
+        self.batch.spans.reserve_exact(total);
+        for group in request.resource_spans {
+            let resource = self.resource(group.resource, group.schema_url);
+            for group in group.scope_spans {
+                let scope = self.scope(group.scope, group.schema_url);
+                for span in group.spans {
+                    self.begin_item();
+                    if let Some(span) = self.span(span, &resource, &scope) {
+                        self.batch.spans.push(span);
+                    }
+                }
+            }
+        }
+    }
+
+    fn span(
+        &mut self,
+        span: otlp::Span,
+        resource: &Arc<Resource>,
+        scope: &Arc<Scope>,
+    ) -> Option<Span> {
+        let Ok(trace_id) = TraceId::from_slice(&span.trace_id) else {
+            self.report.reject(1, Problem::TraceId, || {
+                describe_id(&span.name, "trace id", &span.trace_id, TraceId::BYTES)
+            });
+            return None;
+        };
+        let Ok(span_id) = SpanId::from_slice(&span.span_id) else {
+            self.report.reject(1, Problem::SpanId, || {
+                describe_id(&span.name, "span id", &span.span_id, SpanId::BYTES)
+            });
+            return None;
+        };
+        let parent_span_id = self.parent_id(&span.parent_span_id);
+        let (start_unix_nano, end_unix_nano) =
+            self.span_times(span.start_time_unix_nano, span.end_time_unix_nano);
+        let name = self.name_or_unnamed(span.name);
+        let (attributes, beyond) = self.attributes(span.attributes);
+        let dropped_attributes_count = span.dropped_attributes_count.saturating_add(beyond);
+        let (events, events_beyond) = self.events(span.events, start_unix_nano);
+        let (links, links_beyond) = self.links(span.links);
+        let status = span.status.unwrap_or_default();
+        let mut span = Span {
+            trace_id,
+            span_id,
+            parent_span_id,
+            trace_state: self.text("trace_state", span.trace_state),
+            flags: span.flags,
+            name,
+            kind: SpanKind::from_i32(span.kind),
+            start_unix_nano,
+            end_unix_nano,
+            status: Status {
+                code: StatusCode::from_i32(status.code),
+                message: self.text("status.message", status.message),
+            },
+            attributes,
+            dropped_attributes_count,
+            events,
+            dropped_events_count: span.dropped_events_count.saturating_add(events_beyond),
+            links,
+            dropped_links_count: span.dropped_links_count.saturating_add(links_beyond),
+            resource: Arc::clone(resource),
+            scope: Arc::clone(scope),
+        };
+        add_cost(&mut span);
+        if !self.notes.is_empty() {
+            self.notes.mark(&mut span.attributes);
+            self.report.mended(&self.notes, || format!("span {:?}", span.name));
+        }
+        Some(span)
+    }
+
+    /// A missing parent and one of zeros (which some exporters send for a root) are no parent; one
+    /// of another length is noted.
+    fn parent_id(&mut self, id: &[u8]) -> Option<SpanId> {
+        if id.len() == SpanId::BYTES {
+            return SpanId::from_slice(id).ok();
+        }
+        if !id.is_empty() {
+            self.mend_id(Problem::ParentId, id);
+        }
+        None
+    }
+
+    /// Start and end, in order.
+    fn span_times(&mut self, start: u64, end: u64) -> (u64, u64) {
+        let (start, end) = match (start, end) {
+            (0, 0) => {
+                self.mend(Problem::NoStart);
+                self.mend(Problem::NoEnd);
+                return (self.batch.received_unix_nano, self.batch.received_unix_nano);
+            }
+            (0, end) => {
+                self.mend(Problem::NoStart);
+                (end, end)
+            }
+            (start, 0) => {
+                self.mend(Problem::NoEnd);
+                (start, start)
+            }
+            both => both,
+        };
+        self.check_time(start);
+        if end < start {
+            self.mend(Problem::EndBeforeStart);
+            return (start, start);
+        }
+        if end != start {
+            self.check_time(end);
+        }
+        (start, end)
+    }
+
+    fn name_or_unnamed(&mut self, name: String) -> String {
+        if name.is_empty() {
+            self.mend(Problem::EmptyName);
+            return UNNAMED.to_owned();
+        }
+        self.name(name)
+    }
+
+    fn events(&mut self, mut events: Vec<otlp::span::Event>, start: u64) -> (Vec<Event>, u32) {
+        let beyond = events.len().saturating_sub(self.limits.max_events);
+        if beyond > 0 {
+            events.truncate(self.limits.max_events);
+            self.mend(Problem::ManyEvents);
+        }
+        let mut kept = Vec::with_capacity(events.len());
+        for event in events {
+            let time_unix_nano = if event.time_unix_nano == 0 {
+                self.mend(Problem::NoTime);
+                start
+            } else {
+                self.check_time(event.time_unix_nano);
+                event.time_unix_nano
+            };
+            let name = self.name_or_unnamed(event.name);
+            let (attributes, beyond) = self.attributes(event.attributes);
+            kept.push(Event {
+                time_unix_nano,
+                name,
+                attributes,
+                dropped_attributes_count: event.dropped_attributes_count.saturating_add(beyond),
+            });
+        }
+        (kept, u32::try_from(beyond).unwrap_or(u32::MAX))
+    }
+
+    fn links(&mut self, mut links: Vec<otlp::span::Link>) -> (Vec<Link>, u32) {
+        let mut dropped = links.len().saturating_sub(self.limits.max_links);
+        if dropped > 0 {
+            links.truncate(self.limits.max_links);
+            self.mend(Problem::ManyLinks);
+        }
+        let mut kept = Vec::with_capacity(links.len());
+        for link in links {
+            let (Ok(trace_id), Ok(span_id)) =
+                (TraceId::from_slice(&link.trace_id), SpanId::from_slice(&link.span_id))
+            else {
+                self.mend(Problem::Link);
+                dropped += 1;
+                continue;
+            };
+            let (attributes, beyond) = self.attributes(link.attributes);
+            kept.push(Link {
+                trace_id,
+                span_id,
+                trace_state: self.text("link.trace_state", link.trace_state),
+                flags: link.flags,
+                attributes,
+                dropped_attributes_count: link.dropped_attributes_count.saturating_add(beyond),
+            });
+        }
+        (kept, u32::try_from(dropped).unwrap_or(u32::MAX))
+    }
+}
+
+/// Puts the list price on a call that reports tokens and a known model, but no cost.
+fn add_cost(span: &mut Span) {
+    let Some(usage) = span.counted_usage() else { return };
+    if span.attributes.get(keys::COST_USD).is_some() {
+        return;
+    }
+    if let Some(cost) = span.model().and_then(|model| prices::cost_usd(model, usage)) {
+        span.attributes.set(keys::COST_USD, cost);
+        span.attributes.set(keys::PRICE_VERSION, prices::version());
+    }
+}
+
+fn describe_id(span: &str, what: &str, id: &[u8], expected: usize) -> String {
+    /// Characters of a span's name that an error message repeats.
+    const MAX_NAME_CHARS: usize = 80;
+    let name: String = span.chars().take(MAX_NAME_CHARS).collect();
+    let got = match id.len() {
+        0 => "none".to_owned(),
+        n if n == expected => "only zeros".to_owned(),
+        n => format!("{n} bytes"),
+    };
+    format!(
+        "span {name:?}: expected a {what} of {expected} bytes ({} hexadecimal characters in JSON) \
+         that are not all zero, got {got}",
+        expected * 2
+    )
+}

@@ -1,0 +1,140 @@
+//! Attribute values: `AnyValue` without its optional layers, kept within the limits.
+
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use throughline_trace::{Attributes, Value};
+
+use super::Converter;
+use crate::report::Problem;
+
+impl Converter<'_> {
+    /// The attributes within the limits, and how many were left out.
+    pub(super) fn attributes(&mut self, mut entries: Vec<KeyValue>) -> (Attributes, u32) {
+        let beyond = entries.len().saturating_sub(self.limits.max_attributes);
+        if beyond > 0 {
+            entries.truncate(self.limits.max_attributes);
+            self.mend(Problem::ManyAttributes);
+        }
+        // One slot to spare: the store and the price add to attributes that are already here.
+        let mut attributes = Vec::with_capacity(entries.len() + 1);
+        for entry in entries {
+            if entry.key_strindex != 0 {
+                self.mend(Problem::StringIndex);
+            }
+            let key = self.name(entry.key);
+            let value = self.value(entry.value);
+            let value = self.within_limit(&key, value);
+            attributes.push((key, value));
+        }
+        (Attributes(attributes), u32::try_from(beyond).unwrap_or(u32::MAX))
+    }
+
+    /// The value of an optional `AnyValue`.
+    pub(super) fn value(&mut self, value: Option<AnyValue>) -> Value {
+        let Some(value) = value.and_then(|value| value.value) else { return Value::Empty };
+        match value {
+            any_value::Value::StringValue(text) => Value::String(text),
+            any_value::Value::BoolValue(truth) => Value::Bool(truth),
+            any_value::Value::IntValue(number) => Value::Int(number),
+            any_value::Value::DoubleValue(number) => Value::Double(number),
+            any_value::Value::BytesValue(bytes) => Value::Bytes(bytes),
+            any_value::Value::ArrayValue(list) => {
+                Value::Array(list.values.into_iter().map(|item| self.value(Some(item))).collect())
+            }
+            any_value::Value::KvlistValue(list) => Value::Map(
+                list.values.into_iter().map(|entry| (entry.key, self.value(entry.value))).collect(),
+            ),
+            any_value::Value::StringValueStrindex(_) => {
+                self.mend(Problem::StringIndex);
+                Value::Empty
+            }
+        }
+    }
+
+    /// `value`, cut to the limit if it is longer; its size is noted under `key`.
+    pub(super) fn within_limit(&mut self, key: &str, mut value: Value) -> Value {
+        let limit = self.limits.max_attribute_bytes;
+        let size = match &value {
+            Value::String(text) => text.len(),
+            Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) => return value,
+            other => other.size_bytes(),
+        };
+        if size > limit {
+            let mut room = limit;
+            cut(&mut value, &mut room);
+            self.report.add(Problem::LongValue);
+            self.notes.add_cut(key, size);
+        }
+        value
+    }
+
+    /// `text`, cut to the limit of values if it is longer.
+    pub(super) fn text(&mut self, key: &str, mut text: String) -> String {
+        let size = text.len();
+        if size > self.limits.max_attribute_bytes {
+            cut_text(&mut text, self.limits.max_attribute_bytes);
+            self.report.add(Problem::LongValue);
+            self.notes.add_cut(key, size);
+        }
+        text
+    }
+
+    /// `name`, cut to the limit of names if it is longer.
+    pub(super) fn name(&mut self, mut name: String) -> String {
+        if name.len() > self.limits.max_name_bytes {
+            cut_text(&mut name, self.limits.max_name_bytes);
+            self.mend(Problem::LongName);
+        }
+        name
+    }
+}
+
+/// Cuts `value` to `room` bytes of content and takes what it needs from `room`. What comes first
+/// is kept; text is cut between characters.
+fn cut(value: &mut Value, room: &mut usize) {
+    match value {
+        Value::Empty => {}
+        Value::Bool(_) | Value::Int(_) | Value::Double(_) => {
+            *room = room.saturating_sub(value.size_bytes());
+        }
+        Value::String(text) => {
+            cut_text(text, *room);
+            *room -= text.len();
+        }
+        Value::Bytes(bytes) => {
+            bytes.truncate(*room);
+            bytes.shrink_to_fit();
+            *room -= bytes.len();
+        }
+        Value::Array(items) => {
+            let mut kept = 0;
+            for item in items.iter_mut() {
+                if *room == 0 {
+                    break;
+                }
+                cut(item, room);
+                kept += 1;
+            }
+            items.truncate(kept);
+        }
+        Value::Map(entries) => {
+            let mut kept = 0;
+            for (key, value) in entries.iter_mut() {
+                if *room <= key.len() {
+                    break;
+                }
+                *room -= key.len();
+                cut(value, room);
+                kept += 1;
+            }
+            entries.truncate(kept);
+        }
+    }
+}
+
+/// Cuts `text` to at most `room` bytes, between characters.
+fn cut_text(text: &mut String, room: usize) {
+    if text.len() > room {
+        text.truncate(text.floor_char_boundary(room));
+        text.shrink_to_fit();
+    }
+}

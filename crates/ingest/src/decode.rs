@@ -1,0 +1,206 @@
+//! The bytes of one request to one batch. Pure: no IO, no clock.
+
+use std::fmt;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use throughline_trace::SpanBatch;
+
+use crate::allowance::{Allowance, Exceeded};
+use crate::convert::Converter;
+use crate::options::Limits;
+use crate::report::Report;
+use crate::{json, protobuf};
+
+/// What a request carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Log records, decisions among them.
+    Logs,
+    /// Metric points.
+    Metrics,
+}
+
+impl Signal {
+    /// Lowercase name, as in the path `/v1/{signal}` and in counters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Logs => "logs",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// How a request is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// `application/x-protobuf`, and all of gRPC.
+    Protobuf,
+    /// `application/json`.
+    Json,
+}
+
+impl Encoding {
+    /// Lowercase name, as in counters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Protobuf => "protobuf",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A request, decoded.
+#[derive(Debug)]
+pub struct Decoded {
+    /// What is accepted, if it becomes durable.
+    pub batch: SpanBatch,
+    /// What was rejected or put right.
+    pub report: Report,
+}
+
+/// Why a request as a whole cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are no OTLP request.
+    #[error("expected an OTLP {} request as {encoding}, got bytes that do not fit: {reason}", signal.as_str())]
+    Malformed {
+        /// What was expected.
+        signal: Signal,
+        /// As what it was read.
+        encoding: Encoding,
+        /// Where and why it does not fit.
+        reason: String,
+    },
+    /// It would take too much memory.
+    #[error(
+        "expected a request of at most {limit_bytes} bytes once decoded, got more; send smaller batches"
+    )]
+    TooLarge {
+        /// [`Limits::max_decoded_bytes`].
+        limit_bytes: usize,
+    },
+    /// All requests in hand together take too much memory; it may come again.
+    #[error("too many large requests at once; retry later")]
+    NoRoom,
+}
+
+/// Decodes the body of an export request, decompressed. `received_unix_nano` is the server's time,
+/// nanoseconds since the Unix epoch.
+///
+/// # Errors
+/// [`DecodeError`] when nothing of the request can be read. Single items that are wrong are no
+/// error: the [`Report`] has them.
+pub fn decode(
+    signal: Signal,
+    encoding: Encoding,
+    body: &[u8],
+    limits: &Limits,
+    received_unix_nano: u64,
+) -> Result<Decoded, DecodeError> {
+    let allowance = Allowance::new(limits.max_decoded_bytes, None);
+    decode_within(signal, encoding, body, limits, received_unix_nano, &allowance)
+}
+
+/// As [`decode`], taking memory from `allowance`.
+pub(crate) fn decode_within(
+    signal: Signal,
+    encoding: Encoding,
+    body: &[u8],
+    limits: &Limits,
+    received_unix_nano: u64,
+    allowance: &Allowance,
+) -> Result<Decoded, DecodeError> {
+    let read = Reading { signal, encoding, body, allowance };
+    let (batch, report) = match signal {
+        Signal::Traces => {
+            let (request, not_utf8) =
+                read.message::<ExportTraceServiceRequest>(protobuf::Kind::TraceRequest)?;
+            let mut converter = Converter::new(limits, received_unix_nano, &not_utf8);
+            converter.traces(request);
+            converter.finish()
+        }
+        Signal::Logs => {
+            let (request, not_utf8) =
+                read.message::<ExportLogsServiceRequest>(protobuf::Kind::LogsRequest)?;
+            let mut converter = Converter::new(limits, received_unix_nano, &not_utf8);
+            converter.logs(request);
+            converter.finish()
+        }
+        Signal::Metrics => {
+            let (request, not_utf8) =
+                read.message::<ExportMetricsServiceRequest>(protobuf::Kind::MetricsRequest)?;
+            let mut converter = Converter::new(limits, received_unix_nano, &not_utf8);
+            converter.metrics(request);
+            converter.finish()
+        }
+    };
+    Ok(Decoded { batch, report })
+}
+
+struct Reading<'a> {
+    signal: Signal,
+    encoding: Encoding,
+    body: &'a [u8],
+    allowance: &'a Allowance,
+}
+
+impl Reading<'_> {
+    /// The message, and the numbers of the items whose text was mended.
+    fn message<T>(&self, kind: protobuf::Kind) -> Result<(T, Vec<u32>), DecodeError>
+    where
+        T: prost::Message + json::Message + Default,
+    {
+        match self.encoding {
+            Encoding::Protobuf => self.protobuf(kind),
+            Encoding::Json => json::decode(self.body, self.allowance)
+                .map_err(|error| self.exceeded().unwrap_or_else(|| self.malformed(&error))),
+        }
+    }
+
+    fn protobuf<T: prost::Message + Default>(
+        &self,
+        kind: protobuf::Kind,
+    ) -> Result<(T, Vec<u32>), DecodeError> {
+        if self.allowance.charge(protobuf::measure(kind, self.body)).is_err() {
+            return Err(self.exceeded().unwrap_or(DecodeError::NoRoom));
+        }
+        let error = match T::decode(self.body) {
+            Ok(message) => return Ok((message, Vec::new())),
+            Err(error) => error,
+        };
+        if let Some(mended) = protobuf::mend_text(kind, self.body)
+            && let Ok(message) = T::decode(mended.body.as_slice())
+        {
+            return Ok((message, mended.items));
+        }
+        Err(self.malformed(&error))
+    }
+
+    fn exceeded(&self) -> Option<DecodeError> {
+        Some(match self.allowance.exceeded()? {
+            Exceeded::Request => {
+                DecodeError::TooLarge { limit_bytes: self.allowance.limit_bytes() }
+            }
+            Exceeded::Gate => DecodeError::NoRoom,
+        })
+    }
+
+    fn malformed(&self, error: &dyn fmt::Display) -> DecodeError {
+        DecodeError::Malformed {
+            signal: self.signal,
+            encoding: self.encoding,
+            reason: error.to_string(),
+        }
+    }
+}

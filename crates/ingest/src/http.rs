@@ -1,0 +1,136 @@
+//! OTLP/HTTP: `POST /v1/{traces,logs,metrics}`, protobuf and JSON on one port.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::any;
+use axum::{Router, middleware};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request};
+
+use crate::body::{self, Compression};
+use crate::cors;
+use crate::decode::{Encoding, Signal};
+use crate::failure::Failure;
+use crate::receive::{Call, Incoming, Receiver, Transport};
+use crate::reply;
+
+/// What a request may be.
+const MEDIA_TYPES: &str = "application/x-protobuf or application/json";
+
+/// What is answered on any other path.
+const PATHS: &str = "expected POST /v1/traces, /v1/logs or /v1/metrics (OTLP/HTTP), got another \
+                     path; set OTEL_EXPORTER_OTLP_ENDPOINT, which is without a path, or the whole \
+                     URL in OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and its like";
+
+pub(crate) fn router(receiver: &Arc<Receiver>) -> Router {
+    let mut router = Router::new();
+    for signal in [Signal::Traces, Signal::Logs, Signal::Metrics] {
+        let export = move |State(receiver): State<Arc<Receiver>>, request: Request| {
+            export(receiver, signal, request)
+        };
+        router = router.route(&format!("/v1/{}", signal.as_str()), any(export));
+    }
+    let router = router.fallback(elsewhere).with_state(Arc::clone(receiver));
+    match cors::Origins::new(&receiver.options.cors_origins) {
+        Some(origins) => {
+            router.layer(middleware::from_fn_with_state(Arc::new(origins), cors::answer))
+        }
+        None => router,
+    }
+}
+
+async fn export(receiver: Arc<Receiver>, signal: Signal, request: Request) -> Response {
+    let (head, mut body) = request.into_parts();
+    let encoding = media_type(&head.headers);
+    let call =
+        Call { transport: Transport::Http, signal, encoding: encoding.as_ref().ok().copied() };
+    let result = match check(&receiver, &head, call, encoding) {
+        Ok(incoming) => receiver.receive(incoming, &mut body).await,
+        Err(failure) => {
+            receiver.turned_away(call, &failure);
+            Err(failure)
+        }
+    };
+    // Who asked in no type that we know is answered in the one that people can read.
+    let encoding = call.encoding.unwrap_or(Encoding::Json);
+    match result {
+        Ok(answer) => respond(StatusCode::OK, encoding, reply::success(encoding, signal, &answer)),
+        Err(failure) => {
+            if head.version < Version::HTTP_2 {
+                body::drain(&mut body, receiver.options.max_request_bytes).await;
+            }
+            respond_failure(encoding, &failure)
+        }
+    }
+}
+
+async fn elsewhere(request: Request) -> Response {
+    let encoding = media_type(request.headers()).unwrap_or(Encoding::Json);
+    respond_failure(encoding, &Failure::Path(PATHS))
+}
+
+fn check(
+    receiver: &Receiver,
+    head: &request::Parts,
+    call: Call,
+    encoding: Result<Encoding, Failure>,
+) -> Result<Incoming, Failure> {
+    if head.method != Method::POST {
+        return Err(Failure::Method(head.method.clone()));
+    }
+    receiver.authorize(&head.headers)?;
+    let encoding = encoding?;
+    let compression = Compression::of_header(head.headers.get(CONTENT_ENCODING))?;
+    Ok(Incoming { call, encoding, compression })
+}
+
+/// The encoding that `Content-Type` names, its parameters (`charset=utf-8`) aside.
+fn media_type(headers: &HeaderMap) -> Result<Encoding, Failure> {
+    let header = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable text"));
+    let essence = header.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    match essence.to_ascii_lowercase().as_str() {
+        "application/x-protobuf" | "application/protobuf" => Ok(Encoding::Protobuf),
+        "application/json" => Ok(Encoding::Json),
+        _ => Err(Failure::MediaType {
+            expected: MEDIA_TYPES,
+            got: header.map_or_else(|| "none".to_owned(), |text| format!("{text:?}")),
+        }),
+    }
+}
+
+fn respond(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(reply::content_type(encoding));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+fn respond_failure(encoding: Encoding, failure: &Failure) -> Response {
+    let status = failure.http_status();
+    let mut response = respond(status, encoding, reply::failure(encoding, failure));
+    let headers = response.headers_mut();
+    if let Some(retry_after) = failure.retry_after() {
+        let secs = retry_after.as_millis().div_ceil(1_000).max(1);
+        let secs = HeaderValue::from(u64::try_from(secs).unwrap_or(u64::MAX));
+        headers.insert(RETRY_AFTER, secs);
+    }
+    match failure {
+        Failure::Method(_) => {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        Failure::Compression(_) => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, identity"));
+        }
+        _ if status == StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        _ => {}
+    }
+    response
+}

@@ -1,0 +1,275 @@
+//! The way of every request, whatever it came by: body, decompression, decoding, durability.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use throughline_trace::access::{Keyring, Scope};
+use throughline_trace::{Accepted, Refusal, SpanBatch};
+
+use crate::allowance::{Allowance, MemoryGate, Reservation};
+use crate::body::{self, Bounds, Compression};
+use crate::counters::Counters;
+use crate::decode::{self, DecodeError, Decoded, Encoding, Signal};
+use crate::failure::Failure;
+use crate::grpc;
+use crate::options::IngestOptions;
+
+/// Hands a batch to whoever makes it durable; returns when it is, and only then is success
+/// answered.
+pub type Submit =
+    Arc<dyn Fn(SpanBatch) -> BoxFuture<'static, Result<Accepted, Refusal>> + Send + Sync>;
+
+/// Bodies up to this size, bytes, are decoded where they were read; larger ones on a thread of
+/// their own, so that they hold up nobody else.
+const DECODE_INLINE_BYTES: usize = 256 * 1024;
+
+/// The same for compressed bodies, which may unfold to a thousand times their size.
+const UNFOLD_INLINE_BYTES: usize = 16 * 1024;
+
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Grpc,
+    Http,
+}
+
+impl Transport {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// What kind of request it is; the labels of its counters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) transport: Transport,
+    pub(crate) signal: Signal,
+    /// `None` when the request does not say, or says something else.
+    pub(crate) encoding: Option<Encoding>,
+}
+
+impl Call {
+    /// Value of the label `item` for what this request mainly carries.
+    pub(crate) fn item(self) -> &'static str {
+        match self.signal {
+            Signal::Traces => "span",
+            Signal::Logs => "log",
+            Signal::Metrics => "metric_point",
+        }
+    }
+}
+
+/// A request that may be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Incoming {
+    pub(crate) call: Call,
+    pub(crate) encoding: Encoding,
+    pub(crate) compression: Compression,
+}
+
+/// The good answer; with a text or a count it is a partial success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) rejected: u64,
+    pub(crate) message: String,
+}
+
+impl Answer {
+    pub(crate) fn is_plain(&self) -> bool {
+        self.rejected == 0 && self.message.is_empty()
+    }
+}
+
+/// What all requests share.
+pub(crate) struct Receiver {
+    pub(crate) options: IngestOptions,
+    submit: Submit,
+    keyring: Arc<Keyring>,
+    pub(crate) counters: Counters,
+    gate: Arc<MemoryGate>,
+}
+
+impl Receiver {
+    pub(crate) fn new(
+        options: IngestOptions,
+        submit: Submit,
+        keyring: Arc<Keyring>,
+        counters: Counters,
+    ) -> Self {
+        let gate = MemoryGate::new(options.in_flight_bytes(), counters.in_flight.clone());
+        Self { options, submit, keyring, counters, gate: Arc::new(gate) }
+    }
+
+    /// Asks for a key that may send telemetry.
+    pub(crate) fn authorize(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        let header = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let key = header.and_then(Keyring::key_of_header);
+        self.keyring.check(key.as_deref(), Scope::Ingest)?;
+        Ok(())
+    }
+
+    /// Counts a request that was answered before its body was looked at.
+    pub(crate) fn turned_away(&self, call: Call, failure: &Failure) {
+        self.counters.request(call, failure.label());
+        self.counters.failure(failure);
+    }
+
+    /// Reads, decodes and submits; the answer is good only when all that is accepted is durable.
+    pub(crate) async fn receive(
+        self: &Arc<Self>,
+        incoming: Incoming,
+        body: &mut Body,
+    ) -> Result<Answer, Failure> {
+        let mut tally = Tally { receiver: Arc::clone(self), call: incoming.call, counted: false };
+        let mut reservation = self.gate.reserve();
+        let frame_bytes = match incoming.call.transport {
+            Transport::Grpc => grpc::FRAME_BYTES,
+            Transport::Http => 0,
+        };
+        let wire = match body::read(body, self.bounds(), frame_bytes, &mut reservation).await {
+            Ok(wire) => wire,
+            Err(failure) => {
+                tally.count(Err(&failure));
+                return Err(failure);
+            }
+        };
+        // A client that goes away drops this future. The request is whole by now, so it goes on in
+        // a task of its own: what is committed is counted, and nothing is committed by halves.
+        let receiver = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let result = receiver.process(incoming, wire, reservation).await;
+            tally.count(result.as_ref());
+            result
+        });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "decoding or submitting a request panicked");
+            Err(Failure::Internal)
+        })
+    }
+
+    async fn process(
+        self: &Arc<Self>,
+        incoming: Incoming,
+        wire: Bytes,
+        reservation: Reservation,
+    ) -> Result<Answer, Failure> {
+        let inline = match incoming.compression {
+            Compression::Identity => DECODE_INLINE_BYTES,
+            Compression::Gzip | Compression::Zstd => UNFOLD_INLINE_BYTES,
+        };
+        let (decoded, reservation) = if wire.len() <= inline {
+            self.decode(incoming, wire, reservation)?
+        } else {
+            let receiver = Arc::clone(self);
+            tokio::task::spawn_blocking(move || receiver.decode(incoming, wire, reservation))
+                .await
+                .map_err(|error| {
+                    tracing::error!(%error, "decoding a request panicked");
+                    Failure::Internal
+                })??
+        };
+        let Decoded { batch, report } = decoded;
+        let items = batch.len();
+        let accepted = if batch.is_empty() {
+            Accepted::default()
+        } else {
+            (self.submit)(batch).await.map_err(|refusal| {
+                if let Refusal::Storage(error) = &refusal {
+                    tracing::error!(error, items, "storage refused a batch");
+                }
+                self.counters.refused(incoming.call, items);
+                Failure::Refused(refusal)
+            })?
+        };
+        drop(reservation);
+        self.counters.outcome(incoming.call, &accepted, &report);
+        Ok(Answer { rejected: report.rejected, message: report.message() })
+    }
+
+    fn decode(
+        &self,
+        incoming: Incoming,
+        wire: Bytes,
+        mut reservation: Reservation,
+    ) -> Result<(Decoded, Option<Reservation>), Failure> {
+        let wire_bytes = wire.len();
+        let (payload, compression) = match incoming.call.transport {
+            Transport::Http => (wire, incoming.compression),
+            Transport::Grpc => grpc::message(wire, incoming.compression)?,
+        };
+        let body = body::unfold(compression, payload, self.bounds(), &mut reservation)?;
+        self.counters.body(incoming.call, wire_bytes, body.len());
+        let held = body.len();
+        let allowance = Allowance::new(self.options.limits.max_decoded_bytes, Some(reservation));
+        let decoded = decode::decode_within(
+            incoming.call.signal,
+            incoming.encoding,
+            &body,
+            &self.options.limits,
+            now_unix_nano(),
+            &allowance,
+        )
+        .map_err(|error| match error {
+            DecodeError::NoRoom => Failure::Busy(self.options.busy_retry_after),
+            error => Failure::Decode(error),
+        })?;
+        drop(body);
+        let mut reservation = allowance.into_reservation();
+        if let Some(reservation) = &mut reservation {
+            reservation.shrink(held);
+        }
+        Ok((decoded, reservation))
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            limit_bytes: self.options.max_request_bytes,
+            idle_timeout: self.options.body_idle_timeout,
+            busy_retry_after: self.options.busy_retry_after,
+        }
+    }
+}
+
+/// Sees to it that a request is counted once, however it ends.
+struct Tally {
+    receiver: Arc<Receiver>,
+    call: Call,
+    counted: bool,
+}
+
+impl Tally {
+    fn count(&mut self, result: Result<&Answer, &Failure>) {
+        self.counted = true;
+        let counters = &self.receiver.counters;
+        match result {
+            Ok(answer) if answer.is_plain() => counters.request(self.call, "ok"),
+            Ok(_) => counters.request(self.call, "partial"),
+            Err(failure) => {
+                counters.request(self.call, failure.label());
+                counters.failure(failure);
+            }
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if !self.counted {
+            let result = if std::thread::panicking() { "failed" } else { "disconnected" };
+            self.receiver.counters.request(self.call, result);
+        }
+    }
+}
+
+/// Nanoseconds since the Unix epoch; 0 on a machine whose clock is before it.
+fn now_unix_nano() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
