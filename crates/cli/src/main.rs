@@ -1,2 +1,88 @@
-//! placeholder
-fn main() {}
+//! The binary `throughline`: a table from command to function. Read [`spine`] first.
+
+mod admission;
+mod args;
+mod commands;
+mod config;
+mod draw;
+mod events;
+mod failure;
+mod json;
+mod listen;
+mod logging;
+mod opening;
+mod settings;
+mod show;
+mod spine;
+mod table;
+mod tls;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::args::{Arguments, Color, Command, ServeArgs};
+use crate::failure::Outcome;
+
+/// Threads for queries and other blocking work. The store lets in fewer queries than that; the
+/// runtime's own default of 512 would be memory for nothing.
+const MAX_BLOCKING_THREADS: usize = 32;
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(arguments: Arguments) -> Outcome {
+    let Arguments { global, command } = arguments;
+    match global.color {
+        Color::Auto => anstream::ColorChoice::Auto,
+        Color::Always => anstream::ColorChoice::AlwaysAnsi,
+        Color::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+    let command = command.unwrap_or_else(|| Command::Serve(ServeArgs::default()));
+    if let Command::Version(args) = &command {
+        return commands::version::run(args);
+    }
+    let (config_file, config) = settings::read_config(&global)?;
+    let settings = settings::resolve(&global, config_file, &config)?;
+    logging::start(&settings, matches!(command, Command::Serve(_) | Command::Demo(_)))?;
+    match command {
+        Command::Serve(args) => {
+            let serve = settings::resolve_serve(&args, &config)?;
+            on_server_runtime(commands::serve::run(&settings, &serve))
+        }
+        Command::Demo(args) => {
+            let serve = settings::resolve_serve(&args.serve, &config)?;
+            let data_dir = global.data_dir.as_deref();
+            on_server_runtime(commands::demo::run(&settings, &serve, data_dir, &args))
+        }
+        Command::Trace(args) => query_runtime()?.block_on(commands::trace::run(&settings, &args)),
+        Command::Traces(args) => query_runtime()?.block_on(commands::traces::run(&settings, &args)),
+        Command::Decisions(args) => {
+            query_runtime()?.block_on(commands::decisions::run(&settings, &args))
+        }
+        Command::Keys(args) => commands::keys::run(&settings, args.action),
+        Command::Version(args) => commands::version::run(&args),
+    }
+}
+
+/// As many workers as there are cores.
+fn on_server_runtime(work: impl Future<Output = Outcome>) -> Outcome {
+    let mut builder = Builder::new_multi_thread();
+    builder.thread_name("throughline").max_blocking_threads(MAX_BLOCKING_THREADS).enable_all();
+    let runtime = builder.build()?;
+    let outcome = runtime.block_on(work);
+    // After a drain nothing is left to wait for; without one nobody wants to wait.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// One thread is enough to ask one question.
+fn query_runtime() -> Outcome<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}

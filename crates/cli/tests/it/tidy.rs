@@ -108,8 +108,8 @@ fn only_the_store_speaks_sql_and_the_lowest_floors_do_no_io() {
         ("web", &["rusqlite", "opentelemetry-proto"]),
         ("sdk", &["rusqlite", "axum"]),
     ] {
-        let manifest =
-            fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).expect("manifest");
+        let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml"))
+            .expect("manifest");
         let dependencies = manifest.split("[dev-dependencies]").next().unwrap_or_default();
         for banned in forbidden {
             let listed = dependencies.lines().any(|line| {
@@ -152,7 +152,11 @@ fn no_room_has_a_name_that_says_nothing() {
         for part in path.strip_prefix(root()).unwrap_or(&path).components() {
             let part = part.as_os_str().to_string_lossy().into_owned();
             let stem = part.trim_end_matches(".rs");
-            assert!(!BANNED_NAMES.contains(&stem), "{} is a name that says nothing", path.display());
+            assert!(
+                !BANNED_NAMES.contains(&stem),
+                "{} is a name that says nothing",
+                path.display()
+            );
         }
     }
 }

@@ -1,0 +1,463 @@
+//! Arguments as they are typed. Nothing is decided here: [`crate::settings`] joins them with the
+//! environment, the configuration file and the defaults, and only that form is passed on.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+use throughline_trace::access::Scope;
+use throughline_trace::{DecisionId, FallbackState, TraceId};
+
+use crate::failure::EXIT_CODES;
+
+/// One trace for an AI agent, from the prompt to the fallback, with every decision on it.
+#[derive(Debug, Parser)]
+#[command(name = "throughline", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct GlobalArgs {
+    /// Configuration file [default: ./throughline.yaml if it exists]
+    #[arg(long, global = true, env = "THROUGHLINE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where traces are kept [default: $XDG_DATA_HOME/throughline or ~/.local/share/throughline]
+    #[arg(long, global = true, env = "THROUGHLINE_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Colour in the output
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+    /// What is logged to stderr, a level or `target=level` list [default: info for servers, else warn]
+    #[arg(long, global = true, env = "THROUGHLINE_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// Form of the log [default: text]
+    #[arg(long, global = true, env = "THROUGHLINE_LOG_FORMAT", value_name = "FORM")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Receive, keep and show traces (the default)
+    #[command(after_help = EXIT_CODES)]
+    Serve(ServeArgs),
+    /// Serve, with simulated agents that bring every page to life
+    #[command(after_help = EXIT_CODES)]
+    Demo(DemoArgs),
+    /// Show one trace as a tree, with durations, tokens, cost and decisions
+    #[command(after_help = EXIT_CODES)]
+    Trace(TraceArgs),
+    /// List traces, newest first
+    #[command(after_help = EXIT_CODES)]
+    Traces(TracesArgs),
+    /// List decisions, newest first
+    #[command(after_help = EXIT_CODES)]
+    Decisions(DecisionsArgs),
+    /// Create, list and revoke API keys
+    #[command(after_help = EXIT_CODES)]
+    Keys(KeysArgs),
+    /// Print the version
+    Version(VersionArgs),
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Also into pipes and files
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// Form of the log on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Who may use the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Access {
+    /// Everybody who reaches it (loopback only)
+    Open,
+    /// Holders of a key with the right scope
+    Required,
+}
+
+/// The address that all ports listen on: an IP address or `localhost`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct ListenAddress(pub(crate) IpAddr);
+
+impl Default for ListenAddress {
+    fn default() -> Self {
+        Self(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("localhost") {
+            return Ok(Self::default());
+        }
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        bare.parse().map(Self).map_err(|_| {
+            format!(
+                "expected an IP address without a port (127.0.0.1, 0.0.0.0, ::1) or localhost, got {text:?}"
+            )
+        })
+    }
+}
+
+impl TryFrom<String> for ListenAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// How the server listens.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ServeArgs {
+    /// Address to listen on; anything but loopback needs keys [default: 127.0.0.1]
+    #[arg(long, visible_alias = "host", env = "THROUGHLINE_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<ListenAddress>,
+    /// Port of OTLP/gRPC, 0 for any free one [default: 4317]
+    #[arg(long, env = "THROUGHLINE_GRPC_PORT", value_name = "PORT")]
+    pub(crate) grpc_port: Option<u16>,
+    /// Port of OTLP/HTTP, 0 for any free one [default: 4318]
+    #[arg(long, env = "THROUGHLINE_HTTP_PORT", value_name = "PORT")]
+    pub(crate) http_port: Option<u16>,
+    /// Port of the pages and the API, 0 for any free one [default: 4319]
+    #[arg(long, env = "THROUGHLINE_WEB_PORT", value_name = "PORT")]
+    pub(crate) web_port: Option<u16>,
+    /// Who may use it [default: open on loopback, else required]
+    #[arg(long, env = "THROUGHLINE_ACCESS", value_name = "WHO")]
+    pub(crate) access: Option<Access>,
+    /// Certificate chain in PEM; all three ports then speak TLS
+    #[arg(long, env = "THROUGHLINE_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate in PEM
+    #[arg(long, env = "THROUGHLINE_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Connections that one port serves at once [default: 1000]
+    #[arg(long, env = "THROUGHLINE_MAX_CONNECTIONS", value_name = "COUNT")]
+    pub(crate) max_connections: Option<u32>,
+    /// Host name that browsers may use beside localhost, for a proxy in front (may be repeated)
+    #[arg(
+        long = "allowed-host",
+        env = "THROUGHLINE_ALLOWED_HOSTS",
+        value_delimiter = ',',
+        value_name = "HOST"
+    )]
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Origin whose browser pages may send OTLP/HTTP, `*` for all (may be repeated)
+    #[arg(
+        long = "cors-origin",
+        env = "THROUGHLINE_CORS_ORIGINS",
+        value_delimiter = ',',
+        value_name = "ORIGIN"
+    )]
+    pub(crate) cors_origins: Vec<String>,
+    /// Seconds that requests get to finish after SIGTERM [default: 20]
+    #[arg(long, env = "THROUGHLINE_DRAIN_TIMEOUT_SECS", value_name = "SECONDS")]
+    pub(crate) drain_timeout_secs: Option<u64>,
+}
+
+/// How the demo runs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// Seed of everything that is random: equal seeds tell equal stories
+    #[arg(long, default_value_t = 7, value_name = "NUMBER")]
+    pub(crate) seed: u64,
+    /// How fast the agents work: 1 is a human pace, 10 is ten times that
+    #[arg(long, default_value_t = 1.0, value_parser = parse_pace, value_name = "FACTOR")]
+    pub(crate) pace: f64,
+    /// Stop making new traces after this many runs of agents [default: never]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) runs: Option<u64>,
+}
+
+fn parse_pace(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(pace) if (0.01..=1000.0).contains(&pace) => Ok(pace),
+        _ => Err(format!("expected a factor from 0.01 to 1000, got {text:?}")),
+    }
+}
+
+/// Which trace to show, and how.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceArgs {
+    /// The trace's id (32 hexadecimal digits), or `last` for the newest trace
+    pub(crate) id: TraceRef,
+    /// Print JSON, as /api/v1/traces/ID answers it
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A trace as a user names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TraceRef {
+    /// By id.
+    Id(TraceId),
+    /// The newest one.
+    Last,
+}
+
+impl FromStr for TraceRef {
+    type Err = throughline_trace::ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "last" { Ok(Self::Last) } else { text.parse().map(Self::Id) }
+    }
+}
+
+/// Which traces to list, and how.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TracesArgs {
+    /// Only traces of this agent
+    #[arg(long)]
+    pub(crate) agent: Option<String>,
+    /// Only traces of this session
+    #[arg(long)]
+    pub(crate) session: Option<String>,
+    /// Only traces in which this model answered
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Only traces to which this service contributed
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Only traces with a failed span
+    #[arg(long)]
+    pub(crate) error: bool,
+    /// Only traces whose fallbacks went this far
+    #[arg(long, value_parser = parse_fallback, value_name = "none|skipped|degraded|failed")]
+    pub(crate) fallback: Option<FallbackState>,
+    /// Only traces that took at least this long (250ms, 2s, 1m)
+    #[arg(long, value_parser = parse_duration_ms, value_name = "DURATION")]
+    pub(crate) min_duration: Option<u64>,
+    /// Only traces that took at most this long
+    #[arg(long, value_parser = parse_duration_ms, value_name = "DURATION")]
+    pub(crate) max_duration: Option<u64>,
+    /// Only traces whose root's name contains this text
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+/// What all lists understand.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ListArgs {
+    /// Only what happened since then: a span back from now (15m, 2h, 3d) or a time (2026-11-22T15:00Z)
+    #[arg(long, value_parser = parse_moment, value_name = "WHEN")]
+    pub(crate) since: Option<u64>,
+    /// Only what happened before then
+    #[arg(long, value_parser = parse_moment, value_name = "WHEN")]
+    pub(crate) until: Option<u64>,
+    /// Most rows to print
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "COUNT")]
+    pub(crate) limit: usize,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which decisions to list, and how.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DecisionsArgs {
+    /// Only decisions of this agent
+    #[arg(long)]
+    pub(crate) agent: Option<String>,
+    /// Only decisions of this session
+    #[arg(long)]
+    pub(crate) session: Option<String>,
+    /// Only decisions of this stage
+    #[arg(long)]
+    pub(crate) stage: Option<String>,
+    /// Only decisions that chose this
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Only decisions on this trace
+    #[arg(long, value_name = "ID")]
+    pub(crate) trace: Option<TraceId>,
+    /// Only decisions whose reason contains this text
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+    /// Only decisions at least this sure (0 to 1)
+    #[arg(long, value_parser = parse_confidence, value_name = "NUMBER")]
+    pub(crate) min_confidence: Option<f64>,
+    /// Only decisions at most this sure (0 to 1)
+    #[arg(long, value_parser = parse_confidence, value_name = "NUMBER")]
+    pub(crate) max_confidence: Option<f64>,
+    /// Only the decision with this id
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<DecisionId>,
+    /// Keep printing new decisions as they arrive
+    #[arg(long, short = 'f', conflicts_with_all = ["id", "until"])]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+/// What to do with keys.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeysArgs {
+    #[command(subcommand)]
+    pub(crate) action: KeysAction,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum KeysAction {
+    /// Create a key; it is printed once and only its hash is kept
+    Create {
+        /// What to call it
+        #[arg(long)]
+        name: String,
+        /// What it allows: ingest, read, act or admin (may be repeated)
+        #[arg(long = "scope", required = true, value_delimiter = ',', action = ArgAction::Append)]
+        scopes: Vec<Scope>,
+    },
+    /// List keys, revoked ones included
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a key; a running server refuses it within about a second
+    Revoke {
+        /// The key's id, as `throughline keys list` shows it
+        id: String,
+    },
+}
+
+/// How to print the version.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VersionArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_fallback(text: &str) -> Result<FallbackState, String> {
+    use FallbackState::{Degraded, Failed, None, Skipped};
+    [None, Skipped, Degraded, Failed]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or_else(|| format!("expected none, skipped, degraded or failed, got {text:?}"))
+}
+
+fn parse_confidence(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from 0 to 1, got {text:?}")),
+    }
+}
+
+/// A duration in milliseconds; a bare number is milliseconds.
+fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    if let Ok(milliseconds) = text.parse() {
+        return Ok(milliseconds);
+    }
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| u64::try_from(duration.as_millis()).ok())
+        .ok_or_else(|| format!("expected a duration such as 250ms, 2s or 1m, got {text:?}"))
+}
+
+/// A moment, nanoseconds since the Unix epoch.
+fn parse_moment(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "expected a span such as 15m, 2h or 3d, or a time such as 2026-11-22T15:00Z, got {text:?}"
+        )
+    };
+    let now = jiff::Zoned::now();
+    let moment = if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        time
+    } else if let Ok(civil) = text.parse::<jiff::civil::DateTime>() {
+        civil.to_zoned(now.time_zone().clone()).map_err(|_| wrong())?.timestamp()
+    } else {
+        let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+        now.checked_sub(span).map_err(|_| wrong())?.timestamp()
+    };
+    u64::try_from(moment.as_nanosecond()).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, String> {
+        Arguments::try_parse_from(line.split_whitespace())
+            .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn the_table_of_arguments_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_serve_and_global_flags_go_anywhere() {
+        assert!(parse("throughline").is_ok_and(|args| args.command.is_none()));
+        let before = parse("throughline --data-dir /x traces").expect("before the command");
+        let after = parse("throughline traces --data-dir /x").expect("after the command");
+        assert_eq!(before.global.data_dir, after.global.data_dir);
+    }
+
+    #[test]
+    fn wrong_values_say_what_was_expected() {
+        let error = |line: &str| parse(line).expect_err("a refusal");
+        insta::assert_snapshot!(error("throughline serve --listen example.com"), @r#"error: invalid value 'example.com' for '--listen <ADDRESS>': expected an IP address without a port (127.0.0.1, 0.0.0.0, ::1) or localhost, got "example.com""#);
+        insta::assert_snapshot!(error("throughline trace 4bf9"), @"error: invalid value '4bf9' for '<ID>': expected 32 hexadecimal characters, got 4");
+        insta::assert_snapshot!(error("throughline keys create --name a --scope write"), @r#"error: invalid value 'write' for '--scope <SCOPES>': expected a scope (ingest, read, act or admin), got "write""#);
+        insta::assert_snapshot!(error("throughline decisions --min-confidence 62"), @r#"error: invalid value '62' for '--min-confidence <NUMBER>': expected a number from 0 to 1, got "62""#);
+        insta::assert_snapshot!(error("throughline traces --since yesterday"), @r#"error: invalid value 'yesterday' for '--since <WHEN>': expected a span such as 15m, 2h or 3d, or a time such as 2026-11-22T15:00Z, got "yesterday""#);
+    }
+
+    #[test]
+    fn durations_and_moments() {
+        assert_eq!(parse_duration_ms("250"), Ok(250));
+        assert_eq!(parse_duration_ms("2s"), Ok(2_000));
+        assert_eq!(parse_duration_ms("1m 30s"), Ok(90_000));
+        assert!(parse_duration_ms("-1s").is_err());
+        assert_eq!(parse_moment("1970-01-01T00:00:01Z"), Ok(1_000_000_000));
+        let now = u64::try_from(jiff::Timestamp::now().as_nanosecond()).expect("after 1970");
+        let back = now - parse_moment("2h").expect("two hours back");
+        assert!((7_199..=7_201).contains(&(back / 1_000_000_000)), "{back}");
+        assert!(parse_moment("3d").is_ok_and(|then| then < now));
+    }
+
+    #[test]
+    fn listen_addresses() {
+        for (text, address) in
+            [("localhost", "127.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("[::1]", "::1"), ("::", "::")]
+        {
+            assert_eq!(text.parse::<ListenAddress>().map(|a| a.0.to_string()), Ok(address.into()));
+        }
+        assert!("127.0.0.1:4317".parse::<ListenAddress>().is_err());
+    }
+}

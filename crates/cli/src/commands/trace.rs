@@ -1,0 +1,57 @@
+//! `throughline trace ID`: one trace as a tree.
+
+use std::io::Write as _;
+
+use jiff::tz::TimeZone;
+use throughline_store::{Reader, StoredTrace, TraceFilter};
+use throughline_trace::{TraceId, TraceTree};
+
+use crate::args::{TraceArgs, TraceRef};
+use crate::commands::{of_query, open_reader, write_json};
+use crate::draw;
+use crate::failure::{Failure, Outcome};
+use crate::json;
+use crate::settings::Settings;
+use crate::show::count;
+
+/// Prints one trace.
+pub(crate) async fn run(settings: &Settings, args: &TraceArgs) -> Outcome {
+    let reader = open_reader(settings)?;
+    let id = match args.id {
+        TraceRef::Id(id) => id,
+        TraceRef::Last => newest(&reader).await?,
+    };
+    let Some(trace) = reader.trace(id).await.map_err(of_query)? else {
+        return Err(Failure::not_found(format!(
+            "no trace {id} in {}",
+            settings.data_dir.display()
+        ))
+        .hint("list traces with `throughline traces`; name another directory with --data-dir"));
+    };
+    let mut out = anstream::stdout().lock();
+    if args.json {
+        return write_json(&mut out, &json::trace(&trace));
+    }
+    let StoredTrace { summary, spans, logs: _, decisions, truncated } = trace;
+    let shown = spans.len();
+    writeln!(out, "{}", draw::heading(&summary, &TimeZone::system()))?;
+    write!(out, "{}", draw::tree(&TraceTree::build(spans), &decisions))?;
+    if let Some(truncated) = truncated {
+        writeln!(
+            anstream::stderr().lock(),
+            "shown: {} of {} spans; the rest is stored",
+            count(shown as u64),
+            count(truncated.total_spans)
+        )?;
+    }
+    Ok(())
+}
+
+async fn newest(reader: &Reader) -> Outcome<TraceId> {
+    let page = reader.traces(&TraceFilter::default(), None, 1).await.map_err(of_query)?;
+    match page.items.first() {
+        Some(summary) => Ok(summary.trace_id),
+        None => Err(Failure::not_found("there are no traces yet")
+            .hint("send some to `throughline serve`, or watch `throughline demo`")),
+    }
+}

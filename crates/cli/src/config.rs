@@ -1,0 +1,307 @@
+//! The configuration file: YAML, every key optional, unknown keys and wrong types refused with
+//! file, line, column and a hint.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_saphyr::Error as YamlError;
+
+use crate::args::{Access, ListenAddress, LogFormat};
+use crate::failure::{Failure, Outcome};
+
+/// Largest configuration file that is read, bytes: a wrong path should not fill the memory.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// The hint when nothing better is known.
+const DEFAULT_HINT: &str = "leave the key out to get its default";
+
+/// The hint when the shape of the file is not clear.
+const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), \
+     allowed_hosts, \
+     cors_origins, max_connections, drain_timeout_secs, log (filter, format)";
+
+/// How many edits a key may be away from a known one to be taken for a slip.
+const MAX_SLIP_EDITS: usize = 2;
+
+/// The file as it is written. Relative paths are relative to the file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FileConfig {
+    /// Where traces are kept.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address that all ports listen on.
+    pub(crate) listen: Option<ListenAddress>,
+    /// Ports.
+    pub(crate) ports: PortsConfig,
+    /// Who may use the server.
+    pub(crate) access: Option<Access>,
+    /// Certificate files.
+    pub(crate) tls: TlsConfig,
+    /// Connections that one port serves at once.
+    pub(crate) max_connections: Option<u32>,
+    /// Host names that browsers may use beside localhost.
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Origins whose browser pages may send OTLP/HTTP.
+    pub(crate) cors_origins: Vec<String>,
+    /// Seconds that requests get to finish after SIGTERM.
+    pub(crate) drain_timeout_secs: Option<u64>,
+    /// The server's own log.
+    pub(crate) log: LogConfig,
+}
+
+/// `ports:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PortsConfig {
+    /// OTLP/gRPC.
+    pub(crate) grpc: Option<u16>,
+    /// OTLP/HTTP.
+    pub(crate) http: Option<u16>,
+    /// Pages and API.
+    pub(crate) web: Option<u16>,
+}
+
+/// `tls:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TlsConfig {
+    /// Certificate chain, PEM.
+    pub(crate) cert: Option<PathBuf>,
+    /// Private key, PEM.
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// `log:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LogConfig {
+    /// A level or a list of `target=level`.
+    pub(crate) filter: Option<String>,
+    /// Form of the lines.
+    pub(crate) format: Option<LogFormat>,
+}
+
+impl FileConfig {
+    /// Reads and parses a file.
+    pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        let unreadable = |error: std::io::Error| {
+            Failure::usage(format!(
+                "cannot read the configuration file {}: {error}",
+                path.display()
+            ))
+            .hint("name another file with --config or THROUGHLINE_CONFIG")
+        };
+        let size = fs::metadata(path).map_err(unreadable)?.len();
+        if size > MAX_CONFIG_BYTES {
+            return Err(Failure::usage(format!(
+                "expected a configuration file of at most {MAX_CONFIG_BYTES} bytes, {} has {size}",
+                path.display()
+            )));
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(path, &text)
+    }
+
+    /// Parses the text of the file at `path`.
+    pub(crate) fn parse(path: &Path, text: &str) -> Outcome<Self> {
+        let says_nothing =
+            |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+        if text.lines().all(says_nothing) {
+            return Ok(Self::default());
+        }
+        let mut config: Self =
+            serde_saphyr::from_str(text).map_err(|error| explain(path, text, &error))?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        for relative in
+            [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key].into_iter().flatten()
+        {
+            *relative = base.join(&*relative);
+        }
+        Ok(config)
+    }
+}
+
+/// The parser's error in our words, with its place and what to do.
+fn explain(path: &Path, text: &str, error: &YamlError) -> Failure {
+    let place = error.location();
+    let got = place.and_then(|at| token_at(text, at.line(), at.column())).unwrap_or_default();
+    let (message, hint) = match error.without_snippet() {
+        YamlError::SerdeUnknownField { field, expected, .. } => {
+            (format!("unknown key `{field}`"), Some(suggest(field, expected)))
+        }
+        YamlError::SerdeUnknownVariant { variant, expected, .. } => (
+            format!("expected {}, got `{variant}`", expected.join(" or ")),
+            Some(suggest(variant, expected)),
+        ),
+        YamlError::InvalidScalar { ty, .. } => {
+            (format!("expected {}, got `{got}`", name_of_type(ty)), None)
+        }
+        YamlError::SerdeInvalidType { unexpected, expected, .. }
+        | YamlError::SerdeInvalidValue { unexpected, expected, .. } => {
+            (format!("expected {expected}, got {unexpected}"), None)
+        }
+        YamlError::DuplicateMappingKey { key, .. } => (
+            format!("the key `{}` is there twice", key.as_deref().unwrap_or("?")),
+            Some("keep one of them".to_owned()),
+        ),
+        YamlError::Message { msg, .. } => (msg.clone(), None),
+        YamlError::Unexpected { expected: "mapping start", .. } => {
+            (format!("expected keys and values, got `{got}`"), Some(KNOWN_KEYS.to_owned()))
+        }
+        YamlError::Unexpected { expected, .. } => {
+            (format!("expected {expected}, got `{got}`"), None)
+        }
+        other => (other.to_string().lines().next().unwrap_or("not YAML").to_owned(), None),
+    };
+    let place = place.map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
+    let failure = Failure::usage(format!("{}{place}: {message}", path.display()));
+    failure.hint(hint.unwrap_or_else(|| DEFAULT_HINT.to_owned()))
+}
+
+/// What stands at a place, up to a comma, a closing bracket, a comment or the end of the line.
+fn token_at(text: &str, line: u64, column: u64) -> Option<&str> {
+    let line = text.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
+    let start = usize::try_from(column).ok()?.checked_sub(1)?;
+    let (at, _) = line.char_indices().nth(start)?;
+    let rest = line.get(at..)?;
+    rest.split(" #").next().and_then(|rest| rest.split([',', '}', ']']).next()).map(str::trim)
+}
+
+fn name_of_type(ty: &str) -> &str {
+    match ty {
+        "u16" => "a port from 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number",
+        "bool" => "true or false",
+        other => other,
+    }
+}
+
+fn suggest(got: &str, known: &[&str]) -> String {
+    let nearest = known.iter().map(|name| (edits(got, name), name)).min();
+    match nearest {
+        Some((distance, name)) if distance <= MAX_SLIP_EDITS => format!("did you mean `{name}`?"),
+        _ => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(yaml: &str) -> String {
+        FileConfig::parse(Path::new("throughline.yaml"), yaml).expect_err("a refusal").to_text()
+    }
+
+    #[test]
+    fn a_whole_file() {
+        let yaml = "\
+# everything there is
+data_dir: /var/lib/throughline
+listen: 0.0.0.0
+ports: { grpc: 1, http: 2, web: 3 }
+access: required
+tls:
+  cert: server.pem
+  key: /keys/server.key
+max_connections: 10
+allowed_hosts: [traces.example.com]
+cors_origins: [https://app.example.com]
+drain_timeout_secs: 5
+log:
+  filter: info
+  format: json
+";
+        let config = FileConfig::parse(Path::new("/etc/tl/throughline.yaml"), yaml).expect("good");
+        assert_eq!(config.tls.cert.as_deref(), Some(Path::new("/etc/tl/server.pem")));
+        assert_eq!(config.tls.key.as_deref(), Some(Path::new("/keys/server.key")));
+        assert_eq!(config.ports, PortsConfig { grpc: Some(1), http: Some(2), web: Some(3) });
+        assert_eq!(config.log.format, Some(LogFormat::Json));
+        assert_eq!(config.access, Some(Access::Required));
+    }
+
+    #[test]
+    fn an_empty_file_says_nothing() {
+        for yaml in ["", "\n\n", "# listen: 0.0.0.0\n"] {
+            assert_eq!(refused_or_default(yaml), FileConfig::default());
+        }
+    }
+
+    fn refused_or_default(yaml: &str) -> FileConfig {
+        FileConfig::parse(Path::new("throughline.yaml"), yaml).expect("nothing wrong")
+    }
+
+    #[test]
+    fn mistakes_name_their_place() {
+        insta::assert_snapshot!(refusal("listen: 127.0.0.1\nprots:\n  web: 1\n"), @r"
+        error(2): throughline.yaml:2:1: unknown key `prots`
+        hint: did you mean `ports`?
+        ");
+        insta::assert_snapshot!(refusal("ports:\n  web: 1\n  gopher: 70\n"), @r"
+        error(2): throughline.yaml:3:3: unknown key `gopher`
+        hint: known here: grpc, http, web
+        ");
+        insta::assert_snapshot!(refusal("ports:\n  web: http # no\n"), @r"
+        error(2): throughline.yaml:2:8: expected a port from 0 to 65535, got `http`
+        hint: leave the key out to get its default
+        ");
+        insta::assert_snapshot!(refusal("ports: { web: 70000 }\n"), @r"
+        error(2): throughline.yaml:1:15: expected a port from 0 to 65535, got `70000`
+        hint: leave the key out to get its default
+        ");
+        insta::assert_snapshot!(refusal("access: opne\n"), @r"
+        error(2): throughline.yaml:1:9: expected open or required, got `opne`
+        hint: did you mean `open`?
+        ");
+        insta::assert_snapshot!(refusal("max_connections: -1\n"), @r"
+        error(2): throughline.yaml:1:18: expected a whole number, got `-1`
+        hint: leave the key out to get its default
+        ");
+        insta::assert_snapshot!(refusal("listen: example.com\n"), @r#"
+        error(2): throughline.yaml:1:9: expected an IP address without a port (127.0.0.1, 0.0.0.0, ::1) or localhost, got "example.com"
+        hint: leave the key out to get its default
+        "#);
+        insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
+        error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, log (filter, format)
+        ");
+        insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
+        error(2): throughline.yaml:2:1: the key `access` is there twice
+        hint: keep one of them
+        ");
+        insta::assert_snapshot!(refusal("ports: [\n"), @r"
+        error(2): throughline.yaml:1:8: expected keys and values, got `[`
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, log (filter, format)
+        ");
+    }
+
+    #[test]
+    fn distance() {
+        assert_eq!(edits("prots", "ports"), 2);
+        assert_eq!(edits("", "abc"), 3);
+        assert_eq!(edits("same", "same"), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_answered_without_a_panic(yaml in "[ -~\\n]{0,200}") {
+            let _ = FileConfig::parse(Path::new("throughline.yaml"), &yaml);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What is to be done, resolved: flags, then `THROUGHLINE_*` variables, then the configuration
+//! file, then defaults. Everything behind this module sees [`Settings`] only.
+
+use std::env;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
+use crate::config::FileConfig;
+use crate::failure::{Failure, Outcome};
+
+/// The file that is read when none is named.
+pub(crate) const DEFAULT_CONFIG_FILE: &str = "throughline.yaml";
+
+/// Port of OTLP/gRPC, the one that the OTLP specification names.
+const DEFAULT_GRPC_PORT: u16 = 4317;
+/// Port of OTLP/HTTP, the one that the OTLP specification names.
+const DEFAULT_HTTP_PORT: u16 = 4318;
+/// Port of the pages and the API.
+const DEFAULT_WEB_PORT: u16 = 4319;
+/// Connections per port. Many systems allow a process 1,024 open files unless told otherwise; a
+/// port that reaches the limit leaves further connections in the kernel's queue.
+const DEFAULT_MAX_CONNECTIONS: u32 = 1_000;
+/// What requests get to finish after SIGTERM. Kubernetes kills after 30 s: the store needs the rest.
+const DEFAULT_DRAIN_TIMEOUT_SECS: u64 = 20;
+
+/// What every command needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Where everything is kept.
+    pub(crate) data_dir: PathBuf,
+    /// The configuration file that was read.
+    pub(crate) config_file: Option<PathBuf>,
+    /// Log filter, if one was asked for.
+    pub(crate) log_filter: Option<String>,
+    /// Form of the log.
+    pub(crate) log_format: LogFormat,
+}
+
+/// What a server needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServeSettings {
+    /// OTLP/gRPC.
+    pub(crate) grpc: SocketAddr,
+    /// OTLP/HTTP.
+    pub(crate) http: SocketAddr,
+    /// Pages and API.
+    pub(crate) web: SocketAddr,
+    /// Whether requests need a key.
+    pub(crate) access: Access,
+    /// Certificate and key, if the ports speak TLS.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Host names that browsers may use beside those of loopback.
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Origins whose browser pages may send OTLP/HTTP.
+    pub(crate) cors_origins: Vec<String>,
+    /// Connections that one port serves at once.
+    pub(crate) max_connections: usize,
+    /// What requests get to finish after SIGTERM.
+    pub(crate) drain_timeout: Duration,
+}
+
+/// Where the certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    /// Certificate chain, PEM.
+    pub(crate) cert: PathBuf,
+    /// Private key, PEM.
+    pub(crate) key: PathBuf,
+}
+
+impl ServeSettings {
+    /// Whether only this machine can reach the server.
+    pub(crate) fn is_loopback(&self) -> bool {
+        is_loopback(self.web.ip())
+    }
+}
+
+/// Reads the configuration file: the named one, or the default one if it exists.
+pub(crate) fn read_config(global: &GlobalArgs) -> Outcome<(Option<PathBuf>, FileConfig)> {
+    let path = match &global.config {
+        Some(path) => path.clone(),
+        None if Path::new(DEFAULT_CONFIG_FILE).is_file() => PathBuf::from(DEFAULT_CONFIG_FILE),
+        None => return Ok((None, FileConfig::default())),
+    };
+    let config = FileConfig::read(&path)?;
+    Ok((Some(path), config))
+}
+
+/// Resolves what every command needs.
+pub(crate) fn resolve(
+    global: &GlobalArgs,
+    config_file: Option<PathBuf>,
+    config: &FileConfig,
+) -> Outcome<Settings> {
+    let data_dir = match global.data_dir.clone().or_else(|| config.data_dir.clone()) {
+        Some(dir) => dir,
+        None => default_data_dir(env::var_os("XDG_DATA_HOME"), env::home_dir())?,
+    };
+    Ok(Settings {
+        data_dir,
+        config_file,
+        log_filter: global.log.clone().or_else(|| config.log.filter.clone()),
+        log_format: global.log_format.or(config.log.format).unwrap_or_default(),
+    })
+}
+
+/// Resolves what a server needs, and refuses what cannot be meant.
+pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<ServeSettings> {
+    let ListenAddress(ip) = args.listen.or(config.listen).unwrap_or_default();
+    let ports = &config.ports;
+    let grpc = args.grpc_port.or(ports.grpc).unwrap_or(DEFAULT_GRPC_PORT);
+    let http = args.http_port.or(ports.http).unwrap_or(DEFAULT_HTTP_PORT);
+    let web = args.web_port.or(ports.web).unwrap_or(DEFAULT_WEB_PORT);
+    for (one, one_port, other, other_port) in
+        [("grpc", grpc, "http", http), ("grpc", grpc, "web", web), ("http", http, "web", web)]
+    {
+        if one_port == other_port && one_port != 0 {
+            return Err(Failure::usage(format!(
+                "expected three different ports, got {one_port} for both {one} and {other}"
+            ))
+            .hint(format!("choose another with --{other}-port")));
+        }
+    }
+    let access = match args.access.or(config.access) {
+        Some(Access::Open) if !is_loopback(ip) => {
+            return Err(Failure::usage(format!(
+                "access `open` is allowed on loopback only, and {ip} can be reached from other machines"
+            ))
+            .hint("leave --access out, and give clients keys made with `throughline keys create`"));
+        }
+        Some(access) => access,
+        None if is_loopback(ip) => Access::Open,
+        None => Access::Required,
+    };
+    let cert = args.tls_cert.clone().or_else(|| config.tls.cert.clone());
+    let key = args.tls_key.clone().or_else(|| config.tls.key.clone());
+    let tls = match (cert, key) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(Failure::usage("expected a TLS key beside the certificate, got none")
+                .hint("set --tls-key or `tls.key`"));
+        }
+        (None, Some(_)) => {
+            return Err(Failure::usage("expected a TLS certificate beside the key, got none")
+                .hint("set --tls-cert or `tls.cert`"));
+        }
+    };
+    let max_connections =
+        args.max_connections.or(config.max_connections).unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    if max_connections == 0 {
+        return Err(Failure::usage("expected at least 1 connection a port, got 0")
+            .hint("set --max-connections or `max_connections`"));
+    }
+    let drain_timeout_secs =
+        args.drain_timeout_secs.or(config.drain_timeout_secs).unwrap_or(DEFAULT_DRAIN_TIMEOUT_SECS);
+    Ok(ServeSettings {
+        grpc: SocketAddr::new(ip, grpc),
+        http: SocketAddr::new(ip, http),
+        web: SocketAddr::new(ip, web),
+        access,
+        tls,
+        allowed_hosts: first_given(&args.allowed_hosts, &config.allowed_hosts),
+        cors_origins: first_given(&args.cors_origins, &config.cors_origins),
+        max_connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
+        drain_timeout: Duration::from_secs(drain_timeout_secs),
+    })
+}
+
+/// A list is replaced as a whole, never added to: what a flag says is all there is.
+fn first_given(args: &[String], config: &[String]) -> Vec<String> {
+    if args.is_empty() { config.to_vec() } else { args.to_vec() }
+}
+
+/// IPv4 loopback counts also when it is spelt as IPv6 (`::ffff:127.0.0.1`).
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// The XDG base directory for data. The specification says to ignore a relative `XDG_DATA_HOME`.
+fn default_data_dir(
+    xdg_data_home: Option<std::ffi::OsString>,
+    home: Option<PathBuf>,
+) -> Outcome<PathBuf> {
+    let xdg = xdg_data_home.map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let home = home.filter(|dir| dir.is_absolute()).map(|home| home.join(".local/share"));
+    xdg.or(home).map(|dir| dir.join("throughline")).ok_or_else(|| {
+        Failure::usage("expected a home directory to keep data in, got none")
+            .hint("name a directory with --data-dir or THROUGHLINE_DATA_DIR")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(yaml: &str) -> FileConfig {
+        FileConfig::parse(Path::new("/etc/throughline.yaml"), yaml).expect("a good file")
+    }
+
+    fn refusal(args: &ServeArgs, yaml: &str) -> String {
+        resolve_serve(args, &config(yaml)).expect_err("a refusal").to_text()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = config("ports: { grpc: 1, http: 2 }\nmax_connections: 9\n");
+        let args = ServeArgs { grpc_port: Some(7), ..ServeArgs::default() };
+        let settings = resolve_serve(&args, &file).expect("settings");
+        let ports = [settings.grpc.port(), settings.http.port(), settings.web.port()];
+        assert_eq!(ports, [7, 2, DEFAULT_WEB_PORT]);
+        assert_eq!(settings.max_connections, 9);
+        assert_eq!(settings.access, Access::Open);
+        assert!(settings.is_loopback());
+    }
+
+    #[test]
+    fn data_dir_of_the_flag_then_the_file_relative_to_it() {
+        let file = config("data_dir: data\n");
+        let global = GlobalArgs::default();
+        let settings = resolve(&global, None, &file).expect("settings");
+        assert_eq!(settings.data_dir, Path::new("/etc/data"));
+        let global = GlobalArgs { data_dir: Some("/x".into()), ..global };
+        assert_eq!(resolve(&global, None, &file).expect("settings").data_dir, Path::new("/x"));
+    }
+
+    #[test]
+    fn data_dir_defaults_follow_xdg() {
+        let dir = |xdg: Option<&str>, home: Option<&str>| {
+            default_data_dir(xdg.map(Into::into), home.map(Into::into))
+                .map_err(|failure| failure.to_text())
+        };
+        assert_eq!(dir(Some("/xdg"), Some("/home/a")), Ok("/xdg/throughline".into()));
+        assert_eq!(
+            dir(Some("rel"), Some("/home/a")),
+            Ok("/home/a/.local/share/throughline".into())
+        );
+        insta::assert_snapshot!(dir(None, None).expect_err("no home"), @r"
+        error(2): expected a home directory to keep data in, got none
+        hint: name a directory with --data-dir or THROUGHLINE_DATA_DIR
+        ");
+    }
+
+    #[test]
+    fn other_machines_need_keys() {
+        let everywhere = ServeArgs { listen: "0.0.0.0".parse().ok(), ..ServeArgs::default() };
+        let settings = resolve_serve(&everywhere, &config("")).expect("settings");
+        assert_eq!(settings.access, Access::Required);
+        insta::assert_snapshot!(refusal(&everywhere, "access: open\n"), @r"
+        error(2): access `open` is allowed on loopback only, and 0.0.0.0 can be reached from other machines
+        hint: leave --access out, and give clients keys made with `throughline keys create`
+        ");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let none = ServeArgs::default();
+        insta::assert_snapshot!(refusal(&none, "ports: { web: 4317 }\n"), @r"
+        error(2): expected three different ports, got 4317 for both grpc and web
+        hint: choose another with --web-port
+        ");
+        insta::assert_snapshot!(refusal(&none, "tls: { cert: a.pem }\n"), @r"
+        error(2): expected a TLS key beside the certificate, got none
+        hint: set --tls-key or `tls.key`
+        ");
+    }
+}

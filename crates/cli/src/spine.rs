@@ -1,0 +1,170 @@
+//! The spine: where every room is wired to the next, and one loop over everything that can happen.
+//!
+//! A span comes in by a port, [`throughline_ingest`] makes a `SpanBatch` of it, the store's inbox
+//! makes that durable and the store tells `Committed`, which the loop passes on to the pages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use throughline_ingest::{Ingest, IngestOptions, Submit};
+use throughline_store::{Committed, Store, StoreOptions};
+use throughline_trace::SpanBatch;
+use throughline_trace::access::Keyring;
+use throughline_web::WebState;
+use tokio::sync::{broadcast, watch};
+
+use crate::admission;
+use crate::commands::{of_control, of_open};
+use crate::events::{Event, Events};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::listen::{Doors, Port};
+use crate::settings::{ServeSettings, Settings};
+use crate::tls;
+
+/// Name of the secret that signs session cookies.
+const COOKIE_SECRET: &str = "web-cookie";
+/// Groups of batches that a page may fall behind before it misses some.
+const LIVE_BACKLOG: usize = 256;
+/// What the pages get to finish when everything else has: they only read.
+const WEB_DRAIN: Duration = Duration::from_secs(5);
+
+/// A running server.
+pub(crate) struct Spine {
+    store: Store,
+    keyring: Arc<Keyring>,
+    live: broadcast::Sender<Arc<Committed>>,
+    ready: watch::Sender<bool>,
+    otlp: Doors,
+    web: Doors,
+    drain_timeout: Duration,
+    /// Where the ports really are, for who starts a server on any free port.
+    pub(crate) addresses: Addresses,
+}
+
+/// Where the ports are, as URLs.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    /// OTLP/gRPC.
+    pub(crate) grpc: String,
+    /// OTLP/HTTP.
+    pub(crate) http: String,
+    /// Pages and API.
+    pub(crate) web: String,
+}
+
+impl Spine {
+    /// Opens the store, binds the ports, wires the rooms, and is ready.
+    pub(crate) fn wire(settings: &Settings, serve: &ServeSettings) -> Outcome<(Self, Events)> {
+        let tls = serve.tls.as_ref().map(tls::load).transpose()?;
+        let mut registry = Registry::default();
+        let store = Store::open(StoreOptions::new(&settings.data_dir), &mut registry)
+            .map_err(|error| of_open(&error))?;
+        let control = store.control();
+        let keys_version = control.keys_version().map_err(|error| of_control(&error))?;
+        let keyring = Arc::new(admission::keyring(settings, serve, &control)?);
+
+        let inbox = store.inbox();
+        let submit: Submit = Arc::new(move |batch: SpanBatch| {
+            let inbox = inbox.clone();
+            Box::pin(async move { inbox.commit(batch).await })
+        });
+        let options =
+            IngestOptions { cors_origins: serve.cors_origins.clone(), ..IngestOptions::default() };
+        let ingest = Ingest::new(options, submit, Arc::clone(&keyring), &mut registry);
+
+        let grpc = Port::bind("grpc", serve.grpc)?;
+        let http = Port::bind("http", serve.http)?;
+        let web = Port::bind("web", serve.web)?;
+        let is_tls = tls.is_some();
+        let addresses =
+            Addresses { grpc: grpc.url(is_tls), http: http.url(is_tls), web: web.url(is_tls) };
+        let (live, _) = broadcast::channel(LIVE_BACKLOG);
+        let (ready, is_ready) = watch::channel(false);
+        let pages = throughline_web::router(WebState {
+            reader: store.reader(),
+            committed: live.clone(),
+            keyring: Arc::clone(&keyring),
+            cookie_secret: control.secret(COOKIE_SECRET).map_err(|error| of_control(&error))?,
+            registry: Arc::new(registry),
+            ready: is_ready,
+            is_tls,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            allowed_hosts: admission::allowed_hosts(serve),
+            otlp_http_url: addresses.http.clone(),
+            otlp_grpc_url: addresses.grpc.clone(),
+        });
+        let events = Events::of(&store, keys_version)?;
+        let otlp = Doors::new(tls.clone(), serve.max_connections);
+        otlp.open(grpc, ingest.grpc_router());
+        otlp.open(http, ingest.http_router());
+        let doors = Doors::new(tls, serve.max_connections);
+        doors.open(web, pages);
+        ready.send_replace(true);
+        tracing::info!(
+            grpc = addresses.grpc,
+            http = addresses.http,
+            web = addresses.web,
+            access = ?serve.access,
+            data_dir = %settings.data_dir.display(),
+            config = settings.config_file.as_ref().map(|path| tracing::field::display(path.display())),
+            "ready"
+        );
+        let drain_timeout = serve.drain_timeout;
+        let spine =
+            Self { store, keyring, live, ready, otlp, web: doors, drain_timeout, addresses };
+        Ok((spine, events))
+    }
+
+    /// The loop. Ends when somebody asks to stop and everything accepted is durable, or with the
+    /// failure of a part that nothing works without.
+    pub(crate) async fn run(self, mut events: Events) -> Outcome {
+        let reason = loop {
+            match events.next().await {
+                Event::Committed(committed) => {
+                    // No listener: nobody has a page open.
+                    let _ = self.live.send(committed);
+                }
+                Event::Missed(groups) => {
+                    tracing::warn!(groups, "pages were not told of commits: too many at once");
+                }
+                Event::KeysChanged(keys) => {
+                    tracing::info!(live = admission::count_live(&keys), "keys changed");
+                    self.keyring.replace(keys);
+                }
+                Event::KeysUnreadable(error) => {
+                    tracing::error!(error, "cannot look for changed keys; those known stay in use");
+                }
+                Event::DemoEnded(Ok(())) => tracing::info!("the demo's agents are done"),
+                Event::DemoEnded(Err(error)) => tracing::error!(error, "the demo's agents failed"),
+                Event::Stop(signal) => break Ok(signal),
+                Event::StoreGone => break Err("the store stopped"),
+            }
+        };
+        let signal = reason.map_err(|reason: &str| Failure::new(Exit::Failure, reason))?;
+        tracing::info!(signal, "draining; a second signal exits at once");
+        events.stop_demo();
+        tokio::select! {
+            drained = self.drain() => drained,
+            signal = events.stop() => {
+                tracing::warn!(signal, "exiting without a drain; nothing acknowledged is lost");
+                Err(Failure::new(Exit::Failure, "stopped before the drain was over"))
+            }
+        }
+    }
+
+    /// Lets what was accepted finish, from the ports inwards.
+    async fn drain(self) -> Outcome {
+        let Self { store, ready, otlp, web, drain_timeout, .. } = self;
+        // Live pages end with it; the others stay up, and a load balancer sees it there.
+        ready.send_replace(false);
+        let cut = otlp.drain(drain_timeout).await;
+        if cut > 0 {
+            tracing::warn!(requests = cut, "cut requests that did not finish in time");
+        }
+        web.drain(WEB_DRAIN).await;
+        store.close().await?;
+        tracing::info!("stopped; everything accepted is on disk");
+        Ok(())
+    }
+}

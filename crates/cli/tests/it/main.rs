@@ -1,0 +1,18 @@
+//! The binary as its users meet it: started, sent to, read from, stopped, killed.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod access;
+mod commands;
+mod crash;
+mod drain;
+mod export;
+mod refusals;
+mod secure;
+mod serve;
+mod server;
+mod tidy;

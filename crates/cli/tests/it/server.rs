@@ -1,0 +1,201 @@
+//! A real server process on free ports, and the other commands beside it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+/// Longest that a start or a stop may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary with a data directory, untouched by the environment of whoever runs the tests.
+pub(crate) fn throughline(data_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_throughline"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("THROUGHLINE_") {
+            command.env_remove(name);
+        }
+    }
+    // A directory without a throughline.yaml.
+    command.current_dir(data_dir.parent().expect("a parent"));
+    command.arg("--data-dir").arg(data_dir);
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(data_dir: &Path, args: &[&str]) -> Finished {
+    let output = throughline(data_dir).args(args).output().expect("the binary runs");
+    Finished::of(&output)
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+
+    /// Stdout of a success.
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        self.stdout
+    }
+}
+
+/// A server that is ready. It is killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    pub(crate) grpc: String,
+    pub(crate) http: String,
+    pub(crate) web: String,
+}
+
+impl Server {
+    /// Starts `serve` and waits until it says that it is ready.
+    pub(crate) fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &["serve"])
+    }
+
+    /// Starts a serving command with more arguments.
+    pub(crate) fn start_with(data_dir: &Path, args: &[&str]) -> Self {
+        let mut command = throughline(data_dir);
+        command.args(args);
+        command.args(["--grpc-port", "0", "--http-port", "0", "--web-port", "0"]);
+        command.args(["--log-format", "json", "--log", "info"]);
+        Self::spawn(command)
+    }
+
+    /// Starts a command as it is and waits until it says that it is ready.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = child.stderr.take().expect("piped");
+        let ready = listen(BufReader::new(stderr), Arc::clone(&log));
+        let Ok(line) = ready.recv_timeout(PATIENCE) else {
+            let _ = child.kill();
+            panic!("the server did not get ready:\n{}", log.lock().expect("the log").join("\n"));
+        };
+        let url = |name: &str| line[name].as_str().expect("a URL").to_owned();
+        Self { grpc: url("grpc"), http: url("http"), web: url("web"), child, log }
+    }
+
+    /// What the server has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("the log").join("\n")
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+
+    /// Sends a signal by name (`TERM`).
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let script = format!("kill -{name} {pid}");
+        let status = Command::new("sh").args(["-c", &script]).status().expect("sh runs");
+        assert!(status.success());
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server did not stop:\n{}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGTERM, and a clean end.
+    pub(crate) fn stop(mut self) {
+        self.signal("TERM");
+        let status = self.wait();
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+
+    /// Resident memory, kB.
+    pub(crate) fn memory_kb(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("a Linux process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+    }
+
+    /// GET on the web port: status and body.
+    pub(crate) async fn get(&self, path: &str, key: Option<&str>) -> (u16, String) {
+        let mut request = reqwest::Client::new().get(format!("{}{path}", self.web));
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    }
+
+    /// GET on the web port that must succeed, as JSON.
+    pub(crate) async fn get_json(&self, path: &str) -> Json {
+        let (status, body) = self.get(path, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Keeps the log, and tells the line that says `ready`.
+fn listen(stderr: impl BufRead + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> Receiver<Json> {
+    let (tell, ready) = channel();
+    thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            if let Ok(json) = serde_json::from_str::<Json>(&line)
+                && json["message"] == "ready"
+            {
+                let _ = tell.send(json);
+            }
+            log.lock().expect("the log").push(line);
+        }
+    });
+    ready
+}
+
+/// Asks again and again until the answer is what is waited for.
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
