@@ -96,6 +96,7 @@ impl Assembler {
             created_unix_secs: self.created_unix_secs,
             choices: self.answers.iter().map(Answer::choice).collect(),
             usage: self.usage,
+            status_code: None,
             extra: serde_json::Map::new(),
         }
     }

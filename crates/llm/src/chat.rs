@@ -161,6 +161,9 @@ pub struct ChatResponse {
     pub choices: Vec<Choice>,
     /// Tokens used; `None` when the provider did not say.
     pub usage: Option<Usage>,
+    /// HTTP status that the answer came with; `None` when it did not come over HTTP. It is no part
+    /// of the wire form's body.
+    pub status_code: Option<u16>,
     /// Fields of the wire form that we do not know, kept.
     pub extra: Map<String, Value>,
 }

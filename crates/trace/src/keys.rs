@@ -122,6 +122,25 @@ keys! {
     PRICE_VERSION = "throughline.price_version";
     /// `true` when token counts were counted by us rather than reported by the provider.
     USAGE_ESTIMATED = "throughline.usage.estimated";
+    /// What an attempt failed with that was tried again (it bears no `error.type`: the call may
+    /// still succeed).
+    ATTEMPT_ERROR_TYPE = "throughline.attempt.error_type";
+    /// The provider's raw code of a failure that was tried again.
+    ATTEMPT_ERROR_CODE = "throughline.attempt.error_code";
+    /// The message of a failure that was tried again.
+    ATTEMPT_MESSAGE = "throughline.attempt.message";
+    /// Pause before the next attempt, milliseconds.
+    RETRY_DELAY_MS = "throughline.retry.delay_ms";
+    /// Why an operation was not tried again.
+    GIVE_UP = "throughline.give_up";
+    /// Chunks of a stream, or of one of its segments.
+    STREAM_CHUNKS = "throughline.stream.chunks";
+    /// Bytes of text of a stream, or of one of its segments.
+    STREAM_BYTES = "throughline.stream.bytes";
+    /// Why a segment ended: `first_token`, `done`, `idle`, `rotated`, `failed`, `cancelled`, `timeout`.
+    STREAM_END = "throughline.stream.end";
+    /// Name of a branch of a fallback.
+    FALLBACK_NAME = "throughline.fallback.name";
     /// Id that ingest could not accept, kept for search.
     MENDED = "throughline.mended";
     /// Original size in bytes of an attribute that was cut.

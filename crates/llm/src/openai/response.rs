@@ -120,6 +120,7 @@ pub fn parse_response(body: &[u8]) -> Result<ChatResponse, WireError> {
             })
             .collect(),
         usage: wire.usage.map(Usage::from),
+        status_code: None,
         extra: wire.extra,
     })
 }
