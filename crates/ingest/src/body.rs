@@ -157,12 +157,10 @@ fn read_capped(
 /// Largest window that a zstd frame may ask for, as a power of two: no larger than a body may be,
 /// since a frame that knows its size asks for a window of that size.
 fn window_log(limit_bytes: usize) -> u32 {
-    /// What zstd itself allows by default, and the least that it knows.
-    const RANGE: (u32, u32) = (10, 27);
-    limit_bytes
-        .checked_next_power_of_two()
-        .map_or(RANGE.1, usize::trailing_zeros)
-        .clamp(RANGE.0, RANGE.1)
+    /// 8 MiB, which RFC 8878 asks every decoder to support, and zstd's own default limit, 128 MiB.
+    const RANGE: (u32, u32) = (23, 27);
+    let log = limit_bytes.checked_next_power_of_two().map_or(RANGE.1, usize::trailing_zeros);
+    log.clamp(RANGE.0, RANGE.1)
 }
 
 /// Lets a client finish sending what is not wanted, within bounds: with HTTP/1 it reads the answer

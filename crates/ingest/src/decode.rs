@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use throughline_trace::SpanBatch;
 
 use crate::allowance::{Allowance, Exceeded};
-use crate::convert::Converter;
+use crate::convert::{Converter, NotUtf8};
 use crate::options::Limits;
 use crate::report::Report;
 use crate::{json, protobuf};
@@ -156,8 +156,8 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The message, and the numbers of the items whose text was mended.
-    fn message<T>(&self, kind: protobuf::Kind) -> Result<(T, Vec<u32>), DecodeError>
+    /// The message, and where its text was mended.
+    fn message<T>(&self, kind: protobuf::Kind) -> Result<(T, NotUtf8), DecodeError>
     where
         T: prost::Message + json::Message + Default,
     {
@@ -171,18 +171,18 @@ impl Reading<'_> {
     fn protobuf<T: prost::Message + Default>(
         &self,
         kind: protobuf::Kind,
-    ) -> Result<(T, Vec<u32>), DecodeError> {
+    ) -> Result<(T, NotUtf8), DecodeError> {
         if self.allowance.charge(protobuf::measure(kind, self.body)).is_err() {
             return Err(self.exceeded().unwrap_or(DecodeError::NoRoom));
         }
         let error = match T::decode(self.body) {
-            Ok(message) => return Ok((message, Vec::new())),
+            Ok(message) => return Ok((message, NotUtf8::default())),
             Err(error) => error,
         };
         if let Some(mended) = protobuf::mend_text(kind, self.body)
             && let Ok(message) = T::decode(mended.body.as_slice())
         {
-            return Ok((message, mended.items));
+            return Ok((message, mended.not_utf8));
         }
         Err(self.malformed(&error))
     }

@@ -84,9 +84,11 @@ fn check(receiver: &Receiver, head: &request::Parts, call: Call) -> Result<Incom
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|text| {
-        text == "application/grpc" || text.starts_with("application/grpc+proto")
-    })
+    let essence = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split(';').next());
+    matches!(essence.map(str::trim), Some("application/grpc" | "application/grpc+proto"))
 }
 
 /// Takes the message out of its frame, and says how it is compressed.

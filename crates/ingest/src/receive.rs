@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use throughline_trace::access::{Keyring, Scope};
+use throughline_trace::access::{KEY_PREFIX, Keyring, Scope};
 use throughline_trace::{Accepted, Refusal, SpanBatch};
 
 use crate::allowance::{Allowance, MemoryGate, Reservation};
@@ -110,7 +110,9 @@ impl Receiver {
     /// Asks for a key that may send telemetry.
     pub(crate) fn authorize(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let header = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let key = header.and_then(Keyring::key_of_header);
+        // A key alone, without `Bearer`, is what a setting in a hurry looks like.
+        let bare = header.map(str::trim).filter(|text| text.starts_with(KEY_PREFIX));
+        let key = header.and_then(Keyring::key_of_header).or_else(|| bare.map(str::to_owned));
         self.keyring.check(key.as_deref(), Scope::Ingest)?;
         Ok(())
     }

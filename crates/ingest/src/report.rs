@@ -159,7 +159,11 @@ impl Report {
     }
 
     pub(crate) fn add(&mut self, problem: Problem) {
-        self.counts[problem as usize] += 1;
+        self.add_many(problem, 1);
+    }
+
+    pub(crate) fn add_many(&mut self, problem: Problem, count: u64) {
+        self.counts[problem as usize] += count;
     }
 
     /// Counts `items` as rejected; `describe` is asked only for the first.

@@ -13,11 +13,13 @@ const TRACE_ID: &str = "trace_id";
 const SPAN_ID: &str = "span_id";
 
 /// What makes a record no decision.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoDecision {
     /// No id, or none that is a UUID.
+    #[error("expected a UUID as {}", keys::DECISION_ID)]
     Id,
     /// Nothing says what was chosen.
+    #[error("expected a text as {}", keys::DECISION_ACTION)]
     Action,
 }
 

@@ -29,11 +29,14 @@ impl Converter<'_> {
     }
 
     fn log_or_decision(&mut self, mut record: LogRecord) {
-        let mut decision = None;
+        let (mut decision, mut no_decision) = (None, None);
         if record.event_name == keys::DECISION_EVENT {
             match decisions::Draft::read(&record) {
                 Ok(draft) => decision = Some(draft),
-                Err(_) => self.mend(Problem::Decision),
+                Err(reason) => {
+                    self.mend(Problem::Decision);
+                    no_decision = Some(reason);
+                }
             }
         }
         if let Some(draft) = decision {
@@ -51,8 +54,13 @@ impl Converter<'_> {
         }
         if !self.notes.is_empty() {
             self.notes.mark(&mut record.attributes);
-            self.report
-                .mended(&self.notes, || format!("log record of {}", record.resource.service()));
+            let service = record.resource.service();
+            self.report.mended(&self.notes, || match no_decision {
+                Some(reason) => {
+                    format!("{} of {service} kept as a log record, {reason}", keys::DECISION_EVENT)
+                }
+                None => format!("log record of {service}"),
+            });
         }
         self.batch.logs.push(record);
     }

@@ -22,10 +22,20 @@ const FUTURE_NANO: u64 = 24 * 60 * 60 * 1_000_000_000;
 /// 2000-01-01T00:00:00Z, nanoseconds since the Unix epoch: nothing that speaks OTLP ran before.
 const DISTANT_PAST_UNIX_NANO: u64 = 946_684_800_000_000_000;
 
+/// Where text was no UTF-8 and had to be mended before a request could be decoded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NotUtf8 {
+    /// Numbers, ascending, of the spans, log records or data points that it was in: in the order of
+    /// the request, from 0.
+    pub(crate) items: Vec<u32>,
+    /// How many texts it was that belong to no such item (resource, scope, metric).
+    pub(crate) elsewhere: u64,
+}
+
 /// One request on its way from OTLP messages to a batch.
 pub(crate) struct Converter<'a> {
     limits: &'a Limits,
-    /// Numbers, ascending, of the items in which text was not UTF-8.
+    /// Items whose text was mended, those passed already left out.
     not_utf8: std::iter::Peekable<std::slice::Iter<'a, u32>>,
     /// Number of the next item.
     next_item: u32,
@@ -36,16 +46,16 @@ pub(crate) struct Converter<'a> {
 }
 
 impl<'a> Converter<'a> {
-    /// `not_utf8`: numbers, ascending, of the spans, log records or data points of the request (in
-    /// its order, from 0) whose text had to be mended before it could be decoded.
-    pub(crate) fn new(limits: &'a Limits, received_unix_nano: u64, not_utf8: &'a [u32]) -> Self {
+    pub(crate) fn new(limits: &'a Limits, received_unix_nano: u64, not_utf8: &'a NotUtf8) -> Self {
+        let mut report = Report::default();
+        report.add_many(Problem::NotUtf8, not_utf8.elsewhere);
         Self {
             limits,
-            not_utf8: not_utf8.iter().peekable(),
+            not_utf8: not_utf8.items.iter().peekable(),
             next_item: 0,
             notes: Notes::default(),
             batch: SpanBatch { received_unix_nano, ..SpanBatch::default() },
-            report: Report::default(),
+            report,
         }
     }
 

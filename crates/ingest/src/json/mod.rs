@@ -22,27 +22,27 @@ use serde::de::{
 };
 
 use crate::allowance::Allowance;
+use crate::convert::NotUtf8;
 use scalars::{Base64, EnumValue, Hex, KeySeed, Number, NumberSeed, Text};
 
-/// Decodes `body`; the items whose text was mended are numbered as in
-/// [`crate::protobuf::Mended`].
+/// Decodes `body`, and says where its text had to be mended.
 pub(crate) fn decode<T: Message>(
     body: &[u8],
     allowance: &Allowance,
-) -> Result<(T, Vec<u32>), serde_json::Error> {
+) -> Result<(T, NotUtf8), serde_json::Error> {
     if body.trim_ascii().is_empty() {
-        return Ok((T::default(), Vec::new()));
+        return Ok(Default::default());
     }
     let context = Context {
         allowance,
         replaced: Cell::new(0),
         next_item: Cell::new(0),
-        items: RefCell::new(Vec::new()),
+        not_utf8: RefCell::default(),
     };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let message = MessageSeed::<T>::new(&context).deserialize(&mut deserializer)?;
     deserializer.end()?;
-    Ok((message, context.items.into_inner()))
+    Ok((message, context.not_utf8.into_inner()))
 }
 
 /// A message of OTLP that JSON can spell.
@@ -64,10 +64,16 @@ struct Context<'a> {
     /// Texts mended so far.
     replaced: Cell<u64>,
     next_item: Cell<u32>,
-    items: RefCell<Vec<u32>>,
+    not_utf8: RefCell<NotUtf8>,
 }
 
 impl Context<'_> {
+    /// Counts a text that was mended; what is in an item is taken back at its end.
+    fn mended(&self) {
+        self.replaced.set(self.replaced.get() + 1);
+        self.not_utf8.borrow_mut().elsewhere += 1;
+    }
+
     fn charge<E: serde::de::Error>(&self, bytes: usize) -> Result<(), E> {
         self.allowance.charge(bytes).map_err(|_| E::custom("too large once decoded"))
     }
@@ -197,7 +203,9 @@ impl<'de, T: Message> Visitor<'de> for MessageSeed<'_, T> {
             message.field(&name, Slot { name: &name, map: &mut map, context })?;
         }
         if T::IS_ITEM && context.replaced.get() > replaced_before {
-            context.items.borrow_mut().push(item);
+            let mut not_utf8 = context.not_utf8.borrow_mut();
+            not_utf8.items.push(item);
+            not_utf8.elsewhere -= context.replaced.get() - replaced_before;
         }
         Ok(message)
     }

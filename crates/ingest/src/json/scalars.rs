@@ -113,7 +113,7 @@ pub(super) struct Text<'c>(pub(super) &'c Context<'c>);
 string_seed!(Text, Option<String>, "a string", None, |context, bytes| {
     let text = String::from_utf8_lossy(bytes);
     if matches!(text, Cow::Owned(_)) {
-        context.replaced.set(context.replaced.get() + 1);
+        context.mended();
     }
     Ok(Some(text.into_owned()))
 });
@@ -145,11 +145,10 @@ fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
 pub(super) struct Base64<'c>(pub(super) &'c Context<'c>);
 
 string_seed!(Base64, Option<Vec<u8>>, "a string of base64", None, |_context, bytes| {
-    STANDARD
-        .decode(bytes)
-        .or_else(|_| URL_SAFE.decode(bytes))
-        .map(Some)
-        .map_err(|error| E::custom(format_args!("expected base64: {error}")))
+    STANDARD.decode(bytes).or_else(|_| URL_SAFE.decode(bytes)).map(Some).map_err(|error| {
+        let error = error.to_string();
+        E::custom(format_args!("expected base64: {}", error.trim_end_matches('.')))
+    })
 });
 
 /// A number that JSON spells as a number or as text.

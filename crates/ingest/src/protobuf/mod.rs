@@ -8,6 +8,8 @@
 mod schema;
 
 use schema::Field;
+
+use crate::convert::NotUtf8;
 pub(crate) use schema::Kind;
 
 /// Levels of messages that are looked into; `prost` refuses deeper ones.
@@ -42,22 +44,22 @@ fn measure_at(kind: Kind, body: &[u8], depth: u32) -> usize {
 pub(crate) struct Mended {
     /// The body, to be decoded.
     pub(crate) body: Vec<u8>,
-    /// Numbers, ascending, of the spans, log records or data points that were mended.
-    pub(crate) items: Vec<u32>,
+    pub(crate) not_utf8: NotUtf8,
 }
 
 /// Puts U+FFFD where text is not UTF-8. `None` when the bytes make no sense, or all text is fine:
 /// then decoding failed for another reason.
 pub(crate) fn mend_text(kind: Kind, body: &[u8]) -> Option<Mended> {
-    let mut mender = Mender { items: Vec::new(), next_item: 0, replaced: 0 };
+    let mut mender = Mender { not_utf8: NotUtf8::default(), next_item: 0, replaced: 0 };
     let mut out = Vec::with_capacity(body.len() + body.len() / 8);
     mender.message(kind, body, &mut out, MAX_DEPTH)?;
-    (mender.replaced > 0).then_some(Mended { body: out, items: mender.items })
+    (mender.replaced > 0).then_some(Mended { body: out, not_utf8: mender.not_utf8 })
 }
 
 struct Mender {
-    items: Vec<u32>,
+    not_utf8: NotUtf8,
     next_item: u32,
+    /// Texts mended so far, wherever.
     replaced: u64,
 }
 
@@ -84,7 +86,10 @@ impl Mender {
                 }
                 Field::Text => {
                     let text = String::from_utf8_lossy(bytes);
-                    self.replaced += u64::from(matches!(text, std::borrow::Cow::Owned(_)));
+                    let replaced = u64::from(matches!(text, std::borrow::Cow::Owned(_)));
+                    self.replaced += replaced;
+                    // Taken back at the end of the item, if it is one.
+                    self.not_utf8.elsewhere += replaced;
                     write_field(field.number, text.as_bytes(), out);
                 }
                 Field::Other => write_field(field.number, bytes, out),
@@ -93,7 +98,8 @@ impl Mender {
         if let Some(item) = item
             && self.replaced > replaced_before
         {
-            self.items.push(item);
+            self.not_utf8.items.push(item);
+            self.not_utf8.elsewhere -= self.replaced - replaced_before;
         }
         Some(())
     }
@@ -134,6 +140,9 @@ impl<'a> Reader<'a> {
     fn field(&mut self) -> Result<WireField<'a>, NotProtobuf> {
         let key = self.varint()?;
         let number = u32::try_from(key >> 3).map_err(|_| NotProtobuf)?;
+        if !(prost::encoding::MIN_TAG..=prost::encoding::MAX_TAG).contains(&number) {
+            return Err(NotProtobuf);
+        }
         let payload = match key & 7 {
             0 => {
                 self.varint()?;
@@ -197,7 +206,7 @@ mod tests {
         body[at] = 0xff;
         assert!(ExportTraceServiceRequest::decode(body.as_slice()).is_err());
         let mended = mend_text(Kind::TraceRequest, &body).unwrap();
-        assert_eq!(mended.items, [1]);
+        assert_eq!(mended.not_utf8, NotUtf8 { items: vec![1], elsewhere: 0 });
         let decoded = ExportTraceServiceRequest::decode(mended.body.as_slice()).unwrap();
         assert_eq!(decoded, request(&["good", "b\u{fffd}d", "fine"]));
     }

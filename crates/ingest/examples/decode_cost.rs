@@ -1,0 +1,85 @@
+//! Prints what decoding costs: nanoseconds of one thread for each span.
+//!
+//! `cargo run --release -p throughline-ingest --example decode_cost`
+
+use std::time::Instant;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message as _;
+use throughline_ingest::{DecodeError, Encoding, Limits, Signal, decode};
+
+/// Spans of one request, as an SDK batches them.
+const SPANS: u64 = 512;
+
+/// Requests decoded for one figure.
+const ROUNDS: u32 = 200;
+
+/// Attributes of a span, and bytes of text that half of them share.
+const ATTRIBUTES: usize = 12;
+const TEXT_BYTES: usize = 400;
+
+const RECEIVED_UNIX_NANO: u64 = 1_795_348_800_000_000_000;
+
+fn request() -> ExportTraceServiceRequest {
+    let spans = (1..=SPANS).map(|number| Span {
+        trace_id: (u128::from(number) | 1 << 100).to_be_bytes().to_vec(),
+        span_id: number.to_be_bytes().to_vec(),
+        parent_span_id: (number + 1).to_be_bytes().to_vec(),
+        name: "researcher.act.web_search".into(),
+        kind: 3,
+        start_time_unix_nano: RECEIVED_UNIX_NANO,
+        end_time_unix_nano: RECEIVED_UNIX_NANO + 1_000,
+        attributes: (0..ATTRIBUTES).map(attribute).collect(),
+        ..Span::default()
+    });
+    let scope_spans = vec![ScopeSpans { spans: spans.collect(), ..ScopeSpans::default() }];
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }],
+    }
+}
+
+fn attribute(number: usize) -> KeyValue {
+    let value = match number % 4 {
+        0 | 1 => Value::StringValue("x".repeat(TEXT_BYTES / (ATTRIBUTES / 2))),
+        2 => Value::IntValue(number as i64),
+        _ => Value::BoolValue(true),
+    };
+    KeyValue {
+        key: format!("gen_ai.some.attribute.{number}"),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "printing figures is what it is for")]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let request = request();
+    println!(
+        "{SPANS} spans a request, {ATTRIBUTES} attributes and {TEXT_BYTES} bytes of text each"
+    );
+    let bodies = [
+        (Encoding::Protobuf, request.encode_to_vec()),
+        (Encoding::Json, serde_json::to_vec(&request)?),
+    ];
+    for (encoding, body) in bodies {
+        let started = Instant::now();
+        let spans = rounds(encoding, &body)?;
+        let nanos = started.elapsed().as_nanos() / u128::from(spans);
+        println!("{encoding}: {nanos} ns a span ({} bytes)", body.len() as u64 / SPANS);
+    }
+    Ok(())
+}
+
+/// Decodes [`ROUNDS`] times and answers how many spans came of it.
+fn rounds(encoding: Encoding, body: &[u8]) -> Result<u64, DecodeError> {
+    let limits = Limits::default();
+    let mut spans = 0;
+    for _ in 0..ROUNDS {
+        let decoded = decode(Signal::Traces, encoding, body, &limits, RECEIVED_UNIX_NANO)?;
+        spans += decoded.batch.spans.len() as u64;
+    }
+    Ok(spans)
+}

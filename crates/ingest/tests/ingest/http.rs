@@ -1,0 +1,527 @@
+//! OTLP/HTTP over a real socket.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder};
+use throughline_ingest::{Ingest, IngestOptions, Submit};
+use throughline_trace::access::{ApiKey, KeyHash, Keyring, Scope};
+use throughline_trace::{Accepted, Refusal};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::{
+    self, Server, accept_all, counter, eventually, logs, refuse, serve, span, text, traces,
+};
+
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+
+fn client() -> reqwest::Client {
+    support::client().build().unwrap()
+}
+
+/// A reply, as text: status, type, body (a protobuf one decoded as what it should be).
+async fn reply(request: RequestBuilder) -> (String, HeaderMap) {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let headers = response.headers().clone();
+    let content_type = headers.get("content-type").map_or("-", |value| value.to_str().unwrap());
+    let content_type = content_type.to_owned();
+    let body = response.bytes().await.unwrap();
+    let body = if content_type != PROTOBUF {
+        String::from_utf8(body.to_vec()).unwrap()
+    } else if status.is_success() {
+        format!("{:?}", ExportTraceServiceResponse::decode(body).unwrap())
+    } else {
+        let status = tonic_types::Status::decode(body).unwrap();
+        format!("Status {} {:?}", status.code, status.message)
+    };
+    (format!("{} {content_type} {body}", status.as_u16()), headers)
+}
+
+fn post(server: &Server, path: &str, content_type: &str, body: Vec<u8>) -> RequestBuilder {
+    client().post(server.url(path)).header("content-type", content_type).body(body)
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn one_span() -> Vec<u8> {
+    traces(vec![span(1, "one")]).encode_to_vec()
+}
+
+fn one_json_span() -> Vec<u8> {
+    br#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"json","startTimeUnixNano":"1795348799000000000","endTimeUnixNano":"1795348799000000000"}]}]}]}"#.to_vec()
+}
+
+#[tokio::test]
+async fn success_is_answered_in_the_type_of_the_request_with_nothing_in_it() {
+    let server = Server::open().await;
+    let (text, _) = reply(post(&server, "/v1/traces", PROTOBUF, one_span())).await;
+    insta::assert_snapshot!(text, @"200 application/x-protobuf ExportTraceServiceResponse { partial_success: None }");
+    let (text, _) = reply(post(&server, "/v1/traces", JSON, one_json_span())).await;
+    insta::assert_snapshot!(text, @"200 application/json {}");
+    let with_charset =
+        post(&server, "/v1/traces", "application/json; charset=utf-8", one_json_span());
+    assert!(reply(with_charset).await.0.starts_with("200"));
+    assert_eq!(server.span_names(), ["one", "json", "json"]);
+    // Nothing at all goes over the wire for a protobuf success, not even zeros.
+    let response = post(&server, "/v1/traces", PROTOBUF, one_span()).send().await.unwrap();
+    assert_eq!(response.bytes().await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn empty_requests_succeed_and_commit_nothing() {
+    let server = Server::open().await;
+    for path in ["/v1/traces", "/v1/logs", "/v1/metrics"] {
+        assert!(reply(post(&server, path, PROTOBUF, Vec::new())).await.0.starts_with("200"));
+        assert!(reply(post(&server, path, JSON, b"{}".to_vec())).await.0.starts_with("200"));
+    }
+    assert_eq!(server.batches().len(), 0);
+}
+
+#[tokio::test]
+async fn partial_success_says_how_many_and_why() {
+    let server = Server::open().await;
+    let mut bad = span(2, "bad");
+    bad.span_id.pop();
+    let mut mended = span(3, "mended");
+    mended.end_time_unix_nano = 0;
+    let body = traces(vec![span(1, "good"), bad.clone(), mended]).encode_to_vec();
+    let (text, _) = reply(post(&server, "/v1/traces", PROTOBUF, body)).await;
+    insta::assert_snapshot!(text, @r#"200 application/x-protobuf ExportTraceServiceResponse { partial_success: Some(ExportTracePartialSuccess { rejected_spans: 1, error_message: "rejected 1; first: span \"bad\": expected a span id of 8 bytes (16 hexadecimal characters in JSON) that are not all zero, got 7 bytes; accepted 1 with changes; first: span \"mended\": no_end" }) }"#);
+    // Nothing good in it is a partial success still, and nothing is committed.
+    let body = traces(vec![bad]).encode_to_vec();
+    let (text, _) = reply(post(&server, "/v1/traces", PROTOBUF, body)).await;
+    assert!(text.starts_with("200"), "{text}");
+    let (text, _) = reply(post(
+        &server,
+        "/v1/traces",
+        JSON,
+        br#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"no ids"}]}]}]}"#.to_vec(),
+    ))
+    .await;
+    insta::assert_snapshot!(text, @r#"200 application/json {"partialSuccess":{"errorMessage":"rejected 1; first: span \"no ids\": expected a trace id of 16 bytes (32 hexadecimal characters in JSON) that are not all zero, got none","rejectedSpans":"1"}}"#);
+    assert_eq!(server.span_names(), ["good", "mended"]);
+    assert_eq!(
+        server.counter(r#"throughline_ingest_items_total{item="span",fate="rejected"}"#),
+        3.0
+    );
+    assert_eq!(server.counter(r#"throughline_ingest_items_total{item="span",fate="mended"}"#), 1.0);
+    assert_eq!(
+        server.counter(r#"throughline_ingest_items_total{item="span",fate="accepted"}"#),
+        2.0
+    );
+    assert_eq!(server.counter(r#"throughline_ingest_problems_total{problem="span_id"}"#), 2.0);
+    assert_eq!(
+        server.counter(
+            r#"throughline_ingest_requests_total{signal="traces",transport="http",encoding="protobuf",result="partial"}"#
+        ),
+        2.0
+    );
+}
+
+#[tokio::test]
+async fn logs_and_metrics_have_their_own_names_for_what_was_rejected() {
+    let server = Server::open().await;
+    let body = br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"x","gauge":{"dataPoints":[{"asInt":"5","timeUnixNano":"1795348799000000000"},{}]}}]}]}]}"#;
+    let (answer, _) = reply(post(&server, "/v1/metrics", JSON, body.to_vec())).await;
+    insta::assert_snapshot!(answer, @r#"200 application/json {"partialSuccess":{"errorMessage":"rejected 1; first: metric \"x\": expected asInt or asDouble, got neither","rejectedDataPoints":"1"}}"#);
+    let body =
+        br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"hello"}}]}]}]}"#;
+    let (answer, _) = reply(post(&server, "/v1/logs", JSON, body.to_vec())).await;
+    insta::assert_snapshot!(answer, @r#"200 application/json {"partialSuccess":{"errorMessage":"accepted 1 with changes; first: log record of unknown_service: no_time"}}"#);
+    let record = opentelemetry_proto::tonic::logs::v1::LogRecord {
+        time_unix_nano: 1_795_348_799_000_000_000,
+        body: Some(text("fine")),
+        ..Default::default()
+    };
+    let response = post(&server, "/v1/logs", PROTOBUF, logs(vec![record]).encode_to_vec());
+    let body = response.send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(ExportLogsServiceResponse::decode(body).unwrap().partial_success, None);
+}
+
+#[tokio::test]
+async fn gzip_and_zstd_are_unfolded() {
+    let server = Server::open().await;
+    let zstd = zstd::bulk::compress(&one_span(), 3).unwrap();
+    let members = [gzip(&one_span()[..10]), gzip(&one_span()[10..])].concat();
+    for (encoding, body) in [
+        ("gzip", gzip(&one_span())),
+        ("GZIP", members),
+        ("zstd", zstd),
+        ("identity", one_span()),
+        ("", one_span()),
+    ] {
+        let request =
+            post(&server, "/v1/traces", PROTOBUF, body).header("content-encoding", encoding);
+        let (text, _) = reply(request).await;
+        assert!(text.starts_with("200"), "{encoding}: {text}");
+    }
+    assert_eq!(server.span_names(), ["one"; 5]);
+}
+
+#[tokio::test]
+async fn bombs_are_too_large() {
+    let options = IngestOptions { max_request_bytes: 1024 * 1024, ..IngestOptions::default() };
+    let server = Server::start(options, Keyring::open(), accept_all()).await;
+    let zeros = vec![0; 64 * 1024 * 1024];
+    let bombs = [("gzip", gzip(&zeros)), ("zstd", zstd::bulk::compress(&zeros, 3).unwrap())];
+    for (encoding, bomb) in bombs {
+        assert!(bomb.len() < 100_000);
+        let request = post(&server, "/v1/traces", JSON, bomb).header("content-encoding", encoding);
+        let (text, _) = reply(request).await;
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(text, @r#"413 application/json {"code":8,"message":"expected a body of at most 1048576 bytes, after decompression too, got more; send smaller batches"}"#);
+        }
+    }
+    // The same without compression, with a length and without one.
+    let (text, _) = reply(post(&server, "/v1/traces", PROTOBUF, zeros.clone())).await;
+    insta::assert_snapshot!(text, @r#"413 application/x-protobuf Status 8 "expected a body of at most 1048576 bytes, after decompression too, got more; send smaller batches""#);
+    let pieces = zeros.chunks(64 * 1024).map(|piece| Ok::<_, std::io::Error>(piece.to_vec()));
+    let pieces: Vec<_> = pieces.collect();
+    let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+    let request = client().post(server.url("/v1/traces")).header("content-type", PROTOBUF);
+    let (text, _) = reply(request.body(chunked)).await;
+    assert!(text.starts_with("413"), "{text}");
+    // A frame that asks for a window of 2 GiB, far beyond the limit.
+    let request =
+        post(&server, "/v1/traces", JSON, vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0, 0])
+            .header("content-encoding", "zstd");
+    let (text, _) = reply(request).await;
+    insta::assert_snapshot!(text, @r#"400 application/json {"code":3,"message":"expected a body compressed with zstd: Frame requires too much memory for decoding"}"#);
+    assert_eq!(server.counter("throughline_ingest_in_flight_bytes"), 0.0);
+}
+
+#[tokio::test]
+async fn a_body_as_large_as_the_limit_is_taken() {
+    let body = |name_bytes| traces(vec![span(1, &"n".repeat(name_bytes))]).encode_to_vec();
+    let exact = body(1_000);
+    let options = IngestOptions { max_request_bytes: exact.len(), ..IngestOptions::default() };
+    let server = Server::start(options, Keyring::open(), accept_all()).await;
+    let send = async |body, encoding| {
+        let request = post(&server, "/v1/traces", PROTOBUF, body);
+        reply(request.header("content-encoding", encoding)).await.0
+    };
+    assert!(send(exact.clone(), "identity").await.starts_with("200"));
+    assert!(send(gzip(&exact), "gzip").await.starts_with("200"));
+    assert!(send(body(1_001), "identity").await.starts_with("413"));
+    assert!(send(gzip(&body(1_001)), "gzip").await.starts_with("413"));
+}
+
+#[tokio::test]
+async fn errors_are_answered_in_the_type_of_the_request() {
+    let server = Server::open().await;
+    let truncated = one_span()[..20].to_vec();
+    let mut texts = Vec::new();
+    for request in [
+        post(&server, "/v1/traces", PROTOBUF, truncated),
+        post(&server, "/v1/traces", JSON, br#"{"resourceSpans": 5}"#.to_vec()),
+        post(&server, "/v1/traces", "text/plain", one_json_span()),
+        client().post(server.url("/v1/traces")),
+        post(&server, "/v1/traces", JSON, one_json_span()).header("content-encoding", "br"),
+        post(&server, "/v1/traces", PROTOBUF, b"no gzip".to_vec())
+            .header("content-encoding", "gzip"),
+        post(&server, "/v1/traces", JSON, b"no zstd".to_vec()).header("content-encoding", "zstd"),
+        client().get(server.url("/v1/traces")),
+        client().request(Method::PUT, server.url("/v1/logs")).header("content-type", PROTOBUF),
+        post(&server, "/", PROTOBUF, one_span()),
+    ] {
+        texts.push(reply(request).await.0);
+    }
+    insta::assert_snapshot!(texts.join("\n"), @r#"
+    400 application/x-protobuf Status 3 "expected an OTLP traces request as protobuf, got bytes that do not fit: failed to decode Protobuf message: ExportTraceServiceRequest.resource_spans: buffer underflow"
+    400 application/json {"code":3,"message":"expected an OTLP traces request as json, got bytes that do not fit: resourceSpans: invalid type: integer `5`, expected a list of objects at line 1 column 19"}
+    415 application/json {"code":3,"message":"expected Content-Type application/x-protobuf or application/json, got \"text/plain\""}
+    415 application/json {"code":3,"message":"expected Content-Type application/x-protobuf or application/json, got none"}
+    415 application/json {"code":12,"message":"expected a body compressed with gzip, zstd or not at all (identity), got \"br\""}
+    400 application/x-protobuf Status 3 "expected a body compressed with gzip: unexpected end of file"
+    400 application/json {"code":3,"message":"expected a body compressed with zstd: Unknown frame descriptor"}
+    405 application/json {"code":12,"message":"expected POST, got GET"}
+    405 application/x-protobuf Status 12 "expected POST, got PUT"
+    404 application/x-protobuf Status 12 "expected POST /v1/traces, /v1/logs or /v1/metrics (OTLP/HTTP), got another path; set OTEL_EXPORTER_OTLP_ENDPOINT, which is without a path, or the whole URL in OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and its like"
+    "#);
+    let (_, headers) = reply(client().get(server.url("/v1/traces"))).await;
+    assert_eq!(headers["allow"], "POST");
+    let request =
+        post(&server, "/v1/traces", JSON, one_json_span()).header("content-encoding", "br");
+    assert_eq!(reply(request).await.1["accept-encoding"], "gzip, zstd, identity");
+    assert_eq!(server.batches().len(), 0);
+}
+
+#[tokio::test]
+async fn refusals_say_when_to_retry() {
+    let cases = [
+        (Refusal::Full { retry_after_ms: 1_500 }, "2"),
+        (Refusal::ShuttingDown { retry_after_ms: 5_000 }, "5"),
+        (Refusal::DiskFull { retry_after_ms: 1 }, "1"),
+        (Refusal::Storage("/var/lib/throughline/x.db: short read".into()), "1"),
+    ];
+    let mut texts = Vec::new();
+    for (refusal, retry_after) in cases {
+        let server =
+            Server::start(IngestOptions::default(), Keyring::open(), refuse(refusal)).await;
+        let (text, headers) = reply(post(&server, "/v1/traces", PROTOBUF, one_span())).await;
+        assert_eq!(headers["retry-after"], retry_after, "{text}");
+        texts.push(text);
+        assert_eq!(
+            server.counter(r#"throughline_ingest_items_total{item="span",fate="refused"}"#),
+            1.0
+        );
+        assert_eq!(
+            server.counter(r#"throughline_ingest_items_total{item="span",fate="accepted"}"#),
+            0.0
+        );
+    }
+    insta::assert_snapshot!(texts.join("\n"), @r#"
+            503 application/x-protobuf Status 14 "the inbox is full; retry in 1500 ms"
+            503 application/x-protobuf Status 14 "the server is shutting down; retry in 5000 ms"
+            503 application/x-protobuf Status 14 "no space left on the data disk; retry in 1 ms, after space was made"
+            503 application/x-protobuf Status 14 "the server could not store the batch; retry in 1000 ms"
+            "#);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_memory_of_all_are_refused_until_there_is_room() {
+    let options = IngestOptions {
+        max_request_bytes: 100_000,
+        max_in_flight_bytes: 1,
+        limits: throughline_ingest::Limits { max_decoded_bytes: 600_000, ..Default::default() },
+        ..IngestOptions::default()
+    };
+    // Whoever is in `submit` holds memory until the test lets go.
+    let (entered, mut has_entered) = tokio::sync::mpsc::unbounded_channel();
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let submit: Submit = Arc::new(move |batch| {
+        let (entered, gate) = (entered.clone(), Arc::clone(&opened));
+        Box::pin(async move {
+            entered.send(()).unwrap();
+            gate.acquire().await.unwrap().forget();
+            Ok(Accepted { spans: batch.spans.len() as u64, ..Accepted::default() })
+        })
+    });
+    let mut registry = prometheus_client::registry::Registry::default();
+    let ingest = Ingest::new(options, submit, Arc::new(Keyring::open()), &mut registry);
+    let address = serve(ingest.http_router()).await;
+    let send = move || {
+        let spans = (0..200).map(|id| span(id, &"n".repeat(300))).collect();
+        client()
+            .post(format!("http://{address}/v1/traces"))
+            .header("content-type", PROTOBUF)
+            .body(traces(spans).encode_to_vec())
+    };
+    let mut held = Vec::new();
+    let refused = loop {
+        let mut request = tokio::spawn(reply(send()));
+        tokio::select! {
+            _ = has_entered.recv() => held.push(request),
+            done = &mut request => break done.unwrap(),
+        }
+    };
+    assert!(!held.is_empty());
+    assert!(refused.0.starts_with("503"), "{}", refused.0);
+    assert_eq!(refused.1["retry-after"], "1");
+    assert_eq!(counter(&registry, r#"throughline_ingest_refusals_total{reason="memory"}"#), 1.0);
+    gate.add_permits(held.len() + 1);
+    for request in held {
+        assert!(request.await.unwrap().0.starts_with("200"));
+    }
+    assert!(reply(send()).await.0.starts_with("200"));
+    assert_eq!(counter(&registry, "throughline_ingest_in_flight_bytes"), 0.0);
+}
+
+/// A key of each scope, named after it.
+pub(crate) fn keyring() -> Keyring {
+    let keyring = Keyring::required();
+    let key = |scope: Scope| {
+        let key = ApiKey {
+            id: format!("k_{scope}"),
+            name: scope.to_string(),
+            scopes: vec![scope],
+            created_unix_nano: 1,
+            revoked_unix_nano: None,
+        };
+        (KeyHash::of(&format!("tl_{scope}")), key)
+    };
+    keyring.replace(Scope::ALL.into_iter().map(key));
+    keyring
+}
+
+#[tokio::test]
+async fn keys_are_asked_for_and_their_scope_is_checked() {
+    let server = Server::start(IngestOptions::default(), keyring(), accept_all()).await;
+    let send = |authorization: Option<&str>| {
+        let request = post(&server, "/v1/traces", JSON, one_json_span());
+        match authorization {
+            Some(value) => request.header("authorization", value),
+            None => request,
+        }
+    };
+    let mut texts = Vec::new();
+    for authorization in [
+        None,
+        Some("Bearer tl_wrong"),
+        Some("Bearer tl_read"),
+        Some("tl_ingest"),
+        Some("Digest tl_ingest"),
+        Some("Bearer tl_ingest"),
+        Some("bearer tl_admin"),
+    ] {
+        let (text, _) = reply(send(authorization)).await;
+        texts.push(format!("{authorization:?}: {text}"));
+    }
+    insta::assert_snapshot!(texts.join("\n"), @r#"
+    None: 401 application/json {"code":16,"message":"expected an API key (Authorization: Bearer tl_…), got none"}
+    Some("Bearer tl_wrong"): 401 application/json {"code":16,"message":"the API key is not known or was revoked; list keys with `throughline keys list`"}
+    Some("Bearer tl_read"): 403 application/json {"code":7,"message":"the API key k_read lacks the scope ingest; create one with `throughline keys create --scope ingest`"}
+    Some("tl_ingest"): 200 application/json {}
+    Some("Digest tl_ingest"): 401 application/json {"code":16,"message":"expected an API key (Authorization: Bearer tl_…), got none"}
+    Some("Bearer tl_ingest"): 200 application/json {}
+    Some("bearer tl_admin"): 200 application/json {}
+    "#);
+    assert_eq!(reply(send(None)).await.1["www-authenticate"], "Bearer");
+    // Basic with the key as password ("any:tl_ingest").
+    let (text, _) = reply(send(Some("Basic YW55OnRsX2luZ2VzdA=="))).await;
+    assert!(text.starts_with("200"), "{text}");
+    // A large body does not keep the answer from its sender, though nobody reads it.
+    let large = post(&server, "/v1/traces", PROTOBUF, vec![0; 8 * 1024 * 1024]);
+    assert!(reply(large).await.0.starts_with("401"));
+}
+
+#[tokio::test]
+async fn browsers_may_send_only_from_origins_that_are_listed() {
+    let preflight = |server: &Server, origin: &str| {
+        client()
+            .request(Method::OPTIONS, server.url("/v1/traces"))
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "content-type,authorization")
+    };
+    let closed = Server::open().await;
+    let (text, headers) = reply(preflight(&closed, "https://app.example")).await;
+    assert!(text.starts_with("405"), "{text}");
+    assert!(!headers.contains_key("access-control-allow-origin"));
+
+    let options = IngestOptions {
+        cors_origins: vec!["https://app.example/".into()],
+        ..IngestOptions::default()
+    };
+    // A preflight carries no key.
+    let server = Server::start(options, keyring(), accept_all()).await;
+    let (text, headers) = reply(preflight(&server, "https://app.example")).await;
+    assert!(text.starts_with("204"), "{text}");
+    assert_eq!(headers["access-control-allow-origin"], "https://app.example");
+    assert_eq!(headers["access-control-allow-headers"], "content-type,authorization");
+    assert_eq!(headers["access-control-allow-methods"], "POST");
+    let (_, headers) = reply(preflight(&server, "https://evil.example")).await;
+    assert!(!headers.contains_key("access-control-allow-origin"));
+    let request = post(&server, "/v1/traces", JSON, one_json_span())
+        .header("origin", "https://app.example")
+        .header("authorization", "Bearer tl_ingest");
+    let (text, headers) = reply(request).await;
+    assert!(text.starts_with("200"), "{text}");
+    assert_eq!(headers["access-control-allow-origin"], "https://app.example");
+    assert_eq!(headers["vary"], "Origin");
+}
+
+/// Sends the head of a request and the start of its body, then nothing more.
+async fn stall(server: &Server) -> tokio::net::TcpStream {
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: 100\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_body_that_stops_coming_is_given_up() {
+    let options =
+        IngestOptions { body_idle_timeout: Duration::from_millis(50), ..IngestOptions::default() };
+    let server = Server::start(options, Keyring::open(), accept_all()).await;
+    let mut stream = stall(&server).await;
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_within_its_body_is_counted() {
+    let server = Server::open().await;
+    drop(stall(&server).await);
+    let line = r#"throughline_ingest_requests_total{signal="traces",transport="http",encoding="json",result="disconnected"}"#;
+    eventually("the disconnect is counted", || server.counter(line) == 1.0).await;
+    assert_eq!(server.counter("throughline_ingest_in_flight_bytes"), 0.0);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_answer_neither_cancels_nor_hides_its_batch() {
+    let (entered, mut has_entered) = tokio::sync::mpsc::unbounded_channel();
+    let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
+    let commit = Arc::new(tokio::sync::Notify::new());
+    let may_commit = Arc::clone(&commit);
+    let submit: Submit = Arc::new(move |batch| {
+        let (entered, commit) = (entered.clone(), Arc::clone(&may_commit));
+        Box::pin(async move {
+            entered.send(()).unwrap();
+            commit.notified().await;
+            Ok(Accepted { spans: batch.spans.len() as u64, ..Accepted::default() })
+        })
+    });
+    let mut registry = prometheus_client::registry::Registry::default();
+    let ingest =
+        Ingest::new(IngestOptions::default(), submit, Arc::new(Keyring::open()), &mut registry);
+    /// Says when the server has dropped the handler.
+    struct OnDrop(tokio::sync::mpsc::UnboundedSender<()>);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+    let watch = axum::middleware::from_fn(
+        move |request: axum::extract::Request, next: axum::middleware::Next| {
+            let on_drop = OnDrop(gone.clone());
+            async move {
+                let response = next.run(request).await;
+                drop(on_drop);
+                response
+            }
+        },
+    );
+    let address = serve(ingest.http_router().layer(watch)).await;
+    let request = client()
+        .post(format!("http://{address}/v1/traces"))
+        .header("content-type", PROTOBUF)
+        .body(one_span())
+        .send();
+    let client = tokio::spawn(request);
+    has_entered.recv().await.unwrap();
+    client.abort();
+    is_gone.recv().await.unwrap();
+    commit.notify_one();
+    let accepted = r#"throughline_ingest_items_total{item="span",fate="accepted"}"#;
+    eventually("the batch is counted", || counter(&registry, accepted) == 1.0).await;
+}
+
+#[tokio::test]
+async fn a_panic_within_submit_is_an_error_of_ours() {
+    let server = Server::start(
+        IngestOptions::default(),
+        Keyring::open(),
+        Arc::new(|_| panic!("on purpose")),
+    )
+    .await;
+    let (text, _) = reply(post(&server, "/v1/traces", JSON, one_json_span())).await;
+    assert!(text.starts_with("500"), "{text}");
+    let line = r#"throughline_ingest_requests_total{signal="traces",transport="http",encoding="json",result="failed"}"#;
+    assert_eq!(server.counter(line), 1.0);
+}

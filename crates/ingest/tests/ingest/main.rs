@@ -1,0 +1,14 @@
+//! The receivers, from bytes to batches and from sockets to answers.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests: a test that cannot be set up fails"
+)]
+
+mod decoding;
+mod grpc;
+mod http;
+mod metrics;
+mod properties;
+mod support;
