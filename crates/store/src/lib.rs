@@ -28,6 +28,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// Told outside.
 mod answer;
 mod control;
 mod error;
@@ -37,6 +38,36 @@ mod query;
 mod reader;
 mod store;
 
+// Writing, in the order in which a batch passes.
+mod checkpoint;
+mod flush;
+mod hot;
+mod insert;
+mod messages;
+mod metrics;
+mod prepare;
+mod writer;
+
+// Reading.
+mod page;
+mod read_logs;
+mod read_metrics;
+mod read_spans;
+mod read_traces;
+mod session;
+
+// Files and rows.
+mod body;
+mod decision_rows;
+mod earlier;
+mod facet;
+mod id_filter;
+mod layout;
+mod recent;
+mod schema;
+mod segment;
+mod trace_rows;
+
 pub use answer::{
     Committed, FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint, StoreStats, StoredTrace,
     Truncated,
@@ -44,7 +75,9 @@ pub use answer::{
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use inbox::Inbox;
-pub use options::StoreOptions;
+pub use options::{
+    MAX_GROUP_BYTES, MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, StoreOptions,
+};
 pub use query::{DecisionFilter, LogFilter, Page, TraceFilter};
-pub use reader::Reader;
+pub use reader::{MAX_QUERY_MILLIS, Reader};
 pub use store::Store;

@@ -15,7 +15,7 @@ pub const MAX_GROUP_ITEMS: usize = 16_384;
 pub const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
 /// Most spans of one trace under one row number: the low bits of a span's key count them.
-pub const SPANS_PER_TRACE_NO: u32 = 1 << 20;
+pub(crate) const SPANS_PER_TRACE_NO: u32 = 1 << 20;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]

@@ -1,19 +1,28 @@
 //! Questions and their answers, apart from the writer.
 
 use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use throughline_trace::{Decision, DecisionId, LogRecord, TraceId, TraceSummary};
 
 use crate::answer::{Facets, MetricInfo, MetricSeries, StoreStats, StoredTrace};
 use crate::error::QueryError;
+use crate::layout::Layout;
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
+use crate::session::{Files, Session};
+use crate::{read_logs, read_metrics, read_traces};
 
 /// Longest that one query may hold a file, milliseconds.
 pub const MAX_QUERY_MILLIS: u64 = 2_000;
 
 /// Asks the store; cheap to clone. Queries run on blocking threads, a bounded number at once.
 #[derive(Debug, Clone)]
-pub struct Reader {}
+pub struct Reader {
+    files: Arc<Files>,
+    permits: Arc<Semaphore>,
+}
 
 impl Reader {
     /// Reads a data directory without its lock, beside a running server or without one.
@@ -21,11 +30,20 @@ impl Reader {
     /// # Errors
     /// [`QueryError::NoStore`].
     pub fn open(data_dir: &Path) -> Result<Self, QueryError> {
-        let _ = data_dir;
-        Ok(Self {})
+        let layout = Layout::new(data_dir);
+        if !layout.control().is_file() {
+            return Err(QueryError::NoStore(data_dir.to_owned()));
+        }
+        Ok(Self::new(layout))
     }
 
-    /// Traces that have spans, newest start first.
+    pub(crate) fn new(layout: Layout) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let permits = Arc::new(Semaphore::new((cores / 2).max(1)));
+        Self { files: Arc::new(Files::new(layout)), permits }
+    }
+
+    /// Traces that have spans, newest start first. `limit` is 1 to 1,000.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -35,8 +53,8 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<TraceSummary>, QueryError> {
-        let _ = (filter, cursor, limit);
-        Ok(Page::empty())
+        let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
+        self.ask(move |session| read_traces::list(session, &filter, cursor.as_deref(), limit)).await
     }
 
     /// One trace with all that belongs to it; `None` when nothing is known of it.
@@ -44,8 +62,7 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn trace(&self, id: TraceId) -> Result<Option<StoredTrace>, QueryError> {
-        let _ = id;
-        Ok(None)
+        self.ask(move |session| read_traces::trace(session, id)).await
     }
 
     /// The summary of one trace.
@@ -53,11 +70,10 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn summary(&self, id: TraceId) -> Result<Option<TraceSummary>, QueryError> {
-        let _ = id;
-        Ok(None)
+        self.ask(move |session| read_traces::summary(session, id)).await
     }
 
-    /// Decisions, newest first.
+    /// Decisions, newest first. `limit` is 1 to 1,000.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -67,8 +83,9 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<Decision>, QueryError> {
-        let _ = (filter, cursor, limit);
-        Ok(Page::empty())
+        let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
+        self.ask(move |session| read_logs::decisions(session, &filter, cursor.as_deref(), limit))
+            .await
     }
 
     /// One decision.
@@ -76,11 +93,10 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn decision(&self, id: DecisionId) -> Result<Option<Decision>, QueryError> {
-        let _ = id;
-        Ok(None)
+        self.ask(move |session| read_logs::decision(session, id)).await
     }
 
-    /// Log records, newest first.
+    /// Log records, newest first. `limit` is 1 to 1,000.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -90,20 +106,20 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<LogRecord>, QueryError> {
-        let _ = (filter, cursor, limit);
-        Ok(Page::empty())
+        let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
+        self.ask(move |session| read_logs::logs(session, &filter, cursor.as_deref(), limit)).await
     }
 
-    /// Metrics that have points, by name.
+    /// Metrics that have points in the newest week of segments, by name.
     ///
     /// # Errors
     /// [`QueryError`].
     pub async fn metric_names(&self) -> Result<Vec<MetricInfo>, QueryError> {
-        Ok(Vec::new())
+        self.ask(read_metrics::names).await
     }
 
     /// The series of one metric with their points since a time, at most `limit_points` of each
-    /// series (the newest).
+    /// series (the newest), ordered by service and labels.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -113,8 +129,9 @@ impl Reader {
         since_unix_nano: u64,
         limit_points: usize,
     ) -> Result<Vec<MetricSeries>, QueryError> {
-        let _ = (name, since_unix_nano, limit_points);
-        Ok(Vec::new())
+        let name = name.to_owned();
+        self.ask(move |session| read_metrics::series(session, &name, since_unix_nano, limit_points))
+            .await
     }
 
     /// Values for filter menus.
@@ -122,7 +139,7 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn facets(&self) -> Result<Facets, QueryError> {
-        Ok(Facets::default())
+        self.ask(read_metrics::facets).await
     }
 
     /// How much is stored.
@@ -130,6 +147,25 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn stats(&self) -> Result<StoreStats, QueryError> {
-        Ok(StoreStats::default())
+        self.ask(read_metrics::stats).await
+    }
+
+    /// Runs a query on a blocking thread, when its turn comes. The time that it may take begins
+    /// then, so that it does not fail for having waited.
+    async fn ask<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Session) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let ended = |error: &dyn std::fmt::Display| {
+            QueryError::Storage(format!("the query ended: {error}"))
+        };
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|e| ended(&e))?;
+        let files = Arc::clone(&self.files);
+        let run = move || {
+            let answer = query(&Session::begin(files));
+            drop(permit);
+            answer
+        };
+        tokio::task::spawn_blocking(run).await.map_err(|e| ended(&e))?
     }
 }

@@ -1,0 +1,339 @@
+//! How spans, logs and values lie in a row: a version byte, then a zstd frame (with its content
+//! checksum) of the postcard form of what has no column of its own.
+
+use std::cell::RefCell;
+use std::sync::LazyLock;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use throughline_trace::{Event, Link, Value};
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::dict::{DecoderDictionary, EncoderDictionary};
+use zstd::zstd_safe::CParameter;
+
+use crate::messages::Slot;
+
+/// First byte of a blob: zstd with [`DICTIONARY_V1`].
+const VERSION_ZSTD_V1: u8 = 1;
+
+/// zstd level: bodies are a few hundred bytes, where higher levels win little.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Largest body that is written or read back, bytes.
+pub(crate) const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
+
+/// Why a blob cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("expected a body of at most {MAX_BODY_BYTES} bytes, got {0}")]
+    TooLarge(usize),
+    #[error("expected body version {VERSION_ZSTD_V1}, found {0}; upgrade the throughline binary")]
+    Version(u8),
+    #[error("an empty body")]
+    Empty,
+    #[error("the compressed body is damaged: {0}")]
+    Zstd(std::io::Error),
+    #[error("the body is damaged: {0}")]
+    Postcard(#[from] postcard::Error),
+    #[error("the body refers to messages that are not there")]
+    Messages,
+    #[error("an id in a row is not valid")]
+    Id,
+}
+
+/// What a span's body holds; the order of fields is the format.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SpanBody {
+    pub(crate) flags: u32,
+    pub(crate) trace_state: String,
+    pub(crate) status_message: String,
+    pub(crate) attributes: Vec<(String, Slot)>,
+    pub(crate) dropped_attributes_count: u32,
+    pub(crate) events: Vec<Event>,
+    pub(crate) dropped_events_count: u32,
+    pub(crate) links: Vec<Link>,
+    pub(crate) dropped_links_count: u32,
+}
+
+/// [`SpanBody`] as it is written: the same fields in the same order.
+#[derive(Debug, Serialize)]
+pub(crate) struct SpanBodyRef<'a, A> {
+    pub(crate) flags: u32,
+    pub(crate) trace_state: &'a str,
+    pub(crate) status_message: &'a str,
+    pub(crate) attributes: A,
+    pub(crate) dropped_attributes_count: u32,
+    pub(crate) events: &'a [Event],
+    pub(crate) dropped_events_count: u32,
+    pub(crate) links: &'a [Link],
+    pub(crate) dropped_links_count: u32,
+}
+
+/// What a log record's body holds; the order of fields is the format.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LogBody {
+    pub(crate) observed_unix_nano: u64,
+    pub(crate) severity_text: String,
+    pub(crate) body: Value,
+    pub(crate) attributes: Vec<(String, Slot)>,
+    pub(crate) dropped_attributes_count: u32,
+}
+
+/// [`LogBody`] as it is written: the same fields in the same order.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogBodyRef<'a, A> {
+    pub(crate) observed_unix_nano: u64,
+    pub(crate) severity_text: &'a str,
+    pub(crate) body: &'a Value,
+    pub(crate) attributes: A,
+    pub(crate) dropped_attributes_count: u32,
+}
+
+/// Appends the postcard form of `value` to `out`.
+pub(crate) fn encode_into<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), BodyError> {
+    struct Append<'a>(&'a mut Vec<u8>);
+    impl postcard::ser_flavors::Flavor for Append<'_> {
+        type Output = ();
+        fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+            self.0.extend_from_slice(data);
+            Ok(())
+        }
+        fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+            self.0.push(byte);
+            Ok(())
+        }
+        fn finalize(self) -> postcard::Result<()> {
+            Ok(())
+        }
+    }
+    Ok(postcard::serialize_with_flavor(value, Append(out))?)
+}
+
+/// The postcard form of `value`, not compressed: for small values that are read often.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BodyError> {
+    let mut out = Vec::new();
+    encode_into(value, &mut out)?;
+    Ok(out)
+}
+
+/// The value of a postcard form.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
+    Ok(postcard::from_bytes(bytes)?)
+}
+
+/// Appends the stored form of `raw` to `out`: version byte and zstd frame.
+pub(crate) fn pack_into(raw: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError> {
+    if raw.len() > MAX_BODY_BYTES {
+        return Err(BodyError::TooLarge(raw.len()));
+    }
+    let at = out.len();
+    out.resize(at + 1 + zstd::zstd_safe::compress_bound(raw.len()), 0);
+    out[at] = VERSION_ZSTD_V1;
+    let room = &mut out[at + 1..];
+    let written = with_compressor(|compressor| compressor.compress_to_buffer(raw, room))
+        .map_err(BodyError::Zstd)?;
+    out.truncate(at + 1 + written);
+    Ok(())
+}
+
+/// What [`pack_into`] was given.
+pub(crate) fn unpack(stored: &[u8]) -> Result<Vec<u8>, BodyError> {
+    let (version, frame) = stored.split_first().ok_or(BodyError::Empty)?;
+    if *version != VERSION_ZSTD_V1 {
+        return Err(BodyError::Version(*version));
+    }
+    let bound = Decompressor::upper_bound(frame).unwrap_or(MAX_BODY_BYTES);
+    if bound > MAX_BODY_BYTES {
+        return Err(BodyError::TooLarge(bound));
+    }
+    with_decompressor(|decompressor| decompressor.decompress(frame, bound)).map_err(BodyError::Zstd)
+}
+
+/// The value of a stored form.
+pub(crate) fn unpack_value<T: DeserializeOwned>(stored: &[u8]) -> Result<T, BodyError> {
+    decode(&unpack(stored)?)
+}
+
+/// 128 bits of BLAKE3: the content address of messages, resources, scopes and series.
+pub(crate) fn address(bytes: &[u8]) -> [u8; 16] {
+    let mut address = [0; 16];
+    address.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+    address
+}
+
+/// 64 bits of BLAKE3: tells a redelivered span from another one with its id.
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
+    u64::from_le_bytes(sum)
+}
+
+/// Runs `work` with this thread's compressor: making one costs more than a body.
+fn with_compressor<R>(
+    work: impl FnOnce(&mut Compressor<'static>) -> std::io::Result<R>,
+) -> std::io::Result<R> {
+    static PREPARED: LazyLock<EncoderDictionary<'static>> =
+        LazyLock::new(|| EncoderDictionary::copy(&dictionary_v1(), ZSTD_LEVEL));
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    }
+    COMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            let mut fresh = Compressor::with_prepared_dictionary(&PREPARED)?;
+            fresh.set_parameter(CParameter::ChecksumFlag(true))?;
+            *slot = Some(fresh);
+        }
+        match slot {
+            Some(compressor) => work(compressor),
+            None => Err(std::io::Error::other("no compressor")),
+        }
+    })
+}
+
+/// Runs `work` with this thread's decompressor.
+fn with_decompressor<R>(
+    work: impl FnOnce(&mut Decompressor<'static>) -> std::io::Result<R>,
+) -> std::io::Result<R> {
+    static PREPARED: LazyLock<DecoderDictionary<'static>> =
+        LazyLock::new(|| DecoderDictionary::copy(&dictionary_v1()));
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = Some(Decompressor::with_prepared_dictionary(&PREPARED)?);
+        }
+        match slot {
+            Some(decompressor) => work(decompressor),
+            None => Err(std::io::Error::other("no decompressor")),
+        }
+    })
+}
+
+/// The texts that nearly every span repeats, as the encoder writes them: length, text, a plain
+/// slot, a string. Part of the format: a change needs a new version byte.
+fn dictionary_v1() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for text in DICTIONARY_V1 {
+        bytes.push(text.len() as u8);
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.extend_from_slice(&[0, 1]);
+    }
+    bytes
+}
+
+/// Rare ones first: what lies near the end is cheapest to refer to.
+const DICTIONARY_V1: [&str; 88] = [
+    "exception.stacktrace",
+    "exception.message",
+    "exception.type",
+    "exception",
+    "db.system.name",
+    "db.operation.name",
+    "db.query.text",
+    "url.full",
+    "url.path",
+    "http.route",
+    "http.request.method",
+    "http.response.status_code",
+    "network.peer.address",
+    "network.protocol.version",
+    "server.address",
+    "server.port",
+    "user_agent.original",
+    "client.address",
+    "thread.name",
+    "thread.id",
+    "code.function.name",
+    "routing_strategy",
+    "weighted",
+    "routing_weight",
+    "ab_test_group",
+    "treatment",
+    "control",
+    "model_version",
+    "model_id",
+    "latency_budget_ms",
+    "stream_id",
+    "chunk_seq",
+    "http.stream.init",
+    "http.stream.segment",
+    "component",
+    "tool-registry",
+    "method",
+    "lookup",
+    "fallback.decision",
+    "triggered",
+    "skipped",
+    "fallback.branch",
+    "primary",
+    "degraded",
+    "fallback.result",
+    "success",
+    "failed",
+    "error.type",
+    "TIMEOUT",
+    "CIRCUIT_OPEN",
+    "RATE_LIMITED",
+    "error.message",
+    "throughline.error.code",
+    "throughline.price_version",
+    "throughline.cost_usd",
+    "throughline.usage.estimated",
+    "gen_ai.tool.call.id",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result",
+    "gen_ai.tool.name",
+    "gen_ai.tool.type",
+    "gen_ai.tool.definitions",
+    "gen_ai.system_instructions",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.request.max_tokens",
+    "gen_ai.request.temperature",
+    "gen_ai.request.stream",
+    "gen_ai.response.finish_reasons",
+    "gen_ai.response.id",
+    "gen_ai.response.time_to_first_chunk",
+    "gen_ai.response.model",
+    "gen_ai.request.model",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.provider.name",
+    "gen_ai.operation.name",
+    "gen_ai.conversation.id",
+    "gen_ai.agent.name",
+    "ai.reasoning_trace",
+    "ai.tool_used",
+    "ai.step_index",
+    "ai.phase",
+    "outcome",
+    "retry_count",
+    "throughline.role",
+    "session_id",
+    "agent_id",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_comes_back_and_damage_is_noticed() {
+        let raw = b"agent_id fraud gen_ai.request.model gpt-4o ".repeat(9);
+        let mut stored = b"before".to_vec();
+        pack_into(&raw, &mut stored).unwrap();
+        let stored = &stored[6..];
+        assert!(stored.len() < raw.len() / 3, "{} of {}", stored.len(), raw.len());
+        assert_eq!(unpack(stored).unwrap(), raw);
+        let mut silent = 0;
+        for at in 0..stored.len() {
+            let mut damaged = stored.to_vec();
+            damaged[at] ^= 0x10;
+            silent += usize::from(unpack(&damaged).is_ok_and(|bytes| bytes != raw));
+        }
+        assert_eq!(silent, 0);
+        assert!(matches!(unpack(&[9, 1, 2]), Err(BodyError::Version(9))));
+        assert!(matches!(unpack(&[]), Err(BodyError::Empty)));
+    }
+}

@@ -1,0 +1,149 @@
+//! Decisions in the control database.
+
+use std::fmt::Write as _;
+
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
+use throughline_trace::{Decision, DecisionId, TraceId};
+
+use crate::body;
+use crate::query::DecisionFilter;
+use crate::schema::{from_nanos, to_nanos};
+use crate::trace_rows::RowError;
+
+const INSERT: &str = "INSERT OR IGNORE INTO decisions(decision_id, time, received, trace_id, agent,
+    session, stage, action, confidence, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// Writes a decision; `false` when its id is there already.
+pub(crate) fn insert(control: &Connection, decision: &Decision) -> Result<bool, RowError> {
+    let mut stored = Vec::new();
+    body::pack_into(&body::encode(decision)?, &mut stored)?;
+    let changed = control.prepare_cached(INSERT)?.execute(params![
+        decision.decision_id.0.as_bytes().as_slice(),
+        from_nanos(decision.timestamp_ns),
+        from_nanos(decision.received_at_ns),
+        decision.trace_id.as_ref().map(|id| id.as_bytes().as_slice()),
+        decision.agent_id,
+        decision.session_id,
+        decision.stage,
+        decision.action,
+        decision.confidence,
+        stored,
+    ])?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    control
+        .prepare_cached(
+            "INSERT INTO stages VALUES (?1, 1) ON CONFLICT DO UPDATE SET decisions = decisions + 1",
+        )?
+        .execute([&decision.stage])?;
+    control
+        .prepare_cached("UPDATE state SET value = value + 1 WHERE name = 'decisions'")?
+        .execute([])?;
+    Ok(true)
+}
+
+/// How many decisions were taken in the course of a trace.
+pub(crate) fn count_of_trace(control: &Connection, id: TraceId) -> Result<u64, RowError> {
+    let count: i64 = control
+        .prepare_cached("SELECT count(*) FROM decisions WHERE trace_id = ?1")?
+        .query_row([id.as_bytes()], |row| row.get(0))?;
+    Ok(count as u64)
+}
+
+/// The decisions of a trace by time, at most `limit`.
+pub(crate) fn of_trace(
+    control: &Connection,
+    id: TraceId,
+    limit: usize,
+) -> Result<Vec<Decision>, RowError> {
+    let mut statement = control.prepare_cached(
+        "SELECT body FROM decisions WHERE trace_id = ?1 ORDER BY time, decision LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![id.as_bytes(), limit as i64])?;
+    let mut decisions = Vec::new();
+    while let Some(row) = rows.next()? {
+        decisions.push(read(row, 0)?);
+    }
+    Ok(decisions)
+}
+
+/// One decision.
+pub(crate) fn find(control: &Connection, id: DecisionId) -> Result<Option<Decision>, RowError> {
+    let stored: Option<Vec<u8>> = control
+        .prepare_cached("SELECT body FROM decisions WHERE decision_id = ?1")?
+        .query_row([id.0.as_bytes().as_slice()], |row| row.get(0))
+        .optional()?;
+    Ok(stored.map(|stored| body::unpack_value(&stored)).transpose()?)
+}
+
+/// Where a page of decisions begins: time and row number of the one before.
+pub(crate) type Place = (u64, i64);
+
+/// Decisions that the filter lets through, newest first, at most `limit`, with their places.
+pub(crate) fn list(
+    control: &Connection,
+    filter: &DecisionFilter,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<Vec<(Place, Decision)>, RowError> {
+    let mut sql = "SELECT time, decision, body FROM decisions WHERE 1".to_owned();
+    let mut values: Vec<Sql> = Vec::new();
+    let mut and = |condition: &str, value: Sql| {
+        values.push(value);
+        let _ = write!(sql, " AND {condition}?{}", values.len());
+    };
+    // The most selective index first; the other conditions only look at the row.
+    let mut is_led = false;
+    let mut lead = || if std::mem::replace(&mut is_led, true) { "+" } else { "" };
+    if let Some(id) = filter.trace_id {
+        and(&format!("{}trace_id = ", lead()), Sql::Blob(id.as_bytes().to_vec()));
+    }
+    for (column, wanted) in
+        [("session", &filter.session), ("agent", &filter.agent), ("stage", &filter.stage)]
+    {
+        if let Some(wanted) = wanted {
+            and(&format!("{}{column} = ", lead()), Sql::Text(wanted.clone()));
+        }
+    }
+    if let Some(action) = &filter.action {
+        and("action = ", Sql::Text(action.clone()));
+    }
+    if let Some(min) = filter.min_confidence {
+        and("confidence >= ", Sql::Real(min));
+    }
+    if let Some(max) = filter.max_confidence {
+        and("confidence <= ", Sql::Real(max));
+    }
+    if let Some(after) = filter.after_unix_nano {
+        and("time >= ", Sql::Integer(from_nanos(after)));
+    }
+    if let Some(before) = filter.before_unix_nano {
+        and("time < ", Sql::Integer(from_nanos(before)));
+    }
+    if let Some((time, row)) = after {
+        and("time <= ", Sql::Integer(from_nanos(time)));
+        values.push(Sql::Integer(row));
+        let (time, row) = (values.len() - 1, values.len());
+        let _ = write!(sql, " AND (time, decision) < (?{time}, ?{row})");
+    }
+    sql.push_str(" ORDER BY time DESC, decision DESC");
+    let mut statement = control.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let decision = read(row, 2)?;
+        if filter.matches(&decision) {
+            found.push(((to_nanos(row.get(0)?), row.get(1)?), decision));
+        }
+    }
+    Ok(found)
+}
+
+fn read(row: &rusqlite::Row<'_>, column: usize) -> Result<Decision, RowError> {
+    let stored = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
+    Ok(body::unpack_value(stored)?)
+}

@@ -1,0 +1,111 @@
+//! Segments before the open one, as the writer asks them: was this trace there already?
+
+use std::path::PathBuf;
+
+use rusqlite::{Connection, OptionalExtension as _};
+use throughline_trace::{SpanId, TraceId, TraceSummary};
+
+use crate::id_filter::IdFilter;
+use crate::layout::{Day, Layout};
+use crate::schema::{SEGMENT, SchemaError};
+use crate::trace_rows::{self, RowError};
+
+/// Page cache of a connection that is only asked now and then, KiB.
+const CACHE_KIB: i64 = 512;
+
+/// The segments before the open one.
+#[derive(Debug, Default)]
+pub(crate) struct EarlierSegments {
+    segments: Vec<Earlier>,
+}
+
+#[derive(Debug)]
+struct Earlier {
+    path: PathBuf,
+    filter: IdFilter,
+    connection: Option<Connection>,
+}
+
+impl EarlierSegments {
+    /// All segments before `open`. One that cannot be read is passed over with a warning: it must
+    /// not keep new telemetry out.
+    pub(crate) fn load(layout: &Layout, open: Day) -> std::io::Result<Self> {
+        let mut segments = Vec::new();
+        for day in layout.days()?.into_iter().filter(|day| *day < open) {
+            let path = layout.segment(day);
+            match stored_filter(&path) {
+                Ok(filter) => segments.push(Earlier { path, filter, connection: None }),
+                Err(error) => tracing::warn!(
+                    segment = %path.display(), %error,
+                    "cannot read an earlier segment; traces that continue from it are not joined"
+                ),
+            }
+        }
+        Ok(Self { segments })
+    }
+
+    /// What earlier segments know of a trace; its spans are told to `see`.
+    pub(crate) fn find(
+        &mut self,
+        id: TraceId,
+        mut see: impl FnMut(SpanId, u64),
+    ) -> Result<Option<TraceSummary>, RowError> {
+        let mut whole: Option<TraceSummary> = None;
+        for segment in self.segments.iter_mut().filter(|segment| segment.filter.may_contain(id)) {
+            let connection = match &mut segment.connection {
+                Some(connection) => connection,
+                slot => match open(&segment.path) {
+                    Ok(connection) => slot.insert(connection),
+                    Err(error) => {
+                        tracing::warn!(segment = %segment.path.display(), %error, "cannot read an earlier segment");
+                        continue;
+                    }
+                },
+            };
+            let Some(rows) = trace_rows::find(connection, id)? else { continue };
+            trace_rows::seen_spans(connection, &rows.spaces, &mut see)?;
+            match &mut whole {
+                Some(whole) => whole.merge(rows.part),
+                None => whole = Some(rows.part),
+            }
+        }
+        Ok(whole)
+    }
+}
+
+fn open(path: &std::path::Path) -> Result<Connection, SchemaError> {
+    let connection = SEGMENT.open_reader(path)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    Ok(connection)
+}
+
+/// The filter of a segment that is closed; made now if its server was killed before it could.
+fn stored_filter(path: &std::path::Path) -> Result<IdFilter, SchemaError> {
+    let connection = open(path)?;
+    let bits: Option<Vec<u8>> =
+        connection.query_row("SELECT bits FROM trace_filter", [], |row| row.get(0)).optional()?;
+    if let Some(filter) = bits.and_then(IdFilter::from_bytes) {
+        return Ok(filter);
+    }
+    drop(connection);
+    let connection = SEGMENT.open_writer(path)?;
+    let filter = store_filter(&connection)?;
+    Ok(filter)
+}
+
+/// Makes the filter of a segment and keeps it there, when the segment is closed.
+pub(crate) fn store_filter(connection: &Connection) -> Result<IdFilter, rusqlite::Error> {
+    let count: i64 = connection.query_row("SELECT count(*) FROM traces", [], |row| row.get(0))?;
+    let mut filter = IdFilter::for_traces(usize::try_from(count).unwrap_or(0));
+    let mut statement = connection.prepare("SELECT trace_id FROM traces")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = row.get_ref(0)?.as_blob()?;
+        if let Ok(id) = TraceId::from_slice(id) {
+            filter.insert(id);
+        }
+    }
+    connection
+        .execute("INSERT OR REPLACE INTO trace_filter VALUES (1, ?1)", [filter.as_bytes()])?;
+    Ok(filter)
+}

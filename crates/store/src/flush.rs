@@ -1,0 +1,171 @@
+//! The end of a group: each trace that changed is written once, with its postings.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use throughline_trace::TraceSummary;
+
+use crate::body;
+use crate::facet::{self, ALL_TRACES, FacetKind};
+use crate::hot::{HotTrace, Posted, Shape};
+use crate::schema::from_nanos;
+use crate::segment::Memory;
+use crate::trace_rows::RowError;
+
+const INSERT_TRACE: &str = "INSERT INTO traces(trace_no, trace_id, carried, start, duration,
+    errors, fallback, name, agent, session, summary)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+
+const UPDATE_TRACE: &str = "UPDATE traces SET carried = ?3, start = ?4, duration = ?5, errors = ?6,
+    fallback = ?7, name = ?8, agent = ?9, session = ?10, summary = ?11
+    WHERE trace_no = ?1 AND trace_id = ?2";
+
+impl Memory {
+    /// Writes the traces that changed, the facets and the counters.
+    pub(crate) fn flush(&mut self, segment: &Connection) -> Result<(), RowError> {
+        let Self { hot, facets, changes, numbers, .. } = self;
+        let mut facet_numbers = FacetNumbers { segment, facets, new: &mut changes.facets };
+        for id in &changes.traces {
+            let Some(trace) = hot.get_mut(id) else { continue };
+            if !trace.is_stored && trace.earlier.is_none() {
+                numbers.traces += 1;
+            }
+            write_row(segment, trace)?;
+            if trace.part.span_count > 0 {
+                let gained = post(segment, trace, &mut facet_numbers)?;
+                gained
+                    .into_iter()
+                    .for_each(|facet| *changes.facet_traces.entry(facet).or_default() += 1);
+            }
+            trace.is_stored = true;
+            trace.is_dirty = false;
+        }
+        let mut count =
+            segment.prepare_cached("UPDATE facets SET traces = traces + ?2 WHERE facet = ?1")?;
+        for (facet, gained) in &changes.facet_traces {
+            count.execute([facet, gained])?;
+        }
+        segment
+            .prepare_cached(
+                "UPDATE state SET batch_no = ?1, traces = ?2, spans = ?3, logs = ?4, points = ?5",
+            )?
+            .execute(params![
+                numbers.batch_no as i64,
+                numbers.traces,
+                numbers.spans,
+                numbers.logs,
+                numbers.points
+            ])?;
+        Ok(())
+    }
+
+    /// The whole current summaries of the traces that changed in the running group.
+    pub(crate) fn changed_summaries(&mut self) -> Vec<TraceSummary> {
+        let Self { hot, changes, .. } = self;
+        changes.traces.iter().filter_map(|id| hot.get_mut(id).map(|trace| trace.whole())).collect()
+    }
+}
+
+fn write_row(segment: &Connection, trace: &HotTrace) -> Result<(), RowError> {
+    let part = &trace.part;
+    let sql = if trace.is_stored { UPDATE_TRACE } else { INSERT_TRACE };
+    segment.prepare_cached(sql)?.execute(params![
+        trace.trace_no,
+        part.trace_id.as_bytes().as_slice(),
+        trace.earlier.is_some(),
+        from_nanos(part.start_unix_nano),
+        i64::try_from(part.duration_nano()).unwrap_or(i64::MAX),
+        part.error_count as i64,
+        part.fallback as i64,
+        part.name(),
+        part.agent(),
+        part.session(),
+        body::encode(part)?,
+    ])?;
+    Ok(())
+}
+
+/// Brings the postings of a trace up to date; answers the facets that it has gained.
+fn post(
+    segment: &Connection,
+    trace: &mut HotTrace,
+    numbers: &mut FacetNumbers<'_>,
+) -> Result<Vec<i64>, RowError> {
+    let shape = Shape::of(&trace.part);
+    if let Some(posted) = &trace.posted
+        && posted.shape == shape
+        && !shape.is_full()
+    {
+        return Ok(Vec::new());
+    }
+    let start = trace.part.start_unix_nano;
+    let mut facets = vec![ALL_TRACES];
+    for (kind, value) in facet::facets_of(&trace.part) {
+        facets.push(numbers.number(kind, value)?);
+    }
+    let (old_start, old) = match trace.posted.take() {
+        Some(posted) => (posted.start_unix_nano, posted.facets),
+        None => (start, Vec::new()),
+    };
+    let mut insert =
+        segment.prepare_cached("INSERT OR IGNORE INTO postings VALUES (?1, ?2, ?3)")?;
+    if old_start != start {
+        let mut remove = segment.prepare_cached(
+            "DELETE FROM postings WHERE facet = ?1 AND start = ?2 AND trace_no = ?3",
+        )?;
+        for facet in &old {
+            remove.execute([*facet, from_nanos(old_start), trace.trace_no])?;
+            insert.execute([*facet, from_nanos(start), trace.trace_no])?;
+        }
+    }
+    let gained: Vec<i64> = facets.into_iter().filter(|facet| !old.contains(facet)).collect();
+    for facet in &gained {
+        insert.execute([*facet, from_nanos(start), trace.trace_no])?;
+    }
+    let facets = [old, gained.clone()].concat();
+    trace.posted = Some(Posted { start_unix_nano: start, facets, shape });
+    Ok(gained.into_iter().filter(|facet| *facet != ALL_TRACES).collect())
+}
+
+/// What is posted for a trace that was read back from the segment.
+pub(crate) fn posted_of(
+    segment: &Connection,
+    part: &TraceSummary,
+) -> Result<Option<Posted>, RowError> {
+    if part.span_count == 0 {
+        return Ok(None);
+    }
+    let mut facets = vec![ALL_TRACES];
+    for (kind, value) in facet::facets_of(part) {
+        facets.extend(facet::find(segment, kind, value)?.map(|(facet, _)| facet));
+    }
+    let start_unix_nano = part.start_unix_nano;
+    Ok(Some(Posted { start_unix_nano, facets, shape: Shape::of(part) }))
+}
+
+struct FacetNumbers<'a> {
+    segment: &'a Connection,
+    facets: &'a mut [crate::recent::Recent<String, i64>; FacetKind::ALL.len()],
+    new: &'a mut Vec<(FacetKind, String)>,
+}
+
+impl FacetNumbers<'_> {
+    fn number(&mut self, kind: FacetKind, value: &str) -> Result<i64, rusqlite::Error> {
+        let known = &mut self.facets[kind as usize];
+        if let Some(number) = known.get_mut(value) {
+            return Ok(*number);
+        }
+        let number = match facet::find(self.segment, kind, value)? {
+            Some((number, _)) => number,
+            None => self
+                .segment
+                .prepare_cached(
+                    "INSERT INTO facets(kind, value, traces) VALUES (?1, ?2, 0) RETURNING facet",
+                )?
+                .query_row(params![kind as i64, value], |row| row.get(0))
+                .optional()?
+                .ok_or(rusqlite::Error::QueryReturnedNoRows)?,
+        };
+        known.insert(value.to_owned(), number);
+        self.new.push((kind, value.to_owned()));
+        Ok(number)
+    }
+}

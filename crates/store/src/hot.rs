@@ -1,0 +1,154 @@
+//! Traces that the writer has at hand: which spans they have, and their summary so far.
+
+use std::collections::{HashMap, HashSet};
+
+use throughline_trace::{Decision, FallbackState, SpanId, TraceId, TraceSummary};
+
+/// A trace of the open segment, in memory.
+#[derive(Debug)]
+pub(crate) struct HotTrace {
+    /// The row of the trace.
+    pub(crate) trace_no: i64,
+    /// The row whose key space the next span goes to: the same, until that is full.
+    pub(crate) space_no: i64,
+    /// The next free number in that key space.
+    pub(crate) next: u32,
+    /// Whether the row is in the database.
+    pub(crate) is_stored: bool,
+    /// Whether it changed in the running group.
+    pub(crate) is_dirty: bool,
+    /// What this segment knows of the trace; its decisions are counted apart.
+    pub(crate) part: TraceSummary,
+    /// What earlier segments know of it.
+    pub(crate) earlier: Option<Box<TraceSummary>>,
+    /// Decisions in the control database.
+    pub(crate) decision_count: u64,
+    /// What the postings say.
+    pub(crate) posted: Option<Posted>,
+    /// Span ids with the checksum of the first span of that id.
+    seen: HashMap<SpanId, u64>,
+    /// Further spans of an id that was there already.
+    conflicts: HashSet<(SpanId, u64)>,
+}
+
+/// The postings of a trace.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    /// The start that they are filed under.
+    pub(crate) start_unix_nano: u64,
+    /// The facets, facet 0 included.
+    pub(crate) facets: Vec<i64>,
+    /// What they were worked out from.
+    pub(crate) shape: Shape,
+}
+
+/// Changes whenever the postings of a summary may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    start_unix_nano: u64,
+    names: [usize; 4],
+    is_error: bool,
+    fallback: FallbackState,
+}
+
+impl Shape {
+    pub(crate) fn of(part: &TraceSummary) -> Self {
+        Self {
+            start_unix_nano: part.start_unix_nano,
+            names: [&part.agents, &part.sessions, &part.models, &part.services]
+                .map(|names| names.len()),
+            is_error: part.error_count > 0,
+            fallback: part.fallback,
+        }
+    }
+
+    /// Whether a set of names is full, so that its names may change while their number does not.
+    pub(crate) fn is_full(&self) -> bool {
+        self.names.contains(&throughline_trace::MAX_NAMES_PER_SUMMARY)
+    }
+}
+
+/// What a span is to its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Novelty {
+    /// The first of its id.
+    New,
+    /// There already, equal to the byte.
+    Duplicate,
+    /// Its id is there already with other content.
+    Conflict,
+}
+
+impl HotTrace {
+    /// A trace without anything.
+    pub(crate) fn new(trace_id: TraceId, trace_no: i64) -> Self {
+        Self {
+            trace_no,
+            space_no: trace_no,
+            next: 0,
+            is_stored: false,
+            is_dirty: false,
+            part: TraceSummary::empty(trace_id),
+            earlier: None,
+            decision_count: 0,
+            posted: None,
+            seen: HashMap::new(),
+            conflicts: HashSet::new(),
+        }
+    }
+
+    /// What a span with this checksum would be; it counts as seen from now on.
+    pub(crate) fn see(&mut self, span_id: SpanId, checksum: u64) -> Novelty {
+        use std::collections::hash_map::Entry;
+        match self.seen.entry(span_id) {
+            Entry::Vacant(slot) => {
+                slot.insert(checksum);
+                Novelty::New
+            }
+            Entry::Occupied(first) if *first.get() == checksum => Novelty::Duplicate,
+            Entry::Occupied(_) if self.conflicts.insert((span_id, checksum)) => Novelty::Conflict,
+            Entry::Occupied(_) => Novelty::Duplicate,
+        }
+    }
+
+    /// Takes the names in that a decision brings. Its count is not taken: it is in the control
+    /// database, and names are sets, so that a repetition changes nothing.
+    pub(crate) fn take_names(&mut self, decision: &Decision) {
+        let mut names = TraceSummary::empty(self.part.trace_id);
+        names.add_decision(decision);
+        names.decision_count = 0;
+        self.part.merge(names);
+    }
+
+    /// All that is known of the trace.
+    pub(crate) fn whole(&self) -> TraceSummary {
+        let mut whole = self.part.clone();
+        if let Some(earlier) = &self.earlier {
+            whole.merge(earlier.as_ref().clone());
+        }
+        whole.decision_count = self.decision_count;
+        whole
+    }
+
+    /// How many spans it holds in memory, for the bound of the cache.
+    pub(crate) fn weight(&self) -> usize {
+        1 + self.seen.len() + self.conflicts.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_spans_are_duplicates_and_others_conflict_once() {
+        let mut trace = HotTrace::new(TraceId::from_u128(1), 1);
+        let id = SpanId::from_u64(1);
+        let seen = [(id, 7), (id, 7), (id, 8), (id, 8), (id, 7), (SpanId::from_u64(2), 8)];
+        use Novelty::{Conflict, Duplicate, New};
+        assert_eq!(
+            seen.map(|(id, sum)| trace.see(id, sum)),
+            [New, Duplicate, Conflict, Duplicate, Duplicate, New]
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! The data directory: where the files lie, and the lock that keeps a second server out.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::OpenError;
+
+/// Nanoseconds in a UTC day.
+const NANOS_PER_DAY: u64 = 86_400 * 1_000_000_000;
+
+/// A UTC day, counted from 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Day(pub(crate) i64);
+
+impl Day {
+    /// The day of a time, nanoseconds since the Unix epoch.
+    pub(crate) fn of_nanos(nanos: u64) -> Self {
+        Self((nanos / NANOS_PER_DAY) as i64)
+    }
+
+    /// `2026-11-22.db`.
+    pub(crate) fn file_name(self) -> String {
+        let (year, month, day) = self.civil();
+        format!("{year:04}-{month:02}-{day:02}.db")
+    }
+
+    /// The day of a file name, if it is one of ours.
+    pub(crate) fn of_file_name(name: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(".db")?.splitn(3, '-');
+        let mut part = || parts.next()?.parse::<i64>().ok();
+        let (year, month, day) = (part()?, part()?, part()?);
+        let found = Self::from_civil(year, month, day);
+        (found.file_name() == name).then_some(found)
+    }
+
+    /// Year, month and day of the proleptic Gregorian calendar (Hinnant's `civil_from_days`).
+    fn civil(self) -> (i64, i64, i64) {
+        let shifted = self.0 + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let of_era = shifted.rem_euclid(146_097);
+        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    }
+
+    /// The inverse of [`Day::civil`] (Hinnant's `days_from_civil`).
+    fn from_civil(year: i64, month: i64, day: i64) -> Self {
+        let year = if month <= 2 { year - 1 } else { year };
+        let era = year.div_euclid(400);
+        let year_of_era = year.rem_euclid(400);
+        let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+        let of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year;
+        Self(era * 146_097 + of_era - 719_468)
+    }
+}
+
+/// Where the files of a data directory lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The data directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Keys, secrets, decisions.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.root.join("control.db")
+    }
+
+    /// The folder of the segments.
+    pub(crate) fn segments(&self) -> PathBuf {
+        self.root.join("segments")
+    }
+
+    /// The segment of a day.
+    pub(crate) fn segment(&self, day: Day) -> PathBuf {
+        self.segments().join(day.file_name())
+    }
+
+    /// The days that have a segment, newest first.
+    pub(crate) fn days(&self) -> io::Result<Vec<Day>> {
+        let mut days = Vec::new();
+        for entry in fs::read_dir(self.segments())? {
+            days.extend(entry?.file_name().to_str().and_then(Day::of_file_name));
+        }
+        days.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(days)
+    }
+
+    /// Makes the directories, durably, and checks that they can be written.
+    pub(crate) fn create(&self) -> Result<(), OpenError> {
+        if self.root.exists() && !self.root.is_dir() {
+            return Err(OpenError::NotADirectory(self.root.clone()));
+        }
+        let segments = self.segments();
+        let fails = |path: &Path, source| OpenError::NotWritable { path: path.to_owned(), source };
+        fs::create_dir_all(&segments).map_err(|error| fails(&self.root, error))?;
+        sync_directory(&self.root).map_err(|error| fails(&self.root, error))?;
+        if let Some(parent) = self.root.canonicalize().ok().as_deref().and_then(Path::parent) {
+            // The parent may belong to somebody else; then the directory was there before us.
+            let _ = sync_directory(parent);
+        }
+        Ok(())
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes_on_disk(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        for folder in [self.root.clone(), self.segments()] {
+            for entry in fs::read_dir(folder)? {
+                // A file may go while we look: a WAL after its checkpoint.
+                if let Ok(metadata) = entry?.metadata()
+                    && metadata.is_file()
+                {
+                    bytes += metadata.len();
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Makes the names in a directory durable: a new file is there after a power cut too.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(path)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+/// Held while a server has the data directory; released by the system when the process ends.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Takes the lock, and writes our process id into it for whoever comes later.
+    pub(crate) fn take(layout: &Layout) -> Result<Self, OpenError> {
+        let path = layout.root().join("lock");
+        let fails = |source| OpenError::NotWritable { path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(fails)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(source)) => return Err(fails(source)),
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let pid = file
+                    .read_to_string(&mut text)
+                    .ok()
+                    .and_then(|_| text.trim().parse::<u32>().ok());
+                let holder = pid
+                    .map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                return Err(OpenError::InUse { path: layout.root().to_owned(), holder });
+            }
+        }
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(fails)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_have_names_and_names_have_days() {
+        assert_eq!(Day::of_nanos(0).file_name(), "1970-01-01.db");
+        assert_eq!(Day::of_nanos(1_795_356_000_000_000_000).file_name(), "2026-11-22.db");
+        assert_eq!(Day::of_nanos(951_782_400_000_000_000).file_name(), "2000-02-29.db");
+        for day in (0..213_504).step_by(17) {
+            assert_eq!(Day::of_file_name(&Day(day).file_name()), Some(Day(day)));
+        }
+        for odd in ["2026-02-30.db", "2026-1-01.db", "x.db", "2026-11-22.db-wal", "-1-01-01.db"] {
+            assert_eq!(Day::of_file_name(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! From a decoded batch to rows: encode, hash and compress, off the writer's thread.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Serialize;
+use throughline_trace::{
+    Attributes, LogRecord, MetricKind, MetricPoint, MetricValue, Resource, Scope, Span, SpanBatch,
+    SpanRole, Value,
+};
+
+use crate::body::{self, BodyError, LogBodyRef, SpanBodyRef};
+use crate::messages::{self, Message};
+
+/// A batch with everything that can be worked out without the database.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The batch itself.
+    pub(crate) batch: SpanBatch,
+    /// One for each span, in order.
+    pub(crate) spans: Vec<PreparedSpan>,
+    /// One for each log record, in order.
+    pub(crate) logs: Vec<PreparedLog>,
+    /// One for each metric point, in order.
+    pub(crate) points: Vec<PreparedPoint>,
+    /// Resources that the above refer to by index.
+    pub(crate) resources: Vec<Addressed>,
+    /// Scopes that the above refer to by index.
+    pub(crate) scopes: Vec<Addressed>,
+    /// The bodies, one behind the other.
+    pub(crate) bodies: Vec<u8>,
+}
+
+/// What the columns of a span need beside the span.
+#[derive(Debug)]
+pub(crate) struct PreparedSpan {
+    pub(crate) checksum: u64,
+    pub(crate) role: SpanRole,
+    pub(crate) body: Range<usize>,
+    pub(crate) resource: usize,
+    pub(crate) scope: usize,
+    pub(crate) messages: Vec<Message>,
+}
+
+/// What the columns of a log record need beside the record.
+#[derive(Debug)]
+pub(crate) struct PreparedLog {
+    pub(crate) body: Range<usize>,
+    pub(crate) resource: usize,
+    pub(crate) scope: usize,
+    pub(crate) messages: Vec<Message>,
+}
+
+/// What the columns of a metric point need beside the point.
+#[derive(Debug)]
+pub(crate) struct PreparedPoint {
+    /// Address of the series.
+    pub(crate) series: [u8; 16],
+    pub(crate) value: Range<usize>,
+    pub(crate) resource: usize,
+    pub(crate) scope: usize,
+}
+
+/// Bytes with their content address.
+#[derive(Debug)]
+pub(crate) struct Addressed {
+    pub(crate) address: [u8; 16],
+    pub(crate) bytes: Vec<u8>,
+    /// `service.name` of a resource; empty for a scope.
+    pub(crate) service: String,
+}
+
+/// Prepares a batch.
+pub(crate) fn prepare(batch: SpanBatch) -> Result<Prepared, BodyError> {
+    let mut work = Work { bodies: Vec::with_capacity(batch.spans.len() * 256), ..Work::default() };
+    let spans = batch.spans.iter().map(|span| work.span(span)).collect::<Result<_, _>>()?;
+    let logs = batch.logs.iter().map(|log| work.log(log)).collect::<Result<_, _>>()?;
+    let points = batch.metrics.iter().map(|point| work.point(point)).collect::<Result<_, _>>()?;
+    let Work { resources, scopes, bodies, .. } = work;
+    Ok(Prepared {
+        batch,
+        spans,
+        logs,
+        points,
+        resources: resources.list,
+        scopes: scopes.list,
+        bodies,
+    })
+}
+
+#[derive(Default)]
+struct Work {
+    scratch: Vec<u8>,
+    bodies: Vec<u8>,
+    resources: Shared,
+    scopes: Shared,
+}
+
+/// Values that many items of a batch share, told apart by where they lie in memory.
+#[derive(Default)]
+struct Shared {
+    by_pointer: HashMap<usize, usize>,
+    last: Option<(usize, usize)>,
+    list: Vec<Addressed>,
+}
+
+impl Shared {
+    fn index<T: Serialize>(
+        &mut self,
+        value: &Arc<T>,
+        service: impl FnOnce() -> String,
+    ) -> Result<usize, BodyError> {
+        let pointer = Arc::as_ptr(value) as usize;
+        if let Some((last, index)) = self.last
+            && last == pointer
+        {
+            return Ok(index);
+        }
+        let index = match self.by_pointer.get(&pointer) {
+            Some(index) => *index,
+            None => {
+                let bytes = body::encode(value.as_ref())?;
+                let address = body::address(&bytes);
+                self.list.push(Addressed { address, bytes, service: service() });
+                self.by_pointer.insert(pointer, self.list.len() - 1);
+                self.list.len() - 1
+            }
+        };
+        self.last = Some((pointer, index));
+        Ok(index)
+    }
+}
+
+impl Work {
+    fn shared(
+        &mut self,
+        resource: &Arc<Resource>,
+        scope: &Arc<Scope>,
+    ) -> Result<(usize, usize), BodyError> {
+        let resource = self.resources.index(resource, || resource.service().to_owned())?;
+        let scope = self.scopes.index(scope, String::new)?;
+        Ok((resource, scope))
+    }
+
+    /// Compresses what `scratch` holds up to `end` into a body.
+    fn pack(&mut self, end: usize) -> Result<Range<usize>, BodyError> {
+        let start = self.bodies.len();
+        body::pack_into(&self.scratch[..end], &mut self.bodies)?;
+        Ok(start..self.bodies.len())
+    }
+
+    fn span(&mut self, span: &Span) -> Result<PreparedSpan, BodyError> {
+        let (resource, scope) = self.shared(&span.resource, &span.scope)?;
+        let extracted = messages::extract(&span.attributes)?;
+        self.scratch.clear();
+        let body = SpanBodyRef {
+            flags: span.flags,
+            trace_state: &span.trace_state,
+            status_message: &span.status.message,
+            attributes: &extracted,
+            dropped_attributes_count: span.dropped_attributes_count,
+            events: &span.events,
+            dropped_events_count: span.dropped_events_count,
+            links: &span.links,
+            dropped_links_count: span.dropped_links_count,
+        };
+        body::encode_into(&body, &mut self.scratch)?;
+        let end = self.scratch.len();
+        let body = self.pack(end)?;
+        // The rest of what makes the span goes behind the body, for the checksum only.
+        let columns = (
+            span.parent_span_id,
+            &span.name,
+            span.kind,
+            span.status.code,
+            span.start_unix_nano,
+            span.end_unix_nano,
+            self.resources.list[resource].address,
+            self.scopes.list[scope].address,
+        );
+        body::encode_into(&columns, &mut self.scratch)?;
+        for message in &extracted.messages {
+            self.scratch.extend_from_slice(&message.address);
+        }
+        Ok(PreparedSpan {
+            checksum: body::checksum(&self.scratch),
+            role: span.role(),
+            body,
+            resource,
+            scope,
+            messages: extracted.messages,
+        })
+    }
+
+    fn log(&mut self, log: &LogRecord) -> Result<PreparedLog, BodyError> {
+        let (resource, scope) = self.shared(&log.resource, &log.scope)?;
+        let extracted = messages::extract(&log.attributes)?;
+        self.scratch.clear();
+        let body = LogBodyRef {
+            observed_unix_nano: log.observed_unix_nano,
+            severity_text: &log.severity_text,
+            body: &log.body,
+            attributes: &extracted,
+            dropped_attributes_count: log.dropped_attributes_count,
+        };
+        body::encode_into(&body, &mut self.scratch)?;
+        let body = self.pack(self.scratch.len())?;
+        Ok(PreparedLog { body, resource, scope, messages: extracted.messages })
+    }
+
+    fn point(&mut self, point: &MetricPoint) -> Result<PreparedPoint, BodyError> {
+        let (resource, scope) = self.shared(&point.resource, &point.scope)?;
+        // Labels are a set: senders may order them anew at every export.
+        let mut labels: Vec<&(String, Value)> = point.attributes.0.iter().collect();
+        labels.sort_by(|a, b| a.0.cmp(&b.0));
+        self.scratch.clear();
+        let identity = (
+            &point.name,
+            &point.unit,
+            point.kind,
+            labels,
+            self.resources.list[resource].address,
+            self.scopes.list[scope].address,
+        );
+        body::encode_into(&identity, &mut self.scratch)?;
+        let series = body::address(&self.scratch);
+        let start = self.bodies.len();
+        body::encode_into(&(point.start_unix_nano, &point.value), &mut self.bodies)?;
+        Ok(PreparedPoint { series, value: start..self.bodies.len(), resource, scope })
+    }
+}
+
+/// What the row of a series holds; the order of fields is the format.
+pub(crate) type SeriesBody = (MetricKind, Attributes);
+
+/// What the row of a point holds: start of its interval and value.
+pub(crate) type PointBody = (u64, MetricValue);
+
+/// Bytes that a batch takes in memory, roughly, for the inbox's bound. Cheap: no encoding.
+pub(crate) fn estimate_bytes(batch: &SpanBatch) -> usize {
+    const ITEM_BYTES: usize = 400;
+    const ATTRIBUTE_BYTES: usize = 64;
+    let attributes = |attributes: &Attributes| -> usize {
+        attributes.iter().map(|(key, value)| key.len() + value.size_bytes() + ATTRIBUTE_BYTES).sum()
+    };
+    let spans: usize = batch
+        .spans
+        .iter()
+        .map(|span| {
+            let events: usize =
+                span.events.iter().map(|e| ITEM_BYTES / 4 + attributes(&e.attributes)).sum();
+            let links: usize =
+                span.links.iter().map(|l| ITEM_BYTES / 4 + attributes(&l.attributes)).sum();
+            ITEM_BYTES
+                + span.name.len()
+                + span.status.message.len()
+                + attributes(&span.attributes)
+                + events
+                + links
+        })
+        .sum();
+    let logs: usize = batch
+        .logs
+        .iter()
+        .map(|log| ITEM_BYTES + log.body.size_bytes() + attributes(&log.attributes))
+        .sum();
+    let decisions: usize = batch
+        .decisions
+        .iter()
+        .map(|d| ITEM_BYTES + d.reason.len() + d.action.len() + attributes(&d.attributes))
+        .sum();
+    let metrics: usize = batch
+        .metrics
+        .iter()
+        .map(|point| {
+            let buckets = match &point.value {
+                MetricValue::Histogram(histogram) => histogram.bounds.len() * 16,
+                MetricValue::Summary { quantiles, .. } => quantiles.len() * 16,
+                _ => 0,
+            };
+            ITEM_BYTES + buckets + attributes(&point.attributes)
+        })
+        .sum();
+    spans + logs + decisions + metrics
+}

@@ -1,0 +1,250 @@
+//! The files: their tables, versions and connections.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Marks our files among SQLite's (`PRAGMA application_id`): "TLne".
+const APPLICATION_ID: i64 = 0x544c_6e65;
+
+/// Page of a new file, bytes.
+pub(crate) const PAGE_BYTES: i64 = 8_192;
+
+/// Page cache of the writer, KiB; it grows only as it is used.
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
+
+/// Page cache of a reader, KiB.
+const READER_CACHE_KIB: i64 = 8 * 1024;
+
+/// How long a connection waits for another process's lock.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Statements that a connection keeps prepared.
+const STATEMENT_CACHE: usize = 64;
+
+/// A kind of file: its migrations in order. A file at version `n` has run the first `n`.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    migrations: &'static [&'static str],
+}
+
+/// A segment: one day of arrivals.
+pub(crate) const SEGMENT: Schema = Schema { migrations: &[SEGMENT_V1] };
+
+/// `control.db`: keys, secrets, decisions, the list of segments.
+pub(crate) const CONTROL: Schema = Schema { migrations: &[CONTROL_V1] };
+
+/// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
+pub(crate) fn from_nanos(nanos: u64) -> i64 {
+    (nanos ^ (1 << 63)) as i64
+}
+
+/// The time of a column.
+pub(crate) fn to_nanos(column: i64) -> u64 {
+    (column as u64) ^ (1 << 63)
+}
+
+/// Why a file could not be opened; the caller knows the file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SchemaError {
+    #[error("schema version {found} is newer than {supported}")]
+    Newer { supported: i64, found: i64 },
+    #[error("the file is being made, or waits for its first server of this version")]
+    Unready,
+    #[error("the file belongs to another program (application id {0:#x})")]
+    Foreign(i64),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl SchemaError {
+    /// The error of whoever opens a data directory.
+    pub(crate) fn on_open(self, path: &Path) -> crate::OpenError {
+        let path = path.to_owned();
+        match self {
+            Self::Newer { supported, found } => {
+                crate::OpenError::NewerSchema { path, supported, found }
+            }
+            Self::Foreign(_) | Self::Unready => {
+                crate::OpenError::Damaged { path, detail: self.to_string() }
+            }
+            Self::Sqlite(error) => crate::OpenError::of(&path, &error),
+        }
+    }
+
+    /// The error of whoever asks.
+    pub(crate) fn on_query(self, path: &Path) -> crate::QueryError {
+        let path: PathBuf = path.to_owned();
+        match self {
+            Self::Newer { supported, found } => {
+                crate::QueryError::NewerSchema { path, supported, found }
+            }
+            Self::Unready => crate::QueryError::NoStore(path),
+            Self::Foreign(_) => crate::QueryError::Damaged { path, detail: self.to_string() },
+            Self::Sqlite(error) => crate::QueryError::of(&path, &error),
+        }
+    }
+}
+
+impl Schema {
+    /// The newest version that this binary knows.
+    pub(crate) fn version(&self) -> i64 {
+        self.migrations.len() as i64
+    }
+
+    /// Opens a file for writing, makes it when it is missing, and brings it to our version.
+    pub(crate) fn open_writer(&self, path: &Path) -> Result<Connection, SchemaError> {
+        let mut connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+                | OpenFlags::SQLITE_OPEN_CREATE
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "mmap_size", 0)?;
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        let found = self.check(&connection)?;
+        if found < self.version() {
+            self.migrate(&mut connection)?;
+        }
+        Ok(connection)
+    }
+
+    /// Opens a file for reading only.
+    pub(crate) fn open_reader(&self, path: &Path) -> Result<Connection, SchemaError> {
+        let connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        connection.pragma_update(None, "mmap_size", 0)?;
+        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        connection.pragma_update(None, "query_only", true)?;
+        let found = self.check(&connection)?;
+        if found < self.version() {
+            return Err(SchemaError::Unready);
+        }
+        Ok(connection)
+    }
+
+    fn check(&self, connection: &Connection) -> Result<i64, SchemaError> {
+        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let found = pragma("user_version")?;
+        let application = pragma("application_id")?;
+        let tables: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if application != APPLICATION_ID && (application != 0 || tables > 0) {
+            return Err(SchemaError::Foreign(application));
+        }
+        if found > self.version() {
+            return Err(SchemaError::Newer { supported: self.version(), found });
+        }
+        Ok(found)
+    }
+
+    /// Runs what is missing, in one transaction; another process may have been quicker.
+    fn migrate(&self, connection: &mut Connection) -> Result<(), SchemaError> {
+        let transaction =
+            connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let found = self.check(&transaction)?;
+        for migration in self.migrations.iter().skip(usize::try_from(found).unwrap_or(0)) {
+            transaction.execute_batch(migration)?;
+        }
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", self.version())?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// `spans.key` is `trace_no << 20 | n`: the spans of a trace lie together, and traces of one time
+/// lie near each other. `postings` lists traces by facet and start, newest last; facet 0 has all.
+/// A row of `traces` with `continues` only widens the key space of the trace that it names.
+const SEGMENT_V1: &str = "
+CREATE TABLE state(
+    id INTEGER PRIMARY KEY CHECK (id = 1), batch_no INTEGER NOT NULL, traces INTEGER NOT NULL,
+    spans INTEGER NOT NULL, logs INTEGER NOT NULL, points INTEGER NOT NULL);
+INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
+CREATE TABLE traces(
+    trace_no INTEGER PRIMARY KEY, trace_id BLOB NOT NULL, continues INTEGER,
+    carried INTEGER NOT NULL, start INTEGER NOT NULL, duration INTEGER NOT NULL,
+    errors INTEGER NOT NULL, fallback INTEGER NOT NULL, name TEXT NOT NULL, agent TEXT,
+    session TEXT, summary BLOB NOT NULL);
+CREATE INDEX traces_by_id ON traces(trace_id);
+CREATE INDEX traces_carried ON traces(trace_no) WHERE carried = 1;
+CREATE TABLE spans(
+    key INTEGER PRIMARY KEY, span_id INTEGER NOT NULL, parent INTEGER, kind INTEGER NOT NULL,
+    status INTEGER NOT NULL, role INTEGER NOT NULL, start INTEGER NOT NULL,
+    duration INTEGER NOT NULL, resource INTEGER NOT NULL, scope INTEGER NOT NULL,
+    checksum INTEGER NOT NULL, name TEXT NOT NULL, messages BLOB, body BLOB NOT NULL);
+CREATE TABLE facets(
+    facet INTEGER PRIMARY KEY, kind INTEGER NOT NULL, value TEXT NOT NULL,
+    traces INTEGER NOT NULL, UNIQUE (kind, value));
+CREATE INDEX facets_newest ON facets(kind, facet);
+CREATE TABLE postings(
+    facet INTEGER NOT NULL, start INTEGER NOT NULL, trace_no INTEGER NOT NULL,
+    PRIMARY KEY (facet, start, trace_no)) WITHOUT ROWID;
+CREATE TABLE trace_filter(id INTEGER PRIMARY KEY CHECK (id = 1), bits BLOB NOT NULL);
+CREATE TABLE messages(message INTEGER PRIMARY KEY, address BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE resources(
+    resource INTEGER PRIMARY KEY, address BLOB NOT NULL UNIQUE, service TEXT NOT NULL,
+    body BLOB NOT NULL);
+CREATE TABLE scopes(
+    scope INTEGER PRIMARY KEY, address BLOB NOT NULL UNIQUE, body BLOB NOT NULL);
+CREATE TABLE logs(
+    log INTEGER PRIMARY KEY, time INTEGER NOT NULL, trace_no INTEGER, span_id INTEGER,
+    trace_id BLOB, severity INTEGER NOT NULL, event_name TEXT NOT NULL, resource INTEGER NOT NULL,
+    scope INTEGER NOT NULL, messages BLOB, body BLOB NOT NULL);
+CREATE INDEX logs_by_time ON logs(time);
+CREATE INDEX logs_by_trace ON logs(trace_no, time) WHERE trace_no IS NOT NULL;
+CREATE TABLE series(
+    series INTEGER PRIMARY KEY, address BLOB NOT NULL UNIQUE, name TEXT NOT NULL,
+    unit TEXT NOT NULL, description TEXT NOT NULL, resource INTEGER NOT NULL,
+    scope INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX series_by_name ON series(name);
+CREATE TABLE points(
+    series INTEGER NOT NULL, time INTEGER NOT NULL, point INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (series, time, point)) WITHOUT ROWID;
+";
+
+const CONTROL_V1: &str = "
+CREATE TABLE state(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO state VALUES ('batch_no', 0), ('keys_version', 0), ('decisions', 0);
+CREATE TABLE segments(day INTEGER PRIMARY KEY, file TEXT NOT NULL, created INTEGER NOT NULL);
+CREATE TABLE keys(
+    id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, name TEXT NOT NULL, scopes TEXT NOT NULL,
+    created INTEGER NOT NULL, revoked INTEGER) WITHOUT ROWID;
+CREATE TABLE secrets(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE decisions(
+    decision INTEGER PRIMARY KEY, decision_id BLOB NOT NULL UNIQUE, time INTEGER NOT NULL,
+    received INTEGER NOT NULL, trace_id BLOB, agent TEXT NOT NULL, session TEXT NOT NULL,
+    stage TEXT NOT NULL, action TEXT NOT NULL, confidence REAL, body BLOB NOT NULL);
+CREATE INDEX decisions_by_time ON decisions(time);
+CREATE INDEX decisions_by_trace ON decisions(trace_id, time) WHERE trace_id IS NOT NULL;
+CREATE INDEX decisions_by_agent ON decisions(agent, time);
+CREATE INDEX decisions_by_session ON decisions(session, time);
+CREATE INDEX decisions_by_stage ON decisions(stage, time);
+CREATE TABLE stages(stage TEXT PRIMARY KEY, decisions INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_their_order_and_value() {
+        let times = [0, 1, 1 << 62, (1 << 63) - 1, 1 << 63, u64::MAX - 1, u64::MAX];
+        for pair in times.windows(2) {
+            assert!(from_nanos(pair[0]) < from_nanos(pair[1]));
+        }
+        assert!(times.iter().all(|time| to_nanos(from_nanos(*time)) == *time));
+    }
+}

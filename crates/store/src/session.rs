@@ -1,0 +1,245 @@
+//! One query's view of the files: connections on loan, and a deadline.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension as _};
+use throughline_trace::TraceId;
+
+use crate::error::QueryError;
+use crate::facet::ALL_TRACES;
+use crate::id_filter::IdFilter;
+use crate::layout::{Day, Layout};
+use crate::reader::MAX_QUERY_MILLIS;
+use crate::schema::{CONTROL, SEGMENT, Schema, to_nanos};
+
+/// Connections that are kept open between queries; each holds a page cache.
+const MAX_IDLE_CONNECTIONS: usize = 8;
+
+/// Steps of SQLite's machine between two looks at the clock.
+const STEPS_PER_LOOK: i32 = 2_000;
+
+/// The files of a data directory, shared by all queries.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) layout: Layout,
+    idle: Mutex<Vec<(PathBuf, Connection)>>,
+    /// What does not change any more of segments that are closed.
+    digests: Mutex<HashMap<Day, Arc<Digest>>>,
+}
+
+/// What a segment holds, in short.
+#[derive(Debug, Default)]
+pub(crate) struct Digest {
+    pub(crate) traces: u64,
+    pub(crate) spans: u64,
+    pub(crate) logs: u64,
+    pub(crate) points: u64,
+    /// Earliest and latest start of a trace, nanoseconds since the Unix epoch.
+    pub(crate) starts: Option<(u64, u64)>,
+    /// Latest time of a log record, nanoseconds since the Unix epoch.
+    pub(crate) last_log: Option<u64>,
+    /// Traces that earlier segments know too.
+    pub(crate) carried: Vec<TraceId>,
+    /// Which traces may be there; none for the open segment.
+    pub(crate) filter: Option<IdFilter>,
+}
+
+impl Digest {
+    /// Whether the segment may know a trace; `false` is certain.
+    pub(crate) fn may_know(&self, id: TraceId) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_contain(id))
+    }
+}
+
+impl Files {
+    pub(crate) fn new(layout: Layout) -> Self {
+        Self { layout, idle: Mutex::default(), digests: Mutex::default() }
+    }
+}
+
+/// One query.
+#[derive(Debug)]
+pub(crate) struct Session {
+    files: Arc<Files>,
+    deadline: Instant,
+}
+
+impl Session {
+    pub(crate) fn begin(files: Arc<Files>) -> Self {
+        Self { files, deadline: Instant::now() + Duration::from_millis(MAX_QUERY_MILLIS) }
+    }
+
+    /// Fails when the query has taken too long; loops outside SQLite ask it.
+    pub(crate) fn check_time(&self) -> Result<(), QueryError> {
+        if Instant::now() > self.deadline {
+            return Err(QueryError::Timeout { limit_ms: MAX_QUERY_MILLIS });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.files.layout
+    }
+
+    /// The control database, in one read transaction.
+    pub(crate) fn control(&self) -> Result<Lease, QueryError> {
+        let path = self.files.layout.control();
+        if !path.exists() {
+            return Err(QueryError::NoStore(self.files.layout.root().to_owned()));
+        }
+        self.lease(&CONTROL, path)
+    }
+
+    /// The segments, newest first, with what they hold. One that cannot be read is passed over
+    /// with a warning: it must not hide the others.
+    pub(crate) fn segments(&self) -> Result<Vec<Segment>, QueryError> {
+        let root = self.files.layout.root();
+        let days = self.files.layout.days().map_err(|_| QueryError::NoStore(root.to_owned()))?;
+        let newest = days.first().copied();
+        let mut segments = Vec::with_capacity(days.len());
+        for day in days {
+            match self.digest(day, Some(day) == newest) {
+                Ok(digest) => segments.push(Segment { day, digest }),
+                Err(QueryError::NoStore(_)) => {}
+                Err(error @ (QueryError::Damaged { .. } | QueryError::NewerSchema { .. })) => {
+                    tracing::warn!(%error, "a segment is passed over");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(segments)
+    }
+
+    /// A segment, in one read transaction.
+    pub(crate) fn segment(&self, day: Day) -> Result<Lease, QueryError> {
+        self.lease(&SEGMENT, self.files.layout.segment(day))
+    }
+
+    fn digest(&self, day: Day, is_open: bool) -> Result<Arc<Digest>, QueryError> {
+        if !is_open && let Some(digest) = lock(&self.files.digests).get(&day) {
+            return Ok(Arc::clone(digest));
+        }
+        let lease = self.segment(day)?;
+        let digest = Arc::new(read_digest(&lease, is_open).map_err(|error| lease.fails(&error))?);
+        if !is_open {
+            lock(&self.files.digests).insert(day, Arc::clone(&digest));
+        }
+        Ok(digest)
+    }
+
+    fn lease(&self, schema: &Schema, path: PathBuf) -> Result<Lease, QueryError> {
+        let pooled = {
+            let mut idle = lock(&self.files.idle);
+            idle.iter().position(|(of, _)| *of == path).map(|at| idle.swap_remove(at).1)
+        };
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            None => schema.open_reader(&path).map_err(|error| error.on_query(&path))?,
+        };
+        let deadline = self.deadline;
+        let fails = |error: rusqlite::Error| QueryError::of(&path, &error);
+        connection
+            .progress_handler(STEPS_PER_LOOK, Some(move || Instant::now() > deadline))
+            .map_err(fails)?;
+        connection.execute_batch("BEGIN").map_err(fails)?;
+        Ok(Lease { files: Arc::clone(&self.files), path, connection: Some(connection) })
+    }
+}
+
+/// A segment as a query sees it.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) day: Day,
+    pub(crate) digest: Arc<Digest>,
+}
+
+/// A connection on loan; its read transaction ends when it is given back.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    files: Arc<Files>,
+    path: PathBuf,
+    connection: Option<Connection>,
+}
+
+impl Lease {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The error of whoever asks.
+    pub(crate) fn fails(&self, error: &rusqlite::Error) -> QueryError {
+        QueryError::of(&self.path, error)
+    }
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    #[expect(
+        clippy::expect_used,
+        reason = "the connection is taken only when the lease is dropped"
+    )]
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("the lease has its connection until it is dropped")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        let is_clean = connection.progress_handler(0, None::<fn() -> bool>).is_ok()
+            && (connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok());
+        if !is_clean {
+            return;
+        }
+        let mut idle = lock(&self.files.idle);
+        idle.push((std::mem::take(&mut self.path), connection));
+        if idle.len() > MAX_IDLE_CONNECTIONS {
+            idle.remove(0);
+        }
+    }
+}
+
+fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlite::Error> {
+    let mut digest =
+        connection.query_row("SELECT traces, spans, logs, points FROM state", [], |row| {
+            let count = |at| row.get::<_, i64>(at).map(|count| count as u64);
+            Ok(Digest {
+                traces: count(0)?,
+                spans: count(1)?,
+                logs: count(2)?,
+                points: count(3)?,
+                ..Digest::default()
+            })
+        })?;
+    let end = |function: &str| {
+        let sql = format!("SELECT {function}(start) FROM postings WHERE facet = ?1");
+        connection.prepare_cached(&sql)?.query_row([ALL_TRACES], |row| row.get::<_, Option<i64>>(0))
+    };
+    digest.starts = end("min")?.zip(end("max")?).map(|(min, max)| (to_nanos(min), to_nanos(max)));
+    digest.last_log = connection
+        .prepare_cached("SELECT max(time) FROM logs")?
+        .query_row([], |row| row.get::<_, Option<i64>>(0))?
+        .map(to_nanos);
+    let mut statement =
+        connection.prepare_cached("SELECT trace_id FROM traces WHERE carried = 1")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        digest.carried.extend(TraceId::from_slice(row.get_ref(0)?.as_blob()?).ok());
+    }
+    if !is_open {
+        let bits: Option<Vec<u8>> = connection
+            .query_row("SELECT bits FROM trace_filter", [], |row| row.get(0))
+            .optional()?;
+        digest.filter = bits.and_then(IdFilter::from_bytes);
+    }
+    Ok(digest)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

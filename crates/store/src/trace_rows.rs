@@ -1,0 +1,98 @@
+//! The rows of one trace in one segment, as writer and readers find them.
+
+use rusqlite::{Connection, Row};
+use throughline_trace::{SpanId, TraceId, TraceSummary};
+
+use crate::body::{self, BodyError};
+
+/// Bits of a span's key below the row number of its trace.
+pub(crate) const SPAN_BITS: u32 = 20;
+
+/// What the row of a trace says.
+#[derive(Debug)]
+pub(crate) struct TraceRows {
+    /// The row.
+    pub(crate) trace_no: i64,
+    /// It, and the rows that widen its key space, in order.
+    pub(crate) spaces: Vec<i64>,
+    /// Whether earlier segments know the trace too.
+    pub(crate) is_carried: bool,
+    /// What this segment knows of it.
+    pub(crate) part: TraceSummary,
+}
+
+/// What went wrong in a file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RowError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+}
+
+impl RowError {
+    /// The error of whoever asks.
+    pub(crate) fn on_query(self, path: &std::path::Path) -> crate::QueryError {
+        match self {
+            Self::Sqlite(error) => crate::QueryError::of(path, &error),
+            Self::Body(error) => {
+                crate::QueryError::Damaged { path: path.to_owned(), detail: error.to_string() }
+            }
+        }
+    }
+}
+
+/// Keys of the spans of a row: from the first to the one behind the last.
+pub(crate) fn key_range(trace_no: i64) -> (i64, i64) {
+    (trace_no << SPAN_BITS, (trace_no + 1) << SPAN_BITS)
+}
+
+/// The rows of a trace; `None` when the segment does not know it.
+pub(crate) fn find(connection: &Connection, id: TraceId) -> Result<Option<TraceRows>, RowError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT trace_no, carried, summary FROM traces WHERE trace_id = ?1 ORDER BY trace_no",
+    )?;
+    let mut rows = statement.query([id.as_bytes()])?;
+    let mut found: Option<TraceRows> = None;
+    while let Some(row) = rows.next()? {
+        let trace_no = row.get(0)?;
+        match &mut found {
+            Some(found) => found.spaces.push(trace_no),
+            None => {
+                let part = summary(row, 2)?;
+                let is_carried = row.get(1)?;
+                found = Some(TraceRows { trace_no, spaces: vec![trace_no], is_carried, part });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The summary in a column.
+pub(crate) fn summary(row: &Row<'_>, column: usize) -> Result<TraceSummary, RowError> {
+    let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
+    Ok(body::decode(bytes)?)
+}
+
+/// Tells `see` every span id with its checksum, and answers the next free number of the last
+/// key space.
+pub(crate) fn seen_spans(
+    connection: &Connection,
+    spaces: &[i64],
+    mut see: impl FnMut(SpanId, u64),
+) -> Result<u32, RowError> {
+    let mut statement = connection
+        .prepare_cached("SELECT key, span_id, checksum FROM spans WHERE key >= ?1 AND key < ?2")?;
+    let mut next = 0;
+    for space in spaces {
+        next = 0;
+        let (from, to) = key_range(*space);
+        let mut rows = statement.query([from, to])?;
+        while let Some(row) = rows.next()? {
+            let key: i64 = row.get(0)?;
+            next = (key - from) as u32 + 1;
+            see(SpanId::from_u64(row.get::<_, i64>(1)? as u64), row.get::<_, i64>(2)? as u64);
+        }
+    }
+    Ok(next)
+}

@@ -1,0 +1,359 @@
+//! The writer: one thread, one transaction a group, answers only after the commit returned.
+//!
+//! A group touches two files: the control database has the decisions, the segment everything
+//! else. The control database commits first. Its rows are repeatable: a decision's id is unique,
+//! and a trace's number of decisions is counted where they are. Log records and points have no
+//! id, so the segment, which has them, commits last, and its commit is what is acknowledged. A
+//! crash between the two leaves decisions that nobody was told of; the sender repeats the batch,
+//! they are found to be there, and everything else is written once. Both files keep the number of
+//! the last group, from which the next start goes on.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, params};
+use throughline_trace::{Accepted, Decision, DecisionId, Refusal};
+use tokio::sync::broadcast;
+
+use crate::answer::Committed;
+use crate::checkpoint::Checkpointer;
+use crate::decision_rows;
+use crate::error::{OpenError, StoreError};
+use crate::inbox::{Job, Next, Queue};
+use crate::insert::Connections;
+use crate::layout::{Day, DirectoryLock, Layout};
+use crate::metrics::StoreMetrics;
+use crate::options::StoreOptions;
+use crate::prepare::Prepared;
+use crate::schema::{CONTROL, from_nanos};
+use crate::segment::OpenSegment;
+use crate::trace_rows::RowError;
+
+/// Quiet time after which the writer gives its page cache back.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Pages of the control database's log at which SQLite moves them by itself: it is small.
+const CONTROL_CHECKPOINT_PAGES: i64 = 512;
+
+/// When a sender should come back after the disk was full, milliseconds.
+const DISK_FULL_RETRY_MILLIS: u64 = 5_000;
+
+/// What the writer thread owns.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) segment: OpenSegment,
+    pub(crate) control: Connection,
+    layout: Layout,
+    spans_per_trace_no: u32,
+    /// Decisions that a failed group left in the control database: nobody was told of them.
+    unanswered: HashSet<DecisionId>,
+    checkpointer: Checkpointer,
+    metrics: StoreMetrics,
+    committed: broadcast::Sender<Arc<Committed>>,
+    _lock: DirectoryLock,
+}
+
+/// Why a group was not written.
+#[derive(Debug)]
+enum Failure {
+    DiskFull,
+    Other(String),
+}
+
+impl From<RowError> for Failure {
+    fn from(error: RowError) -> Self {
+        match &error {
+            RowError::Sqlite(sqlite) if sqlite.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                Self::DiskFull
+            }
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        RowError::from(error).into()
+    }
+}
+
+impl Writer {
+    /// Opens the files of a locked data directory. The newest segment stays open until a batch
+    /// of a later day comes.
+    pub(crate) fn open(
+        layout: Layout,
+        lock: DirectoryLock,
+        options: &StoreOptions,
+        metrics: StoreMetrics,
+        committed: broadcast::Sender<Arc<Committed>>,
+    ) -> Result<Self, OpenError> {
+        let control_path = layout.control();
+        let control = CONTROL.open_writer(&control_path).map_err(|e| e.on_open(&control_path))?;
+        let fails = |error| OpenError::of(&control_path, &error);
+        control
+            .pragma_update(None, "wal_autocheckpoint", CONTROL_CHECKPOINT_PAGES)
+            .map_err(fails)?;
+        let segments = layout.segments();
+        let days = layout
+            .days()
+            .map_err(|source| OpenError::NotWritable { path: segments.clone(), source })?;
+        warn_of_missing(&control, &days).map_err(fails)?;
+        let day = days.first().copied().unwrap_or_else(today);
+        let path = layout.segment(day);
+        let mut segment = OpenSegment::open(&layout, day).map_err(|e| e.on_open(&path))?;
+        register(&control, day).map_err(fails)?;
+        let last: i64 = control
+            .query_row("SELECT value FROM state WHERE name = 'batch_no'", [], |row| row.get(0))
+            .map_err(fails)?;
+        let numbers = &mut segment.memory.numbers;
+        numbers.batch_no = numbers.batch_no.max(last as u64);
+        let checkpointer = Checkpointer::start(metrics.clone())
+            .map_err(|source| OpenError::NotWritable { path: path.clone(), source })?;
+        checkpointer.watch(&mut segment.connection).map_err(|e| OpenError::of(&path, &e))?;
+        Ok(Self {
+            segment,
+            control,
+            layout,
+            spans_per_trace_no: options.spans_per_trace_no,
+            unanswered: HashSet::new(),
+            checkpointer,
+            metrics,
+            committed,
+            _lock: lock,
+        })
+    }
+
+    /// Writes what comes until nothing will come any more.
+    pub(crate) fn run(mut self, queue: &Queue) -> Result<(), StoreError> {
+        let mut is_tidy = true;
+        loop {
+            match queue.next(self.segment.day, IDLE) {
+                Next::Group(jobs) => {
+                    is_tidy = false;
+                    let bytes = jobs.iter().map(|job| job.reservation.bytes()).sum();
+                    let begin = Instant::now();
+                    self.write(jobs);
+                    queue.report_speed(bytes, begin.elapsed());
+                    self.checkpointer.between_groups(&self.segment.path, &self.segment.connection);
+                }
+                Next::Idle if is_tidy => {}
+                Next::Idle => {
+                    is_tidy = true;
+                    if let Err(error) =
+                        self.segment.connection.execute_batch("PRAGMA shrink_memory")
+                    {
+                        tracing::debug!(%error, "the page cache could not be given back");
+                    }
+                }
+                Next::Closed => return self.close(),
+            }
+        }
+    }
+
+    fn close(self) -> Result<(), StoreError> {
+        let Self { segment, control, checkpointer, .. } = self;
+        drop(checkpointer);
+        let checkpoint = |error: rusqlite::Error| StoreError::Checkpoint(error.to_string());
+        crate::segment::checkpoint(&segment.connection, "TRUNCATE").map_err(checkpoint)?;
+        crate::segment::checkpoint(&control, "TRUNCATE").map_err(checkpoint)?;
+        Ok(())
+    }
+
+    /// Writes the batches of one day and answers each.
+    pub(crate) fn write(&mut self, jobs: Vec<Job>) {
+        let newest = jobs.iter().map(|job| job.prepared.batch.received_unix_nano).max();
+        let rotated = newest.map_or(Ok(()), |newest| self.rotate(Day::of_nanos(newest)));
+        if let Err(failure) = rotated {
+            jobs.into_iter().for_each(|job| refuse(job, &failure));
+            return;
+        }
+        let prepared: Vec<&Prepared> = jobs.iter().map(|job| &job.prepared).collect();
+        match self.commit(&prepared) {
+            Ok(accepted) => {
+                for (job, accepted) in jobs.into_iter().zip(accepted) {
+                    let Job { reply, reservation, prepared } = job;
+                    // Whoever asked may have gone; the batch is durable all the same.
+                    let _ = reply.send(Ok(accepted));
+                    drop((reservation, prepared));
+                }
+            }
+            Err(failure @ Failure::DiskFull) => {
+                jobs.into_iter().for_each(|job| refuse(job, &failure))
+            }
+            Err(Failure::Other(error)) if jobs.len() > 1 => {
+                tracing::warn!(
+                    error,
+                    batches = jobs.len(),
+                    "a group failed; its batches are tried one by one"
+                );
+                jobs.into_iter().for_each(|job| self.write(vec![job]));
+            }
+            Err(failure) => jobs.into_iter().for_each(|job| refuse(job, &failure)),
+        }
+    }
+
+    /// Opens the segment of a later day; the one before gets its filter and is checkpointed.
+    fn rotate(&mut self, day: Day) -> Result<(), Failure> {
+        if day <= self.segment.day {
+            return Ok(());
+        }
+        let batch_no = self.segment.memory.numbers.batch_no;
+        // The filter is worth having before the new segment looks at the old ones.
+        crate::earlier::store_filter(&self.segment.connection)?;
+        let mut next = OpenSegment::open(&self.layout, day).map_err(|error| {
+            Failure::Other(format!("{}: {error}", self.layout.segment(day).display()))
+        })?;
+        next.memory.numbers.batch_no = batch_no;
+        self.checkpointer.watch(&mut next.connection)?;
+        register(&self.control, day)?;
+        let old = std::mem::replace(&mut self.segment, next);
+        let path = old.path.clone();
+        if let Err(error) = old.close() {
+            tracing::warn!(segment = %path.display(), %error, "a segment could not be checkpointed at its end");
+        }
+        Ok(())
+    }
+
+    /// One transaction: all of the batches, or none.
+    fn commit(&mut self, group: &[&Prepared]) -> Result<Vec<Accepted>, Failure> {
+        let begin = Instant::now();
+        self.segment.memory.begin();
+        let result = catch_unwind(AssertUnwindSafe(|| self.transact(group)));
+        let (failure, is_known) = match result {
+            Ok(Ok((accepted, committed))) => {
+                self.segment.memory.commit();
+                self.metrics.committed(&accepted, begin.elapsed().as_secs_f64());
+                if let Some(committed) = committed {
+                    // Nobody may be listening.
+                    let _ = self.committed.send(Arc::new(committed));
+                }
+                return Ok(accepted);
+            }
+            Ok(Err(failure)) => (failure, true),
+            Err(_) => (Failure::Other("the writer panicked over a batch".to_owned()), false),
+        };
+        tracing::error!(?failure, "a group of batches was not written");
+        for connection in [&self.segment.connection, &self.control] {
+            // SQLite rolls back by itself after some failures.
+            if !connection.is_autocommit()
+                && let Err(error) = connection.execute_batch("ROLLBACK")
+            {
+                tracing::error!(%error, "a failed group could not be rolled back");
+            }
+        }
+        let memory = &mut self.segment.memory;
+        let batch_no = memory.changes.before.batch_no;
+        if is_known {
+            memory.roll_back();
+        } else if let Err(error) = memory.forget(&self.segment.connection) {
+            tracing::error!(%error, "the counters could not be read back");
+        }
+        memory.numbers.batch_no = memory.numbers.batch_no.max(batch_no);
+        Err(failure)
+    }
+
+    fn transact(
+        &mut self,
+        group: &[&Prepared],
+    ) -> Result<(Vec<Accepted>, Option<Committed>), Failure> {
+        let memory = &mut self.segment.memory;
+        memory.numbers.batch_no += 1;
+        let batch_no = memory.numbers.batch_no;
+        let connections = Connections { segment: &self.segment.connection, control: &self.control };
+        let has_decisions = group.iter().any(|prepared| !prepared.batch.decisions.is_empty());
+        if has_decisions {
+            connections.control.execute_batch("BEGIN IMMEDIATE")?;
+        }
+        connections.segment.execute_batch("BEGIN IMMEDIATE")?;
+        let mut accepted = Vec::with_capacity(group.len());
+        let mut decisions: Vec<&Decision> = Vec::new();
+        let mut inserted: Vec<DecisionId> = Vec::new();
+        for prepared in group {
+            let mut of_batch = memory.insert(connections, prepared, self.spans_per_trace_no)?;
+            for decision in &prepared.batch.decisions {
+                if let Some(id) = decision.trace_id {
+                    // The trace counts what is in the control database before this decision.
+                    memory.hot(connections, id)?;
+                }
+                let is_new = decision_rows::insert(connections.control, decision)?;
+                memory.note_decision(connections, decision, is_new)?;
+                if is_new {
+                    inserted.push(decision.decision_id);
+                }
+                if is_new || self.unanswered.contains(&decision.decision_id) {
+                    of_batch.decisions += 1;
+                    decisions.push(decision);
+                } else {
+                    of_batch.duplicate_decisions += 1;
+                }
+            }
+            accepted.push(of_batch);
+        }
+        memory.flush(connections.segment)?;
+        let committed = (self.committed.receiver_count() > 0).then(|| Committed {
+            batch_no,
+            summaries: memory.changed_summaries(),
+            decisions: decisions.iter().map(|decision| (*decision).clone()).collect(),
+            log_count: accepted.iter().map(|batch| batch.logs).sum(),
+            metric_count: accepted.iter().map(|batch| batch.metrics).sum(),
+        });
+        if has_decisions {
+            connections
+                .control
+                .prepare_cached("UPDATE state SET value = ?1 WHERE name = 'batch_no'")?
+                .execute([batch_no as i64])?;
+            connections.control.execute_batch("COMMIT")?;
+            self.unanswered.extend(&inserted);
+        }
+        connections.segment.execute_batch("COMMIT")?;
+        for decision in decisions {
+            self.unanswered.remove(&decision.decision_id);
+        }
+        Ok((accepted, committed))
+    }
+}
+
+fn refuse(job: Job, failure: &Failure) {
+    let refusal = match failure {
+        Failure::DiskFull => Refusal::DiskFull { retry_after_ms: DISK_FULL_RETRY_MILLIS },
+        Failure::Other(error) => Refusal::Storage(error.clone()),
+    };
+    let _ = job.reply.send(Err(refusal));
+}
+
+/// Enters a segment into the list of those that should be there.
+fn register(control: &Connection, day: Day) -> Result<(), rusqlite::Error> {
+    control.execute(
+        "INSERT OR IGNORE INTO segments VALUES (?1, ?2, ?3)",
+        params![day.0, day.file_name(), from_nanos(now_unix_nano())],
+    )?;
+    Ok(())
+}
+
+/// Says which segments are listed and gone; what they held cannot be answered.
+fn warn_of_missing(control: &Connection, days: &[Day]) -> Result<(), rusqlite::Error> {
+    let mut statement = control.prepare("SELECT day, file FROM segments")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (day, file): (i64, String) = (row.get(0)?, row.get(1)?);
+        if !days.contains(&Day(day)) {
+            tracing::warn!(
+                file,
+                "a segment is missing from the data directory; its traces are gone"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn today() -> Day {
+    Day::of_nanos(now_unix_nano())
+}
+
+/// The server's clock, nanoseconds since the Unix epoch.
+pub(crate) fn now_unix_nano() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
