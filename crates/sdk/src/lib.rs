@@ -25,6 +25,7 @@
 pub mod metrics;
 pub mod propagation;
 
+mod agent_notes;
 mod decision;
 mod dimensions;
 mod export;
@@ -37,6 +38,8 @@ mod telemetry;
 mod telemetry_builder;
 mod telemetry_otlp;
 mod telemetry_pipeline;
+mod tool;
+mod tool_registry;
 
 pub use decision::{DecisionBuilder, decision};
 pub use dimensions::Dimensions;
@@ -53,3 +56,7 @@ pub use telemetry_builder::TelemetryBuilder;
 pub use telemetry_otlp::OtlpProtocol;
 pub use telemetry_pipeline::captures_content;
 pub use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
+pub use tool::{
+    FunctionTool, TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError, tool,
+};
+pub use tool_registry::{AlreadyRegistered, TOOL_CONTENT_MAX_BYTES, ToolRegistry};

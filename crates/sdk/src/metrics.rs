@@ -12,6 +12,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use opentelemetry::{KeyValue, StringValue, global};
 use throughline_trace::{ErrorType, Usage, keys};
 
+use crate::agent_notes;
 use crate::dimensions::Dimensions;
 use crate::layer::SCOPE;
 use crate::telemetry_pipeline::Pipeline;
@@ -69,6 +70,17 @@ impl Outcome {
             Self::Error => "error",
         }
     }
+
+    /// The outcome of an operation that ended with this error.
+    pub fn of_error(kind: ErrorType) -> Self {
+        match kind {
+            ErrorType::Timeout => Self::ModelTimeout,
+            ErrorType::CircuitOpen => Self::CircuitOpen,
+            ErrorType::PolicyRejected => Self::PolicyRejected,
+            ErrorType::Cancelled => Self::Cancelled,
+            _ => Self::Error,
+        }
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -95,6 +107,7 @@ pub struct Operation<'a> {
 impl Operation<'_> {
     /// Counts the operation, with the dimensions of the current context.
     pub fn record(&self) {
+        agent_notes::note_outcome(self.outcome);
         let status = self.status_code.map_or_else(|| NONE.to_owned(), |code| code.to_string());
         let labels = labels([
             KeyValue::new("operation", self.operation.to_owned()),

@@ -4,3 +4,4 @@ mod decisions;
 mod export;
 mod logs;
 mod spans;
+mod tools;

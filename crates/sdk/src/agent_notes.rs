@@ -1,0 +1,71 @@
+//! What the parts of one agent run tell each other through the context: which model call asked for
+//! which tool, and how its calls went.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry::Context;
+use opentelemetry::trace::SpanContext;
+
+use crate::metrics::Outcome;
+
+/// Tool calls that are remembered at most; a run that asks for more loses links, not tools.
+const MAX_CALLS: usize = 4_096;
+
+/// The notes of one run.
+#[derive(Debug, Default)]
+pub(crate) struct RunNotes {
+    /// The span of the model call that asked for a tool call, by the provider's id of the latter.
+    asked_by: Mutex<HashMap<String, SpanContext>>,
+    /// The most telling outcome of the run's model calls and fallbacks that were not plainly fine.
+    notable: Mutex<Option<Outcome>>,
+}
+
+/// How a context carries them.
+struct NotesHandle(Arc<RunNotes>);
+
+impl RunNotes {
+    /// `cx` with these notes.
+    pub(crate) fn onto(self: &Arc<Self>, cx: &Context) -> Context {
+        cx.with_value(NotesHandle(Arc::clone(self)))
+    }
+
+    fn current() -> Option<Arc<Self>> {
+        Context::map_current(|cx| cx.get::<NotesHandle>().map(|handle| Arc::clone(&handle.0)))
+    }
+
+    /// The most telling outcome noted: a fallback says more than a retry.
+    pub(crate) fn notable(&self) -> Option<Outcome> {
+        *self.notable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes that the model call of this span asked for these tool calls (the provider's ids), so that
+/// the tools' spans can link to it. Outside of an agent run nothing is noted.
+pub(crate) fn note_tool_calls<'a>(span: &SpanContext, ids: impl IntoIterator<Item = &'a str>) {
+    let Some(notes) = RunNotes::current() else { return };
+    let mut asked_by = notes.asked_by.lock().unwrap_or_else(PoisonError::into_inner);
+    for id in ids {
+        if asked_by.len() < MAX_CALLS {
+            asked_by.insert(id.to_owned(), span.clone());
+        }
+    }
+}
+
+/// The span of the model call that asked for this tool call.
+pub(crate) fn asked_by(id: &str) -> Option<SpanContext> {
+    let notes = RunNotes::current()?;
+    let asked_by = notes.asked_by.lock().unwrap_or_else(PoisonError::into_inner);
+    asked_by.get(id).cloned()
+}
+
+/// Notes how an operation within the run went.
+pub(crate) fn note_outcome(outcome: Outcome) {
+    let Some(notes) = RunNotes::current() else { return };
+    let mut notable = notes.notable.lock().unwrap_or_else(PoisonError::into_inner);
+    match outcome {
+        Outcome::FallbackDegraded => *notable = Some(outcome),
+        Outcome::RetrySucceeded if notable.is_none() => *notable = Some(outcome),
+        _ => {}
+    }
+}

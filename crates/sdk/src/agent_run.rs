@@ -1,0 +1,432 @@
+//! One run of an agent: the loop, its spans and its decisions.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use opentelemetry::Context;
+use serde_json::{Value, json};
+use throughline_llm::{Assembler, ChatRequest, ChatResponse, Choice, Message, Part, ToolCall, genai};
+use throughline_trace::{DecisionId, Phase, SpanRole, Usage, keys};
+
+use crate::agent::{AgentError, AgentRun, Definition, Task};
+use crate::agent_notes::RunNotes;
+use crate::chat::ChatError;
+use crate::decision::{DecisionBuilder, decision};
+use crate::dimensions::Dimensions;
+use crate::metrics::{Operation, Outcome};
+use crate::span::{ActiveSpan, span};
+use crate::telemetry_pipeline::captures_content;
+use crate::tool::{ToolError, ToolId};
+use crate::tool_registry::error_text;
+
+/// Characters of `ai.reasoning_trace` at most (requirement R2.5).
+const REASONING_TRACE_CHARS: usize = 128;
+
+/// Characters of a decision's reason that is taken from the model's words.
+const REASON_CHARS: usize = 512;
+
+pub(crate) async fn run(definition: &Definition, task: Task) -> Result<AgentRun, AgentError> {
+    let notes = Arc::new(RunNotes::default());
+    let cx = notes.onto(&dimensions(definition, &task).onto(&Context::current()));
+    let end = RunEnd {
+        span: run_span(definition, &task, cx),
+        outcome: Outcome::Cancelled,
+        model: definition.request.model.clone(),
+    };
+    let mut run = Run {
+        definition,
+        messages: task.messages,
+        steps: 0,
+        turns: 0,
+        usage: Usage::default(),
+        decisions: Vec::new(),
+    };
+    let result = end.span.instrument(run.until_answered()).await;
+    end.finish(result.map(|answer| AgentRun {
+        answer,
+        outcome: notes.notable().unwrap_or(Outcome::Ok),
+        turns: run.turns,
+        usage: run.usage,
+        decisions: run.decisions,
+        messages: run.messages,
+        trace_id: None,
+    }))
+}
+
+fn dimensions(definition: &Definition, task: &Task) -> Dimensions {
+    let mut dimensions = Dimensions::new().agent(definition.id.as_str());
+    if let Some(session) = &task.session {
+        dimensions = dimensions.session(session.as_str());
+    }
+    if let Some(workflow) = &task.workflow {
+        dimensions = dimensions.workflow(workflow.as_str());
+    }
+    if let Some(role) = &definition.role {
+        dimensions = dimensions.role(role.as_str());
+    }
+    dimensions
+}
+
+fn run_span(definition: &Definition, task: &Task, cx: Context) -> ActiveSpan {
+    let session = Dimensions::of(&cx).session_id().map(str::to_owned);
+    let mut builder = span(format!("invoke_agent {}", definition.name))
+        .kind(task.kind.clone())
+        .role(SpanRole::AgentRun)
+        .parent(cx)
+        .attribute(keys::GEN_AI_OPERATION_NAME, "invoke_agent")
+        .attribute(keys::GEN_AI_AGENT_NAME, definition.name.clone())
+        .attribute(keys::AI_AGENT_NAME, definition.name.clone())
+        .attribute(keys::GEN_AI_AGENT_ID, definition.id.clone())
+        .attribute(keys::GEN_AI_PROVIDER_NAME, definition.model.endpoint().provider)
+        .attribute(keys::GEN_AI_REQUEST_MODEL, definition.request.model.clone());
+    if let Some(version) = &definition.version {
+        builder = builder.attribute(keys::GEN_AI_AGENT_VERSION, version.clone());
+    }
+    if let Some(session) = session {
+        builder = builder.attribute(keys::GEN_AI_CONVERSATION_ID, session);
+    }
+    if captures_content() {
+        let messages = genai::input_messages(&task.messages).to_string();
+        builder = builder.attribute(keys::GEN_AI_INPUT_MESSAGES, messages);
+    }
+    builder.start()
+}
+
+/// The end of a run, also of one that is dropped half-way: outcome on the span and in the metric.
+struct RunEnd {
+    span: ActiveSpan,
+    outcome: Outcome,
+    model: String,
+}
+
+impl RunEnd {
+    fn finish(mut self, result: Result<AgentRun, AgentError>) -> Result<AgentRun, AgentError> {
+        match result {
+            Ok(mut run) => {
+                self.outcome = run.outcome;
+                run.trace_id = self.span.trace_id();
+                if captures_content()
+                    && let Some(message) = run.messages.last()
+                {
+                    let finish_reason = throughline_llm::FinishReason::Stop;
+                    let choice = Choice { message: message.clone(), finish_reason };
+                    let messages = genai::output_messages(&[choice]).to_string();
+                    self.span.set(keys::GEN_AI_OUTPUT_MESSAGES, messages);
+                }
+                Ok(run)
+            }
+            Err(error) => {
+                self.outcome = error.outcome();
+                self.span.fail(error.error_type(), error.to_string());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for RunEnd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.outcome = Outcome::Error;
+        }
+        self.span.outcome(self.outcome);
+        self.span.in_scope(|| {
+            let operation = Operation {
+                operation: "invoke_agent",
+                outcome: self.outcome,
+                status_code: None,
+                model_name: Some(&self.model),
+                is_cached: false,
+            };
+            operation.record();
+        });
+    }
+}
+
+/// The state of a run.
+struct Run<'a> {
+    definition: &'a Definition,
+    messages: Vec<Message>,
+    steps: u32,
+    turns: u32,
+    usage: Usage,
+    decisions: Vec<DecisionId>,
+}
+
+/// What the model wants next.
+struct Plan {
+    message: Message,
+    calls: Vec<ToolCall>,
+    reasoning: String,
+    model_version: String,
+    confidence: Option<f64>,
+    decision: DecisionId,
+}
+
+/// What came of one tool call.
+struct Acted {
+    call: ToolCall,
+    result: Result<Value, ToolError>,
+    decision: DecisionId,
+}
+
+impl Run<'_> {
+    async fn until_answered(&mut self) -> Result<String, AgentError> {
+        loop {
+            self.turns += 1;
+            let plan = self.plan().await?;
+            self.messages.push(plan.message.clone());
+            if plan.calls.is_empty() {
+                self.reflect(&plan, "finish", "the model answered", plan.decision);
+                return Ok(plan.message.joined_text());
+            }
+            let acted = self.act(&plan).await;
+            self.observe(&acted);
+            let cause = acted.last().map_or(plan.decision, |last| last.decision);
+            let failed = acted.iter().filter(|acted| acted.result.is_err()).count();
+            if self.turns >= self.definition.max_turns {
+                let reason = format!("no turn is left of {}", self.definition.max_turns);
+                self.reflect(&plan, "stop", &reason, cause);
+                return Err(AgentError::TurnLimit { turns: self.turns });
+            }
+            if failed == 0 {
+                self.reflect(&plan, "continue", "the tools answered", cause);
+            } else {
+                let reason = format!("{failed} of {} tools failed", acted.len());
+                self.reflect(&plan, "replan", &reason, cause);
+            }
+        }
+    }
+
+    /// Asks the model what to do.
+    async fn plan(&mut self) -> Result<Plan, AgentError> {
+        let turn = self.turns;
+        let request = self
+            .definition
+            .request
+            .clone()
+            .messages(self.messages.iter().cloned())
+            .tools(self.definition.tools.definitions());
+        let step = self.step(Phase::Plan, "task");
+        let result = step.instrument(ask(self.definition, request)).await;
+        let response = result.map_err(|error| {
+            step.fail(error.error_type, error.message.clone());
+            AgentError::Model { turn, error }
+        })?;
+        if let Some(usage) = response.usage {
+            self.usage.input_tokens += usage.input_tokens;
+            self.usage.output_tokens += usage.output_tokens;
+            self.usage.cache_read_tokens += usage.cache_read_tokens;
+            self.usage.cache_write_tokens += usage.cache_write_tokens;
+            self.usage.reasoning_tokens += usage.reasoning_tokens;
+        }
+        let planned = step.in_scope(|| self.read_plan(&response));
+        let Some(plan) = planned else {
+            let model = self.definition.request.model.clone();
+            let error = AgentError::Empty { model, turn };
+            step.fail(error.error_type(), error.to_string());
+            return Err(error);
+        };
+        let domain = plan.calls.first().map_or_else(|| "answer".to_owned(), domain_of);
+        step.rename(step_name(&self.definition.name, Phase::Plan, &domain));
+        set_reasoning(&step, &plan.reasoning);
+        if let Some(first) = plan.calls.first() {
+            step.set(keys::AI_TOOL_USED, first.name.clone());
+        }
+        Ok(plan)
+    }
+
+    /// What an answer means, recorded as a decision; `None` when it says nothing.
+    fn read_plan(&mut self, response: &ChatResponse) -> Option<Plan> {
+        let message = response.message()?.clone();
+        let calls: Vec<ToolCall> = message.tool_calls().cloned().collect();
+        let text = message.joined_text();
+        if calls.is_empty() && text.is_empty() {
+            return None;
+        }
+        let reasoning = reasoning_of(&message).unwrap_or(text);
+        let action = if calls.is_empty() {
+            "answer".to_owned()
+        } else {
+            calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>().join("+")
+        };
+        let reason = match (reasoning.is_empty(), calls.is_empty()) {
+            (false, _) => cut(&reasoning, REASON_CHARS).to_owned(),
+            (true, _) => format!("the model asked for {action}"),
+        };
+        let model_version = match &self.definition.version {
+            Some(version) => version.clone(),
+            None if response.model.is_empty() => self.definition.request.model.clone(),
+            None => response.model.clone(),
+        };
+        let confidence = self.definition.confidence.as_ref().and_then(|of| of(response));
+        let decision = confident(decision("plan"), confidence)
+            .action(action)
+            .reason(reason)
+            .input(&genai::input_messages(&self.messages))
+            .model_version(model_version.clone())
+            .parent_if(self.decisions.last().copied())
+            .record();
+        self.decisions.push(decision);
+        Some(Plan { message, calls, reasoning, model_version, confidence, decision })
+    }
+
+    /// Runs the tools that the plan asks for, all at once, each in a step of its own.
+    async fn act(&mut self, plan: &Plan) -> Vec<Acted> {
+        let steps: Vec<ActiveSpan> = plan
+            .calls
+            .iter()
+            .map(|call| {
+                let step = self.step(Phase::Act, &domain_of(call));
+                step.set(keys::AI_TOOL_USED, call.name.clone());
+                set_reasoning(&step, &plan.reasoning);
+                step
+            })
+            .collect();
+        let tools = &self.definition.tools;
+        let acting = plan.calls.iter().zip(steps).map(|(call, step)| async move {
+            let acted = step.instrument(async {
+                let decision = confident(decision("act"), plan.confidence)
+                    .action(call.name.clone())
+                    .reason(format!("planned as {}", plan.decision))
+                    .input(&call.arguments)
+                    .model_version(plan.model_version.clone())
+                    .parent(plan.decision)
+                    .record();
+                let result = tools.execute(call).await;
+                Acted { call: call.clone(), result, decision }
+            });
+            let acted = acted.await;
+            if let Err(error) = &acted.result {
+                step.fail(error.error_type(), error_text(error));
+            }
+            acted
+        });
+        let acted = join_all(acting).await;
+        self.decisions.extend(acted.iter().map(|acted| acted.decision));
+        acted
+    }
+
+    /// Takes the tools' answers into the conversation.
+    fn observe(&mut self, acted: &[Acted]) {
+        for acted in acted {
+            let step = self.step(Phase::Observe, &domain_of(&acted.call));
+            step.set(keys::AI_TOOL_USED, acted.call.name.clone());
+            let (heard, content) = match &acted.result {
+                Ok(value) => ("the tool answered".to_owned(), value.clone()),
+                Err(error) => (error_text(error), json!({ "error": error.to_string() })),
+            };
+            set_reasoning(&step, &heard);
+            self.messages.push(Message::tool_result(acted.call.id.clone(), content));
+        }
+    }
+
+    /// Judges how it goes, and whether to go on.
+    fn reflect(&mut self, plan: &Plan, action: &str, reason: &str, cause: DecisionId) {
+        let domain = plan.calls.first().map_or_else(|| "answer".to_owned(), domain_of);
+        let step = self.step(Phase::Reflect, &domain);
+        set_reasoning(&step, reason);
+        let decision = confident(decision("reflect"), plan.confidence)
+            .action(action)
+            .reason(reason)
+            .input(&genai::input_messages(&self.messages))
+            .model_version(plan.model_version.clone())
+            .parent(cause)
+            .on(&step)
+            .record();
+        self.decisions.push(decision);
+    }
+
+    fn step(&mut self, phase: Phase, domain: &str) -> ActiveSpan {
+        let index = self.steps;
+        self.steps += 1;
+        let name = &self.definition.name;
+        span(step_name(name, phase, domain))
+            .role(SpanRole::Step)
+            .attribute(keys::AI_AGENT_NAME, name.clone())
+            .attribute(keys::AI_PHASE, phase.as_str())
+            .attribute(keys::AI_STEP_INDEX, i64::from(index))
+            .start()
+    }
+}
+
+async fn ask(definition: &Definition, request: ChatRequest) -> Result<ChatResponse, ChatError> {
+    if !definition.is_streaming {
+        return definition.model.chat(request).await;
+    }
+    let mut chunks = definition.model.stream(request).await?;
+    let mut answer = Assembler::new();
+    while let Some(chunk) = chunks.next().await {
+        answer.push(&chunk?);
+    }
+    Ok(answer.response())
+}
+
+fn confident(builder: DecisionBuilder, confidence: Option<f64>) -> DecisionBuilder {
+    match confidence {
+        Some(confidence) => builder.confidence(confidence),
+        None => builder,
+    }
+}
+
+/// What the model thought before it answered, where it says so.
+fn reasoning_of(message: &Message) -> Option<String> {
+    message.parts.iter().find_map(|part| match part {
+        Part::Reasoning(text) if !text.is_empty() => Some(text.clone()),
+        _ => None,
+    })
+}
+
+fn set_reasoning(step: &ActiveSpan, text: &str) {
+    if !text.is_empty() {
+        step.set(keys::AI_REASONING_TRACE, cut(text, REASONING_TRACE_CHARS).to_owned());
+    }
+}
+
+/// The first `chars` characters.
+fn cut(text: &str, chars: usize) -> &str {
+    text.char_indices().nth(chars).map_or(text, |(at, _)| &text[..at])
+}
+
+fn step_name(agent: &str, phase: Phase, domain: &str) -> String {
+    format!("{agent}.{phase}.{domain}")
+}
+
+/// What a step with a tool is about: the tool's name without its version, in the characters of a
+/// step's name. The model may have made the name up.
+fn domain_of(call: &ToolCall) -> String {
+    let id = call.name.parse::<ToolId>();
+    let name = id.as_ref().map_or(call.name.as_str(), ToolId::name);
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    let domain: String = name
+        .chars()
+        .take(crate::tool::TOOL_ID_MAX_CHARS)
+        .map(|c| c.to_ascii_lowercase())
+        .map(|c| if fits(c) { c } else { '_' })
+        .collect();
+    if domain.is_empty() { "tool".to_owned() } else { domain }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_at_characters() {
+        assert_eq!(cut("über", 1), "ü");
+        assert_eq!(cut("über", 9), "über");
+        assert_eq!(cut(&"ü".repeat(200), REASONING_TRACE_CHARS).chars().count(), 128);
+    }
+
+    #[test]
+    fn any_tool_name_makes_a_valid_domain() {
+        for (name, domain) in
+            [("web_search_v2", "web_search"), ("Web.Search", "web_search"), ("", "tool"), ("ü", "_")]
+        {
+            let call = ToolCall { name: name.to_owned(), ..ToolCall::default() };
+            assert_eq!(domain_of(&call), domain);
+            assert!(throughline_trace::StepName::new("a", Phase::Act, &domain_of(&call)).is_ok());
+        }
+    }
+}
