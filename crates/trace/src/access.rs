@@ -165,6 +165,20 @@ impl Keyring {
         Ok(Some(found.clone()))
     }
 
+    /// Checks a key by its public id for `needed`: what a sealed session names instead of a key.
+    ///
+    /// # Errors
+    /// [`AccessError::Unknown`] when no live key has the id, [`AccessError::Scope`] when it does not
+    /// allow `needed`.
+    pub fn check_id(&self, id: &str, needed: Scope) -> Result<ApiKey, AccessError> {
+        let keys = self.keys.load();
+        let found = keys.values().find(|key| key.id == id).ok_or(AccessError::Unknown)?;
+        if !found.allows(needed) {
+            return Err(AccessError::Scope { id: found.id.clone(), needed });
+        }
+        Ok(found.clone())
+    }
+
     /// The key of an `Authorization` header: `Bearer …`, or Basic with the key as the password
     /// (what exporters that know only user and password can send).
     pub fn key_of_header(header: &str) -> Option<String> {

@@ -1,0 +1,24 @@
+//! `/api/v1/logs`: log records.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::Value;
+
+use super::shapes;
+use crate::doors::Visitor;
+use crate::failure::Failure;
+use crate::filters::{self, LOG_PARAMS, PAGING};
+use crate::params::Params;
+use crate::state::Shared;
+
+/// `GET /api/v1/logs`
+pub(crate) async fn list(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Json<Value>, Failure> {
+    params.expect_only(&[&LOG_PARAMS, &PAGING])?;
+    let filter = filters::logs(&params, visitor.now_unix_nano)?;
+    let page = app.web.reader.logs(&filter, params.text("cursor"), params.limit()?).await?;
+    Ok(Json(shapes::page(&page, shapes::log)))
+}

@@ -1,0 +1,137 @@
+//! `/api/v1/openapi.json`: the API's description. A test holds it against the table of routes and
+//! the lists of parameters, so that it stays true.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Map, Value, json};
+
+use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, TRACE_PARAMS};
+use crate::params::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::state::Shared;
+
+/// A path, what it answers, its query parameters, and the media type of the answer.
+type Entry = (&'static str, &'static str, Vec<&'static str>, &'static str);
+
+const JSON: &str = "application/json";
+
+/// `GET /api/v1/openapi.json`
+pub(crate) async fn document(State(app): State<Shared>) -> Json<Value> {
+    Json(describe(&app.web.version))
+}
+
+fn entries() -> Vec<Entry> {
+    let with = |lists: &[&[&'static str]]| lists.concat();
+    vec![
+        ("/api/v1/openapi.json", "This description.", vec![], JSON),
+        ("/api/v1/traces", "Summaries of traces, newest first: {items, next}.", with(&[&TRACE_PARAMS, &PAGING]), JSON),
+        ("/api/v1/traces/{trace_id}", "A whole trace: {summary, orphan_count, truncated, spans, decisions, logs}; spans in reading order, depth first.", vec![], JSON),
+        ("/api/v1/traces/{trace_id}/tree", "The tree of a trace as indented text: `?` marks orphans, `=` duplicates, `@` cycles, `!` failures.", vec![], "text/plain"),
+        ("/api/v1/decisions", "Decisions, newest first: {items, next}.", with(&[&DECISION_PARAMS, &PAGING]), JSON),
+        ("/api/v1/decisions/{decision_id}", "A decision and the chain that led to it, first ancestor first: {decision, chain}.", vec![], JSON),
+        ("/api/v1/logs", "Log records, newest first: {items, next}.", with(&[&LOG_PARAMS, &PAGING]), JSON),
+        ("/api/v1/metrics", "Names of stored metrics: {items}.", vec![], JSON),
+        ("/api/v1/metrics/{name}", "The points of a metric: {name, unit, series}.", vec!["since"], JSON),
+        ("/api/v1/facets", "Values that filters may be set to, the most frequent of the recent ones first.", vec![], JSON),
+        ("/api/v1/stats", "How much is stored.", vec![], JSON),
+        ("/api/v1/live", "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.", vec!["kind", "agent", "session"], "text/event-stream"),
+    ]
+}
+
+fn parameter_text(name: &str) -> &'static str {
+    match name {
+        "q" => "Part of the name (traces), reason (decisions) or body (logs), in any case of letters.",
+        "agent" => "Only of this agent.",
+        "session" => "Only of this session or conversation.",
+        "model" => "Only with a call answered by this model.",
+        "service" => "Only from this service (`service.name`).",
+        "error" => "`true`: only traces with a failed span; `false`: only without.",
+        "fallback" => "How far fallbacks went: `none`, `skipped`, `degraded` or `failed`.",
+        "min_duration" => "At least this long: `250ms`, `1.5s`, `2m`, or a number of milliseconds.",
+        "max_duration" => "At most this long, written the same way.",
+        "since" => "At or after: back from now (`15m`, `24h`, `7d`), RFC 3339, or Unix nanoseconds.",
+        "until" => "Before, written the same way.",
+        "stage" => "Only of this stage.",
+        "action" => "Only with this action.",
+        "trace_id" => "Only of this trace (32 hexadecimal characters).",
+        "min_confidence" => "At least this sure, 0 to 1.",
+        "max_confidence" => "At most this sure, 0 to 1.",
+        "severity" => "At least this severe: `trace`, `debug`, `info`, `warn`, `error` or `fatal`.",
+        "event_name" => "Only events of this name.",
+        "cursor" => "Where the page begins: `next` of the page before, unchanged.",
+        "limit" => "Items of a page.",
+        "kind" => "`traces` or `decisions`; both when left out.",
+        _ => "",
+    }
+}
+
+fn describe(version: &str) -> Value {
+    let paths: Map<String, Value> = entries()
+        .into_iter()
+        .map(|(path, text, query, media)| {
+            let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+            let in_path = in_path.map(|name| {
+                json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
+            });
+            let in_query = query.iter().map(|name| {
+                let schema = match *name {
+                    "limit" => json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT }),
+                    "error" => json!({ "type": "boolean" }),
+                    "min_confidence" | "max_confidence" => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
+                    _ => json!({ "type": "string" }),
+                };
+                json!({ "name": name, "in": "query", "description": parameter_text(name), "schema": schema })
+            });
+            let failure = |text: &str| json!({ "description": text, "content": { JSON: { "schema": { "$ref": "#/components/schemas/Failure" } } } });
+            let entry = json!({ "get": {
+                "summary": text,
+                "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
+                "responses": {
+                    "200": { "description": "The answer.", "content": { media: {} } },
+                    "400": failure("A parameter cannot be read; the message names it."),
+                    "401": failure("A key is needed."),
+                    "403": failure("The key may not read."),
+                    "404": failure("It is not stored."),
+                },
+            } });
+            (path.to_owned(), entry)
+        })
+        .collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "Throughline", "version": version, "license": { "name": "Apache-2.0" } },
+        "security": [{ "key": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "key": { "type": "http", "scheme": "bearer", "description": "An API key with the scope `read`; not needed while access control is off." } },
+            "schemas": { "Failure": { "type": "object", "required": ["error"], "properties": { "error": {
+                "type": "object", "required": ["code", "message", "hint"], "properties": {
+                    "code": { "type": "string" }, "message": { "type": "string" }, "hint": { "type": "string" },
+                },
+            } } } },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_of_the_api_is_described_and_no_other() {
+        let mut described: Vec<&str> = entries().into_iter().map(|(path, ..)| path).collect();
+        let mut routed = crate::route_paths();
+        routed.retain(|path| path.starts_with("/api/v1/"));
+        described.sort_unstable();
+        routed.sort_unstable();
+        assert_eq!(described, routed);
+    }
+
+    #[test]
+    fn every_parameter_has_a_text() {
+        for (path, _, parameters, _) in entries() {
+            for name in parameters {
+                assert!(!parameter_text(name).is_empty(), "{name} of {path}");
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `/api/v1/traces`: lists, one whole trace, its tree as text.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use throughline_trace::TraceTree;
+
+use super::shapes;
+use crate::doors::Visitor;
+use crate::failure::Failure;
+use crate::filters::{self, PAGING, TRACE_PARAMS};
+use crate::pages::trace::load;
+use crate::params::Params;
+use crate::state::Shared;
+
+/// `GET /api/v1/traces`
+pub(crate) async fn list(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Json<Value>, Failure> {
+    params.expect_only(&[&TRACE_PARAMS, &PAGING])?;
+    let filter = filters::traces(&params, visitor.now_unix_nano)?;
+    let page = app.web.reader.traces(&filter, params.text("cursor"), params.limit()?).await?;
+    Ok(Json(shapes::page(&page, shapes::summary)))
+}
+
+/// `GET /api/v1/traces/{trace_id}`: spans in reading order, with messages, logs and decisions.
+pub(crate) async fn one(
+    State(app): State<Shared>,
+    Path(trace_id): Path<String>,
+    params: Params,
+) -> Result<Json<Value>, Failure> {
+    params.expect_only(&[])?;
+    let trace = load(&app, &trace_id).await?;
+    let tree = TraceTree::build(trace.spans);
+    Ok(Json(json!({
+        "summary": shapes::summary(&trace.summary),
+        "orphan_count": tree.orphan_count(),
+        "truncated": trace.truncated.map(|cut| json!({
+            "total_spans": cut.total_spans,
+            "total_logs": cut.total_logs,
+            "total_decisions": cut.total_decisions,
+        })),
+        "spans": tree.nodes().iter().map(shapes::node).collect::<Vec<_>>(),
+        "decisions": trace.decisions.iter().map(shapes::decision).collect::<Vec<_>>(),
+        "logs": trace.logs.iter().map(shapes::log).collect::<Vec<_>>(),
+    })))
+}
+
+/// `GET /api/v1/traces/{trace_id}/tree`: the tree as indented text.
+pub(crate) async fn tree(
+    State(app): State<Shared>,
+    Path(trace_id): Path<String>,
+    params: Params,
+) -> Result<String, Failure> {
+    params.expect_only(&[])?;
+    let trace = load(&app, &trace_id).await?;
+    let tree = TraceTree::build(trace.spans);
+    Ok(tree.to_text_with(|node| crate::format::duration(node.span.duration_nano())))
+}

@@ -1,0 +1,289 @@
+//! The doors: who may come in, which requests are ours to answer, and how failures look.
+//!
+//! Everything goes through [`guard`], also what no route answers. Whether a route is open is
+//! decided by its pattern alone, in one short list.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use throughline_trace::access::{AccessError, ApiKey, Keyring, Scope};
+
+use crate::failure::Failure;
+use crate::format::now_unix_nano;
+use crate::layout::{self, Nav, Theme};
+use crate::session;
+use crate::state::{App, Shared};
+
+/// The routes that need no key. Everything else needs one with the scope `read`, unless access
+/// control is off.
+pub const OPEN_ROUTES: [&str; 4] = ["/healthz", "/readyz", "/login", "/assets/{hash}/{name}"];
+
+/// Nothing but our own files, no inline script or style, no frames, no other form targets.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+    frame-ancestors 'none'";
+
+/// Who asks, as far as a page must know. Put into every request by [`guard`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Visitor {
+    /// The theme that was chosen; `None` follows the system.
+    pub(crate) theme: Option<Theme>,
+    /// The key of the request.
+    pub(crate) key: Option<ApiKey>,
+    /// Token for forms, when signed in by cookie.
+    pub(crate) form_token: Option<String>,
+    /// When the request came, nanoseconds since the Unix epoch.
+    pub(crate) now_unix_nano: u64,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        Ok(parts.extensions.get::<Arc<Self>>().map(|visitor| (**visitor).clone()).unwrap_or_default())
+    }
+}
+
+/// Lets a request in or turns it away, and dresses the answer.
+pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
+    let mut visitor = Visitor {
+        theme: session::cookie(request.headers(), session::THEME_COOKIE).and_then(Theme::from_text),
+        now_unix_nano: now_unix_nano(),
+        ..Visitor::default()
+    };
+    let wants = Wants::of(&request);
+    let path_and_query =
+        request.uri().path_and_query().map_or("/", |whole| whole.as_str()).to_owned();
+    let mut response = match enter(&app, &request, &mut visitor) {
+        Ok(()) => {
+            request.extensions_mut().insert(Arc::new(visitor.clone()));
+            next.run(request).await
+        }
+        Err(Turned::ToSignIn) => sign_in_first(wants, &path_and_query),
+        Err(Turned::Away(failure)) => failure.into_response(),
+    };
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        response = dress(failure, wants, &visitor, response.headers());
+    }
+    add_headers(response.headers_mut(), app.web.is_tls);
+    response
+}
+
+/// Why a request was not let in.
+enum Turned {
+    /// Show the sign-in page, then come back.
+    ToSignIn,
+    Away(Failure),
+}
+
+/// In which form an answer is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Page,
+    Fragment,
+    Data,
+}
+
+impl Wants {
+    fn of(request: &Request) -> Self {
+        let path = request.uri().path();
+        if path.starts_with("/api/") || matches!(path, "/metrics" | "/healthz" | "/readyz") {
+            Self::Data
+        } else if request.headers().contains_key("hx-request") {
+            Self::Fragment
+        } else {
+            Self::Page
+        }
+    }
+}
+
+fn enter(app: &App, request: &Request, visitor: &mut Visitor) -> Result<(), Turned> {
+    check_host(app, request.headers()).map_err(Turned::Away)?;
+    let headers = request.headers();
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let is_open = matched.is_some_and(|path| OPEN_ROUTES.contains(&path));
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(Keyring::key_of_header);
+    let checked = match &bearer {
+        Some(key) => app.web.keyring.check(Some(key), Scope::Read),
+        None => check_cookie(app, headers, visitor),
+    };
+    let is_by_header = bearer.is_some() && checked.is_ok();
+    match checked {
+        Ok(key) => visitor.key = key,
+        Err(_) if is_open => {}
+        Err(AccessError::Scope { .. }) if Wants::of(request) == Wants::Page && bearer.is_none() => {
+            return Err(Turned::ToSignIn);
+        }
+        Err(error @ AccessError::Scope { .. }) => {
+            return Err(Turned::Away(denied(StatusCode::FORBIDDEN, "forbidden", &error)));
+        }
+        Err(error) if Wants::of(request) == Wants::Data => {
+            return Err(Turned::Away(denied(StatusCode::UNAUTHORIZED, "unauthorized", &error)));
+        }
+        Err(_) => return Err(Turned::ToSignIn),
+    }
+    if !is_by_header && !is_safe(request.method()) {
+        check_origin(headers).map_err(Turned::Away)?;
+    }
+    Ok(())
+}
+
+fn check_cookie(
+    app: &App,
+    headers: &HeaderMap,
+    visitor: &mut Visitor,
+) -> Result<Option<ApiKey>, AccessError> {
+    if !app.web.keyring.is_required() {
+        return Ok(None);
+    }
+    let name = session::session_cookie_name(app.web.is_tls);
+    let cookie = session::cookie(headers, name).ok_or(AccessError::Missing)?;
+    let key_id = session::unseal(&app.web.cookie_secret, cookie, visitor.now_unix_nano)
+        .ok_or(AccessError::Unknown)?;
+    let key = app.web.keyring.check_id(key_id, Scope::Read)?;
+    visitor.form_token = Some(session::form_token(&app.web.cookie_secret, cookie));
+    Ok(Some(key))
+}
+
+fn denied(status: StatusCode, code: &'static str, error: &AccessError) -> Failure {
+    Failure::new(status, code, error.to_string(), "send `Authorization: Bearer tl_…`, or sign in at /login")
+}
+
+/// Refuses other host names, so that a hostile web site cannot make its own name mean us.
+fn check_host(app: &App, headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(allowed) = &app.web.allowed_hosts else { return Ok(()) };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host_name(host);
+    if host.is_empty() || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "wrong_host",
+        format!("expected a request to {}, got one to {name:?}", allowed.join(", ")),
+        "add the name to the allowed hosts, or switch access control on",
+    ))
+}
+
+/// The host without its port; IPv6 keeps its brackets.
+fn host_name(host: &str) -> &str {
+    match host.rfind(']') {
+        Some(end) => &host[..=end],
+        None => host.split(':').next().unwrap_or(host),
+    }
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// A change asked for by a browser must come from our own pages (forms carry a token besides).
+fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_ours = match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => {
+            let from = origin.split_once("://").map(|(_, host)| host);
+            from.is_some() && from == text("host")
+        }
+        (None, None) => false,
+    };
+    if is_ours {
+        return Ok(());
+    }
+    Err(Failure::new(
+        StatusCode::FORBIDDEN,
+        "cross_site",
+        "expected a request from this site's own pages, got one from elsewhere or without an Origin",
+        "programs use `Authorization: Bearer tl_…`",
+    ))
+}
+
+fn sign_in_first(wants: Wants, path_and_query: &str) -> Response {
+    let target = format!("/login?next={}", crate::params::encode(path_and_query));
+    let target = HeaderValue::from_str(&target).unwrap_or(HeaderValue::from_static("/login"));
+    match wants {
+        Wants::Fragment => {
+            (StatusCode::UNAUTHORIZED, [("hx-redirect", HeaderValue::from_static("/login"))])
+                .into_response()
+        }
+        _ => (StatusCode::SEE_OTHER, [(header::LOCATION, target)]).into_response(),
+    }
+}
+
+/// Gives a failure the form that the asker understands.
+fn dress(failure: Failure, wants: Wants, visitor: &Visitor, headers: &HeaderMap) -> Response {
+    let status = failure.status;
+    let mut response = match wants {
+        Wants::Data => (status, axum::Json(failure.to_json())).into_response(),
+        Wants::Fragment => {
+            (status, format!("{} ({})", failure.message, failure.hint)).into_response()
+        }
+        Wants::Page => {
+            let page = layout::page(visitor, Nav::None, "Error", failure.to_markup());
+            (status, page).into_response()
+        }
+    };
+    for (name, value) in headers {
+        response.headers_mut().entry(name).or_insert_with(|| value.clone());
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer realm=\"throughline\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+fn add_headers(headers: &mut HeaderMap, is_tls: bool) {
+    for (name, value) in [
+        ("content-security-policy", CONTENT_SECURITY_POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "same-origin"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if is_tls {
+        let year = HeaderValue::from_static("max-age=31536000");
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, year);
+    }
+    // What people see is theirs alone, and may have changed a second later.
+    let private = HeaderValue::from_static("private, no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(private);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_lose_their_port() {
+        assert_eq!(host_name("localhost:4319"), "localhost");
+        assert_eq!(host_name("127.0.0.1"), "127.0.0.1");
+        assert_eq!(host_name("[::1]:4319"), "[::1]");
+        assert_eq!(host_name("[::1]"), "[::1]");
+    }
+
+    #[test]
+    fn only_our_own_pages_may_ask_for_changes() {
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|(k, v)| (k.parse().unwrap(), HeaderValue::from_static(v))).collect()
+        };
+        let ours = [("host", "tl:1"), ("origin", "http://tl:1")];
+        assert!(check_origin(&headers(&ours)).is_ok());
+        assert!(check_origin(&headers(&[("sec-fetch-site", "same-origin")])).is_ok());
+        assert!(check_origin(&headers(&[("sec-fetch-site", "cross-site")])).is_err());
+        assert!(check_origin(&headers(&[("host", "tl:1"), ("origin", "http://evil:1")])).is_err());
+        assert!(check_origin(&headers(&[("host", "tl:1"), ("origin", "null")])).is_err());
+        assert!(check_origin(&headers(&[("host", "tl:1")])).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! The list of decisions: what was chosen, why, and how sure.
+
+use axum::extract::State;
+use maud::{Markup, html};
+use throughline_store::{Facets, Page};
+use throughline_trace::Decision;
+
+use super::filterbar;
+use crate::doors::Visitor;
+use crate::failure::Failure;
+use crate::filters::{self, DECISION_PARAMS, PAGING};
+use crate::format;
+use crate::icons::line_art;
+use crate::layout::{self, Nav};
+use crate::params::{Params, query_string};
+use crate::state::Shared;
+
+const PATH: &str = "/decisions";
+/// Confidence below which the gauge is drawn as a warning (the default threshold of R5.2).
+const LOW_CONFIDENCE: f64 = 0.62;
+
+/// `GET /decisions`
+pub(crate) async fn show(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Markup, Failure> {
+    params.expect_only(&[&DECISION_PARAMS, &PAGING])?;
+    let filter = filters::decisions(&params, visitor.now_unix_nano)?;
+    let page = app.web.reader.decisions(&filter, params.text("cursor"), params.limit()?).await?;
+    let facets = app.web.reader.facets().await?;
+    let body = draw(&params, &page, &facets, visitor.now_unix_nano);
+    Ok(layout::page(&visitor, Nav::Decisions, "Decisions", body))
+}
+
+fn draw(params: &Params, page: &Page<Decision>, facets: &Facets, now_unix_nano: u64) -> Markup {
+    let is_filtered = params.chosen(&DECISION_PARAMS).next().is_some();
+    let is_first = params.text("cursor").is_none();
+    if page.items.is_empty() && !is_filtered && is_first {
+        return html! {
+            div.head { h1.grow { "Decisions" } (layout::live_switch("/live?kind=decisions")) }
+            div #content data-first {
+                div.empty {
+                    (line_art())
+                    h2 { "No decision has been recorded yet" }
+                    p { "Agents on the SDK record every decision by themselves. Anything else sends an OTLP log event named "
+                        code { "agent.decision" } " on the span that decides." }
+                    p { a.btn.main href="/setup#decisions" { "How to record decisions" } }
+                }
+                div hidden { table { tbody #rows {} } }
+            }
+        };
+    }
+    html! {
+        div.head { h1.grow { "Decisions" } }
+        (filterbar::form(PATH, &filterbar::find(params, "Find in reasons"), &fields(params, facets)))
+        div #content {
+            (filterbar::chips(params, PATH, &DECISION_PARAMS))
+            div.pill #pill hidden aria-live="polite" { button type="button" {} }
+            div.sheet-list {
+                table.list aria-label="Decisions, newest first" {
+                    colgroup { col; col.w-l; col.w-l.w-opt; col.w-m; col.w-m.w-opt; col.w-m; }
+                    thead { tr {
+                        th { "Decision" } th { "Stage" } th.w-opt { "Agent and session" } th.num { "Confidence" } th.w-opt { "Trace" }
+                        th.num { @if is_first { (layout::live_switch(&live_url(params))) } @else { "Taken" } }
+                    } }
+                    tbody #rows {
+                        @for decision in &page.items { (row(decision, now_unix_nano)) }
+                        @if page.items.is_empty() {
+                            tr { td colspan="6" { div.none { p { "No decision fits these filters." } p { a.link href=(PATH) { "Clear the filters" } } } } }
+                        }
+                    }
+                }
+            }
+            (filterbar::pager(params, PATH, page.items.len(), page.next.as_deref()))
+        }
+    }
+}
+
+fn fields(params: &Params, facets: &Facets) -> Markup {
+    html! {
+        (filterbar::facet_menu(params, "agent", "All agents", &facets.agents))
+        (filterbar::facet_menu(params, "session", "All sessions", &facets.sessions))
+        (filterbar::facet_menu(params, "stage", "All stages", &facets.stages))
+        (filterbar::text_field(params, "action", "Action", "mid"))
+        (filterbar::menu(params, "max_confidence", "Any confidence", &[("0.62", "At most 0.62"), ("0.8", "At most 0.8"), ("0.9", "At most 0.9")]))
+        (filterbar::time_menu(params))
+    }
+}
+
+fn live_url(params: &Params) -> String {
+    format!("/live{}", query_string([("kind", "decisions")].into_iter().chain(params.chosen(&DECISION_PARAMS))))
+}
+
+/// Id of a decision's row in the page.
+pub(crate) fn row_id(decision: &Decision) -> String {
+    format!("d-{}", decision.decision_id)
+}
+
+/// One decision of the list.
+pub(crate) fn row(decision: &Decision, now_unix_nano: u64) -> Markup {
+    let href = format!("/decisions/{}", decision.decision_id);
+    html! {
+        tr id=(row_id(decision)) data-href=(href) {
+            td.p-name {
+                div.two {
+                    a.name href=(href) title=(decision.action) { (or_dash(&decision.action)) }
+                    span title=(decision.reason) { (decision.reason) }
+                }
+            }
+            td.p-row { span.badge.decision { (or_dash(&decision.stage)) } @if decision.derived { " " span.badge { "derived" } } }
+            td.w-opt {
+                div.two {
+                    span { @if !decision.agent_id.is_empty() { a href={ (PATH) (query_string([("agent", decision.agent_id.as_str())])) } { (decision.agent_id) } } }
+                    span.mono { @if !decision.session_id.is_empty() { a href={ (PATH) (query_string([("session", decision.session_id.as_str())])) } { (decision.session_id) } } }
+                }
+            }
+            td.num.p-side { (confidence(decision.confidence)) }
+            td.w-opt.mono { (trace_link(decision)) }
+            td.num.muted.p-side { (format::time(decision.timestamp_ns, now_unix_nano)) }
+        }
+    }
+}
+
+/// A link to the span that decided, or to its trace.
+pub(crate) fn trace_link(decision: &Decision) -> Markup {
+    html! {
+        @if let Some(trace_id) = decision.trace_id {
+            @let id = trace_id.to_string();
+            @let span = decision.span_id.map(|span| format!("?span={span}")).unwrap_or_default();
+            a.link href={ "/traces/" (id) (span) } title=(id) { (id[..8]) "…" }
+        } @else { span.muted { "none" } }
+    }
+}
+
+/// How sure, as a number and a gauge.
+pub(crate) fn confidence(confidence: Option<f64>) -> Markup {
+    html! {
+        @match confidence {
+            Some(share) => {
+                span class={ "conf" @if share < LOW_CONFIDENCE { " low" } } {
+                    svg aria-hidden="true" {
+                        rect.track width="100%" height="4" {}
+                        rect.bar width=(format!("{:.1}%", share.clamp(0.0, 1.0) * 100.0)) height="4" {}
+                    }
+                    (format!("{share:.2}"))
+                }
+            }
+            None => span.muted { "not said" },
+        }
+    }
+}
+
+/// A decision in short, for the details of a span.
+pub(crate) fn card(decision: &Decision) -> Markup {
+    html! {
+        div.dec {
+            div.top {
+                a href={ "/decisions/" (decision.decision_id) } { (or_dash(&decision.action)) }
+                @if !decision.stage.is_empty() { span.badge.decision { (decision.stage) } }
+                @if decision.derived { span.badge { "derived" } }
+                (confidence(decision.confidence))
+            }
+            @if !decision.reason.is_empty() { p { (decision.reason) } }
+            @if !decision.model_version.is_empty() { small { "by " (decision.model_version) } }
+        }
+    }
+}
+
+/// The text, or a word where there is none.
+pub(crate) fn or_dash(text: &str) -> &str {
+    if text.trim().is_empty() { "(not said)" } else { text }
+}

@@ -1,0 +1,145 @@
+//! The filter bar of lists, the chips that tell what is chosen, and the way to older pages.
+
+use maud::{Markup, html};
+use throughline_store::FacetCount;
+
+use crate::format;
+use crate::icons::icon;
+use crate::params::Params;
+
+/// Times back from now that the menu offers.
+const SPANS_OF_TIME: [(&str, &str); 5] =
+    [("15m", "Last 15 min"), ("1h", "Last hour"), ("24h", "Last 24 h"), ("7d", "Last 7 days"), ("30d", "Last 30 days")];
+
+/// The form around the fields; it changes the list as one types and keeps the address right.
+pub(crate) fn form(action: &str, find: &Markup, more: &Markup) -> Markup {
+    html! {
+        form.filters method="get" action=(action) role="search"
+            hx-get=(action) hx-target="#content" hx-select="#content" hx-swap="outerHTML"
+            hx-push-url="true" hx-trigger="change, submit, input delay:300ms" hx-sync="this:replace" {
+            (find)
+            button.btn.toggle type="button" data-toggle { (icon("filter")) "Filter" }
+            div.more { (more) }
+            noscript { button.btn type="submit" { "Apply" } }
+        }
+    }
+}
+
+/// The text field that `/` goes to.
+pub(crate) fn find(params: &Params, placeholder: &str) -> Markup {
+    html! {
+        label.find {
+            (icon("search"))
+            span.vh { (placeholder) }
+            input.field type="search" name="q" data-find autocomplete="off" spellcheck="false"
+                placeholder=(placeholder) value=[params.text("q")];
+            kbd { "/" }
+        }
+    }
+}
+
+/// A menu of known values; a value of the address that is not among them is kept.
+pub(crate) fn facet_menu(params: &Params, name: &str, all: &str, facets: &[FacetCount]) -> Markup {
+    let chosen = params.text(name);
+    let is_foreign = chosen.is_some_and(|chosen| facets.iter().all(|facet| facet.value != chosen));
+    html! {
+        select.field.on[chosen.is_some()] name=(name) aria-label=(name) {
+            option value="" { (all) }
+            @if let (true, Some(chosen)) = (is_foreign, chosen) {
+                option value=(chosen) selected { (chosen) }
+            }
+            @for facet in facets {
+                option value=(facet.value) selected[chosen == Some(facet.value.as_str())] {
+                    (facet.value) " (" (format::short_count(facet.count)) ")"
+                }
+            }
+        }
+    }
+}
+
+/// A menu of fixed choices.
+pub(crate) fn menu(params: &Params, name: &str, all: &str, choices: &[(&str, &str)]) -> Markup {
+    let chosen = params.text(name);
+    let is_foreign = chosen.is_some_and(|chosen| choices.iter().all(|(value, _)| *value != chosen));
+    html! {
+        select.field.on[chosen.is_some()] name=(name) aria-label=(name.replace('_', " ")) {
+            option value="" { (all) }
+            @if let (true, Some(chosen)) = (is_foreign, chosen) {
+                option value=(chosen) selected { (chosen) }
+            }
+            @for (value, label) in choices {
+                option value=(value) selected[chosen == Some(*value)] { (label) }
+            }
+        }
+    }
+}
+
+/// The menu of times.
+pub(crate) fn time_menu(params: &Params) -> Markup {
+    menu(params, "since", "Any time", &SPANS_OF_TIME)
+}
+
+/// A small text field.
+pub(crate) fn text_field(params: &Params, name: &str, placeholder: &str, class: &str) -> Markup {
+    let value = params.text(name);
+    html! {
+        input class={ "field " (class) @if value.is_some() { " on" } } type="text" name=(name)
+            placeholder=(placeholder) aria-label=(placeholder) value=[value] autocomplete="off" spellcheck="false";
+    }
+}
+
+/// What is chosen, each with a way to take it back.
+pub(crate) fn chips(params: &Params, path: &str, names: &[&str]) -> Markup {
+    let chosen: Vec<_> = params.chosen(names).collect();
+    html! {
+        @if !chosen.is_empty() {
+            div.chips {
+                @for (name, value) in &chosen {
+                    span.chip {
+                        span.cut { (label(name)) " " (value) }
+                        a href={ (path) (without(params, name)) } aria-label={ "Remove the filter " (label(name)) } {
+                            (icon("close"))
+                        }
+                    }
+                }
+                @if chosen.len() > 1 { a.btn.bare href=(path) { "Clear all" } }
+            }
+        }
+    }
+}
+
+/// The links below a list.
+pub(crate) fn pager(params: &Params, path: &str, shown: usize, next: Option<&str>) -> Markup {
+    let is_first = params.text("cursor").is_none();
+    html! {
+        div.pager #pager {
+            span {
+                @if shown > 0 { (format::count(shown as u64)) " shown" @if next.is_none() { ", that is all" } }
+            }
+            div.tools {
+                @if !is_first { a.btn href={ (path) (params.with("cursor", None)) } { "Newest" } }
+                @if let Some(next) = next {
+                    @let older = format!("{path}{}", params.with("cursor", Some(next)));
+                    a.btn href=(older) hx-get=(older) hx-select="#rows > *" hx-target="#rows"
+                        hx-swap="beforeend" hx-select-oob="#pager" { "Older" }
+                }
+            }
+        }
+    }
+}
+
+fn without(params: &Params, name: &str) -> String {
+    params.with(name, None)
+}
+
+fn label(name: &str) -> String {
+    match name {
+        "q" => "contains".to_owned(),
+        "min_duration" => "≥".to_owned(),
+        "max_duration" => "≤".to_owned(),
+        "min_confidence" => "confidence ≥".to_owned(),
+        "max_confidence" => "confidence ≤".to_owned(),
+        "trace_id" => "trace".to_owned(),
+        other => format!("{}:", other.replace('_', " ")),
+    }
+}

@@ -1,0 +1,139 @@
+//! Log records of every exporter, newest first.
+
+use axum::extract::State;
+use maud::{Markup, html};
+use throughline_store::{Facets, Page};
+use throughline_trace::{LogRecord, Value};
+
+use super::filterbar;
+use super::span::attribute_row;
+use crate::doors::Visitor;
+use crate::failure::Failure;
+use crate::filters::{self, LOG_PARAMS, PAGING};
+use crate::format;
+use crate::icons::line_art;
+use crate::layout::{self, Nav};
+use crate::params::Params;
+use crate::state::Shared;
+
+const PATH: &str = "/logs";
+/// Characters of a record's body in its line; all of it is below.
+const LINE_CHARS: usize = 400;
+
+/// `GET /logs`
+pub(crate) async fn show(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Markup, Failure> {
+    params.expect_only(&[&LOG_PARAMS, &PAGING])?;
+    let filter = filters::logs(&params, visitor.now_unix_nano)?;
+    let page = app.web.reader.logs(&filter, params.text("cursor"), params.limit()?).await?;
+    let facets = app.web.reader.facets().await?;
+    let body = draw(&params, &page, &facets, visitor.now_unix_nano);
+    Ok(layout::page(&visitor, Nav::Logs, "Logs", body))
+}
+
+fn draw(params: &Params, page: &Page<LogRecord>, facets: &Facets, now_unix_nano: u64) -> Markup {
+    let is_filtered = params.chosen(&LOG_PARAMS).next().is_some();
+    if page.items.is_empty() && !is_filtered && params.text("cursor").is_none() {
+        return html! {
+            div.head { h1 { "Logs" } }
+            div.empty {
+                (line_art())
+                h2 { "No log record has arrived yet" }
+                p { "Logs sent over OTLP appear here, tied to the span in whose course they were written." }
+                p { a.btn.main href="/setup" { "Send data" } }
+            }
+        };
+    }
+    html! {
+        div.head { h1.grow { "Logs" } }
+        (filterbar::form(PATH, &filterbar::find(params, "Find in messages"), &html! {
+            (filterbar::menu(params, "severity", "Any severity", &[
+                ("debug", "Debug and above"), ("info", "Info and above"), ("warn", "Warnings and above"), ("error", "Errors"),
+            ]))
+            (filterbar::facet_menu(params, "service", "All services", &facets.services))
+            (filterbar::text_field(params, "event_name", "Event name", "mid"))
+            (filterbar::text_field(params, "trace_id", "Trace id", "mid"))
+            (filterbar::time_menu(params))
+        }))
+        div #content {
+            (filterbar::chips(params, PATH, &LOG_PARAMS))
+            div.sheet-list {
+                div.logs #rows {
+                    @for log in &page.items { (row(log, now_unix_nano)) }
+                    @if page.items.is_empty() {
+                        div.none { p { "No record fits these filters." } p { a.link href=(PATH) { "Clear the filters" } } }
+                    }
+                }
+            }
+            (filterbar::pager(params, PATH, page.items.len(), page.next.as_deref()))
+        }
+    }
+}
+
+fn row(log: &LogRecord, now_unix_nano: u64) -> Markup {
+    html! {
+        details {
+            summary {
+                time.muted datetime=(format::rfc3339(log.time_unix_nano)) title={ (format::absolute(log.time_unix_nano)) ", " (format::relative(log.time_unix_nano, now_unix_nano)) } {
+                    (format::clock(log.time_unix_nano))
+                }
+                (severity(log))
+                span.cut.soft { (log.resource.service()) }
+                span.body.cut { (line(log)) }
+                span.go { @if let Some(trace_id) = log.trace_id { a.link.mono href=(href(log)) { (trace_id.to_string()[..8]) } } }
+            }
+            div.in {
+                pre.mono { (body_text(log)) }
+                @if log.trace_id.is_some() { p { a.link href=(href(log)) { "Show in its trace" } } }
+                table.attrs { tbody {
+                    (attribute_row("time", &Value::from(format::absolute(log.time_unix_nano))))
+                    @if !log.severity_text.is_empty() { (attribute_row("severity_text", &Value::from(log.severity_text.as_str()))) }
+                    @if !log.event_name.is_empty() { (attribute_row("event_name", &Value::from(log.event_name.as_str()))) }
+                    @for (key, value) in log.attributes.iter() { (attribute_row(key, value)) }
+                    @for (key, value) in log.resource.attributes.iter() { (attribute_row(key, value)) }
+                    @if !log.scope.name.is_empty() { (attribute_row("scope", &Value::from(log.scope.name.as_str()))) }
+                } }
+            }
+        }
+    }
+}
+
+fn href(log: &LogRecord) -> String {
+    let trace = log.trace_id.map(|id| format!("/traces/{id}")).unwrap_or_default();
+    let span = log.span_id.map(|id| format!("?span={id}")).unwrap_or_default();
+    trace + &span
+}
+
+/// The severity as a word with its colour.
+pub(crate) fn severity(log: &LogRecord) -> Markup {
+    let word = log.severity.as_str();
+    let class = match word {
+        "INFO" => "sev s-info",
+        "WARN" => "sev s-warn",
+        "ERROR" => "sev s-error",
+        "FATAL" => "sev s-fatal",
+        _ => "sev",
+    };
+    html! { span class=(class) { @if word.is_empty() { "–" } @else { (word) } } }
+}
+
+/// The record on one line.
+pub(crate) fn line(log: &LogRecord) -> String {
+    let body = body_text(log);
+    let text = match (log.event_name.is_empty(), body.is_empty()) {
+        (true, _) => body,
+        (false, true) => log.event_name.clone(),
+        (false, false) => format!("{}: {body}", log.event_name),
+    };
+    if text.chars().count() <= LINE_CHARS {
+        return text;
+    }
+    text.chars().take(LINE_CHARS).chain(['…']).collect()
+}
+
+fn body_text(log: &LogRecord) -> String {
+    if log.body == Value::Empty { String::new() } else { log.body.to_text() }
+}

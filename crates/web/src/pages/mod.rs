@@ -1,0 +1,17 @@
+//! One file a page: the handler reads, pure functions draw.
+
+mod chat;
+pub(crate) mod decision;
+pub(crate) mod decisions;
+mod filterbar;
+pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod series;
+pub(crate) mod setup;
+mod span;
+pub(crate) mod trace;
+pub(crate) mod traces;
+mod waterfall;
+
+mod chart;
+mod json_text;

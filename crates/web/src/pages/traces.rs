@@ -1,0 +1,296 @@
+//! The list of traces: newest first, live, filtered by the address.
+
+use axum::extract::State;
+use maud::{Markup, html};
+use throughline_store::{Facets, Page, StoreStats};
+use throughline_trace::{FallbackState, TraceId, TraceSummary};
+
+use super::filterbar;
+use crate::doors::Visitor;
+use crate::failure::Failure;
+use crate::filters::{self, PAGING, TRACE_PARAMS};
+use crate::format;
+use crate::icons::{icon, line_art};
+use crate::layout::{self, Nav};
+use crate::params::Params;
+use crate::state::Shared;
+
+const PATH: &str = "/traces";
+
+/// What the page shows.
+struct Listing<'a> {
+    params: &'a Params,
+    page: Page<TraceSummary>,
+    facets: Facets,
+    stats: StoreStats,
+    now_unix_nano: u64,
+}
+
+/// `GET /traces`
+pub(crate) async fn show(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Markup, Failure> {
+    params.expect_only(&[&TRACE_PARAMS, &PAGING])?;
+    let filter = filters::traces(&params, visitor.now_unix_nano)?;
+    let reader = &app.web.reader;
+    let page = reader.traces(&filter, params.text("cursor"), params.limit()?).await?;
+    let listing = Listing {
+        params: &params,
+        page,
+        facets: reader.facets().await?,
+        stats: reader.stats().await?,
+        now_unix_nano: visitor.now_unix_nano,
+    };
+    Ok(layout::page(&visitor, Nav::Traces, "Traces", draw(&listing)))
+}
+
+fn draw(listing: &Listing<'_>) -> Markup {
+    let params = listing.params;
+    let is_filtered = params.chosen(&TRACE_PARAMS).next().is_some();
+    if listing.page.items.is_empty() && !is_filtered && params.text("cursor").is_none() {
+        return html! {
+            div.head { h1.grow { "Traces" } (layout::live_switch("/live?kind=traces")) }
+            div #content data-first { (first_time()) div hidden { table { tbody #rows {} } } }
+        };
+    }
+    html! {
+        div.head {
+            h1 { "Traces" }
+            p.grow.cut { (format::count(listing.stats.traces)) " stored, " (format::short_count(listing.stats.spans)) " spans, " (format::bytes(listing.stats.bytes_on_disk)) }
+        }
+        (filterbar::form(PATH, &filterbar::find(params, "Find by name"), &fields(listing)))
+        (content(listing))
+    }
+}
+
+fn fields(listing: &Listing<'_>) -> Markup {
+    let (params, facets) = (listing.params, &listing.facets);
+    html! {
+        (filterbar::facet_menu(params, "agent", "All agents", &facets.agents))
+        (filterbar::facet_menu(params, "model", "All models", &facets.models))
+        (filterbar::facet_menu(params, "service", "All services", &facets.services))
+        (filterbar::facet_menu(params, "session", "All sessions", &facets.sessions))
+        (filterbar::menu(params, "error", "Any status", &[("true", "With errors"), ("false", "Without errors")]))
+        (filterbar::menu(params, "fallback", "Any fallback", &[
+            ("degraded", "Fell back"), ("failed", "Fallback failed"), ("skipped", "Not needed"), ("none", "None"),
+        ]))
+        (filterbar::text_field(params, "min_duration", "≥ 500ms", "short"))
+        (filterbar::text_field(params, "max_duration", "≤ 10s", "short"))
+        (filterbar::time_menu(params))
+    }
+}
+
+/// What changes when a filter does.
+fn content(listing: &Listing<'_>) -> Markup {
+    let Listing { params, page, now_unix_nano, .. } = listing;
+    let scale_ns = scale_ns(&page.items);
+    let is_first = params.text("cursor").is_none();
+    html! {
+        div #content {
+            (filterbar::chips(params, PATH, &TRACE_PARAMS))
+            div.pill #pill hidden aria-live="polite" { button type="button" {} }
+            div.sheet-list {
+                table.list aria-label="Traces, newest first" {
+                    (head(is_first.then(|| live_url(params, scale_ns)).as_deref()))
+                    tbody #rows {
+                        @for summary in &page.items { (row(summary, scale_ns, *now_unix_nano)) }
+                        @if page.items.is_empty() { (nothing()) }
+                    }
+                }
+            }
+            (filterbar::pager(params, PATH, page.items.len(), page.next.as_deref()))
+        }
+    }
+}
+
+fn head(live_url: Option<&str>) -> Markup {
+    html! {
+        colgroup {
+            col.w-dot; col; col.w-xl.w-opt; col.w-m; col.w-m.w-opt; col.w-xs.w-opt; col.w-l; col.w-m;
+        }
+        thead {
+            tr {
+                th.w-dot { span.vh { "Status" } }
+                th { "Trace" }
+                th.w-opt { "Model and session" }
+                th { "Duration" }
+                th.num.w-opt { "Tokens, cost" }
+                th.num.w-opt { "Spans" }
+                th { "Marks" }
+                th.num {
+                    @if let Some(url) = live_url { (layout::live_switch(url)) } @else { "Started" }
+                }
+            }
+        }
+    }
+}
+
+fn nothing() -> Markup {
+    html! {
+        tr {
+            td colspan="8" {
+                div.none {
+                    p { "No trace fits these filters." }
+                    p { a.link href=(PATH) { "Clear the filters" } }
+                }
+            }
+        }
+    }
+}
+
+fn live_url(params: &Params, scale_ns: u64) -> String {
+    let scale = scale_ns.to_string();
+    let pairs = [("kind", "traces"), ("scale", scale.as_str())];
+    format!("/live{}", crate::params::query_string(pairs.into_iter().chain(params.chosen(&TRACE_PARAMS))))
+}
+
+/// The duration that a full bar stands for: the longest of the page.
+fn scale_ns(items: &[TraceSummary]) -> u64 {
+    items.iter().map(TraceSummary::duration_nano).max().unwrap_or(0).max(1)
+}
+
+/// Id of a trace's row in the page.
+pub(crate) fn row_id(trace_id: TraceId) -> String {
+    format!("t-{trace_id}")
+}
+
+/// One trace of the list. `scale_ns`: the duration of a full bar.
+pub(crate) fn row(summary: &TraceSummary, scale_ns: u64, now_unix_nano: u64) -> Markup {
+    let href = format!("/traces/{}", summary.trace_id);
+    html! {
+        tr id=(row_id(summary.trace_id)) data-href=(href) {
+            td.lead { (status_dot(summary)) }
+            td.p-name {
+                div.two {
+                    a.name href=(href) title=(summary.name()) { (summary.name()) }
+                    span { (who(summary)) }
+                }
+            }
+            td.w-opt {
+                div.two {
+                    span { (models(summary)) }
+                    span.mono { (session(summary)) }
+                }
+            }
+            td.p-side { (duration_bar(summary, scale_ns)) }
+            td.num.w-opt {
+                @if summary.llm_calls > 0 {
+                    div.two {
+                        span title={ (format::count(summary.input_tokens)) " in, " (format::count(summary.output_tokens)) " out" } {
+                            (format::short_count(summary.input_tokens.saturating_add(summary.output_tokens)))
+                        }
+                        span { @if summary.cost_nano_usd > 0 { (format::cost(summary.cost_usd())) } @else { "no price" } }
+                    }
+                } @else { span.muted { "–" } }
+            }
+            td.num.w-opt { (format::count(summary.span_count)) }
+            td.p-row { div.marks { (marks(summary)) } }
+            td.num.muted.p-side { (format::time(summary.start_unix_nano, now_unix_nano)) }
+        }
+    }
+}
+
+fn status_dot(summary: &TraceSummary) -> Markup {
+    let failed = summary.root.as_ref().is_some_and(|root| root.is_error);
+    let (class, label) = match (failed, summary.error_count, summary.fallback) {
+        (true, ..) => ("dot error", "failed"),
+        (_, _, FallbackState::Degraded | FallbackState::Failed) => ("dot warn", "degraded"),
+        _ if summary.root.is_none() => ("dot none", "no spans yet"),
+        _ => ("dot", "ok"),
+    };
+    html! { span class=(class) role="img" aria-label=(label) title=(label) {} }
+}
+
+fn who(summary: &TraceSummary) -> Markup {
+    let service = summary.root.as_ref().map(|root| root.service.as_str());
+    html! {
+        @if let Some(agent) = summary.agent() {
+            a href={ (PATH) (crate::params::query_string([("agent", agent)])) } title="Only this agent" { (agent) }
+            @if service.is_some_and(|service| service != agent) { " · " }
+        }
+        @if let Some(service) = service.filter(|service| Some(*service) != summary.agent()) { (service) }
+        @if summary.services.len() > 1 { " +" (summary.services.len() - 1) }
+    }
+}
+
+fn models(summary: &TraceSummary) -> Markup {
+    let mut names = summary.models.iter();
+    html! {
+        @if let Some(first) = names.next() {
+            span title=(summary.models.iter().cloned().collect::<Vec<_>>().join(", ")) {
+                (first) @if names.len() > 0 { " +" (names.len()) }
+            }
+        } @else { span.muted { "no model" } }
+    }
+}
+
+fn session(summary: &TraceSummary) -> Markup {
+    html! {
+        @if let Some(session) = summary.session() {
+            a href={ (PATH) (crate::params::query_string([("session", session)])) } title="Only this session" { (session) }
+        }
+    }
+}
+
+fn duration_bar(summary: &TraceSummary, scale_ns: u64) -> Markup {
+    let share = (summary.duration_nano() as f64 / scale_ns.max(1) as f64).clamp(0.006, 1.0);
+    let class = match summary {
+        s if s.root.as_ref().is_some_and(|root| root.is_error) => "dur error",
+        s if s.fallback >= FallbackState::Degraded => "dur plum",
+        _ => "dur",
+    };
+    html! {
+        span class=(class) {
+            (format::duration(summary.duration_nano()))
+            svg aria-hidden="true" {
+                rect.track width="100%" height="4" {}
+                rect.bar width=(format!("{:.2}%", share * 100.0)) height="4" {}
+            }
+        }
+    }
+}
+
+/// What is worth a second look.
+fn marks(summary: &TraceSummary) -> Markup {
+    let plural = |n: u64, one: &str, many: &str| format!("{} {}", format::short_count(n), if n == 1 { one } else { many });
+    html! {
+        @if summary.error_count > 0 {
+            span.badge.error title=(summary.error_types.iter().cloned().collect::<Vec<_>>().join(", ")) {
+                (plural(summary.error_count, "error", "errors"))
+            }
+        }
+        @match summary.fallback {
+            FallbackState::Degraded => span.badge.plum { "degraded" },
+            FallbackState::Failed => span.badge.error { "fallback failed" },
+            FallbackState::Skipped | FallbackState::None => {},
+        }
+        @if summary.retries > 0 { span.badge.warn { (plural(summary.retries, "retry", "retries")) } }
+        @if summary.decision_count > 0 {
+            span.badge.decision { (plural(summary.decision_count, "decision", "decisions")) }
+        }
+        @if summary.root.as_ref().is_some_and(|root| !root.is_root) {
+            span.badge title="The span without a parent has not arrived" { "no root yet" }
+        }
+    }
+}
+
+fn first_time() -> Markup {
+    html! {
+        div.empty {
+            (line_art())
+            h2 { "Waiting for the first trace" }
+            p { "Point any OpenTelemetry exporter at this server and its spans appear here at once, "
+                "tied together from the prompt to the fallback." }
+            p.tools {
+                a.btn.main href="/setup" { (icon("setup")) "Send data" }
+                a.btn href="/setup#try" { "Try it with one command" }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "traces_tests.rs"]
+mod tests;

@@ -1,0 +1,235 @@
+//! Query parameters: read one by one, so that a mistake is answered with the parameter's name.
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use throughline_trace::TraceId;
+
+use crate::failure::Failure;
+use crate::format::NANOS_PER_SEC;
+
+/// Items on a page when `limit` is not given.
+pub(crate) const DEFAULT_LIMIT: usize = 50;
+/// Most items on a page.
+pub(crate) const MAX_LIMIT: usize = 500;
+
+/// The query of a request. Empty values count as absent: forms send them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|error| Failure::parameter("query", "name=value pairs", &error.to_string()))?;
+        Ok(Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect()))
+    }
+}
+
+impl Params {
+    /// The text of a parameter, trimmed.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim())
+    }
+
+    /// The text, owned, as filters want it.
+    pub(crate) fn owned(&self, name: &str) -> Option<String> {
+        self.text(name).map(str::to_owned)
+    }
+
+    /// Refuses names that are not in `known`: a misspelt filter must not answer everything.
+    pub(crate) fn expect_only(&self, known: &[&[&str]]) -> Result<(), Failure> {
+        for (name, value) in &self.0 {
+            if !known.iter().any(|names| names.contains(&name.as_str())) {
+                let mut all: Vec<&str> = known.concat();
+                all.sort_unstable();
+                let expected = format!("one of the known names ({})", all.join(", "));
+                return Err(Failure::parameter(name, &expected, value));
+            }
+        }
+        Ok(())
+    }
+
+    /// A parameter read by `parse`; `None` from it means that the text is not what was expected.
+    pub(crate) fn read<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Failure> {
+        match self.text(name) {
+            None => Ok(None),
+            Some(text) => match parse(text) {
+                Some(value) => Ok(Some(value)),
+                None => Err(Failure::parameter(name, expected, text)),
+            },
+        }
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn truth(&self, name: &str) -> Result<Option<bool>, Failure> {
+        self.read(name, "true or false", |text| match text {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })
+    }
+
+    /// A duration: `250ms`, `1.5s`, `2m`, or a number of milliseconds.
+    pub(crate) fn duration_ms(&self, name: &str) -> Result<Option<u64>, Failure> {
+        self.read(name, "a duration such as 250ms, 1.5s or 2m", parse_duration_ms)
+    }
+
+    /// A moment: back from now (`15m`, `24h`, `7d`), RFC 3339, or nanoseconds since the Unix epoch.
+    pub(crate) fn moment(&self, name: &str, now_unix_nano: u64) -> Result<Option<u64>, Failure> {
+        self.read(name, "a time such as 15m, 24h, 7d, 2026-01-31T12:00:00Z or Unix nanoseconds", |text| {
+            parse_moment(text, now_unix_nano)
+        })
+    }
+
+    /// A share, 0 to 1.
+    pub(crate) fn share(&self, name: &str) -> Result<Option<f64>, Failure> {
+        self.read(name, "a number from 0 to 1", |text| {
+            text.parse().ok().filter(|share: &f64| (0.0..=1.0).contains(share))
+        })
+    }
+
+    /// A trace id.
+    pub(crate) fn trace_id(&self, name: &str) -> Result<Option<TraceId>, Failure> {
+        self.read(name, "a trace id of 32 hexadecimal characters", |text| text.parse().ok())
+    }
+
+    /// How many items a page may have.
+    pub(crate) fn limit(&self) -> Result<usize, Failure> {
+        let expected = format!("a whole number from 1 to {MAX_LIMIT}");
+        let limit = self.read("limit", &expected, |text| {
+            text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit))
+        })?;
+        Ok(limit.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// The query string with `name` set to `value` (or taken out), other parameters as they are.
+    pub(crate) fn with(&self, name: &str, value: Option<&str>) -> String {
+        let kept = self.0.iter().filter(|(key, _)| key != name);
+        let pairs = kept.map(|(key, value)| (key.as_str(), value.as_str()));
+        query_string(pairs.chain(value.map(|value| (name, value))))
+    }
+
+    /// The parameters among `names`, in the order of `names`.
+    pub(crate) fn chosen<'a>(
+        &'a self,
+        names: &'a [&'a str],
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        names.iter().filter_map(|name| self.text(name).map(|value| (*name, value)))
+    }
+}
+
+/// `?a=b&c=d`, percent-encoded, or nothing when there are no pairs.
+pub(crate) fn query_string<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        text.push(if text.is_empty() { '?' } else { '&' });
+        text.push_str(&encode(name));
+        text.push('=');
+        text.push_str(&encode(value));
+    }
+    text
+}
+
+/// Percent-encodes everything but RFC 3986's unreserved characters.
+pub(crate) fn encode(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(byte as char);
+            }
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+fn parse_duration_ms(text: &str) -> Option<u64> {
+    let (number, unit_ms) = split_unit(text, &[("ms", 1.0), ("s", 1e3), ("m", 6e4), ("h", 3.6e6)])
+        .unwrap_or((text, 1.0));
+    let ms = number.trim().parse::<f64>().ok()? * unit_ms;
+    (ms.is_finite() && (0.0..1e15).contains(&ms)).then_some(ms as u64)
+}
+
+fn parse_moment(text: &str, now_unix_nano: u64) -> Option<u64> {
+    const UNITS: [(&str, f64); 4] = [("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("d", 86_400.0)];
+    if let Some((number, unit_secs)) = split_unit(text, &UNITS)
+        && let Ok(number) = number.parse::<f64>()
+    {
+        let back = number * unit_secs * NANOS_PER_SEC as f64;
+        return (back >= 0.0 && back.is_finite()).then(|| now_unix_nano.saturating_sub(back as u64));
+    }
+    if let Ok(nanos) = text.parse::<u64>() {
+        return Some(nanos);
+    }
+    let at: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(at.as_nanosecond()).ok()
+}
+
+fn split_unit<'a>(text: &'a str, units: &[(&str, f64)]) -> Option<(&'a str, f64)> {
+    units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(query: &str) -> Params {
+        let uri: axum::http::Uri = format!("/x?{query}").parse().unwrap();
+        Params(Query::<Vec<(String, String)>>::try_from_uri(&uri).unwrap().0)
+    }
+
+    #[test]
+    fn durations_and_moments_are_read_in_their_units() {
+        for (text, ms) in [("250", 250), ("250ms", 250), ("1.5s", 1_500), ("2m", 120_000)] {
+            assert_eq!(parse_duration_ms(text), Some(ms), "{text}");
+        }
+        assert_eq!(parse_duration_ms("-1s"), None);
+        assert_eq!(parse_duration_ms("soon"), None);
+        let now = 1_700_000_000 * NANOS_PER_SEC;
+        assert_eq!(parse_moment("15m", now), Some(now - 900 * NANOS_PER_SEC));
+        assert_eq!(parse_moment("1970-01-01T00:00:01Z", now), Some(NANOS_PER_SEC));
+        assert_eq!(parse_moment("1700000000000000000", now), Some(now));
+        assert_eq!(parse_moment("1969-01-01T00:00:01Z", now), None);
+        assert_eq!(parse_moment("yesterday", now), None);
+    }
+
+    #[test]
+    fn a_mistake_names_the_parameter() {
+        let refused = params("error=maybe").truth("error").unwrap_err();
+        assert_eq!(refused.message, "parameter `error`: expected true or false, got \"maybe\"");
+        let refused = params("agnet=x").expect_only(&[&["agent"], &["limit"]]).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "parameter `agnet`: expected one of the known names (agent, limit), got \"x\""
+        );
+        assert!(params("limit=0").limit().is_err());
+        assert!(params("limit=501").limit().is_err());
+    }
+
+    proptest::proptest! {
+        /// What a link says is what the next request reads, whatever the characters.
+        #[test]
+        fn links_keep_values(value in "\\PC{1,40}") {
+            proptest::prop_assume!(!value.trim().is_empty());
+            let read = params(query_string([("agent", value.as_str())]).trim_start_matches('?'));
+            proptest::prop_assert_eq!(read.text("agent"), Some(value.trim()));
+        }
+
+        /// No text makes the readers panic.
+        #[test]
+        fn readers_are_total(text in "\\PC{0,20}") {
+            let _ = parse_duration_ms(&text);
+            let _ = parse_moment(&text, 5);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What the pages and the API stand on.
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use throughline_store::{Committed, Reader};
+use throughline_trace::access::Keyring;
+use tokio::sync::{broadcast, watch};
+
+use crate::session::SignInLimiter;
+
+/// Everything [`router`](crate::router) needs; the binary fills it in.
+#[derive(Clone)]
+pub struct WebState {
+    /// Answers from the store.
+    pub reader: Reader,
+    /// Where the store tells what became durable; live events subscribe to it.
+    pub committed: broadcast::Sender<Arc<Committed>>,
+    /// The live API keys.
+    pub keyring: Arc<Keyring>,
+    /// Key of the MACs in cookies and forms; the same over restarts, so that people stay signed in.
+    pub cookie_secret: [u8; 32],
+    /// The server's own metrics, for `/metrics`.
+    pub registry: Arc<Registry>,
+    /// `true` while the store is open and the server is not draining. When it turns `false`,
+    /// `/readyz` says so and live event streams end, so that a drain need not wait for them.
+    pub ready: watch::Receiver<bool>,
+    /// Whether people reach the pages over TLS: cookies are then `Secure`.
+    pub is_tls: bool,
+    /// Version of the binary, as shown.
+    pub version: String,
+    /// Host names (without port) that requests may be addressed to; `None` for any. With access
+    /// control off it keeps other web sites from reaching the pages through DNS rebinding: see
+    /// [`loopback_hosts`].
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Where exporters send OTLP/HTTP, for the page that tells how (`http://127.0.0.1:4318`).
+    pub otlp_http_url: String,
+    /// Where exporters send OTLP/gRPC (`http://127.0.0.1:4317`).
+    pub otlp_grpc_url: String,
+}
+
+/// The host names of a server that is bound to loopback, for [`WebState::allowed_hosts`].
+pub fn loopback_hosts() -> Option<Vec<String>> {
+    Some(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec())
+}
+
+/// The state as handlers share it.
+pub(crate) struct App {
+    pub(crate) web: WebState,
+    pub(crate) sign_ins: SignInLimiter,
+}
+
+/// What handlers take.
+pub(crate) type Shared = Arc<App>;
