@@ -95,7 +95,7 @@ def test_traces_logs_and_metrics_arrive(server, wire):
     assert by_name["charge card"]["parent_span_id"] == by_name["checkout"]["span_id"]
     assert by_name["charge card"]["status"] == {"code": "error", "message": "declined"}
     assert [event["name"] for event in by_name["charge card"]["events"]] == ["retrying", "exception"]
-    assert by_name["checkout"]["resource"]["service.name"] == service
+    assert by_name["checkout"]["resource"]["attributes"]["service.name"] == service
 
     [log] = server.get("/api/v1/logs", service=service)["items"]
     assert log["body"] == f"card declined for {service}"
