@@ -7,11 +7,11 @@
 //! last value. Text that is not UTF-8 (raw bytes, lone surrogates) gets U+FFFD, and the item that it
 //! belongs to is noted. What has the wrong type fails with the path of fields that leads there.
 
-mod common;
 mod logs;
 mod metrics;
 mod scalars;
 mod traces;
+mod values;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

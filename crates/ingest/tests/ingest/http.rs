@@ -1,32 +1,27 @@
 //! OTLP/HTTP over a real socket.
 
 use std::io::Write as _;
-use std::sync::Arc;
-use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
-use throughline_ingest::{Ingest, IngestOptions, Submit};
+use throughline_ingest::IngestOptions;
+use throughline_trace::Refusal;
 use throughline_trace::access::{ApiKey, KeyHash, Keyring, Scope};
-use throughline_trace::{Accepted, Refusal};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{
-    self, Server, accept_all, counter, eventually, logs, refuse, serve, span, text, traces,
-};
+use crate::support::{self, Server, accept_all, logs, refuse, span, text, traces};
 
-const PROTOBUF: &str = "application/x-protobuf";
-const JSON: &str = "application/json";
+pub(crate) const PROTOBUF: &str = "application/x-protobuf";
+pub(crate) const JSON: &str = "application/json";
 
-fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     support::client().build().unwrap()
 }
 
 /// A reply, as text: status, type, body (a protobuf one decoded as what it should be).
-async fn reply(request: RequestBuilder) -> (String, HeaderMap) {
+pub(crate) async fn reply(request: RequestBuilder) -> (String, HeaderMap) {
     let response = request.send().await.unwrap();
     let status = response.status();
     let headers = response.headers().clone();
@@ -44,7 +39,12 @@ async fn reply(request: RequestBuilder) -> (String, HeaderMap) {
     (format!("{} {content_type} {body}", status.as_u16()), headers)
 }
 
-fn post(server: &Server, path: &str, content_type: &str, body: Vec<u8>) -> RequestBuilder {
+pub(crate) fn post(
+    server: &Server,
+    path: &str,
+    content_type: &str,
+    body: Vec<u8>,
+) -> RequestBuilder {
     client().post(server.url(path)).header("content-type", content_type).body(body)
 }
 
@@ -54,11 +54,11 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn one_span() -> Vec<u8> {
+pub(crate) fn one_span() -> Vec<u8> {
     traces(vec![span(1, "one")]).encode_to_vec()
 }
 
-fn one_json_span() -> Vec<u8> {
+pub(crate) fn one_json_span() -> Vec<u8> {
     br#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"json","startTimeUnixNano":"1795348799000000000","endTimeUnixNano":"1795348799000000000"}]}]}]}"#.to_vec()
 }
 
@@ -289,56 +289,6 @@ async fn refusals_say_when_to_retry() {
             "#);
 }
 
-#[tokio::test]
-async fn requests_beyond_the_memory_of_all_are_refused_until_there_is_room() {
-    let options = IngestOptions {
-        max_request_bytes: 100_000,
-        max_in_flight_bytes: 1,
-        limits: throughline_ingest::Limits { max_decoded_bytes: 600_000, ..Default::default() },
-        ..IngestOptions::default()
-    };
-    // Whoever is in `submit` holds memory until the test lets go.
-    let (entered, mut has_entered) = tokio::sync::mpsc::unbounded_channel();
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let submit: Submit = Arc::new(move |batch| {
-        let (entered, gate) = (entered.clone(), Arc::clone(&opened));
-        Box::pin(async move {
-            entered.send(()).unwrap();
-            gate.acquire().await.unwrap().forget();
-            Ok(Accepted { spans: batch.spans.len() as u64, ..Accepted::default() })
-        })
-    });
-    let mut registry = prometheus_client::registry::Registry::default();
-    let ingest = Ingest::new(options, submit, Arc::new(Keyring::open()), &mut registry);
-    let address = serve(ingest.http_router()).await;
-    let send = move || {
-        let spans = (0..200).map(|id| span(id, &"n".repeat(300))).collect();
-        client()
-            .post(format!("http://{address}/v1/traces"))
-            .header("content-type", PROTOBUF)
-            .body(traces(spans).encode_to_vec())
-    };
-    let mut held = Vec::new();
-    let refused = loop {
-        let mut request = tokio::spawn(reply(send()));
-        tokio::select! {
-            _ = has_entered.recv() => held.push(request),
-            done = &mut request => break done.unwrap(),
-        }
-    };
-    assert!(!held.is_empty());
-    assert!(refused.0.starts_with("503"), "{}", refused.0);
-    assert_eq!(refused.1["retry-after"], "1");
-    assert_eq!(counter(&registry, r#"throughline_ingest_refusals_total{reason="memory"}"#), 1.0);
-    gate.add_permits(held.len() + 1);
-    for request in held {
-        assert!(request.await.unwrap().0.starts_with("200"));
-    }
-    assert!(reply(send()).await.0.starts_with("200"));
-    assert_eq!(counter(&registry, "throughline_ingest_in_flight_bytes"), 0.0);
-}
-
 /// A key of each scope, named after it.
 pub(crate) fn keyring() -> Keyring {
     let keyring = Keyring::required();
@@ -431,97 +381,4 @@ async fn browsers_may_send_only_from_origins_that_are_listed() {
     assert!(text.starts_with("200"), "{text}");
     assert_eq!(headers["access-control-allow-origin"], "https://app.example");
     assert_eq!(headers["vary"], "Origin");
-}
-
-/// Sends the head of a request and the start of its body, then nothing more.
-async fn stall(server: &Server) -> tokio::net::TcpStream {
-    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
-    let head = format!(
-        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: 100\r\n\r\n{{"
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream
-}
-
-#[tokio::test]
-async fn a_body_that_stops_coming_is_given_up() {
-    let options =
-        IngestOptions { body_idle_timeout: Duration::from_millis(50), ..IngestOptions::default() };
-    let server = Server::start(options, Keyring::open(), accept_all()).await;
-    let mut stream = stall(&server).await;
-    let mut start = [0; 12];
-    stream.read_exact(&mut start).await.unwrap();
-    assert_eq!(&start, b"HTTP/1.1 408");
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_within_its_body_is_counted() {
-    let server = Server::open().await;
-    drop(stall(&server).await);
-    let line = r#"throughline_ingest_requests_total{signal="traces",transport="http",encoding="json",result="disconnected"}"#;
-    eventually("the disconnect is counted", || server.counter(line) == 1.0).await;
-    assert_eq!(server.counter("throughline_ingest_in_flight_bytes"), 0.0);
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_before_the_answer_neither_cancels_nor_hides_its_batch() {
-    let (entered, mut has_entered) = tokio::sync::mpsc::unbounded_channel();
-    let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
-    let commit = Arc::new(tokio::sync::Notify::new());
-    let may_commit = Arc::clone(&commit);
-    let submit: Submit = Arc::new(move |batch| {
-        let (entered, commit) = (entered.clone(), Arc::clone(&may_commit));
-        Box::pin(async move {
-            entered.send(()).unwrap();
-            commit.notified().await;
-            Ok(Accepted { spans: batch.spans.len() as u64, ..Accepted::default() })
-        })
-    });
-    let mut registry = prometheus_client::registry::Registry::default();
-    let ingest =
-        Ingest::new(IngestOptions::default(), submit, Arc::new(Keyring::open()), &mut registry);
-    /// Says when the server has dropped the handler.
-    struct OnDrop(tokio::sync::mpsc::UnboundedSender<()>);
-    impl Drop for OnDrop {
-        fn drop(&mut self) {
-            let _ = self.0.send(());
-        }
-    }
-    let watch = axum::middleware::from_fn(
-        move |request: axum::extract::Request, next: axum::middleware::Next| {
-            let on_drop = OnDrop(gone.clone());
-            async move {
-                let response = next.run(request).await;
-                drop(on_drop);
-                response
-            }
-        },
-    );
-    let address = serve(ingest.http_router().layer(watch)).await;
-    let request = client()
-        .post(format!("http://{address}/v1/traces"))
-        .header("content-type", PROTOBUF)
-        .body(one_span())
-        .send();
-    let client = tokio::spawn(request);
-    has_entered.recv().await.unwrap();
-    client.abort();
-    is_gone.recv().await.unwrap();
-    commit.notify_one();
-    let accepted = r#"throughline_ingest_items_total{item="span",fate="accepted"}"#;
-    eventually("the batch is counted", || counter(&registry, accepted) == 1.0).await;
-}
-
-#[tokio::test]
-async fn a_panic_within_submit_is_an_error_of_ours() {
-    let server = Server::start(
-        IngestOptions::default(),
-        Keyring::open(),
-        Arc::new(|_| panic!("on purpose")),
-    )
-    .await;
-    let (text, _) = reply(post(&server, "/v1/traces", JSON, one_json_span())).await;
-    assert!(text.starts_with("500"), "{text}");
-    let line = r#"throughline_ingest_requests_total{signal="traces",transport="http",encoding="json",result="failed"}"#;
-    assert_eq!(server.counter(line), 1.0);
 }

@@ -9,6 +9,9 @@
 mod decoding;
 mod grpc;
 mod http;
+mod json;
+mod logs;
 mod metrics;
 mod properties;
 mod support;
+mod troubles;

@@ -14,7 +14,8 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prometheus_client::registry::Registry;
-use throughline_ingest::{Ingest, IngestOptions, Report, Submit};
+use prost::Message;
+use throughline_ingest::{Encoding, Ingest, IngestOptions, Limits, Report, Signal, Submit, decode};
 use throughline_trace::access::Keyring;
 use throughline_trace::{Accepted, Attributes, Refusal, SpanBatch};
 use tower::ServiceExt as _;
@@ -195,6 +196,26 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), waiting)
         .await
         .unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// What `message` decodes to as protobuf, as text.
+pub(crate) fn protobuf(signal: Signal, message: &impl Message) -> String {
+    within(&Limits::default(), signal, message)
+}
+
+/// As [`protobuf`], within other limits.
+pub(crate) fn within(limits: &Limits, signal: Signal, message: &impl Message) -> String {
+    let body = message.encode_to_vec();
+    let decoded = decode(signal, Encoding::Protobuf, &body, limits, RECEIVED).unwrap();
+    to_text(&decoded.batch, &decoded.report)
+}
+
+/// What `body` decodes to as JSON, as text; the error if it does not.
+pub(crate) fn json(signal: Signal, body: &str) -> String {
+    match decode(signal, Encoding::Json, body.as_bytes(), &Limits::default(), RECEIVED) {
+        Ok(decoded) => to_text(&decoded.batch, &decoded.report),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// A batch and what was wrong with it, as text.
