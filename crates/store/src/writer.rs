@@ -357,3 +357,6 @@ pub(crate) fn now_unix_nano() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_nanos() as u64)
 }
+
+#[cfg(test)]
+mod tests;

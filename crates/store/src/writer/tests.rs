@@ -1,0 +1,203 @@
+use throughline_trace::{LogRecord, Span, SpanBatch, SpanId, TraceId};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::prepare;
+use crate::reader::Reader;
+use crate::session::{Files, Session};
+
+struct Bench {
+    writer: Writer,
+    queue: Arc<Queue>,
+    layout: Layout,
+    _dir: tempfile::TempDir,
+}
+
+fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    layout.create().unwrap();
+    let lock = DirectoryLock::take(&layout).unwrap();
+    let metrics = StoreMetrics::register(&mut prometheus_client::registry::Registry::default());
+    let (committed, _) = broadcast::channel(8);
+    let options = StoreOptions::new(dir.path());
+    let writer = Writer::open(layout.clone(), lock, &options, metrics.clone(), committed).unwrap();
+    Bench { writer, queue: Queue::new(options, metrics), layout, _dir: dir }
+}
+
+impl Bench {
+    /// Writes batches as one group; answers what each was told.
+    fn write(&mut self, batches: Vec<SpanBatch>) -> Vec<Result<Accepted, Refusal>> {
+        let (jobs, answers): (Vec<_>, Vec<_>) = batches
+            .into_iter()
+            .map(|batch| {
+                let reservation = self.queue.reserve(1).unwrap();
+                let (reply, answer) = oneshot::channel();
+                (Job { prepared: prepare::prepare(batch).unwrap(), reservation, reply }, answer)
+            })
+            .unzip();
+        self.writer.write(jobs);
+        answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
+    }
+
+    fn span_count(&self) -> u64 {
+        let session = Session::begin(Arc::new(Files::new(self.layout.clone())));
+        crate::read_metrics::stats(&session).unwrap().spans
+    }
+
+    /// What the file says of a trace, and what its spans say.
+    fn counts_of(&self, trace: u128) -> (u64, usize, usize) {
+        let session = Session::begin(Arc::new(Files::new(self.layout.clone())));
+        let found = crate::read_traces::trace(&session, TraceId::from_u128(trace)).unwrap();
+        found.map_or((0, 0, 0), |t| (t.summary.span_count, t.spans.len(), t.decisions.len()))
+    }
+}
+
+fn batch(trace: u128, names: &[&str]) -> SpanBatch {
+    let spans = names.iter().enumerate().map(|(at, name)| {
+        let mut span =
+            Span::new(TraceId::from_u128(trace), SpanId::from_u64(at as u64 + 1), None, *name);
+        let text = format!(r#"[{{"role":"user","content":"a message of some length, {name}"}}]"#);
+        span.attributes.set("gen_ai.input.messages", text);
+        span.attributes.set("agent_id", "fraud");
+        span
+    });
+    SpanBatch { spans: spans.collect(), ..SpanBatch::default() }
+}
+
+fn decision(trace: u128) -> Decision {
+    Decision {
+        decision_id: DecisionId::random(),
+        parent_decision_id: None,
+        trace_id: Some(TraceId::from_u128(trace)),
+        span_id: None,
+        timestamp_ns: 1,
+        received_at_ns: 2,
+        stage: String::new(),
+        input_hash: String::new(),
+        model_version: String::new(),
+        action: String::new(),
+        reason: String::new(),
+        confidence: None,
+        agent_id: String::new(),
+        session_id: String::new(),
+        instance_id: String::new(),
+        seq: 0,
+        derived: false,
+        service: String::new(),
+        attributes: throughline_trace::Attributes::new(),
+    }
+}
+
+fn spans_of(answer: &Result<Accepted, Refusal>) -> u64 {
+    answer.as_ref().map_or(0, |accepted| accepted.spans)
+}
+
+#[test]
+fn a_poisonous_batch_does_not_harm_its_neighbours() {
+    let mut bench = bench();
+    bench
+        .writer
+        .segment
+        .connection
+        .execute_batch(
+            "CREATE TRIGGER poison BEFORE INSERT ON spans WHEN new.name = 'poison'
+             BEGIN SELECT raise(ABORT, 'poisoned'); END",
+        )
+        .unwrap();
+    let answers =
+        bench.write(vec![batch(1, &["a", "b"]), batch(2, &["c", "poison"]), batch(3, &["d"])]);
+    assert_eq!(answers.iter().map(spans_of).collect::<Vec<_>>(), [2, 0, 1]);
+    assert!(matches!(&answers[1], Err(Refusal::Storage(text)) if text.contains("poisoned")));
+    assert_eq!(bench.span_count(), 3);
+    assert_eq!((bench.counts_of(1), bench.counts_of(2)), ((2, 2, 0), (0, 0, 0)));
+    // What the failed batch had brought is not taken for stored.
+    let answers = bench.write(vec![batch(2, &["c"]), batch(3, &["d", "e"])]);
+    assert_eq!(answers.iter().map(spans_of).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!((bench.counts_of(2), bench.counts_of(3)), ((1, 1, 0), (2, 2, 0)));
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_lost_or_doubled_afterwards() {
+    let mut bench = bench();
+    assert_eq!(spans_of(&bench.write(vec![batch(1, &["a"])])[0]), 1);
+    let pages: i64 = bench
+        .writer
+        .segment
+        .connection
+        .pragma_query_value(None, "page_count", |row| row.get(0))
+        .unwrap();
+    bench.writer.segment.connection.pragma_update(None, "max_page_count", pages + 2).unwrap();
+    let big = || {
+        let mut big = batch(2, &["b", "c"]);
+        big.spans[0].name = (0..60_000_u64).map(|n| char::from(b'a' + (n * n % 23) as u8)).collect();
+        big.decisions.push(decision(2));
+        big
+    };
+    let sent = big();
+    let mut small = batch(1, &["a", "later"]);
+    small.logs = Vec::<LogRecord>::new();
+    let answers = bench.write(vec![small.clone(), sent.clone()]);
+    for answer in &answers {
+        assert!(matches!(answer, Err(Refusal::DiskFull { .. })), "{answer:?}");
+    }
+    assert_eq!((bench.span_count(), bench.counts_of(2)), (1, (0, 0, 0)));
+    assert_eq!(
+        spans_of(&bench.write(vec![small])[0]),
+        1,
+        "what fits is taken while the disk is full"
+    );
+
+    bench.writer.segment.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+    let answers = bench.write(vec![sent.clone(), sent]);
+    let accepted: Vec<_> = answers
+        .iter()
+        .flatten()
+        .map(|a| (a.spans, a.duplicate_spans, a.decisions, a.duplicate_decisions))
+        .collect();
+    assert_eq!(accepted, [(2, 0, 1, 0), (0, 2, 0, 1)]);
+    assert_eq!((bench.counts_of(1), bench.counts_of(2)), ((2, 2, 0), (2, 2, 1)));
+}
+
+#[test]
+fn a_segment_commit_that_fails_after_the_decisions_leaves_them_new() {
+    let mut bench = bench();
+    // A foreign key that is checked at the commit only: the segment's COMMIT itself fails.
+    bench
+        .writer
+        .segment
+        .connection
+        .execute_batch(
+            "PRAGMA foreign_keys = ON;
+             CREATE TABLE parent(id INTEGER PRIMARY KEY);
+             CREATE TABLE child(id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+             CREATE TRIGGER break_commit AFTER INSERT ON spans WHEN new.name = 'break'
+             BEGIN INSERT INTO child VALUES (1); END",
+        )
+        .unwrap();
+    let mut sent = batch(1, &["break"]);
+    sent.decisions.push(decision(1));
+    assert!(matches!(bench.write(vec![sent.clone()])[0], Err(Refusal::Storage(_))));
+    assert_eq!(bench.counts_of(1), (0, 0, 1), "the decision is there, but nobody was told");
+    bench.writer.segment.connection.execute_batch("DROP TRIGGER break_commit").unwrap();
+    let mut listener = bench.writer.committed.subscribe();
+    let answer = bench.write(vec![sent])[0].clone().unwrap();
+    assert_eq!((answer.spans, answer.decisions, answer.duplicate_decisions), (1, 1, 0));
+    let told = listener.try_recv().unwrap();
+    assert_eq!((told.decisions.len(), told.summaries[0].decision_count), (1, 1));
+    assert_eq!(bench.counts_of(1), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_query_that_takes_too_long_ends_with_advice() {
+    let bench = bench();
+    let session = Session::begin(Arc::new(Files::new(bench.layout.clone())));
+    let lease = session.segment(bench.writer.segment.day).unwrap();
+    let endless =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let error = lease.query_row(endless, [], |row| row.get::<_, i64>(0)).unwrap_err();
+    insta::assert_snapshot!(lease.fails(&error), @"the query took longer than 2000 ms; narrow it by time, agent or session");
+    drop(lease);
+    assert!(session.check_time().is_err());
+    assert_eq!(Reader::new(bench.layout.clone()).stats().await.unwrap().segments, 1);
+}
