@@ -1,0 +1,143 @@
+//! The chat model: a trait that clients of providers implement, and what it answers.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Poller, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, Stream};
+use throughline_llm::{ChatRequest, ChatResponse, Chunk};
+use throughline_trace::ErrorType;
+
+use crate::resilient::Fault;
+
+/// A model that answers conversations. Implementations talk to a provider and do nothing else:
+/// spans, retries, costs and metrics are added by [`Traced`](crate::Traced), which wraps any of
+/// them and is a chat model itself.
+pub trait ChatModel: Send + Sync {
+    /// Who answers, for the attributes that a sampler decides by.
+    fn endpoint(&self) -> Endpoint;
+
+    /// Asks for a whole answer.
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>>;
+
+    /// Asks for an answer in pieces. The stream ends after the last piece; one that breaks off
+    /// ends with an error.
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>>;
+}
+
+impl<M: ChatModel + ?Sized> ChatModel for Arc<M> {
+    fn endpoint(&self) -> Endpoint {
+        (**self).endpoint()
+    }
+
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
+        (**self).chat(request)
+    }
+
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        (**self).stream(request)
+    }
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `gen_ai.provider.name`: `openai`, `anthropic`, …
+    pub provider: String,
+    /// Host of the provider; `None` for a model in this process.
+    pub server_address: Option<String>,
+    /// Its port.
+    pub server_port: Option<u16>,
+}
+
+impl Endpoint {
+    /// A model in this process, under the name of a provider.
+    pub fn in_process(provider: impl Into<String>) -> Self {
+        Self { provider: provider.into(), server_address: None, server_port: None }
+    }
+}
+
+/// A streamed answer.
+#[must_use = "streams do nothing unless polled"]
+pub struct ChatStream {
+    status_code: Option<u16>,
+    inner: BoxStream<'static, Result<Chunk, ChatError>>,
+}
+
+impl ChatStream {
+    /// A stream of these chunks; `status_code` is the HTTP status that it began with, if any.
+    pub fn new(
+        status_code: Option<u16>,
+        chunks: impl Stream<Item = Result<Chunk, ChatError>> + Send + 'static,
+    ) -> Self {
+        Self { status_code, inner: Box::pin(chunks) }
+    }
+
+    /// The HTTP status that the stream began with; `None` when it did not come over HTTP.
+    pub fn status_code(&self) -> Option<u16> {
+        self.status_code
+    }
+}
+
+impl Stream for ChatStream {
+    type Item = Result<Chunk, ChatError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<Option<Self::Item>> {
+        self.inner.as_mut().poll_next(poller)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inner.size_hint()
+    }
+}
+
+impl fmt::Debug for ChatStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatStream").field("status_code", &self.status_code).finish_non_exhaustive()
+    }
+}
+
+/// Why a model did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ChatError {
+    /// What kind of failure it was.
+    pub error_type: ErrorType,
+    /// For people, with the parameters that matter: what was asked of whom, what came back.
+    pub message: String,
+    /// The provider's raw code.
+    pub code: Option<String>,
+    /// The HTTP status that came back.
+    pub status_code: Option<u16>,
+    /// The pause that the provider asked for.
+    pub retry_after: Option<Duration>,
+}
+
+impl ChatError {
+    /// A failure of this kind.
+    pub fn new(error_type: ErrorType, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { error_type, message, code: None, status_code: None, retry_after: None }
+    }
+}
+
+impl Fault for ChatError {
+    fn error_type(&self) -> ErrorType {
+        self.error_type
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    fn status_code(&self) -> Option<u16> {
+        self.status_code
+    }
+
+    fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+}

@@ -1,0 +1,362 @@
+//! A primary with its fallback (requirement R4.2), for any asynchronous operation.
+
+use std::fmt::{self, Display};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use opentelemetry::KeyValue;
+use serde::Serialize;
+use throughline_resilience::{
+    Branch, BranchEvent, ErrorSet, FallbackDecision, FallbackNext, FallbackPlan, FallbackResult,
+    FallbackVerdict,
+};
+use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
+
+use crate::attempt::FaultReport;
+use crate::decision::decision;
+use crate::metrics::{Operation, Outcome};
+use crate::resilient::Fault;
+use crate::run::report_of;
+use crate::span::{ActiveSpan, span};
+use crate::traced::outcome_of;
+
+/// The stage of the decision that a triggered fallback records.
+const STAGE: &str = "fallback";
+
+/// An operation with a primary and degraded branches. The branches are futures, so those that are
+/// not needed never begin.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use throughline::{ErrorType, Fallback};
+///
+/// let stock = Fallback::new("stock", async { Err("connection refused") })
+///     .degraded("cached_stock", async { Ok(17) })
+///     .run_with(|_: &&str| ErrorType::Connection)
+///     .await;
+/// assert!(stock.is_ok_and(|stock| stock.value == 17 && stock.is_degraded()));
+/// # });
+/// # std::io::Result::Ok(())
+/// ```
+#[must_use = "a fallback does nothing until it runs"]
+pub struct Fallback<'a, T, E> {
+    operation: String,
+    primary: BoxFuture<'a, Result<T, E>>,
+    degraded: Vec<(String, BoxFuture<'a, Result<T, E>>)>,
+    triggers: ErrorSet,
+    input: Option<serde_json::Value>,
+}
+
+/// The value that a branch of a [`Fallback`] brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered<T> {
+    /// The value.
+    pub value: T,
+    /// The branch that brought it.
+    pub branch: Branch,
+    /// The decision to leave the primary; `None` when it answered itself.
+    pub decision: Option<DecisionId>,
+}
+
+impl<T> Answered<T> {
+    /// Whether a degraded branch answered.
+    pub fn is_degraded(&self) -> bool {
+        matches!(self.branch, Branch::Degraded(_))
+    }
+}
+
+/// No branch of a [`Fallback`] answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FallbackError<E> {
+    /// What the primary failed with.
+    pub primary: E,
+    /// What the degraded branches failed with, those that were tried.
+    pub degraded: Vec<E>,
+    error_type: ErrorType,
+}
+
+impl<E: Display> Display for FallbackError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.degraded.last() {
+            None => Display::fmt(&self.primary, f),
+            Some(last) => write!(f, "{}; the fallback failed too: {last}", self.primary),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for FallbackError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.primary)
+    }
+}
+
+impl<E: Display> Fault for FallbackError<E> {
+    fn error_type(&self) -> ErrorType {
+        self.error_type
+    }
+}
+
+impl<'a, T, E> Fallback<'a, T, E> {
+    /// An operation of this name that is tried this way first.
+    pub fn new(
+        operation: impl Into<String>,
+        primary: impl Future<Output = Result<T, E>> + Send + 'a,
+    ) -> Self {
+        Self {
+            operation: operation.into(),
+            primary: Box::pin(primary),
+            degraded: Vec::new(),
+            triggers: ErrorSet::FALLBACK_WORTHY,
+            input: None,
+        }
+    }
+
+    /// A way that is tried when all before it have failed. Its name is the action of the decision.
+    pub fn degraded(
+        mut self,
+        name: impl Into<String>,
+        branch: impl Future<Output = Result<T, E>> + Send + 'a,
+    ) -> Self {
+        self.degraded.push((name.into(), Box::pin(branch)));
+        self
+    }
+
+    /// Failures that call for the fallback; [`ErrorSet::FALLBACK_WORTHY`] when not said.
+    pub fn triggers(mut self, triggers: ErrorSet) -> Self {
+        self.triggers = triggers;
+        self
+    }
+
+    /// What the operation is about, for the input hash of the decision.
+    pub fn input(mut self, input: &impl Serialize) -> Self {
+        self.input = serde_json::to_value(input).ok();
+        self
+    }
+
+    /// Runs it, as the span `fallback {operation}` with one child for each branch that was tried.
+    ///
+    /// # Errors
+    /// [`FallbackError`] when no branch succeeded.
+    pub async fn run(self) -> Result<Answered<T>, FallbackError<E>>
+    where
+        E: Fault,
+    {
+        self.run_described(report_of).await
+    }
+
+    /// [`run`](Self::run) for errors of any type: `classify` says what kind of failure each is.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_with(
+        self,
+        classify: impl Fn(&E) -> ErrorType,
+    ) -> Result<Answered<T>, FallbackError<E>>
+    where
+        E: Display,
+    {
+        self.run_described(|error: &E| FaultReport {
+            error_type: classify(error),
+            message: error.to_string(),
+            code: None,
+            status_code: None,
+            retry_after: None::<Duration>,
+        })
+        .await
+    }
+
+    async fn run_described(
+        self,
+        describe: impl Fn(&E) -> FaultReport,
+    ) -> Result<Answered<T>, FallbackError<E>> {
+        let Self { operation, primary, degraded, triggers, input } = self;
+        let whole = Watched::new(
+            span(format!("fallback {operation}")).role(SpanRole::Fallback).start(),
+            Some("fallback"),
+        );
+        let mut plan = FallbackPlan::new(degraded.len(), triggers);
+        let mut degraded = degraded.into_iter();
+        let mut failures: Vec<E> = Vec::new();
+        let mut first_report: Option<FaultReport> = None;
+        let mut decided: Option<DecisionId> = None;
+        let (mut branch, mut name, mut work) = (Branch::Primary, "primary".to_owned(), primary);
+        loop {
+            let result = run_branch(&whole, &operation, branch, &name, work, &describe).await;
+            let (event, report) = match &result {
+                Ok(_) => (BranchEvent::Succeeded, None),
+                Err((_, report)) => (BranchEvent::Failed(report.error_type), Some(report.clone())),
+            };
+            match (plan.on(event), degraded.next()) {
+                (FallbackNext::Run(next), Some((next_name, next_work))) => {
+                    let why = report.as_ref().map_or_else(String::new, |report| {
+                        format!("{name} failed with {}: {}", report.error_type, report.message)
+                    });
+                    decided = Some(record(&whole, &next_name, why, input.as_ref(), decided));
+                    first_report = first_report.or(report);
+                    failures.extend(result.err().map(|(error, _)| error));
+                    (branch, name, work) = (next, next_name, next_work);
+                }
+                (FallbackNext::Done(verdict), _) => {
+                    let first = first_report.or(report);
+                    whole.close(verdict, first.as_ref());
+                    return settle(result, verdict, decided, failures, first);
+                }
+                // The plan knows how many branches there are.
+                (FallbackNext::Run(_), None) => {
+                    let verdict = FallbackVerdict {
+                        decision: FallbackDecision::Skipped,
+                        branch,
+                        result: FallbackResult::Failed,
+                    };
+                    whole.close(verdict, report.as_ref());
+                    return settle(result, verdict, decided, failures, report);
+                }
+            }
+        }
+    }
+}
+
+impl<T, E> fmt::Debug for Fallback<'_, T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let degraded: Vec<&str> = self.degraded.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Fallback")
+            .field("operation", &self.operation)
+            .field("degraded", &degraded)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One branch, in a span of its own below the whole.
+async fn run_branch<T, E>(
+    whole: &Watched,
+    operation: &str,
+    branch: Branch,
+    name: &str,
+    work: BoxFuture<'_, Result<T, E>>,
+    describe: &impl Fn(&E) -> FaultReport,
+) -> Result<T, (E, FaultReport)> {
+    let attempt = span(format!("attempt {operation}"))
+        .role(SpanRole::Attempt)
+        .attribute(keys::FALLBACK_BRANCH, branch.as_str())
+        .attribute(keys::FALLBACK_NAME, name.to_owned())
+        .parent(whole.span.context())
+        .start();
+    let attempt = Watched::new(attempt, None);
+    let result = attempt.span.instrument(work).await;
+    match result {
+        Ok(value) => {
+            attempt.end(Outcome::Ok, None);
+            Ok(value)
+        }
+        Err(error) => {
+            let report = describe(&error);
+            attempt.end(outcome_of(report.error_type), Some(&report));
+            Err((error, report))
+        }
+    }
+}
+
+/// Records that the operation goes on with the branch `action`.
+fn record(
+    whole: &Watched,
+    action: &str,
+    reason: String,
+    input: Option<&serde_json::Value>,
+    parent: Option<DecisionId>,
+) -> DecisionId {
+    let decided = decision(STAGE).action(action).reason(reason).on(&whole.span).parent_if(parent);
+    match input {
+        Some(input) => decided.input(input).record(),
+        None => decided.record(),
+    }
+}
+
+fn settle<T, E>(
+    result: Result<T, (E, FaultReport)>,
+    verdict: FallbackVerdict,
+    decision: Option<DecisionId>,
+    mut failures: Vec<E>,
+    first: Option<FaultReport>,
+) -> Result<Answered<T>, FallbackError<E>> {
+    match result {
+        Ok(value) => Ok(Answered { value, branch: verdict.branch, decision }),
+        Err((error, report)) if failures.is_empty() => Err(FallbackError {
+            primary: error,
+            degraded: Vec::new(),
+            error_type: first.map_or(report.error_type, |first| first.error_type),
+        }),
+        Err((error, _)) => {
+            failures.push(error);
+            let degraded = failures.split_off(1);
+            let primary = failures.swap_remove(0);
+            Err(FallbackError { primary, degraded, error_type: ErrorType::FallbackExhausted })
+        }
+    }
+}
+
+/// A span that says `cancelled` when it is dropped before its end was told.
+struct Watched {
+    span: ActiveSpan,
+    /// The operation to count, if it is one.
+    counted: Option<&'static str>,
+    is_told: AtomicBool,
+}
+
+impl Watched {
+    fn new(span: ActiveSpan, counted: Option<&'static str>) -> Self {
+        Self { span, counted, is_told: AtomicBool::new(false) }
+    }
+
+    /// Writes the verdict of the whole.
+    fn close(&self, verdict: FallbackVerdict, first: Option<&FaultReport>) {
+        self.span.set_all([
+            KeyValue::new(keys::FALLBACK_DECISION, verdict.decision.as_str()),
+            KeyValue::new(keys::FALLBACK_BRANCH, verdict.branch.as_str()),
+            KeyValue::new(keys::FALLBACK_RESULT, verdict.result.as_str()),
+        ]);
+        match (verdict.result, verdict.branch) {
+            (FallbackResult::Success, Branch::Primary) => self.tell(Outcome::Ok),
+            (FallbackResult::Success, Branch::Degraded(_)) => self.tell(Outcome::FallbackDegraded),
+            (FallbackResult::Failed, Branch::Primary) => {
+                let outcome = first.map_or(Outcome::Error, |first| outcome_of(first.error_type));
+                self.end(outcome, first);
+            }
+            (FallbackResult::Failed, Branch::Degraded(_)) => {
+                let reason = first.map(|first| first.message.as_str()).unwrap_or_default();
+                let message = format!("every branch failed; the primary: {reason}");
+                self.span.fail(ErrorType::FallbackExhausted, message);
+                self.tell(Outcome::Error);
+            }
+        }
+    }
+
+    fn end(&self, outcome: Outcome, failure: Option<&FaultReport>) {
+        if let Some(report) = failure {
+            self.span.fail(report.error_type, report.message.clone());
+            if let Some(code) = &report.code {
+                self.span.set(keys::ERROR_CODE, code.clone());
+            }
+        }
+        self.tell(outcome);
+    }
+
+    fn tell(&self, outcome: Outcome) {
+        if self.is_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.span.outcome(outcome);
+        if let Some(operation) = self.counted {
+            let _attached = self.span.context().attach();
+            Operation { operation, outcome, status_code: None, model_name: None, is_cached: false }
+                .record();
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let is_panic = std::thread::panicking();
+        self.tell(if is_panic { Outcome::Error } else { Outcome::Cancelled });
+    }
+}

@@ -1,0 +1,257 @@
+//! One operation under a policy: the machine of its attempts, driven with a clock and sleeps, and
+//! the spans of the attempts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::Either;
+use throughline_resilience::{Attempts, Event, Failure, GiveUp, Moment, Next, Verdict};
+use throughline_trace::ErrorType;
+use tokio::time::Instant;
+
+use crate::attempt::{AttemptSpans, FaultReport, Followed};
+use crate::resilient::{Fault, Resilience, ResilientError, Shared};
+
+/// One operation under way. Dropped before it is over, it was cancelled: the breaker gets its
+/// permit back and the attempt's span ends so.
+#[derive(Debug)]
+pub(crate) struct Run {
+    shared: Arc<Shared>,
+    machine: Attempts,
+    spans: AttemptSpans,
+    began: Instant,
+    attempt_began: Instant,
+    is_over: bool,
+}
+
+impl Run {
+    pub(crate) fn new(resilience: &Resilience, spans: AttemptSpans) -> Self {
+        let shared = Arc::clone(&resilience.shared);
+        let seed = shared.seed.unwrap_or_else(rand::random);
+        let machine = Attempts::new(&shared.policy, seed, shared.now());
+        let began = Instant::now();
+        Self { shared, machine, spans, began, attempt_began: began, is_over: false }
+    }
+
+    /// Attempts begun so far.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.machine.begun()
+    }
+
+    /// The attempt that runs succeeded, to its end.
+    pub(crate) fn succeed(&mut self, status_code: Option<u16>) {
+        self.on(Event::Succeeded);
+        self.spans.succeed(status_code);
+    }
+
+    /// The attempt that runs failed.
+    pub(crate) fn fail(&mut self, report: &FaultReport) -> Next {
+        let failure = Failure { error_type: report.error_type, retry_after: report.retry_after };
+        let next = self.on(Event::Failed(failure));
+        self.end_attempt(report, next)
+    }
+
+    /// The limit of the attempt that runs has passed. [`Next::Continue`] when it has moved since.
+    pub(crate) fn time_out(&mut self) -> Next {
+        let message =
+            format!("no answer within {:.1} s", self.attempt_began.elapsed().as_secs_f64());
+        let next = self.on(Event::DeadlineReached);
+        if let Next::Continue { .. } = next {
+            return next;
+        }
+        let report = FaultReport {
+            error_type: ErrorType::Timeout,
+            message,
+            code: None,
+            status_code: None,
+            retry_after: None,
+        };
+        self.end_attempt(&report, next)
+    }
+
+    /// When the attempt that runs reaches its limit.
+    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+        // An event that fits no attempt changes nothing and is answered with what holds.
+        match self.on(Event::DelayOver) {
+            Next::Continue { deadline } => deadline.map(|moment| self.shared.instant(moment)),
+            _ => None,
+        }
+    }
+
+    /// How long the attempt that timed out took; all attempts together, when it was their limit.
+    pub(crate) fn elapsed(&self, reason: GiveUp) -> Duration {
+        match reason {
+            GiveUp::DeadlineSpent => self.began.elapsed(),
+            _ => self.attempt_began.elapsed(),
+        }
+    }
+
+    fn begin(&mut self) -> Next {
+        let now = self.shared.now();
+        let next = self.machine.begin(&mut self.shared.target(), now);
+        self.note(next)
+    }
+
+    fn on(&mut self, event: Event) -> Next {
+        let now = self.shared.now();
+        let next = self.machine.on(event, &mut self.shared.target(), now);
+        self.note(next)
+    }
+
+    fn note(&mut self, next: Next) -> Next {
+        self.is_over |= matches!(next, Next::Done(_));
+        next
+    }
+
+    fn end_attempt(&mut self, report: &FaultReport, next: Next) -> Next {
+        let followed = match next {
+            Next::Delay { until, .. } => Followed::After(until.since(self.shared.now())),
+            _ => Followed::No,
+        };
+        self.spans.fail(report, followed);
+        next
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.on(Event::Cancelled);
+            self.spans.cancel();
+        }
+    }
+}
+
+/// When an attempt counts as a success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// As soon as its future is ready.
+    Whole,
+    /// Later: the future is ready with the first token, the stream goes on.
+    FirstToken,
+}
+
+/// An operation that stopped without success.
+#[derive(Debug)]
+pub(crate) struct Stopped<E> {
+    pub(crate) error: ResilientError<E>,
+    pub(crate) reason: GiveUp,
+}
+
+/// Why the machine was last asked what to do.
+enum Cause<E> {
+    /// To begin an attempt.
+    Begin,
+    /// The attempt failed by itself.
+    Failed(E),
+    /// The attempt reached its limit.
+    TimedOut,
+}
+
+/// What an error that describes itself tells.
+pub(crate) fn report_of<E: Fault>(error: &E) -> FaultReport {
+    FaultReport {
+        error_type: error.error_type(),
+        message: error.to_string(),
+        code: error.code().map(str::to_owned),
+        status_code: error.status_code(),
+        retry_after: error.retry_after(),
+    }
+}
+
+/// Makes attempts until the machine says that it is over.
+pub(crate) async fn drive<T, E, F>(
+    run: &mut Run,
+    ready: Ready,
+    describe: impl Fn(&E) -> FaultReport,
+    status_of: impl Fn(&T) -> Option<u16>,
+    mut attempt: impl FnMut(u32) -> F,
+) -> Result<T, Stopped<E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut last: Option<E> = None;
+    let mut cause = Cause::Begin;
+    let mut next = run.begin();
+    loop {
+        match next {
+            Next::Attempt { index, deadline } => {
+                match try_once(run, index, deadline, &mut attempt).await {
+                    Ok(Ok(value)) => {
+                        match ready {
+                            Ready::Whole => run.succeed(status_of(&value)),
+                            Ready::FirstToken => drop(run.on(Event::FirstToken)),
+                        }
+                        return Ok(value);
+                    }
+                    Ok(Err(error)) => {
+                        next = run.fail(&describe(&error));
+                        cause = Cause::Failed(error);
+                    }
+                    Err(after) => {
+                        next = after;
+                        cause = Cause::TimedOut;
+                    }
+                }
+            }
+            Next::Delay { until, .. } => {
+                if let Cause::Failed(error) = std::mem::replace(&mut cause, Cause::Begin) {
+                    last = Some(error);
+                }
+                tokio::time::sleep_until(run.shared.instant(until)).await;
+                next = run.on(Event::DelayOver);
+            }
+            // Only an attempt that runs is continued, and `try_once` does that.
+            Next::Continue { .. } => next = run.on(Event::Cancelled),
+            Next::Done(verdict) => return Err(stopped(run, verdict, cause, last)),
+        }
+    }
+}
+
+/// One attempt, in its span; `Err` with what the machine says when it reached its limit.
+async fn try_once<T, E, F>(
+    run: &mut Run,
+    index: u32,
+    deadline: Option<Moment>,
+    attempt: &mut impl FnMut(u32) -> F,
+) -> Result<Result<T, E>, Next>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    run.attempt_began = Instant::now();
+    let span = run.spans.begin(index);
+    let mut work = Box::pin(match span {
+        Some(span) => Either::Left(span.instrument(attempt(index))),
+        None => Either::Right(attempt(index)),
+    });
+    loop {
+        let Some(limit) = deadline else { return Ok(work.await) };
+        match tokio::time::timeout_at(run.shared.instant(limit), work.as_mut()).await {
+            Ok(result) => return Ok(result),
+            Err(_) if run.shared.now() < limit => {}
+            Err(_) => {
+                // What the attempt still does while dropped belongs inside its span.
+                drop(work);
+                return Err(run.time_out());
+            }
+        }
+    }
+}
+
+fn stopped<E>(run: &Run, verdict: Verdict, cause: Cause<E>, last: Option<E>) -> Stopped<E> {
+    let attempts = verdict.attempts();
+    let (reason, is_refused) = match verdict {
+        Verdict::Failed { reason, error_type, .. } => {
+            (reason, error_type == ErrorType::CircuitOpen)
+        }
+        Verdict::Succeeded { .. } | Verdict::Cancelled { .. } => (GiveUp::NotRetryable, false),
+    };
+    let error = match cause {
+        Cause::Failed(error) => ResilientError::Operation(error),
+        Cause::Begin if is_refused => ResilientError::CircuitOpen { attempts, last },
+        Cause::Begin | Cause::TimedOut => {
+            ResilientError::Timeout { after: run.elapsed(reason), attempts }
+        }
+    };
+    Stopped { error, reason }
+}

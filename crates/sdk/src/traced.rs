@@ -1,0 +1,452 @@
+//! The wrapper that puts any chat model on the trace (requirement R3.1): one span a logical call,
+//! retries included, with prompt, answer, tokens, cost and outcome; attempts below it when there is
+//! more to tell.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use opentelemetry::{Array, KeyValue, StringValue, Value};
+use throughline_llm::prices::PriceTable;
+use throughline_llm::{
+    ChatRequest, ChatResponse, Choice, FinishReason, Message, estimate_message_tokens, genai,
+};
+use throughline_resilience::{GiveUp, Policy};
+use throughline_trace::{ErrorType, SpanRole, Usage, keys};
+use tokio::time::Instant;
+
+use crate::SpanKind;
+use crate::agent_notes::note_tool_calls;
+use crate::attempt::AttemptSpans;
+use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
+use crate::metrics::{ModelCall, Operation, Outcome};
+use crate::resilient::{Resilience, ResilientError};
+use crate::run::{Ready, Run, Stopped, drive, report_of};
+use crate::span::{ActiveSpan, SpanBuilder, span};
+use crate::stream::{DEFAULT_IDLE_TIMEOUT, Opened, TracedStream};
+use crate::telemetry_pipeline::captures_content;
+
+/// The operation that a chat is, in GenAI conventions and metrics.
+const OPERATION: &str = "chat";
+
+/// A chat model whose calls are spans, retried under a policy, priced and counted.
+///
+/// ```
+/// use throughline::{OpenAi, Traced};
+/// use throughline::llm::ChatRequest;
+///
+/// # async fn ask() -> Result<(), Box<dyn std::error::Error>> {
+/// let model = Traced::new(OpenAi::from_env()?);
+/// let answer = throughline::ChatModel::chat(&model, ChatRequest::new("gpt-4o").user("hi")).await?;
+/// println!("{}", answer.text());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Traced {
+    model: Arc<dyn ChatModel>,
+    resilience: Resilience,
+    captures_content: Option<bool>,
+    idle_timeout: Duration,
+    prices: Option<Arc<PriceTable>>,
+}
+
+impl Traced {
+    /// Wraps a model, with the policy [`Policy::default`].
+    pub fn new(model: impl ChatModel + 'static) -> Self {
+        Self {
+            model: Arc::new(model),
+            resilience: Resilience::new(Policy::default()),
+            captures_content: None,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            prices: None,
+        }
+    }
+
+    /// Another policy, with a breaker and budget of its own.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        self.resilience(Resilience::new(policy))
+    }
+
+    /// A policy whose breaker and budget others share.
+    #[must_use]
+    pub fn resilience(mut self, resilience: Resilience) -> Self {
+        self.resilience = resilience;
+        self
+    }
+
+    /// Whether prompts and answers go onto the spans, whatever telemetry in general says
+    /// ([`captures_content`](crate::captures_content)).
+    #[must_use]
+    pub fn capture_content(mut self, wanted: bool) -> Self {
+        self.captures_content = Some(wanted);
+        self
+    }
+
+    /// How long a stream may bring nothing before its segment ends; 30 s when not said.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// Prices other than the built-in list.
+    #[must_use]
+    pub fn prices(mut self, prices: PriceTable) -> Self {
+        self.prices = Some(Arc::new(prices));
+        self
+    }
+
+    fn run(&self, call: &Call) -> Run {
+        let name = Cow::Owned(format!("attempt {}", call.model));
+        let attributes = call.attempt_attributes();
+        let spans = AttemptSpans::new(name, SpanKind::Client, attributes, call.span.context());
+        Run::new(&self.resilience, spans)
+    }
+
+    async fn chat_traced(&self, request: ChatRequest) -> Result<ChatResponse, ChatError> {
+        let call = Call::start(self, &request);
+        let mut run = self.run(&call);
+        let attempts = drive(
+            &mut run,
+            Ready::Whole,
+            report_of,
+            |response: &ChatResponse| response.status_code,
+            |_| self.model.chat(request.clone()),
+        );
+        match call.span.instrument(attempts).await {
+            Ok(response) => {
+                call.succeed(&response, run.attempts());
+                Ok(response)
+            }
+            Err(stopped) => Err(call.stop(stopped, run.attempts())),
+        }
+    }
+
+    async fn stream_traced(&self, mut request: ChatRequest) -> Result<ChatStream, ChatError> {
+        request.stream = true;
+        request.is_stream_usage_wanted = true;
+        let call = Call::start(self, &request);
+        let mut run = self.run(&call);
+        let attempts = drive(
+            &mut run,
+            Ready::FirstToken,
+            report_of,
+            |_| None,
+            |_| {
+                let opening = self.model.stream(request.clone());
+                async move { Opened::read(opening.await?).await }
+            },
+        );
+        match call.span.instrument(attempts).await {
+            Ok(opened) => {
+                call.answer_began();
+                let status_code = opened.stream.status_code();
+                let stream = TracedStream::new(opened, run, call, self.idle_timeout);
+                Ok(ChatStream::new(status_code, stream))
+            }
+            Err(stopped) => Err(call.stop(stopped, run.attempts())),
+        }
+    }
+}
+
+impl ChatModel for Traced {
+    fn endpoint(&self) -> Endpoint {
+        self.model.endpoint()
+    }
+
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
+        Box::pin(self.chat_traced(request))
+    }
+
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        Box::pin(self.stream_traced(request))
+    }
+}
+
+impl std::fmt::Debug for Traced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Traced").field("endpoint", &self.endpoint()).finish_non_exhaustive()
+    }
+}
+
+/// One logical call: its span, and what its metrics need. Dropped before its end, it was cancelled.
+pub(crate) struct Call {
+    span: ActiveSpan,
+    model: String,
+    endpoint: Endpoint,
+    began: Instant,
+    is_content_wanted: bool,
+    prices: Option<Arc<PriceTable>>,
+    /// For estimates, when the provider does not say.
+    input_tokens_estimate: u64,
+    usage: Option<Usage>,
+    response_model: Option<String>,
+    status_code: Option<u16>,
+    is_recorded: bool,
+}
+
+impl Call {
+    fn start(traced: &Traced, request: &ChatRequest) -> Self {
+        let endpoint = traced.model.endpoint();
+        let is_content_wanted = traced.captures_content.unwrap_or_else(captures_content);
+        let builder = span(format!("{OPERATION} {}", request.model))
+            .kind(SpanKind::Client)
+            .role(SpanRole::LlmCall)
+            .attributes(endpoint_attributes(&endpoint, &request.model))
+            .attribute(keys::IS_CACHED, false);
+        let builder = request_attributes(builder, request);
+        let builder =
+            if is_content_wanted { content_attributes(builder, request) } else { builder };
+        Self {
+            span: builder.start(),
+            model: request.model.clone(),
+            endpoint,
+            began: Instant::now(),
+            is_content_wanted,
+            prices: traced.prices.clone(),
+            input_tokens_estimate: estimate_message_tokens(&request.messages),
+            usage: None,
+            response_model: None,
+            status_code: None,
+            is_recorded: false,
+        }
+    }
+
+    /// When the call began.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Who was asked for what, for messages.
+    pub(crate) fn asked(&self) -> String {
+        match &self.endpoint.server_address {
+            Some(address) => format!("{} at {address}", self.model),
+            None => self.model.clone(),
+        }
+    }
+
+    fn attempt_attributes(&self) -> Vec<KeyValue> {
+        endpoint_attributes(&self.endpoint, &self.model)
+    }
+
+    /// The first token of a streamed answer has come.
+    fn answer_began(&self) {
+        let secs = self.began.elapsed().as_secs_f64();
+        self.span.set(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, secs);
+    }
+
+    /// Writes what came of the answer onto the span.
+    pub(crate) fn tell(&mut self, response: &ChatResponse) {
+        let reasons: Vec<StringValue> = response
+            .choices
+            .iter()
+            .map(|choice| StringValue::from(choice.finish_reason.as_str().to_owned()))
+            .collect();
+        if !reasons.is_empty() {
+            self.span
+                .set(keys::GEN_AI_RESPONSE_FINISH_REASONS, Value::Array(Array::String(reasons)));
+        }
+        if !response.id.is_empty() {
+            self.span.set(keys::GEN_AI_RESPONSE_ID, response.id.clone());
+        }
+        if !response.model.is_empty() {
+            self.span.set(keys::GEN_AI_RESPONSE_MODEL, response.model.clone());
+            self.response_model = Some(response.model.clone());
+        }
+        self.status_code = response.status_code;
+        let calls = response.choices.iter().flat_map(|choice| choice.message.tool_calls());
+        note_tool_calls(&self.span.context(), calls.map(|call| call.id.as_str()));
+        if self.is_content_wanted && !response.choices.is_empty() {
+            let messages = genai::output_messages(&response.choices).to_string();
+            self.span.set(keys::GEN_AI_OUTPUT_MESSAGES, messages);
+        }
+        let usage = response.usage.unwrap_or_else(|| {
+            self.span.set(keys::USAGE_ESTIMATED, true);
+            estimate(self.input_tokens_estimate, &response.choices)
+        });
+        self.tell_usage(usage);
+    }
+
+    fn tell_usage(&mut self, usage: Usage) {
+        let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        self.span.set(keys::GEN_AI_USAGE_INPUT_TOKENS, count(usage.input_tokens));
+        self.span.set(keys::GEN_AI_USAGE_OUTPUT_TOKENS, count(usage.output_tokens));
+        let details = [
+            (keys::GEN_AI_USAGE_CACHE_READ, usage.cache_read_tokens),
+            (keys::GEN_AI_USAGE_CACHE_WRITE, usage.cache_write_tokens),
+            (keys::GEN_AI_USAGE_REASONING, usage.reasoning_tokens),
+        ];
+        for (key, tokens) in details.into_iter().filter(|(_, tokens)| *tokens > 0) {
+            self.span.set(key, count(tokens));
+        }
+        self.usage = Some(usage);
+        let prices = self.prices.as_deref().unwrap_or_else(|| PriceTable::builtin());
+        let models = [self.response_model.as_deref(), Some(self.model.as_str())];
+        let cost = models.into_iter().flatten().find_map(|model| prices.cost_usd(model, usage));
+        if let Some(cost) = cost {
+            self.span.set(keys::COST_USD, cost);
+            self.span.set(keys::PRICE_VERSION, prices.version().to_owned());
+        }
+    }
+
+    /// The call succeeded.
+    pub(crate) fn succeed(mut self, response: &ChatResponse, attempts: u32) {
+        self.tell(response);
+        let outcome = if attempts > 1 { Outcome::RetrySucceeded } else { Outcome::Ok };
+        self.end(outcome, None, attempts);
+    }
+
+    /// The call failed.
+    pub(crate) fn fail(mut self, error: &ChatError, attempts: u32, reason: Option<GiveUp>) {
+        self.span.fail(error.error_type, error.message.clone());
+        if let Some(code) = &error.code {
+            self.span.set(keys::ERROR_CODE, code.clone());
+        }
+        if let Some(reason) = reason {
+            self.span.set(keys::GIVE_UP, reason.as_str());
+        }
+        self.status_code = error.status_code.or(self.status_code);
+        self.end(outcome_of(error.error_type), Some(error.error_type), attempts);
+    }
+
+    /// The caller gave the call up.
+    pub(crate) fn cancel(mut self, attempts: u32) {
+        self.end(Outcome::Cancelled, None, attempts);
+    }
+
+    /// The policy stopped the call; what its caller is told.
+    fn stop(self, stopped: Stopped<ChatError>, attempts: u32) -> ChatError {
+        let error = match stopped.error {
+            ResilientError::Operation(error) => error,
+            ResilientError::Timeout { after, attempts } => {
+                let secs = after.as_secs_f64();
+                let tries = if attempts == 1 {
+                    "1 attempt".to_owned()
+                } else {
+                    format!("{attempts} attempts")
+                };
+                let message =
+                    format!("{} gave no answer within {secs:.1} s ({tries})", self.asked());
+                ChatError::new(ErrorType::Timeout, message)
+            }
+            ResilientError::CircuitOpen { last, .. } => {
+                let mut message = format!(
+                    "{} was not asked: its circuit is open after too many failures",
+                    self.asked()
+                );
+                if let Some(last) = last {
+                    message.push_str(": ");
+                    message.push_str(&last.message);
+                }
+                ChatError::new(ErrorType::CircuitOpen, message)
+            }
+        };
+        self.fail(&error, attempts, Some(stopped.reason));
+        error
+    }
+
+    /// Writes the outcome onto the span and into the metrics.
+    fn end(&mut self, outcome: Outcome, error_type: Option<ErrorType>, attempts: u32) {
+        if std::mem::replace(&mut self.is_recorded, true) {
+            return;
+        }
+        self.span.outcome(outcome);
+        self.span.set(keys::RETRY_COUNT, i64::from(attempts.saturating_sub(1)));
+        if let Some(status) = self.status_code.map(i64::from) {
+            self.span.set(keys::STATUS_CODE, status);
+            self.span.set(keys::HTTP_RESPONSE_STATUS_CODE, status);
+        }
+        let _attached = self.span.context().attach();
+        Operation {
+            operation: OPERATION,
+            outcome,
+            status_code: self.status_code,
+            model_name: Some(&self.model),
+            is_cached: false,
+        }
+        .record();
+        ModelCall {
+            operation: OPERATION,
+            provider: &self.endpoint.provider,
+            request_model: &self.model,
+            response_model: self.response_model.as_deref(),
+            error_type,
+            duration: self.began.elapsed(),
+            usage: self.usage,
+        }
+        .record();
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let is_panic = std::thread::panicking();
+        let outcome = if is_panic { Outcome::Error } else { Outcome::Cancelled };
+        self.end(outcome, is_panic.then_some(ErrorType::Panic), 1);
+    }
+}
+
+/// The business outcome that a failure means (requirement R1.3).
+pub(crate) fn outcome_of(kind: ErrorType) -> Outcome {
+    match kind {
+        ErrorType::Timeout => Outcome::ModelTimeout,
+        ErrorType::CircuitOpen => Outcome::CircuitOpen,
+        ErrorType::PolicyRejected => Outcome::PolicyRejected,
+        ErrorType::Cancelled => Outcome::Cancelled,
+        _ => Outcome::Error,
+    }
+}
+
+fn endpoint_attributes(endpoint: &Endpoint, model: &str) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new(keys::GEN_AI_OPERATION_NAME, OPERATION),
+        KeyValue::new(keys::GEN_AI_PROVIDER_NAME, endpoint.provider.clone()),
+        KeyValue::new(keys::GEN_AI_REQUEST_MODEL, model.to_owned()),
+    ];
+    if let Some(address) = &endpoint.server_address {
+        attributes.push(KeyValue::new(keys::SERVER_ADDRESS, address.clone()));
+    }
+    if let Some(port) = endpoint.server_port {
+        attributes.push(KeyValue::new(keys::SERVER_PORT, i64::from(port)));
+    }
+    attributes
+}
+
+fn request_attributes(mut builder: SpanBuilder, request: &ChatRequest) -> SpanBuilder {
+    if let Some(max_tokens) = request.max_tokens {
+        let max_tokens = i64::try_from(max_tokens).unwrap_or(i64::MAX);
+        builder = builder.attribute(keys::GEN_AI_REQUEST_MAX_TOKENS, max_tokens);
+    }
+    if let Some(temperature) = request.temperature {
+        builder = builder.attribute(keys::GEN_AI_REQUEST_TEMPERATURE, temperature);
+    }
+    if let Some(top_p) = request.top_p {
+        builder = builder.attribute(keys::GEN_AI_REQUEST_TOP_P, top_p);
+    }
+    if request.stream {
+        builder = builder.attribute(keys::GEN_AI_REQUEST_STREAM, true);
+    }
+    builder
+}
+
+fn content_attributes(mut builder: SpanBuilder, request: &ChatRequest) -> SpanBuilder {
+    let messages = genai::input_messages(&request.messages).to_string();
+    builder = builder.attribute(keys::GEN_AI_INPUT_MESSAGES, messages);
+    if !request.tools.is_empty() {
+        let tools = genai::tool_definitions(&request.tools).to_string();
+        builder = builder.attribute(keys::GEN_AI_TOOL_DEFINITIONS, tools);
+    }
+    builder
+}
+
+/// Tokens of a call whose provider told none, or that broke off before it could.
+fn estimate(input_tokens: u64, choices: &[Choice]) -> Usage {
+    let messages: Vec<Message> = choices
+        .iter()
+        .filter(|choice| choice.finish_reason != FinishReason::ContentFilter)
+        .map(|choice| choice.message.clone())
+        .collect();
+    Usage { input_tokens, output_tokens: estimate_message_tokens(&messages), ..Usage::default() }
+}
