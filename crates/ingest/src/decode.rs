@@ -200,7 +200,20 @@ impl Reading<'_> {
         DecodeError::Malformed {
             signal: self.signal,
             encoding: self.encoding,
-            reason: error.to_string(),
+            reason: shorten(&error.to_string()),
         }
     }
+}
+
+/// An error that quotes what it found may be as long as that. The start of it names the field, the
+/// end the line; what is between is left out.
+fn shorten(reason: &str) -> String {
+    /// Bytes kept of either end: a gRPC status goes into a header, which must be short.
+    const MAX_END_BYTES: usize = 300;
+    if reason.len() <= 2 * MAX_END_BYTES {
+        return reason.to_owned();
+    }
+    let start = &reason[..reason.floor_char_boundary(MAX_END_BYTES)];
+    let end = &reason[reason.ceil_char_boundary(reason.len() - MAX_END_BYTES)..];
+    format!("{start} … {end}")
 }

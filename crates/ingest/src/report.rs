@@ -192,6 +192,13 @@ impl Report {
     }
 }
 
+/// The start of a name, quoted, for an error message.
+pub(crate) fn quote(name: &str) -> String {
+    /// Characters of a name that a message repeats.
+    const MAX_CHARS: usize = 80;
+    format!("{:?}", name.chars().take(MAX_CHARS).collect::<String>())
+}
+
 /// What was put right about the item in hand.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {

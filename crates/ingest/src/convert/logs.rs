@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::logs::v1 as otlp;
 use throughline_trace::{LogRecord, Resource, Scope, Severity, SpanId, TraceId, keys};
 
 use super::{Converter, decisions};
-use crate::report::Problem;
+use crate::report::{Problem, quote};
 
 /// Where exporters put the event name before log records had a field for it.
 const EVENT_NAME_ATTRIBUTE: &str = "event.name";
@@ -54,7 +54,7 @@ impl Converter<'_> {
         }
         if !self.notes.is_empty() {
             self.notes.mark(&mut record.attributes);
-            let service = record.resource.service();
+            let service = quote(record.resource.service());
             self.report.mended(&self.notes, || match no_decision {
                 Some(reason) => {
                     format!("{} of {service} kept as a log record, {reason}", keys::DECISION_EVENT)

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use throughline_trace::{HistogramValue, MetricKind, MetricPoint, MetricValue, Resource, Scope};
 
 use super::{Converter, histogram};
-use crate::report::Problem;
+use crate::report::{Problem, quote};
 
 /// OTLP's `NO_RECORDED_VALUE`: the series has ended.
 const NO_RECORDED_VALUE: u32 = otlp::DataPointFlags::NoRecordedValueMask as u32;
@@ -46,7 +46,7 @@ impl Converter<'_> {
             let points = points_in(&data);
             self.next_item = self.next_item.saturating_add(points);
             self.report.reject(u64::from(points), Problem::MetricName, || {
-                format!("expected a name of a metric, got none (unit {:?})", metric.unit)
+                format!("expected a name of a metric, got none (unit {})", quote(&metric.unit))
             });
             return;
         }
@@ -103,7 +103,10 @@ impl Converter<'_> {
                 Some(Number::AsDouble(number)) => MetricValue::Double(number),
                 None => {
                     self.report.reject(1, Problem::PointValue, || {
-                        format!("metric {:?}: expected asInt or asDouble, got neither", metric.name)
+                        format!(
+                            "metric {}: expected asInt or asDouble, got neither",
+                            quote(metric.name)
+                        )
                     });
                     continue;
                 }
@@ -184,7 +187,7 @@ impl Converter<'_> {
             time
         };
         let (attributes, _) = self.attributes(attributes);
-        self.report.mended(&self.notes, || format!("metric {:?}", metric.name));
+        self.report.mended(&self.notes, || format!("metric {}", quote(metric.name)));
         self.batch.metrics.push(MetricPoint {
             name: metric.name.to_owned(),
             description: metric.description.to_owned(),

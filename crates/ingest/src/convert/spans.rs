@@ -10,7 +10,7 @@ use throughline_trace::{
 };
 
 use super::Converter;
-use crate::report::Problem;
+use crate::report::{Problem, quote};
 
 /// Name of a span or event that came without one.
 const UNNAMED: &str = "unnamed";
@@ -92,7 +92,7 @@ impl Converter<'_> {
         add_cost(&mut span);
         if !self.notes.is_empty() {
             self.notes.mark(&mut span.attributes);
-            self.report.mended(&self.notes, || format!("span {:?}", span.name));
+            self.report.mended(&self.notes, || format!("span {}", quote(&span.name)));
         }
         Some(span)
     }
@@ -215,17 +215,15 @@ fn add_cost(span: &mut Span) {
 }
 
 fn describe_id(span: &str, what: &str, id: &[u8], expected: usize) -> String {
-    /// Characters of a span's name that an error message repeats.
-    const MAX_NAME_CHARS: usize = 80;
-    let name: String = span.chars().take(MAX_NAME_CHARS).collect();
     let got = match id.len() {
         0 => "none".to_owned(),
         n if n == expected => "only zeros".to_owned(),
         n => format!("{n} bytes"),
     };
     format!(
-        "span {name:?}: expected a {what} of {expected} bytes ({} hexadecimal characters in JSON) \
+        "span {}: expected a {what} of {expected} bytes ({} hexadecimal characters in JSON) \
          that are not all zero, got {got}",
+        quote(span),
         expected * 2
     )
 }

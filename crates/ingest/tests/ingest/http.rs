@@ -138,7 +138,7 @@ async fn logs_and_metrics_have_their_own_names_for_what_was_rejected() {
     let body =
         br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"hello"}}]}]}]}"#;
     let (answer, _) = reply(post(&server, "/v1/logs", JSON, body.to_vec())).await;
-    insta::assert_snapshot!(answer, @r#"200 application/json {"partialSuccess":{"errorMessage":"accepted 1 with changes; first: log record of unknown_service: no_time"}}"#);
+    insta::assert_snapshot!(answer, @r#"200 application/json {"partialSuccess":{"errorMessage":"accepted 1 with changes; first: log record of \"unknown_service\": no_time"}}"#);
     let record = opentelemetry_proto::tonic::logs::v1::LogRecord {
         time_unix_nano: 1_795_348_799_000_000_000,
         body: Some(text("fine")),

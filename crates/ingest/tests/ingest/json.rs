@@ -113,3 +113,13 @@ fn wrong_types_in_json_are_errors_with_the_path_and_the_place() {
     expected an OTLP traces request as json, got bytes that do not fit: resourceSpans: EOF while parsing a list at line 1 column 19
     "#);
 }
+
+#[test]
+fn errors_are_short_whatever_they_quote() {
+    let spans = format!(r#"[{{"startTimeUnixNano": "{}"}}]"#, "é".repeat(100_000));
+    let body = format!(r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": {spans}}}]}}]}}"#);
+    let error = json(Signal::Traces, &body);
+    assert!(error.len() < 1_000, "{} bytes", error.len());
+    assert!(error.contains("startTimeUnixNano: invalid value: string"), "{error}");
+    assert!(error.contains(" at line 1 column "), "{error}");
+}

@@ -139,7 +139,7 @@ fn malformed_decisions_are_kept() {
     decision {"decision_id":"6f9619ff-8b86-4d01-b42d-00cf4fc964ff","parent_decision_id":null,"trace_id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","span_id":"0101010101010101","timestamp_ns":1795348798999999995,"received_at_ns":1795348800000000000,"stage":"act.tool","input_hash":"b3:77","model_version":"","action":"refund","reason":"order never shipped","confidence":null,"agent_id":"shop","session_id":"s-1","instance_id":"i-1","seq":4,"derived":false,"service":"shop","attributes":[["order",{"String":"o-9"}],["decision.confidence",{"String":"very"}],["parent_decision_id",{"String":"the one before"}],["throughline.mended",{"String":"decision_field"}]]}
     decision {"decision_id":"6f9619ff-8b86-4d01-b42d-00cf4fc964ff","parent_decision_id":null,"trace_id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","span_id":"0101010101010101","timestamp_ns":1795348798999999995,"received_at_ns":1795348800000000000,"stage":"act.tool","input_hash":"b3:77","model_version":"","action":"refund","reason":"order never shipped","confidence":null,"agent_id":"shop","session_id":"s-1","instance_id":"i-1","seq":4,"derived":false,"service":"shop","attributes":[["order",{"String":"o-9"}],["decision.confidence",{"String":"1.5"}],["throughline.mended",{"String":"decision_field"}]]}
     rejected 0 mended 5 truncated 0 {"decision": 3, "decision_field": 2}
-    accepted 5 with changes; first: agent.decision of shop kept as a log record, expected a UUID as decision_id: decision
+    accepted 5 with changes; first: agent.decision of "shop" kept as a log record, expected a UUID as decision_id: decision
     "#);
 }
 
@@ -171,6 +171,6 @@ fn log_records_of_all_sorts() {
     log "" received-1000ms seen received-1000ms  None None null
       throughline.mended = "trace_id:010101"
     rejected 0 mended 2 truncated 0 {"no_time": 1, "trace_id": 1}
-    accepted 2 with changes; first: log record of shop: no_time
+    accepted 2 with changes; first: log record of "shop": no_time
     "#);
 }
