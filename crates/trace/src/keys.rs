@@ -141,9 +141,10 @@ keys! {
     STREAM_END = "throughline.stream.end";
     /// Name of a branch of a fallback.
     FALLBACK_NAME = "throughline.fallback.name";
-    /// Id that ingest could not accept, kept for search.
+    /// Names of the problems that ingest put right on this item, joined by commas; an id that could
+    /// not be read follows its problem's name after a colon.
     MENDED = "throughline.mended";
-    /// Original size in bytes of an attribute that was cut.
+    /// Original sizes of values that were cut: a map from attribute key to bytes.
     TRUNCATED_BYTES = "throughline.truncated_bytes";
 
     // Resource.
