@@ -39,7 +39,9 @@ pub enum AgentError {
         turn: u32,
     },
     /// The agent did not come to an answer in the turns it has.
-    #[error("expected an answer within {turns} turns, got tool calls only; allow more turns or give the agent less to do")]
+    #[error(
+        "expected an answer within {turns} turns, got tool calls only; allow more turns or give the agent less to do"
+    )]
     TurnLimit {
         /// Turns that were taken.
         turns: u32,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::Context;
-use opentelemetry::trace::SpanContext;
+use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 
 use crate::metrics::Outcome;
 
@@ -40,10 +40,11 @@ impl RunNotes {
     }
 }
 
-/// Notes that the model call of this span asked for these tool calls (the provider's ids), so that
-/// the tools' spans can link to it. Outside of an agent run nothing is noted.
-pub(crate) fn note_tool_calls<'a>(span: &SpanContext, ids: impl IntoIterator<Item = &'a str>) {
-    let Some(notes) = RunNotes::current() else { return };
+/// Notes that the model call whose span is active in `cx` asked for these tool calls (the provider's
+/// ids), so that the tools' spans can link to it. Outside of an agent run nothing is noted.
+pub(crate) fn note_tool_calls<'a>(cx: &Context, ids: impl IntoIterator<Item = &'a str>) {
+    let Some(NotesHandle(notes)) = cx.get::<NotesHandle>() else { return };
+    let span = cx.span().span_context().clone();
     let mut asked_by = notes.asked_by.lock().unwrap_or_else(PoisonError::into_inner);
     for id in ids {
         if asked_by.len() < MAX_CALLS {

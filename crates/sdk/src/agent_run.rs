@@ -6,7 +6,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use opentelemetry::Context;
 use serde_json::{Value, json};
-use throughline_llm::{Assembler, ChatRequest, ChatResponse, Choice, Message, Part, ToolCall, genai};
+use throughline_llm::{
+    Assembler, ChatRequest, ChatResponse, Choice, Message, Part, ToolCall, genai,
+};
 use throughline_trace::{DecisionId, Phase, SpanRole, Usage, keys};
 
 use crate::agent::{AgentError, AgentRun, Definition, Task};
@@ -159,6 +161,7 @@ struct Plan {
     message: Message,
     calls: Vec<ToolCall>,
     reasoning: String,
+    reason: String,
     model_version: String,
     confidence: Option<f64>,
     decision: DecisionId,
@@ -251,9 +254,10 @@ impl Run<'_> {
         } else {
             calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>().join("+")
         };
-        let reason = match (reasoning.is_empty(), calls.is_empty()) {
-            (false, _) => cut(&reasoning, REASON_CHARS).to_owned(),
-            (true, _) => format!("the model asked for {action}"),
+        let reason = if reasoning.is_empty() {
+            format!("the model asked for {action}")
+        } else {
+            cut(&reasoning, REASON_CHARS).to_owned()
         };
         let model_version = match &self.definition.version {
             Some(version) => version.clone(),
@@ -263,13 +267,13 @@ impl Run<'_> {
         let confidence = self.definition.confidence.as_ref().and_then(|of| of(response));
         let decision = confident(decision("plan"), confidence)
             .action(action)
-            .reason(reason)
+            .reason(reason.clone())
             .input(&genai::input_messages(&self.messages))
             .model_version(model_version.clone())
             .parent_if(self.decisions.last().copied())
             .record();
         self.decisions.push(decision);
-        Some(Plan { message, calls, reasoning, model_version, confidence, decision })
+        Some(Plan { message, calls, reasoning, reason, model_version, confidence, decision })
     }
 
     /// Runs the tools that the plan asks for, all at once, each in a step of its own.
@@ -289,7 +293,7 @@ impl Run<'_> {
             let acted = step.instrument(async {
                 let decision = confident(decision("act"), plan.confidence)
                     .action(call.name.clone())
-                    .reason(format!("planned as {}", plan.decision))
+                    .reason(plan.reason.clone())
                     .input(&call.arguments)
                     .model_version(plan.model_version.clone())
                     .parent(plan.decision)
@@ -421,9 +425,12 @@ mod tests {
 
     #[test]
     fn any_tool_name_makes_a_valid_domain() {
-        for (name, domain) in
-            [("web_search_v2", "web_search"), ("Web.Search", "web_search"), ("", "tool"), ("ü", "_")]
-        {
+        for (name, domain) in [
+            ("web_search_v2", "web_search"),
+            ("Web.Search", "web_search"),
+            ("", "tool"),
+            ("ü", "_"),
+        ] {
             let call = ToolCall { name: name.to_owned(), ..ToolCall::default() };
             assert_eq!(domain_of(&call), domain);
             assert!(throughline_trace::StepName::new("a", Phase::Act, &domain_of(&call)).is_ok());

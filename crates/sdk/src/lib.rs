@@ -25,7 +25,9 @@
 pub mod metrics;
 pub mod propagation;
 
+mod agent;
 mod agent_notes;
+mod agent_run;
 mod attempt;
 mod chat;
 mod decision;
@@ -48,10 +50,11 @@ mod telemetry;
 mod telemetry_builder;
 mod telemetry_otlp;
 mod telemetry_pipeline;
-mod traced;
 mod tool;
 mod tool_registry;
+mod traced;
 
+pub use agent::{Agent, AgentBuilder, AgentError, AgentRun, MAX_TURNS, Task};
 pub use chat::{ChatError, ChatModel, ChatStream, Endpoint};
 pub use decision::{DecisionBuilder, decision};
 pub use dimensions::Dimensions;
@@ -74,8 +77,8 @@ pub use telemetry_pipeline::captures_content;
 pub use throughline_llm as llm;
 pub use throughline_resilience as resilience;
 pub use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
-pub use traced::Traced;
 pub use tool::{
     FunctionTool, TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError, tool,
 };
 pub use tool_registry::{AlreadyRegistered, TOOL_CONTENT_MAX_BYTES, ToolRegistry};
+pub use traced::Traced;

@@ -89,8 +89,13 @@ where
     tracing_subscriber::fmt::layer().with_ansi(false).event_format(JsonLine).with_writer(writer)
 }
 
-/// Gives a log record the dimensions of the current context, those that it has not.
+/// Gives a log record the dimensions of the current context, those that it has not. Takes the name
+/// away that `tracing` gives to events that have none, `event FILE:LINE`: it would make an OTLP
+/// event of every log line.
 pub(crate) fn stamp(record: &mut SdkLogRecord) {
+    if record.event_name().is_some_and(|name| name.starts_with("event ")) {
+        record.set_event_name("");
+    }
     let dimensions = Dimensions::current();
     let role = dimensions.agent_role().map(|role| (keys::AGENT_ROLE, role.to_owned()));
     let ids = dimensions.ids().map(|(key, value)| (key, String::from(&*value)));

@@ -230,6 +230,11 @@ impl TelemetryBuilder {
         if said(&Resource::builder().build()).is_none() {
             builder = builder.with_attribute(KeyValue::new(instance_key.clone(), instance_id));
         }
+        // The SDK lets OTEL_RESOURCE_ATTRIBUTES win over OTEL_SERVICE_NAME; the specification says
+        // the reverse.
+        if let Some(name) = variable("OTEL_SERVICE_NAME") {
+            builder = builder.with_service_name(name);
+        }
         builder = builder.with_attributes(self.resource.clone());
         if let Some(name) = &self.service_name {
             builder = builder.with_service_name(name.clone());

@@ -1,0 +1,353 @@
+//! The agent loop against models that answer from a script.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use throughline::{
+    Agent, AgentBuilder, AgentError, ChatError, ChatModel, ChatStream, Endpoint, ErrorType,
+    Outcome, Recorder, Task, Telemetry, ToolError, ToolRegistry, Traced, tool,
+};
+use throughline_llm::{
+    ChatRequest, ChatResponse, Choice, Chunk, Delta, FinishReason, Message, Part, Role, ToolCall,
+};
+use throughline_trace::Usage;
+
+/// A model that answers what its script says, and keeps what it was asked.
+#[derive(Clone, Default)]
+struct Scripted {
+    script: Arc<Mutex<VecDeque<Result<ChatResponse, ChatError>>>>,
+    asked: Arc<Mutex<Vec<ChatRequest>>>,
+}
+
+impl Scripted {
+    fn new(script: impl IntoIterator<Item = Result<ChatResponse, ChatError>>) -> Self {
+        let script = Arc::new(Mutex::new(script.into_iter().collect()));
+        Self { script, asked: Arc::default() }
+    }
+
+    fn next(&self, request: ChatRequest) -> Option<Result<ChatResponse, ChatError>> {
+        self.asked.lock().expect("asked").push(request);
+        self.script.lock().expect("script").pop_front()
+    }
+}
+
+impl ChatModel for Scripted {
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::in_process("scripted")
+    }
+
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
+        let next = self.next(request);
+        Box::pin(async move {
+            match next {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        let next = self.next(request);
+        Box::pin(async move {
+            let response = next.expect("a script")?;
+            let words: Vec<String> =
+                response.text().split_inclusive(' ').map(str::to_owned).collect();
+            let chunks = words.into_iter().map(|word| {
+                let delta =
+                    Delta { role: Some(Role::Assistant), text: Some(word), ..Delta::default() };
+                Ok(Chunk { deltas: vec![delta], ..Chunk::default() })
+            });
+            let stop = Delta { finish_reason: Some(FinishReason::Stop), ..Delta::default() };
+            let last = Ok(Chunk { deltas: vec![stop], usage: response.usage, ..Chunk::default() });
+            Ok(ChatStream::new(None, futures_util::stream::iter(chunks.chain([last]))))
+        })
+    }
+}
+
+fn usage() -> Option<Usage> {
+    Some(Usage { input_tokens: 10, output_tokens: 4, ..Usage::default() })
+}
+
+fn says(text: &str) -> Result<ChatResponse, ChatError> {
+    Ok(ChatResponse { usage: usage(), ..ChatResponse::of_text("m-1", text) })
+}
+
+fn wants(text: &str, calls: &[(&str, &str, &str)]) -> Result<ChatResponse, ChatError> {
+    let mut message = Message::assistant(text);
+    message.parts.extend(calls.iter().map(|(id, name, arguments)| {
+        Part::ToolCall(ToolCall {
+            id: (*id).to_owned(),
+            name: (*name).to_owned(),
+            arguments: (*arguments).to_owned(),
+        })
+    }));
+    let choice = Choice { message, finish_reason: FinishReason::ToolCall };
+    Ok(ChatResponse {
+        model: "m-1".to_owned(),
+        choices: vec![choice],
+        usage: usage(),
+        ..ChatResponse::default()
+    })
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Item {
+    item: u32,
+}
+
+fn tools() -> ToolRegistry {
+    let stock = tool("stock", 1, "How many there are", |ask: Item| async move {
+        if ask.item == 0 { Err("there is no item 0") } else { Ok(12) }
+    });
+    let price = tool("price", 2, "What it costs", |_: Item| async { Ok::<_, ToolError>(9.5) });
+    let registry = ToolRegistry::new().with(stock.expect("stock")).expect("new");
+    registry.with(price.expect("price")).expect("new")
+}
+
+struct Stage {
+    recorder: Recorder,
+    telemetry: Telemetry,
+    model: Scripted,
+}
+
+fn stage(
+    script: impl IntoIterator<Item = Result<ChatResponse, ChatError>>,
+) -> (Stage, AgentBuilder) {
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
+    let model = Scripted::new(script);
+    let builder =
+        Agent::builder("shop", Traced::new(model.clone()), "gpt-4o").instructions("Be brief.");
+    (Stage { recorder, telemetry, model }, builder)
+}
+
+impl Stage {
+    async fn run(
+        &self,
+        builder: AgentBuilder,
+        task: impl Into<Task>,
+    ) -> Result<throughline::AgentRun, AgentError> {
+        // Registered outside of the stage's telemetry, so that the tree is the run's alone.
+        let agent = builder.tools(tools()).build().expect("an agent");
+        self.telemetry.scope(agent.run(task)).await
+    }
+
+    fn decisions(&self) -> String {
+        self.recorder.log_text(&["stage", "decision.reason", "decision.confidence", "seq"])
+    }
+}
+
+const STEP_KEYS: [&str; 5] =
+    ["ai.step_index", "ai.phase", "ai.tool_used", "ai.reasoning_trace", "outcome"];
+
+#[tokio::test]
+async fn a_run_is_one_trace_with_its_decisions() {
+    let (stage, builder) = stage([
+        wants(
+            "I check stock and price.",
+            &[("c1", "stock_v1", r#"{"item":7}"#), ("c2", "price_v2", r#"{"item":7}"#)],
+        ),
+        says("There are 12, at 9.50 each."),
+    ]);
+    let builder = builder
+        .confidence(|response| Some(if response.tool_calls().is_empty() { 0.9 } else { 0.7 }));
+    let task = Task::new("Is item 7 there?").session("s-1").workflow("w-1");
+    let run = stage.run(builder, task).await.expect("an answer");
+
+    assert_eq!(run.answer, "There are 12, at 9.50 each.");
+    assert_eq!((run.turns, run.outcome), (2, Outcome::Ok));
+    assert_eq!(run.usage.total_tokens(), 28);
+    assert_eq!(run.decisions.len(), 6);
+    insta::assert_snapshot!(stage.recorder.tree(&STEP_KEYS), @r"
+    invoke_agent shop outcome=ok
+      shop.plan.stock ai.step_index=0 ai.phase=plan ai.tool_used=stock_v1 ai.reasoning_trace=I check stock and price.
+        chat gpt-4o outcome=ok
+      shop.act.stock ai.step_index=1 ai.phase=act ai.tool_used=stock_v1 ai.reasoning_trace=I check stock and price.
+        tool.registry.stock_v1
+        execute_tool stock_v1 ai.tool_used=stock_v1
+      shop.act.price ai.step_index=2 ai.phase=act ai.tool_used=price_v2 ai.reasoning_trace=I check stock and price.
+        tool.registry.price_v2
+        execute_tool price_v2 ai.tool_used=price_v2
+      shop.observe.stock ai.step_index=3 ai.phase=observe ai.tool_used=stock_v1 ai.reasoning_trace=the tool answered
+      shop.observe.price ai.step_index=4 ai.phase=observe ai.tool_used=price_v2 ai.reasoning_trace=the tool answered
+      shop.reflect.stock ai.step_index=5 ai.phase=reflect ai.reasoning_trace=the tools answered
+      shop.plan.answer ai.step_index=6 ai.phase=plan ai.reasoning_trace=There are 12, at 9.50 each.
+        chat gpt-4o outcome=ok
+      shop.reflect.answer ai.step_index=7 ai.phase=reflect ai.reasoning_trace=the model answered
+    ");
+    insta::assert_snapshot!(stage.decisions(), @r#"
+    agent.decision "stock_v1+price_v2" stage=plan decision.reason=I check stock and price. decision.confidence=0.7 seq=1
+    agent.decision "stock_v1" stage=act decision.reason=I check stock and price. decision.confidence=0.7 seq=2
+    agent.decision "price_v2" stage=act decision.reason=I check stock and price. decision.confidence=0.7 seq=3
+    agent.decision "continue" stage=reflect decision.reason=the tools answered decision.confidence=0.7 seq=4
+    agent.decision "answer" stage=plan decision.reason=There are 12, at 9.50 each. decision.confidence=0.9 seq=5
+    agent.decision "finish" stage=reflect decision.reason=the model answered decision.confidence=0.9 seq=6
+    "#);
+
+    let spans = stage.recorder.spans();
+    let of = |name: &str| spans.iter().find(|span| span.name == name).expect("a span");
+    let chat = of("chat gpt-4o").span_context.span_id();
+    for name in ["execute_tool stock_v1", "execute_tool price_v2"] {
+        let links: Vec<_> = of(name).links.iter().map(|link| link.span_context.span_id()).collect();
+        assert_eq!(links, [chat], "{name} links to the call that asked");
+    }
+    let root = of("invoke_agent shop");
+    let value = |key: &str| {
+        let found = root.attributes.iter().find(|entry| entry.key.as_str() == key);
+        found.map(|entry| entry.value.to_string()).unwrap_or_default()
+    };
+    assert_eq!(value("gen_ai.operation.name"), "invoke_agent");
+    assert_eq!(value("gen_ai.conversation.id"), "s-1");
+    assert_eq!(
+        run.trace_id.expect("a trace").to_string(),
+        root.span_context.trace_id().to_string()
+    );
+    for span in &spans {
+        for key in ["agent_id", "session_id", "workflow_id"] {
+            assert!(
+                span.attributes.iter().any(|entry| entry.key.as_str() == key),
+                "{key} on {}",
+                span.name
+            );
+        }
+    }
+
+    let asked = stage.model.asked.lock().expect("asked");
+    let roles: Vec<&str> = asked[1].messages.iter().map(|message| message.role.as_str()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "tool", "tool"]);
+    let offered: Vec<&str> = asked[0].tools.iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(offered, ["price_v2", "stock_v1"]);
+}
+
+#[tokio::test]
+async fn tools_that_fail_are_told_to_the_model() {
+    let (stage, builder) = stage([
+        wants("", &[("c1", "stock_v1", r#"{"item":0}"#), ("c2", "Weather?", "{}")]),
+        says("I cannot say."),
+    ]);
+    let run = stage.run(builder, "Is item 0 there?").await.expect("an answer");
+    assert_eq!(run.outcome, Outcome::Ok);
+    insta::assert_snapshot!(stage.recorder.tree(&["ai.reasoning_trace", "error.type"]), @r#"
+    invoke_agent shop
+      shop.plan.stock
+        chat gpt-4o
+      shop.act.stock error.type=TOOL_FAILED ERROR(there is no item 0)
+        tool.registry.stock_v1
+        execute_tool stock_v1 error.type=TOOL_FAILED ERROR(there is no item 0)
+      shop.act.weather_ error.type=TOOL_MISSING ERROR(expected a registered tool (price_v2, stock_v1), got "Weather?")
+        tool.registry.Weather? error.type=TOOL_MISSING ERROR(no tool "Weather?" is registered)
+      shop.observe.stock ai.reasoning_trace=there is no item 0
+      shop.observe.weather_ ai.reasoning_trace=expected a registered tool (price_v2, stock_v1), got "Weather?"
+      shop.reflect.stock ai.reasoning_trace=2 of 2 tools failed
+      shop.plan.answer ai.reasoning_trace=I cannot say.
+        chat gpt-4o
+      shop.reflect.answer ai.reasoning_trace=the model answered
+    "#);
+    insta::assert_snapshot!(stage.decisions(), @r#"
+    agent.decision "stock_v1+Weather?" stage=plan decision.reason=the model asked for stock_v1+Weather? seq=1
+    agent.decision "stock_v1" stage=act decision.reason=the model asked for stock_v1+Weather? seq=2
+    agent.decision "Weather?" stage=act decision.reason=the model asked for stock_v1+Weather? seq=3
+    agent.decision "replan" stage=reflect decision.reason=2 of 2 tools failed seq=4
+    agent.decision "answer" stage=plan decision.reason=I cannot say. seq=5
+    agent.decision "finish" stage=reflect decision.reason=the model answered seq=6
+    "#);
+    let told: Vec<String> = run
+        .messages
+        .iter()
+        .flat_map(|message| &message.parts)
+        .filter_map(|part| match part {
+            Part::ToolResult(result) => Some(result.result.to_string()),
+            _ => None,
+        })
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    {"error":"there is no item 0"}
+    {"error":"expected a registered tool (price_v2, stock_v1), got \"Weather?\""}
+    "#);
+}
+
+#[tokio::test]
+async fn a_model_that_never_answers_is_stopped() {
+    let call = || wants("again", &[("c", "stock_v1", r#"{"item":7}"#)]);
+    let (stage, builder) = stage([call(), call(), call()]);
+    let error = stage.run(builder.max_turns(2), "Loop").await.expect_err("no answer");
+    assert_eq!(error, AgentError::TurnLimit { turns: 2 });
+    let spans = stage.recorder.spans();
+    let root = spans.last().expect("the run");
+    assert_eq!(root.name, "invoke_agent shop");
+    let last = stage.decisions();
+    assert!(last.trim_end().lines().last().expect("a decision").contains("\"stop\""), "{last}");
+}
+
+#[tokio::test]
+async fn a_model_that_fails_fails_the_run() {
+    let (stage, builder) = stage([Err(ChatError::new(ErrorType::Auth, "the key is refused"))]);
+    let error = stage.run(builder, "Hello").await.expect_err("no answer");
+    assert_eq!(error.error_type(), ErrorType::Auth);
+    insta::assert_snapshot!(stage.recorder.tree(&["error.type", "outcome"]), @r"
+    invoke_agent shop error.type=AUTH outcome=error ERROR(expected the model to answer in turn 1: the key is refused)
+      shop.plan.task error.type=AUTH ERROR(the key is refused)
+        chat gpt-4o error.type=AUTH outcome=error ERROR(the key is refused)
+          attempt gpt-4o error.type=AUTH ERROR(the key is refused)
+    ");
+    stage.telemetry.flush();
+    let metrics = stage.recorder.metrics();
+    let runs: Vec<&String> =
+        metrics.iter().filter(|line| line.contains("operation=invoke_agent")).collect();
+    insta::assert_snapshot!(runs[0], @"agent_operations_total{agent_id=shop, is_cached=false, model_name=gpt-4o, operation=invoke_agent, outcome=error, status_code=none} 1");
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_no_answer() {
+    let (stage, builder) = stage([says("")]);
+    let error = stage.run(builder, "Hello").await.expect_err("no answer");
+    assert_eq!(error, AgentError::Empty { model: "gpt-4o".to_owned(), turn: 1 });
+    assert_eq!(error.error_type(), ErrorType::InvalidResponse);
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_is_cancelled_and_counted() {
+    let (stage, builder) = stage([]);
+    let waited = tokio::time::timeout(Duration::from_millis(20), stage.run(builder, "Hello")).await;
+    assert!(waited.is_err());
+    insta::assert_snapshot!(stage.recorder.tree(&["outcome"]), @r"
+    invoke_agent shop outcome=cancelled
+      shop.plan.task
+        chat gpt-4o outcome=cancelled
+    ");
+    stage.telemetry.flush();
+    let metrics = stage.recorder.metrics();
+    assert!(
+        metrics.iter().any(|line| line.contains("operation=invoke_agent, outcome=cancelled")),
+        "{metrics:?}"
+    );
+    let counts = stage.telemetry.counts();
+    assert_eq!(counts.open_spans, 0);
+}
+
+#[tokio::test]
+async fn a_streaming_agent_answers_the_same() {
+    let (stage, builder) = stage([says("There are 12 of them.")]);
+    let run = stage.run(builder.streaming(true), "Is item 7 there?").await.expect("an answer");
+    assert_eq!(run.answer, "There are 12 of them.");
+    assert_eq!(run.usage.total_tokens(), 14);
+    insta::assert_snapshot!(stage.recorder.tree(&["outcome"]), @r"
+    invoke_agent shop outcome=ok
+      shop.plan.answer
+        chat gpt-4o outcome=ok
+          http.stream.init
+          http.stream.segment
+      shop.reflect.answer
+    ");
+}
+
+#[test]
+fn a_name_that_cannot_be_part_of_a_span_name_is_refused() {
+    let error =
+        Agent::builder("My Shop", Scripted::default(), "gpt-4o").build().expect_err("a name");
+    assert_eq!(error.to_string(), "expected an agent of a-z, 0-9, '_' and '-', got \"My Shop\"");
+}

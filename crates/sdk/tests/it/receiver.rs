@@ -1,0 +1,175 @@
+//! A receiver of OTLP on 127.0.0.1, on a runtime of its own, that keeps what it gets as text.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message as _;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+/// What came, a line each: `trace NAME`, `log EVENT`, `metric NAME`, `key …`, `resource KEY=VALUE`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Received(Arc<Mutex<Vec<String>>>);
+
+impl Received {
+    fn note(&self, line: String) {
+        self.0.lock().expect("lines").push(line);
+    }
+
+    /// All different lines, sorted.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = self.0.lock().expect("lines").clone();
+        lines.sort();
+        lines.dedup();
+        lines
+    }
+
+    /// Whether exactly this line came.
+    pub(crate) fn has(&self, line: &str) -> bool {
+        self.lines().iter().any(|came| came == line)
+    }
+
+    fn key(&self, key: Option<&str>) {
+        self.note(format!("key {}", key.unwrap_or("none")));
+    }
+
+    fn resource(&self, resource: Option<&Resource>) {
+        for entry in resource.iter().flat_map(|resource| &resource.attributes) {
+            if entry.key.starts_with("service.name") || entry.key.starts_with("deployment") {
+                let value = entry.value.as_ref().and_then(|value| value.value.as_ref());
+                self.note(format!("resource {}={value:?}", entry.key));
+            }
+        }
+    }
+
+    fn traces(&self, request: &ExportTraceServiceRequest) {
+        for group in &request.resource_spans {
+            self.resource(group.resource.as_ref());
+            for span in group.scope_spans.iter().flat_map(|scope| &scope.spans) {
+                self.note(format!("trace {}", span.name));
+            }
+        }
+    }
+
+    fn logs(&self, request: &ExportLogsServiceRequest) {
+        for group in &request.resource_logs {
+            for record in group.scope_logs.iter().flat_map(|scope| &scope.log_records) {
+                self.note(format!(
+                    "log {}{}",
+                    record.event_name,
+                    if record.event_name.is_empty() { &record.severity_text } else { "" }
+                ));
+            }
+        }
+    }
+
+    fn metrics(&self, request: &ExportMetricsServiceRequest) {
+        for group in &request.resource_metrics {
+            for metric in group.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
+                self.note(format!("metric {}", metric.name));
+            }
+        }
+    }
+}
+
+fn key_of(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get("authorization").and_then(|value| value.to_str().ok())
+}
+
+#[tonic::async_trait]
+impl TraceService for Received {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.key(key_of(request.metadata()));
+        self.traces(request.get_ref());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Received {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.logs(request.get_ref());
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Received {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.metrics(request.get_ref());
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+async fn over_http(
+    State(received): State<Received>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> &'static str {
+    received.key(headers.get("authorization").and_then(|value| value.to_str().ok()));
+    match uri.path() {
+        "/v1/traces" => received.traces(&ExportTraceServiceRequest::decode(body).expect("traces")),
+        "/v1/logs" => received.logs(&ExportLogsServiceRequest::decode(body).expect("logs")),
+        "/v1/metrics" => {
+            received.metrics(&ExportMetricsServiceRequest::decode(body).expect("metrics"));
+        }
+        other => received.note(format!("unknown path {other}")),
+    }
+    ""
+}
+
+/// Starts a receiver of gRPC and HTTP on a free port; it lives as long as the process.
+pub(crate) fn start() -> (SocketAddr, Received) {
+    let received = Received::default();
+    let served = received.clone();
+    let (bound, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async move {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            bound.send(listener.local_addr().expect("an address")).expect("a waiting test");
+            let grpc = tonic::service::Routes::new(TraceServiceServer::new(served.clone()))
+                .add_service(LogsServiceServer::new(served.clone()))
+                .add_service(MetricsServiceServer::new(served.clone()))
+                .prepare()
+                .into_axum_router();
+            let http = axum::Router::new()
+                .route("/v1/{signal}", axum::routing::post(over_http))
+                .with_state(served);
+            axum::serve(listener, grpc.merge(http)).await.expect("served");
+        });
+    });
+    (address.recv().expect("a receiver"), received)
+}
