@@ -130,7 +130,8 @@ fn a_full_disk_is_told_and_nothing_is_lost_or_doubled_afterwards() {
     bench.writer.segment.connection.pragma_update(None, "max_page_count", pages + 2).unwrap();
     let big = || {
         let mut big = batch(2, &["b", "c"]);
-        big.spans[0].name = (0..60_000_u64).map(|n| char::from(b'a' + (n * n % 23) as u8)).collect();
+        big.spans[0].name =
+            (0..60_000_u64).map(|n| char::from(b'a' + (n * n % 23) as u8)).collect();
         big.decisions.push(decision(2));
         big
     };
