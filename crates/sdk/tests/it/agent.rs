@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use throughline::{
     Agent, AgentBuilder, AgentError, ChatError, ChatModel, ChatStream, Endpoint, ErrorType,
-    Outcome, Recorder, Task, Telemetry, ToolError, ToolRegistry, Traced, tool,
+    Fallback, Outcome, Recorder, Task, Telemetry, ToolError, ToolRegistry, Traced, tool,
 };
 use throughline_llm::{
     ChatRequest, ChatResponse, Choice, Chunk, Delta, FinishReason, Message, Part, Role, ToolCall,
@@ -341,6 +341,40 @@ async fn a_streaming_agent_answers_the_same() {
         chat gpt-4o outcome=ok
           http.stream.init
           http.stream.segment
+      shop.reflect.answer
+    ");
+}
+
+#[tokio::test]
+async fn a_tool_that_fell_back_makes_the_run_degraded() {
+    let (stage, builder) =
+        stage([wants("", &[("c1", "cached_v1", r#"{"item":7}"#)]), says("About 17.")]);
+    let cached = tool("cached", 1, "How many there were", |_: Item| async {
+        Fallback::new("stock", async { Err("connection refused") })
+            .degraded("cache", async { Ok(17) })
+            .run_with(|_: &&str| ErrorType::Connection)
+            .await
+            .map(|answered| answered.value)
+            .map_err(|error| ToolError::Failed(error.primary.to_owned()))
+    });
+    let tools = ToolRegistry::new().with(cached.expect("cached")).expect("new");
+    let agent = builder.tools(tools).build().expect("an agent");
+    let run = stage.telemetry.scope(agent.run("Is item 7 there?")).await.expect("an answer");
+    assert_eq!(run.outcome, Outcome::FallbackDegraded);
+    insta::assert_snapshot!(stage.recorder.tree(&["fallback.decision", "fallback.branch", "fallback.result", "outcome"]), @r"
+    invoke_agent shop outcome=fallback_degraded
+      shop.plan.cached
+        chat gpt-4o outcome=ok
+      shop.act.cached
+        tool.registry.cached_v1
+        execute_tool cached_v1
+          fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=success outcome=fallback_degraded
+            attempt stock fallback.branch=primary outcome=error ERROR(connection refused)
+            attempt stock fallback.branch=degraded outcome=ok
+      shop.observe.cached
+      shop.reflect.cached
+      shop.plan.answer
+        chat gpt-4o outcome=ok
       shop.reflect.answer
     ");
 }

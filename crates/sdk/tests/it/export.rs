@@ -155,8 +155,8 @@ fn the_standard_variables_are_honoured() {
     );
     insta::assert_snapshot!(received.lines().join("\n"), @r#"
     key Bearer from-env
-    log agent.decision
     log WARN
+    log agent.decision
     metric agent_operations_total
     resource deployment.environment.name=Some(StringValue("test"))
     resource service.name=Some(StringValue("from-env"))
