@@ -84,3 +84,9 @@ impl World {
         Ok(())
     }
 }
+
+impl From<Unavailable> for throughline::ToolError {
+    fn from(down: Unavailable) -> Self {
+        Self::kind(throughline::ErrorType::Server, down.to_string())
+    }
+}

@@ -117,13 +117,13 @@ impl Bank {
         Self { case: Case::of(seed, run), world: World::new(seed, AGENT, run, pace) }
     }
 
-    /// What the card was used for in the last 90 days.
-    pub async fn history(&self, card: &str) -> Value {
+    /// What the card was used for in the last `days` days.
+    pub async fn history(&self, card: &str, days: u16) -> Value {
         self.world.work("ledger", Duration::from_millis(420)).await;
         let sketch = self.case.sketch;
         json!({
             "card": card,
-            "days": 90,
+            "days": days,
             "typical_amount": sketch.typical,
             "payments_abroad": sketch.abroad,
             "payments_last_hour": sketch.last_hour,

@@ -122,43 +122,60 @@ impl Web {
 }
 
 fn perform(seed: Seed, run: u64, request: &ChatRequest) -> Option<Reply> {
-    let sketch = Brief::of(seed, run).sketch;
-    let searches = request.results_of("web_search_v2").len();
-    let fetched = request.results_of("fetch_page");
-    let is_read = |result: &&&str| result.contains("\"text\"");
-    let read = fetched.iter().filter(is_read).count();
+    let brief = Brief::of(seed, run);
     let asked = request.last_user_text();
     if asked.contains("Is that enough") {
-        let missing =
-            sketch.rounds.get(searches.saturating_sub(1)).map_or("", |round| round.missing);
-        return Some(Reply::text(if missing.is_empty() {
-            format!(
-                "I can answer it and say where each part comes from.\n\nenough: yes, confidence {:.2}",
-                sketch.confidence
-            )
-        } else {
-            format!("{missing}\n\nenough: no, confidence 0.46")
-        }));
+        return Some(judge(brief.sketch, asked));
     }
-    let may_search = request.offers("web_search_v2");
-    if asked.contains("Write the answer") || !may_search {
-        let caveat = if read < searches {
-            "\n\n(One of my sources did not load, so treat the details with some care.)"
-        } else {
-            ""
-        };
-        return Some(Reply::text(format!("{}{caveat}", sketch.answer)));
+    let rounds = brief.sketch.rounds;
+    let searches = request.results_of("web_search_v2").len();
+    let judged = request.results_of("coverage_check_v1").len();
+    let fetched = request.results_of("fetch_page_v1");
+    let read = fetched.iter().filter(|result| is_read(result)).count();
+    let may_work = request.offers("web_search_v2");
+    if may_work && judged == searches && searches < rounds.len() {
+        let round = &rounds[searches];
+        let search = json!({"query": round.query});
+        return Some(Reply::text(round.said).and_call("web_search_v2", search));
     }
-    let did_last_fail = fetched.last().is_some_and(|result| !is_read(&&result));
-    if read >= searches {
-        let round = sketch.rounds.get(searches)?;
-        return Some(
-            Reply::text(round.said).and_call("web_search_v2", json!({"query": round.query})),
-        );
+    let last = searches.checked_sub(1).and_then(|at| rounds.get(at));
+    if let Some(round) = last.filter(|_| may_work && read < searches) {
+        let did_fail = fetched.last().is_some_and(|result| !is_read(result));
+        let page = if did_fail { &round.mirror } else { &round.page };
+        return Some(Reply::call("fetch_page_v1", json!({"url": page.url})));
     }
-    let round = sketch.rounds.get(searches.saturating_sub(1))?;
-    let page = if did_last_fail { &round.mirror } else { &round.page };
-    Some(Reply::call("fetch_page", json!({"url": page.url})))
+    if may_work && judged < searches {
+        let notes: Vec<&str> = rounds[..searches].iter().map(|round| round.page.text).collect();
+        let check = json!({"searches": searches, "notes": notes});
+        return Some(Reply::call("coverage_check_v1", check));
+    }
+    let did_miss = fetched.iter().any(|result| !is_read(result));
+    let caveat = if did_miss {
+        "\n\n(One of my sources did not load; I used another one for the same point.)"
+    } else {
+        ""
+    };
+    Some(Reply::text(format!("{}{caveat}", brief.sketch.answer)))
+}
+
+fn is_read(result: &str) -> bool {
+    result.contains("\"text\"")
+}
+
+/// What the judge says of notes.
+fn judge(sketch: &Sketch, asked: &str) -> Reply {
+    let after = asked.split_once("Notes after ").and_then(|(_, rest)| rest.split(' ').next());
+    let searches: usize = after.and_then(|number| number.parse().ok()).unwrap_or(0);
+    let round = searches.checked_sub(1).and_then(|at| sketch.rounds.get(at));
+    let missing = round.map_or("", |round| round.missing);
+    Reply::text(if missing.is_empty() {
+        let sure = sketch.confidence;
+        format!(
+            "Every part can be answered, and each part has a source.\n\nenough: yes, confidence {sure:.2}"
+        )
+    } else {
+        format!("{missing}\n\nenough: no, confidence 0.46")
+    })
 }
 
 const THREADS: [&[Sketch]; 4] = [

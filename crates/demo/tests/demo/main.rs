@@ -1,3 +1,4 @@
 //! The simulated provider on the wire, and the agents from end to end.
 
+mod agents;
 mod wire;

@@ -1,0 +1,190 @@
+//! Says how soon a patient should be seen. A smaller model stands in for the main one, the printed
+//! protocol for the guideline service, and a nurse for both whenever the answer is not sure enough.
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use throughline::llm::{ChatRequest, ChatResponse, ToolCall};
+use throughline::{
+    Agent, ChatError, ChatModel, ChatStream, Dimensions, Endpoint, ErrorType, Fallback, SpanRole,
+    Task, ToolError, ToolRegistry, Traced, decision, keys, span, tool,
+};
+
+use super::{Failure, Kit, confidence_in, word_in, workflow};
+use crate::Unavailable;
+use crate::stories::triage::{AGENT, Clinic, Intake};
+
+const MODEL: &str = "o4-mini";
+const SMALLER_MODEL: &str = "gpt-4o-mini";
+const ESCALATION: &str = "escalate_to_human_v1";
+
+/// Below this a clinician decides.
+const MIN_CONFIDENCE: f64 = 0.62;
+
+const INSTRUCTIONS: &str = "You are the intake assistant of Willow Street Clinic. You do not \
+diagnose; you say how soon somebody should be seen, and by whom. Record the symptoms, look up the \
+guideline, then answer the patient: calm, plain, what to do now and what to watch for. Err towards \
+sooner. End with one line: 'level: emergency, same-day, next-day, this-week or self-care, \
+confidence 0.00 to 1.00'.";
+
+/// A model with a smaller one for its bad days.
+#[derive(Debug, Clone)]
+struct WithSmaller {
+    main: Traced,
+    smaller: Traced,
+}
+
+impl ChatModel for WithSmaller {
+    fn endpoint(&self) -> Endpoint {
+        self.main.endpoint()
+    }
+
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
+        let again = ChatRequest { model: SMALLER_MODEL.to_owned(), ..request.clone() };
+        Box::pin(async move {
+            Fallback::new("chat", self.main.chat(request))
+                .degraded(SMALLER_MODEL, self.smaller.chat(again))
+                .run()
+                .await
+                .map(|answered| answered.value)
+                .map_err(|failed| ChatError::new(ErrorType::FallbackExhausted, failed.to_string()))
+        })
+    }
+
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        self.main.stream(request)
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Symptoms {
+    /// One symptom each, in plain words.
+    symptoms: Vec<String>,
+    /// Since when.
+    since: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Topic {
+    /// What to look up.
+    topic: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Escalation {
+    /// Number of the intake.
+    intake: String,
+    /// Why a person is needed.
+    why: String,
+}
+
+/// Assesses one intake.
+pub(crate) async fn assess(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), Failure> {
+    let whose = Dimensions::new()
+        .agent(AGENT)
+        .session(intake.session.as_str())
+        .workflow(intake.reference.as_str())
+        .role("clinical");
+    workflow("patient_intake", whose, triage(kit, clinic, intake)).await
+}
+
+async fn triage(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), Failure> {
+    tracing::info!(intake = intake.reference, "intake opened");
+    let model = WithSmaller { main: kit.model("main"), smaller: kit.model("smaller") };
+    let tools = tools(clinic)?;
+    let assistant = Agent::builder(AGENT, model, MODEL)
+        .role("clinical")
+        .instructions(INSTRUCTIONS)
+        .tools(tools)
+        .confidence(|answer| confidence_in(&answer.text()))
+        .build()?;
+    let said =
+        format!("Intake {}, patient {}:\n\n{}", intake.reference, intake.patient, intake.complaint);
+    let answer = match assistant.run(Task::new(said)).await {
+        Ok(run) => run.answer,
+        Err(error) => {
+            tracing::error!(intake = intake.reference, %error, "no assessment, a nurse takes over");
+            escalate(clinic, intake, "no model gave an assessment", None).await?;
+            return Err(error.into());
+        }
+    };
+    let level = word_in(&answer, "level").unwrap_or("unknown");
+    let confidence = confidence_in(&answer);
+    decision("act")
+        .action(level)
+        .reason(answer.lines().next().unwrap_or_default())
+        .confidence(confidence.unwrap_or(f64::NAN))
+        .input(&intake.complaint)
+        .record();
+    if confidence.is_none_or(|sure| sure < MIN_CONFIDENCE) {
+        tracing::warn!(intake = intake.reference, confidence, "not sure enough, a nurse decides");
+        escalate(clinic, intake, "the assessment is not sure enough", confidence).await?;
+    } else if level == "emergency" {
+        escalate(clinic, intake, "an emergency is told to a person as well", confidence).await?;
+    }
+    Ok(())
+}
+
+fn tools(clinic: &Clinic) -> Result<ToolRegistry, Failure> {
+    let (records, guidelines) = (clinic.clone(), clinic.clone());
+    let record =
+        tool("symptom_intake", 1, "Writes symptoms into the record", move |said: Symptoms| {
+            let clinic = records.clone();
+            async move { Ok::<_, ToolError>(clinic.record(&said.symptoms, &said.since).await) }
+        })?;
+    let guideline = tool("guideline_lookup", 3, "What the guideline says", move |about: Topic| {
+        let clinic = guidelines.clone();
+        async move {
+            let printed = async {
+                tracing::warn!(
+                    topic = about.topic,
+                    "guideline service down, the printed protocol answers"
+                );
+                Ok(clinic.printed_protocol(&about.topic).await)
+            };
+            Fallback::new("guideline", clinic.guideline(&about.topic))
+                .degraded("printed_protocol", printed)
+                .input(&about.topic)
+                .run_with(|_: &Unavailable| ErrorType::Server)
+                .await
+                .map(|answered| answered.value)
+                .map_err(|failed| failed.to_string())
+        }
+    })?;
+    Ok(ToolRegistry::new().with(record)?.with(guideline)?)
+}
+
+/// Calls the nurse on duty, as a step of its own.
+async fn escalate(
+    clinic: &Clinic,
+    intake: &Intake,
+    why: &str,
+    confidence: Option<f64>,
+) -> Result<(), Failure> {
+    let step = span(format!("{AGENT}.act.escalate_to_human"))
+        .role(SpanRole::Step)
+        .attribute(keys::AI_PHASE, "act")
+        .attribute(keys::AI_TOOL_USED, ESCALATION)
+        .attribute(keys::AI_REASONING_TRACE, why.to_owned())
+        .start();
+    decision("act.escalation")
+        .action("escalate_to_human")
+        .reason(why)
+        .confidence(confidence.unwrap_or(f64::NAN))
+        .input(&intake.complaint)
+        .on(&step)
+        .record();
+    let pager = clinic.clone();
+    let page = tool("escalate_to_human", 1, "Calls the nurse on duty", move |why: Escalation| {
+        let clinic = pager.clone();
+        async move { Ok::<_, ToolError>(clinic.page_nurse(&why.intake, &why.why).await) }
+    })?;
+    let registry = ToolRegistry::new().with(page)?;
+    let arguments = serde_json::json!({"intake": intake.reference, "why": why}).to_string();
+    let call = ToolCall { name: ESCALATION.to_owned(), arguments, ..ToolCall::default() };
+    if let Err(error) = step.instrument(registry.execute(&call)).await {
+        step.fail(error.error_type(), error.to_string());
+        tracing::error!(intake = intake.reference, %error, "the nurse could not be paged");
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! Four agents, each written as any user of the SDK would write it; here is what they share: the
+//! provider's client, how patient they are, and how a run of each is started.
+
+pub(crate) mod fraud_check;
+pub(crate) mod medical_triage;
+pub(crate) mod shop_order;
+pub(crate) mod web_researcher;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use throughline::resilience::{BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy};
+use throughline::{
+    AgentError, AlreadyRegistered, Dimensions, ErrorType, Fault, OpenAi, Resilience, SpanRole,
+    ToolIdError, Traced, keys, span,
+};
+
+use crate::pace::Pace;
+use crate::seed::Seed;
+use crate::stories::{fraud, research, shop, triage};
+
+/// How long a model may take for one attempt.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
+
+/// How long a model may take for all attempts together.
+const TOTAL_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a payment or another slow tool may take for one attempt.
+const TOOL_LIMIT: Duration = Duration::from_secs(4);
+
+/// No limit is shorter than this at any pace: work takes its time even when nothing waits.
+const LEAST_LIMIT: Duration = Duration::from_secs(2);
+
+/// The first pause before another attempt.
+const RETRY_PAUSE: Duration = Duration::from_millis(350);
+
+/// Where the agents work.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Where the models answer.
+    pub provider: SocketAddr,
+    /// What decides the stories.
+    pub seed: Seed,
+    /// Factor on every wait.
+    pub pace: Pace,
+}
+
+/// One agent of the demo, ready for any of its runs.
+#[derive(Debug, Clone)]
+pub struct Performer {
+    part: Part,
+    setting: Setting,
+    openai: OpenAi,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    FraudCheck,
+    ShopOrder,
+    WebResearcher,
+    MedicalTriage,
+}
+
+impl Performer {
+    /// All four.
+    ///
+    /// # Errors
+    /// When no client of the provider can be made.
+    pub fn all(setting: &Setting) -> anyhow::Result<Vec<Self>> {
+        let openai = OpenAi::builder()
+            .base_url(format!("http://{}/v1", setting.provider))
+            .api_key("demo")
+            .build()
+            .context("making a client of the simulated provider")?;
+        let parts = [Part::FraudCheck, Part::ShopOrder, Part::WebResearcher, Part::MedicalTriage];
+        let performer = |part| Self { part, setting: setting.clone(), openai: openai.clone() };
+        Ok(parts.into_iter().map(performer).collect())
+    }
+
+    /// The name of the service that the agent runs as.
+    pub fn service(&self) -> &'static str {
+        match self.part {
+            Part::FraudCheck => "fraud-llm-agent",
+            Part::ShopOrder => "shop-agent",
+            Part::WebResearcher => "research-agent",
+            Part::MedicalTriage => "triage-agent",
+        }
+    }
+
+    /// The agent's name.
+    pub fn agent(&self) -> &'static str {
+        match self.part {
+            Part::FraudCheck => fraud::AGENT,
+            Part::ShopOrder => shop::AGENT,
+            Part::WebResearcher => research::AGENT,
+            Part::MedicalTriage => triage::AGENT,
+        }
+    }
+
+    /// Plays run `run` on the telemetry of the current context, and says whether it reached its end.
+    pub async fn run(self, run: u64) -> bool {
+        let Setting { seed, pace, .. } = &self.setting;
+        let (seed, world_pace) = (*seed, pace.clone());
+        let seed_of_run = seed.named("agent").named(self.agent()).nth(run);
+        let kit = Kit { openai: self.openai.clone(), pace: pace.clone(), seed: seed_of_run };
+        let ended = match self.part {
+            Part::FraudCheck => {
+                let bank = fraud::Bank::of(seed, run, world_pace);
+                fraud_check::check(&kit, &bank, &fraud::Case::of(seed, run)).await
+            }
+            Part::ShopOrder => {
+                let warehouse = shop::Warehouse::of(seed, run, world_pace);
+                shop_order::fulfil(&kit, &warehouse, &shop::Order::of(seed, run)).await
+            }
+            Part::WebResearcher => {
+                let web = research::Web::of(seed, run, world_pace);
+                web_researcher::answer(&kit, &web, &research::Brief::of(seed, run)).await
+            }
+            Part::MedicalTriage => {
+                let clinic = triage::Clinic::of(seed, run, world_pace);
+                medical_triage::assess(&kit, &clinic, &triage::Intake::of(seed, run)).await
+            }
+        };
+        ended.is_ok()
+    }
+}
+
+/// What an agent is given for one run.
+#[derive(Debug)]
+pub(crate) struct Kit {
+    openai: OpenAi,
+    pace: Pace,
+    seed: Seed,
+}
+
+impl Kit {
+    /// The provider's models on the trace, retried under a policy of their own.
+    pub(crate) fn model(&self, purpose: &str) -> Traced {
+        let seed = self.seed.named(purpose).dice().bits();
+        Traced::new(self.openai.clone()).resilience(Resilience::seeded(self.model_policy(), seed))
+    }
+
+    /// Two attempts within a time limit, for a system behind a tool.
+    pub(crate) fn two_tries(&self) -> Resilience {
+        let timeouts = TimeoutPolicy {
+            attempt_ms: Some(millis(self.pace.limit(TOOL_LIMIT, LEAST_LIMIT))),
+            ..TimeoutPolicy::none()
+        };
+        let retry = RetryPolicy { max_attempts: 2, ..self.retry() };
+        let seed = self.seed.named("tool").dice().bits();
+        Resilience::seeded(Policy { retry, timeouts, ..Policy::none() }, seed)
+    }
+
+    fn model_policy(&self) -> Policy {
+        let attempt_ms = Some(millis(self.pace.limit(ATTEMPT_LIMIT, LEAST_LIMIT)));
+        let timeouts = TimeoutPolicy {
+            attempt_ms,
+            first_token_ms: attempt_ms,
+            total_ms: Some(millis(self.pace.limit(TOTAL_LIMIT, LEAST_LIMIT * 3))),
+        };
+        // A run is short: four failures are enough to leave a model alone for the rest of it.
+        let breaker =
+            BreakerPolicy { min_attempts: 4, open_ms: 60_000, ..BreakerPolicy::default() };
+        Policy { retry: self.retry(), timeouts, breaker: Some(breaker), ..Policy::default() }
+    }
+
+    fn retry(&self) -> RetryPolicy {
+        let base_delay_ms = millis(self.pace.limit(RETRY_PAUSE, Duration::from_millis(1)));
+        RetryPolicy { base_delay_ms, ..RetryPolicy::default() }
+    }
+}
+
+/// Why a piece of work was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The agent gave no answer.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// A tool's name cannot be one.
+    #[error(transparent)]
+    ToolId(#[from] ToolIdError),
+    /// A tool was there already.
+    #[error(transparent)]
+    Tool(#[from] AlreadyRegistered),
+}
+
+impl Fault for Failure {
+    fn error_type(&self) -> ErrorType {
+        match self {
+            Self::Agent(error) => error.error_type(),
+            Self::ToolId(_) | Self::Tool(_) => ErrorType::Other,
+        }
+    }
+}
+
+/// One piece of business from its beginning to its end, as the span that all else hangs below.
+pub(crate) async fn workflow(
+    name: &'static str,
+    whose: Dimensions,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let in_workflow = async {
+        let workflow = span(format!("invoke_workflow {name}"))
+            .role(SpanRole::Workflow)
+            .attribute(keys::GEN_AI_OPERATION_NAME, "invoke_workflow")
+            .attribute("gen_ai.workflow.name", name)
+            .start();
+        let done = workflow.instrument(work).await;
+        if let Err(failure) = &done {
+            workflow.fail(failure.error_type(), failure.to_string());
+        }
+        done
+    };
+    whose.scope(in_workflow).await
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The number after `confidence` in the last line of an answer, 0 to 1.
+fn confidence_in(answer: &str) -> Option<f64> {
+    let (_, after) = answer.lines().next_back()?.split_once("confidence ")?;
+    after.trim().parse().ok().filter(|sure| (0.0..=1.0).contains(sure))
+}
+
+/// The word after `key:` in the last line of an answer.
+fn word_in<'a>(answer: &'a str, key: &str) -> Option<&'a str> {
+    let (_, after) = answer.lines().next_back()?.split_once(key)?;
+    after.trim_start_matches(':').split(',').next().map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_read() {
+        let answer = "confidence in people\n\nverdict: review, confidence 0.57";
+        assert_eq!(
+            (word_in(answer, "verdict"), confidence_in(answer)),
+            (Some("review"), Some(0.57))
+        );
+        assert_eq!(confidence_in("verdict: review, confidence high"), None);
+        assert_eq!(confidence_in("verdict: review, confidence 7"), None);
+        assert_eq!(word_in("no last line like that", "verdict"), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! The demo at work: the provider, telemetry, and the agents in a loop.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use throughline::Telemetry;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::agents::{Performer, Setting};
+use crate::pace::Pace;
+use crate::provider::{self, ProviderOptions};
+use crate::seed::Seed;
+
+/// Runs at the start that come quickly, so that the pages have life at once.
+const BURST_RUNS: u64 = 12;
+
+/// How much shorter every wait is during the burst.
+const BURST_PACE: f64 = 0.12;
+
+/// Time between two runs of the burst, at the pace of the demo.
+const BURST_INTERVAL: Duration = Duration::from_millis(330);
+
+/// Time between two runs afterwards, at human pace, least and most.
+const INTERVAL_SECS: (f64, f64) = (3.0, 8.0);
+
+/// How the demo runs.
+#[derive(Debug)]
+pub struct DemoOptions {
+    /// Where telemetry goes, as `OTEL_EXPORTER_OTLP_ENDPOINT` spells it (`http://127.0.0.1:4318`).
+    pub otlp_endpoint: String,
+    /// The key that the receiver asks for, with scope `ingest`.
+    pub api_key: Option<String>,
+    /// Where the simulated provider listens; `None` takes a free port of the loopback interface.
+    pub provider_listener: Option<TcpListener>,
+    /// What decides every story and every fault.
+    pub seed: u64,
+    /// Factor on every wait: 1 is the pace of people, 0.1 ten times as fast, 0 does not wait.
+    pub pace: f64,
+    /// Most runs at the same time, at least 1.
+    pub concurrency: usize,
+    /// Stop after so many runs; `None` goes on until the shutdown.
+    pub runs: Option<u64>,
+}
+
+impl DemoOptions {
+    /// The demo at human pace, for ever, sending to this endpoint.
+    pub fn new(otlp_endpoint: impl Into<String>) -> Self {
+        Self {
+            otlp_endpoint: otlp_endpoint.into(),
+            api_key: None,
+            provider_listener: None,
+            seed: DEFAULT_SEED,
+            pace: 1.0,
+            concurrency: DEFAULT_CONCURRENCY,
+            runs: None,
+        }
+    }
+}
+
+/// The seed when nobody says.
+pub const DEFAULT_SEED: u64 = 7;
+
+/// Runs at the same time when nobody says.
+pub const DEFAULT_CONCURRENCY: usize = 8;
+
+/// What the demo did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DemoReport {
+    /// Where the simulated provider listened.
+    pub provider_address: SocketAddr,
+    /// Runs that were begun.
+    pub started: u64,
+    /// Runs that reached their end.
+    pub succeeded: u64,
+    /// Runs that failed, as some are meant to.
+    pub failed: u64,
+    /// Runs that the shutdown cut short.
+    pub cancelled: u64,
+}
+
+/// Runs the demo until `shutdown` is done or all runs are, then flushes.
+///
+/// # Errors
+/// When the provider cannot listen, telemetry cannot be set up, or not all of it could be sent.
+pub async fn run(
+    options: DemoOptions,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<DemoReport> {
+    let listener = match options.provider_listener {
+        Some(listener) => listener,
+        None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("the simulated provider found no free port on the loopback interface")?,
+    };
+    let provider_address = listener.local_addr().context("asking for the provider's address")?;
+    let (seed, pace) = (Seed::new(options.seed), Pace::new(options.pace));
+    let provider = ProviderOptions { pace: pace.clone(), ..ProviderOptions::new(seed) };
+    let serving = provider::serve(listener, provider, std::future::pending());
+    let setting = Setting { provider: provider_address, seed, pace: pace.clone() };
+    let troupe = Troupe::assemble(&options.otlp_endpoint, options.api_key.as_deref(), &setting)?;
+    let plan = Plan {
+        human_pace: options.pace,
+        concurrency: options.concurrency.max(1),
+        runs: options.runs.unwrap_or(u64::MAX),
+    };
+    let (mut tally, mut tasks) = (Tally::default(), JoinSet::new());
+    tokio::select! {
+        served = serving => served.context("the simulated provider stopped")?,
+        () = troupe.play(&plan, &setting, &mut tally, &mut tasks) => {}
+        () = shutdown => {}
+    }
+    // Whatever is still going ends its spans as cancelled.
+    tasks.abort_all();
+    while let Some(ended) = tasks.join_next().await {
+        tally.add(ended.ok());
+    }
+    let closed = troupe.close().await;
+    let Tally { started, succeeded, failed, .. } = tally;
+    let cancelled = started - succeeded - failed;
+    closed.map(|()| DemoReport { provider_address, started, succeeded, failed, cancelled })
+}
+
+struct Plan {
+    human_pace: f64,
+    concurrency: usize,
+    runs: u64,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    started: u64,
+    succeeded: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// Counts a run that ended; `None` when it was cut short.
+    fn add(&mut self, succeeded: Option<bool>) {
+        match succeeded {
+            Some(true) => self.succeeded += 1,
+            Some(false) => self.failed += 1,
+            None => {}
+        }
+    }
+}
+
+/// The agents, each with the telemetry of its own service.
+struct Troupe {
+    agents: Vec<(Performer, std::sync::Arc<Telemetry>)>,
+}
+
+impl Troupe {
+    fn assemble(endpoint: &str, api_key: Option<&str>, setting: &Setting) -> anyhow::Result<Self> {
+        let mut agents = Vec::new();
+        for agent in Performer::all(setting)? {
+            let mut telemetry = Telemetry::builder()
+                .service_name(agent.service())
+                .service_version(env!("CARGO_PKG_VERSION"))
+                .resource("deployment.environment.name", "demo")
+                .endpoint(endpoint);
+            if let Some(key) = api_key {
+                telemetry = telemetry.api_key(key);
+            }
+            let telemetry = telemetry.build().context("setting the demo's telemetry up")?;
+            agents.push((agent, std::sync::Arc::new(telemetry)));
+        }
+        Ok(Self { agents })
+    }
+
+    /// Starts runs, first in a burst, then in a trickle, until all are done.
+    async fn play(
+        &self,
+        plan: &Plan,
+        setting: &Setting,
+        tally: &mut Tally,
+        tasks: &mut JoinSet<bool>,
+    ) {
+        let pace = &setting.pace;
+        let between = Pace::new(plan.human_pace);
+        let mut dice = setting.seed.named("intervals").dice();
+        while tally.started < plan.runs {
+            let is_burst = tally.started < BURST_RUNS;
+            pace.set(plan.human_pace * if is_burst { BURST_PACE } else { 1.0 });
+            while tasks.len() >= plan.concurrency {
+                tally.add(tasks.join_next().await.and_then(Result::ok));
+            }
+            let (agent, telemetry) =
+                &self.agents[(tally.started % self.agents.len() as u64) as usize];
+            let run = tally.started / self.agents.len() as u64;
+            let (agent, telemetry) = (agent.clone(), std::sync::Arc::clone(telemetry));
+            tasks.spawn(async move { telemetry.scope(agent.run(run)).await });
+            tally.started += 1;
+            let interval = if is_burst {
+                BURST_INTERVAL
+            } else {
+                Duration::from_secs_f64(dice.between(INTERVAL_SECS.0, INTERVAL_SECS.1))
+            };
+            between.wait(interval).await;
+            while let Some(ended) = tasks.try_join_next() {
+                tally.add(ended.ok());
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            tally.add(ended.ok());
+        }
+    }
+
+    /// Flushes every agent's telemetry.
+    async fn close(self) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        for (_, telemetry) in self.agents {
+            if let Some(telemetry) = std::sync::Arc::into_inner(telemetry) {
+                result = result.and(telemetry.close().await);
+            }
+        }
+        result.context("not all telemetry of the demo could be sent")
+    }
+}
