@@ -268,7 +268,7 @@ impl Run<'_> {
         let decision = confident(decision("plan"), confidence)
             .action(action)
             .reason(reason.clone())
-            .input(&genai::input_messages(&self.messages))
+            .input(&conversation(&self.messages))
             .model_version(model_version.clone())
             .parent_if(self.decisions.last().copied())
             .record();
@@ -334,7 +334,7 @@ impl Run<'_> {
         let decision = confident(decision("reflect"), plan.confidence)
             .action(action)
             .reason(reason)
-            .input(&genai::input_messages(&self.messages))
+            .input(&conversation(&self.messages))
             .model_version(plan.model_version.clone())
             .parent(cause)
             .on(&step)
@@ -365,6 +365,18 @@ async fn ask(definition: &Definition, request: ChatRequest) -> Result<ChatRespon
         answer.push(&chunk?);
     }
     Ok(answer.response())
+}
+
+/// A conversation as the input of a decision: without the ids of tool calls, which the provider
+/// makes up anew each time. Equal conversations are equal inputs.
+fn conversation(messages: &[Message]) -> Value {
+    let mut json = genai::input_messages(messages);
+    let messages = json.as_array_mut().into_iter().flatten();
+    let parts = messages.filter_map(|message| message.get_mut("parts")?.as_array_mut()).flatten();
+    for part in parts.filter_map(Value::as_object_mut) {
+        part.remove("id");
+    }
+    json
 }
 
 fn confident(builder: DecisionBuilder, confidence: Option<f64>) -> DecisionBuilder {
@@ -421,6 +433,19 @@ mod tests {
         assert_eq!(cut("über", 1), "ü");
         assert_eq!(cut("über", 9), "über");
         assert_eq!(cut(&"ü".repeat(200), REASONING_TRACE_CHARS).chars().count(), 128);
+    }
+
+    #[test]
+    fn ids_of_tool_calls_are_no_part_of_the_input() {
+        let turn = |id: &str| {
+            let call =
+                ToolCall { id: id.to_owned(), name: "stock_v1".to_owned(), ..Default::default() };
+            let mut asked = Message::assistant("let me see");
+            asked.parts.push(Part::ToolCall(call));
+            conversation(&[Message::user("is it there?"), asked, Message::tool_result(id, 12)])
+        };
+        assert_eq!(turn("call_a"), turn("call_b"));
+        assert!(turn("call_a").to_string().contains("stock_v1"));
     }
 
     #[test]

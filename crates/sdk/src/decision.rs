@@ -121,9 +121,14 @@ impl DecisionBuilder {
         let cx = self.cx.take().unwrap_or_else(Context::current);
         let _attached = cx.clone().attach();
         let now = SystemTime::now();
-        let attributes = self.attributes_at(id, now);
-        self.show(id);
-        match Pipeline::of(&cx) {
+        let pipeline = Pipeline::of(&cx);
+        let counted = pipeline.as_ref().map(|pipeline| {
+            let seq = i64::try_from(pipeline.next_seq()).unwrap_or(i64::MAX);
+            (pipeline.instance_id(), seq)
+        });
+        let attributes = self.attributes_at(id, now, counted);
+        self.show(id, now, counted);
+        match &pipeline {
             Some(pipeline) => {
                 let logger = pipeline.decision_logger();
                 let mut record = logger.create_log_record();
@@ -135,9 +140,6 @@ impl DecisionBuilder {
                 record.add_attributes(
                     attributes.into_iter().map(|entry| (entry.key, any_value(entry.value))),
                 );
-                record.add_attribute(keys::INSTANCE_ID, pipeline.instance_id().to_owned());
-                let seq = i64::try_from(pipeline.next_seq()).unwrap_or(i64::MAX);
-                record.add_attribute(keys::SEQ, seq);
                 logger.emit(record);
             }
             // Somebody else set telemetry up: there is no logger to be had from OpenTelemetry, but
@@ -147,11 +149,16 @@ impl DecisionBuilder {
         id
     }
 
-    fn attributes_at(&mut self, id: DecisionId, now: SystemTime) -> Vec<KeyValue> {
-        let nanos = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    /// `counted` is the instance and the number of the decision within it.
+    fn attributes_at(
+        &mut self,
+        id: DecisionId,
+        now: SystemTime,
+        counted: Option<(&str, i64)>,
+    ) -> Vec<KeyValue> {
         let mut all = vec![
             KeyValue::new(keys::DECISION_ID, id.to_string()),
-            KeyValue::new(keys::TIMESTAMP_NS, i64::try_from(nanos).unwrap_or(i64::MAX)),
+            KeyValue::new(keys::TIMESTAMP_NS, unix_nanos(now)),
             KeyValue::new(keys::STAGE, self.stage.clone()),
             KeyValue::new(keys::DECISION_ACTION, self.action.clone()),
             KeyValue::new(keys::DECISION_REASON, self.reason.clone()),
@@ -161,6 +168,8 @@ impl DecisionBuilder {
             (keys::DECISION_CONFIDENCE, self.confidence.map(Value::from)),
             (keys::INPUT_HASH, self.input_hash.clone().map(Value::from)),
             (keys::MODEL_VERSION, self.model_version.clone().map(Value::from)),
+            (keys::INSTANCE_ID, counted.map(|(instance, _)| Value::from(instance.to_owned()))),
+            (keys::SEQ, counted.map(|(_, seq)| Value::from(seq))),
         ];
         all.extend(
             optional.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?))),
@@ -173,11 +182,14 @@ impl DecisionBuilder {
     }
 
     /// Shows the decision to local logs.
-    fn show(&self, id: DecisionId) {
+    fn show(&self, id: DecisionId, now: SystemTime, counted: Option<(&str, i64)>) {
         tracing::info!(
             target: DECISION_TARGET,
             event_name = keys::DECISION_EVENT,
             decision_id = %id,
+            timestamp_ns = unix_nanos(now),
+            instance_id = counted.map(|(instance, _)| instance),
+            seq = counted.map(|(_, seq)| seq),
             parent_decision_id = self.parent.map(tracing::field::display),
             stage = self.stage,
             input_hash = self.input_hash,
@@ -188,6 +200,11 @@ impl DecisionBuilder {
             "decision"
         );
     }
+}
+
+fn unix_nanos(time: SystemTime) -> i64 {
+    let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    i64::try_from(nanos).unwrap_or(i64::MAX)
 }
 
 fn any_value(value: Value) -> AnyValue {

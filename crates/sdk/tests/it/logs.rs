@@ -75,6 +75,8 @@ fn a_json_line_says_where_it_was_written() {
     assert_eq!(first["agent_role"], "nurse");
     assert_eq!(lines[1]["event_name"], "agent.decision");
     assert_eq!(lines[1]["decision.action"], "ask_v1");
+    assert_eq!(lines[1]["seq"], 1);
+    assert!(lines[1]["instance_id"].is_string() && lines[1]["timestamp_ns"].is_i64());
     assert_eq!(lines[1]["trace_id"], span.trace_id().to_string());
     assert!(lines[2].get("trace_id").is_none());
 }
