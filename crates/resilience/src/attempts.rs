@@ -188,11 +188,22 @@ enum Phase {
 }
 
 impl Attempts {
-    /// An operation that begins `now`. The seed decides the jitter.
+    /// An operation that begins `now` and is answered as a whole: the limit for a first token does
+    /// not concern it. The seed decides the jitter.
     pub fn new(policy: &Policy, seed: u64, now: Moment) -> Self {
+        let timeouts = TimeoutPolicy { first_token_ms: None, ..policy.timeouts.clone() };
+        Self::with_timeouts(policy, timeouts, seed, now)
+    }
+
+    /// An operation that begins `now` and is answered in a stream.
+    pub fn streamed(policy: &Policy, seed: u64, now: Moment) -> Self {
+        Self::with_timeouts(policy, policy.timeouts.clone(), seed, now)
+    }
+
+    fn with_timeouts(policy: &Policy, timeouts: TimeoutPolicy, seed: u64, now: Moment) -> Self {
         Self {
             retry: policy.retry.clone(),
-            timeouts: policy.timeouts.clone(),
+            timeouts,
             backoff: Backoff::new(seed),
             total_deadline: policy.timeouts.total_ms.map(|total| now + millis(total)),
             begun: 0,

@@ -23,7 +23,7 @@ fn at(millis: u64) -> Moment {
 
 /// Plays a history of (milliseconds after the last answer's due time, event) and tells the answers.
 fn play(policy: &Policy, target: &mut Target, events: &[(u64, Event)]) -> String {
-    let mut attempts = Attempts::new(policy, 1, Moment::ZERO);
+    let mut attempts = Attempts::streamed(policy, 1, Moment::ZERO);
     let mut now = Moment::ZERO;
     let mut told = vec![line(now, attempts.begin(target, now))];
     for (after, event) in events {
@@ -126,6 +126,16 @@ fn a_stream_that_has_begun_is_not_tried_again() {
     40900: continue until 120000
     40901: failed with STREAM_FAILED after 1: already_answering
     ");
+}
+
+#[test]
+fn only_a_stream_has_a_first_token_to_wait_for() {
+    let policy = policy();
+    let begin = |mut attempts: Attempts| attempts.begin(&mut Target::new(&policy), Moment::ZERO);
+    let whole = Next::Attempt { index: 0, deadline: Some(at(60_000)) };
+    assert_eq!(begin(Attempts::new(&policy, 1, Moment::ZERO)), whole);
+    let streamed = Next::Attempt { index: 0, deadline: Some(at(30_000)) };
+    assert_eq!(begin(Attempts::streamed(&policy, 1, Moment::ZERO)), streamed);
 }
 
 #[test]

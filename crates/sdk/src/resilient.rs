@@ -173,8 +173,8 @@ impl Resilience {
         let parent = Context::current();
         let name = Cow::Owned(format!("attempt {name}"));
         let spans = AttemptSpans::new(name, SpanKind::Internal, Vec::new(), parent.clone());
-        let mut run = Run::new(self, spans);
-        let result = drive(&mut run, Ready::Whole, describe, |_| None, operation).await;
+        let mut run = Run::new(self, Ready::Whole, spans);
+        let result = drive(&mut run, describe, |_| None, operation).await;
         let retries = run.attempts().saturating_sub(1);
         if retries > 0 {
             parent.span().set_attribute(KeyValue::new(keys::RETRY_COUNT, i64::from(retries)));
@@ -225,7 +225,7 @@ impl<E: Display> Display for ResilientError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout { after, attempts } => {
-                write!(f, "no answer within {:.1} s ({attempts} attempts)", after.as_secs_f64())
+                write!(f, "no answer within {} ({})", spoken(*after), tries(*attempts))
             }
             Self::CircuitOpen { last: None, .. } => {
                 f.write_str("not tried: the circuit is open after too many failures")
@@ -276,5 +276,21 @@ impl<E> ResilientError<E> {
             Self::Operation(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+/// A duration as people say it.
+pub(crate) fn spoken(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis @ 0..1_000 => format!("{millis} ms"),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
+}
+
+/// A number of attempts as people say it.
+pub(crate) fn tries(attempts: u32) -> String {
+    match attempts {
+        1 => "1 attempt".to_owned(),
+        many => format!("{many} attempts"),
     }
 }

@@ -10,7 +10,7 @@ use throughline_trace::ErrorType;
 use tokio::time::Instant;
 
 use crate::attempt::{AttemptSpans, FaultReport, Followed};
-use crate::resilient::{Fault, Resilience, ResilientError, Shared};
+use crate::resilient::{Fault, Resilience, ResilientError, Shared, spoken};
 
 /// One operation under way. Dropped before it is over, it was cancelled: the breaker gets its
 /// permit back and the attempt's span ends so.
@@ -18,6 +18,7 @@ use crate::resilient::{Fault, Resilience, ResilientError, Shared};
 pub(crate) struct Run {
     shared: Arc<Shared>,
     machine: Attempts,
+    ready: Ready,
     spans: AttemptSpans,
     began: Instant,
     attempt_began: Instant,
@@ -25,12 +26,15 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(resilience: &Resilience, spans: AttemptSpans) -> Self {
+    pub(crate) fn new(resilience: &Resilience, ready: Ready, spans: AttemptSpans) -> Self {
         let shared = Arc::clone(&resilience.shared);
         let seed = shared.seed.unwrap_or_else(rand::random);
-        let machine = Attempts::new(&shared.policy, seed, shared.now());
+        let machine = match ready {
+            Ready::Whole => Attempts::new(&shared.policy, seed, shared.now()),
+            Ready::FirstToken => Attempts::streamed(&shared.policy, seed, shared.now()),
+        };
         let began = Instant::now();
-        Self { shared, machine, spans, began, attempt_began: began, is_over: false }
+        Self { shared, machine, ready, spans, began, attempt_began: began, is_over: false }
     }
 
     /// Attempts begun so far.
@@ -53,8 +57,7 @@ impl Run {
 
     /// The limit of the attempt that runs has passed. [`Next::Continue`] when it has moved since.
     pub(crate) fn time_out(&mut self) -> Next {
-        let message =
-            format!("no answer within {:.1} s", self.attempt_began.elapsed().as_secs_f64());
+        let message = format!("no answer within {}", spoken(self.attempt_began.elapsed()));
         let next = self.on(Event::DeadlineReached);
         if let Next::Continue { .. } = next {
             return next;
@@ -162,7 +165,6 @@ pub(crate) fn report_of<E: Fault>(error: &E) -> FaultReport {
 /// Makes attempts until the machine says that it is over.
 pub(crate) async fn drive<T, E, F>(
     run: &mut Run,
-    ready: Ready,
     describe: impl Fn(&E) -> FaultReport,
     status_of: impl Fn(&T) -> Option<u16>,
     mut attempt: impl FnMut(u32) -> F,
@@ -178,7 +180,7 @@ where
             Next::Attempt { index, deadline } => {
                 match try_once(run, index, deadline, &mut attempt).await {
                     Ok(Ok(value)) => {
-                        match ready {
+                        match run.ready {
                             Ready::Whole => run.succeed(status_of(&value)),
                             Ready::FirstToken => drop(run.on(Event::FirstToken)),
                         }

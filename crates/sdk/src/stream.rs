@@ -10,10 +10,12 @@ use futures_util::Stream;
 use opentelemetry::trace::SpanContext;
 use opentelemetry::{Context, KeyValue};
 use throughline_llm::{Assembler, Chunk};
+use throughline_resilience::{GiveUp, Next, Verdict};
 use throughline_trace::{ErrorType, SpanRole, keys};
 use tokio::time::{Instant, Sleep};
 
 use crate::chat::{ChatError, ChatStream};
+use crate::resilient::spoken;
 use crate::run::{Run, report_of};
 use crate::span::{ActiveSpan, span};
 use crate::traced::Call;
@@ -318,42 +320,37 @@ impl Live {
 
     fn finish(mut self) {
         self.segments.end(End::Done);
-        let attempts = self.run.attempts();
         self.run.succeed(self.stream.status_code());
         let mut response = self.assembler.response();
         response.status_code = self.stream.status_code();
-        self.call.succeed(&response, attempts);
+        self.call.succeed(&response);
     }
 
     fn fail(mut self, error: &ChatError) {
         self.segments.fail(error);
-        self.run.fail(&report_of(error));
-        self.end_partial(|call, attempts| call.fail(error, attempts, None));
+        let reason = reason_of(self.run.fail(&report_of(error)));
+        self.end_partial(|call| call.fail(error, reason));
     }
 
     fn time_out(mut self) -> ChatError {
         self.segments.end(End::Timeout);
         let began = self.call.began();
-        self.run.time_out();
-        let message = format!(
-            "the answer of {} was not complete within {:.1} s",
-            self.call.asked(),
-            began.elapsed().as_secs_f64()
-        );
+        let reason = reason_of(self.run.time_out());
+        let (asked, after) = (self.call.asked(), spoken(began.elapsed()));
+        let message = format!("the answer of {asked} was not complete within {after}");
         let error = ChatError::new(ErrorType::Timeout, message);
-        self.end_partial(|call, attempts| call.fail(&error, attempts, None));
+        self.end_partial(|call| call.fail(&error, reason));
         error
     }
 
     fn cancel(mut self) {
         self.segments.end(End::Cancelled);
-        self.end_partial(|call, attempts| call.cancel(attempts));
+        self.end_partial(Call::cancel);
     }
 
     /// Ends the call with what has come of the answer.
-    fn end_partial(self, end: impl FnOnce(Call, u32)) {
+    fn end_partial(self, end: impl FnOnce(Call)) {
         let Self { stream, segments, assembler, run, mut call, .. } = self;
-        let attempts = run.attempts();
         let status_code = stream.status_code();
         {
             // What the provider's client writes while dropped belongs to its attempt.
@@ -365,6 +362,14 @@ impl Live {
         let mut response = assembler.response();
         response.status_code = status_code;
         call.tell(&response);
-        end(call, attempts);
+        end(call);
+    }
+}
+
+/// Why the machine made no further attempt.
+fn reason_of(next: Next) -> Option<GiveUp> {
+    match next {
+        Next::Done(Verdict::Failed { reason, .. }) => Some(reason),
+        _ => None,
     }
 }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -21,7 +22,7 @@ use crate::agent_notes::note_tool_calls;
 use crate::attempt::AttemptSpans;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::metrics::{ModelCall, Operation, Outcome};
-use crate::resilient::{Resilience, ResilientError};
+use crate::resilient::{Resilience, ResilientError, spoken, tries};
 use crate::run::{Ready, Run, Stopped, drive, report_of};
 use crate::span::{ActiveSpan, SpanBuilder, span};
 use crate::stream::{DEFAULT_IDLE_TIMEOUT, Opened, TracedStream};
@@ -98,29 +99,31 @@ impl Traced {
         self
     }
 
-    fn run(&self, call: &Call) -> Run {
+    fn run(&self, call: &Call, ready: Ready) -> Run {
         let name = Cow::Owned(format!("attempt {}", call.model));
         let attributes = call.attempt_attributes();
         let spans = AttemptSpans::new(name, SpanKind::Client, attributes, call.span.context());
-        Run::new(&self.resilience, spans)
+        Run::new(&self.resilience, ready, spans)
     }
 
     async fn chat_traced(&self, request: ChatRequest) -> Result<ChatResponse, ChatError> {
         let call = Call::start(self, &request);
-        let mut run = self.run(&call);
+        let mut run = self.run(&call, Ready::Whole);
         let attempts = drive(
             &mut run,
-            Ready::Whole,
             report_of,
             |response: &ChatResponse| response.status_code,
-            |_| self.model.chat(request.clone()),
+            |index| {
+                call.attempt(index);
+                self.model.chat(request.clone())
+            },
         );
         match call.span.instrument(attempts).await {
             Ok(response) => {
-                call.succeed(&response, run.attempts());
+                call.succeed(&response);
                 Ok(response)
             }
-            Err(stopped) => Err(call.stop(stopped, run.attempts())),
+            Err(stopped) => Err(call.stop(stopped)),
         }
     }
 
@@ -128,13 +131,13 @@ impl Traced {
         request.stream = true;
         request.is_stream_usage_wanted = true;
         let call = Call::start(self, &request);
-        let mut run = self.run(&call);
+        let mut run = self.run(&call, Ready::FirstToken);
         let attempts = drive(
             &mut run,
-            Ready::FirstToken,
             report_of,
             |_| None,
-            |_| {
+            |index| {
+                call.attempt(index);
                 let opening = self.model.stream(request.clone());
                 async move { Opened::read(opening.await?).await }
             },
@@ -146,7 +149,7 @@ impl Traced {
                 let stream = TracedStream::new(opened, run, call, self.idle_timeout);
                 Ok(ChatStream::new(status_code, stream))
             }
-            Err(stopped) => Err(call.stop(stopped, run.attempts())),
+            Err(stopped) => Err(call.stop(stopped)),
         }
     }
 }
@@ -184,6 +187,8 @@ pub(crate) struct Call {
     usage: Option<Usage>,
     response_model: Option<String>,
     status_code: Option<u16>,
+    /// Attempts begun.
+    attempts: AtomicU32,
     is_recorded: bool,
 }
 
@@ -210,6 +215,7 @@ impl Call {
             usage: None,
             response_model: None,
             status_code: None,
+            attempts: AtomicU32::new(0),
             is_recorded: false,
         }
     }
@@ -225,6 +231,11 @@ impl Call {
             Some(address) => format!("{} at {address}", self.model),
             None => self.model.clone(),
         }
+    }
+
+    /// The attempt `index` begins.
+    fn attempt(&self, index: u32) {
+        self.attempts.store(index + 1, Ordering::Relaxed);
     }
 
     fn attempt_attributes(&self) -> Vec<KeyValue> {
@@ -292,14 +303,15 @@ impl Call {
     }
 
     /// The call succeeded.
-    pub(crate) fn succeed(mut self, response: &ChatResponse, attempts: u32) {
+    pub(crate) fn succeed(mut self, response: &ChatResponse) {
         self.tell(response);
-        let outcome = if attempts > 1 { Outcome::RetrySucceeded } else { Outcome::Ok };
-        self.end(outcome, None, attempts);
+        let is_first = self.attempts.load(Ordering::Relaxed) <= 1;
+        let outcome = if is_first { Outcome::Ok } else { Outcome::RetrySucceeded };
+        self.end(outcome, None);
     }
 
     /// The call failed.
-    pub(crate) fn fail(mut self, error: &ChatError, attempts: u32, reason: Option<GiveUp>) {
+    pub(crate) fn fail(mut self, error: &ChatError, reason: Option<GiveUp>) {
         self.span.fail(error.error_type, error.message.clone());
         if let Some(code) = &error.code {
             self.span.set(keys::ERROR_CODE, code.clone());
@@ -308,27 +320,21 @@ impl Call {
             self.span.set(keys::GIVE_UP, reason.as_str());
         }
         self.status_code = error.status_code.or(self.status_code);
-        self.end(outcome_of(error.error_type), Some(error.error_type), attempts);
+        self.end(outcome_of(error.error_type), Some(error.error_type));
     }
 
     /// The caller gave the call up.
-    pub(crate) fn cancel(mut self, attempts: u32) {
-        self.end(Outcome::Cancelled, None, attempts);
+    pub(crate) fn cancel(mut self) {
+        self.end(Outcome::Cancelled, None);
     }
 
     /// The policy stopped the call; what its caller is told.
-    fn stop(self, stopped: Stopped<ChatError>, attempts: u32) -> ChatError {
+    fn stop(self, stopped: Stopped<ChatError>) -> ChatError {
         let error = match stopped.error {
             ResilientError::Operation(error) => error,
             ResilientError::Timeout { after, attempts } => {
-                let secs = after.as_secs_f64();
-                let tries = if attempts == 1 {
-                    "1 attempt".to_owned()
-                } else {
-                    format!("{attempts} attempts")
-                };
-                let message =
-                    format!("{} gave no answer within {secs:.1} s ({tries})", self.asked());
+                let (asked, after, tries) = (self.asked(), spoken(after), tries(attempts));
+                let message = format!("{asked} gave no answer within {after} ({tries})");
                 ChatError::new(ErrorType::Timeout, message)
             }
             ResilientError::CircuitOpen { last, .. } => {
@@ -343,17 +349,18 @@ impl Call {
                 ChatError::new(ErrorType::CircuitOpen, message)
             }
         };
-        self.fail(&error, attempts, Some(stopped.reason));
+        self.fail(&error, Some(stopped.reason));
         error
     }
 
     /// Writes the outcome onto the span and into the metrics.
-    fn end(&mut self, outcome: Outcome, error_type: Option<ErrorType>, attempts: u32) {
+    fn end(&mut self, outcome: Outcome, error_type: Option<ErrorType>) {
         if std::mem::replace(&mut self.is_recorded, true) {
             return;
         }
         self.span.outcome(outcome);
-        self.span.set(keys::RETRY_COUNT, i64::from(attempts.saturating_sub(1)));
+        let retries = self.attempts.load(Ordering::Relaxed).saturating_sub(1);
+        self.span.set(keys::RETRY_COUNT, i64::from(retries));
         if let Some(status) = self.status_code.map(i64::from) {
             self.span.set(keys::STATUS_CODE, status);
             self.span.set(keys::HTTP_RESPONSE_STATUS_CODE, status);
@@ -384,7 +391,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let is_panic = std::thread::panicking();
         let outcome = if is_panic { Outcome::Error } else { Outcome::Cancelled };
-        self.end(outcome, is_panic.then_some(ErrorType::Panic), 1);
+        self.end(outcome, is_panic.then_some(ErrorType::Panic));
     }
 }
 

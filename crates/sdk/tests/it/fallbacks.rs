@@ -1,0 +1,140 @@
+//! A primary with its fallback: which branch ran, why, and how it ended.
+
+use std::time::Duration;
+
+use throughline::resilience::ErrorSet;
+use throughline::{ErrorType, Fallback, Fault as _, Recorder, keys, span};
+
+use crate::provider::recorded;
+
+const SHOWN: [&str; 6] = [
+    keys::FALLBACK_DECISION,
+    keys::FALLBACK_BRANCH,
+    keys::FALLBACK_RESULT,
+    keys::OUTCOME,
+    keys::FALLBACK_NAME,
+    keys::ERROR_TYPE,
+];
+
+type Outcome = Result<u32, (ErrorType, &'static str)>;
+
+/// One fallback over branches that end so, told as a tree and the decisions that were taken.
+async fn tell(
+    primary: Outcome,
+    degraded: &[(&'static str, Outcome)],
+    triggers: ErrorSet,
+) -> String {
+    let (recorder, telemetry) = recorded();
+    let branch =
+        |outcome: Outcome| async move { outcome.map_err(|(kind, text)| Failed { kind, text }) };
+    let mut fallback = Fallback::new("stock", branch(primary)).triggers(triggers).input(&"item 7");
+    for (name, outcome) in degraded {
+        fallback = fallback.degraded(*name, branch(*outcome));
+    }
+    let got = match telemetry.scope(fallback.run_with(|error: &Failed| error.kind)).await {
+        Ok(answered) => format!("{} by {}", answered.value, answered.branch.as_str()),
+        Err(error) => format!("{}: {error}", error.error_type()),
+    };
+    let decisions = recorder.log_text(&[keys::STAGE, keys::DECISION_REASON]);
+    format!("{}{decisions}{got}", recorder.tree(&SHOWN))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Failed {
+    kind: ErrorType,
+    text: &'static str,
+}
+
+const DOWN: Outcome = Err((ErrorType::Connection, "the warehouse is down"));
+const ALL: ErrorSet = ErrorSet::FALLBACK_WORTHY;
+
+#[tokio::test]
+async fn a_primary_that_answers_skips_the_fallback() {
+    insta::assert_snapshot!(tell(Ok(17), &[("cached_stock", Ok(16))], ALL).await, @r"
+    fallback stock fallback.decision=skipped fallback.branch=primary fallback.result=success outcome=ok
+      attempt stock fallback.branch=primary outcome=ok throughline.fallback.name=primary
+    17 by primary
+    ");
+}
+
+#[tokio::test]
+async fn a_primary_that_fails_triggers_it() {
+    insta::assert_snapshot!(tell(DOWN, &[("cached_stock", Ok(16))], ALL).await, @r#"
+    fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=success outcome=fallback_degraded
+      attempt stock fallback.branch=primary outcome=error throughline.fallback.name=primary error.type=CONNECTION ERROR(the warehouse is down)
+      attempt stock fallback.branch=degraded outcome=ok throughline.fallback.name=cached_stock
+    agent.decision "cached_stock" stage=fallback decision.reason=primary failed with CONNECTION: the warehouse is down
+    16 by degraded
+    "#);
+}
+
+#[tokio::test]
+async fn the_branches_are_tried_in_order() {
+    let stale = Err((ErrorType::Other, "the cache is stale"));
+    insta::assert_snapshot!(tell(DOWN, &[("cached_stock", stale), ("guess", Ok(1))], ALL).await, @r#"
+    fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=success outcome=fallback_degraded
+      attempt stock fallback.branch=primary outcome=error throughline.fallback.name=primary error.type=CONNECTION ERROR(the warehouse is down)
+      attempt stock fallback.branch=degraded outcome=error throughline.fallback.name=cached_stock error.type=_OTHER ERROR(the cache is stale)
+      attempt stock fallback.branch=degraded outcome=ok throughline.fallback.name=guess
+    agent.decision "cached_stock" stage=fallback decision.reason=primary failed with CONNECTION: the warehouse is down
+    agent.decision "guess" stage=fallback decision.reason=cached_stock failed with _OTHER: the cache is stale
+    1 by degraded
+    "#);
+    insta::assert_snapshot!(tell(DOWN, &[("cached_stock", stale)], ALL).await, @r#"
+    fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=failed outcome=error error.type=FALLBACK_EXHAUSTED ERROR(every branch failed; the primary: the warehouse is down)
+      attempt stock fallback.branch=primary outcome=error throughline.fallback.name=primary error.type=CONNECTION ERROR(the warehouse is down)
+      attempt stock fallback.branch=degraded outcome=error throughline.fallback.name=cached_stock error.type=_OTHER ERROR(the cache is stale)
+    agent.decision "cached_stock" stage=fallback decision.reason=primary failed with CONNECTION: the warehouse is down
+    FALLBACK_EXHAUSTED: the warehouse is down; the fallback failed too: the cache is stale
+    "#);
+}
+
+#[tokio::test]
+async fn some_failures_call_for_no_fallback() {
+    let forbidden = Err((ErrorType::PolicyRejected, "not for this customer"));
+    insta::assert_snapshot!(tell(forbidden, &[("cached_stock", Ok(16))], ALL).await, @r"
+    fallback stock fallback.decision=skipped fallback.branch=primary fallback.result=failed outcome=policy_rejected error.type=POLICY_REJECTED ERROR(not for this customer)
+      attempt stock fallback.branch=primary outcome=policy_rejected throughline.fallback.name=primary error.type=POLICY_REJECTED ERROR(not for this customer)
+    POLICY_REJECTED: not for this customer
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_is_given_up_says_so() {
+    let (recorder, telemetry) = recorded();
+    let never = std::future::pending::<Result<u32, Failed>>();
+    let fallback = Fallback::new("stock", never).run_with(|error: &Failed| error.kind);
+    let work = tokio::time::timeout(Duration::from_secs(1), fallback);
+    telemetry.scope(work).await.expect_err("given up");
+    insta::assert_snapshot!(recorder.tree(&SHOWN), @r"
+    fallback stock outcome=cancelled
+      attempt stock fallback.branch=primary outcome=cancelled throughline.fallback.name=primary
+    ");
+}
+
+#[tokio::test]
+async fn what_a_branch_does_is_below_it() {
+    let (recorder, telemetry) = recorded();
+    let primary = async {
+        span("GET /stock").start().end();
+        Err(Failed { kind: ErrorType::Server, text: "500" })
+    };
+    let cached = async {
+        span("cache lookup").start().end();
+        Ok(3)
+    };
+    let fallback = Fallback::new("stock", primary).degraded("cached_stock", cached);
+    telemetry.scope(fallback.run_with(|error: &Failed| error.kind)).await.expect("an answer");
+    insta::assert_snapshot!(recorder.tree(&[keys::FALLBACK_BRANCH]), @r"
+    fallback stock fallback.branch=degraded
+      attempt stock fallback.branch=primary ERROR(500)
+        GET /stock
+      attempt stock fallback.branch=degraded
+        cache lookup
+    ");
+    telemetry.flush();
+    let counted: Vec<String> =
+        Recorder::metrics(&recorder).into_iter().filter(|line| line.contains("fallback")).collect();
+    insta::assert_snapshot!(counted.join("\n"), @r"agent_operations_total{is_cached=false, model_name=none, operation=fallback, outcome=fallback_degraded, status_code=none} 1");
+}
