@@ -200,7 +200,7 @@ impl Queue {
                 group_day = day(job);
             }
             let fits = items <= self.limits.max_group_items && bytes <= self.limits.max_group_bytes;
-            if !is_first && !(fits && day(job) == group_day) {
+            if !(is_first || fits && day(job) == group_day) {
                 break;
             }
             group.extend(state.jobs.pop_front());

@@ -35,14 +35,13 @@ const MAX_SERIES: usize = 1_000;
 
 /// The metrics that have points in the newest segments, by name.
 pub(crate) fn names(session: &Session) -> Result<Vec<MetricInfo>, QueryError> {
-    let mut metrics: BTreeMap<String, (MetricInfo, BTreeSet<String>, HashSet<[u8; 16]>)> =
-        BTreeMap::new();
+    let mut metrics: BTreeMap<String, Named> = BTreeMap::new();
     for segment in session.segments()?.iter().take(NAMED_SEGMENTS) {
         session.check_time()?;
         let lease = session.segment(segment.day)?;
         names_of_segment(&lease, &mut metrics).map_err(|error| error.on_query(lease.path()))?;
     }
-    let whole = |(mut info, services, series): (MetricInfo, BTreeSet<String>, HashSet<_>)| {
+    let whole = |Named { mut info, services, series }: Named| {
         info.services = services.into_iter().collect();
         info.series_count = series.len() as u64;
         info
@@ -50,10 +49,14 @@ pub(crate) fn names(session: &Session) -> Result<Vec<MetricInfo>, QueryError> {
     Ok(metrics.into_values().map(whole).collect())
 }
 
-fn names_of_segment(
-    lease: &Lease,
-    metrics: &mut BTreeMap<String, (MetricInfo, BTreeSet<String>, HashSet<[u8; 16]>)>,
-) -> Result<(), RowError> {
+/// A metric while its series are gathered.
+struct Named {
+    info: MetricInfo,
+    services: BTreeSet<String>,
+    series: HashSet<[u8; 16]>,
+}
+
+fn names_of_segment(lease: &Lease, metrics: &mut BTreeMap<String, Named>) -> Result<(), RowError> {
     let mut reader = RowReader::new(lease);
     let mut statement = lease.prepare_cached(
         "SELECT name, unit, description, resource, address, body,
@@ -66,7 +69,7 @@ fn names_of_segment(
             body::decode(row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?)?;
         let name: String = row.get(0)?;
         let (unit, description) = (row.get(1)?, row.get(2)?);
-        let (info, services, series) = metrics.entry(name.clone()).or_insert_with(|| {
+        let Named { info, services, series } = metrics.entry(name.clone()).or_insert_with(|| {
             let info = MetricInfo {
                 name,
                 unit,
@@ -76,7 +79,7 @@ fn names_of_segment(
                 last_unix_nano: 0,
                 services: Vec::new(),
             };
-            (info, BTreeSet::new(), HashSet::new())
+            Named { info, services: BTreeSet::new(), series: HashSet::new() }
         });
         info.last_unix_nano = info.last_unix_nano.max(last);
         services.insert(reader.resource(row.get(3)?)?.service().to_owned());
