@@ -87,6 +87,7 @@
       const wasOpen = view.classList.contains("open");
       panel.innerHTML = text;
       view.classList.add("open");
+      ruler();
       const url = new URL(location.href);
       url.searchParams.set("span", id);
       if (replace || wasOpen) history.replaceState({ span: id }, "", url);
@@ -107,7 +108,7 @@
     history.replaceState({}, "", url);
     return true;
   };
-  const shut = () => { panel.replaceChildren(); view.classList.remove("open"); };
+  const shut = () => { panel.replaceChildren(); view.classList.remove("open"); ruler(); };
   addEventListener("popstate", () => {
     const id = new URLSearchParams(location.search).get("span");
     const row = id && document.getElementById(`s-${id}`);
@@ -222,7 +223,7 @@
   };
   const label = (ns) => {
     if (ns === 0) return "0";
-    const [unit, name] = ns < 1e3 ? [1, "ns"] : ns < 1e6 ? [1e3, "µs"] : ns < 1e9 ? [1e6, "ms"] : ns < 120e9 ? [1e9, "s"] : ns < 7200e9 ? [6e10, "min"] : [3.6e12, "h"];
+    const [unit, name] = ns < 1e3 ? [1, "ns"] : ns < 1e6 ? [1e3, "µs"] : ns < 1e9 ? [1e6, "ms"] : ns < 120e9 ? [1e9, "s"] : ns < 7200e9 ? [6e10, "min"] : ns < 172800e9 ? [3.6e12, "h"] : [86400e9, "d"];
     return `${Number((ns / unit).toFixed(3))} ${name}`;
   };
   const SVG = document.createElementNS.bind(document, view.querySelector("svg").namespaceURI);
@@ -230,8 +231,9 @@
     const wide = to - from;
     const most = Math.max(2, Math.min(6, Math.floor($("#ticks").clientWidth / 90)));
     const rough = (length * wide) / most;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const tick = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= rough);
+    const decimal = (n) => [1, 2, 5, 10].map((f) => f * 10 ** Math.floor(Math.log10(n))).find((s) => s >= n);
+    const clock = [10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 21600, 43200].map((secs) => secs * 1e9);
+    const tick = rough < 5e9 ? decimal(rough) : clock.find((s) => s >= rough) ?? decimal(rough / 86400e9) * 86400e9;
     const labels = SVG("svg");
     const lines = SVG("svg");
     for (let at = Math.ceil((from * length) / tick) * tick; at <= to * length; at += tick) {
@@ -239,7 +241,8 @@
       const line = SVG("line");
       const text = SVG("text");
       for (const [name, value] of [["x1", x], ["x2", x], ["y1", "0"], ["y2", "100%"]]) line.setAttribute(name, value);
-      for (const [name, value] of [["x", x], ["dx", "5"], ["y", "16"]]) text.setAttribute(name, value);
+      const late = (to - at / length) / wide * $("#ticks").clientWidth < 48;
+      for (const [name, value] of [["x", x], ["dx", late ? "-5" : "5"], ["y", "16"], ["text-anchor", late ? "end" : "start"]]) text.setAttribute(name, value);
       text.textContent = label(Math.round(at * 1000) / 1000);
       labels.append(line.cloneNode(), text);
       lines.append(line);
@@ -314,13 +317,35 @@
     }
   });
 
-  // Later rows follow what was chosen before they came.
-  document.addEventListener("htmx:afterSwap", () => {
+  // Long traces: the rows that the page did not bring come now, or when one scrolls to their place.
+  // They follow what was chosen before they came.
+  const loadMore = async (rest) => {
+    try {
+      const answer = await fetch(rest.dataset.rows, { headers: { "hx-request": "true" } });
+      const text = await answer.text();
+      if (!answer.ok) throw new Error(text);
+      const holder = document.createElement("template");
+      holder.innerHTML = text;
+      rest.replaceWith(holder.content);
+    } catch (error) {
+      rest.textContent = `The other spans could not be loaded: ${error.message}`;
+      return;
+    }
     if (onlyErrors) markErrors();
     if (field.value) find();
     if (onlyErrors || $('button.tg[aria-expanded="false"]', tree)) refresh();
     jump();
-  });
+    awaitMore();
+  };
+  const awaitMore = () => {
+    const rest = $(".more-rows", tree);
+    if (!rest) return;
+    if (rest.dataset.when === "now") { requestAnimationFrame(() => setTimeout(loadMore, 0, rest)); return; }
+    const seen = new IntersectionObserver((entries) => {
+      if (entries.some((entry) => entry.isIntersecting)) { seen.disconnect(); loadMore(rest); }
+    }, { rootMargin: "1000px" });
+    seen.observe(rest);
+  };
   const jump = () => {
     const id = new URLSearchParams(location.search).get("span");
     const row = id && !selected && document.getElementById(`s-${id}`);
@@ -328,4 +353,5 @@
   };
   ruler();
   jump();
+  awaitMore();
 })();

@@ -34,7 +34,11 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     const JS: &str = "text/javascript; charset=utf-8";
     let mut assets = vec![
         asset("geist.woff2", "font/woff2", include_bytes!("../assets/geist.woff2").as_slice()),
-        asset("geist-mono.woff2", "font/woff2", include_bytes!("../assets/geist-mono.woff2").as_slice()),
+        asset(
+            "geist-mono.woff2",
+            "font/woff2",
+            include_bytes!("../assets/geist-mono.woff2").as_slice(),
+        ),
         asset("htmx.js", JS, include_bytes!("../assets/htmx.min.js").as_slice()),
         asset("app.js", JS, include_bytes!("../assets/app.js").as_slice()),
         asset("trace.js", JS, include_bytes!("../assets/trace.js").as_slice()),

@@ -44,7 +44,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Visitor {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        Ok(parts.extensions.get::<Arc<Self>>().map(|visitor| (**visitor).clone()).unwrap_or_default())
+        Ok(parts
+            .extensions
+            .get::<Arc<Self>>()
+            .map(|visitor| (**visitor).clone())
+            .unwrap_or_default())
     }
 }
 
@@ -153,7 +157,12 @@ fn check_cookie(
 }
 
 fn denied(status: StatusCode, code: &'static str, error: &AccessError) -> Failure {
-    Failure::new(status, code, error.to_string(), "send `Authorization: Bearer tl_…`, or sign in at /login")
+    Failure::new(
+        status,
+        code,
+        error.to_string(),
+        "send `Authorization: Bearer tl_…`, or sign in at /login",
+    )
 }
 
 /// Refuses other host names, so that a hostile web site cannot make its own name mean us.

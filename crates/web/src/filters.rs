@@ -10,13 +10,30 @@ use crate::params::Params;
 pub(crate) const PAGING: [&str; 2] = ["cursor", "limit"];
 /// Parameters that choose traces.
 pub(crate) const TRACE_PARAMS: [&str; 11] = [
-    "q", "agent", "session", "model", "service", "error", "fallback", "min_duration",
-    "max_duration", "since", "until",
+    "q",
+    "agent",
+    "session",
+    "model",
+    "service",
+    "error",
+    "fallback",
+    "min_duration",
+    "max_duration",
+    "since",
+    "until",
 ];
 /// Parameters that choose decisions.
 pub(crate) const DECISION_PARAMS: [&str; 10] = [
-    "q", "agent", "session", "stage", "action", "trace_id", "min_confidence", "max_confidence",
-    "since", "until",
+    "q",
+    "agent",
+    "session",
+    "stage",
+    "action",
+    "trace_id",
+    "min_confidence",
+    "max_confidence",
+    "since",
+    "until",
 ];
 /// Parameters that choose log records.
 pub(crate) const LOG_PARAMS: [&str; 7] =
@@ -59,7 +76,11 @@ pub(crate) fn decisions(params: &Params, now_unix_nano: u64) -> Result<DecisionF
 pub(crate) fn logs(params: &Params, now_unix_nano: u64) -> Result<LogFilter, Failure> {
     Ok(LogFilter {
         service: params.owned("service"),
-        min_severity: params.read("severity", "trace, debug, info, warn, error or fatal", severity)?,
+        min_severity: params.read(
+            "severity",
+            "trace, debug, info, warn, error or fatal",
+            severity,
+        )?,
         text: params.owned("q"),
         event_name: params.owned("event_name"),
         trace_id: params.trace_id("trace_id")?,

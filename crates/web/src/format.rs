@@ -26,7 +26,8 @@ pub(crate) fn duration(nanos: u64) -> String {
         999_500..999_500_000 => scaled(1_000_000, "ms"),
         999_500_000..59_950_000_000 => scaled(NANOS_PER_SEC, "s"),
         _ => {
-            let secs = (nanos + NANOS_PER_SEC / 2) / NANOS_PER_SEC;
+            let secs =
+                nanos / NANOS_PER_SEC + u64::from(nanos % NANOS_PER_SEC >= NANOS_PER_SEC / 2);
             match secs {
                 0..3_600 => format!("{} m {:02} s", secs / 60, secs % 60),
                 3_600..172_800 => format!("{} h {:02} m", secs / 3_600, secs % 3_600 / 60),
@@ -41,7 +42,7 @@ pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -94,10 +95,15 @@ pub(crate) fn number(value: f64) -> String {
         v if v >= 1e6 => format!("{:.2}M", value / 1e6),
         v if v >= 1e4 => format!("{:.1}k", value / 1e3),
         v if v >= 100.0 || v.fract() == 0.0 => format!("{value:.0}"),
-        v if v >= 1.0 => format!("{value:.2}"),
-        v if v >= 0.001 => format!("{value:.4}"),
+        v if v >= 1.0 => trimmed(format!("{value:.2}")),
+        v if v >= 0.001 => trimmed(format!("{value:.4}")),
         _ => format!("{value:.1e}"),
     }
+}
+
+/// Without zeros at the end of the decimals.
+fn trimmed(text: String) -> String {
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// RFC 3339 in UTC with nanoseconds; times that no calendar holds become their number.
@@ -153,20 +159,33 @@ mod tests {
     #[test]
     fn durations_read_well_over_their_whole_range() {
         let shown: Vec<String> = [
-            0, 640, 12_400, 999_499, 999_600, 3_250_000, 345_000_000, 999_400_000, 999_600_000,
-            2_414_000_000, 12_000_000_000, 59_949_000_000, 59_960_000_000, 192_000_000_000,
-            7_500_000_000_000, 400_000_000_000_000, u64::MAX,
+            0,
+            640,
+            12_400,
+            999_499,
+            999_600,
+            3_250_000,
+            345_000_000,
+            999_400_000,
+            999_600_000,
+            2_414_000_000,
+            12_000_000_000,
+            59_949_000_000,
+            59_960_000_000,
+            192_000_000_000,
+            7_500_000_000_000,
+            400_000_000_000_000,
+            u64::MAX,
         ]
         .into_iter()
         .map(duration)
         .collect();
-        insta::assert_snapshot!(shown.join(" | "), @"");
+        insta::assert_snapshot!(shown.join(" | "), @"0 ns | 640 ns | 12.4 µs | 999 µs | 1.00 ms | 3.25 ms | 345 ms | 999 ms | 1.00 s | 2.41 s | 12.0 s | 59.9 s | 1 m 00 s | 3 m 12 s | 2 h 05 m | 4 d 15 h | 213503 d 23 h");
     }
 
     #[test]
     fn counts_costs_and_sizes_read_well() {
-        let counts: Vec<String> =
-            [0, 999, 1_000, 1_234_567].into_iter().map(count).collect();
+        let counts: Vec<String> = [0, 999, 1_000, 1_234_567].into_iter().map(count).collect();
         assert_eq!(counts, ["0", "999", "1,000", "1,234,567"]);
         let short: Vec<String> =
             [9_999, 12_345, 999_499, 999_600, 2_000_000_000].into_iter().map(short_count).collect();

@@ -125,11 +125,18 @@ fn rail(visitor: &Visitor, nav: Nav) -> Markup {
 }
 
 fn themed(name: &str) -> Markup {
-    PreEscaped(icon(name).into_string().replacen("class=\"ic\"", &format!("class=\"ic {name}\""), 1))
+    PreEscaped(icon(name).into_string().replacen(
+        "class=\"ic\"",
+        &format!("class=\"ic {name}\""),
+        1,
+    ))
 }
 
 fn signed_in_as(visitor: &Visitor) -> String {
-    visitor.key.as_ref().map_or_else(String::new, |key| format!("signed in with the key {}", key.name))
+    visitor
+        .key
+        .as_ref()
+        .map_or_else(String::new, |key| format!("signed in with the key {}", key.name))
 }
 
 /// A button that copies `text`.

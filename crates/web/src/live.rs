@@ -58,7 +58,8 @@ pub(crate) async fn rows(
                 json!({ "id": pages::decisions::row_id(decision), "html": html })
             }));
         }
-        (!rows.is_empty()).then(|| Event::default().event("rows").data(Json::from(rows).to_string()))
+        (!rows.is_empty())
+            .then(|| Event::default().event("rows").data(Json::from(rows).to_string()))
     }))
 }
 
@@ -131,9 +132,9 @@ where
     let events = commits.filter_map(move |commit| {
         let event = match commit {
             Ok(committed) => to_event(&committed),
-            Err(missed) => Some(
-                Event::default().event("resync").data(json!({ "missed": missed }).to_string()),
-            ),
+            Err(missed) => {
+                Some(Event::default().event("resync").data(json!({ "missed": missed }).to_string()))
+            }
         };
         futures_util::future::ready(event.map(Ok))
     });

@@ -82,9 +82,11 @@ impl Params {
 
     /// A moment: back from now (`15m`, `24h`, `7d`), RFC 3339, or nanoseconds since the Unix epoch.
     pub(crate) fn moment(&self, name: &str, now_unix_nano: u64) -> Result<Option<u64>, Failure> {
-        self.read(name, "a time such as 15m, 24h, 7d, 2026-01-31T12:00:00Z or Unix nanoseconds", |text| {
-            parse_moment(text, now_unix_nano)
-        })
+        self.read(
+            name,
+            "a time such as 15m, 24h, 7d, 2026-01-31T12:00:00Z or Unix nanoseconds",
+            |text| parse_moment(text, now_unix_nano),
+        )
     }
 
     /// A share, 0 to 1.
@@ -166,7 +168,8 @@ fn parse_moment(text: &str, now_unix_nano: u64) -> Option<u64> {
         && let Ok(number) = number.parse::<f64>()
     {
         let back = number * unit_secs * NANOS_PER_SEC as f64;
-        return (back >= 0.0 && back.is_finite()).then(|| now_unix_nano.saturating_sub(back as u64));
+        return (back >= 0.0 && back.is_finite())
+            .then(|| now_unix_nano.saturating_sub(back as u64));
     }
     if let Ok(nanos) = text.parse::<u64>() {
         return Some(nanos);

@@ -23,23 +23,70 @@ fn entries() -> Vec<Entry> {
     let with = |lists: &[&[&'static str]]| lists.concat();
     vec![
         ("/api/v1/openapi.json", "This description.", vec![], JSON),
-        ("/api/v1/traces", "Summaries of traces, newest first: {items, next}.", with(&[&TRACE_PARAMS, &PAGING]), JSON),
-        ("/api/v1/traces/{trace_id}", "A whole trace: {summary, orphan_count, truncated, spans, decisions, logs}; spans in reading order, depth first.", vec![], JSON),
-        ("/api/v1/traces/{trace_id}/tree", "The tree of a trace as indented text: `?` marks orphans, `=` duplicates, `@` cycles, `!` failures.", vec![], "text/plain"),
-        ("/api/v1/decisions", "Decisions, newest first: {items, next}.", with(&[&DECISION_PARAMS, &PAGING]), JSON),
-        ("/api/v1/decisions/{decision_id}", "A decision and the chain that led to it, first ancestor first: {decision, chain}.", vec![], JSON),
-        ("/api/v1/logs", "Log records, newest first: {items, next}.", with(&[&LOG_PARAMS, &PAGING]), JSON),
+        (
+            "/api/v1/traces",
+            "Summaries of traces, newest first: {items, next}.",
+            with(&[&TRACE_PARAMS, &PAGING]),
+            JSON,
+        ),
+        (
+            "/api/v1/traces/{trace_id}",
+            "A whole trace: {summary, orphan_count, truncated, spans, decisions, logs}; spans in reading order, depth first.",
+            vec![],
+            JSON,
+        ),
+        (
+            "/api/v1/traces/{trace_id}/tree",
+            "The tree of a trace as indented text: `?` marks orphans, `=` duplicates, `@` cycles, `!` failures.",
+            vec![],
+            "text/plain",
+        ),
+        (
+            "/api/v1/decisions",
+            "Decisions, newest first: {items, next}.",
+            with(&[&DECISION_PARAMS, &PAGING]),
+            JSON,
+        ),
+        (
+            "/api/v1/decisions/{decision_id}",
+            "A decision and the chain that led to it, first ancestor first: {decision, chain}.",
+            vec![],
+            JSON,
+        ),
+        (
+            "/api/v1/logs",
+            "Log records, newest first: {items, next}.",
+            with(&[&LOG_PARAMS, &PAGING]),
+            JSON,
+        ),
         ("/api/v1/metrics", "Names of stored metrics: {items}.", vec![], JSON),
-        ("/api/v1/metrics/{name}", "The points of a metric: {name, unit, series}.", vec!["since"], JSON),
-        ("/api/v1/facets", "Values that filters may be set to, the most frequent of the recent ones first.", vec![], JSON),
+        (
+            "/api/v1/metrics/{name}",
+            "The points of a metric: {name, unit, series}.",
+            vec!["since"],
+            JSON,
+        ),
+        (
+            "/api/v1/facets",
+            "Values that filters may be set to, the most frequent of the recent ones first.",
+            vec![],
+            JSON,
+        ),
         ("/api/v1/stats", "How much is stored.", vec![], JSON),
-        ("/api/v1/live", "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.", vec!["kind", "agent", "session"], "text/event-stream"),
+        (
+            "/api/v1/live",
+            "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.",
+            vec!["kind", "agent", "session"],
+            "text/event-stream",
+        ),
     ]
 }
 
 fn parameter_text(name: &str) -> &'static str {
     match name {
-        "q" => "Part of the name (traces), reason (decisions) or body (logs), in any case of letters.",
+        "q" => {
+            "Part of the name (traces), reason (decisions) or body (logs), in any case of letters."
+        }
         "agent" => "Only of this agent.",
         "session" => "Only of this session or conversation.",
         "model" => "Only with a call answered by this model.",
@@ -48,7 +95,9 @@ fn parameter_text(name: &str) -> &'static str {
         "fallback" => "How far fallbacks went: `none`, `skipped`, `degraded` or `failed`.",
         "min_duration" => "At least this long: `250ms`, `1.5s`, `2m`, or a number of milliseconds.",
         "max_duration" => "At most this long, written the same way.",
-        "since" => "At or after: back from now (`15m`, `24h`, `7d`), RFC 3339, or Unix nanoseconds.",
+        "since" => {
+            "At or after: back from now (`15m`, `24h`, `7d`), RFC 3339, or Unix nanoseconds."
+        }
         "until" => "Before, written the same way.",
         "stage" => "Only of this stage.",
         "action" => "Only with this action.",

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
-use throughline_store::Page;
+use throughline_store::{Page, StoredTrace};
 use throughline_trace::{
     Attributes, Decision, Event, Link, LogRecord, MetricValue, Resource, Scope, Span, TraceNode,
-    TraceSummary, Usage, Value, keys,
+    TraceSummary, TraceTree, Usage, Value, keys,
 };
 
 use crate::format::rfc3339;
@@ -19,8 +19,26 @@ pub(crate) fn page<T>(page: &Page<T>, shape: impl Fn(&T) -> Json) -> Json {
     json!({ "items": page.items.iter().map(shape).collect::<Vec<_>>(), "next": page.next })
 }
 
-/// A trace's summary.
-pub(crate) fn summary(summary: &TraceSummary) -> Json {
+/// A trace with everything that belongs to it, its spans in reading order: what
+/// `/api/v1/traces/{trace_id}` answers.
+pub fn trace(trace: StoredTrace) -> Json {
+    let tree = TraceTree::build(trace.spans);
+    json!({
+        "summary": summary(&trace.summary),
+        "orphan_count": tree.orphan_count(),
+        "truncated": trace.truncated.map(|cut| json!({
+            "total_spans": cut.total_spans,
+            "total_logs": cut.total_logs,
+            "total_decisions": cut.total_decisions,
+        })),
+        "spans": tree.nodes().iter().map(node).collect::<Vec<_>>(),
+        "decisions": trace.decisions.iter().map(decision).collect::<Vec<_>>(),
+        "logs": trace.logs.iter().map(log).collect::<Vec<_>>(),
+    })
+}
+
+/// A trace's summary, as lists of `/api/v1` have it.
+pub fn summary(summary: &TraceSummary) -> Json {
     let names = |names: &BTreeSet<String>| json!(names);
     let root = summary.root.as_ref();
     let is_begun = summary.start_unix_nano != u64::MAX;
@@ -58,7 +76,7 @@ pub(crate) fn summary(summary: &TraceSummary) -> Json {
 }
 
 /// A span in its place in the tree.
-pub(crate) fn node(node: &TraceNode) -> Json {
+fn node(node: &TraceNode) -> Json {
     let mut json = span(&node.span);
     if let Json::Object(fields) = &mut json {
         fields.insert("depth".to_owned(), json!(node.depth));
@@ -146,8 +164,8 @@ fn scope(scope: &Scope) -> Json {
     json!({ "name": scope.name, "version": scope.version, "attributes": scope.attributes.to_json() })
 }
 
-/// A decision.
-pub(crate) fn decision(decision: &Decision) -> Json {
+/// A decision, as all answers of `/api/v1` have it.
+pub fn decision(decision: &Decision) -> Json {
     json!({
         "decision_id": decision.decision_id,
         "parent_decision_id": decision.parent_decision_id,

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde_json::{Value, json};
+use serde_json::Value;
 use throughline_trace::TraceTree;
 
 use super::shapes;
@@ -32,20 +32,7 @@ pub(crate) async fn one(
     params: Params,
 ) -> Result<Json<Value>, Failure> {
     params.expect_only(&[])?;
-    let trace = load(&app, &trace_id).await?;
-    let tree = TraceTree::build(trace.spans);
-    Ok(Json(json!({
-        "summary": shapes::summary(&trace.summary),
-        "orphan_count": tree.orphan_count(),
-        "truncated": trace.truncated.map(|cut| json!({
-            "total_spans": cut.total_spans,
-            "total_logs": cut.total_logs,
-            "total_decisions": cut.total_decisions,
-        })),
-        "spans": tree.nodes().iter().map(shapes::node).collect::<Vec<_>>(),
-        "decisions": trace.decisions.iter().map(shapes::decision).collect::<Vec<_>>(),
-        "logs": trace.logs.iter().map(shapes::log).collect::<Vec<_>>(),
-    })))
+    Ok(Json(shapes::trace(load(&app, &trace_id).await?)))
 }
 
 /// `GET /api/v1/traces/{trace_id}/tree`: the tree as indented text.

@@ -10,7 +10,7 @@ use crate::format;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 24.0;
@@ -40,9 +40,8 @@ impl Measure {
     pub(crate) fn of(kind: MetricKind) -> &'static [Self] {
         match kind {
             MetricKind::Gauge => &[Self::Value],
-            MetricKind::CumulativeSum { monotonic: true } | MetricKind::DeltaSum { monotonic: true } => {
-                &[Self::PerSecond, Self::Value]
-            }
+            MetricKind::CumulativeSum { monotonic: true }
+            | MetricKind::DeltaSum { monotonic: true } => &[Self::PerSecond, Self::Value],
             MetricKind::CumulativeSum { .. } | MetricKind::DeltaSum { .. } => &[Self::Value],
             MetricKind::CumulativeHistogram | MetricKind::DeltaHistogram => {
                 &[Self::P95, Self::Mean, Self::PerSecond]
@@ -83,8 +82,12 @@ struct Totals<'a> {
 fn totals(value: &MetricValue) -> Option<Totals<'_>> {
     Some(match value {
         MetricValue::None => return None,
-        MetricValue::Int(number) => Totals { value: *number as f64, count: *number as f64, sum: None, buckets: None },
-        MetricValue::Double(number) => Totals { value: *number, count: *number, sum: None, buckets: None },
+        MetricValue::Int(number) => {
+            Totals { value: *number as f64, count: *number as f64, sum: None, buckets: None }
+        }
+        MetricValue::Double(number) => {
+            Totals { value: *number, count: *number, sum: None, buckets: None }
+        }
         MetricValue::Histogram(h) => Totals {
             value: h.count as f64,
             count: h.count as f64,
@@ -110,13 +113,15 @@ pub(crate) fn line(series: &MetricSeries, measure: Measure) -> Points {
         let Some(now) = totals(&point.value) else { continue };
         let at = point.time_unix_nano;
         let started = Some(point.start_unix_nano).filter(|start| *start > 0);
-        let earlier = before.as_ref().filter(|_| is_cumulative).filter(|(_, old)| old.count <= now.count);
+        let earlier =
+            before.as_ref().filter(|_| is_cumulative).filter(|(_, old)| old.count <= now.count);
         let since = match (&before, is_cumulative) {
             (Some((at, _)), true) => Some(*at),
             (_, true) => None,
             (old, false) => started.or(old.as_ref().map(|(at, _)| *at)),
         };
-        let secs = since.map(|since| at.saturating_sub(since) as f64 / 1e9).filter(|secs| *secs > 0.0);
+        let secs =
+            since.map(|since| at.saturating_sub(since) as f64 / 1e9).filter(|secs| *secs > 0.0);
         let count = now.count - earlier.map_or(0.0, |(_, old)| old.count);
         let value = match measure {
             Measure::Value => Some(now.value),
@@ -166,9 +171,10 @@ fn quantile(bounds: &[f64], counts: &[u64], old: Option<&[u64]>, share: f64) -> 
 }
 
 /// A chart of several lines over one time.
-pub(crate) fn lines(lines: &[(String, Points)]) -> Markup {
+pub(crate) fn lines(lines: &[(String, Points)], label: impl Fn(f64) -> String) -> Markup {
     let all = || lines.iter().flat_map(|(_, points)| points.iter());
-    let (Some(first), Some(last)) = (all().map(|(at, _)| *at).min(), all().map(|(at, _)| *at).max())
+    let (Some(first), Some(last)) =
+        (all().map(|(at, _)| *at).min(), all().map(|(at, _)| *at).max())
     else {
         return html! { div.none { p { "There are too few points to draw in this time." } } };
     };
@@ -185,7 +191,7 @@ pub(crate) fn lines(lines: &[(String, Points)]) -> Markup {
             @for row in 0..=rows {
                 @let value = low + step * row as f64;
                 line.gl x1=(LEFT) x2=(WIDTH - RIGHT) y1=(format!("{:.1}", y(value))) y2=(format!("{:.1}", y(value))) {}
-                text x=(LEFT - 8.0) y=(format!("{:.1}", y(value) + 4.0)) text-anchor="end" { (format::number(value)) }
+                text x=(LEFT - 8.0) y=(format!("{:.1}", y(value) + 4.0)) text-anchor="end" { (label(value)) }
             }
             text x=(LEFT) y=(HEIGHT - 6.0) { (time_label(first)) }
             text x=(WIDTH - RIGHT) y=(HEIGHT - 6.0) text-anchor="end" { (time_label(last)) }
@@ -219,7 +225,11 @@ fn path(points: &Points, x: impl Fn(u64) -> f64, y: impl Fn(f64) -> f64) -> Stri
 /// A step of 1, 2 or 5 times a power of ten that is at least `rough`.
 fn nice_step(rough: f64) -> f64 {
     let power = 10_f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough).unwrap_or(rough)
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|factor| factor * power)
+        .find(|step| *step >= rough)
+        .unwrap_or(rough)
 }
 
 /// A line without axes, for lists.

@@ -31,7 +31,8 @@ pub(crate) struct Chat {
 impl Chat {
     /// The conversation that attributes hold, in whatever form the sender gave it.
     pub(crate) fn from_attributes(attributes: &Attributes) -> Self {
-        let json = |key: &str| attributes.get(key).map(throughline_trace::Value::to_structured_json);
+        let json =
+            |key: &str| attributes.get(key).map(throughline_trace::Value::to_structured_json);
         let mut chat = Self::default();
         if let Some(value) = json(keys::GEN_AI_SYSTEM_INSTRUCTIONS) {
             let (parts, problems) = genai::parse_instructions(&value);
@@ -59,7 +60,8 @@ impl Chat {
     /// The conversation; the first of many turns are folded.
     pub(crate) fn draw(&self) -> Markup {
         let instructions = (!self.instructions.is_empty()).then(|| {
-            let message = Message { role: Role::System, parts: self.instructions.clone(), name: None };
+            let message =
+                Message { role: Role::System, parts: self.instructions.clone(), name: None };
             SpanMessage { message, finish_reason: None }
         });
         let folded = match self.input.len() {

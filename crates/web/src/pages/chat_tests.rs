@@ -1,1 +1,99 @@
+use serde_json::json;
+use throughline_trace::Value;
+
 use super::*;
+
+fn chat(key: &str, value: Json) -> Chat {
+    let mut attributes = Attributes::new();
+    attributes.set(key, Value::from_json(value));
+    Chat::from_attributes(&attributes)
+}
+
+/// The conversation as lines: what a reader sees, tags left out.
+fn seen(chat: &Chat) -> String {
+    let html = chat.draw().into_string().replace("</header>", "\n").replace("</article>", "\n\n");
+    let mut text = String::new();
+    for part in html.split('<') {
+        text.push_str(part.split_once('>').map_or(part, |(_, shown)| shown));
+    }
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_forms_of_three_providers_become_one_conversation() {
+    let shown = seen(&chat(
+        keys::GEN_AI_INPUT_MESSAGES,
+        json!([
+            { "role": "system", "content": "Be brief." },
+            { "role": "user", "parts": [{ "type": "text", "content": "What is the time?" }] },
+            { "role": "assistant", "content": null, "tool_calls": [
+                { "id": "c1", "type": "function", "function": { "name": "clock", "arguments": "{\"zone\":\"UTC\"}" } }] },
+            { "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "c1", "content": "12:00" }] },
+        ]),
+    ));
+    insta::assert_snapshot!(shown, @r"
+    System
+    Be brief.
+
+    User
+    What is the time?
+
+    Assistant
+    callsclockc1
+    {
+      &quot;zone&quot;: &quot;UTC&quot;
+    }
+
+    User
+    resultc1
+    12:00
+    ");
+}
+
+#[test]
+fn messages_may_travel_as_text() {
+    let text = r#"[{"role":"user","parts":[{"type":"text","content":"hello"}]}]"#;
+    let chat = chat(keys::GEN_AI_INPUT_MESSAGES, Json::from(text));
+    assert_eq!(chat.len(), 1);
+    assert!(seen(&chat).contains("hello"));
+}
+
+#[test]
+fn hostile_messages_stay_text() {
+    let evil = "</div><script>alert(1)</script>";
+    let html = chat(
+        keys::GEN_AI_OUTPUT_MESSAGES,
+        json!([{ "role": evil, "name": evil, "finish_reason": evil, "parts": [
+            { "type": "text", "content": evil },
+            { "type": "tool_call", "id": evil, "name": evil, "arguments": { evil: evil } },
+            { "type": "tool_call_response", "id": evil, "response": evil },
+            { "type": "uri", "modality": evil, "mime_type": evil, "uri": "javascript:alert(1)" },
+            { "type": evil, "x": evil },
+        ] }]),
+    )
+    .draw()
+    .into_string();
+    assert!(!html.contains("<script"), "{html}");
+    assert!(!html.contains("href"), "nothing that was sent becomes a link: {html}");
+}
+
+#[test]
+fn long_texts_and_long_conversations_are_folded_and_complete() {
+    let long = "word ".repeat(1_000);
+    let html = prose(&long).into_string();
+    assert!(html.contains("Show all 5,000 characters"));
+    assert!(html.contains(long.as_str()), "the whole text is there");
+    let many: Vec<Json> =
+        (0..20).map(|n| json!({ "role": "user", "content": format!("turn {n}.") })).collect();
+    let shown = seen(&chat(keys::GEN_AI_INPUT_MESSAGES, Json::Array(many)));
+    assert!(shown.contains("Show 15 earlier messages"), "{shown}");
+    for n in 0..20 {
+        assert!(shown.contains(&format!("turn {n}.")), "turn {n} is there");
+    }
+}
+
+#[test]
+fn a_cut_within_a_character_is_none() {
+    let text = "ü".repeat(PREVIEW_CHARS + 10);
+    assert_eq!(preview(&text).chars().count(), PREVIEW_CHARS);
+}

@@ -44,7 +44,8 @@ pub(crate) async fn chain(app: &Shared, decision: &Decision) -> Result<Vec<Decis
     let mut chain: Vec<Decision> = Vec::new();
     let mut next = decision.parent_decision_id;
     while let Some(id) = next {
-        let is_circle = id == decision.decision_id || chain.iter().any(|seen| seen.decision_id == id);
+        let is_circle =
+            id == decision.decision_id || chain.iter().any(|seen| seen.decision_id == id);
         if is_circle || chain.len() >= MAX_CHAIN {
             break;
         }

@@ -52,7 +52,7 @@ fn draw(params: &Params, page: &Page<Decision>, facets: &Facets, now_unix_nano: 
         };
     }
     html! {
-        div.head { h1.grow { "Decisions" } }
+        div.head { h1.grow { "Decisions" } span #live { @if is_first { (layout::live_switch(&live_url(params))) } } }
         (filterbar::form(PATH, &filterbar::find(params, "Find in reasons"), &fields(params, facets)))
         div #content {
             (filterbar::chips(params, PATH, &DECISION_PARAMS))
@@ -62,7 +62,7 @@ fn draw(params: &Params, page: &Page<Decision>, facets: &Facets, now_unix_nano: 
                     colgroup { col; col.w-l; col.w-l.w-opt; col.w-m; col.w-m.w-opt; col.w-m; }
                     thead { tr {
                         th { "Decision" } th { "Stage" } th.w-opt { "Agent and session" } th.num { "Confidence" } th.w-opt { "Trace" }
-                        th.num { @if is_first { (layout::live_switch(&live_url(params))) } @else { "Taken" } }
+                        th.num { "Taken" }
                     } }
                     tbody #rows {
                         @for decision in &page.items { (row(decision, now_unix_nano)) }
@@ -89,7 +89,10 @@ fn fields(params: &Params, facets: &Facets) -> Markup {
 }
 
 fn live_url(params: &Params) -> String {
-    format!("/live{}", query_string([("kind", "decisions")].into_iter().chain(params.chosen(&DECISION_PARAMS))))
+    format!(
+        "/live{}",
+        query_string([("kind", "decisions")].into_iter().chain(params.chosen(&DECISION_PARAMS)))
+    )
 }
 
 /// Id of a decision's row in the page.
@@ -115,9 +118,9 @@ pub(crate) fn row(decision: &Decision, now_unix_nano: u64) -> Markup {
                     span.mono { @if !decision.session_id.is_empty() { a href={ (PATH) (query_string([("session", decision.session_id.as_str())])) } { (decision.session_id) } } }
                 }
             }
-            td.num.p-side { (confidence(decision.confidence)) }
+            td.num.p-dur { (confidence(decision.confidence)) }
             td.w-opt.mono { (trace_link(decision)) }
-            td.num.muted.p-side { (format::time(decision.timestamp_ns, now_unix_nano)) }
+            td.num.muted.p-time { (format::time(decision.timestamp_ns, now_unix_nano)) }
         }
     }
 }

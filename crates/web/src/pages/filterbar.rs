@@ -8,15 +8,20 @@ use crate::icons::icon;
 use crate::params::Params;
 
 /// Times back from now that the menu offers.
-const SPANS_OF_TIME: [(&str, &str); 5] =
-    [("15m", "Last 15 min"), ("1h", "Last hour"), ("24h", "Last 24 h"), ("7d", "Last 7 days"), ("30d", "Last 30 days")];
+const SPANS_OF_TIME: [(&str, &str); 5] = [
+    ("15m", "Last 15 min"),
+    ("1h", "Last hour"),
+    ("24h", "Last 24 h"),
+    ("7d", "Last 7 days"),
+    ("30d", "Last 30 days"),
+];
 
 /// The form around the fields; it changes the list as one types and keeps the address right.
 pub(crate) fn form(action: &str, find: &Markup, more: &Markup) -> Markup {
     html! {
         form.filters method="get" action=(action) role="search"
             hx-get=(action) hx-target="#content" hx-select="#content" hx-swap="outerHTML"
-            hx-push-url="true" hx-trigger="change, submit, input delay:300ms" hx-sync="this:replace" {
+            hx-select-oob="#live" hx-push-url="true" hx-trigger="change, submit, input delay:300ms" hx-sync="this:replace" {
             (find)
             button.btn.toggle type="button" data-toggle { (icon("filter")) "Filter" }
             div.more { (more) }

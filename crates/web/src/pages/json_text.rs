@@ -84,7 +84,15 @@ mod tests {
     #[test]
     fn hostile_text_stays_text() {
         let html = pretty(&serde_json::json!({ "</pre><script>": ["<img onerror=x>", 1, null] }));
-        insta::assert_snapshot!(html.into_string(), @"");
+        insta::assert_snapshot!(html.into_string(), @r#"
+        {
+          <i class="jk">&quot;&lt;/pre&gt;&lt;script&gt;&quot;</i>: [
+            <i class="js">&quot;&lt;img onerror=x&gt;&quot;</i>,
+            <i class="jn">1</i>,
+            <i class="jl">null</i>
+          ]
+        }
+        "#);
     }
 
     proptest::proptest! {

@@ -87,7 +87,9 @@ pub(crate) async fn sign_in(
             let message = match error {
                 AccessError::Missing => "Please enter a key.",
                 AccessError::Unknown => "This key is not known, or was revoked.",
-                AccessError::Scope { .. } => "This key may not read. A key with the scope read is needed.",
+                AccessError::Scope { .. } => {
+                    "This key may not read. A key with the scope read is needed."
+                }
             };
             refuse(StatusCode::FORBIDDEN, message)
         }
@@ -167,7 +169,8 @@ fn draw(next: &str, token: &str, problem: Option<&str>) -> Markup {
 
 fn set_cookie(response: &mut Response, name: &str, value: &str, max_age_secs: u64, is_tls: bool) {
     let secure = if is_tls { "; Secure" } else { "" };
-    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_secs}{secure}");
+    let text =
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_secs}{secure}");
     if let Ok(value) = HeaderValue::from_str(&text) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
@@ -191,8 +194,15 @@ mod tests {
     fn a_sign_in_leads_to_this_site_only() {
         assert_eq!(local_path("/decisions?agent=a"), "/decisions?agent=a");
         for elsewhere in [
-            "//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "evil", "",
-            "/a\r\nset-cookie: x=y", "/login?next=/login", "/ü",
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "\\\\evil",
+            "evil",
+            "",
+            "/a\r\nset-cookie: x=y",
+            "/login?next=/login",
+            "/ü",
         ] {
             assert_eq!(local_path(elsewhere), HOME, "{elsewhere:?}");
         }

@@ -54,8 +54,8 @@ pub(crate) async fn spark(
     };
     let unit = series.first().map(|series| series.unit.as_str()).unwrap_or_default();
     Ok(html! {
-        td { (chart::spark(&points)) }
-        td.num {
+        td.p-row { (chart::spark(&points)) }
+        td.num.p-dur {
             @if let (Some((_, last)), Some(measure)) = (points.last(), measure) { (value_text(*last, unit, measure)) }
             @else { span.muted { "–" } }
         }
@@ -127,8 +127,8 @@ fn list_row(metric: &MetricInfo, now_unix_nano: u64) -> Markup {
             td.w-opt { div.two { span { (kind_text(metric.kind)) } span { (unit_text(&metric.unit)) } } }
             td.w-opt.cut title=(metric.services.join(", ")) { (metric.services.join(", ")) }
             td.num.w-opt { (format::count(metric.series_count)) }
-            td.p-row hx-get={ "/series/spark?name=" (encode(&metric.name)) } hx-trigger="revealed" hx-swap="outerHTML" {}
-            td.num.muted.w-opt.p-late { (format::time(metric.last_unix_nano, now_unix_nano)) }
+            td hx-get={ "/series/spark?name=" (encode(&metric.name)) } hx-trigger="revealed" hx-swap="outerHTML" {}
+            td.num.muted.w-opt.p-time { (format::time(metric.last_unix_nano, now_unix_nano)) }
         }
     }
 }
@@ -166,7 +166,7 @@ fn draw_one(
                 a.btn href={ "/api/v1/metrics/" (encode(&info.name)) } { "JSON" }
             }
         }
-        div.card.box { (chart::lines(drawn)) }
+        div.card.box { (chart::lines(drawn, |value| value_text(value, &info.unit, measure))) }
         @if lines.len() > MAX_LINES { p.muted { "The chart shows " (MAX_LINES) " of " (lines.len()) " series." } }
         (series_table(info, &lines, measure))
         p.keys { "Newest point " (format::time(info.last_unix_nano, now_unix_nano)) }
@@ -187,7 +187,7 @@ fn series_table(info: &MetricInfo, lines: &[(String, Points)], measure: Measure)
                             @if points.is_empty() { td {} td {} td {} } @else {
                                 td.num { (value_text(values().fold(f64::INFINITY, f64::min), &info.unit, measure)) }
                                 td.num { (value_text(values().fold(f64::NEG_INFINITY, f64::max), &info.unit, measure)) }
-                                td.num { (value_text(values().last().unwrap_or(0.0), &info.unit, measure)) }
+                                td.num { (value_text(values().next_back().unwrap_or(0.0), &info.unit, measure)) }
                             }
                         }
                     }
@@ -200,7 +200,11 @@ fn series_table(info: &MetricInfo, lines: &[(String, Points)], measure: Measure)
 fn series_name(series: &MetricSeries) -> String {
     let labels: Vec<String> =
         series.attributes.iter().map(|(key, value)| format!("{key}={}", value.to_text())).collect();
-    if labels.is_empty() { series.service.clone() } else { format!("{} {}", series.service, labels.join(" ")) }
+    if labels.is_empty() {
+        series.service.clone()
+    } else {
+        format!("{} {}", series.service, labels.join(" "))
+    }
 }
 
 fn kind_text(kind: MetricKind) -> &'static str {
@@ -228,6 +232,7 @@ fn value_text(value: f64, unit: &str, measure: Measure) -> String {
         (_, "" | "1") => number,
         (_, "s") => format::duration((value.max(0.0) * 1e9) as u64),
         (_, "ms") => format::duration((value.max(0.0) * 1e6) as u64),
+        (_, "By") if value >= 0.0 => format::bytes(value as u64),
         (_, unit) if unit.starts_with('{') => number,
         (_, unit) => format!("{number} {unit}"),
     }

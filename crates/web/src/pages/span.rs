@@ -16,13 +16,22 @@ use crate::layout::{copy_button, copy_near};
 
 /// Attributes that hold what went in, in the words of our own tools and of other conventions.
 const INPUT_KEYS: [&str; 6] = [
-    keys::GEN_AI_TOOL_CALL_ARGUMENTS, "input.value", "traceloop.entity.input", "ai.toolCall.args",
-    "ai.prompt", "mlflow.spanInputs",
+    keys::GEN_AI_TOOL_CALL_ARGUMENTS,
+    "input.value",
+    "traceloop.entity.input",
+    "ai.toolCall.args",
+    "ai.prompt",
+    "mlflow.spanInputs",
 ];
 /// Attributes that hold what came out.
 const OUTPUT_KEYS: [&str; 7] = [
-    keys::GEN_AI_TOOL_CALL_RESULT, "output.value", "traceloop.entity.output", "ai.toolCall.result",
-    "ai.response.text", "ai.response.object", "mlflow.spanOutputs",
+    keys::GEN_AI_TOOL_CALL_RESULT,
+    "output.value",
+    "traceloop.entity.output",
+    "ai.toolCall.result",
+    "ai.response.text",
+    "ai.response.object",
+    "mlflow.spanOutputs",
 ];
 /// Attributes with a filter field from this many on.
 const FILTERED_FROM: usize = 12;
@@ -202,7 +211,8 @@ fn draw_event(event: &Event) -> Markup {
         .iter()
         .filter(|(key, _)| {
             !is_exception
-                || ![keys::EXCEPTION_TYPE, keys::EXCEPTION_MESSAGE, keys::EXCEPTION_STACKTRACE].contains(key)
+                || ![keys::EXCEPTION_TYPE, keys::EXCEPTION_MESSAGE, keys::EXCEPTION_STACKTRACE]
+                    .contains(key)
         })
         .collect();
     html! {
@@ -268,7 +278,8 @@ fn tokens(usage: Usage, is_estimated: bool) -> Markup {
 }
 
 fn in_and_out(attributes: &Attributes) -> Option<Markup> {
-    let find = |keys: &[&'static str]| keys.iter().find_map(|key| Some((*key, attributes.get(key)?)));
+    let find =
+        |keys: &[&'static str]| keys.iter().find_map(|key| Some((*key, attributes.get(key)?)));
     let (input, output) = (find(&INPUT_KEYS), find(&OUTPUT_KEYS));
     if input.is_none() && output.is_none() {
         return None;

@@ -25,8 +25,9 @@ pub(crate) async fn show(
     params.expect_only(&[&["span"]])?;
     let trace = load(&app, &trace_id).await?;
     let view = View::new(&trace);
-    let chosen = params
-        .read("span", "a span id of 16 hexadecimal characters", |text| text.parse::<SpanId>().ok())?;
+    let chosen = params.read("span", "a span id of 16 hexadecimal characters", |text| {
+        text.parse::<SpanId>().ok()
+    })?;
     let panel = chosen.map(|id| SpanView::find(&view, id)).transpose()?;
     let body = draw(&view, panel.as_ref(), visitor.now_unix_nano);
     let title = trace.summary.name().to_owned();
@@ -60,8 +61,8 @@ pub(crate) async fn span(
 
 /// The trace of an address.
 pub(crate) async fn load(app: &Shared, trace_id: &str) -> Result<StoredTrace, Failure> {
-    let id: TraceId = trace_id.parse().map_err(|error: throughline_trace::ParseIdError| {
-        Failure::parameter("trace_id", &error.to_string().replace("expected ", ""), trace_id)
+    let id: TraceId = trace_id.parse().map_err(|_| {
+        Failure::parameter("trace_id", "32 hexadecimal characters, not all zero", trace_id)
     })?;
     app.web.reader.trace(id).await?.ok_or_else(|| Failure::not_found("trace", trace_id))
 }
@@ -181,7 +182,7 @@ fn who(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
                 span { b { "started" } (format::time(summary.start_unix_nano, now_unix_nano)) }
             }
             @if summary.log_count > 0 {
-                span { a.link href={ "/logs" (query_string([("trace_id", summary.trace_id.to_string().as_str())])) } { (format::count(summary.log_count)) " log records" } }
+                span { a.link href={ "/logs" (query_string([("trace_id", summary.trace_id.to_string().as_str())])) } { (format::count(summary.log_count)) @if summary.log_count == 1 { " log record" } @else { " log records" } } }
             }
         }
     }
@@ -201,15 +202,18 @@ fn warnings(view: &View<'_>) -> Markup {
         }
         @if orphans > 0 {
             div.notice { (icon("alert")) p {
-                (format::count(orphans as u64)) @if orphans == 1 { " span names a parent" } @else { " spans name a parent" }
-                " that has not arrived. They stand at the end of the tree and move into place when it comes."
+                @if orphans == 1 {
+                    "1 span names a parent that has not arrived. It stands at the end of the tree and moves into place when its parent comes."
+                } @else {
+                    (format::count(orphans as u64)) " spans name a parent that has not arrived. They stand at the end of the tree and move into place when it comes."
+                }
             } }
         }
         @if duplicates + cycles > 0 {
             div.notice { (icon("alert")) p {
-                @if duplicates > 0 { (format::count(duplicates as u64)) " with an id that another span has. " }
-                @if cycles > 0 { (format::count(cycles as u64)) " whose parents lead in a circle. " }
-                "They are kept and marked."
+                @if duplicates > 0 { "Spans with an id that another span has: " (format::count(duplicates as u64)) ". " }
+                @if cycles > 0 { "Spans whose parents lead in a circle: " (format::count(cycles as u64)) ". " }
+                "All are kept and marked."
             } }
         }
     }
@@ -267,7 +271,7 @@ fn toolbar(view: &View<'_>) -> Markup {
             }
             span.sp {}
             div.group { (tool("fold-all", "Fold all below the second level", "fold")) (tool("unfold-all", "Unfold all", "unfold")) }
-            div.group { (tool("zoom-out", "Zoom out (-)", "minus")) (tool("zoom-fit", "Show the whole time (0)", "fit")) (tool("zoom-in", "Zoom in (+)", "plus")) }
+            div.group.zoom { (tool("zoom-out", "Zoom out (-)", "minus")) (tool("zoom-fit", "Show the whole time (0)", "fit")) (tool("zoom-in", "Zoom in (+)", "plus")) }
         }
     }
 }

@@ -59,6 +59,7 @@ fn draw(listing: &Listing<'_>) -> Markup {
         div.head {
             h1 { "Traces" }
             p.grow.cut { (format::count(listing.stats.traces)) " stored, " (format::short_count(listing.stats.spans)) " spans, " (format::bytes(listing.stats.bytes_on_disk)) }
+            span #live { @if params.text("cursor").is_none() { (layout::live_switch(&live_url(params, scale_ns(&listing.page.items)))) } }
         }
         (filterbar::form(PATH, &filterbar::find(params, "Find by name"), &fields(listing)))
         (content(listing))
@@ -86,14 +87,13 @@ fn fields(listing: &Listing<'_>) -> Markup {
 fn content(listing: &Listing<'_>) -> Markup {
     let Listing { params, page, now_unix_nano, .. } = listing;
     let scale_ns = scale_ns(&page.items);
-    let is_first = params.text("cursor").is_none();
     html! {
         div #content {
             (filterbar::chips(params, PATH, &TRACE_PARAMS))
             div.pill #pill hidden aria-live="polite" { button type="button" {} }
             div.sheet-list {
                 table.list aria-label="Traces, newest first" {
-                    (head(is_first.then(|| live_url(params, scale_ns)).as_deref()))
+                    (head())
                     tbody #rows {
                         @for summary in &page.items { (row(summary, scale_ns, *now_unix_nano)) }
                         @if page.items.is_empty() { (nothing()) }
@@ -105,7 +105,7 @@ fn content(listing: &Listing<'_>) -> Markup {
     }
 }
 
-fn head(live_url: Option<&str>) -> Markup {
+fn head() -> Markup {
     html! {
         colgroup {
             col.w-dot; col; col.w-xl.w-opt; col.w-m; col.w-m.w-opt; col.w-xs.w-opt; col.w-l; col.w-m;
@@ -119,9 +119,7 @@ fn head(live_url: Option<&str>) -> Markup {
                 th.num.w-opt { "Tokens, cost" }
                 th.num.w-opt { "Spans" }
                 th { "Marks" }
-                th.num {
-                    @if let Some(url) = live_url { (layout::live_switch(url)) } @else { "Started" }
-                }
+                th.num { "Started" }
             }
         }
     }
@@ -143,12 +141,18 @@ fn nothing() -> Markup {
 fn live_url(params: &Params, scale_ns: u64) -> String {
     let scale = scale_ns.to_string();
     let pairs = [("kind", "traces"), ("scale", scale.as_str())];
-    format!("/live{}", crate::params::query_string(pairs.into_iter().chain(params.chosen(&TRACE_PARAMS))))
+    format!(
+        "/live{}",
+        crate::params::query_string(pairs.into_iter().chain(params.chosen(&TRACE_PARAMS)))
+    )
 }
 
-/// The duration that a full bar stands for: the longest of the page.
+/// The duration that a full bar stands for: what nine of ten traces of the page stay below, so that
+/// one long one does not make the others alike.
 fn scale_ns(items: &[TraceSummary]) -> u64 {
-    items.iter().map(TraceSummary::duration_nano).max().unwrap_or(0).max(1)
+    let mut durations: Vec<u64> = items.iter().map(TraceSummary::duration_nano).collect();
+    durations.sort_unstable();
+    durations.get(durations.len() * 9 / 10).copied().unwrap_or(0).max(1)
 }
 
 /// Id of a trace's row in the page.
@@ -174,7 +178,7 @@ pub(crate) fn row(summary: &TraceSummary, scale_ns: u64, now_unix_nano: u64) -> 
                     span.mono { (session(summary)) }
                 }
             }
-            td.p-side { (duration_bar(summary, scale_ns)) }
+            td.p-dur { (duration_bar(summary, scale_ns)) }
             td.num.w-opt {
                 @if summary.llm_calls > 0 {
                     div.two {
@@ -187,7 +191,7 @@ pub(crate) fn row(summary: &TraceSummary, scale_ns: u64, now_unix_nano: u64) -> 
             }
             td.num.w-opt { (format::count(summary.span_count)) }
             td.p-row { div.marks { (marks(summary)) } }
-            td.num.muted.p-side { (format::time(summary.start_unix_nano, now_unix_nano)) }
+            td.num.muted.p-time { (format::time(summary.start_unix_nano, now_unix_nano)) }
         }
     }
 }
@@ -254,7 +258,9 @@ fn duration_bar(summary: &TraceSummary, scale_ns: u64) -> Markup {
 
 /// What is worth a second look.
 fn marks(summary: &TraceSummary) -> Markup {
-    let plural = |n: u64, one: &str, many: &str| format!("{} {}", format::short_count(n), if n == 1 { one } else { many });
+    let plural = |n: u64, one: &str, many: &str| {
+        format!("{} {}", format::short_count(n), if n == 1 { one } else { many })
+    };
     html! {
         @if summary.error_count > 0 {
             span.badge.error title=(summary.error_types.iter().cloned().collect::<Vec<_>>().join(", ")) {
@@ -268,7 +274,9 @@ fn marks(summary: &TraceSummary) -> Markup {
         }
         @if summary.retries > 0 { span.badge.warn { (plural(summary.retries, "retry", "retries")) } }
         @if summary.decision_count > 0 {
-            span.badge.decision { (plural(summary.decision_count, "decision", "decisions")) }
+            span.badge.decision title=(plural(summary.decision_count, "decision", "decisions")) {
+                (format::short_count(summary.decision_count))
+            }
         }
         @if summary.root.as_ref().is_some_and(|root| !root.is_root) {
             span.badge title="The span without a parent has not arrived" { "no root yet" }

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use throughline_store::StoredTrace;
 use throughline_trace::{Decision, SpanId, SpanRole, TraceNode, TraceTree, Usage, keys};
 
-use crate::format;
+use crate::format::{self, NANOS_PER_SEC};
 
 /// Rows that the page itself carries; the others follow once it is on screen.
 pub(crate) const ROWS_WITH_PAGE: usize = 300;
@@ -34,6 +34,13 @@ const MAX_EVENT_TICKS: usize = 12;
 const THIN_BAR_PERCENT: f64 = 0.35;
 /// Most ticks on the ruler.
 const MAX_RULER_TICKS: u64 = 6;
+
+/// Steps of the ruler between seconds and days, which are not decimal; `trace.js` knows them too.
+const CLOCK_STEPS_SECS: [u64; 12] =
+    [10, 20, 30, 60, 120, 300, 600, 1_200, 3_600, 7_200, 21_600, 43_200];
+const DAY_NS: u64 = 86_400 * NANOS_PER_SEC;
+/// Share of the line beyond which a tick's label stands before it.
+const LAST_LABEL: f64 = 0.94;
 
 /// A trace as this view needs it.
 pub(crate) struct View<'a> {
@@ -178,9 +185,8 @@ pub(crate) fn rows(view: &View<'_>, from: usize, limit: usize) -> Markup {
             }
         }
         @if end < nodes.len() {
-            @let trigger = if end < ROWS_UNASKED { "load" } else { "revealed" };
-            div.more-rows data-rest=(nodes.len() - end) hx-trigger=(trigger) hx-swap="outerHTML"
-                hx-get={ "/traces/" (view.trace.summary.trace_id) "/rows?from=" (end) } {
+            @let when = if end < ROWS_UNASKED { "now" } else { "seen" };
+            div.more-rows data-when=(when) data-rows={ "/traces/" (view.trace.summary.trace_id) "/rows?from=" (end) } {
                 (format::count((nodes.len() - end) as u64)) " more spans"
             }
         }
@@ -344,7 +350,12 @@ fn llm_aside(node: &TraceNode) -> String {
     }
     if let Some(usage) = Usage::from_attributes(&span.attributes) {
         let (tokens_in, tokens_out) = (usage.input_tokens, usage.output_tokens);
-        let _ = write!(text, "{} → {} tok", format::short_count(tokens_in), format::short_count(tokens_out));
+        let _ = write!(
+            text,
+            "{} → {} tok",
+            format::short_count(tokens_in),
+            format::short_count(tokens_out)
+        );
     }
     if let Some(cost) = span.counted_cost_usd() {
         let _ = write!(text, " · {}", format::cost(cost));
@@ -353,7 +364,8 @@ fn llm_aside(node: &TraceNode) -> String {
 }
 
 fn decided(decisions: &[&Decision]) -> String {
-    let actions: Vec<&str> = decisions.iter().take(5).map(|decision| decision.action.as_str()).collect();
+    let actions: Vec<&str> =
+        decisions.iter().take(5).map(|decision| decision.action.as_str()).collect();
     format!("decided: {}", actions.join(", "))
 }
 
@@ -416,16 +428,15 @@ pub(crate) fn overview(view: &View<'_>) -> Markup {
 
 /// Round times for the ruler: offset in nanoseconds and its label.
 fn ticks(length_ns: u64) -> Vec<(u64, String)> {
-    let mut step = 1_u64;
-    'search: loop {
-        for factor in [1, 2, 5] {
-            if length_ns / (step.saturating_mul(factor)) <= MAX_RULER_TICKS {
-                step = step.saturating_mul(factor);
-                break 'search;
-            }
-        }
-        step = step.saturating_mul(10);
-    }
+    let decades = |unit: u64| {
+        (0..18).flat_map(move |power| {
+            [1, 2, 5].map(|factor| unit.saturating_mul(factor).saturating_mul(10_u64.pow(power)))
+        })
+    };
+    let clock = CLOCK_STEPS_SECS.map(|secs| secs * NANOS_PER_SEC);
+    let steps = decades(1).take_while(|step| *step < clock[0]).chain(clock).chain(decades(DAY_NS));
+    let step =
+        steps.into_iter().find(|step| length_ns / step <= MAX_RULER_TICKS).unwrap_or(u64::MAX);
     (0..=length_ns / step).map(|n| (n * step, tick_label(n * step))).collect()
 }
 
@@ -437,7 +448,8 @@ fn tick_label(nanos: u64) -> String {
         1_000_000..1_000_000_000 => (1e6, "ms"),
         1_000_000_000..120_000_000_000 => (1e9, "s"),
         120_000_000_000..7_200_000_000_000 => (6e10, "min"),
-        _ => (3.6e12, "h"),
+        7_200_000_000_000..172_800_000_000_000 => (3.6e12, "h"),
+        _ => (DAY_NS as f64, "d"),
     };
     let value = (nanos as f64 / unit * 100.0).round() / 100.0;
     format!("{value} {name}")
@@ -450,7 +462,8 @@ pub(crate) fn ruler(length_ns: u64) -> Markup {
             @for (offset, label) in ticks(length_ns) {
                 @let x = format!("{:.3}%", offset as f64 / length_ns as f64 * 100.0);
                 line x1=(x) x2=(x) y1="0" y2="24" {}
-                text x=(x) dx="5" y="16" { (label) }
+                @let is_late = offset as f64 > length_ns as f64 * LAST_LABEL;
+                text x=(x) dx=(if is_late { "-5" } else { "5" }) y="16" text-anchor=[is_late.then_some("end")] { (label) }
             }
         }
     }

@@ -1,0 +1,229 @@
+//! Who may come in.
+
+use axum::http::StatusCode;
+use throughline_trace::access::Scope;
+use throughline_web::{OPEN_ROUTES, route_paths};
+
+use crate::{Answer, Site};
+
+/// An address of a route: parameters filled in.
+fn address(pattern: &str) -> String {
+    pattern
+        .replace("{trace_id}", "0000000000000000000000000000000a")
+        .replace("{span_id}", "000000000000000b")
+        .replace("{decision_id}", "01000000-0000-4000-8000-000000000001")
+        .replace("{name}", "x")
+        .replace("{hash}", "h")
+}
+
+const SAME_ORIGIN: (&str, &str) = ("origin", "http://localhost:4319");
+
+#[tokio::test]
+async fn every_route_but_the_short_list_needs_a_key() {
+    let site = Site::locked();
+    let paths = route_paths();
+    for open in OPEN_ROUTES {
+        assert!(paths.contains(&open), "{open} is on the list but no route");
+    }
+    for pattern in paths {
+        let answer = site.get(&address(pattern)).await;
+        if OPEN_ROUTES.contains(&pattern) {
+            assert_ne!(answer.status, StatusCode::UNAUTHORIZED, "{pattern}");
+            assert_ne!(answer.status, StatusCode::SEE_OTHER, "{pattern}");
+        } else if pattern.starts_with("/api/") || pattern == "/metrics" {
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{pattern}");
+            assert_eq!(answer.json()["error"]["code"], "unauthorized", "{pattern}");
+            assert!(answer.header("www-authenticate").starts_with("Bearer"), "{pattern}");
+        } else {
+            assert_eq!(answer.status, StatusCode::SEE_OTHER, "{pattern}");
+            assert!(answer.header("location").starts_with("/login?next="), "{pattern}");
+        }
+        let posted = site.post(&address(pattern), "", &[SAME_ORIGIN]).await;
+        assert!(!posted.status.is_success(), "POST {pattern} answered {}", posted.status);
+    }
+    let nowhere = site.get("/api/v2/anything").await;
+    assert_eq!(nowhere.status, StatusCode::UNAUTHORIZED, "what is no route tells nothing either");
+    assert_eq!(site.get("/wp-admin").await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn a_key_with_the_right_scope_opens_and_a_revoked_one_does_not() {
+    let site = Site::locked();
+    let (reader, id) = site.key(&[Scope::Read]);
+    let (sender, _) = site.key(&[Scope::Ingest]);
+    let with = |key: &str| format!("Bearer {key}");
+    let path = "/api/v1/stats";
+    assert_eq!(
+        site.get_with(path, &[("authorization", &with(&reader))]).await.status,
+        StatusCode::OK
+    );
+    let refused = site.get_with(path, &[("authorization", &with(&sender))]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.json()["error"]["message"].as_str().unwrap().contains("scope read"));
+    let unknown = site.get_with(path, &[("authorization", "Bearer tl_nope")]).await;
+    assert_eq!(unknown.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        site.get_with("/metrics", &[("authorization", &with(&reader))]).await.status,
+        StatusCode::OK
+    );
+    site.store.control().revoke_key(&id).unwrap();
+    site.reload_keys();
+    let revoked = site.get_with(path, &[("authorization", &with(&reader))]).await;
+    assert_eq!(revoked.status, StatusCode::UNAUTHORIZED);
+}
+
+/// Opens the sign-in page; its cookie and the token in its form.
+async fn open_form(site: &Site) -> (String, String) {
+    let page = site.get("/login?next=/decisions").await;
+    assert_eq!(page.status, StatusCode::OK);
+    let pre = page.cookie("tl_pre").unwrap();
+    (pre, hidden(&page, "token"))
+}
+
+fn hidden(page: &Answer, name: &str) -> String {
+    let field = format!("name=\"{name}\" value=\"");
+    let (_, rest) =
+        page.body.split_once(&field).unwrap_or_else(|| panic!("no {name} in {}", page.body));
+    rest.split('"').next().unwrap().to_owned()
+}
+
+async fn sign_in(site: &Site, key: &str) -> Answer {
+    let (pre, token) = open_form(site).await;
+    let cookie = format!("tl_pre={pre}");
+    let form = format!("key={key}&token={token}&next=%2Fdecisions");
+    site.post("/login", &form, &[SAME_ORIGIN, ("cookie", &cookie)]).await
+}
+
+#[tokio::test]
+async fn signing_in_lasts_until_the_key_is_revoked() {
+    let site = Site::locked();
+    let (key, id) = site.key(&[Scope::Read]);
+    let signed_in = sign_in(&site, &key).await;
+    assert_eq!(signed_in.status, StatusCode::SEE_OTHER);
+    assert_eq!(signed_in.header("location"), "/decisions");
+    let set = signed_in.header("set-cookie");
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Lax"), "{set}");
+    assert!(!set.contains(&key), "the cookie does not hold the key");
+    let session = format!("tl_session={}", signed_in.cookie("tl_session").unwrap());
+    let page = site.get_with("/traces", &[("cookie", &session)]).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert_eq!(
+        site.get_with("/login", &[("cookie", &session)]).await.header("location"),
+        "/traces"
+    );
+
+    site.store.control().revoke_key(&id).unwrap();
+    site.reload_keys();
+    let gone = site.get_with("/traces", &[("cookie", &session)]).await;
+    assert_eq!(gone.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn a_sign_in_needs_its_own_form_and_a_good_key() {
+    let site = Site::locked();
+    let (key, _) = site.key(&[Scope::Read]);
+    let (sender, _) = site.key(&[Scope::Ingest]);
+    let (pre, token) = open_form(&site).await;
+    let cookie = format!("tl_pre={pre}");
+    let form = format!("key={key}&token={token}");
+    // Without its cookie, with another token, from another site, without an origin: none signs in.
+    for (form, headers) in [
+        (form.clone(), vec![SAME_ORIGIN]),
+        (
+            format!("key={key}&token={}", "0".repeat(64)),
+            vec![SAME_ORIGIN, ("cookie", cookie.as_str())],
+        ),
+        (form.clone(), vec![("origin", "http://evil.example"), ("cookie", cookie.as_str())]),
+        (
+            form.clone(),
+            vec![("sec-fetch-site", "cross-site"), SAME_ORIGIN, ("cookie", cookie.as_str())],
+        ),
+        (form, vec![("cookie", cookie.as_str())]),
+    ] {
+        let refused = site.post("/login", &form, &headers).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{form} {headers:?}");
+        assert_eq!(refused.cookie("tl_session"), None);
+    }
+    assert_eq!(sign_in(&site, &sender).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(sign_in(&site, "tl_wrong").await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn guessing_keys_is_slowed_down() {
+    let site = Site::locked();
+    let (key, _) = site.key(&[Scope::Read]);
+    let mut last = StatusCode::OK;
+    for _ in 0..11 {
+        last = sign_in(&site, "tl_guess").await.status;
+    }
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+    let right = sign_in(&site, &key).await;
+    assert_eq!(right.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(!right.header("retry-after").is_empty());
+}
+
+#[tokio::test]
+async fn signing_out_needs_the_token_of_the_page() {
+    let site = Site::locked();
+    let (key, _) = site.key(&[Scope::Read]);
+    let session =
+        format!("tl_session={}", sign_in(&site, &key).await.cookie("tl_session").unwrap());
+    let page = site.get_with("/traces", &[("cookie", &session)]).await;
+    let token = hidden(&page, "token");
+    let forged = site.post("/logout", "token=00", &[SAME_ORIGIN, ("cookie", &session)]).await;
+    assert_eq!(forged.status, StatusCode::FORBIDDEN);
+    let foreign = [("origin", "http://evil.example"), ("cookie", session.as_str())];
+    let crossed = site.post("/logout", &format!("token={token}"), &foreign).await;
+    assert_eq!(crossed.status, StatusCode::FORBIDDEN);
+    let out =
+        site.post("/logout", &format!("token={token}"), &[SAME_ORIGIN, ("cookie", &session)]).await;
+    assert_eq!(out.header("location"), "/login");
+    assert_eq!(out.cookie("tl_session").as_deref(), Some(""));
+}
+
+#[tokio::test]
+async fn other_host_names_are_refused_while_access_control_is_off() {
+    let site = Site::open();
+    for (host, status) in [
+        ("localhost:4319", StatusCode::OK),
+        ("127.0.0.1:9", StatusCode::OK),
+        ("[::1]:4319", StatusCode::OK),
+        ("evil.example", StatusCode::MISDIRECTED_REQUEST),
+        ("localhost.evil.example:4319", StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        let request = axum::http::Request::get("/api/v1/stats").header("host", host);
+        let answer = site.send(request.body(axum::body::Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, status, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_forbids_foreign_content() {
+    let site = Site::open();
+    for path in ["/traces", "/setup", "/api/v1/stats", "/nowhere", "/healthz"] {
+        let answer = site.get(path).await;
+        let policy = answer.header("content-security-policy");
+        assert!(
+            policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+            "{path}: {policy}"
+        );
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(answer.header("cache-control"), "private, no-store", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn readiness_follows_the_server_and_ends_live_streams() {
+    let site = Site::open();
+    assert_eq!(site.get("/readyz").await.status, StatusCode::OK);
+    let listening = site.get("/api/v1/live");
+    let draining = async {
+        tokio::task::yield_now().await;
+        site.readiness.send(false).unwrap();
+    };
+    let (stream, ()) = tokio::join!(listening, draining);
+    assert_eq!(stream.status, StatusCode::OK);
+    assert!(stream.header("content-type").starts_with("text/event-stream"));
+    assert_eq!(site.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(site.get("/healthz").await.status, StatusCode::OK, "the process still lives");
+}

@@ -1,0 +1,143 @@
+//! The pages and the API over a real store in a scratch directory.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod api;
+mod doors;
+mod fixtures;
+mod pages;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use prometheus_client::registry::Registry;
+use throughline_store::{Store, StoreOptions};
+use throughline_trace::access::{Keyring, Scope};
+use throughline_web::{WebState, loopback_hosts, router};
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+/// A time in the recent past, so that filters by time have something to find.
+fn recent_ns() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    now.as_nanos() as u64 - 60_000 * fixtures::MS
+}
+
+/// A whole site over an empty store.
+struct Site {
+    store: Store,
+    app: Router,
+    keyring: Arc<Keyring>,
+    readiness: watch::Sender<bool>,
+    _dir: tempfile::TempDir,
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The value of a cookie that the answer sets.
+    fn cookie(&self, name: &str) -> Option<String> {
+        let set =
+            self.headers.get_all(header::SET_COOKIE).iter().map(|value| value.to_str().unwrap());
+        set.filter_map(|text| text.split(';').next()?.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned())
+    }
+}
+
+impl Site {
+    /// Access control off, as on loopback.
+    fn open() -> Self {
+        Self::new(Keyring::open(), loopback_hosts())
+    }
+
+    /// Keys needed.
+    fn locked() -> Self {
+        Self::new(Keyring::required(), None)
+    }
+
+    fn new(keyring: Keyring, allowed_hosts: Option<Vec<String>>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = Registry::default();
+        let store = Store::open(StoreOptions::new(dir.path()), &mut registry).unwrap();
+        let (readiness, ready) = watch::channel(true);
+        let keyring = Arc::new(keyring);
+        let app = router(WebState {
+            reader: store.reader(),
+            committed: store.committed_sender(),
+            keyring: Arc::clone(&keyring),
+            cookie_secret: store.control().secret("web-cookies").unwrap(),
+            registry: Arc::new(registry),
+            ready,
+            is_tls: false,
+            version: "0.0.0-test".to_owned(),
+            allowed_hosts,
+            otlp_http_url: "http://127.0.0.1:4318".to_owned(),
+            otlp_grpc_url: "http://127.0.0.1:4317".to_owned(),
+        });
+        Self { store, app, keyring, readiness, _dir: dir }
+    }
+
+    /// A new key with these scopes, live at once.
+    fn key(&self, scopes: &[Scope]) -> (String, String) {
+        let (text, key) = self.store.control().create_key("test", scopes).unwrap();
+        self.reload_keys();
+        (text, key.id)
+    }
+
+    fn reload_keys(&self) {
+        self.keyring.replace(self.store.control().load_keyring().unwrap());
+    }
+
+    async fn commit(&self, batch: throughline_trace::SpanBatch) {
+        self.store.inbox().commit(batch).await.unwrap();
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::get(path).header(header::HOST, "localhost:4319");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn post(&self, path: &str, form: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::post(path)
+            .header(header::HOST, "localhost:4319")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::from(form.to_owned())).unwrap()).await
+    }
+}
