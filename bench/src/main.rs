@@ -113,7 +113,7 @@ async fn reads(options: &Options, server: &Server, table: &mut Table) -> anyhow:
         ("list by agent, HTML", vec![server.web_url("/traces?agent=agent-3")]),
         ("list by rare session, HTML", vec![server.web_url("/traces?session=session-17")]),
         ("list of errors, HTML", vec![server.web_url("/traces?error=true")]),
-        ("list by text, HTML", vec![server.web_url("/traces?text=agent-3")]),
+        ("list by text, HTML", vec![server.web_url("/traces?q=agent-3")]),
         ("bare request (healthz)", vec![server.web_url("/healthz")]),
     ];
     for (what, urls) in kinds {
