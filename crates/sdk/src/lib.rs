@@ -1,7 +1,10 @@
 //! One trace from prompt to fallback, for agents written in Rust.
 //!
 //! [`Telemetry`] sets traces, metrics and logs up; [`span`] makes the spans that everything here is
-//! built from; [`Dimensions`] say whose they are; [`decision`] records what was chosen and why.
+//! built from; [`Dimensions`] say whose they are; [`decision`] records what was chosen and why. On
+//! these stand [`Traced`] chat models ([`OpenAi`] or your own [`ChatModel`]), tools ([`tool`],
+//! [`ToolRegistry`]), [`Fallback`] and the [`Agent`] that puts them together; [`propagation`] carries
+//! a trace over HTTP, [`Recorder`] shows it to tests.
 //!
 //! One invariant: a span that was started is ended and exported, or counted
 //! ([`Telemetry::counts`]), also when its future is dropped or its task panics; and nothing here
