@@ -7,7 +7,6 @@ mod config;
 mod draw;
 mod events;
 mod failure;
-mod json;
 mod listen;
 mod logging;
 mod opening;

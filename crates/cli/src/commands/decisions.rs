@@ -11,7 +11,6 @@ use throughline_trace::{Decision, DecisionId};
 use crate::args::DecisionsArgs;
 use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
 use crate::failure::{Failure, Outcome};
-use crate::json;
 use crate::settings::Settings;
 use crate::show::{self, DIM, YELLOW, one_line, short, styled};
 use crate::table::{self, Cell, left, right};
@@ -49,7 +48,9 @@ pub(crate) async fn run(settings: &Settings, args: &DecisionsArgs) -> Outcome {
     };
     let mut out = anstream::stdout().lock();
     if args.list.json {
-        return found.iter().try_for_each(|found| write_json(&mut out, &json::decision(found)));
+        return found
+            .iter()
+            .try_for_each(|found| write_json(&mut out, &throughline_web::decision_json(found)));
     }
     if found.is_empty() {
         writeln!(anstream::stderr().lock(), "no decisions fit")?;
@@ -107,7 +108,7 @@ async fn follow(reader: &Reader, filter: &DecisionFilter, args: &DecisionsArgs) 
             let mut out = anstream::stdout().lock();
             for found in news.iter().rev() {
                 if args.list.json {
-                    write_json(&mut out, &json::decision(found))?;
+                    write_json(&mut out, &throughline_web::decision_json(found))?;
                 } else {
                     writeln!(out, "{}", line(found, &zone))?;
                 }

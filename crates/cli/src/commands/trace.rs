@@ -10,7 +10,6 @@ use crate::args::{TraceArgs, TraceRef};
 use crate::commands::{of_query, open_reader, write_json};
 use crate::draw;
 use crate::failure::{Failure, Outcome};
-use crate::json;
 use crate::settings::Settings;
 use crate::show::count;
 
@@ -30,7 +29,7 @@ pub(crate) async fn run(settings: &Settings, args: &TraceArgs) -> Outcome {
     };
     let mut out = anstream::stdout().lock();
     if args.json {
-        return write_json(&mut out, &json::trace(&trace));
+        return write_json(&mut out, &throughline_web::trace_json(trace));
     }
     let StoredTrace { summary, spans, logs: _, decisions, truncated } = trace;
     let shown = spans.len();

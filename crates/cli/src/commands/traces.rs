@@ -9,7 +9,6 @@ use throughline_trace::{FallbackState, TraceSummary};
 use crate::args::TracesArgs;
 use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
 use crate::failure::Outcome;
-use crate::json;
 use crate::settings::Settings;
 use crate::show::{self, DIM, RED, YELLOW, one_line, short};
 use crate::table::{self, Cell, left, right};
@@ -48,7 +47,9 @@ pub(crate) async fn run(settings: &Settings, args: &TracesArgs) -> Outcome {
     }
     let mut out = anstream::stdout().lock();
     if args.list.json {
-        return found.iter().try_for_each(|summary| write_json(&mut out, &json::summary(summary)));
+        return found
+            .iter()
+            .try_for_each(|summary| write_json(&mut out, &throughline_web::summary_json(summary)));
     }
     if found.is_empty() {
         writeln!(anstream::stderr().lock(), "no traces fit")?;

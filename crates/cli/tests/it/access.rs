@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use throughline_trace::TraceId;
 
 use crate::export::{Exporter, fraud_trace};
-use crate::server::{Server, run, until};
+use crate::server::{Server, client, run, until};
 
 fn create_key(data_dir: &std::path::Path, scope: &str) -> String {
     let made = run(data_dir, &["keys", "create", "--name", scope, "--scope", scope]);
@@ -15,7 +15,7 @@ fn create_key(data_dir: &std::path::Path, scope: &str) -> String {
 }
 
 async fn post_traces(server: &Server, key: Option<&str>) -> StatusCode {
-    let mut request = reqwest::Client::new()
+    let mut request = client()
         .post(format!("{}/v1/traces", server.http))
         .header("content-type", "application/json")
         .body("{\"resourceSpans\":[]}");
@@ -25,7 +25,7 @@ async fn post_traces(server: &Server, key: Option<&str>) -> StatusCode {
     request.send().await.expect("an answer").status()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_scope_opens_its_own_door() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
@@ -53,7 +53,7 @@ async fn each_scope_opens_its_own_door() {
     assert_eq!(server.get("/readyz", None).await.0, 200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_change_under_a_running_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");

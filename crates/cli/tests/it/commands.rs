@@ -6,7 +6,7 @@ use throughline_trace::{DecisionId, TraceId};
 use crate::export::{Exporter, decision, fraud_trace, logs};
 use crate::server::{Server, run};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_filters_and_json() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");

@@ -28,7 +28,7 @@ struct Acknowledged {
     decisions: HashSet<DecisionId>,
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_kill_9() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");

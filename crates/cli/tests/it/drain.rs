@@ -28,7 +28,7 @@ async fn load(mut exporter: Exporter, trace: TraceId) -> (Vec<u64>, tonic::Statu
     unreachable!("the numbers do not end")
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_everything_acknowledged_is_there_afterwards() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
@@ -66,7 +66,7 @@ async fn under_load_everything_acknowledged_is_there_afterwards() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_half_sent_is_finished_while_readyz_says_no() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
@@ -108,7 +108,7 @@ async fn a_request_half_sent_is_finished_while_readyz_says_no() {
     assert_eq!(found.expect("the trace").spans[0].name, "slow to arrive");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_does_not_wait() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = Server::start(&dir.path().join("data"));

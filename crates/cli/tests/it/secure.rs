@@ -6,11 +6,11 @@ use throughline_trace::TraceId;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 
 use crate::export::{Exporter, fraud_trace};
-use crate::server::Server;
+use crate::server::{Server, client, trust_ring};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_three_ports_speak_tls() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    trust_ring();
     let dir = tempfile::tempdir().expect("a directory");
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
@@ -31,8 +31,8 @@ async fn all_three_ports_speak_tls() {
     Exporter::over(channel).send_traces(fraud_trace(trace)).await.expect("acknowledged");
 
     let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).expect("a certificate");
-    let client = reqwest::Client::builder().tls_certs_only([root]).build().expect("a client");
-    let answer = client
+    let trusting = reqwest::Client::builder().tls_certs_only([root]).build().expect("a client");
+    let answer = trusting
         .post(format!("{}/v1/traces", server.http))
         .header("content-type", "application/json")
         .body("{}")
@@ -40,7 +40,7 @@ async fn all_three_ports_speak_tls() {
         .await
         .expect("an answer");
     assert_eq!(answer.status().as_u16(), 200);
-    let answer = client
+    let answer = trusting
         .get(format!("{}/api/v1/traces/{trace}", server.web))
         .send()
         .await
@@ -49,6 +49,6 @@ async fn all_three_ports_speak_tls() {
     assert_eq!(answer.version(), reqwest::Version::HTTP_2, "ALPN offers h2");
 
     let plain = server.web.replace("https://", "http://");
-    assert!(reqwest::get(plain).await.is_err(), "no plain text on a TLS port");
+    assert!(client().get(plain).send().await.is_err(), "no plain text on a TLS port");
     server.stop();
 }

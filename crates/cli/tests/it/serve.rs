@@ -3,9 +3,9 @@
 use throughline_trace::{DecisionId, TraceId};
 
 use crate::export::{Exporter, decision, fraud_trace, log, logs};
-use crate::server::{Server, run, until};
+use crate::server::{Server, client, run, until};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_sent_over_grpc_is_read_everywhere() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
@@ -37,19 +37,25 @@ async fn a_trace_sent_over_grpc_is_read_everywhere() {
     // The terminal, beside the running server.
     let tree = run(&data_dir, &["trace", &trace.to_string()]).ok();
     let body = tree.split_once("\n\n").expect("a heading").1;
-    insta::assert_snapshot!(body, @"");
+    insta::assert_snapshot!(body, @r"
+    invoke_agent fraud            2.31 s
+    ├─ fraud.plan.risk            812 ms
+    │  │  ◆ plan: check_velocity (0.83) because three cards in a minute
+    │  └─ chat gpt-4o             800 ms  1,204 → 310 tokens  $0.006100
+    └─ execute_tool geo_lookup   30.0 ms  ✗ TOOL_FAILED  no such place
+    ");
     assert_eq!(run(&data_dir, &["trace", "last"]).ok(), tree);
     server.stop();
     assert_eq!(run(&data_dir, &["trace", "last"]).ok(), tree, "without a server too");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn json_over_http_is_taken_and_answered_in_json() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
     let server = Server::start(&data_dir);
     let trace = TraceId::from_u128(0xdef);
-    let answer = reqwest::Client::new()
+    let answer = client()
         .post(format!("{}/v1/traces", server.http))
         .json(&serde_json::json!({ "resourceSpans": [{
             "resource": { "attributes": [
@@ -73,7 +79,7 @@ async fn json_over_http_is_taken_and_answered_in_json() {
     let tree = run(&data_dir, &["trace", &trace.to_string()]).ok();
     assert!(tree.ends_with("invoke_agent shop    1.00 s\n"), "{tree}");
 
-    let wrong = reqwest::Client::new()
+    let wrong = client()
         .post(format!("{}/v1/traces", server.http))
         .header("content-type", "application/json")
         .body("{\"resourceSpans\": 7}")
@@ -83,15 +89,12 @@ async fn json_over_http_is_taken_and_answered_in_json() {
     assert_eq!(wrong.status().as_u16(), 400);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_events_arrive_and_end_with_the_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(&dir.path().join("data"));
-    let mut stream = reqwest::Client::new()
-        .get(format!("{}/api/v1/live", server.web))
-        .send()
-        .await
-        .expect("connected");
+    let mut stream =
+        client().get(format!("{}/api/v1/live", server.web)).send().await.expect("connected");
     let mut exporter = Exporter::connect(&server.grpc).await;
     exporter.send_traces(fraud_trace(TraceId::from_u128(0xabc))).await.expect("acknowledged");
     let mut heard = String::new();

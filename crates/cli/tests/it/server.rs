@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,29 @@ pub(crate) fn throughline(data_dir: &Path) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. One that does not end, a server that should have refused to start,
+/// is killed and tells so by its exit code of -1.
 pub(crate) fn run(data_dir: &Path, args: &[&str]) -> Finished {
-    let output = throughline(data_dir).args(args).output().expect("the binary runs");
+    let mut command = throughline(data_dir);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the binary starts");
+    let (ended, is_over) = channel::<()>();
+    let pid = child.id();
+    let watchdog = thread::spawn(move || {
+        if is_over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            send_signal(pid, "KILL");
+        }
+    });
+    let output = child.wait_with_output().expect("an end");
+    drop(ended);
+    watchdog.join().expect("the watchdog");
     Finished::of(&output)
+}
+
+fn send_signal(pid: u32, name: &str) {
+    let script = format!("kill -{name} {pid}");
+    let status = Command::new("sh").args(["-c", &script]).status().expect("sh runs");
+    assert!(status.success(), "the process is there");
 }
 
 /// What a command left behind.
@@ -56,6 +75,20 @@ impl Finished {
         assert_eq!(self.code, 0, "{}", self.stderr);
         self.stdout
     }
+}
+
+/// An HTTP client.
+pub(crate) fn client() -> reqwest::Client {
+    trust_ring();
+    reqwest::Client::new()
+}
+
+/// The clients are built without a TLS provider of their own.
+pub(crate) fn trust_ring() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
 }
 
 /// A server that is ready. It is killed when dropped.
@@ -114,10 +147,7 @@ impl Server {
 
     /// Sends a signal by name (`TERM`).
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let script = format!("kill -{name} {pid}");
-        let status = Command::new("sh").args(["-c", &script]).status().expect("sh runs");
-        assert!(status.success());
+        send_signal(self.child.id(), name);
     }
 
     /// Waits until the process has ended.
@@ -149,7 +179,7 @@ impl Server {
 
     /// GET on the web port: status and body.
     pub(crate) async fn get(&self, path: &str, key: Option<&str>) -> (u16, String) {
-        let mut request = reqwest::Client::new().get(format!("{}{path}", self.web));
+        let mut request = client().get(format!("{}{path}", self.web));
         if let Some(key) = key {
             request = request.bearer_auth(key);
         }
