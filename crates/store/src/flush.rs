@@ -1,5 +1,7 @@
 //! The end of a group: each trace that changed is written once, with its postings.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension as _, params};
 use throughline_trace::TraceSummary;
 
@@ -30,10 +32,7 @@ impl Memory {
             }
             write_row(segment, trace)?;
             if trace.part.span_count > 0 {
-                let gained = post(segment, trace, &mut facet_numbers)?;
-                gained
-                    .into_iter()
-                    .for_each(|facet| *changes.facet_traces.entry(facet).or_default() += 1);
+                post(segment, trace, &mut facet_numbers, &mut changes.facet_traces)?;
             }
             trace.is_stored = true;
             trace.is_dirty = false;
@@ -83,46 +82,53 @@ fn write_row(segment: &Connection, trace: &HotTrace) -> Result<(), RowError> {
     Ok(())
 }
 
-/// Brings the postings of a trace up to date; answers the facets that it has gained.
+/// Brings the postings of a trace up to date, and how many traces its facets have.
 fn post(
     segment: &Connection,
     trace: &mut HotTrace,
     numbers: &mut FacetNumbers<'_>,
-) -> Result<Vec<i64>, RowError> {
+    counts: &mut HashMap<i64, i64>,
+) -> Result<(), RowError> {
     let shape = Shape::of(&trace.part);
     if let Some(posted) = &trace.posted
         && posted.shape == shape
         && !shape.is_full()
     {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let start = trace.part.start_unix_nano;
     let mut facets = vec![ALL_TRACES];
     for (kind, value) in facet::facets_of(&trace.part) {
-        facets.push(numbers.number(kind, value)?);
+        facets.push(numbers.number(kind, &value)?);
     }
     let (old_start, old) = match trace.posted.take() {
         Some(posted) => (posted.start_unix_nano, posted.facets),
         None => (start, Vec::new()),
     };
+    let mut remove = segment
+        .prepare_cached("DELETE FROM postings WHERE facet = ?1 AND start = ?2 AND trace_no = ?3")?;
     let mut insert =
         segment.prepare_cached("INSERT OR IGNORE INTO postings VALUES (?1, ?2, ?3)")?;
-    if old_start != start {
-        let mut remove = segment.prepare_cached(
-            "DELETE FROM postings WHERE facet = ?1 AND start = ?2 AND trace_no = ?3",
-        )?;
-        for facet in &old {
+    for facet in &old {
+        let is_lost = !facets.contains(facet);
+        if is_lost || old_start != start {
             remove.execute([*facet, from_nanos(old_start), trace.trace_no])?;
-            insert.execute([*facet, from_nanos(start), trace.trace_no])?;
+        }
+        if is_lost {
+            *counts.entry(*facet).or_default() -= 1;
         }
     }
-    let gained: Vec<i64> = facets.into_iter().filter(|facet| !old.contains(facet)).collect();
-    for facet in &gained {
-        insert.execute([*facet, from_nanos(start), trace.trace_no])?;
+    for facet in &facets {
+        let is_gained = !old.contains(facet);
+        if is_gained || old_start != start {
+            insert.execute([*facet, from_nanos(start), trace.trace_no])?;
+        }
+        if is_gained && *facet != ALL_TRACES {
+            *counts.entry(*facet).or_default() += 1;
+        }
     }
-    let facets = [old, gained.clone()].concat();
     trace.posted = Some(Posted { start_unix_nano: start, facets, shape });
-    Ok(gained.into_iter().filter(|facet| *facet != ALL_TRACES).collect())
+    Ok(())
 }
 
 /// What is posted for a trace that was read back from the segment.
@@ -135,7 +141,7 @@ pub(crate) fn posted_of(
     }
     let mut facets = vec![ALL_TRACES];
     for (kind, value) in facet::facets_of(part) {
-        facets.extend(facet::find(segment, kind, value)?.map(|(facet, _)| facet));
+        facets.extend(facet::find(segment, kind, &value)?.map(|(facet, _)| facet));
     }
     let start_unix_nano = part.start_unix_nano;
     Ok(Some(Posted { start_unix_nano, facets, shape: Shape::of(part) }))

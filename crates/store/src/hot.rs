@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use throughline_trace::{Decision, FallbackState, SpanId, TraceId, TraceSummary};
 
+use crate::facet;
+
 /// A trace of the open segment, in memory.
 #[derive(Debug)]
 pub(crate) struct HotTrace {
@@ -49,6 +51,8 @@ pub(crate) struct Shape {
     names: [usize; 4],
     is_error: bool,
     fallback: FallbackState,
+    duration_bucket: u32,
+    root: Option<(bool, SpanId, u64, usize)>,
 }
 
 impl Shape {
@@ -59,6 +63,11 @@ impl Shape {
                 .map(|names| names.len()),
             is_error: part.error_count > 0,
             fallback: part.fallback,
+            duration_bucket: facet::duration_bucket(part.duration_nano()),
+            root: part
+                .root
+                .as_ref()
+                .map(|root| (root.is_root, root.span_id, root.start_unix_nano, root.name.len())),
         }
     }
 

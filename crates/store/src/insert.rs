@@ -11,7 +11,7 @@ use crate::messages::Message;
 use crate::prepare::{Addressed, Prepared};
 use crate::recent::Recent;
 use crate::schema::from_nanos;
-use crate::segment::Memory;
+use crate::segment::{Changes, Memory};
 use crate::trace_rows::{self, RowError, SPAN_BITS};
 
 const INSERT_SPAN: &str = "INSERT INTO spans(key, span_id, parent, kind, status, role, start,
@@ -66,7 +66,7 @@ impl Memory {
         let mut insert = connections.segment.prepare_cached(INSERT_SPAN)?;
         let received = prepared.batch.received_unix_nano;
         for (span, row) in prepared.batch.spans.iter().zip(&prepared.spans) {
-            let hot = self.hot(connections, span.trace_id)?;
+            let (hot, changes) = self.hot(connections, span.trace_id)?;
             match hot.see(span.span_id, row.checksum) {
                 Novelty::New => {}
                 Novelty::Conflict => accepted.conflicting_spans += 1,
@@ -76,15 +76,14 @@ impl Memory {
                 }
             }
             hot.part.add_span(span, received);
-            let is_full = hot.next >= spans_per_trace_no;
-            self.mark_dirty(span.trace_id);
-            self.hot.add_weight(1);
-            if is_full {
+            changes.mark(hot);
+            if hot.next >= spans_per_trace_no {
                 self.widen(connections, span.trace_id)?;
             }
-            let hot = self.hot(connections, span.trace_id)?;
+            let (hot, _) = self.hot(connections, span.trace_id)?;
             let key = (hot.space_no << SPAN_BITS) + i64::from(hot.next);
             hot.next += 1;
+            self.hot.add_weight(1);
             let messages = self.references(connections.segment, &row.messages, &span.attributes)?;
             insert.execute(params![
                 key,
@@ -122,11 +121,11 @@ impl Memory {
         for (log, row) in prepared.batch.logs.iter().zip(&prepared.logs) {
             let mut trace_no = None;
             if let Some(id) = log.trace_id {
-                let hot = self.hot(connections, id)?;
+                let (hot, changes) = self.hot(connections, id)?;
                 hot.part.log_count += 1;
                 hot.part.received_unix_nano = hot.part.received_unix_nano.max(received);
                 trace_no = Some(hot.trace_no);
-                self.mark_dirty(id);
+                changes.mark(hot);
             }
             let messages = self.references(connections.segment, &row.messages, &log.attributes)?;
             self.numbers.log += 1;
@@ -206,21 +205,22 @@ impl Memory {
         is_new: bool,
     ) -> Result<(), RowError> {
         let Some(id) = decision.trace_id else { return Ok(()) };
-        let hot = self.hot(connections, id)?;
+        let (hot, changes) = self.hot(connections, id)?;
         hot.take_names(decision);
         hot.decision_count += u64::from(is_new);
-        self.mark_dirty(id);
+        changes.mark(hot);
         Ok(())
     }
 
-    /// The trace, read from the segments or made if it is not at hand.
+    /// The trace, read from the segments or made if it is not at hand; and where a change of it is
+    /// noted.
     pub(crate) fn hot(
         &mut self,
         connections: Connections<'_>,
         id: TraceId,
-    ) -> Result<&mut HotTrace, RowError> {
+    ) -> Result<(&mut HotTrace, &mut Changes), RowError> {
         let Self { hot, numbers, earlier, changes, .. } = self;
-        hot.get_or_try_insert(id, || {
+        let trace = hot.get_or_try_insert(id, || {
             let stored = trace_rows::find(connections.segment, id)?;
             let mut trace = HotTrace::new(id, numbers.trace_no + 1);
             if stored.as_ref().is_none_or(|stored| stored.is_carried) {
@@ -247,26 +247,16 @@ impl Memory {
                 }
             }
             trace.decision_count = decision_rows::count_of_trace(connections.control, id)?;
-            Ok(trace)
-        })
-    }
-
-    /// Remembers that a trace changed: it is written at the end of the group, and forgotten if
-    /// the group fails.
-    fn mark_dirty(&mut self, id: TraceId) {
-        if let Some(hot) = self.hot.get_mut(&id)
-            && !hot.is_dirty
-        {
-            hot.is_dirty = true;
-            self.changes.traces.push(id);
-        }
+            Ok::<_, RowError>(trace)
+        })?;
+        Ok((trace, changes))
     }
 
     /// Gives a trace whose key space is full a further row.
     fn widen(&mut self, connections: Connections<'_>, id: TraceId) -> Result<(), RowError> {
         self.numbers.trace_no += 1;
         let space_no = self.numbers.trace_no;
-        let hot = self.hot(connections, id)?;
+        let (hot, _) = self.hot(connections, id)?;
         connections.segment.execute(
             "INSERT INTO traces(trace_no, trace_id, continues, carried, start, duration, errors,
                 fallback, name, summary) VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, '', x'')",

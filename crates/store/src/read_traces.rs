@@ -28,6 +28,16 @@ const MAX_TRACE_DECISIONS: usize = 10_000;
 /// Most bytes of attribute values in one answer, messages repeated.
 const MAX_TRACE_BYTES: usize = 128 * 1024 * 1024;
 
+/// Most distinct names of a segment that are searched for a text.
+const MAX_SEARCHED_NAMES: usize = 2_000;
+
+/// Most facets that are walked down together.
+const MAX_UNITED_FACETS: usize = 32;
+
+/// Facets that more than this share (one in so many) of the traces have are not worth uniting: a
+/// walk down all traces finds a page of them soon.
+const DENSE_SHARE: i64 = 8;
+
 /// Traces that have spans and meet the filter, newest start first.
 pub(crate) fn list(
     session: &Session,
@@ -104,7 +114,21 @@ impl Walk<'_> {
         segment: &Segment,
         lease: &Lease,
     ) -> Result<Vec<(Place, TraceSummary)>, RowError> {
-        let Some(facet) = self.leading_facet(lease)? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for facet in self.leading_facets(lease, segment.digest.traces)? {
+            self.walk(segment, lease, facet, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Goes down the postings of one facet until enough is found.
+    fn walk(
+        &self,
+        segment: &Segment,
+        lease: &Lease,
+        facet: i64,
+        found: &mut Vec<(Place, TraceSummary)>,
+    ) -> Result<(), RowError> {
         let (mut start, mut row) = Place::bound_in(self.after, segment.day);
         if let Some(before) = self.filter.start_before_unix_nano
             && from_nanos(before) <= start
@@ -120,8 +144,8 @@ impl Walk<'_> {
              ORDER BY p.start DESC, p.trace_no DESC",
         )?;
         let mut rows = statement.query(params![facet, start, row, from])?;
-        let mut found = Vec::with_capacity(self.want.min(64));
-        while found.len() < self.want
+        let enough = found.len() + self.want;
+        while found.len() < enough
             && let Some(row) = rows.next()?
         {
             if !self.may_match(row)? {
@@ -134,11 +158,13 @@ impl Walk<'_> {
                 found.push((place, summary));
             }
         }
-        Ok(found)
+        Ok(())
     }
 
-    /// The facet of the filter that fewest traces have; `None` when one of them has no traces.
-    fn leading_facet(&self, lease: &Lease) -> Result<Option<i64>, rusqlite::Error> {
+    /// The facets to walk down: together they have every trace that may meet the filter, and none
+    /// twice. That is the rarest facet that the filter names, or those of the names or durations
+    /// that it accepts when they are few; else all traces.
+    fn leading_facets(&self, lease: &Lease, traces: u64) -> Result<Vec<i64>, rusqlite::Error> {
         let filter = self.filter;
         let mut wanted: Vec<(FacetKind, &str)> = Vec::new();
         for (kind, value) in [
@@ -158,12 +184,45 @@ impl Walk<'_> {
         }
         let mut best = (ALL_TRACES, i64::MAX);
         for (kind, value) in wanted {
-            let Some((facet, traces)) = facet::find(lease, kind, value)? else { return Ok(None) };
+            let Some((facet, traces)) = facet::find(lease, kind, value)? else {
+                return Ok(Vec::new());
+            };
             if traces < best.1 {
                 best = (facet, traces);
             }
         }
-        Ok(Some(best.0))
+        let few = best.1.min(traces as i64 / DENSE_SHARE);
+        for facets in [self.facets_of_text(lease)?, self.facets_of_duration(lease)?] {
+            let Some(facets) = facets else { continue };
+            if facets.len() <= MAX_UNITED_FACETS
+                && facets.iter().map(|(_, traces)| traces).sum::<i64>() <= few
+            {
+                return Ok(facets.into_iter().map(|(facet, _)| facet).collect());
+            }
+        }
+        Ok(vec![best.0])
+    }
+
+    fn facets_of_text(&self, lease: &Lease) -> Result<Option<Vec<(i64, i64)>>, rusqlite::Error> {
+        let Some(text) = &self.filter.text else { return Ok(None) };
+        facet::search(lease, FacetKind::Name, MAX_SEARCHED_NAMES, |name| {
+            name == facet::LONG_NAMES || contains_text(name, text)
+        })
+    }
+
+    fn facets_of_duration(
+        &self,
+        lease: &Lease,
+    ) -> Result<Option<Vec<(i64, i64)>>, rusqlite::Error> {
+        let (min, max) = (self.filter.min_duration_ms, self.filter.max_duration_ms);
+        if min.is_none() && max.is_none() {
+            return Ok(None);
+        }
+        let bucket = |ms: u64| facet::duration_bucket(ms.saturating_mul(NANOS_PER_MILLI));
+        let fitting = min.map_or(0, bucket)..=max.map_or(u64::BITS, bucket);
+        facet::search(lease, FacetKind::Duration, u64::BITS as usize + 1, |value| {
+            value.parse().is_ok_and(|bucket: u32| fitting.contains(&bucket))
+        })
     }
 
     /// Looks at the columns first: reading a summary costs more.

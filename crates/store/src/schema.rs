@@ -204,7 +204,7 @@ CREATE TABLE logs(
     trace_id BLOB, severity INTEGER NOT NULL, event_name TEXT NOT NULL, resource INTEGER NOT NULL,
     scope INTEGER NOT NULL, messages BLOB, body BLOB NOT NULL);
 CREATE INDEX logs_by_time ON logs(time);
-CREATE INDEX logs_by_trace ON logs(trace_no, time) WHERE trace_no IS NOT NULL;
+CREATE INDEX logs_by_trace ON logs(trace_no, time);
 CREATE TABLE series(
     series INTEGER PRIMARY KEY, address BLOB NOT NULL UNIQUE, name TEXT NOT NULL,
     unit TEXT NOT NULL, description TEXT NOT NULL, resource INTEGER NOT NULL,
@@ -228,7 +228,7 @@ CREATE TABLE decisions(
     received INTEGER NOT NULL, trace_id BLOB, agent TEXT NOT NULL, session TEXT NOT NULL,
     stage TEXT NOT NULL, action TEXT NOT NULL, confidence REAL, body BLOB NOT NULL);
 CREATE INDEX decisions_by_time ON decisions(time);
-CREATE INDEX decisions_by_trace ON decisions(trace_id, time) WHERE trace_id IS NOT NULL;
+CREATE INDEX decisions_by_trace ON decisions(trace_id, time);
 CREATE INDEX decisions_by_agent ON decisions(agent, time);
 CREATE INDEX decisions_by_session ON decisions(session, time);
 CREATE INDEX decisions_by_stage ON decisions(stage, time);

@@ -132,6 +132,16 @@ pub(crate) fn checkpoint(
     })
 }
 
+impl Changes {
+    /// Remembers that a trace changed: it is written at the end of the group, and forgotten if
+    /// the group fails.
+    pub(crate) fn mark(&mut self, trace: &mut HotTrace) {
+        if !std::mem::replace(&mut trace.is_dirty, true) {
+            self.traces.push(trace.part.trace_id);
+        }
+    }
+}
+
 impl Numbers {
     fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
         let last = |sql: &str| -> Result<i64, rusqlite::Error> {

@@ -1,4 +1,5 @@
 //! The store through its public doors.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail the test")]
 
 mod access;
 mod duplicates;
