@@ -55,7 +55,6 @@ mod session;
 mod state;
 
 pub use api::shapes::{decision as decision_json, summary as summary_json, trace as trace_json};
-pub use api::shapes::{decision as decision_json, summary as summary_json, trace as trace_json};
 pub use doors::OPEN_ROUTES;
 pub use routes::{route_paths, router};
 pub use state::{WebState, loopback_hosts};

@@ -75,23 +75,6 @@ pub fn summary(summary: &TraceSummary) -> Json {
     })
 }
 
-/// A whole trace, as the API gives it: its summary, spans in reading order, decisions, logs.
-pub fn trace(trace: StoredTrace) -> Json {
-    let tree = TraceTree::build(trace.spans);
-    json!({
-        "summary": summary(&trace.summary),
-        "orphan_count": tree.orphan_count(),
-        "truncated": trace.truncated.map(|cut| json!({
-            "total_spans": cut.total_spans,
-            "total_logs": cut.total_logs,
-            "total_decisions": cut.total_decisions,
-        })),
-        "spans": tree.nodes().iter().map(node).collect::<Vec<_>>(),
-        "decisions": trace.decisions.iter().map(decision).collect::<Vec<_>>(),
-        "logs": trace.logs.iter().map(log).collect::<Vec<_>>(),
-    })
-}
-
 /// A span in its place in the tree.
 fn node(node: &TraceNode) -> Json {
     let mut json = span(&node.span);
