@@ -156,15 +156,9 @@ async fn mistakes_are_told_by_name() {
 #[tokio::test]
 async fn live_events_are_given_as_json() {
     let site = Site::open();
-    let listening = site.get("/api/v1/live");
-    let working = async {
-        tokio::task::yield_now().await;
-        site.commit(fixtures::order(0xb2, recent_ns())).await;
-        site.readiness.send(false).unwrap();
-    };
-    let (stream, ()) = tokio::join!(listening, working);
-    let data: Vec<Json> = stream
-        .body
+    let work = site.commit(fixtures::order(0xb2, recent_ns()));
+    let seen = site.listen("/api/v1/live", "metric_count", work).await;
+    let data: Vec<Json> = seen
         .lines()
         .filter_map(|line| line.strip_prefix("data: "))
         .map(|data| serde_json::from_str(data).unwrap())

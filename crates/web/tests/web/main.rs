@@ -12,6 +12,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use futures_util::StreamExt as _;
 use prometheus_client::registry::Registry;
 use throughline_store::{Store, StoreOptions};
 use throughline_trace::access::{Keyring, Scope};
@@ -24,6 +25,9 @@ fn recent_ns() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     now.as_nanos() as u64 - 60_000 * fixtures::MS
 }
+
+/// Longest that a test waits for a live event before it fails.
+const LISTEN_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// A whole site over an empty store.
 struct Site {
@@ -117,6 +121,25 @@ impl Site {
             headers: parts.headers,
             body: String::from_utf8(bytes.to_vec()).unwrap(),
         }
+    }
+
+    /// Listens to a stream while `work` runs; what came until `wanted` stood in it.
+    async fn listen(&self, path: &str, wanted: &str, work: impl Future<Output = ()>) -> String {
+        let request = Request::get(path).header(header::HOST, "localhost:4319");
+        let request = request.body(Body::empty()).unwrap();
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        work.await;
+        let mut frames = response.into_body().into_data_stream();
+        let mut seen = String::new();
+        let reading = async {
+            while !seen.contains(wanted) {
+                let Some(frame) = frames.next().await else { break };
+                seen.push_str(std::str::from_utf8(&frame.unwrap()).unwrap());
+            }
+        };
+        tokio::time::timeout(LISTEN_LIMIT, reading).await.unwrap();
+        seen
     }
 
     async fn get(&self, path: &str) -> Answer {

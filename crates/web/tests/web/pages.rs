@@ -299,17 +299,14 @@ async fn hostile_text_stays_text_on_every_page() {
 #[tokio::test]
 async fn live_rows_come_with_what_is_committed() {
     let site = Site::open();
-    let listening = site.get("/live?kind=traces&agent=order");
-    let working = async {
-        tokio::task::yield_now().await;
+    let row = format!("t-{:032x}", 0xb2);
+    let work = async {
         site.commit(fixtures::fraud(0xb1, recent_ns())).await;
         site.commit(fixtures::order(0xb2, recent_ns())).await;
-        site.readiness.send(false).unwrap();
     };
-    let (stream, ()) = tokio::join!(listening, working);
-    assert!(stream.body.contains("event: rows"), "{}", stream.body);
-    assert!(stream.body.contains(&format!("t-{:032x}", 0xb2)));
-    assert!(!stream.body.contains(&format!("t-{:032x}", 0xb1)), "the other agent is filtered out");
+    let seen = site.listen("/live?kind=traces&agent=order", &row, work).await;
+    assert!(seen.contains("event: rows"), "{seen}");
+    assert!(!seen.contains(&format!("t-{:032x}", 0xb1)), "the other agent is filtered out");
 }
 
 #[tokio::test]
