@@ -14,7 +14,7 @@ pub enum Weather {
     RateLimited,
     /// The provider answers one request with a server error.
     ServerError,
-    /// The first streamed answer breaks off.
+    /// A streamed answer breaks off.
     StreamCut,
     /// The main model never answers; others do.
     ModelHangs,

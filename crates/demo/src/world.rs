@@ -85,6 +85,12 @@ impl World {
     }
 }
 
+impl throughline::Fault for Unavailable {
+    fn error_type(&self) -> throughline::ErrorType {
+        throughline::ErrorType::Server
+    }
+}
+
 impl From<Unavailable> for throughline::ToolError {
     fn from(down: Unavailable) -> Self {
         Self::kind(throughline::ErrorType::Server, down.to_string())

@@ -3,7 +3,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use throughline::{Agent, Dimensions, Fallback, Task, ToolError, ToolRegistry, decision, tool};
+use throughline::{
+    Agent, DecisionId, Dimensions, Fallback, Task, ToolError, ToolRegistry, decision, tool,
+};
 
 use super::{Failure, Kit, confidence_in, word_in, workflow};
 use crate::stories::fraud::{AGENT, Bank, Case};
@@ -18,7 +20,8 @@ const MIN_CONFIDENCE: f64 = 0.62;
 const INSTRUCTIONS: &str = "You are the card fraud analyst of Nordhavn Bank. You get one card \
 authorisation at a time. Look at the card's history, the device and the sanctions lists before you \
 judge. Write for a colleague: two or three sentences, what convinced you and what does not fit. \
-Refusing an honest customer is also a mistake. End with one line: 'verdict: approve, decline or \
+Refusing an honest customer is also a mistake. Say with each step how sure you are that it is the \
+right one, as (confidence 0.00). End with one line: 'verdict: approve, decline or \
 review, confidence 0.00 to 1.00'.";
 
 const SECOND_INSTRUCTIONS: &str = "You are a second card fraud analyst of Nordhavn Bank. A colleague \
@@ -26,11 +29,13 @@ wants to decline an authorisation. Say in one sentence whether you would too, an
 line: 'agrees: yes or no, confidence 0.00 to 1.00'.";
 
 /// What becomes of an authorisation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 struct Verdict {
     action: String,
     reason: String,
     confidence: f64,
+    /// The decision that it rests on.
+    because: Option<DecisionId>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -96,7 +101,7 @@ async fn decide(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), Failure> {
         .confidence(verdict.confidence)
         .input(&facts(case))
         .model_version(if is_degraded { "rules-7" } else { VERSION })
-        .parent_if(answered.decision)
+        .parent_if(answered.decision.or(verdict.because))
         .record();
     tracing::info!(
         authorisation = case.reference,
@@ -112,20 +117,21 @@ async fn ask_analyst(kit: &Kit, bank: &Bank, case: &Case) -> Result<Verdict, Fai
         .version(VERSION)
         .instructions(INSTRUCTIONS)
         .request(|request| request.temperature(0.2))
-        .tools(tools(bank)?)
+        .tools(tools(kit, bank)?)
         .confidence(|answer| confidence_in(&answer.text()))
         .build()?;
     let run = analyst.run(Task::new(letter(case))).await?;
-    Ok(read_verdict(&run.answer))
+    Ok(read_verdict(&run.answer, run.decisions.last().copied()))
 }
 
-fn tools(bank: &Bank) -> Result<ToolRegistry, Failure> {
+fn tools(kit: &Kit, bank: &Bank) -> Result<ToolRegistry, Failure> {
     let (history, device, lists) = (bank.clone(), bank.clone(), bank.clone());
     let history =
         tool("transaction_history", 1, "What a card was used for lately", move |of: HistoryOf| {
             let bank = history.clone();
             async move { Ok::<_, ToolError>(bank.history(&of.card, of.days).await) }
         })?;
+    let limit = kit.tool_limit();
     let device = tool(
         "device_fingerprint",
         2,
@@ -134,7 +140,8 @@ fn tools(bank: &Bank) -> Result<ToolRegistry, Failure> {
             let bank = device.clone();
             async move { bank.device(&of.authorisation).await }
         },
-    )?;
+    )?
+    .with_timeout(limit);
     let lists = tool(
         "sanctions_list",
         1,
@@ -186,11 +193,11 @@ fn letter(case: &Case) -> String {
     )
 }
 
-fn read_verdict(answer: &str) -> Verdict {
+fn read_verdict(answer: &str, because: Option<DecisionId>) -> Verdict {
     let reason = answer.split("\n\nverdict:").next().unwrap_or(answer).to_owned();
     // An answer without a verdict is one for a person.
     let action = word_in(answer, "verdict").unwrap_or("review").to_owned();
-    Verdict { action, reason, confidence: confidence_in(answer).unwrap_or(0.0) }
+    Verdict { action, reason, confidence: confidence_in(answer).unwrap_or(0.0), because }
 }
 
 /// The score that needs no model: night, distance and size.
@@ -212,7 +219,7 @@ fn by_rules(case: &Case) -> Verdict {
         yes_no(is_online),
         yes_no(is_large)
     );
-    Verdict { action: action.to_owned(), reason, confidence }
+    Verdict { action: action.to_owned(), reason, confidence, because: None }
 }
 
 /// What the decision is based on: the same authorisation has the same facts.

@@ -6,12 +6,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use throughline::llm::{ChatRequest, ChatResponse, ToolCall};
 use throughline::{
-    Agent, ChatError, ChatModel, ChatStream, Dimensions, Endpoint, ErrorType, Fallback, SpanRole,
-    Task, ToolError, ToolRegistry, Traced, decision, keys, span, tool,
+    Agent, ChatError, ChatModel, ChatStream, DecisionId, Dimensions, Endpoint, ErrorType, Fallback,
+    SpanRole, ToolError, ToolRegistry, Traced, decision, keys, span, tool,
 };
 
 use super::{Failure, Kit, confidence_in, word_in, workflow};
-use crate::Unavailable;
 use crate::stories::triage::{AGENT, Clinic, Intake};
 
 const MODEL: &str = "o4-mini";
@@ -24,7 +23,7 @@ const MIN_CONFIDENCE: f64 = 0.62;
 const INSTRUCTIONS: &str = "You are the intake assistant of Willow Street Clinic. You do not \
 diagnose; you say how soon somebody should be seen, and by whom. Record the symptoms, look up the \
 guideline, then answer the patient: calm, plain, what to do now and what to watch for. Err towards \
-sooner. End with one line: 'level: emergency, same-day, next-day, this-week or self-care, \
+sooner. Say with each step how sure you are that it is the right one, as (confidence 0.00). End with one line: 'level: emergency, same-day, next-day, this-week or self-care, \
 confidence 0.00 to 1.00'.";
 
 /// A model with a smaller one for its bad days.
@@ -91,61 +90,72 @@ pub(crate) async fn assess(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Resul
 async fn triage(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), Failure> {
     tracing::info!(intake = intake.reference, "intake opened");
     let model = WithSmaller { main: kit.model("main"), smaller: kit.model("smaller") };
-    let tools = tools(clinic)?;
     let assistant = Agent::builder(AGENT, model, MODEL)
         .role("clinical")
         .instructions(INSTRUCTIONS)
-        .tools(tools)
+        .tools(tools(kit, clinic)?)
         .confidence(|answer| confidence_in(&answer.text()))
         .build()?;
     let said =
         format!("Intake {}, patient {}:\n\n{}", intake.reference, intake.patient, intake.complaint);
-    let answer = match assistant.run(Task::new(said)).await {
-        Ok(run) => run.answer,
+    let run = match assistant.run(said).await {
+        Ok(run) => run,
         Err(error) => {
             tracing::error!(intake = intake.reference, %error, "no assessment, a nurse takes over");
             escalate(clinic, intake, "no model gave an assessment", None).await?;
             return Err(error.into());
         }
     };
-    let level = word_in(&answer, "level").unwrap_or("unknown");
-    let confidence = confidence_in(&answer);
-    decision("act")
+    let level = word_in(&run.answer, "level").unwrap_or("unknown");
+    let confidence = confidence_in(&run.answer);
+    let decision = decision("act")
         .action(level)
-        .reason(answer.lines().next().unwrap_or_default())
+        .reason(run.answer.lines().next().unwrap_or_default())
         .confidence(confidence.unwrap_or(f64::NAN))
         .input(&intake.complaint)
+        .parent_if(run.decisions.last().copied())
         .record();
+    let assessment = Some(Assessment { decision, confidence });
+    tracing::info!(intake = intake.reference, level, confidence, "intake assessed");
     if confidence.is_none_or(|sure| sure < MIN_CONFIDENCE) {
         tracing::warn!(intake = intake.reference, confidence, "not sure enough, a nurse decides");
-        escalate(clinic, intake, "the assessment is not sure enough", confidence).await?;
+        escalate(clinic, intake, "the assessment is not sure enough", assessment).await?;
     } else if level == "emergency" {
-        escalate(clinic, intake, "an emergency is told to a person as well", confidence).await?;
+        escalate(clinic, intake, "an emergency is told to a person as well", assessment).await?;
     }
     Ok(())
 }
 
-fn tools(clinic: &Clinic) -> Result<ToolRegistry, Failure> {
+/// What was decided about an intake.
+#[derive(Debug, Clone, Copy)]
+struct Assessment {
+    decision: DecisionId,
+    confidence: Option<f64>,
+}
+
+fn tools(kit: &Kit, clinic: &Clinic) -> Result<ToolRegistry, Failure> {
     let (records, guidelines) = (clinic.clone(), clinic.clone());
+    let two_tries = kit.two_tries();
     let record =
         tool("symptom_intake", 1, "Writes symptoms into the record", move |said: Symptoms| {
             let clinic = records.clone();
             async move { Ok::<_, ToolError>(clinic.record(&said.symptoms, &said.since).await) }
         })?;
     let guideline = tool("guideline_lookup", 3, "What the guideline says", move |about: Topic| {
-        let clinic = guidelines.clone();
+        let (clinic, two_tries) = (guidelines.clone(), two_tries.clone());
         async move {
             let printed = async {
                 tracing::warn!(
                     topic = about.topic,
-                    "guideline service down, the printed protocol answers"
+                    "no guideline service, the printed protocol answers"
                 );
                 Ok(clinic.printed_protocol(&about.topic).await)
             };
-            Fallback::new("guideline", clinic.guideline(&about.topic))
+            let online = two_tries.run("lookup", |_| clinic.guideline(&about.topic));
+            Fallback::new("guideline", online)
                 .degraded("printed_protocol", printed)
                 .input(&about.topic)
-                .run_with(|_: &Unavailable| ErrorType::Server)
+                .run()
                 .await
                 .map(|answered| answered.value)
                 .map_err(|failed| failed.to_string())
@@ -159,7 +169,7 @@ async fn escalate(
     clinic: &Clinic,
     intake: &Intake,
     why: &str,
-    confidence: Option<f64>,
+    assessment: Option<Assessment>,
 ) -> Result<(), Failure> {
     let step = span(format!("{AGENT}.act.escalate_to_human"))
         .role(SpanRole::Step)
@@ -170,21 +180,27 @@ async fn escalate(
     decision("act.escalation")
         .action("escalate_to_human")
         .reason(why)
-        .confidence(confidence.unwrap_or(f64::NAN))
+        .confidence(assessment.and_then(|known| known.confidence).unwrap_or(f64::NAN))
         .input(&intake.complaint)
+        .parent_if(assessment.map(|known| known.decision))
         .on(&step)
         .record();
+    let arguments = serde_json::json!({"intake": intake.reference, "why": why}).to_string();
+    let call = ToolCall { name: ESCALATION.to_owned(), arguments, ..ToolCall::default() };
+    let paged = step.instrument(async { Ok::<_, Failure>(staff(clinic)?.execute(&call).await) });
+    if let Err(error) = paged.await? {
+        step.fail(error.error_type(), error.to_string());
+        tracing::error!(intake = intake.reference, %error, "the nurse could not be paged");
+    }
+    Ok(())
+}
+
+/// The tools that only the clinic's own code may use, not the model.
+fn staff(clinic: &Clinic) -> Result<ToolRegistry, Failure> {
     let pager = clinic.clone();
     let page = tool("escalate_to_human", 1, "Calls the nurse on duty", move |why: Escalation| {
         let clinic = pager.clone();
         async move { Ok::<_, ToolError>(clinic.page_nurse(&why.intake, &why.why).await) }
     })?;
-    let registry = ToolRegistry::new().with(page)?;
-    let arguments = serde_json::json!({"intake": intake.reference, "why": why}).to_string();
-    let call = ToolCall { name: ESCALATION.to_owned(), arguments, ..ToolCall::default() };
-    if let Err(error) = step.instrument(registry.execute(&call)).await {
-        step.fail(error.error_type(), error.to_string());
-        tracing::error!(intake = intake.reference, %error, "the nurse could not be paged");
-    }
-    Ok(())
+    Ok(ToolRegistry::new().with(page)?)
 }

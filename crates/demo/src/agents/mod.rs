@@ -141,12 +141,15 @@ impl Kit {
         Traced::new(self.openai.clone()).resilience(Resilience::seeded(self.model_policy(), seed))
     }
 
+    /// How long a tool may run.
+    pub(crate) fn tool_limit(&self) -> Duration {
+        self.pace.limit(TOOL_LIMIT, LEAST_LIMIT)
+    }
+
     /// Two attempts within a time limit, for a system behind a tool.
     pub(crate) fn two_tries(&self) -> Resilience {
-        let timeouts = TimeoutPolicy {
-            attempt_ms: Some(millis(self.pace.limit(TOOL_LIMIT, LEAST_LIMIT))),
-            ..TimeoutPolicy::none()
-        };
+        let timeouts =
+            TimeoutPolicy { attempt_ms: Some(millis(self.tool_limit())), ..TimeoutPolicy::none() };
         let retry = RetryPolicy { max_attempts: 2, ..self.retry() };
         let seed = self.seed.named("tool").dice().bits();
         Resilience::seeded(Policy { retry, timeouts, ..Policy::none() }, seed)
@@ -219,10 +222,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The number after `confidence` in the last line of an answer, 0 to 1.
+/// The number after `confidence` in the last line of what a model said, 0 to 1.
 fn confidence_in(answer: &str) -> Option<f64> {
     let (_, after) = answer.lines().next_back()?.split_once("confidence ")?;
-    after.trim().parse().ok().filter(|sure| (0.0..=1.0).contains(sure))
+    after.trim_end_matches(')').trim().parse().ok().filter(|sure| (0.0..=1.0).contains(sure))
 }
 
 /// The word after `key:` in the last line of an answer.
@@ -242,6 +245,7 @@ mod tests {
             (word_in(answer, "verdict"), confidence_in(answer)),
             (Some("review"), Some(0.57))
         );
+        assert_eq!(confidence_in("I look at the history. (confidence 0.84)"), Some(0.84));
         assert_eq!(confidence_in("verdict: review, confidence high"), None);
         assert_eq!(confidence_in("verdict: review, confidence 7"), None);
         assert_eq!(word_in("no last line like that", "verdict"), None);

@@ -3,12 +3,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use throughline::{
-    Agent, Dimensions, ErrorType, Fallback, ResilientError, ToolError, ToolRegistry, decision, tool,
+    Agent, Dimensions, Fallback, Fault as _, Resilience, ToolError, ToolRegistry, decision, tool,
 };
 
-use super::{Failure, Kit, workflow};
-use crate::Unavailable;
+use super::{Failure, Kit, confidence_in, workflow};
 use crate::stories::shop::{AGENT, Order, Warehouse};
 
 const MODEL: &str = "gpt-4o-mini";
@@ -16,7 +16,8 @@ const MODEL: &str = "gpt-4o-mini";
 const INSTRUCTIONS: &str = "You fulfil orders for Fernwood Goods, a small shop for people who sleep \
 outside. Check the stock first. If something is missing, charge nothing and offer what comes \
 nearest. Otherwise take the payment, book the parcel, and write to the customer: short, warm, \
-exact, and a little funny if they are. Never promise a day that the carrier does not.";
+exact, and a little funny if they are. Never promise a day that the carrier does not. Say \
+with each step how sure you are that it is the right one, as (confidence 0.00).";
 
 #[derive(Deserialize, JsonSchema)]
 struct Articles {
@@ -56,6 +57,7 @@ async fn take(kit: &Kit, warehouse: &Warehouse, order: &Order) -> Result<(), Fai
         .role("sales")
         .instructions(INSTRUCTIONS)
         .tools(tools(kit, warehouse)?)
+        .confidence(|answer| confidence_in(&answer.text()))
         .build()?;
     let letter = format!("Order {} from {}:\n\n{}", order.reference, order.customer, order.letter);
     match clerk.run(letter).await {
@@ -82,39 +84,7 @@ fn tools(kit: &Kit, warehouse: &Warehouse) -> Result<ToolRegistry, Failure> {
     let payment =
         tool("payment_charge", 3, "Charges the customer's card", move |charge: Charge| {
             let (warehouse, two_tries) = (gateway.clone(), two_tries.clone());
-            async move {
-                let by_card = two_tries.run_with(
-                    "charge",
-                    |_: &Unavailable| ErrorType::Server,
-                    |_| warehouse.charge(&charge.order, charge.amount_eur),
-                );
-                let paid = Fallback::new("payment", by_card)
-                    .degraded("invoice", async {
-                        tracing::warn!(
-                            order = charge.order,
-                            "the gateway is silent, an invoice goes out"
-                        );
-                        Ok(warehouse.invoice(&charge.order, charge.amount_eur).await)
-                    })
-                    .input(&charge)
-                    .run_with(kind_of)
-                    .await
-                    .map_err(|failed| {
-                        ToolError::kind(kind_of(&failed.primary), failed.to_string())
-                    })?;
-                decision("act.payment")
-                    .action(if paid.is_degraded() { "invoice" } else { "charge_card" })
-                    .reason(if paid.is_degraded() {
-                        "the card gateway did not answer twice, and a known customer may pay later"
-                    } else {
-                        "the card was charged"
-                    })
-                    .confidence(if paid.is_degraded() { 0.71 } else { 0.99 })
-                    .input(&charge)
-                    .parent_if(paid.decision)
-                    .record();
-                Ok::<_, ToolError>(paid.value)
-            }
+            async move { pay(&warehouse, &two_tries, &charge).await }
         })?;
     let parcels = tool("shipping_book", 1, "Books a parcel", move |parcel: Parcel| {
         let warehouse = parcels.clone();
@@ -123,10 +93,34 @@ fn tools(kit: &Kit, warehouse: &Warehouse) -> Result<ToolRegistry, Failure> {
     Ok(ToolRegistry::new().with(stock)?.with(payment)?.with(parcels)?)
 }
 
-fn kind_of(error: &ResilientError<Unavailable>) -> ErrorType {
-    match error {
-        ResilientError::Timeout { .. } => ErrorType::Timeout,
-        ResilientError::CircuitOpen { .. } => ErrorType::CircuitOpen,
-        ResilientError::Operation(_) => ErrorType::Server,
-    }
+/// Takes the money by card, or else by invoice.
+async fn pay(
+    warehouse: &Warehouse,
+    two_tries: &Resilience,
+    charge: &Charge,
+) -> Result<Value, ToolError> {
+    let by_card = two_tries.run("charge", |_| warehouse.charge(&charge.order, charge.amount_eur));
+    let by_invoice = async {
+        tracing::warn!(order = charge.order, "the gateway is silent, an invoice goes out");
+        Ok(warehouse.invoice(&charge.order, charge.amount_eur).await)
+    };
+    let paid = Fallback::new("payment", by_card)
+        .degraded("invoice", by_invoice)
+        .input(charge)
+        .run()
+        .await
+        .map_err(|failed| ToolError::kind(failed.error_type(), failed.to_string()))?;
+    let (action, reason, confidence) = if paid.is_degraded() {
+        ("invoice", "the card gateway stayed silent, and this customer has always paid", 0.71)
+    } else {
+        ("charge_card", "the card was charged", 0.99)
+    };
+    decision("act.payment")
+        .action(action)
+        .reason(reason)
+        .confidence(confidence)
+        .input(charge)
+        .parent_if(paid.decision)
+        .record();
+    Ok(paid.value)
 }

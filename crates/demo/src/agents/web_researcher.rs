@@ -21,7 +21,8 @@ const MAX_TURNS: u32 = 12;
 const INSTRUCTIONS: &str = "You are a web researcher of the Curious Desk. People ask you things they \
 half remember. Search, read what you find, and have your notes judged before you answer; search \
 again for what is missing. Answer in Markdown: first the answer, then why, with names and years. \
-Say so when a source did not load.";
+Say so when a source did not load. Say with each step how sure you are that it is the right one, as \
+(confidence 0.00).";
 
 const JUDGE_INSTRUCTIONS: &str = "You judge the notes of a web researcher of the Curious Desk: can \
 the question be answered from them, every part? Say in one sentence what is missing, if anything, \
@@ -98,6 +99,7 @@ async fn research(
         .tools(tools(kit, web, brief)?)
         .max_turns(MAX_TURNS)
         .streaming(is_streaming)
+        .confidence(|answer| confidence_in(&answer.text()))
         .build()?;
     let mut conversation = Vec::new();
     if let Some((question, answer)) = brief.before {
@@ -122,7 +124,8 @@ fn tools(kit: &Kit, web: &Web, brief: &Brief) -> Result<ToolRegistry, Failure> {
                 Err(down) => Err(format!("{} did not load: {down}", page.url)),
             }
         }
-    })?;
+    })?
+    .with_timeout(kit.tool_limit());
     let judge = kit.model("judge");
     let asked = format!("Brief {}: {}", brief.reference, brief.question);
     let coverage =

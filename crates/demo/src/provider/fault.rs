@@ -26,6 +26,9 @@ pub enum Fault {
     ContentFilter,
 }
 
+/// Which streamed answer of a run breaks off: late enough that something is lost.
+const CUT_STREAM: u64 = 3;
+
 /// One request of a run, as far as faults are concerned.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Occasion<'a> {
@@ -54,7 +57,7 @@ pub(crate) fn scheduled(seed: Seed, occasion: Occasion<'_>) -> Option<Fault> {
             Some(Fault::RateLimited { retry_after_secs: 1 })
         }
         Weather::ServerError if request == early => Some(Fault::ServerError),
-        Weather::StreamCut if occasion.is_stream && occasion.streamed == 0 => {
+        Weather::StreamCut if occasion.is_stream && occasion.streamed == CUT_STREAM => {
             Some(Fault::CutStream { abrupt })
         }
         Weather::ModelHangs if occasion.is_main_model => Some(Fault::Hangs),

@@ -117,7 +117,7 @@ impl Answer {
                 finish_reason = "length";
             }
         }
-        let spoken = tokens::count(&text) + calls.iter().map(|call| call_tokens(call)).sum::<u64>();
+        let spoken = tokens::count(&text) + calls.iter().map(call_tokens).sum::<u64>();
         let usage = Usage {
             prompt: request.prompt_tokens(),
             cached: request.cached_tokens(),

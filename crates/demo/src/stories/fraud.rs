@@ -182,7 +182,7 @@ fn perform(seed: Seed, run: u64, request: &ChatRequest) -> Option<Reply> {
         return Some(first.and_call("sanctions_list_v1", json!({"name": merchant})));
     }
     let is_blind = device.last().is_none_or(|result| !result.contains("days_known"));
-    if is_blind && sketch.verdict != "approve" || is_blind && sketch.amount > 500.0 {
+    if is_blind && (sketch.verdict != "approve" || sketch.amount > 500.0) {
         return Some(Reply::text(format!(
             "The fingerprint service gave me nothing, so I do not know whose device asked for {}. \
              {} With one eye shut I would rather have a person look.\n\nverdict: review, confidence 0.57",

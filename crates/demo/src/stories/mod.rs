@@ -72,7 +72,14 @@ pub(crate) fn recognise(request: &ChatRequest) -> Option<Scenario> {
 /// What the model says to this request; `None` when the story has no line for it.
 pub(crate) fn perform(seed: Seed, scenario: Scenario, request: &ChatRequest) -> Option<Reply> {
     let part = CAST.into_iter().find(|part| part.agent == scenario.agent)?;
-    (part.perform)(seed, scenario.run, request)
+    let mut reply = (part.perform)(seed, scenario.run, request)?;
+    if !reply.calls.is_empty() {
+        // The agents ask for it, and it is what a decision needs.
+        let turn = seed.named("sure").named(part.agent).nth(scenario.run);
+        let sure = turn.nth(request.prompt_tokens()).dice().between(0.71, 0.97);
+        reply.text = format!("{} (confidence {sure:.2})", reply.text);
+    }
+    Some(reply)
 }
 
 /// The model that an agent prefers.

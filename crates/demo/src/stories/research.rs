@@ -142,12 +142,18 @@ fn perform(seed: Seed, run: u64, request: &ChatRequest) -> Option<Reply> {
     if let Some(round) = last.filter(|_| may_work && read < searches) {
         let did_fail = fetched.last().is_some_and(|result| !is_read(result));
         let page = if did_fail { &round.mirror } else { &round.page };
-        return Some(Reply::call("fetch_page_v1", json!({"url": page.url})));
+        let said = if did_fail {
+            "That page does not load, the next one will do."
+        } else {
+            "The first result looks right. I read it."
+        };
+        return Some(Reply::text(said).and_call("fetch_page_v1", json!({"url": page.url})));
     }
     if may_work && judged < searches {
         let notes: Vec<&str> = rounds[..searches].iter().map(|round| round.page.text).collect();
         let check = json!({"searches": searches, "notes": notes});
-        return Some(Reply::call("coverage_check_v1", check));
+        let said = "Before I trust my notes, somebody else should.";
+        return Some(Reply::text(said).and_call("coverage_check_v1", check));
     }
     let did_miss = fetched.iter().any(|result| !is_read(result));
     let caveat = if did_miss {

@@ -151,7 +151,9 @@ fn perform(seed: Seed, run: u64, request: &ChatRequest) -> Option<Reply> {
     }
     if !answered("shipping_book_v1") && request.offers("shipping_book_v1") {
         let what = json!({"order": order.reference, "method": sketch.shipping});
-        return Some(Reply::call("shipping_book_v1", what));
+        return Some(
+            Reply::text("That is settled. Now the parcel.").and_call("shipping_book_v1", what),
+        );
     }
     let is_invoiced =
         request.results_of("payment_charge_v3").iter().any(|r| r.contains("invoiced"));

@@ -136,7 +136,10 @@ fn perform(seed: Seed, run: u64, request: &ChatRequest) -> Option<Reply> {
     }
     let guideline = request.results_of("guideline_lookup_v3");
     if guideline.is_empty() && request.offers("guideline_lookup_v3") {
-        return Some(Reply::call("guideline_lookup_v3", json!({ "topic": sketch.topic })));
+        let said =
+            format!("It is in the record. Now what the guideline says about {}.", sketch.topic);
+        let what = json!({ "topic": sketch.topic });
+        return Some(Reply::text(said).and_call("guideline_lookup_v3", what));
     }
     // The smaller model and the coarser protocol both make the answer less sure.
     let is_small = request.model != PART.main_model;

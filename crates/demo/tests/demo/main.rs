@@ -1,4 +1,11 @@
 //! The simulated provider on the wire, and the agents from end to end.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 mod agents;
+mod whole;
 mod wire;
