@@ -44,33 +44,53 @@ impl EarlierSegments {
         Ok(Self { segments })
     }
 
-    /// What earlier segments know of a trace; its spans are told to `see`.
+    /// What earlier segments know of a trace; its spans are told to `see`. A segment that cannot
+    /// be read is passed over with a warning.
     pub(crate) fn find(
         &mut self,
         id: TraceId,
         mut see: impl FnMut(SpanId, u64),
-    ) -> Result<Option<TraceSummary>, RowError> {
+    ) -> Option<TraceSummary> {
         let mut whole: Option<TraceSummary> = None;
         for segment in self.segments.iter_mut().filter(|segment| segment.filter.may_contain(id)) {
-            let connection = match &mut segment.connection {
-                Some(connection) => connection,
-                slot => match open(&segment.path) {
-                    Ok(connection) => slot.insert(connection),
-                    Err(error) => {
-                        tracing::warn!(segment = %segment.path.display(), %error, "cannot read an earlier segment");
-                        continue;
-                    }
+            match segment.find(id, &mut see) {
+                Ok(Some(part)) => match &mut whole {
+                    Some(whole) => whole.merge(part),
+                    None => whole = Some(part),
                 },
-            };
-            let Some(rows) = trace_rows::find(connection, id)? else { continue };
-            trace_rows::seen_spans(connection, &rows.spaces, &mut see)?;
-            match &mut whole {
-                Some(whole) => whole.merge(rows.part),
-                None => whole = Some(rows.part),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(
+                    segment = %segment.path.display(), %error,
+                    "cannot read an earlier segment; a trace that continues from it is not joined"
+                ),
             }
         }
-        Ok(whole)
+        whole
     }
+}
+
+impl Earlier {
+    fn find(
+        &mut self,
+        id: TraceId,
+        see: impl FnMut(SpanId, u64),
+    ) -> Result<Option<TraceSummary>, FindError> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            slot => slot.insert(open(&self.path)?),
+        };
+        let Some(rows) = trace_rows::find(connection, id)? else { return Ok(None) };
+        trace_rows::seen_spans(connection, &rows.spaces, see)?;
+        Ok(Some(rows.part))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FindError {
+    #[error(transparent)]
+    Open(#[from] SchemaError),
+    #[error(transparent)]
+    Row(#[from] RowError),
 }
 
 fn open(path: &std::path::Path) -> Result<Connection, SchemaError> {

@@ -226,7 +226,7 @@ impl Memory {
             if stored.as_ref().is_none_or(|stored| stored.is_carried) {
                 let known = earlier.find(id, |span_id, sum| {
                     trace.see(span_id, sum);
-                })?;
+                });
                 trace.earlier = known.map(Box::new);
             }
             match stored {

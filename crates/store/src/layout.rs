@@ -9,6 +9,10 @@ use crate::error::OpenError;
 /// Nanoseconds in a UTC day.
 const NANOS_PER_DAY: u64 = 86_400 * 1_000_000_000;
 
+/// Mode of the directories that we make: for their owner only.
+#[cfg(unix)]
+const DIRECTORY_MODE: u32 = 0o700;
+
 /// A UTC day, counted from 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Day(pub(crate) i64);
@@ -106,7 +110,12 @@ impl Layout {
         }
         let segments = self.segments();
         let fails = |path: &Path, source| OpenError::NotWritable { path: path.to_owned(), source };
-        fs::create_dir_all(&segments).map_err(|error| fails(&self.root, error))?;
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        // Prompts and secrets are nobody else's business.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, DIRECTORY_MODE);
+        builder.create(&segments).map_err(|error| fails(&self.root, error))?;
         sync_directory(&self.root).map_err(|error| fails(&self.root, error))?;
         if let Some(parent) = self.root.canonicalize().ok().as_deref().and_then(Path::parent) {
             // The parent may belong to somebody else; then the directory was there before us.

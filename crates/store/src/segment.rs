@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 use throughline_trace::TraceId;
 
-use crate::earlier::{self, EarlierSegments};
+use crate::earlier::EarlierSegments;
 use crate::facet::FacetKind;
 use crate::hot::HotTrace;
 use crate::layout::{Day, Layout, sync_directory};
@@ -113,9 +113,8 @@ impl OpenSegment {
         Ok(Self { day, path, connection, memory })
     }
 
-    /// Puts everything into the main file, and the filter for those who come after.
+    /// Puts everything into the main file.
     pub(crate) fn close(self) -> Result<(), rusqlite::Error> {
-        earlier::store_filter(&self.connection)?;
         checkpoint(&self.connection, "TRUNCATE")?;
         self.connection.close().map_err(|(_, error)| error)
     }

@@ -172,11 +172,13 @@ impl Writer {
         let prepared: Vec<&Prepared> = jobs.iter().map(|job| &job.prepared).collect();
         match self.commit(&prepared) {
             Ok(accepted) => {
+                // Everybody is answered before anything is freed: that takes as long as a commit.
+                let mut written = Vec::with_capacity(jobs.len());
                 for (job, accepted) in jobs.into_iter().zip(accepted) {
-                    let Job { reply, reservation, prepared } = job;
+                    drop(job.reservation);
                     // Whoever asked may have gone; the batch is durable all the same.
-                    let _ = reply.send(Ok(accepted));
-                    drop((reservation, prepared));
+                    let _ = job.reply.send(Ok(accepted));
+                    written.push(job.prepared);
                 }
             }
             Err(failure @ Failure::DiskFull) => {

@@ -92,3 +92,13 @@ async fn a_reader_says_when_there_is_no_store() {
     assert!(reader.trace(TraceId::from_u128(1)).await.unwrap().is_none());
     assert!(reader.facets().await.unwrap().agents.is_empty());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_new_directory_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("deep/data");
+    drop(made::open(&data));
+    assert_eq!(data.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+}
