@@ -215,6 +215,19 @@
     if (event.target.closest("#pill button")) { scrollTo({ top: 0 }); chosen()?.removeAttribute("aria-selected"); live.flush(); }
   });
   addEventListener("scroll", () => { if (live.waiting.size && !live.isReading()) live.flush(); }, { passive: true });
+  // A browser holds six connections to a site over HTTP/1.1: pages that nobody looks at give theirs
+  // back, and catch up when one returns to them.
+  const HIDDEN_MS = 20000;
+  let hiddenTimer;
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(hiddenTimer);
+    if (document.hidden) {
+      hiddenTimer = setTimeout(() => { live.source?.close(); live.source = null; live.slept = true; }, HIDDEN_MS);
+    } else if (live.slept && live.on && live.url) {
+      live.slept = false;
+      if (live.isReading()) { live.url = null; live.connect(); } else location.reload();
+    }
+  });
   addEventListener("pagehide", () => { live.source?.close(); live.source = null; });
   addEventListener("pageshow", (event) => { if (event.persisted) { live.url = null; live.connect(); } });
 

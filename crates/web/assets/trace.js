@@ -229,7 +229,7 @@
   const SVG = document.createElementNS.bind(document, view.querySelector("svg").namespaceURI);
   const ruler = () => {
     const wide = to - from;
-    const most = Math.max(2, Math.min(6, Math.floor($("#ticks").clientWidth / 90)));
+    const most = Math.max(2, Math.min(6, Math.floor($("#ticks").clientWidth / 52)));
     const rough = (length * wide) / most;
     const decimal = (n) => [1, 2, 5, 10].map((f) => f * 10 ** Math.floor(Math.log10(n))).find((s) => s >= n);
     const clock = [10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 21600, 43200].map((secs) => secs * 1e9);
@@ -243,7 +243,8 @@
       for (const [name, value] of [["x1", x], ["x2", x], ["y1", "0"], ["y2", "100%"]]) line.setAttribute(name, value);
       const late = (to - at / length) / wide * $("#ticks").clientWidth < 48;
       for (const [name, value] of [["x", x], ["dx", late ? "-5" : "5"], ["y", "16"], ["text-anchor", late ? "end" : "start"]]) text.setAttribute(name, value);
-      text.textContent = label(Math.round(at * 1000) / 1000);
+      const isTight = late && (tick / length / wide) * $("#ticks").clientWidth < 96;
+      text.textContent = isTight ? "" : label(Math.round(at * 1000) / 1000);
       labels.append(line.cloneNode(), text);
       lines.append(line);
     }

@@ -48,7 +48,7 @@ pub(crate) fn facet_menu(params: &Params, name: &str, all: &str, facets: &[Facet
     let chosen = params.text(name);
     let is_foreign = chosen.is_some_and(|chosen| facets.iter().all(|facet| facet.value != chosen));
     html! {
-        select.field.on[chosen.is_some()] name=(name) aria-label=(name) {
+        select.field name=(name) aria-label=(name) {
             option value="" { (all) }
             @if let (true, Some(chosen)) = (is_foreign, chosen) {
                 option value=(chosen) selected { (chosen) }
@@ -67,7 +67,7 @@ pub(crate) fn menu(params: &Params, name: &str, all: &str, choices: &[(&str, &st
     let chosen = params.text(name);
     let is_foreign = chosen.is_some_and(|chosen| choices.iter().all(|(value, _)| *value != chosen));
     html! {
-        select.field.on[chosen.is_some()] name=(name) aria-label=(name.replace('_', " ")) {
+        select.field name=(name) aria-label=(name.replace('_', " ")) {
             option value="" { (all) }
             @if let (true, Some(chosen)) = (is_foreign, chosen) {
                 option value=(chosen) selected { (chosen) }
@@ -119,7 +119,7 @@ pub(crate) fn pager(params: &Params, path: &str, shown: usize, next: Option<&str
     html! {
         div.pager #pager {
             span {
-                @if shown > 0 { (format::count(shown as u64)) " shown" @if next.is_none() { ", that is all" } }
+                @if shown > 0 && next.is_none() { "There are no older ones." }
             }
             div.tools {
                 @if !is_first { a.btn href={ (path) (params.with("cursor", None)) } { "Newest" } }

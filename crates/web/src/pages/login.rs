@@ -162,7 +162,7 @@ fn draw(next: &str, token: &str, problem: Option<&str>) -> Markup {
                     autocomplete="current-password" spellcheck="false";
                 button.btn.main type="submit" { "Sign in" }
             }
-            p.hint { "Whoever runs the server makes a key with " code { "throughline keys create --scope read" } "." }
+            p.hint { "Whoever runs the server makes a key with " code { "throughline keys create --scope read" } }
         }
     }
 }

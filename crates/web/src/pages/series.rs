@@ -166,7 +166,7 @@ fn draw_one(
                 a.btn href={ "/api/v1/metrics/" (encode(&info.name)) } { "JSON" }
             }
         }
-        div.card.box { (chart::lines(drawn, |value| value_text(value, &info.unit, measure))) }
+        div.card.box.scroll { (chart::lines(drawn, |value| value_text(value, &info.unit, measure))) }
         @if lines.len() > MAX_LINES { p.muted { "The chart shows " (MAX_LINES) " of " (lines.len()) " series." } }
         (series_table(info, &lines, measure))
         p.keys { "Newest point " (format::time(info.last_unix_nano, now_unix_nano)) }

@@ -59,6 +59,18 @@ fn code_box(code: &str) -> Markup {
     html! { div.code { pre { (code) } (copy_button("Copy", code)) } }
 }
 
+/// A span that a shell can send; `{http}` stands for the endpoint.
+const FIRST_SPAN: &str = r#"TRACE=$(openssl rand -hex 16) SPAN=$(openssl rand -hex 8) NOW=$(date +%s)
+curl -sS {http}/v1/traces -H 'content-type: application/json' --data-binary @- <<JSON
+{ "resourceSpans": [{
+  "resource": { "attributes": [{ "key": "service.name", "value": { "stringValue": "curl" } }] },
+  "scopeSpans": [{ "spans": [{
+    "traceId": "$TRACE", "spanId": "$SPAN", "name": "hello", "kind": 1,
+    "startTimeUnixNano": "${NOW}000000000", "endTimeUnixNano": "${NOW}250000000"
+  }] }]
+}] }
+JSON"#;
+
 type Recipe = (&'static str, &'static str, &'static str, &'static str, String);
 
 fn recipes(web: &WebState) -> Vec<Recipe> {
@@ -111,9 +123,7 @@ fn recipes(web: &WebState) -> Vec<Recipe> {
             "Try it",
             "with one command",
             "One span, sent by hand as OTLP/JSON. It appears under Traces at once.",
-            format!(
-                "curl -sS {http}/v1/traces -H 'content-type: application/json' -d '{{\"resourceSpans\":[{{\"resource\":{{\"attributes\":[{{\"key\":\"service.name\",\"value\":{{\"stringValue\":\"curl\"}}}}]}},\"scopeSpans\":[{{\"spans\":[{{\"traceId\":\"'$(openssl rand -hex 16)'\",\"spanId\":\"'$(openssl rand -hex 8)'\",\"name\":\"hello\",\"kind\":1,\"startTimeUnixNano\":\"'$(date +%s)'000000000\",\"endTimeUnixNano\":\"'$(date +%s)'250000000\"}}]}}]}}]}}'"
-            ),
+            FIRST_SPAN.replace("{http}", http),
         ),
     ]
 }
