@@ -1,3 +1,5 @@
+//! Counters, histograms and gauges as lines, and charts that stay finite.
+
 use throughline_store::SeriesPoint;
 use throughline_trace::{Attributes, HistogramValue};
 

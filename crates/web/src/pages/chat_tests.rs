@@ -1,3 +1,5 @@
+//! Conversations of several providers as a reader sees them.
+
 use serde_json::json;
 use throughline_trace::Value;
 

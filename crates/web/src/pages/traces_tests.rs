@@ -1,3 +1,5 @@
+//! A row of the list.
+
 use throughline_trace::{Span, SpanId, Status, StatusCode, keys};
 
 use super::*;

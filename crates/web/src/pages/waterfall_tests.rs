@@ -1,3 +1,5 @@
+//! Rows as readable lines, and what long, deep and odd traces become.
+
 use throughline_trace::{Span, Status, StatusCode, TraceId, TraceSummary};
 
 use super::*;
