@@ -188,20 +188,20 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     pub(crate) serve: ServeArgs,
     /// Seed of everything that is random: equal seeds tell equal stories
-    #[arg(long, default_value_t = 7, value_name = "NUMBER")]
+    #[arg(long, default_value_t = throughline_demo::DEFAULT_SEED, value_name = "NUMBER")]
     pub(crate) seed: u64,
-    /// How fast the agents work: 1 is a human pace, 10 is ten times that
+    /// Factor on every wait: 1 is the pace of people, 0.1 ten times as fast, 0 does not wait
     #[arg(long, default_value_t = 1.0, value_parser = parse_pace, value_name = "FACTOR")]
     pub(crate) pace: f64,
-    /// Stop making new traces after this many runs of agents [default: never]
+    /// Stop making new traces after this many runs of agents, and go on serving [default: never]
     #[arg(long, value_name = "COUNT")]
     pub(crate) runs: Option<u64>,
 }
 
 fn parse_pace(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(pace) if (0.01..=1000.0).contains(&pace) => Ok(pace),
-        _ => Err(format!("expected a factor from 0.01 to 1000, got {text:?}")),
+        Ok(pace) if (0.0..=100.0).contains(&pace) => Ok(pace),
+        _ => Err(format!("expected a factor from 0 to 100, got {text:?}")),
     }
 }
 

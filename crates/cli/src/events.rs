@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use throughline_demo::{DemoOptions, DemoReport};
 use throughline_store::{Committed, Control, Store};
 use throughline_trace::access::{ApiKey, KeyHash};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    oneshot,
+};
 use tokio::task::JoinHandle;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::failure::Outcome;
 
@@ -28,15 +32,47 @@ pub(crate) enum Event {
     /// The keys could not be looked at; those in use stay in use.
     KeysUnreadable(String),
     /// The agents of the demo have ended.
-    DemoEnded(Result<(), String>),
+    DemoEnded(Result<DemoReport, String>),
     /// Somebody asks us to stop.
     Stop(&'static str),
     /// The store is gone: nothing can be accepted any more.
     StoreGone,
 }
 
+/// What the demo's agents get to send what they still hold.
+const DEMO_FLUSH: Duration = Duration::from_secs(5);
+
 /// The demo's agents, at work.
-pub(crate) type Demo = JoinHandle<Result<(), String>>;
+#[derive(Debug)]
+pub(crate) struct Demo {
+    task: JoinHandle<anyhow::Result<DemoReport>>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Demo {
+    /// Lets the agents work.
+    pub(crate) fn start(options: DemoOptions) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            // Stopped or forgotten: both mean that it is over.
+            let _ = stopped.await;
+        };
+        Self { task: tokio::spawn(throughline_demo::run(options, shutdown)), stop }
+    }
+
+    /// Ends the agents' work and lets them send what they still hold, for a limited time.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        match timeout(DEMO_FLUSH, self.task).await {
+            Ok(Ok(Ok(report))) => tracing::info!(?report, "the demo's agents have ended"),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(error = %format!("{error:#}"), "the demo's agents failed")
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the demo's agents failed"),
+            Err(_) => tracing::warn!("the demo's agents did not end in time"),
+        }
+    }
+}
 
 /// Waits for the next event, whatever it is.
 #[derive(Debug)]
@@ -104,11 +140,9 @@ impl Events {
         stop_signal(&mut self.terminate, &mut self.interrupt).await
     }
 
-    /// Stops the demo's agents, if there are any.
-    pub(crate) fn stop_demo(&mut self) {
-        if let Some(demo) = self.demo.take() {
-            demo.abort();
-        }
+    /// The demo's agents, if they are still at work.
+    pub(crate) fn take_demo(&mut self) -> Option<Demo> {
+        self.demo.take()
     }
 
     async fn look_at_keys(&mut self) -> Option<Event> {
@@ -140,9 +174,12 @@ async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) -> &'static
     }
 }
 
-async fn ended(demo: &mut Option<Demo>) -> Result<(), String> {
+async fn ended(demo: &mut Option<Demo>) -> Result<DemoReport, String> {
     match demo {
-        Some(demo) => demo.await.unwrap_or_else(|error| Err(error.to_string())),
+        Some(demo) => match (&mut demo.task).await {
+            Ok(report) => report.map_err(|error| format!("{error:#}")),
+            Err(error) => Err(error.to_string()),
+        },
         None => std::future::pending().await,
     }
 }

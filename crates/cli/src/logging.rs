@@ -12,7 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::settings::Settings;
 
 /// What servers log unless told otherwise.
-const SERVER_FILTER: &str = "info";
+const SERVER_FILTER: &str = "info,opentelemetry=warn";
 /// What other commands log unless told otherwise.
 const COMMAND_FILTER: &str = "warn";
 

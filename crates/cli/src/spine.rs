@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::admission;
 use crate::commands::{of_control, of_open};
-use crate::events::{Event, Events};
+use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::{Doors, Port};
 use crate::settings::{ServeSettings, Settings};
@@ -135,7 +135,9 @@ impl Spine {
                 Event::KeysUnreadable(error) => {
                     tracing::error!(error, "cannot look for changed keys; those known stay in use");
                 }
-                Event::DemoEnded(Ok(())) => tracing::info!("the demo's agents are done"),
+                Event::DemoEnded(Ok(report)) => {
+                    tracing::info!(?report, "the demo's agents are done")
+                }
                 Event::DemoEnded(Err(error)) => tracing::error!(error, "the demo's agents failed"),
                 Event::Stop(signal) => break Ok(signal),
                 Event::StoreGone => break Err("the store stopped"),
@@ -143,9 +145,9 @@ impl Spine {
         };
         let signal = reason.map_err(|reason: &str| Failure::new(Exit::Failure, reason))?;
         tracing::info!(signal, "draining; a second signal exits at once");
-        events.stop_demo();
+        let demo = events.take_demo();
         tokio::select! {
-            drained = self.drain() => drained,
+            drained = self.drain(demo) => drained,
             signal = events.stop() => {
                 tracing::warn!(signal, "exiting without a drain; nothing acknowledged is lost");
                 Err(Failure::new(Exit::Failure, "stopped before the drain was over"))
@@ -154,8 +156,11 @@ impl Spine {
     }
 
     /// Lets what was accepted finish, from the ports inwards.
-    async fn drain(self) -> Outcome {
+    async fn drain(self, demo: Option<Demo>) -> Outcome {
         let Self { store, ready, otlp, web, drain_timeout, .. } = self;
+        if let Some(demo) = demo {
+            demo.stop().await;
+        }
         // Live pages end with it; the others stay up, and a load balancer sees it there.
         ready.send_replace(false);
         let cut = otlp.drain(drain_timeout).await;

@@ -1,18 +1,120 @@
-//! `throughline demo`.
-use std::path::Path;
+//! `throughline demo`: a server, and simulated agents that send to it like any other.
 
-use crate::args::DemoArgs;
-use crate::failure::Outcome;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use throughline_demo::DemoOptions;
+use throughline_store::Control;
+use throughline_trace::access::Scope;
+
+use crate::args::{Access, DemoArgs};
+use crate::commands::of_control;
+use crate::events::Demo;
+use crate::failure::{Failure, Outcome};
 use crate::settings::{ServeSettings, Settings};
+use crate::show::{BOLD, styled};
 use crate::spine::Spine;
 
-/// Serves.
+/// Name of the key that the demo makes for itself where keys are required.
+const KEY_NAME: &str = "demo";
+
+/// Serves, with agents at work, until somebody asks to stop. `data_dir` is the one that was named
+/// on purpose: a demo does not write into the directory that real traces are kept in.
 pub(crate) async fn run(
     settings: &Settings,
     serve: &ServeSettings,
-    _data_dir: Option<&Path>,
-    _args: &DemoArgs,
+    data_dir: Option<&Path>,
+    args: &DemoArgs,
 ) -> Outcome {
-    let (spine, events) = Spine::wire(settings, serve)?;
-    spine.run(events).await
+    if serve.tls.is_some() {
+        return Err(Failure::usage(
+            "expected plain ports for the demo, got a TLS certificate that its agents cannot check",
+        )
+        .hint("leave --tls-cert and --tls-key out, or use `throughline serve`"));
+    }
+    let scratch = match data_dir {
+        Some(_) => None,
+        None => Some(Scratch::make()?),
+    };
+    let data_dir = scratch.as_ref().map_or(settings.data_dir.clone(), |scratch| scratch.0.clone());
+    let settings = Settings { data_dir, ..settings.clone() };
+    let key = match serve.access {
+        Access::Open => None,
+        Access::Required => Some(Key::make(&settings.data_dir)?),
+    };
+    let (spine, mut events) = Spine::wire(&settings, serve)?;
+    let mut options = DemoOptions::new(spine.addresses.http.clone());
+    options.api_key = key.as_ref().map(|key| key.text.clone());
+    options.seed = args.seed;
+    options.pace = args.pace;
+    options.runs = args.runs;
+    events.watch_demo(Demo::start(options));
+    greet(&spine.addresses.web, key.as_ref())?;
+    let outcome = spine.run(events).await;
+    match key {
+        Some(key) if scratch.is_none() => outcome.and(key.revoke(&settings.data_dir)),
+        _ => outcome,
+    }
+}
+
+/// One line for people.
+fn greet(url: &str, key: Option<&Key>) -> Outcome {
+    let mut out = anstream::stdout().lock();
+    let url = styled(BOLD, url);
+    match key {
+        None => writeln!(out, "agents are at work: open {url} in a browser, Ctrl-C ends it")?,
+        Some(key) => writeln!(
+            out,
+            "agents are at work: open {url} in a browser and sign in with {}, Ctrl-C ends it",
+            key.text
+        )?,
+    }
+    Ok(out.flush()?)
+}
+
+/// A key that lasts as long as the demo.
+struct Key {
+    id: String,
+    text: String,
+}
+
+impl Key {
+    fn make(data_dir: &Path) -> Outcome<Self> {
+        let control = Control::open(data_dir).map_err(|error| of_control(&error))?;
+        let made = control.create_key(KEY_NAME, &[Scope::Ingest, Scope::Read]);
+        let (text, key) = made.map_err(|error| of_control(&error))?;
+        Ok(Self { id: key.id, text })
+    }
+
+    fn revoke(self, data_dir: &Path) -> Outcome {
+        let control = Control::open(data_dir).map_err(|error| of_control(&error))?;
+        control.revoke_key(&self.id).map_err(|error| of_control(&error))?;
+        Ok(())
+    }
+}
+
+/// A data directory that goes with the demo.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> Outcome<Self> {
+        let name = format!("throughline-demo-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        // Ours alone, and new: others may write where temporary files are.
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
+            Failure::usage(format!("cannot make the scratch directory {}: {error}", dir.display()))
+                .hint("name a directory with --data-dir")
+        })?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, dir = %self.0.display(), "cannot remove the scratch directory");
+        }
+    }
 }

@@ -51,7 +51,7 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
         while !under_way() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_millis(40 + kill * 7)).await;
+        tokio::time::sleep(Duration::from_millis(60 + kill * 37 % 300)).await;
         server.kill();
         while exporters.join_next().await.is_some() {}
         all.extend(

@@ -9,6 +9,7 @@
 mod access;
 mod commands;
 mod crash;
+mod demo;
 mod drain;
 mod export;
 mod refusals;

@@ -5,11 +5,15 @@ use throughline_trace::{DecisionId, TraceId};
 use crate::export::{Exporter, decision, fraud_trace, log, logs};
 use crate::server::{Server, client, run, until};
 
+/// Resident memory that a server without work may have, kB.
+const IDLE_MEMORY_KB: u64 = 50_000;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_sent_over_grpc_is_read_everywhere() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
     let server = Server::start(&data_dir);
+    assert!(server.memory_kb() < IDLE_MEMORY_KB, "{} kB", server.memory_kb());
     assert_eq!(server.get("/healthz", None).await.0, 200);
     assert_eq!(server.get("/readyz", None).await.0, 200);
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, Once};
 use std::thread;
@@ -167,6 +167,11 @@ impl Server {
         self.signal("TERM");
         let status = self.wait();
         assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+
+    /// What the process has printed, to be read after its end.
+    pub(crate) fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("piped, and read once")
     }
 
     /// Resident memory, kB.

@@ -1,0 +1,54 @@
+//! The demo: a server whose pages have life of their own.
+
+use std::io::Read as _;
+
+use throughline_store::{DecisionFilter, Reader, TraceFilter};
+
+use crate::server::{Server, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_fill_the_store_and_leave_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let args = ["demo", "--seed", "7", "--pace", "0", "--runs", "8"];
+    let mut server = Server::start_with(&data_dir, &args);
+    let reader = Reader::open(&data_dir).expect("a store");
+    until("eight runs", async || server.log().contains("agents are done").then_some(())).await;
+    let all = TraceFilter::default();
+    let traces = reader.traces(&all, None, 100).await.expect("an answer").items;
+    assert_eq!(traces.len(), 8, "one trace a run");
+    let agents: std::collections::BTreeSet<&str> =
+        traces.iter().filter_map(|trace| trace.agent()).collect();
+    assert_eq!(agents.len(), 4, "{agents:?}");
+    assert!(traces.iter().all(|trace| trace.llm_calls > 0), "each talks to the model");
+    let decisions =
+        reader.decisions(&DecisionFilter::default(), None, 100).await.expect("an answer");
+    assert!(decisions.items.len() >= 8, "each decides");
+
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    let mut greeting = String::new();
+    server.stdout().read_to_string(&mut greeting).expect("text");
+    assert_eq!(
+        greeting,
+        format!("agents are at work: open {} in a browser, Ctrl-C ends it\n", server.web)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_work_it_stops_when_asked_with_everything_sent() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let mut server = Server::start_with(&data_dir, &["demo", "--pace", "0.05"]);
+    let reader = Reader::open(&data_dir).expect("a store");
+    until("a trace", async || (reader.stats().await.ok()?.traces > 2).then_some(())).await;
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    let traces = reader.traces(&TraceFilter::default(), None, 100).await.expect("an answer").items;
+    let rootless: Vec<&str> = traces
+        .iter()
+        .filter(|trace| !trace.root.as_ref().is_some_and(|root| root.is_root))
+        .map(|trace| trace.name())
+        .collect();
+    assert_eq!(rootless, Vec::<&str>::new(), "runs that were cut short end their spans");
+}
