@@ -22,7 +22,7 @@ pub enum Weather {
     ModelDown,
     /// The whole provider fails for the whole run.
     ProviderDown,
-    /// The run's fragile tool takes four times as long.
+    /// The run's fragile tool takes three times as long.
     ToolSlow,
     /// The run's fragile tool does not answer the first time.
     ToolTimesOutOnce,

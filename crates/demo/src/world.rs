@@ -10,7 +10,7 @@ use crate::seed::Seed;
 use crate::weather::Weather;
 
 /// How much longer than usual a slow tool takes.
-const SLOW_FACTOR: u32 = 4;
+const SLOW_FACTOR: u32 = 3;
 
 /// The world of one run; clones share it.
 #[derive(Debug, Clone)]

@@ -27,7 +27,7 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
 const TOTAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a payment or another slow tool may take for one attempt.
-const TOOL_LIMIT: Duration = Duration::from_secs(4);
+const TOOL_LIMIT: Duration = Duration::from_secs(6);
 
 /// No limit is shorter than this at any pace: work takes its time even when nothing waits.
 const LEAST_LIMIT: Duration = Duration::from_secs(2);
