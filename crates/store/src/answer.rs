@@ -19,6 +19,28 @@ pub struct Committed {
     pub metric_count: u64,
 }
 
+/// Decisions that an instance numbered and that never arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionGap {
+    /// The process that numbered them.
+    pub instance_id: String,
+    /// The agent of the decision after the gap.
+    pub agent_id: String,
+    /// First number that is missing.
+    pub first_seq: u64,
+    /// Last number that is missing.
+    pub last_seq: u64,
+    /// When the decision after the gap arrived, nanoseconds since the Unix epoch.
+    pub noticed_unix_nano: u64,
+}
+
+impl DecisionGap {
+    /// How many decisions are missing.
+    pub fn missing(&self) -> u64 {
+        self.last_seq - self.first_seq + 1
+    }
+}
+
 /// All that is known of one trace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredTrace {

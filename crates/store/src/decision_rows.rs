@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use throughline_trace::{Decision, DecisionId, TraceId};
 
 use crate::body;
+use crate::decision_gaps;
 use crate::query::DecisionFilter;
 use crate::schema::{from_nanos, to_nanos};
 use crate::trace_rows::RowError;
@@ -41,6 +42,7 @@ pub(crate) fn insert(control: &Connection, decision: &Decision) -> Result<bool, 
     control
         .prepare_cached("UPDATE state SET value = value + 1 WHERE name = 'decisions'")?
         .execute([])?;
+    decision_gaps::note(control, decision)?;
     Ok(true)
 }
 

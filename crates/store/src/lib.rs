@@ -58,6 +58,7 @@ mod session;
 
 // Files and rows.
 mod body;
+mod decision_gaps;
 mod decision_rows;
 mod earlier;
 mod facet;
@@ -69,8 +70,8 @@ mod segment;
 mod trace_rows;
 
 pub use answer::{
-    Committed, FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint, StoreStats, StoredTrace,
-    Truncated,
+    Committed, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint, StoreStats,
+    StoredTrace, Truncated,
 };
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};

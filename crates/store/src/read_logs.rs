@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::params;
 use throughline_trace::{Decision, DecisionId, LogRecord};
 
-use crate::decision_rows;
+use crate::answer::DecisionGap;
 use crate::error::QueryError;
 use crate::layout::Day;
 use crate::page::{self, List, Place};
@@ -14,6 +14,7 @@ use crate::read_spans::RowReader;
 use crate::schema::{from_nanos, to_nanos};
 use crate::session::{Lease, Segment, Session};
 use crate::trace_rows::{self, RowError};
+use crate::{decision_gaps, decision_rows};
 
 /// Log records that meet the filter, newest first.
 pub(crate) fn logs(
@@ -119,4 +120,15 @@ pub(crate) fn decisions(
 pub(crate) fn decision(session: &Session, id: DecisionId) -> Result<Option<Decision>, QueryError> {
     let control = session.control()?;
     decision_rows::find(&control, id).map_err(|error| error.on_query(control.path()))
+}
+
+/// Decisions that are missing.
+pub(crate) fn decision_gaps(
+    session: &Session,
+    noticed_before_unix_nano: u64,
+    limit: usize,
+) -> Result<Vec<DecisionGap>, QueryError> {
+    let control = session.control()?;
+    decision_gaps::list(&control, noticed_before_unix_nano, limit)
+        .map_err(|error| error.on_query(control.path()))
 }

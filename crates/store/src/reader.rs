@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use throughline_trace::{Decision, DecisionId, LogRecord, TraceId, TraceSummary};
 
-use crate::answer::{Facets, MetricInfo, MetricSeries, StoreStats, StoredTrace};
+use crate::answer::{DecisionGap, Facets, MetricInfo, MetricSeries, StoreStats, StoredTrace};
 use crate::error::QueryError;
 use crate::layout::Layout;
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
@@ -94,6 +94,20 @@ impl Reader {
     /// [`QueryError`].
     pub async fn decision(&self, id: DecisionId) -> Result<Option<Decision>, QueryError> {
         self.ask(move |session| read_logs::decision(session, id)).await
+    }
+
+    /// Decisions that are missing: numbers of an instance that never came, those noticed last
+    /// first. `noticed_before_unix_nano` leaves out what may still be on its way.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn decision_gaps(
+        &self,
+        noticed_before_unix_nano: u64,
+        limit: usize,
+    ) -> Result<Vec<DecisionGap>, QueryError> {
+        self.ask(move |session| read_logs::decision_gaps(session, noticed_before_unix_nano, limit))
+            .await
     }
 
     /// Log records, newest first. `limit` is 1 to 1,000.

@@ -33,7 +33,7 @@ pub(crate) struct Schema {
 pub(crate) const SEGMENT: Schema = Schema { migrations: &[SEGMENT_V1] };
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
-pub(crate) const CONTROL: Schema = Schema { migrations: &[CONTROL_V1] };
+pub(crate) const CONTROL: Schema = Schema { migrations: &[CONTROL_V1, DECISION_GAPS] };
 
 /// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
 pub(crate) fn from_nanos(nanos: u64) -> i64 {
@@ -235,9 +235,35 @@ CREATE INDEX decisions_by_stage ON decisions(stage, time);
 CREATE TABLE stages(stage TEXT PRIMARY KEY, decisions INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// Instances with the highest number that their decisions had, and the numbers that never came.
+pub(crate) const DECISION_GAPS: &str = "
+CREATE TABLE instances(instance TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE decision_gaps(
+    instance TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    noticed INTEGER NOT NULL, agent TEXT NOT NULL, PRIMARY KEY (instance, first)) WITHOUT ROWID;
+CREATE INDEX decision_gaps_noticed ON decision_gaps(noticed);
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_file_is_brought_up_to_date_and_keeps_what_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.db");
+        let before = Schema { migrations: &CONTROL.migrations[..1] };
+        let old = before.open_writer(&path).unwrap();
+        old.execute("INSERT INTO stages VALUES ('plan', 7)", []).unwrap();
+        drop(old);
+        assert!(matches!(CONTROL.open_reader(&path), Err(SchemaError::Unready)));
+        let new = CONTROL.open_writer(&path).unwrap();
+        let kept: i64 =
+            new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, 7);
+        new.execute("INSERT INTO instances VALUES ('a', 1)", []).unwrap();
+        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 2, .. })));
+    }
 
     #[test]
     fn times_keep_their_order_and_value() {
