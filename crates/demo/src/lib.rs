@@ -1,5 +1,24 @@
 //! Four agents and a simulated model provider, so that every page has life without a key or a
-//! network.
+//! network: [`run`] starts the provider, sets telemetry up and plays the agents in a loop.
+//!
+//! Read [`stories`] first: a story is one file with both sides, what the tools' systems know and
+//! what the simulated model says. [`Weather`] decides what goes wrong in which run. The files under
+//! `agents/` are written as any user of the SDK would write them; nothing in the store, the pages or
+//! the SDK knows of this crate.
+//!
+//! One invariant: run N of an agent under a seed is the same story with the same faults every time,
+//! whatever else runs beside it. So chance comes from [`Seed`] alone, and faults are a function of
+//! the seed, the run and the number of the request in it.
+//!
+//! ```no_run
+//! # async fn demo() -> anyhow::Result<()> {
+//! use throughline_demo::{DemoOptions, run};
+//!
+//! let options = DemoOptions { runs: Some(12), ..DemoOptions::new("http://127.0.0.1:4318") };
+//! let report = run(options, std::future::pending()).await?;
+//! assert_eq!(report.started, 12);
+//! # Ok(()) }
+//! ```
 
 mod agents;
 mod pace;

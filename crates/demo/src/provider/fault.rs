@@ -5,7 +5,7 @@ use crate::weather::Weather;
 
 /// One way to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// 429 with `Retry-After`.
     RateLimited {
         /// The header's value, seconds.

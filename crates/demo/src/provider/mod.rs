@@ -3,9 +3,9 @@
 //!
 //! Who is asking is read from the request itself: the system prompt tells the agent, a reference
 //! number in the conversation tells the run, tools and messages tell the turn. Everybody else gets
-//! a plain reply ([`generic`]). Faults come by schedule ([`fault`]) for the demo's own runs, and by
+//! a plain reply (`generic`). Faults come by schedule (`fault`) for the demo's own runs, and by
 //! the model's name (`sim-rate-limited`, `sim-hangs`, …; see `GET /v1/models`) for anybody.
-//! Token counts are the provider's own ([`tokens`]).
+//! Token counts are the provider's own (`tokens`).
 //!
 //! It is the other side of the wire, so it shares no code with the SDK's client: a misreading of
 //! the format shows as a failing test here, instead of cancelling out.
@@ -39,7 +39,6 @@ use catalog::{MODELS, Model};
 use error::ApiError;
 use tally::Tally;
 
-pub use fault::Fault;
 pub(crate) use reply::{Reply, letters};
 pub(crate) use request::{ChatRequest, Role};
 

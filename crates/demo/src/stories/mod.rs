@@ -1,8 +1,8 @@
 //! The stories that the demo tells. A story is one file that holds both sides of it: what the
 //! systems behind an agent's tools know, and what the simulated model says to it.
 //!
-//! The model's side works from the request alone, as a model does: [`recognise`] finds the story by
-//! the system prompt and the run by its reference number in the conversation, and [`perform`] looks
+//! The model's side works from the request alone, as a model does: `recognise` finds the story by
+//! the system prompt and the run by its reference number in the conversation, and `perform` looks
 //! at which tools have answered to know its turn.
 
 pub mod fraud;
