@@ -35,6 +35,7 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/api/v1/traces/{trace_id}", get(api::traces::one)),
         ("/api/v1/traces/{trace_id}/tree", get(api::traces::tree)),
         ("/api/v1/decisions", get(api::decisions::list)),
+        ("/api/v1/decisions/gaps", get(api::decisions::missing)),
         ("/api/v1/decisions/{decision_id}", get(api::decisions::one)),
         ("/api/v1/logs", get(api::logs::list)),
         ("/api/v1/metrics", get(api::metrics::list)),

@@ -9,6 +9,7 @@ use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters::{self, DECISION_PARAMS, PAGING};
 use crate::pages::decision::{chain, load};
+use crate::pages::gaps;
 use crate::params::Params;
 use crate::state::Shared;
 
@@ -37,4 +38,28 @@ pub(crate) async fn one(
         "decision": shapes::decision(&decision),
         "chain": chain.iter().map(shapes::decision).collect::<Vec<_>>(),
     })))
+}
+
+/// `GET /api/v1/decisions/gaps`
+pub(crate) async fn missing(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Json<Value>, Failure> {
+    params.expect_only(&[])?;
+    let gaps = gaps::known(&app, visitor.now_unix_nano).await?;
+    let items: Vec<Value> = gaps
+        .iter()
+        .map(|gap| {
+            json!({
+                "instance_id": gap.instance_id,
+                "agent_id": gap.agent_id,
+                "first_seq": gap.first_seq,
+                "last_seq": gap.last_seq,
+                "missing": gap.missing(),
+                "noticed_unix_nano": gap.noticed_unix_nano.to_string(),
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "items": items })))
 }

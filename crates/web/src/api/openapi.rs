@@ -48,6 +48,12 @@ fn entries() -> Vec<Entry> {
             JSON,
         ),
         (
+            "/api/v1/decisions/gaps",
+            "Decisions that an instance numbered and that never arrived, those noticed last first: {items}.",
+            vec![],
+            JSON,
+        ),
+        (
             "/api/v1/decisions/{decision_id}",
             "A decision and the chain that led to it, first ancestor first: {decision, chain}.",
             vec![],

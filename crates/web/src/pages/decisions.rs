@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use throughline_store::{Facets, Page};
 use throughline_trace::Decision;
 
-use super::filterbar;
+use super::{filterbar, gaps};
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters::{self, DECISION_PARAMS, PAGING};
@@ -29,7 +29,11 @@ pub(crate) async fn show(
     let filter = filters::decisions(&params, visitor.now_unix_nano)?;
     let page = app.web.reader.decisions(&filter, params.text("cursor"), params.limit()?).await?;
     let facets = app.web.reader.facets().await?;
-    let body = draw(&params, &page, &facets, visitor.now_unix_nano);
+    let gaps = gaps::known(&app, visitor.now_unix_nano).await?;
+    let body = html! {
+        (gaps::notice(&gaps, visitor.now_unix_nano))
+        (draw(&params, &page, &facets, visitor.now_unix_nano))
+    };
     Ok(layout::page(&visitor, Nav::Decisions, "Decisions", body))
 }
 

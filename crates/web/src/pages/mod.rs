@@ -4,6 +4,7 @@ mod chat;
 pub(crate) mod decision;
 pub(crate) mod decisions;
 mod filterbar;
+pub(crate) mod gaps;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod series;

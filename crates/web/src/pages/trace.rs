@@ -129,6 +129,8 @@ fn facts(view: &View<'_>) -> Markup {
             (fact("Spans", number(summary.span_count)))
             @if summary.llm_calls > 0 {
                 (fact("Model calls", number(summary.llm_calls)))
+            }
+            @if summary.input_tokens + summary.output_tokens > 0 {
                 (fact("Tokens", html! {
                     (format::short_count(summary.input_tokens)) small { " in " }
                     (format::short_count(summary.output_tokens)) small { " out" }

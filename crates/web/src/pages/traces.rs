@@ -165,7 +165,7 @@ pub(crate) fn row(summary: &TraceSummary, scale_ns: u64, now_unix_nano: u64) -> 
     let href = format!("/traces/{}", summary.trace_id);
     html! {
         tr id=(row_id(summary.trace_id)) data-href=(href) {
-            td.lead { (status_dot(summary)) }
+            td.lead { (status_dot(summary, now_unix_nano)) }
             td.p-name {
                 div.two {
                     a.name href=(href) title=(summary.name()) { (summary.name()) }
@@ -180,7 +180,7 @@ pub(crate) fn row(summary: &TraceSummary, scale_ns: u64, now_unix_nano: u64) -> 
             }
             td.p-dur { (duration_bar(summary, scale_ns)) }
             td.num.w-opt {
-                @if summary.llm_calls > 0 {
+                @if summary.input_tokens + summary.output_tokens > 0 {
                     div.two {
                         span title={ (format::count(summary.input_tokens)) " in, " (format::count(summary.output_tokens)) " out" } {
                             (format::short_count(summary.input_tokens.saturating_add(summary.output_tokens)))
@@ -190,15 +190,25 @@ pub(crate) fn row(summary: &TraceSummary, scale_ns: u64, now_unix_nano: u64) -> 
                 } @else { span.muted { "–" } }
             }
             td.num.w-opt { (format::count(summary.span_count)) }
-            td.p-row { div.marks { (marks(summary)) } }
+            td.p-row { div.marks { (marks(summary, now_unix_nano)) } }
             td.num.muted.p-time { (format::time(summary.start_unix_nano, now_unix_nano)) }
         }
     }
 }
 
-fn status_dot(summary: &TraceSummary) -> Markup {
+/// How long after its last span a trace without a root is taken for one that still runs,
+/// nanoseconds. A root is sent when it ends, after everything below it.
+const RUNNING_NS: u64 = 120 * 1_000_000_000;
+
+fn is_running(summary: &TraceSummary, now_unix_nano: u64) -> bool {
+    summary.root.as_ref().is_some_and(|root| !root.is_root)
+        && now_unix_nano.saturating_sub(summary.received_unix_nano) < RUNNING_NS
+}
+
+fn status_dot(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
     let failed = summary.root.as_ref().is_some_and(|root| root.is_error);
     let (class, label) = match (failed, summary.error_count, summary.fallback) {
+        _ if is_running(summary, now_unix_nano) => ("dot run", "running"),
         (true, ..) => ("dot error", "failed"),
         (_, _, FallbackState::Degraded | FallbackState::Failed) => ("dot warn", "degraded"),
         _ if summary.root.is_none() => ("dot none", "no spans yet"),
@@ -257,7 +267,7 @@ fn duration_bar(summary: &TraceSummary, scale_ns: u64) -> Markup {
 }
 
 /// What is worth a second look.
-fn marks(summary: &TraceSummary) -> Markup {
+fn marks(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
     let plural = |n: u64, one: &str, many: &str| {
         format!("{} {}", format::short_count(n), if n == 1 { one } else { many })
     };
@@ -278,8 +288,10 @@ fn marks(summary: &TraceSummary) -> Markup {
                 (format::short_count(summary.decision_count))
             }
         }
-        @if summary.root.as_ref().is_some_and(|root| !root.is_root) {
-            span.badge title="The span without a parent has not arrived" { "no root yet" }
+        @if is_running(summary, now_unix_nano) {
+            span.badge title="Its root has not ended yet" { "running" }
+        } @else if summary.root.as_ref().is_some_and(|root| !root.is_root) {
+            span.badge.warn title="The span without a parent never arrived" { "root missing" }
         }
     }
 }

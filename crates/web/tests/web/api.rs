@@ -186,3 +186,31 @@ async fn the_description_names_every_parameter_that_lists_take() {
         assert_eq!(answer.status, StatusCode::OK, "{name}");
     }
 }
+
+#[tokio::test]
+async fn decisions_that_never_arrived_are_told() {
+    let site = filled().await;
+    let any = site.store.reader().decisions(&Default::default(), None, 1).await.unwrap();
+    let numbered = |seq| {
+        let mut decision = any.items[0].clone();
+        decision.decision_id = throughline_trace::DecisionId::random();
+        decision.instance_id = "instance-a".to_owned();
+        decision.seq = seq;
+        decision.received_at_ns = recent_ns() - 60_000 * fixtures::MS;
+        decision
+    };
+    let decisions = [1, 2, 5].map(numbered).to_vec();
+    site.store
+        .inbox()
+        .commit(throughline_trace::SpanBatch { decisions, ..Default::default() })
+        .await
+        .unwrap();
+    let gaps = site.get("/api/v1/decisions/gaps").await.json();
+    assert_eq!(gaps["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&gaps["items"][0]["first_seq"], &gaps["items"][0]["missing"]),
+        (&3.into(), &2.into())
+    );
+    let page = site.get("/decisions").await.body;
+    assert!(page.contains("2 decisions") && page.contains("numbers 3 to 4"), "{page}");
+}

@@ -1,0 +1,57 @@
+//! Decisions that are missing: an instance numbers its decisions, and a number never came.
+
+use maud::{Markup, html};
+use throughline_store::DecisionGap;
+
+use crate::failure::Failure;
+use crate::format;
+use crate::state::Shared;
+
+/// How long a missing decision may still be on its way, nanoseconds: exporters retry for about
+/// this long.
+const SETTLE_NS: u64 = 60 * 1_000_000_000;
+
+/// Most gaps that are told at once.
+const MAX_GAPS: usize = 100;
+
+/// Gaps shown by name in the notice; the API has the others.
+const SHOWN_GAPS: usize = 3;
+
+/// The gaps that are not just late, newest first.
+pub(crate) async fn known(app: &Shared, now_unix_nano: u64) -> Result<Vec<DecisionGap>, Failure> {
+    let before = now_unix_nano.saturating_sub(SETTLE_NS);
+    Ok(app.web.reader.decision_gaps(before, MAX_GAPS).await?)
+}
+
+/// What the list of decisions says about them; nothing when there are none.
+pub(crate) fn notice(gaps: &[DecisionGap], now_unix_nano: u64) -> Markup {
+    let missing: u64 = gaps.iter().map(DecisionGap::missing).sum();
+    html! {
+        @if missing > 0 {
+            div.notice role="status" {
+                div {
+                    p {
+                        strong { (format::count(missing)) @if missing == 1 { " decision" } @else { " decisions" } " never arrived" }
+                        " (agents number their decisions, and these numbers are missing): "
+                        @for (at, gap) in gaps.iter().take(SHOWN_GAPS).enumerate() {
+                            @if at > 0 { "; " }
+                            (numbers(gap)) " of " (gap.agent_id) " "
+                            span.mono title=(gap.instance_id) { (gap.instance_id.chars().take(8).collect::<String>()) "…" }
+                            " " (format::time(gap.noticed_unix_nano, now_unix_nano))
+                        }
+                        @if gaps.len() > SHOWN_GAPS { "; and more" }
+                        ". " a.link href="/api/v1/decisions/gaps" { "All of them" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn numbers(gap: &DecisionGap) -> String {
+    if gap.first_seq == gap.last_seq {
+        format!("number {}", gap.first_seq)
+    } else {
+        format!("numbers {} to {}", gap.first_seq, gap.last_seq)
+    }
+}
