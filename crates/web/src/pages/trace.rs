@@ -157,7 +157,7 @@ fn facts(view: &View<'_>) -> Markup {
 fn fallback_word(state: FallbackState) -> &'static str {
     match state {
         FallbackState::None => "none",
-        FallbackState::Skipped => "not needed",
+        FallbackState::Skipped => "not used",
         FallbackState::Degraded => "degraded",
         FallbackState::Failed => "failed",
     }

@@ -308,6 +308,7 @@ fn badges(view: &View<'_>, node: &TraceNode, facts: Facts, role: SpanRole) -> Ma
             @match (fallback, attributes.str(keys::FALLBACK_RESULT)) {
                 (Some("triggered"), Some("failed")) => span.badge.error { "fallback failed" },
                 (Some("triggered"), _) => span.badge.plum { "fell back" },
+                (Some("skipped"), Some("failed")) => span.badge title="The failure was not one that the fallback is for" { "not tried" },
                 (Some("skipped"), _) => span.badge { "not needed" },
                 _ => {},
             }
