@@ -35,4 +35,6 @@ pub use agents::{Performer, Setting};
 pub use pace::Pace;
 pub use run::{DEFAULT_CONCURRENCY, DEFAULT_SEED, DemoOptions, DemoReport, run};
 pub use seed::{Dice, Seed};
+/// The layer that a host's subscriber needs, so that what the agents log is sent with their traces.
+pub use throughline::log_layer;
 pub use weather::Weather;

@@ -7,14 +7,13 @@ use std::io;
 use opentelemetry::Context;
 use opentelemetry::logs::{AnyValue, LogRecord as _};
 use opentelemetry::trace::TraceContextExt as _;
-use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use opentelemetry_sdk::logs::{SdkLogRecord, SdkLoggerProvider};
+use opentelemetry_sdk::logs::SdkLogRecord;
 use serde_json::{Map, Value};
 use throughline_trace::keys;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -23,6 +22,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::dimensions::Dimensions;
 use crate::layer::layer_at;
+use crate::log_layer::log_layer;
 
 /// The target of the `tracing` events that show decisions to local logs. They do not go to the log
 /// bridge: the decision itself is an OTLP log record.
@@ -48,12 +48,12 @@ pub(crate) struct SubscriberSettings {
 }
 
 /// Sets the subscriber of the process; `false` when somebody was faster.
-pub(crate) fn install_subscriber(logs: &SdkLoggerProvider, settings: &SubscriberSettings) -> bool {
+pub(crate) fn install_subscriber(settings: &SubscriberSettings) -> bool {
     let json = (settings.stdout == StdoutLogs::Json).then(|| json_layer(io::stdout));
     let text = (settings.stdout == StdoutLogs::Text).then(tracing_subscriber::fmt::layer);
     let subscriber = tracing_subscriber::registry()
         .with(layer_at(settings.span_level))
-        .with(log_bridge(logs))
+        .with(log_layer())
         .with(json.map(|layer| layer.with_filter(level_filter())))
         .with(text.map(|layer| layer.with_filter(level_filter())));
     tracing::subscriber::set_global_default(subscriber).is_ok()
@@ -61,21 +61,8 @@ pub(crate) fn install_subscriber(logs: &SdkLoggerProvider, settings: &Subscriber
 
 /// The levels that `RUST_LOG` asks for, INFO when it does not. Each log layer has its own, and none
 /// stands before the span layer: a filtered span would break its trace.
-fn level_filter() -> EnvFilter {
+pub(crate) fn level_filter() -> EnvFilter {
     EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy()
-}
-
-/// The layer that turns `tracing` events into OTLP log records of this provider.
-pub(crate) fn log_bridge<S>(provider: &SdkLoggerProvider) -> impl Layer<S>
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-{
-    // The exporter's own complaints would be exported by the exporter that complains.
-    let wanted = |metadata: &Metadata<'_>| {
-        let target = metadata.target();
-        target != DECISION_TARGET && !target.starts_with("opentelemetry")
-    };
-    OpenTelemetryTracingBridge::new(provider).with_filter(level_filter().and(filter_fn(wanted)))
 }
 
 /// The layer that writes one JSON object a line, for a subscriber that you put together yourself:

@@ -106,7 +106,8 @@ impl Recorder {
     pub fn log_text(&self, attributes: &[&str]) -> String {
         let mut text = String::new();
         for record in self.logs() {
-            let what = record.event_name().or_else(|| record.severity_text()).unwrap_or("-");
+            let event = record.event_name().filter(|name| !name.is_empty());
+            let what = event.or_else(|| record.severity_text()).unwrap_or("-");
             let body = record.body().map(any_text).unwrap_or_default();
             let _ = write!(text, "{what} {body:?}");
             for name in attributes {

@@ -129,7 +129,7 @@ impl Telemetry {
             global::set_meter_provider(pipeline.metrics.clone());
         }
         let is_ours = match subscriber {
-            Some(settings) => logs::install_subscriber(&pipeline.logs, &settings),
+            Some(settings) => logs::install_subscriber(&settings),
             None => false,
         };
         if !is_ours && tracing::dispatcher::has_been_set() && !host_spans_join_traces() {

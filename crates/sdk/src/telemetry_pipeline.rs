@@ -28,6 +28,7 @@ pub(crate) struct Pipeline {
     pub(crate) decisions: SdkLoggerProvider,
     /// `None` when the host has a tracer provider of its own, which then gets our spans.
     tracer: OnceLock<Option<BoxedTracer>>,
+    log_logger: SdkLogger,
     decision_logger: SdkLogger,
     instruments: Instruments,
     pub(crate) counters: PipelineCounters,
@@ -64,6 +65,8 @@ impl Pipeline {
         instance_id: String,
         switches: Switches,
     ) -> Arc<Self> {
+        // What writes a log is told by the target of the record.
+        let log_logger = logs.logger("");
         let decision_logger = decisions.logger_with_scope(SCOPE.clone());
         let instruments = Instruments::new(&metrics.meter_with_scope(SCOPE.clone()));
         Arc::new(Self {
@@ -72,6 +75,7 @@ impl Pipeline {
             logs,
             decisions,
             tracer: OnceLock::new(),
+            log_logger,
             decision_logger,
             instruments,
             counters,
@@ -119,6 +123,10 @@ impl Pipeline {
                 Some(BoxedTracer::new(Box::new(self.traces.tracer_with_scope(SCOPE.clone()))))
             })
             .as_ref()
+    }
+
+    pub(crate) fn log_logger(&self) -> &SdkLogger {
+        &self.log_logger
     }
 
     pub(crate) fn decision_logger(&self) -> &SdkLogger {

@@ -80,3 +80,35 @@ fn a_json_line_says_where_it_was_written() {
     assert_eq!(lines[1]["trace_id"], span.trace_id().to_string());
     assert!(lines[2].get("trace_id").is_none());
 }
+
+#[test]
+fn each_telemetry_of_a_process_gets_the_logs_written_in_it() {
+    let (shop, triage) = (Recorder::new(), Recorder::new());
+    let telemetry = |recorder| Telemetry::builder().recorder(recorder).build().expect("telemetry");
+    let (of_shop, of_triage) = (telemetry(&shop), telemetry(&triage));
+    let subscriber = tracing_subscriber::registry().with(throughline::log_layer());
+    let _default = tracing::subscriber::set_default(subscriber);
+
+    tracing::error!("outside of both");
+    {
+        let _in = of_shop.enter();
+        let _as = Dimensions::new().agent("shop").enter();
+        span("shop.act.stock").start().in_scope(|| tracing::info!(item = 7, "12 are left"));
+        throughline::decision("act").action("order").record();
+        tracing::debug!("below the level");
+        let _in = of_triage.enter();
+        tracing::warn!("symptoms unclear");
+    }
+    tracing::error!("outside again");
+
+    let shown = |recorder: &Recorder| recorder.log_text(&["agent_id", "item", "stage"]);
+    insta::assert_snapshot!(shown(&shop), @r#"
+    INFO "12 are left" agent_id=shop item=7
+    agent.decision "order" agent_id=shop stage=act
+    "#);
+    insta::assert_snapshot!(shown(&triage), @r#"WARN "symptoms unclear" agent_id=shop"#);
+    let logs = shop.logs();
+    let context = logs[0].trace_context().expect("the log is in a trace");
+    let span = &shop.spans()[0].span_context;
+    assert_eq!((context.trace_id, context.span_id), (span.trace_id(), span.span_id()));
+}
