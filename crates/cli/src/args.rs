@@ -26,19 +26,49 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct GlobalArgs {
     /// Configuration file [default: ./throughline.yaml if it exists]
-    #[arg(long, global = true, env = "THROUGHLINE_CONFIG", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "THROUGHLINE_CONFIG",
+        value_name = "FILE"
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Where traces are kept [default: $XDG_DATA_HOME/throughline or ~/.local/share/throughline]
-    #[arg(long, global = true, env = "THROUGHLINE_DATA_DIR", value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "THROUGHLINE_DATA_DIR",
+        value_name = "DIR"
+    )]
     pub(crate) data_dir: Option<PathBuf>,
     /// Colour in the output
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
     pub(crate) color: Color,
     /// What is logged to stderr, a level or `target=level` list [default: info for servers, else warn]
-    #[arg(long, global = true, env = "THROUGHLINE_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "THROUGHLINE_LOG",
+        value_name = "FILTER"
+    )]
     pub(crate) log: Option<String>,
     /// Form of the log [default: text]
-    #[arg(long, global = true, env = "THROUGHLINE_LOG_FORMAT", value_name = "FORM")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "THROUGHLINE_LOG_FORMAT",
+        value_name = "FORM"
+    )]
     pub(crate) log_format: Option<LogFormat>,
 }
 

@@ -237,6 +237,15 @@ log:
     }
 
     #[test]
+    fn the_example_of_the_guide_is_good() {
+        let guide = include_str!("../../../docs/operating.md");
+        let yaml = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let config =
+            FileConfig::parse(Path::new("x.yaml"), yaml.expect("an example")).expect("good");
+        assert_eq!(config.ports.web, Some(4319));
+    }
+
+    #[test]
     fn an_empty_file_says_nothing() {
         for yaml in ["", "\n\n", "# listen: 0.0.0.0\n"] {
             assert_eq!(refused_or_default(yaml), FileConfig::default());

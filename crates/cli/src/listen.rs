@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use futures_util::FutureExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -52,6 +53,12 @@ const HTTP2_FRAME_BYTES: u32 = 64 << 10;
 const HTTP2_STREAMS: u32 = 256;
 /// Header bytes of one request.
 const HEADER_BYTES: usize = 64 << 10;
+/// What a client that was connected when the stop came gets to say what it wants.
+const LATECOMER_TIMEOUT: Duration = Duration::from_millis(500);
+/// From the end of a connection to the moment when the client has noticed it too.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes that are read and thrown away at a time meanwhile.
+const FAREWELL_BYTES: usize = 16 << 10;
 /// Pause after the system refused a socket (too many open files): accepting at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -176,6 +183,9 @@ impl Doors {
     }
 }
 
+/// A connection, who it is from, and its place.
+type Arrival = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
 /// What the accept loop of one port and its connections know.
 #[derive(Clone)]
 struct Door {
@@ -194,21 +204,11 @@ impl Door {
     async fn accept(self, listener: TcpListener) {
         loop {
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => break,
                 accepted = self.accept_one(&listener) => accepted,
             };
             match accepted {
-                Ok((socket, peer, place)) => {
-                    let door = self.clone();
-                    self.connections.spawn(async move {
-                        let cut = door.cut.clone();
-                        tokio::select! {
-                            () = cut.cancelled() => {}
-                            () = door.connection(socket, peer) => {}
-                        }
-                        drop(place);
-                    });
-                }
+                Ok(arrival) => self.admit(arrival),
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(port = self.name, %error, "cannot accept connections for now");
@@ -216,13 +216,26 @@ impl Door {
                 }
             }
         }
+        // Those whom the kernel has let in already believe that they are connected.
+        while let Some(Ok(arrival)) = self.accept_one(&listener).now_or_never() {
+            self.admit(arrival);
+        }
+    }
+
+    fn admit(&self, (socket, peer, place): Arrival) {
+        let door = self.clone();
+        self.connections.spawn(async move {
+            let cut = door.cut.clone();
+            tokio::select! {
+                () = cut.cancelled() => {}
+                () = door.connection(socket, peer) => {}
+            }
+            drop(place);
+        });
     }
 
     /// The next connection, once there is a place for it.
-    async fn accept_one(
-        &self,
-        listener: &TcpListener,
-    ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    async fn accept_one(&self, listener: &TcpListener) -> io::Result<Arrival> {
         let place =
             Arc::clone(&self.places).acquire_owned().await.map_err(|_| io::ErrorKind::Other)?;
         let (socket, peer) = listener.accept().await?;
@@ -245,7 +258,19 @@ impl Door {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
     ) {
-        let (stream, opening) = Opening::watch(stream);
+        let (stream, opening, given_back) = Opening::watch(stream);
+        self.converse(stream, &opening, peer).await;
+        if let Ok(stream) = given_back.await {
+            let _ = timeout(FAREWELL_TIMEOUT, farewell(stream)).await;
+        }
+    }
+
+    async fn converse(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        opening: &Opening,
+        peer: SocketAddr,
+    ) {
         let requests = Arc::clone(&self.requests);
         let router = self.router.clone();
         let service = tower::service_fn(move |mut request: Request<Incoming>| {
@@ -261,19 +286,23 @@ impl Door {
         let builder = protocol();
         let mut connection =
             pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
-        let slow = async {
-            sleep(self.opening_timeout).await;
-            if opening.is_done() {
+        let silent = async {
+            if timeout(self.opening_timeout, opening.done()).await.is_ok() {
                 std::future::pending::<()>().await;
             }
         };
+        let stopped = async {
+            self.stop.cancelled().await;
+            // Who came just before the stop gets to ask.
+            let _ = timeout(LATECOMER_TIMEOUT, opening.done()).await;
+        };
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            () = slow => {
+            () = silent => {
                 tracing::debug!(port = self.name, "a client connected and did not say what it wants");
                 return;
             }
-            () = self.stop.cancelled() => {
+            () = stopped => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -281,6 +310,15 @@ impl Door {
         if let Err(error) = result {
             tracing::debug!(port = self.name, error = %error, "connection ended badly");
         }
+    }
+}
+
+/// Says that nothing more will come, and reads until the client has nothing more to say either: a
+/// socket that is closed over unread bytes takes back what the client has not read yet.
+async fn farewell(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut unread = vec![0; FAREWELL_BYTES];
+    if stream.shutdown().await.is_ok() {
+        while matches!(stream.read(&mut unread).await, Ok(1..)) {}
     }
 }
 
@@ -333,139 +371,4 @@ fn is_of_the_client(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-
-    use axum::body::Bytes;
-    use axum::routing::{get, post};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    /// Longer than any test takes when all is well.
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    fn open(router: Router, max_connections: usize) -> (Doors, SocketAddr) {
-        let port = Port::bind("web", ANY_PORT).expect("a free port");
-        let address = port.address;
-        let doors = Doors::new(None, max_connections);
-        doors.open(port, router);
-        (doors, address)
-    }
-
-    async fn read_all(mut stream: TcpStream) -> String {
-        let mut text = Vec::new();
-        let read = timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("in time");
-        read.expect("readable");
-        String::from_utf8(text).expect("text")
-    }
-
-    #[tokio::test]
-    async fn a_request_in_the_middle_of_its_body_survives_the_drain() {
-        let router = Router::new().route("/", post(|body: Bytes| async move { body }));
-        let (doors, address) = open(router, 8);
-        let mut client = TcpStream::connect(address).await.expect("connected");
-        client
-            .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc")
-            .await
-            .expect("sent");
-        // Only once the head is with the handler is the request accepted.
-        while doors.requests.load(Ordering::Acquire) == 0 {
-            tokio::task::yield_now().await;
-        }
-        let drain = tokio::spawn(async move { doors.drain(PATIENCE).await });
-        while TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-        client.write_all(b"def").await.expect("still open");
-        let answer = read_all(client).await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-        assert!(answer.ends_with("abcdef"), "{answer}");
-        assert_eq!(drain.await.expect("drained"), 0);
-    }
-
-    #[tokio::test]
-    async fn a_request_that_does_not_end_is_cut_at_the_deadline_and_counted() {
-        let router = Router::new().route("/", get(std::future::pending::<()>));
-        let (doors, address) = open(router, 8);
-        let mut client = TcpStream::connect(address).await.expect("connected");
-        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
-        while doors.requests.load(Ordering::Acquire) == 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(doors.drain(Duration::from_millis(20)).await, 1);
-        assert_eq!(read_all(client).await, "");
-    }
-
-    #[tokio::test]
-    async fn idle_connections_do_not_hold_up_the_drain() {
-        let router = Router::new().route("/", get(|| async { "ok" }));
-        let (doors, address) = open(router, 8);
-        let mut used = TcpStream::connect(address).await.expect("connected");
-        used.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
-        let mut first = [0; 12];
-        used.read_exact(&mut first).await.expect("an answer");
-        assert_eq!(&first, b"HTTP/1.1 200");
-        let silent = TcpStream::connect(address).await.expect("connected");
-        while doors.connections.len() < 2 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(timeout(PATIENCE, doors.drain(PATIENCE)).await.expect("at once"), 0);
-        assert_eq!(read_all(silent).await, "");
-    }
-
-    #[tokio::test]
-    async fn a_full_port_lets_the_next_one_in_when_one_leaves() {
-        let entered = Arc::new(Notify::new());
-        let tell = Arc::clone(&entered);
-        let router = Router::new().route(
-            "/",
-            get(move || {
-                tell.notify_one();
-                async { "ok" }
-            }),
-        );
-        let (_doors, address) = open(router, 1);
-        let first = TcpStream::connect(address).await.expect("connected");
-        let mut second = TcpStream::connect(address).await.expect("queued by the kernel");
-        second
-            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            .await
-            .expect("sent");
-        assert!(timeout(Duration::from_millis(50), entered.notified()).await.is_err());
-        drop(first);
-        assert!(read_all(second).await.ends_with("ok"));
-    }
-
-    #[tokio::test]
-    async fn a_client_that_says_nothing_is_let_go() {
-        let port = Port::bind("web", ANY_PORT).expect("a free port");
-        let address = port.address;
-        let mut doors = Doors::new(None, 8);
-        doors.opening_timeout = Duration::from_millis(20);
-        doors.open(port, Router::new());
-        let client = TcpStream::connect(address).await.expect("connected");
-        assert_eq!(read_all(client).await, "");
-        let mut client = TcpStream::connect(address).await.expect("connected");
-        client.write_all(b"P").await.expect("sent");
-        assert_eq!(read_all(client).await, "");
-    }
-
-    #[tokio::test]
-    async fn a_port_in_use_names_itself_and_the_way_out() {
-        let taken = Port::bind("http", ANY_PORT).expect("a free port");
-        let failure = Port::bind("http", taken.address).expect_err("taken");
-        let port = taken.address.port().to_string();
-        insta::assert_snapshot!(failure.to_text().replace(&port, "PORT"), @r"
-        error(4): port PORT on 127.0.0.1 (http) is in use by another process
-        hint: choose another with --http-port, THROUGHLINE_HTTP_PORT or `ports.http`, or stop the other process
-        ");
-        let elsewhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 0);
-        insta::assert_snapshot!(Port::bind("web", elsewhere).expect_err("not ours").to_text(), @r"
-        error(2): this machine has no address 192.0.2.1 to listen on
-        hint: --listen 127.0.0.1 is this machine alone, --listen 0.0.0.0 is every address it has
-        ");
-    }
-}
+mod tests;

@@ -23,6 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::args::{Arguments, Color, Command, ServeArgs};
 use crate::failure::Outcome;
+use crate::logging::Logger;
 
 /// Threads for queries and other blocking work. The store lets in fewer queries than that; the
 /// runtime's own default of 512 would be memory for nothing.
@@ -49,7 +50,14 @@ fn run(arguments: Arguments) -> Outcome {
     }
     let (config_file, config) = settings::read_config(&global)?;
     let settings = settings::resolve(&global, config_file, &config)?;
-    logging::start(&settings, matches!(command, Command::Serve(_) | Command::Demo(_)))?;
+    logging::start(
+        &settings,
+        match command {
+            Command::Serve(_) => Logger::Server,
+            Command::Demo(_) => Logger::Demo,
+            _ => Logger::Command,
+        },
+    )?;
     match command {
         Command::Serve(args) => {
             let serve = settings::resolve_serve(&args, &config)?;

@@ -1,5 +1,7 @@
-//! A stream that notes whether its client has said enough to know the protocol. hyper has no
-//! timeout for the time before that, and a client could hold a place for ever without a word.
+//! A stream that notes whether its client has said enough to know the protocol, and that comes back
+//! when the connection is over. hyper has no timeout for the time before the protocol is known: a
+//! client could hold a place for ever without a word. And it closes the socket when it is done,
+//! which throws away an answer that the client has not read yet, if it was still sending.
 
 use std::io;
 use std::pin::Pin;
@@ -8,41 +10,82 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Notify, oneshot};
 
 /// Bytes after which HTTP/1 and HTTP/2 are told apart for certain: the length of the HTTP/2
 /// connection preface (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
 
 /// Tells how far the opening of a connection has come.
-#[derive(Debug, Clone)]
-pub(crate) struct Opening(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub(crate) struct Opening(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    bytes: AtomicUsize,
+    done: Notify,
+}
 
 impl Opening {
-    /// Watches what is read from, and written to, `stream`.
-    pub(crate) fn watch<S>(stream: S) -> (Watched<S>, Self) {
-        let seen = Arc::new(AtomicUsize::new(0));
-        (Watched { stream, seen: Arc::clone(&seen), is_done: false }, Self(seen))
+    /// Watches what is read from, and written to, `stream`. The receiver gets the stream back when
+    /// whoever used it has dropped it.
+    pub(crate) fn watch<S>(stream: S) -> (Watched<S>, Self, oneshot::Receiver<S>) {
+        let progress = Arc::new(Progress::default());
+        let (give_back, given_back) = oneshot::channel();
+        let watched = Watched {
+            stream: Some(stream),
+            progress: Arc::clone(&progress),
+            is_done: false,
+            give_back: Some(give_back),
+        };
+        (watched, Self(progress), given_back)
     }
 
-    /// Whether the protocol is known: enough was read, or an answer was written.
-    pub(crate) fn is_done(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= PREFACE_BYTES
+    /// Waits until the protocol is known: enough was read, or an answer was written.
+    pub(crate) async fn done(&self) {
+        loop {
+            let notified = self.0.done.notified();
+            if self.0.bytes.load(Ordering::Acquire) >= PREFACE_BYTES {
+                return;
+            }
+            notified.await;
+        }
     }
 }
 
 /// The stream, watched.
 #[derive(Debug)]
 pub(crate) struct Watched<S> {
-    stream: S,
-    seen: Arc<AtomicUsize>,
+    /// There until the drop.
+    stream: Option<S>,
+    progress: Arc<Progress>,
     is_done: bool,
+    give_back: Option<oneshot::Sender<S>>,
 }
 
 impl<S> Watched<S> {
     fn saw(&mut self, bytes: usize) {
         if !self.is_done {
-            let before = self.seen.fetch_add(bytes, Ordering::Relaxed);
+            let before = self.progress.bytes.fetch_add(bytes, Ordering::AcqRel);
             self.is_done = before + bytes >= PREFACE_BYTES;
+            if self.is_done {
+                self.progress.done.notify_waiters();
+            }
+        }
+    }
+}
+
+impl<S: Unpin> Watched<S> {
+    fn stream(&mut self) -> io::Result<Pin<&mut S>> {
+        self.stream.as_mut().map(Pin::new).ok_or(io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<S> Drop for Watched<S> {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(give_back)) = (self.stream.take(), self.give_back.take()) {
+            // Nobody wants it back: it is closed here.
+            let _ = give_back.send(stream);
         }
     }
 }
@@ -55,7 +98,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let polled = this.stream()?.poll_read(cx, buf);
         this.saw(buf.filled().len().saturating_sub(before));
         polled
     }
@@ -70,7 +113,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let this = self.get_mut();
         // An answer to a very short HTTP/1 request.
         this.saw(PREFACE_BYTES);
-        Pin::new(&mut this.stream).poll_write(cx, buf)
+        this.stream()?.poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -80,18 +123,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.saw(PREFACE_BYTES);
-        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+        this.stream()?.poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(S::is_write_vectored)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        self.get_mut().stream()?.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        self.get_mut().stream()?.poll_shutdown(cx)
     }
 }

@@ -3,11 +3,11 @@
 use std::io::Write as _;
 
 use jiff::tz::TimeZone;
-use throughline_store::Control;
+use throughline_store::{Control, QueryError};
 use throughline_trace::access::{ApiKey, Scope};
 
 use crate::args::KeysAction;
-use crate::commands::{of_control, write_json};
+use crate::commands::{of_control, of_query, write_json};
 use crate::failure::Outcome;
 use crate::settings::Settings;
 use crate::show::{DIM, RED, moment, one_line};
@@ -15,6 +15,9 @@ use crate::table::{self, Cell, left};
 
 /// Runs one action on the keys of the data directory.
 pub(crate) fn run(settings: &Settings, action: KeysAction) -> Outcome {
+    if !matches!(action, KeysAction::Create { .. }) && !settings.data_dir.exists() {
+        return Err(of_query(QueryError::NoStore(settings.data_dir.clone())));
+    }
     let control = Control::open(&settings.data_dir).map_err(|error| of_control(&error))?;
     match action {
         KeysAction::Create { name, scopes } => create(&control, &name, scopes),

@@ -55,6 +55,7 @@ fn what_is_not_there() {
     let none = run(&data_dir, &["traces"]);
     assert_eq!(none.code, 3, "{}", none.stderr);
     assert!(none.stderr.contains("hint: start `throughline serve` first"), "{}", none.stderr);
+    assert_eq!(run(&data_dir, &["keys", "list"]).code, 3);
     assert!(!data_dir.exists(), "asking makes nothing");
     Server::start(&data_dir).stop();
     let id = TraceId::from_u128(7).to_string();

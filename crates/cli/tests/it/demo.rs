@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use throughline_store::{DecisionFilter, Reader, TraceFilter};
 
-use crate::server::{Server, until};
+use crate::server::{Server, throughline_in, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_fill_the_store_and_leave_nothing_behind() {
@@ -51,4 +51,23 @@ async fn at_work_it_stops_when_asked_with_everything_sent() {
         .map(|trace| trace.name())
         .collect();
     assert_eq!(rootless, Vec::<&str>::new(), "runs that were cut short end their spans");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_the_servers_own_and_the_scratch_directory_goes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = throughline_in(dir.path());
+    command.args(["demo", "--pace", "0", "--runs", "4", "--log-format", "json"]);
+    command.args(["--grpc-port", "0", "--http-port", "0", "--web-port", "0"]);
+    command.env("TMPDIR", dir.path());
+    let mut server = Server::spawn(command);
+    assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1, "a scratch directory");
+    until("four runs", async || server.log().contains("agents are done").then_some(())).await;
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0, "nothing is left");
+    let log = server.log();
+    for foreign in ["throughline::decision", "throughline_demo", "\"span\""] {
+        assert!(!log.contains(foreign), "{log}");
+    }
 }

@@ -28,6 +28,15 @@ async fn load(mut exporter: Exporter, trace: TraceId) -> (Vec<u64>, tonic::Statu
     unreachable!("the numbers do not end")
 }
 
+/// Whether the client knows that the server never began with the request: it held it back after
+/// the server's GOAWAY, or found the port closed. A request that is cut ends in other words.
+fn was_never_taken(refused: &tonic::Status) -> bool {
+    let text = format!("{refused:?}");
+    ["NO_ERROR, Remote", "connection closed", "tcp connect error"]
+        .iter()
+        .any(|sign| text.contains(sign))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_everything_acknowledged_is_there_afterwards() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -54,10 +63,7 @@ async fn under_load_everything_acknowledged_is_there_afterwards() {
     let reader = Reader::open(&data_dir).expect("a store");
     for (trace, load) in loads {
         let (acknowledged, refused) = load.await.expect("a load");
-        assert!(
-            matches!(refused.code(), tonic::Code::Unavailable | tonic::Code::Unknown),
-            "{refused:?}"
-        );
+        assert!(was_never_taken(&refused), "cut in the middle: {refused:?}");
         let found = reader.trace(trace).await.expect("an answer").expect("the trace");
         let found: std::collections::HashSet<u64> =
             found.spans.iter().map(|span| span.span_id.as_u64()).collect();

@@ -13,17 +13,23 @@ use serde_json::Value as Json;
 /// Longest that a start or a stop may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The binary with a data directory, untouched by the environment of whoever runs the tests.
+/// The binary with a data directory.
 pub(crate) fn throughline(data_dir: &Path) -> Command {
+    // A directory without a throughline.yaml.
+    let mut command = throughline_in(data_dir.parent().expect("a parent"));
+    command.arg("--data-dir").arg(data_dir);
+    command
+}
+
+/// The binary in a working directory, untouched by the environment of whoever runs the tests.
+pub(crate) fn throughline_in(working_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_throughline"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("THROUGHLINE_") {
             command.env_remove(name);
         }
     }
-    // A directory without a throughline.yaml.
-    command.current_dir(data_dir.parent().expect("a parent"));
-    command.arg("--data-dir").arg(data_dir);
+    command.current_dir(working_dir);
     command
 }
 
