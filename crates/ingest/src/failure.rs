@@ -79,12 +79,14 @@ impl Failure {
             Self::Path(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::MediaType { .. } | Self::Compression(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge { .. } | Self::Decode(DecodeError::TooLarge { .. }) => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            Self::TooLarge { .. }
+            | Self::Decode(DecodeError::TooLarge { .. })
+            | Self::Refused(Refusal::Unfit(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Malformed(_) | Self::Decode(_) | Self::Broken => StatusCode::BAD_REQUEST,
-            Self::Stalled { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::Refused(_) | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            // Not 408: OTLP clients retry only 429, 502, 503 and 504.
+            Self::Stalled { .. } | Self::Refused(_) | Self::Busy(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -96,9 +98,9 @@ impl Failure {
             Self::Access(AccessError::Scope { .. }) => Code::PermissionDenied,
             Self::Access(_) => Code::Unauthenticated,
             Self::Path(_) | Self::Method(_) | Self::Compression(_) => Code::Unimplemented,
-            Self::TooLarge { .. } | Self::Decode(DecodeError::TooLarge { .. }) => {
-                Code::ResourceExhausted
-            }
+            Self::TooLarge { .. }
+            | Self::Decode(DecodeError::TooLarge { .. })
+            | Self::Refused(Refusal::Unfit(_)) => Code::ResourceExhausted,
             Self::MediaType { .. } | Self::Malformed(_) | Self::Decode(_) => Code::InvalidArgument,
             Self::Stalled { .. } => Code::DeadlineExceeded,
             Self::Broken => Code::Cancelled,
@@ -110,6 +112,7 @@ impl Failure {
     /// When the client may try again; `None` when it should not.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Refused(Refusal::Unfit(_)) => None,
             Self::Refused(refusal) => Some(Duration::from_millis(refusal.retry_after_ms())),
             Self::Busy(retry_after) => Some(*retry_after),
             _ => None,
@@ -139,6 +142,7 @@ impl Failure {
             Self::Refused(Refusal::Full { .. }) => "full",
             Self::Refused(Refusal::ShuttingDown { .. }) => "shutting_down",
             Self::Refused(Refusal::DiskFull { .. }) => "disk_full",
+            Self::Refused(Refusal::Unfit(_)) => "unfit",
             Self::Refused(Refusal::Storage(_)) => "storage",
             Self::Busy(_) => "memory",
             _ => return None,

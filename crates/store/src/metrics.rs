@@ -102,6 +102,7 @@ impl StoreMetrics {
             Refusal::Full { .. } => "full",
             Refusal::ShuttingDown { .. } => "shutting_down",
             Refusal::DiskFull { .. } => "disk_full",
+            Refusal::Unfit(_) => "unfit",
             Refusal::Storage(_) => "storage",
         };
         self.refusals.get_or_create(&[("reason", reason)]).inc();

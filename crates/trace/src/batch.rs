@@ -49,7 +49,8 @@ pub struct Accepted {
     pub metrics: u64,
 }
 
-/// Why a batch was not taken; nothing of it was kept, and the sender may send it again.
+/// Why a batch was not taken; nothing of it was kept, and the sender may send it again (unless it
+/// is [`Refusal::Unfit`]).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The inbox is full for the moment.
@@ -70,6 +71,9 @@ pub enum Refusal {
         /// When to try again, milliseconds.
         retry_after_ms: u64,
     },
+    /// The batch can never be stored, however often it is sent.
+    #[error("the batch can never be stored: {0}")]
+    Unfit(String),
     /// Storage failed in another way.
     #[error("storage failed: {0}")]
     Storage(String),
@@ -82,7 +86,7 @@ impl Refusal {
             Self::Full { retry_after_ms }
             | Self::ShuttingDown { retry_after_ms }
             | Self::DiskFull { retry_after_ms } => *retry_after_ms,
-            Self::Storage(_) => 1_000,
+            Self::Storage(_) | Self::Unfit(_) => 1_000,
         }
     }
 }
