@@ -80,7 +80,7 @@ async fn a_body_that_stops_coming_is_given_up() {
     let mut stream = stall(&server).await;
     let mut start = [0; 12];
     stream.read_exact(&mut start).await.unwrap();
-    assert_eq!(&start, b"HTTP/1.1 408");
+    assert_eq!(&start, b"HTTP/1.1 503");
 }
 
 #[tokio::test]
