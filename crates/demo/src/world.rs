@@ -90,9 +90,3 @@ impl throughline::Fault for Unavailable {
         throughline::ErrorType::Server
     }
 }
-
-impl From<Unavailable> for throughline::ToolError {
-    fn from(down: Unavailable) -> Self {
-        Self::kind(throughline::ErrorType::Server, down.to_string())
-    }
-}

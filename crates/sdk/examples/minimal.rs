@@ -5,7 +5,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use throughline::{Agent, OpenAi, Task, Telemetry, ToolError, ToolRegistry, Traced, tool};
+use throughline::{Agent, Json, OpenAi, Task, Telemetry, ToolRegistry, Traced, tool};
 
 #[derive(Deserialize, JsonSchema)]
 struct Stock {
@@ -16,8 +16,8 @@ struct Stock {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let telemetry = Telemetry::builder().service_name("minimal").init()?;
-    let stock = tool("stock", 1, "How many of an item are left", |ask: Stock| async move {
-        Ok::<_, ToolError>(ask.item % 7)
+    let stock = tool("stock_v1", "How many of an item are left", |ask: Stock| async move {
+        Json(ask.item % 7)
     })?;
     let model = std::env::var("MODEL").unwrap_or_else(|_| "gpt-4o-mini".to_owned());
     let agent = Agent::builder("shop", Traced::new(OpenAi::from_env()?), model)

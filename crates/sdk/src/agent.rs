@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry::trace::SpanKind;
 use throughline_llm::{ChatRequest, ChatResponse, Message};
@@ -11,17 +12,25 @@ use throughline_trace::{DecisionId, ErrorType, Phase, StepName, StepNameError, T
 use crate::agent_run;
 use crate::chat::{ChatError, ChatModel};
 use crate::metrics::Outcome;
-use crate::tool_registry::ToolRegistry;
+use crate::resilient::Fault;
+use crate::tool::ToolIdError;
+use crate::tool_registry::{AlreadyRegistered, ToolRegistry};
 
 /// How often an agent may ask its model in one run, when the builder does not say.
 pub const MAX_TURNS: u32 = 8;
 
-/// Why an agent gave no answer.
+/// Why an agent could not be made or gave no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AgentError {
     /// The agent's name cannot be part of a span's name.
     #[error(transparent)]
     Name(#[from] StepNameError),
+    /// A tool of the agent has a text for an id that is none.
+    #[error(transparent)]
+    ToolId(#[from] ToolIdError),
+    /// Two tools of the agent have the same id.
+    #[error(transparent)]
+    Tool(#[from] AlreadyRegistered),
     /// The model did not answer.
     #[error("expected the model to answer in turn {turn}: {error}")]
     Model {
@@ -48,19 +57,43 @@ pub enum AgentError {
     },
 }
 
-impl AgentError {
-    /// The value of `error.type`.
-    pub fn error_type(&self) -> ErrorType {
+impl Fault for AgentError {
+    fn error_type(&self) -> ErrorType {
         match self {
             Self::Model { error, .. } => error.error_type,
             Self::Empty { .. } => ErrorType::InvalidResponse,
-            Self::Name(_) | Self::TurnLimit { .. } => ErrorType::Other,
+            Self::Name(_) | Self::ToolId(_) | Self::Tool(_) | Self::TurnLimit { .. } => {
+                ErrorType::Other
+            }
         }
     }
 
-    /// The business outcome of a run that ended so.
-    pub fn outcome(&self) -> Outcome {
-        Outcome::of_error(self.error_type())
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Model { error, .. } => error.outcome(),
+            other => Outcome::of_error(other.error_type()),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.of_model().and_then(Fault::retry_after)
+    }
+
+    fn status_code(&self) -> Option<u16> {
+        self.of_model().and_then(Fault::status_code)
+    }
+
+    fn code(&self) -> Option<&str> {
+        self.of_model().and_then(Fault::code)
+    }
+}
+
+impl AgentError {
+    fn of_model(&self) -> Option<&ChatError> {
+        match self {
+            Self::Model { error, .. } => Some(error),
+            _ => None,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::chat::ChatError;
 use crate::decision::{DecisionBuilder, decision};
 use crate::dimensions::Dimensions;
 use crate::metrics::{Operation, Outcome};
+use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
 use crate::telemetry_pipeline::captures_content;
 use crate::tool::{ToolError, ToolId};

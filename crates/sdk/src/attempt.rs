@@ -17,10 +17,19 @@ use crate::span::{ActiveSpan, span};
 #[derive(Debug, Clone)]
 pub(crate) struct FaultReport {
     pub(crate) error_type: ErrorType,
+    pub(crate) outcome: Outcome,
     pub(crate) message: String,
     pub(crate) code: Option<String>,
     pub(crate) status_code: Option<u16>,
     pub(crate) retry_after: Option<Duration>,
+}
+
+impl FaultReport {
+    /// A failure of which only kind and message are known.
+    pub(crate) fn new(error_type: ErrorType, message: String) -> Self {
+        let outcome = Outcome::of_error(error_type);
+        Self { error_type, outcome, message, code: None, status_code: None, retry_after: None }
+    }
 }
 
 /// Whether a failed attempt is followed by another one.

@@ -11,6 +11,7 @@ use futures_util::stream::{BoxStream, Stream};
 use throughline_llm::{ChatRequest, ChatResponse, Chunk};
 use throughline_trace::ErrorType;
 
+use crate::metrics::Outcome;
 use crate::resilient::Fault;
 
 /// A model that answers conversations. Implementations talk to a provider and do nothing else:
@@ -127,6 +128,10 @@ impl ChatError {
 impl Fault for ChatError {
     fn error_type(&self) -> ErrorType {
         self.error_type
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::of_model_error(self.error_type)
     }
 
     fn retry_after(&self) -> Option<Duration> {

@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use opentelemetry::KeyValue;
@@ -19,7 +18,6 @@ use crate::metrics::{Operation, Outcome};
 use crate::resilient::Fault;
 use crate::run::report_of;
 use crate::span::{ActiveSpan, span};
-use crate::traced::outcome_of;
 
 /// The stage of the decision that a triggered fallback records.
 const STAGE: &str = "fallback";
@@ -74,6 +72,7 @@ pub struct FallbackError<E> {
     /// What the degraded branches failed with, those that were tried.
     pub degraded: Vec<E>,
     error_type: ErrorType,
+    outcome: Outcome,
 }
 
 impl<E: Display> Display for FallbackError<E> {
@@ -94,6 +93,10 @@ impl<E: std::error::Error + 'static> std::error::Error for FallbackError<E> {
 impl<E: Display> Fault for FallbackError<E> {
     fn error_type(&self) -> ErrorType {
         self.error_type
+    }
+
+    fn outcome(&self) -> Outcome {
+        self.outcome
     }
 }
 
@@ -156,14 +159,7 @@ impl<'a, T, E> Fallback<'a, T, E> {
     where
         E: Display,
     {
-        self.run_described(|error: &E| FaultReport {
-            error_type: classify(error),
-            message: error.to_string(),
-            code: None,
-            status_code: None,
-            retry_after: None::<Duration>,
-        })
-        .await
+        self.run_described(|error: &E| FaultReport::new(classify(error), error.to_string())).await
     }
 
     async fn run_described(
@@ -251,7 +247,7 @@ async fn run_branch<T, E>(
         }
         Err(error) => {
             let report = describe(&error);
-            attempt.end(outcome_of(report.error_type), Some(&report));
+            attempt.end(report.outcome, Some(&report));
             Err((error, report))
         }
     }
@@ -281,16 +277,16 @@ fn settle<T, E>(
 ) -> Result<Answered<T>, FallbackError<E>> {
     match result {
         Ok(value) => Ok(Answered { value, branch: verdict.branch, decision }),
-        Err((error, report)) if failures.is_empty() => Err(FallbackError {
-            primary: error,
-            degraded: Vec::new(),
-            error_type: first.map_or(report.error_type, |first| first.error_type),
-        }),
+        Err((error, report)) if failures.is_empty() => {
+            let FaultReport { error_type, outcome, .. } = first.unwrap_or(report);
+            Err(FallbackError { primary: error, degraded: Vec::new(), error_type, outcome })
+        }
         Err((error, _)) => {
             failures.push(error);
             let degraded = failures.split_off(1);
             let primary = failures.swap_remove(0);
-            Err(FallbackError { primary, degraded, error_type: ErrorType::FallbackExhausted })
+            let error_type = ErrorType::FallbackExhausted;
+            Err(FallbackError { primary, degraded, error_type, outcome: Outcome::Error })
         }
     }
 }
@@ -319,7 +315,7 @@ impl Watched {
             (FallbackResult::Success, Branch::Primary) => self.tell(Outcome::Ok),
             (FallbackResult::Success, Branch::Degraded(_)) => self.tell(Outcome::FallbackDegraded),
             (FallbackResult::Failed, Branch::Primary) => {
-                let outcome = first.map_or(Outcome::Error, |first| outcome_of(first.error_type));
+                let outcome = first.map_or(Outcome::Error, |first| first.outcome);
                 self.end(outcome, first);
             }
             (FallbackResult::Failed, Branch::Degraded(_)) => {

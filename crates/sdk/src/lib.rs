@@ -83,7 +83,8 @@ pub use throughline_llm as llm;
 pub use throughline_resilience as resilience;
 pub use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
 pub use tool::{
-    FunctionTool, TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError, tool,
+    FunctionTool, Json, TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError,
+    ToolOutput, tool,
 };
 pub use tool_registry::{AlreadyRegistered, TOOL_CONTENT_MAX_BYTES, ToolRegistry};
 pub use traced::Traced;

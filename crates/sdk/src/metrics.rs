@@ -44,6 +44,8 @@ pub enum Outcome {
     PolicyRejected,
     /// The model took too long.
     ModelTimeout,
+    /// Something that is not a model took too long.
+    Timeout,
     /// It worked after at least one retry.
     RetrySucceeded,
     /// The fallback answered.
@@ -63,6 +65,7 @@ impl Outcome {
             Self::Ok => "ok",
             Self::PolicyRejected => "policy_rejected",
             Self::ModelTimeout => "model_timeout",
+            Self::Timeout => "timeout",
             Self::RetrySucceeded => "retry_succeeded",
             Self::FallbackDegraded => "fallback_degraded",
             Self::CircuitOpen => "circuit_open",
@@ -71,14 +74,22 @@ impl Outcome {
         }
     }
 
-    /// The outcome of an operation that ended with this error.
+    /// The outcome of an operation that ended with this error and is not a model's.
     pub fn of_error(kind: ErrorType) -> Self {
         match kind {
-            ErrorType::Timeout => Self::ModelTimeout,
+            ErrorType::Timeout => Self::Timeout,
             ErrorType::CircuitOpen => Self::CircuitOpen,
             ErrorType::PolicyRejected => Self::PolicyRejected,
             ErrorType::Cancelled => Self::Cancelled,
             _ => Self::Error,
+        }
+    }
+
+    /// The outcome of a model call that ended with this error.
+    pub fn of_model_error(kind: ErrorType) -> Self {
+        match kind {
+            ErrorType::Timeout => Self::ModelTimeout,
+            other => Self::of_error(other),
         }
     }
 }

@@ -15,12 +15,18 @@ use throughline_trace::{ErrorType, keys};
 use tokio::time::Instant;
 
 use crate::attempt::{AttemptSpans, FaultReport};
+use crate::metrics::Outcome;
 use crate::run::{Ready, Run, drive, report_of};
 
 /// A failure that says what kind it is, so that a policy can decide about it.
 pub trait Fault: Display {
     /// What kind of failure it is.
     fn error_type(&self) -> ErrorType;
+
+    /// What it means for the business: a model's timeout is not that of a tool.
+    fn outcome(&self) -> Outcome {
+        Outcome::of_error(self.error_type())
+    }
 
     /// The pause that the other side asked for.
     fn retry_after(&self) -> Option<Duration> {
@@ -151,13 +157,7 @@ impl Resilience {
         E: Display,
         F: Future<Output = Result<T, E>>,
     {
-        let describe = |error: &E| FaultReport {
-            error_type: classify(error),
-            message: error.to_string(),
-            code: None,
-            status_code: None,
-            retry_after: None,
-        };
+        let describe = |error: &E| FaultReport::new(classify(error), error.to_string());
         self.run_described(name, describe, operation).await
     }
 
@@ -254,6 +254,13 @@ impl<E: Fault> Fault for ResilientError<E> {
             Self::Timeout { .. } => ErrorType::Timeout,
             Self::CircuitOpen { .. } => ErrorType::CircuitOpen,
             Self::Operation(error) => error.error_type(),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Operation(error) => error.outcome(),
+            other => Outcome::of_error(other.error_type()),
         }
     }
 

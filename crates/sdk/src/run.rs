@@ -62,14 +62,7 @@ impl Run {
         if let Next::Continue { .. } = next {
             return next;
         }
-        let report = FaultReport {
-            error_type: ErrorType::Timeout,
-            message,
-            code: None,
-            status_code: None,
-            retry_after: None,
-        };
-        self.end_attempt(&report, next)
+        self.end_attempt(&FaultReport::new(ErrorType::Timeout, message), next)
     }
 
     /// When the attempt that runs reaches its limit.
@@ -155,6 +148,7 @@ enum Cause<E> {
 pub(crate) fn report_of<E: Fault>(error: &E) -> FaultReport {
     FaultReport {
         error_type: error.error_type(),
+        outcome: error.outcome(),
         message: error.to_string(),
         code: error.code().map(str::to_owned),
         status_code: error.status_code(),

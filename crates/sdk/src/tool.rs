@@ -1,7 +1,8 @@
 //! Tools that a model may ask for: named with their version, described by a JSON Schema, made from
 //! typed async functions (requirement R4.1).
 
-use std::fmt;
+use std::any::Any;
+use std::fmt::{self, Display};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::str::FromStr;
@@ -13,6 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use throughline_trace::ErrorType;
+
+use crate::resilient::Fault;
 
 /// How long a tool may run when it does not say otherwise.
 pub const TOOL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -135,8 +138,23 @@ impl ToolError {
         Self::Kind { kind, message: message.into() }
     }
 
-    /// The value of `error.type`.
-    pub fn error_type(&self) -> ErrorType {
+    /// A failure that says its kind itself: `.map_err(ToolError::fault)` keeps it.
+    pub fn fault(fault: impl Fault) -> Self {
+        Self::kind(fault.error_type(), fault.to_string())
+    }
+
+    /// What a tool's function failed with: its own [`ToolError`], or else [`ToolError::Failed`].
+    fn of<E: Display + 'static>(error: E) -> Self {
+        match (&error as &dyn Any).downcast_ref::<Self>() {
+            Some(own) => own.clone(),
+            // The alternate form of an error with a chain is the whole chain.
+            None => Self::Failed(format!("{error:#}")),
+        }
+    }
+}
+
+impl Fault for ToolError {
+    fn error_type(&self) -> ErrorType {
         match self {
             Self::Missing { .. } => ErrorType::ToolMissing,
             Self::InvalidArguments { .. } => ErrorType::InvalidArguments,
@@ -200,12 +218,40 @@ pub trait Tool: Send + Sync {
     fn call(&self, arguments: Value) -> BoxFuture<'_, Result<Value, ToolError>>;
 }
 
-/// A tool made from an async function; the schema of its arguments comes from their type.
+/// What the function of a [`tool`] answers: a `Result`, or [`Json`] when it cannot fail. An error
+/// may be anything with a text: a [`ToolError`] keeps its kind, others become
+/// [`ToolError::Failed`]. [`ToolError::fault`] makes one of an error that knows its kind.
+pub trait ToolOutput: Send {
+    /// The answer for the model.
+    ///
+    /// # Errors
+    /// [`ToolError`], when the function failed.
+    fn into_answer(self) -> Result<Value, ToolError>;
+}
+
+/// The answer of a tool that cannot fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Json<T>(pub T);
+
+impl<T: Serialize + Send> ToolOutput for Json<T> {
+    fn into_answer(self) -> Result<Value, ToolError> {
+        Ok(serde_json::to_value(self.0)?)
+    }
+}
+
+impl<T: Serialize + Send, E: Display + Send + 'static> ToolOutput for Result<T, E> {
+    fn into_answer(self) -> Result<Value, ToolError> {
+        Ok(serde_json::to_value(self.map_err(ToolError::of)?)?)
+    }
+}
+
+/// A tool of this id, name and version (`web_search_v2`), made from an async function; the schema of
+/// its arguments comes from their type, its answer is a [`ToolOutput`].
 ///
 /// ```
 /// use schemars::JsonSchema;
 /// use serde::Deserialize;
-/// use throughline::{ToolError, tool};
+/// use throughline::{Json, tool};
 ///
 /// #[derive(Deserialize, JsonSchema)]
 /// struct Lookup {
@@ -213,30 +259,28 @@ pub trait Tool: Send + Sync {
 ///     item: u32,
 /// }
 ///
-/// let stock = tool("stock", 1, "How many of an item there are", |ask: Lookup| async move {
+/// let stock = tool("stock_v1", "How many of an item there are", |ask: Lookup| async move {
 ///     if ask.item == 0 { Err("there is no item 0") } else { Ok(12) }
 /// })?;
-/// assert_eq!(throughline::Tool::id(&stock).as_str(), "stock_v1");
+/// let shelf = tool("shelf_v1", "Where an item is", |ask: Lookup| async move { Json(ask.item / 9) })?;
+/// assert_eq!(throughline::Tool::id(&stock).version(), 1);
 /// # Ok::<(), throughline::ToolIdError>(())
 /// ```
 ///
 /// # Errors
-/// [`ToolIdError`] when the name cannot be a tool's.
-pub fn tool<F, A, Fut, R, E>(
-    name: &str,
-    version: u32,
+/// [`ToolIdError`] when the id cannot be a tool's, or has no version.
+pub fn tool<F, A, Fut>(
+    id: &str,
     description: impl Into<String>,
     function: F,
 ) -> Result<FunctionTool<F, A>, ToolIdError>
 where
     F: Fn(A) -> Fut + Send + Sync,
     A: DeserializeOwned + JsonSchema + Send,
-    Fut: Future<Output = Result<R, E>> + Send,
-    R: Serialize,
-    E: Into<ToolError>,
+    Fut: Future<Output: ToolOutput> + Send,
 {
     Ok(FunctionTool {
-        id: ToolId::new(name, version)?,
+        id: id.parse()?,
         description: description.into(),
         timeout: TOOL_TIMEOUT,
         function,
@@ -268,13 +312,11 @@ impl<F, A> fmt::Debug for FunctionTool<F, A> {
     }
 }
 
-impl<F, A, Fut, R, E> Tool for FunctionTool<F, A>
+impl<F, A, Fut> Tool for FunctionTool<F, A>
 where
     F: Fn(A) -> Fut + Send + Sync,
     A: DeserializeOwned + JsonSchema + Send,
-    Fut: Future<Output = Result<R, E>> + Send,
-    R: Serialize,
-    E: Into<ToolError>,
+    Fut: Future<Output: ToolOutput> + Send,
 {
     fn id(&self) -> &ToolId {
         &self.id
@@ -313,10 +355,7 @@ where
             got: arguments.to_string(),
             reason: error.to_string(),
         });
-        Box::pin(async move {
-            let result = (self.function)(typed?).await.map_err(Into::into)?;
-            Ok(serde_json::to_value(result)?)
-        })
+        Box::pin(async move { (self.function)(typed?).await.into_answer() })
     }
 }
 
@@ -347,17 +386,16 @@ mod tests {
 
     #[test]
     fn the_schema_comes_from_the_type() {
-        let tool = tool("web_search", 2, "Searches", |search: Search| async move {
-            Ok::<_, ToolError>(search.query)
-        })
-        .expect("a tool");
+        let tool =
+            tool("web_search_v2", "Searches", |search: Search| async move { Json(search.query) })
+                .expect("a tool");
         insta::assert_snapshot!(tool.parameters(), @r#"{"properties":{"limit":{"format":"uint8","maximum":255,"minimum":0,"type":["integer","null"]},"query":{"description":"What to look for.","type":"string"}},"required":["query"],"type":"object"}"#);
     }
 
     #[tokio::test]
     async fn wrong_arguments_are_explained() {
-        let tool = tool("web_search", 2, "Searches", |search: Search| async move {
-            Ok::<_, ToolError>((search.query, search.limit))
+        let tool = tool("web_search_v2", "Searches", |search: Search| async move {
+            Json((search.query, search.limit))
         })
         .expect("a tool");
         let result = tool.call(serde_json::json!({"query": "rust", "limit": 3})).await;
@@ -365,5 +403,40 @@ mod tests {
         let error = tool.call(serde_json::json!({"limit": 3})).await.expect_err("no query");
         assert_eq!(error.error_type(), ErrorType::InvalidArguments);
         insta::assert_snapshot!(error, @r#"expected arguments that fit the schema of web_search_v2, got {"limit":3}: missing field `query`"#);
+    }
+
+    #[test]
+    fn an_id_without_a_version_is_refused() {
+        let error =
+            tool("web_search", "Searches", |_: Search| async { Json(1) }).expect_err("none");
+        insta::assert_snapshot!(error, @r#"expected a tool name of a-z, A-Z, 0-9, '_' and '-' with its version (web_search_v2), at most 64 characters, got "web_search""#);
+    }
+
+    #[tokio::test]
+    async fn errors_of_any_type_keep_what_they_know() {
+        struct Down;
+        impl Display for Down {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the index is down")
+            }
+        }
+        impl Fault for Down {
+            fn error_type(&self) -> ErrorType {
+                ErrorType::Server
+            }
+        }
+        async fn failure<E: Display + Clone + Send + Sync + 'static>(error: E) -> ToolError {
+            let tool = tool("web_search_v2", "Searches", move |_: Search| {
+                let error = error.clone();
+                async move { Err::<u8, _>(error) }
+            });
+            let asked = serde_json::json!({"query": "rust"});
+            tool.expect("a tool").call(asked).await.expect_err("it fails")
+        }
+        let of_io = std::sync::Arc::new(std::io::Error::other("disk full"));
+        assert_eq!(failure(of_io).await, ToolError::Failed("disk full".to_owned()));
+        assert_eq!(failure("no index").await, ToolError::Failed("no index".to_owned()));
+        let down = failure(ToolError::fault(Down)).await;
+        assert_eq!(down, ToolError::kind(ErrorType::Server, "the index is down"));
     }
 }

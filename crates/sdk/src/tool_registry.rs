@@ -13,6 +13,7 @@ use throughline_trace::{ErrorType, SpanRole, keys};
 
 use crate::agent_notes;
 use crate::metrics::RegistryCall;
+use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
 use crate::telemetry_pipeline::captures_content;
 use crate::tool::{Tool, ToolError, ToolId};

@@ -22,7 +22,7 @@ use crate::agent_notes::note_tool_calls;
 use crate::attempt::AttemptSpans;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::metrics::{ModelCall, Operation, Outcome};
-use crate::resilient::{Resilience, ResilientError, spoken, tries};
+use crate::resilient::{Fault as _, Resilience, ResilientError, spoken, tries};
 use crate::run::{Ready, Run, Stopped, drive, report_of};
 use crate::span::{ActiveSpan, SpanBuilder, span};
 use crate::stream::{DEFAULT_IDLE_TIMEOUT, Opened, TracedStream};
@@ -320,7 +320,7 @@ impl Call {
             self.span.set(keys::GIVE_UP, reason.as_str());
         }
         self.status_code = error.status_code.or(self.status_code);
-        self.end(outcome_of(error.error_type), Some(error.error_type));
+        self.end(error.outcome(), Some(error.error_type));
     }
 
     /// The caller gave the call up.
@@ -392,17 +392,6 @@ impl Drop for Call {
         let is_panic = std::thread::panicking();
         let outcome = if is_panic { Outcome::Error } else { Outcome::Cancelled };
         self.end(outcome, is_panic.then_some(ErrorType::Panic));
-    }
-}
-
-/// The business outcome that a failure means (requirement R1.3).
-pub(crate) fn outcome_of(kind: ErrorType) -> Outcome {
-    match kind {
-        ErrorType::Timeout => Outcome::ModelTimeout,
-        ErrorType::CircuitOpen => Outcome::CircuitOpen,
-        ErrorType::PolicyRejected => Outcome::PolicyRejected,
-        ErrorType::Cancelled => Outcome::Cancelled,
-        _ => Outcome::Error,
     }
 }
 

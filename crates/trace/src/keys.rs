@@ -25,8 +25,9 @@ keys! {
     MODEL_NAME = "model_name";
     /// Whether the answer came from a cache.
     IS_CACHED = "is_cached";
-    /// Business outcome (R1.3): `ok`, `policy_rejected`, `model_timeout`, `retry_succeeded`,
-    /// `fallback_degraded`, `circuit_open`, `cancelled`, `error`.
+    /// Business outcome (R1.3): `ok`, `policy_rejected`, `model_timeout`, `timeout` (of
+    /// anything but a model), `retry_succeeded`, `fallback_degraded`, `circuit_open`, `cancelled`,
+    /// `error`.
     OUTCOME = "outcome";
 
     // Steps (R2.5).

@@ -4,10 +4,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use throughline::{
-    Agent, DecisionId, Dimensions, Fallback, Task, ToolError, ToolRegistry, decision, tool,
+    Agent, AgentError, DecisionId, Dimensions, Fallback, Json, Task, ToolError, ToolRegistry,
+    decision, tool,
 };
 
-use super::{Failure, Kit, confidence_in, word_in, workflow};
+use super::{Kit, confidence_in, word_in, workflow};
 use crate::stories::fraud::{AGENT, Bank, Case};
 
 const MODEL: &str = "gpt-4o";
@@ -59,7 +60,7 @@ struct Listed {
 }
 
 /// Decides about one authorisation.
-pub(crate) async fn check(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), Failure> {
+pub(crate) async fn check(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), AgentError> {
     let whose = Dimensions::new()
         .agent(AGENT)
         .session(case.session.as_str())
@@ -68,7 +69,7 @@ pub(crate) async fn check(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), Fai
     workflow("card_authorisation", whose, decide(kit, bank, case)).await
 }
 
-async fn decide(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), Failure> {
+async fn decide(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), AgentError> {
     tracing::info!(authorisation = case.reference, amount = case.price(), "authorisation received");
     let answered = Fallback::new("risk_verdict", ask_analyst(kit, bank, case))
         .degraded("rules_only", async { Ok(by_rules(case)) })
@@ -111,7 +112,7 @@ async fn decide(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn ask_analyst(kit: &Kit, bank: &Bank, case: &Case) -> Result<Verdict, Failure> {
+async fn ask_analyst(kit: &Kit, bank: &Bank, case: &Case) -> Result<Verdict, AgentError> {
     let analyst = Agent::builder(AGENT, kit.model("analyst"), MODEL)
         .role("risk")
         .version(VERSION)
@@ -124,31 +125,29 @@ async fn ask_analyst(kit: &Kit, bank: &Bank, case: &Case) -> Result<Verdict, Fai
     Ok(read_verdict(&run.answer, run.decisions.last().copied()))
 }
 
-fn tools(kit: &Kit, bank: &Bank) -> Result<ToolRegistry, Failure> {
+fn tools(kit: &Kit, bank: &Bank) -> Result<ToolRegistry, AgentError> {
     let (history, device, lists) = (bank.clone(), bank.clone(), bank.clone());
     let history =
-        tool("transaction_history", 1, "What a card was used for lately", move |of: HistoryOf| {
+        tool("transaction_history_v1", "What a card was used for lately", move |of: HistoryOf| {
             let bank = history.clone();
-            async move { Ok::<_, ToolError>(bank.history(&of.card, of.days).await) }
+            async move { Json(bank.history(&of.card, of.days).await) }
         })?;
     let limit = kit.tool_limit();
     let device = tool(
-        "device_fingerprint",
-        2,
+        "device_fingerprint_v2",
         "The device that asked, and since when we know it",
         move |of: DeviceOf| {
             let bank = device.clone();
-            async move { bank.device(&of.authorisation).await }
+            async move { bank.device(&of.authorisation).await.map_err(ToolError::fault) }
         },
     )?
     .with_timeout(limit);
     let lists = tool(
-        "sanctions_list",
-        1,
+        "sanctions_list_v1",
         "Entries of sanctions lists that are like a name",
         move |who: Listed| {
             let bank = lists.clone();
-            async move { Ok::<_, ToolError>(bank.sanctions(&who.name).await) }
+            async move { Json(bank.sanctions(&who.name).await) }
         },
     )?;
     Ok(ToolRegistry::new().with(history)?.with(device)?.with(lists)?)

@@ -6,11 +6,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use throughline::llm::{ChatRequest, ChatResponse, ToolCall};
 use throughline::{
-    Agent, ChatError, ChatModel, ChatStream, DecisionId, Dimensions, Endpoint, ErrorType, Fallback,
-    SpanRole, ToolError, ToolRegistry, Traced, decision, keys, span, tool,
+    Agent, AgentError, ChatError, ChatModel, ChatStream, DecisionId, Dimensions, Endpoint,
+    ErrorType, Fallback, Fault as _, Json, SpanRole, ToolError, ToolRegistry, Traced, decision,
+    keys, span, tool,
 };
 
-use super::{Failure, Kit, confidence_in, word_in, workflow};
+use super::{Kit, confidence_in, word_in, workflow};
 use crate::stories::triage::{AGENT, Clinic, Intake};
 
 const MODEL: &str = "o4-mini";
@@ -78,7 +79,7 @@ struct Escalation {
 }
 
 /// Assesses one intake.
-pub(crate) async fn assess(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), Failure> {
+pub(crate) async fn assess(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), AgentError> {
     let whose = Dimensions::new()
         .agent(AGENT)
         .session(intake.session.as_str())
@@ -87,7 +88,7 @@ pub(crate) async fn assess(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Resul
     workflow("patient_intake", whose, triage(kit, clinic, intake)).await
 }
 
-async fn triage(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), Failure> {
+async fn triage(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), AgentError> {
     tracing::info!(intake = intake.reference, "intake opened");
     let model = WithSmaller { main: kit.model("main"), smaller: kit.model("smaller") };
     let assistant = Agent::builder(AGENT, model, MODEL)
@@ -103,7 +104,7 @@ async fn triage(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), Failu
         Err(error) => {
             tracing::error!(intake = intake.reference, %error, "no assessment, a nurse takes over");
             escalate(clinic, intake, "no model gave an assessment", None).await?;
-            return Err(error.into());
+            return Err(error);
         }
     };
     let level = word_in(&run.answer, "level").unwrap_or("unknown");
@@ -133,15 +134,15 @@ struct Assessment {
     confidence: Option<f64>,
 }
 
-fn tools(kit: &Kit, clinic: &Clinic) -> Result<ToolRegistry, Failure> {
+fn tools(kit: &Kit, clinic: &Clinic) -> Result<ToolRegistry, AgentError> {
     let (records, guidelines) = (clinic.clone(), clinic.clone());
     let two_tries = kit.two_tries();
     let record =
-        tool("symptom_intake", 1, "Writes symptoms into the record", move |said: Symptoms| {
+        tool("symptom_intake_v1", "Writes symptoms into the record", move |said: Symptoms| {
             let clinic = records.clone();
-            async move { Ok::<_, ToolError>(clinic.record(&said.symptoms, &said.since).await) }
+            async move { Json(clinic.record(&said.symptoms, &said.since).await) }
         })?;
-    let guideline = tool("guideline_lookup", 3, "What the guideline says", move |about: Topic| {
+    let guideline = tool("guideline_lookup_v3", "What the guideline says", move |about: Topic| {
         let (clinic, two_tries) = (guidelines.clone(), two_tries.clone());
         async move {
             let printed = async {
@@ -158,7 +159,7 @@ fn tools(kit: &Kit, clinic: &Clinic) -> Result<ToolRegistry, Failure> {
                 .run()
                 .await
                 .map(|answered| answered.value)
-                .map_err(|failed| failed.to_string())
+                .map_err(ToolError::fault)
         }
     })?;
     Ok(ToolRegistry::new().with(record)?.with(guideline)?)
@@ -170,7 +171,7 @@ async fn escalate(
     intake: &Intake,
     why: &str,
     assessment: Option<Assessment>,
-) -> Result<(), Failure> {
+) -> Result<(), AgentError> {
     let step = span(format!("{AGENT}.act.escalate_to_human"))
         .role(SpanRole::Step)
         .attribute(keys::AI_PHASE, "act")
@@ -187,7 +188,7 @@ async fn escalate(
         .record();
     let arguments = serde_json::json!({"intake": intake.reference, "why": why}).to_string();
     let call = ToolCall { name: ESCALATION.to_owned(), arguments, ..ToolCall::default() };
-    let paged = step.instrument(async { Ok::<_, Failure>(staff(clinic)?.execute(&call).await) });
+    let paged = step.instrument(async { Ok::<_, AgentError>(staff(clinic)?.execute(&call).await) });
     if let Err(error) = paged.await? {
         step.fail(error.error_type(), error.to_string());
         tracing::error!(intake = intake.reference, %error, "the nurse could not be paged");
@@ -196,11 +197,11 @@ async fn escalate(
 }
 
 /// The tools that only the clinic's own code may use, not the model.
-fn staff(clinic: &Clinic) -> Result<ToolRegistry, Failure> {
+fn staff(clinic: &Clinic) -> Result<ToolRegistry, AgentError> {
     let pager = clinic.clone();
-    let page = tool("escalate_to_human", 1, "Calls the nurse on duty", move |why: Escalation| {
+    let page = tool("escalate_to_human_v1", "Calls the nurse on duty", move |why: Escalation| {
         let clinic = pager.clone();
-        async move { Ok::<_, ToolError>(clinic.page_nurse(&why.intake, &why.why).await) }
+        async move { Json(clinic.page_nurse(&why.intake, &why.why).await) }
     })?;
     Ok(ToolRegistry::new().with(page)?)
 }

@@ -12,8 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use throughline::resilience::{BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy};
 use throughline::{
-    AgentError, AlreadyRegistered, Dimensions, ErrorType, Fault, OpenAi, Resilience, SpanRole,
-    ToolIdError, Traced, keys, span,
+    AgentError, Dimensions, Fault as _, OpenAi, Resilience, SpanRole, Traced, keys, span,
 };
 
 use crate::pace::Pace;
@@ -174,35 +173,12 @@ impl Kit {
     }
 }
 
-/// Why a piece of work was not done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// The agent gave no answer.
-    #[error(transparent)]
-    Agent(#[from] AgentError),
-    /// A tool's name cannot be one.
-    #[error(transparent)]
-    ToolId(#[from] ToolIdError),
-    /// A tool was there already.
-    #[error(transparent)]
-    Tool(#[from] AlreadyRegistered),
-}
-
-impl Fault for Failure {
-    fn error_type(&self) -> ErrorType {
-        match self {
-            Self::Agent(error) => error.error_type(),
-            Self::ToolId(_) | Self::Tool(_) => ErrorType::Other,
-        }
-    }
-}
-
 /// One piece of business from its beginning to its end, as the span that all else hangs below.
 pub(crate) async fn workflow(
     name: &'static str,
     whose: Dimensions,
-    work: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+    work: impl Future<Output = Result<(), AgentError>>,
+) -> Result<(), AgentError> {
     let in_workflow = async {
         let workflow = span(format!("invoke_workflow {name}"))
             .role(SpanRole::Workflow)

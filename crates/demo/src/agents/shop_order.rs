@@ -5,10 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use throughline::{
-    Agent, Dimensions, Fallback, Fault as _, Resilience, ToolError, ToolRegistry, decision, tool,
+    Agent, AgentError, Dimensions, Fallback, Json, Resilience, ToolError, ToolRegistry, decision,
+    tool,
 };
 
-use super::{Failure, Kit, confidence_in, workflow};
+use super::{Kit, confidence_in, workflow};
 use crate::stories::shop::{AGENT, Order, Warehouse};
 
 const MODEL: &str = "gpt-4o-mini";
@@ -42,7 +43,11 @@ struct Parcel {
 }
 
 /// Takes one order from the letter to the answer.
-pub(crate) async fn fulfil(kit: &Kit, warehouse: &Warehouse, order: &Order) -> Result<(), Failure> {
+pub(crate) async fn fulfil(
+    kit: &Kit,
+    warehouse: &Warehouse,
+    order: &Order,
+) -> Result<(), AgentError> {
     let whose = Dimensions::new()
         .agent(AGENT)
         .session(order.session.as_str())
@@ -51,7 +56,7 @@ pub(crate) async fn fulfil(kit: &Kit, warehouse: &Warehouse, order: &Order) -> R
     workflow("order_fulfilment", whose, take(kit, warehouse, order)).await
 }
 
-async fn take(kit: &Kit, warehouse: &Warehouse, order: &Order) -> Result<(), Failure> {
+async fn take(kit: &Kit, warehouse: &Warehouse, order: &Order) -> Result<(), AgentError> {
     tracing::info!(order = order.reference, customer = order.customer, "order received");
     let clerk = Agent::builder(AGENT, kit.model("clerk"), MODEL)
         .role("sales")
@@ -68,27 +73,27 @@ async fn take(kit: &Kit, warehouse: &Warehouse, order: &Order) -> Result<(), Fai
         }
         Err(error) => {
             tracing::error!(order = order.reference, %error, "order parked for a person");
-            Err(error.into())
+            Err(error)
         }
     }
 }
 
-fn tools(kit: &Kit, warehouse: &Warehouse) -> Result<ToolRegistry, Failure> {
+fn tools(kit: &Kit, warehouse: &Warehouse) -> Result<ToolRegistry, AgentError> {
     let (stock, parcels) = (warehouse.clone(), warehouse.clone());
     let stock =
-        tool("inventory_check", 2, "What there is of some articles", move |of: Articles| {
+        tool("inventory_check_v2", "What there is of some articles", move |of: Articles| {
             let warehouse = stock.clone();
-            async move { Ok::<_, ToolError>(warehouse.stock(&of.articles).await) }
+            async move { Json(warehouse.stock(&of.articles).await) }
         })?;
     let (gateway, two_tries) = (warehouse.clone(), kit.two_tries());
     let payment =
-        tool("payment_charge", 3, "Charges the customer's card", move |charge: Charge| {
+        tool("payment_charge_v3", "Charges the customer's card", move |charge: Charge| {
             let (warehouse, two_tries) = (gateway.clone(), two_tries.clone());
             async move { pay(&warehouse, &two_tries, &charge).await }
         })?;
-    let parcels = tool("shipping_book", 1, "Books a parcel", move |parcel: Parcel| {
+    let parcels = tool("shipping_book_v1", "Books a parcel", move |parcel: Parcel| {
         let warehouse = parcels.clone();
-        async move { Ok::<_, ToolError>(warehouse.ship(&parcel.order, &parcel.method).await) }
+        async move { Json(warehouse.ship(&parcel.order, &parcel.method).await) }
     })?;
     Ok(ToolRegistry::new().with(stock)?.with(payment)?.with(parcels)?)
 }
@@ -109,7 +114,7 @@ async fn pay(
         .input(charge)
         .run()
         .await
-        .map_err(|failed| ToolError::kind(failed.error_type(), failed.to_string()))?;
+        .map_err(ToolError::fault)?;
     let (action, reason, confidence) = if paid.is_degraded() {
         ("invoice", "the card gateway stayed silent, and this customer has always paid", 0.71)
     } else {

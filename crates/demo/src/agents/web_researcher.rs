@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use throughline::llm::{ChatRequest, Message};
 use throughline::resilience::ErrorSet;
 use throughline::{
-    Agent, AgentRun, ChatModel as _, Dimensions, ErrorType, Fallback, Task, ToolError,
-    ToolRegistry, Traced, decision, tool,
+    Agent, AgentError, AgentRun, ChatModel as _, Dimensions, ErrorType, Fallback, Json, Task,
+    ToolError, ToolRegistry, Traced, decision, tool,
 };
 
-use super::{Failure, Kit, confidence_in, word_in, workflow};
+use super::{Kit, confidence_in, word_in, workflow};
 use crate::stories::research::{AGENT, Brief, Web};
 
 const MODEL: &str = "gpt-4.1";
@@ -56,7 +56,7 @@ struct Judgement {
 }
 
 /// Answers one brief.
-pub(crate) async fn answer(kit: &Kit, web: &Web, brief: &Brief) -> Result<(), Failure> {
+pub(crate) async fn answer(kit: &Kit, web: &Web, brief: &Brief) -> Result<(), AgentError> {
     let whose = Dimensions::new()
         .agent(AGENT)
         .session(brief.session.as_str())
@@ -65,7 +65,7 @@ pub(crate) async fn answer(kit: &Kit, web: &Web, brief: &Brief) -> Result<(), Fa
     workflow("research_brief", whose, look_into(kit, web, brief)).await
 }
 
-async fn look_into(kit: &Kit, web: &Web, brief: &Brief) -> Result<(), Failure> {
+async fn look_into(kit: &Kit, web: &Web, brief: &Brief) -> Result<(), AgentError> {
     tracing::info!(brief = brief.reference, question = brief.question, "brief received");
     let answered = Fallback::new("research", research(kit, web, brief, true))
         .degraded("without_streaming", research(kit, web, brief, false))
@@ -92,7 +92,7 @@ async fn research(
     web: &Web,
     brief: &Brief,
     is_streaming: bool,
-) -> Result<AgentRun, Failure> {
+) -> Result<AgentRun, AgentError> {
     let researcher = Agent::builder(AGENT, kit.model("researcher"), MODEL)
         .role("research")
         .instructions(INSTRUCTIONS)
@@ -106,16 +106,16 @@ async fn research(
         conversation.extend([Message::user(question), Message::assistant(answer)]);
     }
     conversation.push(Message::user(format!("Brief {}: {}", brief.reference, brief.question)));
-    Ok(researcher.run(Task::conversation(conversation)).await?)
+    researcher.run(Task::conversation(conversation)).await
 }
 
-fn tools(kit: &Kit, web: &Web, brief: &Brief) -> Result<ToolRegistry, Failure> {
+fn tools(kit: &Kit, web: &Web, brief: &Brief) -> Result<ToolRegistry, AgentError> {
     let (searches, pages) = (web.clone(), web.clone());
-    let search = tool("web_search", 2, "Pages about something", move |search: Search| {
+    let search = tool("web_search_v2", "Pages about something", move |search: Search| {
         let web = searches.clone();
-        async move { Ok::<_, ToolError>(web.search(&search.query).await) }
+        async move { Json(web.search(&search.query).await) }
     })?;
-    let fetch = tool("fetch_page", 1, "The text of a page", move |page: Address| {
+    let fetch = tool("fetch_page_v1", "The text of a page", move |page: Address| {
         let web = pages.clone();
         async move {
             match web.page(&page.url).await {
@@ -129,7 +129,7 @@ fn tools(kit: &Kit, web: &Web, brief: &Brief) -> Result<ToolRegistry, Failure> {
     let judge = kit.model("judge");
     let asked = format!("Brief {}: {}", brief.reference, brief.question);
     let coverage =
-        tool("coverage_check", 1, "Whether notes are enough to answer", move |notes: Notes| {
+        tool("coverage_check_v1", "Whether notes are enough to answer", move |notes: Notes| {
             let (judge, asked) = (judge.clone(), asked.clone());
             async move { judge_notes(&judge, &asked, &notes).await }
         })?;
@@ -143,11 +143,7 @@ async fn judge_notes(judge: &Traced, asked: &str, notes: &Notes) -> Result<Judge
         notes.notes.join("\n- ")
     );
     let request = ChatRequest::new(JUDGE_MODEL).system(JUDGE_INSTRUCTIONS).user(question);
-    let answer = judge
-        .chat(request)
-        .await
-        .map_err(|error| ToolError::kind(error.error_type, error.message))?
-        .text();
+    let answer = judge.chat(request).await.map_err(ToolError::fault)?.text();
     let comment = answer.lines().next().unwrap_or_default().to_owned();
     let judgement = Judgement {
         enough: word_in(&answer, "enough") == Some("yes"),

@@ -149,7 +149,7 @@ async fn shop_order_tries_the_payment_twice_and_sends_an_invoice() {
         shop_order.act.payment_charge
           execute_tool payment_charge_v3
             fallback payment fallback.result=success outcome=fallback_degraded
-              attempt payment retry_count=1 outcome=model_timeout ERROR(TIMEOUT)
+              attempt payment retry_count=1 outcome=timeout ERROR(TIMEOUT)
                 attempt charge
                 attempt charge retry_count=1 ERROR(TIMEOUT)
               attempt payment outcome=ok

@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use throughline::{
     Agent, AgentBuilder, AgentError, ChatError, ChatModel, ChatStream, Endpoint, ErrorType,
-    Fallback, Outcome, Recorder, Task, Telemetry, ToolError, ToolRegistry, Traced, tool,
+    Fallback, Fault as _, Json, Outcome, Recorder, Task, Telemetry, ToolError, ToolRegistry,
+    Traced, tool,
 };
 use throughline_llm::{
     ChatRequest, ChatResponse, Choice, Chunk, Delta, FinishReason, Message, Part, Role, ToolCall,
@@ -100,10 +101,10 @@ struct Item {
 }
 
 fn tools() -> ToolRegistry {
-    let stock = tool("stock", 1, "How many there are", |ask: Item| async move {
+    let stock = tool("stock_v1", "How many there are", |ask: Item| async move {
         if ask.item == 0 { Err("there is no item 0") } else { Ok(12) }
     });
-    let price = tool("price", 2, "What it costs", |_: Item| async { Ok::<_, ToolError>(9.5) });
+    let price = tool("price_v2", "What it costs", |_: Item| async { Json(9.5) });
     let registry = ToolRegistry::new().with(stock.expect("stock")).expect("new");
     registry.with(price.expect("price")).expect("new")
 }
@@ -349,13 +350,13 @@ async fn a_streaming_agent_answers_the_same() {
 async fn a_tool_that_fell_back_makes_the_run_degraded() {
     let (stage, builder) =
         stage([wants("", &[("c1", "cached_v1", r#"{"item":7}"#)]), says("About 17.")]);
-    let cached = tool("cached", 1, "How many there were", |_: Item| async {
+    let cached = tool("cached_v1", "How many there were", |_: Item| async {
         Fallback::new("stock", async { Err("connection refused") })
             .degraded("cache", async { Ok(17) })
             .run_with(|_: &&str| ErrorType::Connection)
             .await
             .map(|answered| answered.value)
-            .map_err(|error| ToolError::Failed(error.primary.to_owned()))
+            .map_err(|error| error.primary)
     });
     let tools = ToolRegistry::new().with(cached.expect("cached")).expect("new");
     let agent = builder.tools(tools).build().expect("an agent");
@@ -377,6 +378,30 @@ async fn a_tool_that_fell_back_makes_the_run_degraded() {
         chat gpt-4o outcome=ok
       shop.reflect.answer
     ");
+}
+
+#[test]
+fn whatever_is_wrong_with_a_tool_is_an_error_of_the_agent() {
+    let of_tools = |first: &str, second: &str| -> Result<Agent, AgentError> {
+        let tools = ToolRegistry::new()
+            .with(tool(first, "One", |_: Item| async { Json(1) })?)?
+            .with(tool(second, "Another", |_: Item| async { Json(2) })?)?;
+        Agent::builder("shop", Scripted::default(), "gpt-4o").tools(tools).build()
+    };
+    let text = |first, second| of_tools(first, second).expect_err("wrong tools").to_string();
+    insta::assert_snapshot!(text("stock", "price_v1"), @r#"expected a tool name of a-z, A-Z, 0-9, '_' and '-' with its version (web_search_v2), at most 64 characters, got "stock""#);
+    insta::assert_snapshot!(text("stock_v1", "stock_v1"), @"expected a new tool id, got stock_v1, which is registered; give the new tool another version");
+}
+
+#[tokio::test]
+async fn only_the_timeout_of_a_model_is_a_model_timeout() {
+    let late = || Err(ChatError::new(ErrorType::Timeout, "no answer"));
+    let (stage, builder) = stage([late(), late(), late()]);
+    let error = stage.run(builder, "Hello").await.expect_err("no answer");
+    assert_eq!(error.outcome(), Outcome::ModelTimeout);
+    assert_eq!(ToolError::kind(ErrorType::Timeout, "late").outcome(), Outcome::Timeout);
+    let root = stage.recorder.tree(&["outcome"]);
+    assert!(root.starts_with("invoke_agent shop outcome=model_timeout"), "{root}");
 }
 
 #[test]

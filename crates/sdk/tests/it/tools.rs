@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use throughline::{ErrorType, Recorder, Telemetry, ToolError, ToolRegistry, span, tool};
+use throughline::{
+    ErrorType, Fault as _, Json, Recorder, Telemetry, ToolError, ToolRegistry, span, tool,
+};
 use throughline_llm::ToolCall;
 
 #[derive(Deserialize, JsonSchema)]
@@ -17,15 +19,14 @@ fn call(name: &str, arguments: &str) -> ToolCall {
 }
 
 fn registry() -> ToolRegistry {
-    let stock = tool("stock", 1, "How many there are", |ask: Item| async move {
+    let stock = tool("stock_v1", "How many there are", |ask: Item| async move {
         span("SELECT stock").start().end();
         if ask.item == 0 { Err("there is no item 0") } else { Ok(12) }
     });
-    let newer = tool("stock", 2, "How many there are, and where", |_: Item| async move {
-        Ok::<_, ToolError>(serde_json::json!({"count": 12, "where": "Graz"}))
+    let newer = tool("stock_v2", "How many there are, and where", |_: Item| async move {
+        Json(serde_json::json!({"count": 12, "where": "Graz"}))
     });
-    let slow =
-        tool("slow", 1, "Never answers", |_: Item| std::future::pending::<Result<u8, ToolError>>());
+    let slow = tool("slow_v1", "Never answers", |_: Item| std::future::pending::<Json<u8>>());
     let registry = ToolRegistry::new();
     registry.register(stock.expect("stock")).expect("new");
     registry.register(newer.expect("newer")).expect("new");
@@ -65,10 +66,7 @@ async fn every_request_to_the_registry_and_every_run_is_a_span() {
         .await;
         assert!(
             registry
-                .register(
-                    tool("stock", 1, "Again", |_: Item| async { Ok::<_, ToolError>(1) })
-                        .expect("id")
-                )
+                .register(tool("stock_v1", "Again", |_: Item| async { Json(1) }).expect("id"))
                 .is_err()
         );
         (asked.span_context(), step)
