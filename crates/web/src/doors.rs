@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use throughline_trace::access::{AccessError, ApiKey, Keyring, Scope};
 
 use crate::failure::Failure;
-use crate::format::now_unix_nano;
+use crate::format::{NANOS_PER_SEC, now_unix_nano};
 use crate::layout::{self, Nav, Theme};
 use crate::session;
 use crate::state::{App, Shared};
@@ -36,8 +36,24 @@ pub(crate) struct Visitor {
     pub(crate) key: Option<ApiKey>,
     /// Token for forms, when signed in by cookie.
     pub(crate) form_token: Option<String>,
+    /// When the session of the cookie ends, seconds since the Unix epoch; `None` without one.
+    pub(crate) session_ends_unix_secs: Option<u64>,
     /// When the request came, nanoseconds since the Unix epoch.
     pub(crate) now_unix_nano: u64,
+}
+
+impl Visitor {
+    /// Whether who was let in would be let in now: an answer that goes on for hours must end when
+    /// its key is revoked or its session is over.
+    pub(crate) fn may_stay(&self, keyring: &Keyring, now_unix_nano: u64) -> bool {
+        let is_over =
+            self.session_ends_unix_secs.is_some_and(|ends| now_unix_nano / NANOS_PER_SEC >= ends);
+        let is_live = match &self.key {
+            Some(key) => keyring.check_id(&key.id, Scope::Read).is_ok(),
+            None => !keyring.is_required(),
+        };
+        is_live && !is_over
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Visitor {
@@ -106,7 +122,8 @@ impl Wants {
 }
 
 fn enter(app: &App, request: &Request, visitor: &mut Visitor) -> Result<(), Turned> {
-    check_host(app, request.headers()).map_err(Turned::Away)?;
+    let address = addressed_to(request);
+    check_host(app, address).map_err(Turned::Away)?;
     let headers = request.headers();
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let is_open = matched.is_some_and(|path| OPEN_ROUTES.contains(&path));
@@ -134,7 +151,7 @@ fn enter(app: &App, request: &Request, visitor: &mut Visitor) -> Result<(), Turn
         Err(_) => return Err(Turned::ToSignIn),
     }
     if !is_by_header && !is_safe(request.method()) {
-        check_origin(headers).map_err(Turned::Away)?;
+        check_origin(headers, address).map_err(Turned::Away)?;
     }
     Ok(())
 }
@@ -149,9 +166,10 @@ fn check_cookie(
     }
     let name = session::session_cookie_name(app.web.is_tls);
     let cookie = session::cookie(headers, name).ok_or(AccessError::Missing)?;
-    let key_id = session::unseal(&app.web.cookie_secret, cookie, visitor.now_unix_nano)
+    let session = session::unseal(&app.web.cookie_secret, cookie, visitor.now_unix_nano)
         .ok_or(AccessError::Unknown)?;
-    let key = app.web.keyring.check_id(key_id, Scope::Read)?;
+    let key = app.web.keyring.check_id(session.key_id, Scope::Read)?;
+    visitor.session_ends_unix_secs = Some(session.expires_unix_secs);
     visitor.form_token = Some(session::form_token(&app.web.cookie_secret, cookie));
     Ok(Some(key))
 }
@@ -165,12 +183,22 @@ fn denied(status: StatusCode, code: &'static str, error: &AccessError) -> Failur
     )
 }
 
+/// The host, with its port if it has one, that a request is addressed to: what HTTP/2 says as
+/// `:authority` and a proxy in the request line, or else the header `Host` (RFC 9110, 7.2).
+fn addressed_to(request: &Request) -> Option<&str> {
+    let authority = request.uri().authority().map(axum::http::uri::Authority::as_str);
+    let header = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let address = authority.or_else(header)?;
+    // Names of users are no part of an origin.
+    let address = address.rsplit_once('@').map_or(address, |(_, host)| host);
+    (!address.is_empty()).then_some(address)
+}
+
 /// Refuses other host names, so that a hostile web site cannot make its own name mean us.
-fn check_host(app: &App, headers: &HeaderMap) -> Result<(), Failure> {
+fn check_host(app: &App, address: Option<&str>) -> Result<(), Failure> {
     let Some(allowed) = &app.web.allowed_hosts else { return Ok(()) };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host_name(host);
-    if host.is_empty() || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
+    let name = address.map(host_name).unwrap_or_default();
+    if allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
         return Ok(());
     }
     Err(Failure::new(
@@ -194,13 +222,13 @@ fn is_safe(method: &Method) -> bool {
 }
 
 /// A change asked for by a browser must come from our own pages (forms carry a token besides).
-fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
+fn check_origin(headers: &HeaderMap, address: Option<&str>) -> Result<(), Failure> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let is_ours = match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => matches!(site, "same-origin" | "none"),
         (None, Some(origin)) => {
             let from = origin.split_once("://").map(|(_, host)| host);
-            from.is_some() && from == text("host")
+            from.is_some() && from == address
         }
         (None, None) => false,
     };
@@ -287,12 +315,54 @@ mod tests {
         let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
             pairs.iter().map(|(k, v)| (k.parse().unwrap(), HeaderValue::from_static(v))).collect()
         };
-        let ours = [("host", "tl:1"), ("origin", "http://tl:1")];
-        assert!(check_origin(&headers(&ours)).is_ok());
-        assert!(check_origin(&headers(&[("sec-fetch-site", "same-origin")])).is_ok());
-        assert!(check_origin(&headers(&[("sec-fetch-site", "cross-site")])).is_err());
-        assert!(check_origin(&headers(&[("host", "tl:1"), ("origin", "http://evil:1")])).is_err());
-        assert!(check_origin(&headers(&[("host", "tl:1"), ("origin", "null")])).is_err());
-        assert!(check_origin(&headers(&[("host", "tl:1")])).is_err());
+        let check = |pairs| check_origin(&headers(pairs), Some("tl:1"));
+        assert!(check(&[("origin", "http://tl:1")]).is_ok());
+        assert!(check(&[("sec-fetch-site", "same-origin")]).is_ok());
+        assert!(check(&[("sec-fetch-site", "cross-site")]).is_err());
+        assert!(check(&[("origin", "http://evil:1")]).is_err());
+        assert!(check(&[("origin", "null")]).is_err());
+        assert!(check(&[]).is_err());
+        assert!(check_origin(&headers(&[("origin", "http://tl:1")]), None).is_err());
+    }
+
+    #[test]
+    fn the_authority_of_a_request_goes_before_its_host() {
+        let request = |uri: &str, host: Option<&str>| {
+            let mut request = axum::http::Request::get(uri);
+            if let Some(host) = host {
+                request = request.header("host", host);
+            }
+            let request = request.body(axum::body::Body::empty()).unwrap();
+            addressed_to(&request).map(str::to_owned)
+        };
+        assert_eq!(request("/", Some("tl:1")).as_deref(), Some("tl:1"));
+        assert_eq!(request("http://tl:1/", None).as_deref(), Some("tl:1"));
+        assert_eq!(request("http://evil:1/", Some("tl:1")).as_deref(), Some("evil:1"));
+        assert_eq!(request("http://tl@evil:1/", None).as_deref(), Some("evil:1"));
+        assert_eq!(request("/", Some("")), None);
+        assert_eq!(request("/", None), None);
+    }
+
+    #[test]
+    fn who_was_let_in_may_stay_while_key_and_session_hold() {
+        use throughline_trace::access::KeyHash;
+        let key = ApiKey {
+            id: "k".to_owned(),
+            name: String::new(),
+            scopes: vec![Scope::Read],
+            created_unix_nano: 0,
+            revoked_unix_nano: None,
+        };
+        let keyring = Keyring::required();
+        keyring.replace([(KeyHash::of("tl_k"), key.clone())]);
+        let mut visitor = Visitor { key: Some(key), ..Visitor::default() };
+        assert!(visitor.may_stay(&keyring, u64::MAX));
+        visitor.session_ends_unix_secs = Some(10);
+        assert!(visitor.may_stay(&keyring, 10 * NANOS_PER_SEC - 1));
+        assert!(!visitor.may_stay(&keyring, 10 * NANOS_PER_SEC));
+        keyring.replace([]);
+        assert!(!visitor.may_stay(&keyring, 0));
+        assert!(!Visitor::default().may_stay(&keyring, 0));
+        assert!(Visitor::default().may_stay(&Keyring::open(), 0));
     }
 }

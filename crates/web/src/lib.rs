@@ -43,6 +43,7 @@ mod assets;
 mod doors;
 mod failure;
 mod filters;
+mod form;
 mod format;
 mod health;
 mod icons;

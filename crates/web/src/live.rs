@@ -2,15 +2,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event, Sse};
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value as Json, json};
 use throughline_store::{Committed, DecisionFilter, TraceFilter};
 use tokio::sync::{broadcast, watch};
-use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::wrappers::{BroadcastStream, IntervalStream};
 
 use crate::doors::Visitor;
 use crate::failure::Failure;
@@ -27,6 +28,10 @@ enum Wanted {
     Both(TraceFilter, DecisionFilter),
 }
 
+/// How often something is sent when nothing happens, so that nobody between takes the connection
+/// for dead; also how long a listener may stay after its key was revoked or its session ended.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// Parameters of the stream besides the filters.
 const LIVE_PARAMS: [&str; 2] = ["kind", "scale"];
 
@@ -41,7 +46,7 @@ pub(crate) async fn rows(
         .read("scale", "nanoseconds", |text| text.parse().ok())?
         .unwrap_or(crate::format::NANOS_PER_SEC);
     let wanted = wanted(&params, visitor.now_unix_nano)?;
-    Ok(stream(&app, move |committed| {
+    Ok(stream(&app, visitor, move |committed| {
         let now = now_unix_nano();
         let mut rows: Vec<Json> = Vec::new();
         if let Wanted::Traces(filter) | Wanted::Both(filter, _) = &wanted {
@@ -71,7 +76,7 @@ pub(crate) async fn events(
     params: Params,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let wanted = wanted(&params, visitor.now_unix_nano)?;
-    Ok(stream(&app, move |committed| {
+    Ok(stream(&app, visitor, move |committed| {
         let (traces, decisions) = match &wanted {
             Wanted::Traces(filter) => (Some(filter), None),
             Wanted::Decisions(filter) => (None, Some(filter)),
@@ -120,28 +125,44 @@ fn wanted(params: &Params, now_unix_nano: u64) -> Result<Wanted, Failure> {
     }
 }
 
-/// Events made from commits, until the server drains.
+/// What a stream wakes up for.
+enum Turn {
+    Commit(Result<Arc<Committed>, u64>),
+    KeepAlive,
+}
+
+/// Events made from commits, until the server drains or the listener may not listen any more.
 fn stream<F>(
     app: &Shared,
+    visitor: Visitor,
     mut to_event: F,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<F>>
 where
     F: FnMut(&Committed) -> Option<Event> + Send + 'static,
 {
-    let commits = commits(app.web.committed.subscribe());
-    let events = commits.filter_map(move |commit| {
-        let event = match commit {
-            Ok(committed) => to_event(&committed),
-            Err(missed) => {
-                Some(Event::default().event("resync").data(json!({ "missed": missed }).to_string()))
-            }
-        };
-        futures_util::future::ready(event.map(Ok))
-    });
+    let commits = commits(app.web.committed.subscribe()).map(Turn::Commit);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let ticks = IntervalStream::new(ticks).map(|_| Turn::KeepAlive);
+    let keyring = Arc::clone(&app.web.keyring);
+    let events = futures_util::stream::select(commits, ticks)
+        .take_while(move |_| {
+            futures_util::future::ready(visitor.may_stay(&keyring, now_unix_nano()))
+        })
+        .filter_map(move |turn| {
+            let event = match turn {
+                Turn::Commit(Ok(committed)) => to_event(&committed),
+                Turn::Commit(Err(missed)) => {
+                    let data = json!({ "missed": missed }).to_string();
+                    Some(Event::default().event("resync").data(data))
+                }
+                Turn::KeepAlive => Some(Event::default().comment("")),
+            };
+            futures_util::future::ready(event.map(Ok))
+        });
     // The first bytes tell the browser at once that it is connected.
     let hello = futures_util::stream::once(async { Ok(Event::default().comment("connected")) });
-    let events = hello.chain(events).take_until(drained(app.web.ready.clone()));
-    Sse::new(events).keep_alive(KeepAlive::default())
+    Sse::new(hello.chain(events).take_until(drained(app.web.ready.clone())))
 }
 
 /// Commits as they come; how many were missed when the listener fell behind.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::Redirect;
 use axum::routing::{MethodRouter, get, post};
 use tower_http::compression::CompressionLayer;
 
 use crate::failure::Failure;
+use crate::form::MAX_FORM_BYTES;
 use crate::state::{App, Shared, WebState};
 use crate::{api, assets, doors, health, live, pages};
 
@@ -66,6 +68,7 @@ pub fn router(state: WebState) -> Router {
     }
     router
         .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(from_fn_with_state(Arc::clone(&app), doors::guard))
         .layer(CompressionLayer::new())
         .with_state(app)

@@ -36,19 +36,29 @@ pub(crate) fn seal(secret: &[u8; 32], key_id: &str, now_unix_nano: u64) -> Strin
     format!("{key_id}.{expires}.{}", session_mac(secret, key_id, expires).to_hex())
 }
 
-/// The key id of a session cookie that we made and that has not expired.
+/// What a session cookie says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Session<'a> {
+    /// Id of the key that signed in.
+    pub(crate) key_id: &'a str,
+    /// When it ends, seconds since the Unix epoch.
+    pub(crate) expires_unix_secs: u64,
+}
+
+/// The session of a cookie that we made and that has not expired.
 pub(crate) fn unseal<'a>(
     secret: &[u8; 32],
     cookie: &'a str,
     now_unix_nano: u64,
-) -> Option<&'a str> {
+) -> Option<Session<'a>> {
     let (rest, mac) = cookie.rsplit_once('.')?;
     let (key_id, expires) = rest.rsplit_once('.')?;
     let expires: u64 = expires.parse().ok()?;
     let mac = blake3::Hash::from_hex(mac).ok()?;
     // `blake3::Hash` compares in constant time.
     let is_ours = session_mac(secret, key_id, expires) == mac;
-    (is_ours && now_unix_nano / NANOS_PER_SEC < expires).then_some(key_id)
+    (is_ours && now_unix_nano / NANOS_PER_SEC < expires)
+        .then_some(Session { key_id, expires_unix_secs: expires })
 }
 
 /// The token that a form must carry, bound to a cookie of the browser that shows the form.
@@ -123,9 +133,11 @@ mod tests {
     #[test]
     fn a_session_holds_until_it_expires_and_only_as_it_was_sealed() {
         let sealed = seal(&SECRET, "k1.2", NOW);
-        assert_eq!(unseal(&SECRET, &sealed, NOW), Some("k1.2"));
+        let expires_unix_secs = NOW / NANOS_PER_SEC + SESSION_SECS;
+        let session = Some(Session { key_id: "k1.2", expires_unix_secs });
+        assert_eq!(unseal(&SECRET, &sealed, NOW), session);
         let last = NOW + (SESSION_SECS - 1) * NANOS_PER_SEC;
-        assert_eq!(unseal(&SECRET, &sealed, last), Some("k1.2"));
+        assert_eq!(unseal(&SECRET, &sealed, last), session);
         assert_eq!(unseal(&SECRET, &sealed, last + NANOS_PER_SEC), None);
         assert_eq!(unseal(&[8; 32], &sealed, NOW), None);
         assert_eq!(unseal(&SECRET, &sealed.replace("k1.2", "k1.3"), NOW), None);

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use axum::Form;
 use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -12,6 +11,7 @@ use throughline_trace::access::{AccessError, KEY_PREFIX, Scope};
 
 use crate::doors::Visitor;
 use crate::failure::Failure;
+use crate::form::ShortForm;
 use crate::icons::mark;
 use crate::layout;
 use crate::params::Params;
@@ -54,7 +54,7 @@ pub(crate) async fn sign_in(
     visitor: Visitor,
     peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
-    Form(form): Form<SignIn>,
+    ShortForm(form): ShortForm<SignIn>,
 ) -> Response {
     let next = local_path(&form.next);
     let from = peer.map(|Extension(ConnectInfo(address))| address.ip());
@@ -107,7 +107,7 @@ pub(crate) struct SignOut {
 pub(crate) async fn sign_out(
     State(app): State<Shared>,
     headers: HeaderMap,
-    Form(form): Form<SignOut>,
+    ShortForm(form): ShortForm<SignOut>,
 ) -> Result<Response, Failure> {
     let name = session::session_cookie_name(app.web.is_tls);
     if let Some(cookie) = session::cookie(&headers, name)

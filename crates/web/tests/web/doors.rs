@@ -1,10 +1,12 @@
 //! Who may come in.
 
 use axum::http::StatusCode;
+use futures_util::StreamExt as _;
 use throughline_trace::access::Scope;
 use throughline_web::{OPEN_ROUTES, route_paths};
+use tower::ServiceExt as _;
 
-use crate::{Answer, Site};
+use crate::{Answer, Site, fixtures};
 
 /// An address of a route: parameters filled in.
 fn address(pattern: &str) -> String {
@@ -226,4 +228,112 @@ async fn readiness_follows_the_server_and_ends_live_streams() {
     assert!(stream.header("content-type").starts_with("text/event-stream"));
     assert_eq!(site.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(site.get("/healthz").await.status, StatusCode::OK, "the process still lives");
+}
+
+/// Opens a stream with these headers; its body.
+async fn open_stream(site: &Site, header: (&str, &str)) -> axum::body::BodyDataStream {
+    let request = axum::http::Request::get("/api/v1/live")
+        .header("host", "localhost:4319")
+        .header(header.0, header.1);
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    let response = site.app.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    response.into_body().into_data_stream()
+}
+
+/// What a stream still sends until it ends.
+async fn rest(frames: axum::body::BodyDataStream) -> String {
+    let reading = frames.fold(String::new(), |seen, frame| async move {
+        seen + std::str::from_utf8(&frame.unwrap()).unwrap()
+    });
+    tokio::time::timeout(crate::LISTEN_LIMIT, reading).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_revoked_key_hears_nothing_more_in_an_open_stream() {
+    let site = Site::locked();
+    let (key, id) = site.key(&[Scope::Read]);
+    let mut frames = open_stream(&site, ("authorization", &format!("Bearer {key}"))).await;
+    assert_eq!(frames.next().await.unwrap().unwrap(), ": connected\n\n");
+    site.commit(fixtures::fraud(0xf1, crate::recent_ns())).await;
+    let heard = frames.next().await.unwrap().unwrap();
+    assert!(heard.starts_with(b"event: committed"), "{heard:?}");
+    site.store.control().revoke_key(&id).unwrap();
+    site.reload_keys();
+    site.commit(fixtures::order(0xf2, crate::recent_ns())).await;
+    assert_eq!(rest(frames).await, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_on_which_nothing_happens_ends_with_its_key_too() {
+    let site = Site::locked();
+    let (key, id) = site.key(&[Scope::Read]);
+    let session = sign_in(&site, &key).await.cookie("tl_session").unwrap();
+    let mut frames = open_stream(&site, ("cookie", &format!("tl_session={session}"))).await;
+    assert_eq!(frames.next().await.unwrap().unwrap(), ": connected\n\n");
+    assert_eq!(frames.next().await.unwrap().unwrap(), ": \n\n", "it is kept alive");
+    site.store.control().revoke_key(&id).unwrap();
+    site.reload_keys();
+    assert_eq!(rest(frames).await, "");
+}
+
+#[tokio::test]
+async fn the_name_that_http2_carries_is_checked_as_a_host_is() {
+    let site = Site::open();
+    for (uri, host, status) in [
+        ("http://localhost:4319/api/v1/stats", None, StatusCode::OK),
+        ("http://evil.example/api/v1/stats", None, StatusCode::MISDIRECTED_REQUEST),
+        ("http://evil.example/api/v1/stats", Some("localhost"), StatusCode::MISDIRECTED_REQUEST),
+        ("/api/v1/stats", Some(""), StatusCode::MISDIRECTED_REQUEST),
+        ("/api/v1/stats", None, StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        let mut request = axum::http::Request::get(uri).version(axum::http::Version::HTTP_2);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let answer = site.send(request.body(axum::body::Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, status, "{uri} {host:?}");
+    }
+}
+
+/// A sign-in as HTTP/2 brings it: without the header `host`.
+fn sign_in_request(form: axum::body::Body, cookie: &str) -> axum::http::Request<axum::body::Body> {
+    axum::http::Request::post("http://localhost:4319/login")
+        .version(axum::http::Version::HTTP_2)
+        .header(SAME_ORIGIN.0, SAME_ORIGIN.1)
+        .header("cookie", cookie)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn people_sign_in_over_http2() {
+    let site = Site::locked();
+    let (key, _) = site.key(&[Scope::Read]);
+    let (pre, token) = open_form(&site).await;
+    let form = format!("key={key}&token={token}");
+    let answer = site.send(sign_in_request(form.into(), &format!("tl_pre={pre}"))).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert!(answer.cookie("tl_session").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_that_does_not_end_is_given_up() {
+    let site = Site::locked();
+    let never = futures_util::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>();
+    let never = axum::body::Body::from_stream(never);
+    let waiting = site.send(sign_in_request(never, ""));
+    let answer = tokio::time::timeout(crate::LISTEN_LIMIT, waiting).await.unwrap();
+    assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_form_is_small() {
+    let site = Site::locked();
+    let form = |bytes: usize| axum::body::Body::from(format!("key={}", "k".repeat(bytes)));
+    let answer = site.send(sign_in_request(form(10_000), "")).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "read, and of no form that we made");
+    let answer = site.send(sign_in_request(form(17_000), "")).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
