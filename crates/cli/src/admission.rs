@@ -1,5 +1,7 @@
-//! Who may come in: the keys that are asked for, and the names a browser may call us by.
+//! Who may come in, and with how much: the keys that are asked for, the names a browser may call us
+//! by, the limits of what is received.
 
+use throughline_ingest::{IngestOptions, Limits};
 use throughline_store::Control;
 use throughline_trace::access::{ApiKey, KeyHash, Keyring};
 
@@ -49,6 +51,24 @@ pub(crate) fn allowed_hosts(serve: &ServeSettings) -> Option<Vec<String>> {
         return None;
     }
     let mut hosts = throughline_web::loopback_hosts()?;
+    hosts.push(match serve.web.ip() {
+        std::net::IpAddr::V4(ip) => ip.to_string(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+    });
     hosts.extend(serve.allowed_hosts.iter().cloned());
     Some(hosts)
+}
+
+/// What the receivers accept.
+pub(crate) fn ingest(serve: &ServeSettings) -> IngestOptions {
+    IngestOptions {
+        cors_origins: serve.cors_origins.clone(),
+        max_request_bytes: serve.limits.max_request_bytes,
+        max_in_flight_bytes: serve.limits.max_in_flight_bytes,
+        limits: Limits {
+            max_attribute_bytes: serve.limits.max_attribute_bytes,
+            ..Limits::default()
+        },
+        ..IngestOptions::default()
+    }
 }

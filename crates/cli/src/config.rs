@@ -19,7 +19,8 @@ const DEFAULT_HINT: &str = "leave the key out to get its default";
 /// The hint when the shape of the file is not clear.
 const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), \
      allowed_hosts, \
-     cors_origins, max_connections, drain_timeout_secs, log (filter, format)";
+     cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, \
+     max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)";
 
 /// How many edits a key may be away from a known one to be taken for a slip.
 const MAX_SLIP_EDITS: usize = 2;
@@ -46,8 +47,24 @@ pub(crate) struct FileConfig {
     pub(crate) cors_origins: Vec<String>,
     /// Seconds that requests get to finish after SIGTERM.
     pub(crate) drain_timeout_secs: Option<u64>,
+    /// How much is received and held.
+    pub(crate) limits: LimitsConfig,
     /// The server's own log.
     pub(crate) log: LogConfig,
+}
+
+/// `limits:`, all in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LimitsConfig {
+    /// Largest OTLP request, also after decompression.
+    pub(crate) max_request_bytes: Option<usize>,
+    /// Memory that all requests in hand may take together.
+    pub(crate) max_in_flight_bytes: Option<usize>,
+    /// Longest attribute value or log body; what is beyond is cut and marked.
+    pub(crate) max_attribute_bytes: Option<usize>,
+    /// Decoded bytes that wait to be written; beyond it senders are told to come back.
+    pub(crate) max_inbox_bytes: Option<usize>,
 }
 
 /// `ports:`
@@ -288,7 +305,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, log (filter, format)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -296,7 +313,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, log (filter, format)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)
         ");
     }
 

@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod listen;
 mod logging;
+mod open_files;
 mod opening;
 mod settings;
 mod show;

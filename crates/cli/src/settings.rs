@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
-use crate::config::FileConfig;
+use crate::config::{FileConfig, LimitsConfig};
 use crate::failure::{Failure, Outcome};
 
 /// The file that is read when none is named.
@@ -24,6 +24,9 @@ const DEFAULT_WEB_PORT: u16 = 4319;
 const DEFAULT_MAX_CONNECTIONS: u32 = 1_000;
 /// What requests get to finish after SIGTERM. Kubernetes kills after 30 s: the store needs the rest.
 const DEFAULT_DRAIN_TIMEOUT_SECS: u64 = 20;
+
+/// Smallest limit that can be meant, bytes: less would refuse every span.
+const LEAST_LIMIT_BYTES: usize = 1_024;
 
 /// What every command needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,21 @@ pub(crate) struct ServeSettings {
     pub(crate) max_connections: usize,
     /// What requests get to finish after SIGTERM.
     pub(crate) drain_timeout: Duration,
+    /// How much is received and held.
+    pub(crate) limits: LimitSettings,
+}
+
+/// How much is received and held, bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LimitSettings {
+    /// Largest OTLP request, also after decompression.
+    pub(crate) max_request_bytes: usize,
+    /// Memory that all requests in hand may take together.
+    pub(crate) max_in_flight_bytes: usize,
+    /// Longest attribute value or log body.
+    pub(crate) max_attribute_bytes: usize,
+    /// Decoded bytes that wait to be written.
+    pub(crate) max_inbox_bytes: usize,
 }
 
 /// Where the certificate is.
@@ -166,6 +184,39 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         cors_origins: first_given(&args.cors_origins, &config.cors_origins),
         max_connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
         drain_timeout: Duration::from_secs(drain_timeout_secs),
+        limits: resolve_limits(&config.limits)?,
+    })
+}
+
+fn resolve_limits(config: &LimitsConfig) -> Outcome<LimitSettings> {
+    let limit = |name: &str, given: Option<usize>, default: usize| match given {
+        Some(given) if given < LEAST_LIMIT_BYTES => Err(Failure::usage(format!(
+            "expected `limits.{name}` of at least {LEAST_LIMIT_BYTES} bytes, got {given}"
+        ))
+        .hint("the limits are in bytes; leave one out for its default")),
+        given => Ok(given.unwrap_or(default)),
+    };
+    Ok(LimitSettings {
+        max_request_bytes: limit(
+            "max_request_bytes",
+            config.max_request_bytes,
+            throughline_ingest::options::MAX_REQUEST_BYTES,
+        )?,
+        max_in_flight_bytes: limit(
+            "max_in_flight_bytes",
+            config.max_in_flight_bytes,
+            throughline_ingest::options::MAX_IN_FLIGHT_BYTES,
+        )?,
+        max_attribute_bytes: limit(
+            "max_attribute_bytes",
+            config.max_attribute_bytes,
+            throughline_ingest::options::MAX_ATTRIBUTE_BYTES,
+        )?,
+        max_inbox_bytes: limit(
+            "max_inbox_bytes",
+            config.max_inbox_bytes,
+            throughline_store::MAX_INBOX_BYTES,
+        )?,
     })
 }
 
@@ -214,6 +265,18 @@ mod tests {
         assert_eq!(settings.max_connections, 9);
         assert_eq!(settings.access, Access::Open);
         assert!(settings.is_loopback());
+    }
+
+    #[test]
+    fn limits_come_from_the_file_and_are_bytes() {
+        let file = config("limits: { max_attribute_bytes: 65536 }\n");
+        let limits = resolve_serve(&ServeArgs::default(), &file).expect("settings").limits;
+        assert_eq!(limits.max_attribute_bytes, 65_536);
+        assert_eq!(limits.max_inbox_bytes, throughline_store::MAX_INBOX_BYTES);
+        insta::assert_snapshot!(refusal(&ServeArgs::default(), "limits: { max_inbox_bytes: 64 }\n"), @r"
+        error(2): expected `limits.max_inbox_bytes` of at least 1024 bytes, got 64
+        hint: the limits are in bytes; leave one out for its default
+        ");
     }
 
     #[test]

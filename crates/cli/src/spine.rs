@@ -4,10 +4,10 @@
 //! makes that durable and the store tells `Committed`, which the loop passes on to the pages.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
-use throughline_ingest::{Ingest, IngestOptions, Submit};
+use throughline_ingest::{Ingest, Submit};
 use throughline_store::{Committed, Store, StoreOptions};
 use throughline_trace::SpanBatch;
 use throughline_trace::access::Keyring;
@@ -19,6 +19,7 @@ use crate::commands::{of_control, of_open};
 use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::{Doors, Port};
+use crate::open_files;
 use crate::settings::{ServeSettings, Settings};
 use crate::tls;
 
@@ -26,8 +27,9 @@ use crate::tls;
 const COOKIE_SECRET: &str = "web-cookie";
 /// Groups of batches that a page may fall behind before it misses some.
 const LIVE_BACKLOG: usize = 256;
-/// What the pages get to finish when everything else has: they only read.
-const WEB_DRAIN: Duration = Duration::from_secs(5);
+
+/// What the pages get to finish when the ports of OTLP have taken all the time there was.
+const LEAST_WEB_DRAIN: Duration = Duration::from_secs(1);
 
 /// A running server.
 pub(crate) struct Spine {
@@ -58,8 +60,9 @@ impl Spine {
     pub(crate) fn wire(settings: &Settings, serve: &ServeSettings) -> Outcome<(Self, Events)> {
         let tls = serve.tls.as_ref().map(tls::load).transpose()?;
         let mut registry = Registry::default();
-        let store = Store::open(StoreOptions::new(&settings.data_dir), &mut registry)
-            .map_err(|error| of_open(&error))?;
+        let mut options = StoreOptions::new(&settings.data_dir);
+        options.max_inbox_bytes = serve.limits.max_inbox_bytes;
+        let store = Store::open(options, &mut registry).map_err(|error| of_open(&error))?;
         let control = store.control();
         let keys_version = control.keys_version().map_err(|error| of_control(&error))?;
         let keyring = Arc::new(admission::keyring(settings, serve, &control)?);
@@ -69,9 +72,8 @@ impl Spine {
             let inbox = inbox.clone();
             Box::pin(async move { inbox.commit(batch).await })
         });
-        let options =
-            IngestOptions { cors_origins: serve.cors_origins.clone(), ..IngestOptions::default() };
-        let ingest = Ingest::new(options, submit, Arc::clone(&keyring), &mut registry);
+        let ingest =
+            Ingest::new(admission::ingest(serve), submit, Arc::clone(&keyring), &mut registry);
 
         let grpc = Port::bind("grpc", serve.grpc)?;
         let http = Port::bind("http", serve.http)?;
@@ -95,10 +97,11 @@ impl Spine {
             otlp_grpc_url: addresses.grpc.clone(),
         });
         let events = Events::of(&store, keys_version)?;
-        let otlp = Doors::new(tls.clone(), serve.max_connections);
+        let max_connections = open_files::connections(serve.max_connections, open_files::raise());
+        let otlp = Doors::new(tls.clone(), max_connections);
         otlp.open(grpc, ingest.grpc_router());
         otlp.open(http, ingest.http_router());
-        let doors = Doors::new(tls, serve.max_connections);
+        let doors = Doors::new(tls, max_connections);
         doors.open(web, pages);
         ready.send_replace(true);
         tracing::info!(
@@ -163,11 +166,13 @@ impl Spine {
         }
         // Live pages end with it; the others stay up, and a load balancer sees it there.
         ready.send_replace(false);
+        let deadline = Instant::now() + drain_timeout;
         let cut = otlp.drain(drain_timeout).await;
+        let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_WEB_DRAIN);
+        let cut = cut + web.drain(left).await;
         if cut > 0 {
             tracing::warn!(requests = cut, "cut requests that did not finish in time");
         }
-        web.drain(WEB_DRAIN).await;
         store.close().await?;
         tracing::info!("stopped; everything accepted is on disk");
         Ok(())

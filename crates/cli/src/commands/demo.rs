@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use throughline_demo::DemoOptions;
 use throughline_store::Control;
 use throughline_trace::access::Scope;
+use tokio::net::TcpListener;
 
 use crate::args::{Access, DemoArgs};
 use crate::commands::of_control;
 use crate::events::Demo;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::settings::{ServeSettings, Settings};
 use crate::show::{BOLD, styled};
 use crate::spine::Spine;
@@ -50,6 +52,7 @@ pub(crate) async fn run(
     options.seed = args.seed;
     options.pace = args.pace;
     options.runs = args.runs;
+    options.provider_listener = Some(bind_provider(args.provider_port).await?);
     events.watch_demo(Demo::start(options));
     greet(&spine.addresses.web, key.as_ref())?;
     let outcome = spine.run(events).await;
@@ -57,6 +60,17 @@ pub(crate) async fn run(
         Some(key) if scratch.is_none() => outcome.and(key.revoke(&settings.data_dir)),
         _ => outcome,
     }
+}
+
+/// The port of the simulated provider, on loopback only.
+async fn bind_provider(port: u16) -> Outcome<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
+        Failure::new(
+            Exit::Busy,
+            format!("cannot listen on port {port} for the simulated provider: {error}"),
+        )
+        .hint("choose another with --provider-port, or leave it out for any free one")
+    })
 }
 
 /// One line for people.
