@@ -105,7 +105,7 @@ def provider(tmp_path_factory):
     [port] = free_ports(1)
     running = Server(
         tmp_path_factory.mktemp("demo"),
-        ("demo", "--runs", "0", "--pace", "1000", "--provider-port", str(port)),
+        ("demo", "--runs", "0", "--pace", "0", "--provider-port", str(port)),
     )
     running.provider = f"http://127.0.0.1:{port}/v1"
     yield running

@@ -1,6 +1,7 @@
 //! The demo at work: the provider, telemetry, and the agents in a loop.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct DemoOptions {
     pub concurrency: usize,
     /// Stop after so many runs; `None` goes on until the shutdown.
     pub runs: Option<u64>,
+    /// Whether the provider goes on answering after the last run, until the shutdown.
+    pub keep_provider: bool,
 }
 
 impl DemoOptions {
@@ -57,6 +60,7 @@ impl DemoOptions {
             pace: 1.0,
             concurrency: DEFAULT_CONCURRENCY,
             runs: None,
+            keep_provider: false,
         }
     }
 }
@@ -109,10 +113,21 @@ pub async fn run(
         runs: options.runs.unwrap_or(u64::MAX),
     };
     let (mut tally, mut tasks) = (Tally::default(), JoinSet::new());
-    tokio::select! {
-        served = serving => served.context("the simulated provider stopped")?,
-        () = troupe.play(&plan, &setting, &mut tally, &mut tasks) => {}
-        () = shutdown => {}
+    let mut serving = pin!(serving);
+    let mut shutdown = pin!(shutdown);
+    let is_over = tokio::select! {
+        served = &mut serving => {
+            served.context("the simulated provider stopped")?;
+            true
+        }
+        () = troupe.play(&plan, &setting, &mut tally, &mut tasks) => false,
+        () = &mut shutdown => true,
+    };
+    if !is_over && options.keep_provider {
+        tokio::select! {
+            served = serving => served.context("the simulated provider stopped")?,
+            () = shutdown => {}
+        }
     }
     // Whatever is still going ends its spans as cancelled.
     tasks.abort_all();
