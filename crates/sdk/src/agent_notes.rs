@@ -1,5 +1,5 @@
-//! What the parts of one agent run tell each other through the context: which model call asked for
-//! which tool, and how its calls went.
+//! What the parts of one agent run or workflow tell each other through the context: which model call
+//! asked for which tool, and how its calls went.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,19 +12,35 @@ use crate::metrics::Outcome;
 /// Tool calls that are remembered at most; a run that asks for more loses links, not tools.
 const MAX_CALLS: usize = 4_096;
 
-/// The notes of one run.
+/// The notes of one run or workflow.
 #[derive(Debug, Default)]
 pub(crate) struct RunNotes {
     /// The span of the model call that asked for a tool call, by the provider's id of the latter.
     asked_by: Mutex<HashMap<String, SpanContext>>,
     /// The most telling outcome of the run's model calls and fallbacks that were not plainly fine.
     notable: Mutex<Option<Outcome>>,
+    /// The notes of what this is part of: a run within a workflow, or a tool of another run.
+    outer: Option<Arc<RunNotes>>,
 }
 
 /// How a context carries them.
 struct NotesHandle(Arc<RunNotes>);
 
 impl RunNotes {
+    /// New notes, within those of the current context.
+    pub(crate) fn begin() -> Arc<Self> {
+        Arc::new(Self { outer: Self::current(), ..Self::default() })
+    }
+
+    fn note(&self, outcome: Outcome) {
+        let mut notable = self.notable.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Outcome::FallbackDegraded => *notable = Some(outcome),
+            Outcome::RetrySucceeded if notable.is_none() => *notable = Some(outcome),
+            _ => {}
+        }
+    }
+
     /// `cx` with these notes.
     pub(crate) fn onto(self: &Arc<Self>, cx: &Context) -> Context {
         cx.with_value(NotesHandle(Arc::clone(self)))
@@ -60,13 +76,11 @@ pub(crate) fn asked_by(id: &str) -> Option<SpanContext> {
     asked_by.get(id).cloned()
 }
 
-/// Notes how an operation within the run went.
+/// Notes how an operation went, for the run that it belongs to and for all that this is part of.
 pub(crate) fn note_outcome(outcome: Outcome) {
-    let Some(notes) = RunNotes::current() else { return };
-    let mut notable = notes.notable.lock().unwrap_or_else(PoisonError::into_inner);
-    match outcome {
-        Outcome::FallbackDegraded => *notable = Some(outcome),
-        Outcome::RetrySucceeded if notable.is_none() => *notable = Some(outcome),
-        _ => {}
+    let mut next = RunNotes::current();
+    while let Some(notes) = next {
+        notes.note(outcome);
+        next = notes.outer.clone();
     }
 }

@@ -1,7 +1,5 @@
 //! One run of an agent: the loop, its spans and its decisions.
 
-use std::sync::Arc;
-
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use opentelemetry::Context;
@@ -14,23 +12,24 @@ use throughline_trace::{DecisionId, Phase, SpanRole, Usage, keys};
 use crate::agent::{AgentError, AgentRun, Definition, Task};
 use crate::agent_notes::RunNotes;
 use crate::chat::ChatError;
-use crate::decision::{DecisionBuilder, decision};
+use crate::decision::decision;
 use crate::dimensions::Dimensions;
 use crate::metrics::{Operation, Outcome};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
+use crate::step::{REASONING_TRACE_CHARS, cut, fitting, step};
 use crate::telemetry_pipeline::captures_content;
-use crate::tool::{ToolError, ToolId};
+use crate::tool::{TOOL_ID_MAX_CHARS, ToolError, ToolId};
 use crate::tool_registry::error_text;
-
-/// Characters of `ai.reasoning_trace` at most (requirement R2.5).
-const REASONING_TRACE_CHARS: usize = 128;
 
 /// Characters of a decision's reason that is taken from the model's words.
 const REASON_CHARS: usize = 512;
 
+/// Characters of the reason for one tool call: the plan has the whole of it.
+const CALL_REASON_CHARS: usize = 128;
+
 pub(crate) async fn run(definition: &Definition, task: Task) -> Result<AgentRun, AgentError> {
-    let notes = Arc::new(RunNotes::default());
+    let notes = RunNotes::begin();
     let cx = notes.onto(&dimensions(definition, &task).onto(&Context::current()));
     let end = RunEnd {
         span: run_span(definition, &task, cx),
@@ -162,7 +161,6 @@ struct Plan {
     message: Message,
     calls: Vec<ToolCall>,
     reasoning: String,
-    reason: String,
     model_version: String,
     confidence: Option<f64>,
     decision: DecisionId,
@@ -266,15 +264,16 @@ impl Run<'_> {
             None => response.model.clone(),
         };
         let confidence = self.definition.confidence.as_ref().and_then(|of| of(response));
-        let decision = confident(decision("plan"), confidence)
+        let decision = decision("plan")
+            .confidence_if(confidence)
             .action(action)
-            .reason(reason.clone())
+            .reason(reason)
             .input(&conversation(&self.messages))
             .model_version(model_version.clone())
             .parent_if(self.decisions.last().copied())
             .record();
         self.decisions.push(decision);
-        Some(Plan { message, calls, reasoning, reason, model_version, confidence, decision })
+        Some(Plan { message, calls, reasoning, model_version, confidence, decision })
     }
 
     /// Runs the tools that the plan asks for, all at once, each in a step of its own.
@@ -292,9 +291,10 @@ impl Run<'_> {
         let tools = &self.definition.tools;
         let acting = plan.calls.iter().zip(steps).map(|(call, step)| async move {
             let acted = step.instrument(async {
-                let decision = confident(decision("act"), plan.confidence)
+                let decision = decision("act")
+                    .confidence_if(plan.confidence)
                     .action(call.name.clone())
-                    .reason(plan.reason.clone())
+                    .reason(why_called(&call.name, &plan.reasoning))
                     .input(&call.arguments)
                     .model_version(plan.model_version.clone())
                     .parent(plan.decision)
@@ -332,7 +332,8 @@ impl Run<'_> {
         let domain = plan.calls.first().map_or_else(|| "answer".to_owned(), domain_of);
         let step = self.step(Phase::Reflect, &domain);
         set_reasoning(&step, reason);
-        let decision = confident(decision("reflect"), plan.confidence)
+        let decision = decision("reflect")
+            .confidence_if(plan.confidence)
             .action(action)
             .reason(reason)
             .input(&conversation(&self.messages))
@@ -346,13 +347,7 @@ impl Run<'_> {
     fn step(&mut self, phase: Phase, domain: &str) -> ActiveSpan {
         let index = self.steps;
         self.steps += 1;
-        let name = &self.definition.name;
-        span(step_name(name, phase, domain))
-            .role(SpanRole::Step)
-            .attribute(keys::AI_AGENT_NAME, name.clone())
-            .attribute(keys::AI_PHASE, phase.as_str())
-            .attribute(keys::AI_STEP_INDEX, i64::from(index))
-            .start()
+        step(&self.definition.name, phase, domain).index(index).start()
     }
 }
 
@@ -370,7 +365,7 @@ async fn ask(definition: &Definition, request: ChatRequest) -> Result<ChatRespon
 
 /// A conversation as the input of a decision: without the ids of tool calls, which the provider
 /// makes up anew each time. Equal conversations are equal inputs.
-fn conversation(messages: &[Message]) -> Value {
+pub(crate) fn conversation(messages: &[Message]) -> Value {
     let mut json = genai::input_messages(messages);
     let messages = json.as_array_mut().into_iter().flatten();
     let parts = messages.filter_map(|message| message.get_mut("parts")?.as_array_mut()).flatten();
@@ -378,13 +373,6 @@ fn conversation(messages: &[Message]) -> Value {
         part.remove("id");
     }
     json
-}
-
-fn confident(builder: DecisionBuilder, confidence: Option<f64>) -> DecisionBuilder {
-    match confidence {
-        Some(confidence) => builder.confidence(confidence),
-        None => builder,
-    }
 }
 
 /// What the model thought before it answered, where it says so.
@@ -401,9 +389,18 @@ fn set_reasoning(step: &ActiveSpan, text: &str) {
     }
 }
 
-/// The first `chars` characters.
-fn cut(text: &str, chars: usize) -> &str {
-    text.char_indices().nth(chars).map_or(text, |(at, _)| &text[..at])
+/// Why a tool is called: the first sentence of what the model said to its plan.
+fn why_called(tool: &str, said: &str) -> String {
+    let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+    let sentence = line.find(". ").map_or(line, |at| &line[..=at]);
+    if sentence.is_empty() {
+        return format!("{tool}: the model asked for it");
+    }
+    let whole = format!("{tool}: {sentence}");
+    match cut(&whole, CALL_REASON_CHARS) {
+        all if all.len() == whole.len() => whole,
+        _ => format!("{}…", cut(&whole, CALL_REASON_CHARS - 1)),
+    }
 }
 
 fn step_name(agent: &str, phase: Phase, domain: &str) -> String {
@@ -415,14 +412,7 @@ fn step_name(agent: &str, phase: Phase, domain: &str) -> String {
 fn domain_of(call: &ToolCall) -> String {
     let id = call.name.parse::<ToolId>();
     let name = id.as_ref().map_or(call.name.as_str(), ToolId::name);
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-    let domain: String = name
-        .chars()
-        .take(crate::tool::TOOL_ID_MAX_CHARS)
-        .map(|c| c.to_ascii_lowercase())
-        .map(|c| if fits(c) { c } else { '_' })
-        .collect();
-    if domain.is_empty() { "tool".to_owned() } else { domain }
+    fitting(cut(name, TOOL_ID_MAX_CHARS), "tool")
 }
 
 #[cfg(test)]
@@ -430,10 +420,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_cut_at_characters() {
-        assert_eq!(cut("über", 1), "ü");
-        assert_eq!(cut("über", 9), "über");
-        assert_eq!(cut(&"ü".repeat(200), REASONING_TRACE_CHARS).chars().count(), 128);
+    fn a_call_has_a_short_reason_of_its_own() {
+        let said = "\n I check the stock. Then I book a parcel.\nAnd so on.";
+        assert_eq!(why_called("stock_v1", said), "stock_v1: I check the stock.");
+        assert_eq!(why_called("stock_v1", " \n"), "stock_v1: the model asked for it");
+        let long = why_called("stock_v1", &"ü".repeat(500));
+        assert_eq!(long.chars().count(), 128);
+        assert!(long.ends_with("ü…"), "{long}");
     }
 
     #[test]

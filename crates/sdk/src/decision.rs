@@ -71,8 +71,13 @@ impl DecisionBuilder {
 
     /// How sure, 0 to 1. What is not a number in that range is left out: a wrong confidence would
     /// steer the agent.
-    pub fn confidence(mut self, confidence: f64) -> Self {
-        self.confidence = (0.0..=1.0).contains(&confidence).then_some(confidence);
+    pub fn confidence(self, confidence: f64) -> Self {
+        self.confidence_if(Some(confidence))
+    }
+
+    /// [`confidence`](Self::confidence), if it is known.
+    pub fn confidence_if(mut self, confidence: Option<f64>) -> Self {
+        self.confidence = confidence.filter(|sure| (0.0..=1.0).contains(sure));
         self
     }
 
@@ -241,6 +246,8 @@ mod tests {
     #[test]
     fn a_confidence_that_is_none_is_left_out() {
         assert_eq!(decision("plan").confidence(0.5).confidence, Some(0.5));
+        assert_eq!(decision("plan").confidence_if(Some(0.5)).confidence, Some(0.5));
+        assert_eq!(decision("plan").confidence_if(None).confidence, None);
         for wrong in [-0.1, 1.1, f64::NAN] {
             assert_eq!(decision("plan").confidence(wrong).confidence, None);
         }

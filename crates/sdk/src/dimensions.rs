@@ -117,7 +117,7 @@ impl Dimensions {
     }
 
     /// These dimensions where said, `below` where not.
-    fn over(&self, below: &Self) -> Self {
+    pub(crate) fn over(&self, below: &Self) -> Self {
         let pick =
             |above: &Option<Arc<str>>, below: &Option<Arc<str>>| above.clone().or(below.clone());
         Self {

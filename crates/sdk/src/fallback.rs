@@ -1,7 +1,6 @@
 //! A primary with its fallback (requirement R4.2), for any asynchronous operation.
 
 use std::fmt::{self, Display};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
 use opentelemetry::KeyValue;
@@ -14,10 +13,11 @@ use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
 
 use crate::attempt::FaultReport;
 use crate::decision::decision;
-use crate::metrics::{Operation, Outcome};
+use crate::metrics::Outcome;
 use crate::resilient::Fault;
 use crate::run::report_of;
-use crate::span::{ActiveSpan, span};
+use crate::span::span;
+use crate::watched::Watched;
 
 /// The stage of the decision that a triggered fallback records.
 const STAGE: &str = "fallback";
@@ -195,7 +195,7 @@ impl<'a, T, E> Fallback<'a, T, E> {
                 }
                 (FallbackNext::Done(verdict), _) => {
                     let first = first_report.or(report);
-                    whole.close(verdict, first.as_ref());
+                    close(&whole, verdict, first.as_ref());
                     return settle(result, verdict, decided, failures, first);
                 }
                 // The plan knows how many branches there are.
@@ -205,7 +205,7 @@ impl<'a, T, E> Fallback<'a, T, E> {
                         branch,
                         result: FallbackResult::Failed,
                     };
-                    whole.close(verdict, report.as_ref());
+                    close(&whole, verdict, report.as_ref());
                     return settle(result, verdict, decided, failures, report);
                 }
             }
@@ -220,6 +220,29 @@ impl<T, E> fmt::Debug for Fallback<'_, T, E> {
             .field("operation", &self.operation)
             .field("degraded", &degraded)
             .finish_non_exhaustive()
+    }
+}
+
+/// Writes the verdict of the whole.
+fn close(whole: &Watched, verdict: FallbackVerdict, first: Option<&FaultReport>) {
+    whole.span.set_all([
+        KeyValue::new(keys::FALLBACK_DECISION, verdict.decision.as_str()),
+        KeyValue::new(keys::FALLBACK_BRANCH, verdict.branch.as_str()),
+        KeyValue::new(keys::FALLBACK_RESULT, verdict.result.as_str()),
+    ]);
+    match (verdict.result, verdict.branch) {
+        (FallbackResult::Success, Branch::Primary) => whole.tell(Outcome::Ok),
+        (FallbackResult::Success, Branch::Degraded(_)) => whole.tell(Outcome::FallbackDegraded),
+        (FallbackResult::Failed, Branch::Primary) => {
+            let outcome = first.map_or(Outcome::Error, |first| first.outcome);
+            whole.end(outcome, first);
+        }
+        (FallbackResult::Failed, Branch::Degraded(_)) => {
+            let reason = first.map(|first| first.message.as_str()).unwrap_or_default();
+            let message = format!("every branch failed; the primary: {reason}");
+            whole.span.fail(ErrorType::FallbackExhausted, message);
+            whole.tell(Outcome::Error);
+        }
     }
 }
 
@@ -288,71 +311,5 @@ fn settle<T, E>(
             let error_type = ErrorType::FallbackExhausted;
             Err(FallbackError { primary, degraded, error_type, outcome: Outcome::Error })
         }
-    }
-}
-
-/// A span that says `cancelled` when it is dropped before its end was told.
-struct Watched {
-    span: ActiveSpan,
-    /// The operation to count, if it is one.
-    counted: Option<&'static str>,
-    is_told: AtomicBool,
-}
-
-impl Watched {
-    fn new(span: ActiveSpan, counted: Option<&'static str>) -> Self {
-        Self { span, counted, is_told: AtomicBool::new(false) }
-    }
-
-    /// Writes the verdict of the whole.
-    fn close(&self, verdict: FallbackVerdict, first: Option<&FaultReport>) {
-        self.span.set_all([
-            KeyValue::new(keys::FALLBACK_DECISION, verdict.decision.as_str()),
-            KeyValue::new(keys::FALLBACK_BRANCH, verdict.branch.as_str()),
-            KeyValue::new(keys::FALLBACK_RESULT, verdict.result.as_str()),
-        ]);
-        match (verdict.result, verdict.branch) {
-            (FallbackResult::Success, Branch::Primary) => self.tell(Outcome::Ok),
-            (FallbackResult::Success, Branch::Degraded(_)) => self.tell(Outcome::FallbackDegraded),
-            (FallbackResult::Failed, Branch::Primary) => {
-                let outcome = first.map_or(Outcome::Error, |first| first.outcome);
-                self.end(outcome, first);
-            }
-            (FallbackResult::Failed, Branch::Degraded(_)) => {
-                let reason = first.map(|first| first.message.as_str()).unwrap_or_default();
-                let message = format!("every branch failed; the primary: {reason}");
-                self.span.fail(ErrorType::FallbackExhausted, message);
-                self.tell(Outcome::Error);
-            }
-        }
-    }
-
-    fn end(&self, outcome: Outcome, failure: Option<&FaultReport>) {
-        if let Some(report) = failure {
-            self.span.fail(report.error_type, report.message.clone());
-            if let Some(code) = &report.code {
-                self.span.set(keys::ERROR_CODE, code.clone());
-            }
-        }
-        self.tell(outcome);
-    }
-
-    fn tell(&self, outcome: Outcome) {
-        if self.is_told.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        self.span.outcome(outcome);
-        if let Some(operation) = self.counted {
-            let _attached = self.span.context().attach();
-            Operation { operation, outcome, status_code: None, model_name: None, is_cached: false }
-                .record();
-        }
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        let is_panic = std::thread::panicking();
-        self.tell(if is_panic { Outcome::Error } else { Outcome::Cancelled });
     }
 }

@@ -37,6 +37,7 @@ mod decision;
 mod dimensions;
 mod export;
 mod fallback;
+mod fallback_model;
 mod http_client;
 mod instrument;
 mod layer;
@@ -49,6 +50,7 @@ mod recorder;
 mod resilient;
 mod run;
 mod span;
+mod step;
 mod stream;
 mod telemetry;
 mod telemetry_builder;
@@ -57,6 +59,8 @@ mod telemetry_pipeline;
 mod tool;
 mod tool_registry;
 mod traced;
+mod watched;
+mod workflow;
 
 pub use agent::{Agent, AgentBuilder, AgentError, AgentRun, MAX_TURNS, Task};
 pub use chat::{ChatError, ChatModel, ChatStream, Endpoint};
@@ -64,6 +68,7 @@ pub use decision::{DecisionBuilder, decision};
 pub use dimensions::Dimensions;
 pub use export::{Counts, SignalCounts};
 pub use fallback::{Answered, Fallback, FallbackError};
+pub use fallback_model::FallbackModel;
 pub use instrument::{InContext, Instrumented, Running, in_context};
 pub use layer::{SdkTracer, SpanFilter, SpanLayer, layer, layer_at};
 pub use log_layer::log_layer;
@@ -74,6 +79,7 @@ pub use opentelemetry::trace::SpanKind;
 pub use recorder::Recorder;
 pub use resilient::{Fault, Resilience, ResilientError};
 pub use span::{ActiveSpan, SpanBuilder, span};
+pub use step::{StepBuilder, step};
 pub use stream::DEFAULT_IDLE_TIMEOUT;
 pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
 pub use telemetry_builder::TelemetryBuilder;
@@ -81,10 +87,13 @@ pub use telemetry_otlp::OtlpProtocol;
 pub use telemetry_pipeline::captures_content;
 pub use throughline_llm as llm;
 pub use throughline_resilience as resilience;
-pub use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
+pub use throughline_trace::{
+    DecisionId, ErrorType, Phase, SpanRole, StepName, StepNameError, keys,
+};
 pub use tool::{
     FunctionTool, Json, TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError,
     ToolOutput, tool,
 };
 pub use tool_registry::{AlreadyRegistered, TOOL_CONTENT_MAX_BYTES, ToolRegistry};
 pub use traced::Traced;
+pub use workflow::{Workflow, workflow};

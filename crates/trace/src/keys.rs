@@ -213,6 +213,8 @@ keys! {
     GEN_AI_AGENT_NAME = "gen_ai.agent.name";
     /// Version of the agent.
     GEN_AI_AGENT_VERSION = "gen_ai.agent.version";
+    /// Name of the workflow.
+    GEN_AI_WORKFLOW_NAME = "gen_ai.workflow.name";
     /// Name of the tool.
     GEN_AI_TOOL_NAME = "gen_ai.tool.name";
     /// Description of the tool.

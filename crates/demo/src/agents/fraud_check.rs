@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use throughline::{
     Agent, AgentError, DecisionId, Dimensions, Fallback, Json, Task, ToolError, ToolRegistry,
-    decision, tool,
+    decision, tool, workflow,
 };
 
-use super::{Kit, confidence_in, word_in, workflow};
+use super::{Kit, confidence_in, word_in};
 use crate::stories::fraud::{AGENT, Bank, Case};
 
 const MODEL: &str = "gpt-4o";
@@ -61,12 +61,12 @@ struct Listed {
 
 /// Decides about one authorisation.
 pub(crate) async fn check(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), AgentError> {
-    let whose = Dimensions::new()
-        .agent(AGENT)
-        .session(case.session.as_str())
-        .workflow(case.reference.as_str())
-        .role("risk");
-    workflow("card_authorisation", whose, decide(kit, bank, case)).await
+    let whose = Dimensions::new().agent(AGENT).session(case.session.as_str()).role("risk");
+    workflow("card_authorisation")
+        .id(case.reference.as_str())
+        .dimensions(whose)
+        .run(decide(kit, bank, case))
+        .await
 }
 
 async fn decide(kit: &Kit, bank: &Bank, case: &Case) -> Result<(), AgentError> {

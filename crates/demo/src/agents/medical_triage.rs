@@ -1,17 +1,15 @@
 //! Says how soon a patient should be seen. A smaller model stands in for the main one, the printed
 //! protocol for the guideline service, and a nurse for both whenever the answer is not sure enough.
 
-use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use throughline::llm::{ChatRequest, ChatResponse, ToolCall};
+use throughline::llm::ToolCall;
 use throughline::{
-    Agent, AgentError, ChatError, ChatModel, ChatStream, DecisionId, Dimensions, Endpoint,
-    ErrorType, Fallback, Fault as _, Json, SpanRole, ToolError, ToolRegistry, Traced, decision,
-    keys, span, tool,
+    Agent, AgentError, DecisionId, Dimensions, Fallback, FallbackModel, Fault as _, Json, Phase,
+    ToolError, ToolRegistry, decision, step, tool, workflow,
 };
 
-use super::{Kit, confidence_in, word_in, workflow};
+use super::{Kit, confidence_in, word_in};
 use crate::stories::triage::{AGENT, Clinic, Intake};
 
 const MODEL: &str = "o4-mini";
@@ -26,35 +24,6 @@ diagnose; you say how soon somebody should be seen, and by whom. Record the symp
 guideline, then answer the patient: calm, plain, what to do now and what to watch for. Err towards \
 sooner. Say with each step how sure you are that it is the right one, as (confidence 0.00). End with one line: 'level: emergency, same-day, next-day, this-week or self-care, \
 confidence 0.00 to 1.00'.";
-
-/// A model with a smaller one for its bad days.
-#[derive(Debug, Clone)]
-struct WithSmaller {
-    main: Traced,
-    smaller: Traced,
-}
-
-impl ChatModel for WithSmaller {
-    fn endpoint(&self) -> Endpoint {
-        self.main.endpoint()
-    }
-
-    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
-        let again = ChatRequest { model: SMALLER_MODEL.to_owned(), ..request.clone() };
-        Box::pin(async move {
-            Fallback::new("chat", self.main.chat(request))
-                .degraded(SMALLER_MODEL, self.smaller.chat(again))
-                .run()
-                .await
-                .map(|answered| answered.value)
-                .map_err(|failed| ChatError::new(ErrorType::FallbackExhausted, failed.to_string()))
-        })
-    }
-
-    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
-        self.main.stream(request)
-    }
-}
 
 #[derive(Deserialize, JsonSchema)]
 struct Symptoms {
@@ -80,17 +49,17 @@ struct Escalation {
 
 /// Assesses one intake.
 pub(crate) async fn assess(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), AgentError> {
-    let whose = Dimensions::new()
-        .agent(AGENT)
-        .session(intake.session.as_str())
-        .workflow(intake.reference.as_str())
-        .role("clinical");
-    workflow("patient_intake", whose, triage(kit, clinic, intake)).await
+    let whose = Dimensions::new().agent(AGENT).session(intake.session.as_str()).role("clinical");
+    workflow("patient_intake")
+        .id(intake.reference.as_str())
+        .dimensions(whose)
+        .run(triage(kit, clinic, intake))
+        .await
 }
 
 async fn triage(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), AgentError> {
     tracing::info!(intake = intake.reference, "intake opened");
-    let model = WithSmaller { main: kit.model("main"), smaller: kit.model("smaller") };
+    let model = FallbackModel::new(kit.model("main")).then(kit.model("smaller"), SMALLER_MODEL);
     let assistant = Agent::builder(AGENT, model, MODEL)
         .role("clinical")
         .instructions(INSTRUCTIONS)
@@ -112,7 +81,7 @@ async fn triage(kit: &Kit, clinic: &Clinic, intake: &Intake) -> Result<(), Agent
     let decision = decision("act")
         .action(level)
         .reason(run.answer.lines().next().unwrap_or_default())
-        .confidence(confidence.unwrap_or(f64::NAN))
+        .confidence_if(confidence)
         .input(&intake.complaint)
         .parent_if(run.decisions.last().copied())
         .record();
@@ -172,16 +141,11 @@ async fn escalate(
     why: &str,
     assessment: Option<Assessment>,
 ) -> Result<(), AgentError> {
-    let step = span(format!("{AGENT}.act.escalate_to_human"))
-        .role(SpanRole::Step)
-        .attribute(keys::AI_PHASE, "act")
-        .attribute(keys::AI_TOOL_USED, ESCALATION)
-        .attribute(keys::AI_REASONING_TRACE, why.to_owned())
-        .start();
+    let step = step(AGENT, Phase::Act, "escalate_to_human").tool(ESCALATION).reason(why).start();
     decision("act.escalation")
         .action("escalate_to_human")
         .reason(why)
-        .confidence(assessment.and_then(|known| known.confidence).unwrap_or(f64::NAN))
+        .confidence_if(assessment.and_then(|known| known.confidence))
         .input(&intake.complaint)
         .parent_if(assessment.map(|known| known.decision))
         .on(&step)
@@ -199,7 +163,7 @@ async fn escalate(
 /// The tools that only the clinic's own code may use, not the model.
 fn staff(clinic: &Clinic) -> Result<ToolRegistry, AgentError> {
     let pager = clinic.clone();
-    let page = tool("escalate_to_human_v1", "Calls the nurse on duty", move |why: Escalation| {
+    let page = tool(ESCALATION, "Calls the nurse on duty", move |why: Escalation| {
         let clinic = pager.clone();
         async move { Json(clinic.page_nurse(&why.intake, &why.why).await) }
     })?;

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use throughline::resilience::{BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy};
-use throughline::{
-    AgentError, Dimensions, Fault as _, OpenAi, Resilience, SpanRole, Traced, keys, span,
-};
+use throughline::{OpenAi, Resilience, Traced};
 
 use crate::pace::Pace;
 use crate::seed::Seed;
@@ -171,27 +169,6 @@ impl Kit {
         let base_delay_ms = millis(self.pace.limit(RETRY_PAUSE, Duration::from_millis(1)));
         RetryPolicy { base_delay_ms, ..RetryPolicy::default() }
     }
-}
-
-/// One piece of business from its beginning to its end, as the span that all else hangs below.
-pub(crate) async fn workflow(
-    name: &'static str,
-    whose: Dimensions,
-    work: impl Future<Output = Result<(), AgentError>>,
-) -> Result<(), AgentError> {
-    let in_workflow = async {
-        let workflow = span(format!("invoke_workflow {name}"))
-            .role(SpanRole::Workflow)
-            .attribute(keys::GEN_AI_OPERATION_NAME, "invoke_workflow")
-            .attribute("gen_ai.workflow.name", name)
-            .start();
-        let done = workflow.instrument(work).await;
-        if let Err(failure) = &done {
-            workflow.fail(failure.error_type(), failure.to_string());
-        }
-        done
-    };
-    whose.scope(in_workflow).await
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use throughline::{
     Agent, AgentError, Dimensions, Fallback, Json, Resilience, ToolError, ToolRegistry, decision,
-    tool,
+    tool, workflow,
 };
 
-use super::{Kit, confidence_in, workflow};
+use super::{Kit, confidence_in};
 use crate::stories::shop::{AGENT, Order, Warehouse};
 
 const MODEL: &str = "gpt-4o-mini";
@@ -48,12 +48,12 @@ pub(crate) async fn fulfil(
     warehouse: &Warehouse,
     order: &Order,
 ) -> Result<(), AgentError> {
-    let whose = Dimensions::new()
-        .agent(AGENT)
-        .session(order.session.as_str())
-        .workflow(order.reference.as_str())
-        .role("sales");
-    workflow("order_fulfilment", whose, take(kit, warehouse, order)).await
+    let whose = Dimensions::new().agent(AGENT).session(order.session.as_str()).role("sales");
+    workflow("order_fulfilment")
+        .id(order.reference.as_str())
+        .dimensions(whose)
+        .run(take(kit, warehouse, order))
+        .await
 }
 
 async fn take(kit: &Kit, warehouse: &Warehouse, order: &Order) -> Result<(), AgentError> {

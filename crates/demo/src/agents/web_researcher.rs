@@ -8,10 +8,10 @@ use throughline::llm::{ChatRequest, Message};
 use throughline::resilience::ErrorSet;
 use throughline::{
     Agent, AgentError, AgentRun, ChatModel as _, Dimensions, ErrorType, Fallback, Json, Task,
-    ToolError, ToolRegistry, Traced, decision, tool,
+    ToolError, ToolRegistry, Traced, decision, tool, workflow,
 };
 
-use super::{Kit, confidence_in, word_in, workflow};
+use super::{Kit, confidence_in, word_in};
 use crate::stories::research::{AGENT, Brief, Web};
 
 const MODEL: &str = "gpt-4.1";
@@ -57,12 +57,12 @@ struct Judgement {
 
 /// Answers one brief.
 pub(crate) async fn answer(kit: &Kit, web: &Web, brief: &Brief) -> Result<(), AgentError> {
-    let whose = Dimensions::new()
-        .agent(AGENT)
-        .session(brief.session.as_str())
-        .workflow(brief.reference.as_str())
-        .role("research");
-    workflow("research_brief", whose, look_into(kit, web, brief)).await
+    let whose = Dimensions::new().agent(AGENT).session(brief.session.as_str()).role("research");
+    workflow("research_brief")
+        .id(brief.reference.as_str())
+        .dimensions(whose)
+        .run(look_into(kit, web, brief))
+        .await
 }
 
 async fn look_into(kit: &Kit, web: &Web, brief: &Brief) -> Result<(), AgentError> {
@@ -153,7 +153,7 @@ async fn judge_notes(judge: &Traced, asked: &str, notes: &Notes) -> Result<Judge
     decision("reflect.coverage")
         .action(if judgement.enough { "answer" } else { "search_again" })
         .reason(judgement.comment.as_str())
-        .confidence(judgement.confidence.unwrap_or(f64::NAN))
+        .confidence_if(judgement.confidence)
         .input(&(asked, &notes.notes))
         .model_version(JUDGE_MODEL)
         .record();

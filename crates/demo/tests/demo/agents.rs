@@ -70,7 +70,7 @@ async fn fraud_check_has_a_refusal_looked_at_twice() {
     let played = play_run("fraud_check", refused).await;
     assert!(played.succeeded);
     insta::assert_snapshot!(played.tree, @r"
-    invoke_workflow card_authorisation
+    invoke_workflow card_authorisation outcome=ok
       fallback risk_verdict fallback.result=success outcome=ok
         attempt risk_verdict outcome=ok
           invoke_agent fraud_check outcome=ok
@@ -115,7 +115,7 @@ async fn fraud_check_decides_by_rules_when_no_model_answers() {
     let played = play("fraud_check", Weather::ProviderDown).await;
     assert!(played.succeeded);
     insta::assert_snapshot!(played.tree, @r"
-    invoke_workflow card_authorisation
+    invoke_workflow card_authorisation outcome=fallback_degraded
       fallback risk_verdict fallback.result=success outcome=fallback_degraded
         attempt risk_verdict outcome=error ERROR(expected the model to answer in turn 1: gpt-4o at 127.0.0.1 answe
           invoke_agent fraud_check outcome=error ERROR(expected the model to answer in turn 1: gpt-4o at 127.0.0.1
@@ -137,7 +137,7 @@ async fn shop_order_tries_the_payment_twice_and_sends_an_invoice() {
     let played = play("shop_order", Weather::ToolDown).await;
     assert!(played.succeeded);
     insta::assert_snapshot!(played.tree, @r"
-    invoke_workflow order_fulfilment
+    invoke_workflow order_fulfilment outcome=fallback_degraded
       invoke_agent shop_order outcome=fallback_degraded
         shop_order.plan.inventory_check
           chat gpt-4o-mini outcome=ok
@@ -185,7 +185,7 @@ async fn shop_order_is_parked_when_the_provider_is_down() {
     let played = play("shop_order", Weather::ProviderDown).await;
     assert!(!played.succeeded);
     insta::assert_snapshot!(played.tree, @r"
-    invoke_workflow order_fulfilment ERROR(expected the model to answer in turn 1: gpt-4o-mini at 127.0.0.1 answer
+    invoke_workflow order_fulfilment outcome=error ERROR(expected the model to answer in turn 1: gpt-4o-mini at 12
       invoke_agent shop_order outcome=error ERROR(expected the model to answer in turn 1: gpt-4o-mini at 127.0.0.1
         shop_order.plan.task ERROR(gpt-4o-mini at 127.0.0.1 answered 500 Internal Server Error: The server had an 
           chat gpt-4o-mini retry_count=2 outcome=error ERROR(gpt-4o-mini at 127.0.0.1 answered 500 Internal Server
@@ -200,7 +200,7 @@ async fn web_researcher_reads_a_mirror_and_is_judged_by_another_model() {
     let played = play("web_researcher", Weather::ToolDown).await;
     assert!(played.succeeded);
     insta::assert_snapshot!(played.tree, @r"
-    invoke_workflow research_brief
+    invoke_workflow research_brief outcome=ok
       fallback research fallback.result=success outcome=ok
         attempt research outcome=ok
           invoke_agent web_researcher outcome=ok
@@ -263,7 +263,7 @@ async fn web_researcher_starts_over_without_streaming_when_a_stream_breaks() {
     let played = play("web_researcher", Weather::StreamCut).await;
     assert!(played.succeeded);
     insta::assert_snapshot!(played.tree, @r"
-    invoke_workflow research_brief
+    invoke_workflow research_brief outcome=fallback_degraded
       fallback research fallback.result=success outcome=fallback_degraded
         attempt research outcome=error ERROR(expected the model to answer in turn 4: the stream of gpt-4.1 at 127.
           invoke_agent web_researcher outcome=error ERROR(expected the model to answer in turn 4: the stream of gp
@@ -323,7 +323,7 @@ async fn medical_triage_goes_on_with_a_smaller_model_and_leaves_the_main_one_alo
     let played = play("medical_triage", Weather::ModelDown).await;
     assert!(played.succeeded);
     insta::assert_snapshot!(played.tree, @r"
-    invoke_workflow patient_intake
+    invoke_workflow patient_intake outcome=fallback_degraded
       invoke_agent medical_triage outcome=fallback_degraded
         medical_triage.plan.symptom_intake
           fallback chat fallback.result=success outcome=fallback_degraded
@@ -378,7 +378,7 @@ async fn medical_triage_calls_a_person_when_it_is_not_sure() {
     let played = play("medical_triage", Weather::ToolDown).await;
     assert!(played.succeeded);
     insta::assert_snapshot!(played.tree, @r"
-    invoke_workflow patient_intake
+    invoke_workflow patient_intake outcome=fallback_degraded
       invoke_agent medical_triage outcome=fallback_degraded
         medical_triage.plan.symptom_intake
           fallback chat fallback.result=success outcome=ok

@@ -182,8 +182,8 @@ async fn a_run_is_one_trace_with_its_decisions() {
     ");
     insta::assert_snapshot!(stage.decisions(), @r#"
     agent.decision "stock_v1+price_v2" stage=plan decision.reason=I check stock and price. decision.confidence=0.7 seq=1
-    agent.decision "stock_v1" stage=act decision.reason=I check stock and price. decision.confidence=0.7 seq=2
-    agent.decision "price_v2" stage=act decision.reason=I check stock and price. decision.confidence=0.7 seq=3
+    agent.decision "stock_v1" stage=act decision.reason=stock_v1: I check stock and price. decision.confidence=0.7 seq=2
+    agent.decision "price_v2" stage=act decision.reason=price_v2: I check stock and price. decision.confidence=0.7 seq=3
     agent.decision "continue" stage=reflect decision.reason=the tools answered decision.confidence=0.7 seq=4
     agent.decision "answer" stage=plan decision.reason=There are 12, at 9.50 each. decision.confidence=0.9 seq=5
     agent.decision "finish" stage=reflect decision.reason=the model answered decision.confidence=0.9 seq=6
@@ -250,8 +250,8 @@ async fn tools_that_fail_are_told_to_the_model() {
     "#);
     insta::assert_snapshot!(stage.decisions(), @r#"
     agent.decision "stock_v1+Weather?" stage=plan decision.reason=the model asked for stock_v1+Weather? seq=1
-    agent.decision "stock_v1" stage=act decision.reason=the model asked for stock_v1+Weather? seq=2
-    agent.decision "Weather?" stage=act decision.reason=the model asked for stock_v1+Weather? seq=3
+    agent.decision "stock_v1" stage=act decision.reason=stock_v1: the model asked for it seq=2
+    agent.decision "Weather?" stage=act decision.reason=Weather?: the model asked for it seq=3
     agent.decision "replan" stage=reflect decision.reason=2 of 2 tools failed seq=4
     agent.decision "answer" stage=plan decision.reason=I cannot say. seq=5
     agent.decision "finish" stage=reflect decision.reason=the model answered seq=6

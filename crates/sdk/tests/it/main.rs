@@ -17,3 +17,4 @@ mod receiver;
 mod spans;
 mod streams;
 mod tools;
+mod workflows;

@@ -1,0 +1,117 @@
+//! A chat model with others for its bad days (requirement R4.2).
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use throughline_llm::{ChatRequest, ChatResponse};
+use throughline_resilience::ErrorSet;
+
+use crate::agent_run::conversation;
+use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
+use crate::fallback::{Fallback, FallbackError};
+use crate::resilient::Fault as _;
+
+/// What is tried, in the fallback's span: `fallback chat`.
+const OPERATION: &str = "chat";
+
+/// A chat model that asks another one when it gets no answer. Each call is a [`Fallback`]: the span
+/// `fallback chat` with the branches that were tried, and a decision for each that was left. Wrap
+/// the models in [`Traced`](crate::Traced), each with a policy of its own.
+///
+/// ```
+/// use throughline::{Agent, FallbackModel, OpenAi, Traced};
+///
+/// # fn agent() -> Result<(), Box<dyn std::error::Error>> {
+/// let large = Traced::new(OpenAi::from_env()?);
+/// let model = FallbackModel::new(large.clone()).then(large, "gpt-4o-mini");
+/// let agent = Agent::builder("shop", model, "gpt-4o").build()?;
+/// # drop(agent);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct FallbackModel {
+    primary: Arc<dyn ChatModel>,
+    others: Vec<(Arc<dyn ChatModel>, String)>,
+    triggers: ErrorSet,
+}
+
+impl FallbackModel {
+    /// A model that is asked first, for the model that the request names.
+    pub fn new(primary: impl ChatModel + 'static) -> Self {
+        let primary = Arc::new(primary);
+        Self { primary, others: Vec::new(), triggers: ErrorSet::FALLBACK_WORTHY }
+    }
+
+    /// Asks this one for the model `name` when all before it have failed. The name is the action of
+    /// the decision.
+    #[must_use]
+    pub fn then(mut self, model: impl ChatModel + 'static, name: impl Into<String>) -> Self {
+        self.others.push((Arc::new(model), name.into()));
+        self
+    }
+
+    /// Failures that call for the next model; [`ErrorSet::FALLBACK_WORTHY`] when not said.
+    #[must_use]
+    pub fn triggers(mut self, triggers: ErrorSet) -> Self {
+        self.triggers = triggers;
+        self
+    }
+
+    /// Asks one model after the other.
+    async fn ask<'a, T: 'a>(
+        &'a self,
+        request: ChatRequest,
+        ask: impl Fn(&'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>
+        + Copy
+        + Send
+        + 'a,
+    ) -> Result<T, ChatError> {
+        let input = conversation(&request.messages);
+        let mut next = Vec::with_capacity(self.others.len());
+        for (model, name) in &self.others {
+            next.push((model, ChatRequest { model: name.clone(), ..request.clone() }));
+        }
+        let first = async move { ask(&*self.primary, request).await };
+        let mut fallback = Fallback::new(OPERATION, first).triggers(self.triggers).input(&input);
+        for (model, request) in next {
+            let name = request.model.clone();
+            fallback = fallback.degraded(name, async move { ask(&**model, request).await });
+        }
+        fallback.run().await.map(|answered| answered.value).map_err(error_of)
+    }
+}
+
+/// The primary's own error when nothing else was tried.
+fn error_of(failed: FallbackError<ChatError>) -> ChatError {
+    if failed.degraded.is_empty() {
+        return failed.primary;
+    }
+    ChatError::new(failed.error_type(), failed.to_string())
+}
+
+impl ChatModel for FallbackModel {
+    fn endpoint(&self) -> Endpoint {
+        self.primary.endpoint()
+    }
+
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
+        Box::pin(self.ask(request, |model, request| model.chat(request)))
+    }
+
+    /// The next model is asked as long as no stream has begun; one that breaks off later is the
+    /// caller's to ask again.
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        Box::pin(self.ask(request, |model, request| model.stream(request)))
+    }
+}
+
+impl fmt::Debug for FallbackModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let others: Vec<&str> = self.others.iter().map(|(_, name)| name.as_str()).collect();
+        f.debug_struct("FallbackModel")
+            .field("primary", &self.primary.endpoint())
+            .field("then", &others)
+            .finish_non_exhaustive()
+    }
+}
