@@ -1,5 +1,7 @@
 //! Numbers, durations and times as people read them.
 
+use std::borrow::Cow;
+
 use maud::{Markup, html};
 
 /// Nanoseconds in a second.
@@ -152,6 +154,14 @@ pub(crate) fn time(unix_nano: u64, now_unix_nano: u64) -> Markup {
     }
 }
 
+/// The text, or its first `max_chars` characters and an ellipsis.
+pub(crate) fn cut(text: &str, max_chars: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +211,12 @@ mod tests {
     fn times_beyond_the_calendar_are_shown_as_numbers() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(absolute(u64::MAX), "2554-07-21 23:34:33.709 UTC");
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß", 3), "äöü…");
+        assert_eq!(cut("", 0), "");
     }
 }

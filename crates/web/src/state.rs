@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use prometheus_client::registry::Registry;
 use throughline_store::{Committed, Reader};
 use throughline_trace::access::Keyring;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 
+use crate::failure::Failure;
 use crate::session::SignInLimiter;
 
 /// Everything [`router`](crate::router) needs; the binary fills it in.
@@ -44,11 +46,56 @@ pub fn loopback_hosts() -> Option<Vec<String>> {
     Some(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec())
 }
 
+/// Most answers that may be large (whole traces, pages of whole records) in the making at once:
+/// what was read, its tree and its text are in memory together, and this bounds how often.
+const LARGE_ANSWERS: usize = 8;
+
+/// Turns at making a large answer.
+pub(crate) struct Turns(Semaphore);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Semaphore::new(LARGE_ANSWERS))
+    }
+}
+
+impl Turns {
+    /// Waits for a turn; to be taken before the store is asked and kept until the answer is text.
+    pub(crate) async fn take(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.0.acquire().await.map_err(|_| {
+            Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "shutting_down",
+                "the server is shutting down",
+                "try again in a moment",
+            )
+        })
+    }
+}
+
 /// The state as handlers share it.
 pub(crate) struct App {
     pub(crate) web: WebState,
     pub(crate) sign_ins: SignInLimiter,
+    pub(crate) turns: Turns,
 }
 
 /// What handlers take.
 pub(crate) type Shared = Arc<App>;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn few_large_answers_are_made_at_once() {
+        let turns = Turns::default();
+        let mut taken: Vec<_> =
+            (0..LARGE_ANSWERS).map(|_| turns.take().now_or_never().unwrap().unwrap()).collect();
+        assert!(turns.take().now_or_never().is_none(), "one more waits");
+        taken.pop();
+        assert!(turns.take().now_or_never().is_some());
+    }
+}

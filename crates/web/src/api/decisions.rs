@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::shapes;
@@ -18,11 +19,12 @@ pub(crate) async fn list(
     State(app): State<Shared>,
     visitor: Visitor,
     params: Params,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Response, Failure> {
     params.expect_only(&[&DECISION_PARAMS, &PAGING])?;
     let filter = filters::decisions(&params, visitor.now_unix_nano)?;
+    let _turn = app.turns.take().await?;
     let page = app.web.reader.decisions(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(shapes::page(&page, shapes::decision)))
+    Ok(Json(shapes::page(&page, shapes::decision)).into_response())
 }
 
 /// `GET /api/v1/decisions/{decision_id}`: `{decision, chain}`, the chain from the first ancestor.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::Value;
+use axum::response::{IntoResponse, Response};
 
 use super::shapes;
 use crate::doors::Visitor;
@@ -16,9 +16,10 @@ pub(crate) async fn list(
     State(app): State<Shared>,
     visitor: Visitor,
     params: Params,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Response, Failure> {
     params.expect_only(&[&LOG_PARAMS, &PAGING])?;
     let filter = filters::logs(&params, visitor.now_unix_nano)?;
+    let _turn = app.turns.take().await?;
     let page = app.web.reader.logs(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(shapes::page(&page, shapes::log)))
+    Ok(Json(shapes::page(&page, shapes::log)).into_response())
 }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use throughline_trace::TraceTree;
 
@@ -30,9 +31,10 @@ pub(crate) async fn one(
     State(app): State<Shared>,
     Path(trace_id): Path<String>,
     params: Params,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Response, Failure> {
     params.expect_only(&[])?;
-    Ok(Json(shapes::trace(load(&app, &trace_id).await?)))
+    let (trace, _turn) = load(&app, &trace_id).await?;
+    Ok(Json(shapes::trace(trace)).into_response())
 }
 
 /// `GET /api/v1/traces/{trace_id}/tree`: the tree as indented text.
@@ -42,7 +44,7 @@ pub(crate) async fn tree(
     params: Params,
 ) -> Result<String, Failure> {
     params.expect_only(&[])?;
-    let trace = load(&app, &trace_id).await?;
+    let (trace, _turn) = load(&app, &trace_id).await?;
     let tree = TraceTree::build(trace.spans);
     Ok(tree.to_text_with(|node| crate::format::duration(node.span.duration_nano())))
 }

@@ -1,5 +1,7 @@
 //! The list of decisions: what was chosen, why, and how sure.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use maud::{Markup, html};
 use throughline_store::{Facets, Page};
@@ -9,7 +11,7 @@ use super::{filterbar, gaps};
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters::{self, DECISION_PARAMS, PAGING};
-use crate::format;
+use crate::format::{self, cut};
 use crate::icons::line_art;
 use crate::layout::{self, Nav};
 use crate::params::{Params, query_string};
@@ -19,6 +21,9 @@ const PATH: &str = "/decisions";
 /// Confidence below which the gauge is drawn as a warning (the default threshold of R5.2).
 const LOW_CONFIDENCE: f64 = 0.62;
 
+/// Characters of a text in the list; the decision's own page has all of it.
+const LINE_CHARS: usize = 400;
+
 /// `GET /decisions`
 pub(crate) async fn show(
     State(app): State<Shared>,
@@ -27,6 +32,7 @@ pub(crate) async fn show(
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&DECISION_PARAMS, &PAGING])?;
     let filter = filters::decisions(&params, visitor.now_unix_nano)?;
+    let _turn = app.turns.take().await?;
     let page = app.web.reader.decisions(&filter, params.text("cursor"), params.limit()?).await?;
     let facets = app.web.reader.facets().await?;
     let gaps = gaps::known(&app, visitor.now_unix_nano).await?;
@@ -107,24 +113,36 @@ pub(crate) fn row_id(decision: &Decision) -> String {
 /// One decision of the list.
 pub(crate) fn row(decision: &Decision, now_unix_nano: u64) -> Markup {
     let href = format!("/decisions/{}", decision.decision_id);
+    let (action, reason) = (cut(&decision.action, LINE_CHARS), cut(&decision.reason, LINE_CHARS));
     html! {
         tr id=(row_id(decision)) data-href=(href) {
             td.p-name {
                 div.two {
-                    a.name href=(href) title=(decision.action) { (or_dash(&decision.action)) }
-                    span title=(decision.reason) { (decision.reason) }
+                    a.name href=(href) title=(action) { (or_dash(&action)) }
+                    span title=(reason) { (reason) }
                 }
             }
-            td.p-row { span.badge.decision { (or_dash(&decision.stage)) } @if decision.derived { " " span.badge { "derived" } } }
+            td.p-row { span.badge.decision { (cut(or_dash(&decision.stage), LINE_CHARS)) } @if decision.derived { " " span.badge { "derived" } } }
             td.w-opt {
                 div.two {
-                    span { @if !decision.agent_id.is_empty() { a href={ (PATH) (query_string([("agent", decision.agent_id.as_str())])) } { (decision.agent_id) } } }
-                    span.mono { @if !decision.session_id.is_empty() { a href={ (PATH) (query_string([("session", decision.session_id.as_str())])) } { (decision.session_id) } } }
+                    span { (filter_link("agent", &decision.agent_id)) }
+                    span.mono { (filter_link("session", &decision.session_id)) }
                 }
             }
             td.num.p-dur { (confidence(decision.confidence)) }
             td.w-opt.mono { (trace_link(decision)) }
             td.num.muted.p-time { (format::time(decision.timestamp_ns, now_unix_nano)) }
+        }
+    }
+}
+
+/// A link to all decisions of the same; only what fits the list, since a link cannot be cut.
+fn filter_link(name: &str, value: &str) -> Markup {
+    html! {
+        @match cut(value, LINE_CHARS) {
+            Cow::Borrowed("") => {},
+            Cow::Borrowed(value) => a href={ (PATH) (query_string([(name, value)])) } { (value) },
+            Cow::Owned(start) => (start),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Log records of every exporter, newest first.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use maud::{Markup, html};
 use throughline_store::{Facets, Page};
@@ -10,15 +12,17 @@ use super::span::attribute_row;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters::{self, LOG_PARAMS, PAGING};
-use crate::format;
+use crate::format::{self, cut};
 use crate::icons::line_art;
 use crate::layout::{self, Nav};
 use crate::params::Params;
 use crate::state::Shared;
 
 const PATH: &str = "/logs";
-/// Characters of a record's body in its line; all of it is below.
+/// Characters of a text in the list: a page of records must not be as long as all they say.
 const LINE_CHARS: usize = 400;
+/// Attributes of a record in the list.
+const MAX_ATTRIBUTES: usize = 32;
 
 /// `GET /logs`
 pub(crate) async fn show(
@@ -28,6 +32,7 @@ pub(crate) async fn show(
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&LOG_PARAMS, &PAGING])?;
     let filter = filters::logs(&params, visitor.now_unix_nano)?;
+    let _turn = app.turns.take().await?;
     let page = app.web.reader.logs(&filter, params.text("cursor"), params.limit()?).await?;
     let facets = app.web.reader.facets().await?;
     let body = draw(&params, &page, &facets, visitor.now_unix_nano);
@@ -74,6 +79,13 @@ fn draw(params: &Params, page: &Page<LogRecord>, facets: &Facets, now_unix_nano:
 }
 
 fn row(log: &LogRecord, now_unix_nano: u64) -> Markup {
+    let body = body_text(log);
+    let shown = cut(&body, LINE_CHARS);
+    let attributes = || log.attributes.iter().chain(log.resource.attributes.iter());
+    let beyond = attributes().count().saturating_sub(MAX_ATTRIBUTES);
+    let is_cut = matches!(shown, Cow::Owned(_))
+        || beyond > 0
+        || attributes().any(|(_, value)| value.size_bytes() > LINE_CHARS);
     html! {
         details {
             summary {
@@ -81,24 +93,42 @@ fn row(log: &LogRecord, now_unix_nano: u64) -> Markup {
                     (format::clock(log.time_unix_nano))
                 }
                 (severity(log))
-                span.cut.soft { (log.resource.service()) }
+                span.cut.soft { (cut(log.resource.service(), LINE_CHARS)) }
                 span.body.cut { (line(log)) }
                 span.go { @if let Some(trace_id) = log.trace_id { a.link.mono href=(href(log)) { (trace_id.to_string()[..8]) } } }
             }
             div.in {
-                pre.mono { (body_text(log)) }
+                pre.mono { (shown) }
+                @if is_cut { p { a.link href=(whole(log)) { "All of it" } " as JSON; parts are left out here." } }
                 @if log.trace_id.is_some() { p { a.link href=(href(log)) { "Show in its trace" } } }
                 table.attrs { tbody {
                     (attribute_row("time", &Value::from(format::absolute(log.time_unix_nano))))
                     @if !log.severity_text.is_empty() { (attribute_row("severity_text", &Value::from(log.severity_text.as_str()))) }
                     @if !log.event_name.is_empty() { (attribute_row("event_name", &Value::from(log.event_name.as_str()))) }
-                    @for (key, value) in log.attributes.iter() { (attribute_row(key, value)) }
-                    @for (key, value) in log.resource.attributes.iter() { (attribute_row(key, value)) }
+                    @for (key, value) in attributes().take(MAX_ATTRIBUTES) { (short_row(key, value)) }
+                    @if beyond > 0 { (attribute_row("…", &Value::from(format!("{beyond} more")))) }
                     @if !log.scope.name.is_empty() { (attribute_row("scope", &Value::from(log.scope.name.as_str()))) }
                 } }
             }
         }
     }
+}
+
+/// An attribute whose value is cut to what the list has room for.
+fn short_row(key: &str, value: &Value) -> Markup {
+    let key = cut(key, LINE_CHARS);
+    if value.size_bytes() <= LINE_CHARS {
+        return attribute_row(&key, value);
+    }
+    let text = value.to_text();
+    attribute_row(&key, &Value::String(cut(&text, LINE_CHARS).into_owned()))
+}
+
+/// The record in the API, by its time and trace: it has no id of its own.
+fn whole(log: &LogRecord) -> String {
+    let (since, until) = (log.time_unix_nano, log.time_unix_nano.saturating_add(1));
+    let trace = log.trace_id.map(|id| format!("&trace_id={id}")).unwrap_or_default();
+    format!("/api/v1/logs?since={since}&until={until}{trace}")
 }
 
 fn href(log: &LogRecord) -> String {
@@ -128,10 +158,7 @@ pub(crate) fn line(log: &LogRecord) -> String {
         (false, true) => log.event_name.clone(),
         (false, false) => format!("{}: {body}", log.event_name),
     };
-    if text.chars().count() <= LINE_CHARS {
-        return text;
-    }
-    text.chars().take(LINE_CHARS).chain(['…']).collect()
+    cut(&text, LINE_CHARS).into_owned()
 }
 
 fn body_text(log: &LogRecord) -> String {

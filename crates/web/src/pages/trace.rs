@@ -4,6 +4,7 @@ use axum::extract::{Path, State};
 use maud::{Markup, html};
 use throughline_store::StoredTrace;
 use throughline_trace::{FallbackState, SpanId, TraceId, TraceSummary};
+use tokio::sync::SemaphorePermit;
 
 use super::span::SpanView;
 use super::waterfall::{self, View};
@@ -23,7 +24,7 @@ pub(crate) async fn show(
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["span"]])?;
-    let trace = load(&app, &trace_id).await?;
+    let (trace, _turn) = load(&app, &trace_id).await?;
     let view = View::new(&trace);
     let chosen = params.read("span", "a span id of 16 hexadecimal characters", |text| {
         text.parse::<SpanId>().ok()
@@ -42,7 +43,7 @@ pub(crate) async fn rows(
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["from"]])?;
     let from = params.read("from", "a row number", |text| text.parse().ok())?.unwrap_or(0);
-    let trace = load(&app, &trace_id).await?;
+    let (trace, _turn) = load(&app, &trace_id).await?;
     Ok(waterfall::rows(&View::new(&trace), from, waterfall::ROWS_PER_ANSWER))
 }
 
@@ -51,7 +52,7 @@ pub(crate) async fn span(
     State(app): State<Shared>,
     Path((trace_id, span_id)): Path<(String, String)>,
 ) -> Result<Markup, Failure> {
-    let trace = load(&app, &trace_id).await?;
+    let (trace, _turn) = load(&app, &trace_id).await?;
     let span_id: SpanId = span_id
         .parse()
         .map_err(|_| Failure::parameter("span_id", "16 hexadecimal characters", &span_id))?;
@@ -59,12 +60,17 @@ pub(crate) async fn span(
     Ok(SpanView::find(&view, span_id)?.draw())
 }
 
-/// The trace of an address.
-pub(crate) async fn load(app: &Shared, trace_id: &str) -> Result<StoredTrace, Failure> {
+/// The trace of an address, and the turn at making an answer of it.
+pub(crate) async fn load<'a>(
+    app: &'a Shared,
+    trace_id: &str,
+) -> Result<(StoredTrace, SemaphorePermit<'a>), Failure> {
     let id: TraceId = trace_id.parse().map_err(|_| {
         Failure::parameter("trace_id", "32 hexadecimal characters, not all zero", trace_id)
     })?;
-    app.web.reader.trace(id).await?.ok_or_else(|| Failure::not_found("trace", trace_id))
+    let turn = app.turns.take().await?;
+    let trace = app.web.reader.trace(id).await?;
+    Ok((trace.ok_or_else(|| Failure::not_found("trace", trace_id))?, turn))
 }
 
 fn draw(view: &View<'_>, panel: Option<&SpanView<'_>>, now_unix_nano: u64) -> Markup {

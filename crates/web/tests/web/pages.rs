@@ -317,3 +317,37 @@ async fn a_theme_that_was_chosen_is_rendered() {
     let hostile = site.get_with("/traces", &[("cookie", "tl_theme=\"><script>")]).await.body;
     assert!(!hostile.contains("data-theme=\""));
 }
+
+#[tokio::test]
+async fn long_texts_are_cut_in_lists_and_whole_elsewhere() {
+    /// Characters of each long text: a page that held one would be longer than the limit below.
+    const CHARS: usize = 300_000;
+    /// More than both pages need, bytes.
+    const MAX_PAGE_BYTES: usize = 60_000;
+    let site = Site::open();
+    let mut batch = fixtures::fraud(0xd1, recent_ns());
+    let long = |letter: &str| letter.repeat(CHARS);
+    let log = &mut batch.logs[0];
+    log.body = throughline_trace::Value::from(long("b").as_str());
+    log.attributes.set("long", long("v"));
+    for n in 0..200 {
+        log.attributes.set(&format!("key{n}"), "x".repeat(300));
+    }
+    let decision = &mut batch.decisions[0];
+    (decision.reason, decision.action) = (long("r"), long("a"));
+    decision.session_id = long("s");
+    let decision_id = decision.decision_id;
+    site.commit(batch).await;
+    let logs = site.get("/logs").await.body;
+    assert!(logs.contains("bbb") && logs.contains("vvv"), "the start is shown");
+    assert!(logs.len() < MAX_PAGE_BYTES, "{} bytes", logs.len());
+    let (rest, _) = logs.split_once("\">All of it").unwrap();
+    let whole = rest.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&");
+    let whole = site.get(&whole).await.json();
+    assert_eq!(whole["items"][0]["body"].as_str().unwrap().len(), CHARS);
+    let decisions = site.get("/decisions").await.body;
+    assert!(decisions.contains("rrr") && decisions.contains("sss"), "the start is shown");
+    assert!(decisions.len() < MAX_PAGE_BYTES, "{} bytes", decisions.len());
+    let one = site.get(&format!("/decisions/{decision_id}")).await.body;
+    assert!(one.contains(&long("r")));
+}
