@@ -2,7 +2,7 @@
 
 use throughline_trace::Usage;
 
-use crate::chat::{ChatResponse, Choice, Chunk, Delta};
+use crate::chat::{ChatResponse, Choice, Chunk, Delta, ToolCallDelta};
 use crate::message::{FinishReason, Message, Part, Role, ToolCall};
 
 /// Most answers and tool calls that are gathered of one stream: an index is a number that the
@@ -110,11 +110,15 @@ impl Answer {
         self.text.push_str(delta.text.as_deref().unwrap_or_default());
         self.reasoning.push_str(delta.reasoning.as_deref().unwrap_or_default());
         self.refusal.push_str(delta.refusal.as_deref().unwrap_or_default());
-        for piece in delta.tool_calls.iter().filter(|piece| piece.index < MAX_INDEX) {
-            if self.calls.len() <= piece.index {
-                self.calls.resize_with(piece.index + 1, ToolCall::default);
+        for (at, piece) in delta.tool_calls.iter().enumerate() {
+            let index = piece.index.unwrap_or_else(|| self.index_of_uncounted(at, piece));
+            if index >= MAX_INDEX {
+                continue;
             }
-            let call = &mut self.calls[piece.index];
+            if self.calls.len() <= index {
+                self.calls.resize_with(index + 1, ToolCall::default);
+            }
+            let call = &mut self.calls[index];
             // Some servers repeat id and name on every piece: the first is meant.
             if let (true, Some(id)) = (call.id.is_empty(), &piece.id) {
                 id.clone_into(&mut call.id);
@@ -126,6 +130,19 @@ impl Answer {
         }
         if delta.finish_reason.is_some() {
             self.finish_reason.clone_from(&delta.finish_reason);
+        }
+    }
+
+    /// Which call a piece without an index belongs to, the one at `at` of its chunk: an id that is
+    /// new begins the next call, and so does a name beside another call in the same chunk. Anything
+    /// else goes on with the last.
+    fn index_of_uncounted(&self, at: usize, piece: &ToolCallDelta) -> usize {
+        let next = self.calls.len();
+        let last = next.saturating_sub(1);
+        match &piece.id {
+            Some(id) => self.calls.iter().position(|call| call.id == *id).unwrap_or(next),
+            None if at > 0 && piece.name.is_some() => next,
+            None => last,
         }
     }
 
@@ -151,11 +168,11 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::ToolCallDelta;
     use proptest::prelude::*;
 
     /// Cuts an answer into chunks the way a provider would, at the given places.
-    fn chunks_of(text: &str, calls: &[ToolCall], every: usize) -> Vec<Chunk> {
+    /// A provider that does not count leaves the indexes out.
+    fn chunks_of(text: &str, calls: &[ToolCall], every: usize, is_counted: bool) -> Vec<Chunk> {
         let chunk = |delta: Delta| Chunk {
             id: "c1".to_owned(),
             model: "m".to_owned(),
@@ -171,6 +188,7 @@ mod tests {
             chunks.push(chunk(Delta { text: Some(piece), ..Delta::default() }));
         }
         for (index, call) in calls.iter().enumerate() {
+            let index = is_counted.then_some(index);
             let first = ToolCallDelta {
                 index,
                 id: Some(call.id.clone()),
@@ -192,7 +210,7 @@ mod tests {
     fn an_unfinished_answer_tells_its_part() {
         let mut assembler = Assembler::new();
         assert!(!assembler.is_finished());
-        for chunk in &chunks_of("half an ans", &[], 3)[..3] {
+        for chunk in &chunks_of("half an ans", &[], 3, true)[..3] {
             assembler.push(chunk);
         }
         let response = assembler.response();
@@ -204,7 +222,7 @@ mod tests {
     #[test]
     fn a_huge_index_takes_no_memory() {
         let mut assembler = Assembler::new();
-        let call = ToolCallDelta { index: usize::MAX, ..ToolCallDelta::default() };
+        let call = ToolCallDelta { index: Some(usize::MAX), ..ToolCallDelta::default() };
         let far = Delta { index: usize::MAX, ..Delta::default() };
         let near = Delta { tool_calls: vec![call], ..Delta::default() };
         assembler.push(&Chunk { deltas: vec![far, near], ..Chunk::default() });
@@ -212,10 +230,54 @@ mod tests {
         assert!(assembler.response().tool_calls().is_empty());
     }
 
+    /// The calls that come of these chunks, each given as its tool calls in OpenAI's form.
+    fn calls_of(chunks: &[&str]) -> Vec<String> {
+        let mut assembler = Assembler::new();
+        for calls in chunks {
+            let data = format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{calls}]}}}}]}}"#);
+            assembler.push(&crate::openai::parse_chunk(&data).expect("a chunk"));
+        }
+        let show = |call: &ToolCall| format!("{} {}({})", call.id, call.name, call.arguments);
+        assembler.response().tool_calls().into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn calls_without_an_index_are_told_apart() {
+        let a = r#"{"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}"#;
+        let b = r#"{"id":"b","function":{"name":"f","arguments":"{\"x\":2}"}}"#;
+        let two = [r#"a f({"x":1})"#, r#"b f({"x":2})"#];
+        assert_eq!(calls_of(&[a, b]), two, "whole calls, one a chunk");
+        assert_eq!(calls_of(&[&format!("{a},{b}")]), two, "whole calls in one chunk");
+        let begin_a = r#"{"id":"a","function":{"name":"f","arguments":""}}"#;
+        let more = |text: &str| format!(r#"{{"function":{{"arguments":"{text}"}}}}"#);
+        let (one, rest) = (more(r#"{\"x\""#), more(":1}"));
+        assert_eq!(calls_of(&[begin_a, &one, &rest, b]), two, "the first in pieces");
+        let again = r#"{"id":"a","function":{"name":"f","arguments":":1}"}}"#;
+        assert_eq!(calls_of(&[begin_a, &one, again, b]), two, "an id that is repeated");
+        let nameless = [r#"{"function":{"name":"f","arguments":"1"}}"#; 2].join(",");
+        assert_eq!(calls_of(&[&nameless]), [" f(1)", " f(1)"], "no ids, in one chunk");
+        assert_eq!(calls_of(&[&one]), [r#" ({"x")"#], "nothing that begins");
+    }
+
+    #[test]
+    fn calls_without_an_index_take_no_more_memory_than_others() {
+        let call = |at: usize| ToolCallDelta {
+            id: Some(format!("call_{at}")),
+            name: Some("f".to_owned()),
+            ..ToolCallDelta::default()
+        };
+        let mut assembler = Assembler::new();
+        let tool_calls = (0..MAX_INDEX + 5).map(call).collect();
+        let delta = Delta { tool_calls, ..Delta::default() };
+        assembler.push(&Chunk { deltas: vec![delta], ..Chunk::default() });
+        assert_eq!(assembler.response().tool_calls().len(), MAX_INDEX);
+    }
+
     proptest! {
         #[test]
         fn chunks_come_together_however_they_were_cut(
             text in ".{0,30}", arguments in proptest::collection::vec(".{0,20}", 0..3), every in 1usize..7,
+            is_counted: bool,
         ) {
             let calls: Vec<ToolCall> = arguments
                 .into_iter()
@@ -223,7 +285,7 @@ mod tests {
                 .map(|(at, arguments)| ToolCall { id: format!("call_{at}"), name: "f".to_owned(), arguments })
                 .collect();
             let mut assembler = Assembler::new();
-            for chunk in chunks_of(&text, &calls, every) {
+            for chunk in chunks_of(&text, &calls, every, is_counted) {
                 assembler.push(&chunk);
             }
             prop_assert!(assembler.is_finished());

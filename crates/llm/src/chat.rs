@@ -254,8 +254,9 @@ pub struct Delta {
 /// What a chunk adds to a tool call.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ToolCallDelta {
-    /// Which tool call of the answer, from 0.
-    pub index: usize,
+    /// Which tool call of the answer, from 0; `None` when the provider does not count them, and the
+    /// id alone tells where one begins.
+    pub index: Option<usize>,
     /// The provider's id of the call, on its first piece.
     pub id: Option<String>,
     /// The tool, on its first piece.

@@ -162,7 +162,7 @@ fn error_within(body: &[u8]) -> Option<WireError> {
 impl From<WireChunkChoice> for Delta {
     fn from(wire: WireChunkChoice) -> Self {
         let delta = wire.delta.unwrap_or_default();
-        let tool_calls = delta.tool_calls.into_iter().flatten().enumerate();
+        let tool_calls = delta.tool_calls.into_iter().flatten();
         Self {
             index: wire.index,
             role: delta.role.as_deref().filter(|role| !role.is_empty()).map(Role::from_text),
@@ -170,10 +170,10 @@ impl From<WireChunkChoice> for Delta {
             reasoning: delta.reasoning_content.or(delta.reasoning),
             refusal: delta.refusal,
             tool_calls: tool_calls
-                .map(|(at, call)| {
+                .map(|call| {
                     let function = call.function.unwrap_or_default();
                     ToolCallDelta {
-                        index: call.index.unwrap_or(at),
+                        index: call.index,
                         id: call.id.filter(|id| !id.is_empty()),
                         name: function.name.filter(|name| !name.is_empty()),
                         arguments: function.arguments.unwrap_or_default(),
@@ -266,7 +266,10 @@ fn tool_call_delta_to_json(call: &ToolCallDelta) -> Value {
         function.insert("name".to_owned(), Value::from(name.as_str()));
     }
     function.insert("arguments".to_owned(), Value::from(call.arguments.as_str()));
-    let mut wire = json!({ "index": call.index, "function": function });
+    let mut wire = json!({ "function": function });
+    if let Some(index) = call.index {
+        wire["index"] = Value::from(index);
+    }
     if let Some(id) = &call.id {
         wire["id"] = Value::from(id.as_str());
         wire["type"] = Value::from("function");

@@ -147,7 +147,7 @@ fn chunks_go_both_ways() {
             reasoning: Some("r".to_owned()),
             refusal: None,
             tool_calls: vec![ToolCallDelta {
-                index: 2,
+                index: Some(2),
                 id: Some("id".to_owned()),
                 name: Some("f".to_owned()),
                 arguments: "{".to_owned(),
