@@ -8,6 +8,8 @@ use throughline_trace::{Decision, DecisionId, TraceId};
 
 use crate::body;
 use crate::decision_gaps;
+use crate::layout::Day;
+use crate::page::{Found, Offer, Place, Want};
 use crate::query::DecisionFilter;
 use crate::schema::{from_nanos, to_nanos};
 use crate::trace_rows::RowError;
@@ -54,19 +56,25 @@ pub(crate) fn count_of_trace(control: &Connection, id: TraceId) -> Result<u64, R
     Ok(count as u64)
 }
 
-/// The decisions of a trace by time, at most `limit`.
+/// The decisions of a trace by time, at most `limit` and as many as fit into `max_bytes`.
 pub(crate) fn of_trace(
     control: &Connection,
     id: TraceId,
     limit: usize,
+    max_bytes: usize,
 ) -> Result<Vec<Decision>, RowError> {
     let mut statement = control.prepare_cached(
         "SELECT body FROM decisions WHERE trace_id = ?1 ORDER BY time, decision LIMIT ?2",
     )?;
     let mut rows = statement.query(params![id.as_bytes(), limit as i64])?;
-    let mut decisions = Vec::new();
+    let (mut total, mut decisions) = (0, Vec::new());
     while let Some(row) = rows.next()? {
-        decisions.push(read(row, 0)?);
+        let (bytes, decision) = read(row, 0)?;
+        total += bytes;
+        if total > max_bytes {
+            break;
+        }
+        decisions.push(decision);
     }
     Ok(decisions)
 }
@@ -80,16 +88,13 @@ pub(crate) fn find(control: &Connection, id: DecisionId) -> Result<Option<Decisi
     Ok(stored.map(|stored| body::unpack_value(&stored)).transpose()?)
 }
 
-/// Where a page of decisions begins: time and row number of the one before.
-pub(crate) type Place = (u64, i64);
-
-/// Decisions that the filter lets through, newest first, at most `limit`, with their places.
+/// Decisions that the filter lets through, newest first, with their places.
 pub(crate) fn list(
     control: &Connection,
     filter: &DecisionFilter,
     after: Option<Place>,
-    limit: usize,
-) -> Result<Vec<(Place, Decision)>, RowError> {
+    want: Want,
+) -> Result<Vec<Found<Decision>>, RowError> {
     let mut sql = "SELECT time, decision, body FROM decisions WHERE 1".to_owned();
     let mut values: Vec<Sql> = Vec::new();
     let mut and = |condition: &str, value: Sql| {
@@ -124,28 +129,32 @@ pub(crate) fn list(
     if let Some(before) = filter.before_unix_nano {
         and("time < ", Sql::Integer(from_nanos(before)));
     }
-    if let Some((time, row)) = after {
-        and("time <= ", Sql::Integer(from_nanos(time)));
-        values.push(Sql::Integer(row));
+    if let Some(after) = after {
+        and("time <= ", Sql::Integer(from_nanos(after.time_unix_nano)));
+        values.push(Sql::Integer(after.row));
         let (time, row) = (values.len() - 1, values.len());
         let _ = write!(sql, " AND (time, decision) < (?{time}, ?{row})");
     }
     sql.push_str(" ORDER BY time DESC, decision DESC");
     let mut statement = control.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
-    let mut found = Vec::new();
-    while found.len() < limit
+    let mut offer = Offer::new(want);
+    while !offer.is_full()
         && let Some(row) = rows.next()?
     {
-        let decision = read(row, 2)?;
+        let (bytes, decision) = read(row, 2)?;
         if filter.matches(&decision) {
-            found.push(((to_nanos(row.get(0)?), row.get(1)?), decision));
+            let time_unix_nano = to_nanos(row.get(0)?);
+            // They lie in one file.
+            offer.push(Place { time_unix_nano, day: Day(0), row: row.get(1)? }, bytes, decision);
         }
     }
-    Ok(found)
+    Ok(offer.into_list())
 }
 
-fn read(row: &rusqlite::Row<'_>, column: usize) -> Result<Decision, RowError> {
+/// A decision, and how many bytes it has.
+fn read(row: &rusqlite::Row<'_>, column: usize) -> Result<(usize, Decision), RowError> {
     let stored = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
-    Ok(body::unpack_value(stored)?)
+    let raw = body::unpack(stored)?;
+    Ok((raw.len(), body::decode(&raw)?))
 }

@@ -8,7 +8,7 @@ use throughline_trace::{SpanId, TraceId, TraceSummary};
 use crate::id_filter::IdFilter;
 use crate::layout::{Day, Layout};
 use crate::schema::{SEGMENT, SchemaError};
-use crate::trace_rows::{self, RowError};
+use crate::trace_rows::{self, RowError, TraceRows};
 
 /// Page cache of a connection that is only asked now and then, KiB.
 const CACHE_KIB: i64 = 512;
@@ -44,20 +44,26 @@ impl EarlierSegments {
         Ok(Self { segments })
     }
 
-    /// What earlier segments know of a trace; its spans are told to `see`. A segment that cannot
-    /// be read is passed over with a warning.
+    /// What earlier segments know of a trace: the newest that carries it has it whole. The spans
+    /// of all of them are told to `see`. A segment that cannot be read is passed over with a
+    /// warning.
     pub(crate) fn find(
         &mut self,
         id: TraceId,
         mut see: impl FnMut(SpanId, u64),
     ) -> Option<TraceSummary> {
         let mut whole: Option<TraceSummary> = None;
+        let mut is_whole = false;
         for segment in self.segments.iter_mut().filter(|segment| segment.filter.may_contain(id)) {
             match segment.find(id, &mut see) {
-                Ok(Some(part)) => match &mut whole {
-                    Some(whole) => whole.merge(part),
-                    None => whole = Some(part),
-                },
+                Ok(Some(_)) if is_whole => {}
+                Ok(Some(rows)) => {
+                    is_whole = rows.is_carried;
+                    match &mut whole {
+                        Some(whole) => whole.merge(rows.summary),
+                        None => whole = Some(rows.summary),
+                    }
+                }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(
                     segment = %segment.path.display(), %error,
@@ -74,14 +80,14 @@ impl Earlier {
         &mut self,
         id: TraceId,
         see: impl FnMut(SpanId, u64),
-    ) -> Result<Option<TraceSummary>, FindError> {
+    ) -> Result<Option<TraceRows>, FindError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             slot => slot.insert(open(&self.path)?),
         };
         let Some(rows) = trace_rows::find(connection, id)? else { return Ok(None) };
         trace_rows::seen_spans(connection, &rows.spaces, see)?;
-        Ok(Some(rows.part))
+        Ok(Some(rows))
     }
 }
 

@@ -27,11 +27,11 @@ impl Memory {
         let mut facet_numbers = FacetNumbers { segment, facets, new: &mut changes.facets };
         for id in &changes.traces {
             let Some(trace) = hot.get_mut(id) else { continue };
-            if !trace.is_stored && trace.earlier.is_none() {
+            if !trace.is_stored && !trace.is_carried {
                 numbers.traces += 1;
             }
             write_row(segment, trace)?;
-            if trace.part.span_count > 0 {
+            if trace.summary.span_count > 0 {
                 post(segment, trace, &mut facet_numbers, &mut changes.facet_traces)?;
             }
             trace.is_stored = true;
@@ -64,20 +64,20 @@ impl Memory {
 }
 
 fn write_row(segment: &Connection, trace: &HotTrace) -> Result<(), RowError> {
-    let part = &trace.part;
+    let summary = &trace.summary;
     let sql = if trace.is_stored { UPDATE_TRACE } else { INSERT_TRACE };
     segment.prepare_cached(sql)?.execute(params![
         trace.trace_no,
-        part.trace_id.as_bytes().as_slice(),
-        trace.earlier.is_some(),
-        from_nanos(part.start_unix_nano),
-        i64::try_from(part.duration_nano()).unwrap_or(i64::MAX),
-        part.error_count as i64,
-        part.fallback as i64,
-        part.name(),
-        part.agent(),
-        part.session(),
-        body::encode(part)?,
+        summary.trace_id.as_bytes().as_slice(),
+        trace.is_carried,
+        from_nanos(summary.start_unix_nano),
+        i64::try_from(summary.duration_nano()).unwrap_or(i64::MAX),
+        summary.error_count as i64,
+        summary.fallback as i64,
+        summary.name(),
+        summary.agent(),
+        summary.session(),
+        body::encode(summary)?,
     ])?;
     Ok(())
 }
@@ -89,16 +89,16 @@ fn post(
     numbers: &mut FacetNumbers<'_>,
     counts: &mut HashMap<i64, i64>,
 ) -> Result<(), RowError> {
-    let shape = Shape::of(&trace.part);
+    let shape = Shape::of(&trace.summary);
     if let Some(posted) = &trace.posted
         && posted.shape == shape
         && !shape.is_full()
     {
         return Ok(());
     }
-    let start = trace.part.start_unix_nano;
+    let start = trace.summary.start_unix_nano;
     let mut facets = vec![ALL_TRACES];
-    for (kind, value) in facet::facets_of(&trace.part) {
+    for (kind, value) in facet::facets_of(&trace.summary) {
         facets.push(numbers.number(kind, &value)?);
     }
     let (old_start, old) = match trace.posted.take() {

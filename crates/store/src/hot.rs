@@ -19,10 +19,10 @@ pub(crate) struct HotTrace {
     pub(crate) is_stored: bool,
     /// Whether it changed in the running group.
     pub(crate) is_dirty: bool,
-    /// What this segment knows of the trace; its decisions are counted apart.
-    pub(crate) part: TraceSummary,
-    /// What earlier segments know of it.
-    pub(crate) earlier: Option<Box<TraceSummary>>,
+    /// What is known of the trace, by earlier segments too; its decisions are counted apart.
+    pub(crate) summary: TraceSummary,
+    /// Whether earlier segments know it.
+    pub(crate) is_carried: bool,
     /// Decisions in the control database.
     pub(crate) decision_count: u64,
     /// What the postings say.
@@ -97,8 +97,8 @@ impl HotTrace {
             next: 0,
             is_stored: false,
             is_dirty: false,
-            part: TraceSummary::empty(trace_id),
-            earlier: None,
+            summary: TraceSummary::empty(trace_id),
+            is_carried: false,
             decision_count: 0,
             posted: None,
             seen: HashMap::new(),
@@ -123,18 +123,15 @@ impl HotTrace {
     /// Takes the names in that a decision brings. Its count is not taken: it is in the control
     /// database, and names are sets, so that a repetition changes nothing.
     pub(crate) fn take_names(&mut self, decision: &Decision) {
-        let mut names = TraceSummary::empty(self.part.trace_id);
+        let mut names = TraceSummary::empty(self.summary.trace_id);
         names.add_decision(decision);
         names.decision_count = 0;
-        self.part.merge(names);
+        self.summary.merge(names);
     }
 
     /// All that is known of the trace.
     pub(crate) fn whole(&self) -> TraceSummary {
-        let mut whole = self.part.clone();
-        if let Some(earlier) = &self.earlier {
-            whole.merge(earlier.as_ref().clone());
-        }
+        let mut whole = self.summary.clone();
         whole.decision_count = self.decision_count;
         whole
     }

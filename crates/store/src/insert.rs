@@ -75,7 +75,7 @@ impl Memory {
                     continue;
                 }
             }
-            hot.part.add_span(span, received);
+            hot.summary.add_span(span, received);
             changes.mark(hot);
             if hot.next >= spans_per_trace_no {
                 self.widen(connections, span.trace_id)?;
@@ -122,8 +122,8 @@ impl Memory {
             let mut trace_no = None;
             if let Some(id) = log.trace_id {
                 let (hot, changes) = self.hot(connections, id)?;
-                hot.part.log_count += 1;
-                hot.part.received_unix_nano = hot.part.received_unix_nano.max(received);
+                hot.summary.log_count += 1;
+                hot.summary.received_unix_nano = hot.summary.received_unix_nano.max(received);
                 trace_no = Some(hot.trace_no);
                 changes.mark(hot);
             }
@@ -227,7 +227,9 @@ impl Memory {
                 let known = earlier.find(id, |span_id, sum| {
                     trace.see(span_id, sum);
                 });
-                trace.earlier = known.map(Box::new);
+                trace.is_carried = known.is_some() || stored.is_some();
+                // Its first row here has all of it, so that lists find it in one place.
+                trace.summary = known.unwrap_or(trace.summary);
             }
             match stored {
                 Some(stored) => {
@@ -237,8 +239,8 @@ impl Memory {
                         trace_rows::seen_spans(connections.segment, &stored.spaces, |id, sum| {
                             trace.see(id, sum);
                         })?;
-                    trace.posted = flush::posted_of(connections.segment, &stored.part)?;
-                    trace.part = stored.part;
+                    trace.posted = flush::posted_of(connections.segment, &stored.summary)?;
+                    trace.summary = stored.summary;
                     trace.is_stored = true;
                 }
                 None => {

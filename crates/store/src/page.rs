@@ -12,6 +12,9 @@ use crate::session::{Segment, Session};
 /// Most items of one page.
 const MAX_PAGE_ITEMS: usize = 1_000;
 
+/// Bytes of content at which a page ends, however few its items are; one item always fits.
+pub(crate) const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
+
 /// Where an item stands in its list: by time, then by segment, then by row. Lists go downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -94,40 +97,96 @@ pub(crate) fn page_items(limit: usize) -> usize {
     limit.clamp(1, MAX_PAGE_ITEMS)
 }
 
-/// Takes the newest `items` of what several segments offer, and one more, which says whether
-/// there is a next page. `last` tells the latest time in a segment; `offer` gives a segment's
-/// newest at most `items + 1` behind the cursor.
+/// An item with its place in the list.
+#[derive(Debug)]
+pub(crate) struct Found<T> {
+    pub(crate) place: Place,
+    /// Bytes of its content.
+    pub(crate) bytes: usize,
+    pub(crate) item: T,
+}
+
+/// What a list still wants of a segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Want {
+    /// Most items: a page, and one more, which says whether there is a next page.
+    pub(crate) items: usize,
+    /// The page is full of items above this place.
+    pub(crate) floor: Option<Place>,
+}
+
+/// The newest items of one walk, as many as a page can want.
+#[derive(Debug)]
+pub(crate) struct Offer<T> {
+    want: Want,
+    bytes: usize,
+    list: Vec<Found<T>>,
+}
+
+impl<T> Offer<T> {
+    pub(crate) fn new(want: Want) -> Self {
+        Self { want, bytes: 0, list: Vec::new() }
+    }
+
+    /// Whether no page can hold what comes behind.
+    pub(crate) fn is_full(&self) -> bool {
+        // One item more than the bytes allow says that there is a next page.
+        let is_heavy = self.list.len() > 1 && self.bytes > MAX_PAGE_BYTES;
+        self.list.len() >= self.want.items || is_heavy
+    }
+
+    pub(crate) fn push(&mut self, place: Place, bytes: usize, item: T) {
+        self.bytes += bytes;
+        self.list.push(Found { place, bytes, item });
+    }
+
+    pub(crate) fn into_list(self) -> Vec<Found<T>> {
+        self.list
+    }
+}
+
+/// How many of a sorted list make a page.
+fn page_length<T>(found: &[Found<T>], items: usize) -> usize {
+    let mut bytes = 0;
+    let fitting = found.iter().take(items).take_while(|one| {
+        bytes += one.bytes;
+        bytes <= MAX_PAGE_BYTES
+    });
+    fitting.count().max(1).min(found.len())
+}
+
+/// Takes the newest of what several segments offer: a page, and one more when there is a next
+/// page. `last` tells the latest time in a segment; `offer` gives a segment's newest behind the
+/// cursor. Segments are asked newest first.
 pub(crate) fn merge<T>(
     session: &Session,
     segments: &[Segment],
-    mut found: Vec<(Place, T)>,
     items: usize,
     last: impl Fn(&Segment) -> Option<u64>,
-    mut offer: impl FnMut(&Session, &Segment, usize) -> Result<Vec<(Place, T)>, QueryError>,
-) -> Result<Vec<(Place, T)>, QueryError> {
-    let mut order: Vec<(u64, &Segment)> =
-        segments.iter().filter_map(|segment| Some((last(segment)?, segment))).collect();
-    order.sort_by_key(|(last, _)| Reverse(*last));
-    found.sort_by_key(|(place, _)| Reverse(*place));
-    for (last, segment) in order {
-        if found.get(items).is_some_and(|(place, _)| place.time_unix_nano > last) {
-            break;
+    mut offer: impl FnMut(&Segment, Want) -> Result<Vec<Found<T>>, QueryError>,
+) -> Result<Vec<Found<T>>, QueryError> {
+    let mut found: Vec<Found<T>> = Vec::new();
+    for segment in segments {
+        let Some(last) = last(segment) else { continue };
+        let floor = found.get(page_length(&found, items)).map(|beyond| beyond.place);
+        if floor.is_some_and(|floor| floor.time_unix_nano > last) {
+            continue;
         }
         session.check_time()?;
-        found.extend(offer(session, segment, items + 1)?);
-        found.sort_by_key(|(place, _)| Reverse(*place));
-        found.truncate(items + 1);
+        found.extend(offer(segment, Want { items: items + 1, floor })?);
+        found.sort_by_key(|one| Reverse(one.place));
+        found.truncate(page_length(&found, items) + 1);
     }
-    found.truncate(items + 1);
     Ok(found)
 }
 
 /// A page of at most `items` of what [`merge`] found.
-pub(crate) fn to_page<T>(list: List, mut found: Vec<(Place, T)>, items: usize) -> Page<T> {
-    let has_more = found.len() > items;
-    found.truncate(items);
-    let next = found.last().filter(|_| has_more).map(|(place, _)| place.to_cursor(list));
-    Page { items: found.into_iter().map(|(_, item)| item).collect(), next }
+pub(crate) fn to_page<T>(list: List, mut found: Vec<Found<T>>, items: usize) -> Page<T> {
+    let length = page_length(&found, items);
+    let has_more = found.len() > length;
+    found.truncate(length);
+    let next = found.last().filter(|_| has_more).map(|last| last.place.to_cursor(list));
+    Page { items: found.into_iter().map(|one| one.item).collect(), next }
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@ use throughline_trace::{Decision, DecisionId, LogRecord};
 
 use crate::answer::DecisionGap;
 use crate::error::QueryError;
-use crate::layout::Day;
-use crate::page::{self, List, Place};
+use crate::page::{self, Found, List, Offer, Place, Want};
 use crate::query::{DecisionFilter, LogFilter, Page};
 use crate::read_spans::RowReader;
 use crate::schema::{from_nanos, to_nanos};
@@ -27,12 +26,11 @@ pub(crate) fn logs(
     let items = page::page_items(limit);
     let segments = session.segments()?;
     let last = |segment: &Segment| segment.digest.last_log;
-    let found =
-        page::merge(session, &segments, Vec::new(), items, last, |session, segment, want| {
-            let lease = session.segment(segment.day)?;
-            logs_of_segment(&lease, segment, filter, after, want)
-                .map_err(|error| error.on_query(lease.path()))
-        })?;
+    let found = page::merge(session, &segments, items, last, |segment, want| {
+        let lease = session.segment(segment.day)?;
+        logs_of_segment(&lease, segment, filter, after, want)
+            .map_err(|error| error.on_query(lease.path()))
+    })?;
     Ok(page::to_page(List::Logs, found, items))
 }
 
@@ -41,15 +39,16 @@ fn logs_of_segment(
     segment: &Segment,
     filter: &LogFilter,
     after: Option<Place>,
-    want: usize,
-) -> Result<Vec<(Place, LogRecord)>, RowError> {
+    want: Want,
+) -> Result<Vec<Found<LogRecord>>, RowError> {
     let (mut time, mut log) = Place::bound_in(after, segment.day);
     if let Some(before) = filter.before_unix_nano
         && from_nanos(before) <= time
     {
         (time, log) = (from_nanos(before), i64::MIN);
     }
-    let from = filter.after_unix_nano.map_or(i64::MIN, from_nanos);
+    let floor = want.floor.map_or(0, |floor| floor.time_unix_nano);
+    let from = from_nanos(filter.after_unix_nano.unwrap_or(0).max(floor));
     let trace_no = match filter.trace_id {
         None => None,
         Some(id) => match trace_rows::find(lease, id)? {
@@ -69,8 +68,8 @@ fn logs_of_segment(
     ))?;
     let mut rows = statement.query(params![time, log, from, trace_no])?;
     let mut reader = RowReader::new(lease);
-    let mut found = Vec::new();
-    while found.len() < want
+    let mut offer = Offer::new(want);
+    while !offer.is_full()
         && let Some(row) = rows.next()?
     {
         // The columns first: reading a record costs more.
@@ -82,13 +81,15 @@ fn logs_of_segment(
         if is_other {
             continue;
         }
+        let before = reader.bytes;
         let record = reader.log(row)?;
         if filter.matches(&record) {
             let time_unix_nano = to_nanos(row.get(0)?);
-            found.push((Place { time_unix_nano, day: segment.day, row: row.get(1)? }, record));
+            let place = Place { time_unix_nano, day: segment.day, row: row.get(1)? };
+            offer.push(place, reader.bytes - before, record);
         }
     }
-    Ok(found)
+    Ok(offer.into_list())
 }
 
 fn resources_of(lease: &Lease, service: &str) -> Result<HashSet<i64>, rusqlite::Error> {
@@ -108,11 +109,9 @@ pub(crate) fn decisions(
     let after = Place::of_optional(List::Decisions, cursor)?;
     let items = page::page_items(limit);
     let control = session.control()?;
-    let after = after.map(|place| (place.time_unix_nano, place.row));
-    let found = decision_rows::list(&control, filter, after, items + 1)
+    let want = Want { items: items + 1, floor: None };
+    let found = decision_rows::list(&control, filter, after, want)
         .map_err(|error| error.on_query(control.path()))?;
-    let place = |(time_unix_nano, row)| Place { time_unix_nano, day: Day(0), row };
-    let found = found.into_iter().map(|(at, decision)| (place(at), decision)).collect();
     Ok(page::to_page(List::Decisions, found, items))
 }
 

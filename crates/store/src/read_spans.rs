@@ -16,6 +16,9 @@ use crate::messages::{self, Slot};
 use crate::schema::to_nanos;
 use crate::trace_rows::{self, RowError};
 
+/// Messages that are kept for the rows to come, bytes.
+const MAX_CACHED_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
 /// Reads rows of one segment.
 #[derive(Debug)]
 pub(crate) struct RowReader<'c> {
@@ -23,6 +26,7 @@ pub(crate) struct RowReader<'c> {
     resources: HashMap<i64, Arc<Resource>>,
     scopes: HashMap<i64, Arc<Scope>>,
     messages: HashMap<i64, Vec<u8>>,
+    message_bytes: usize,
     /// Bytes of attribute values and bodies given out, for the bound of an answer.
     pub(crate) bytes: usize,
 }
@@ -30,7 +34,7 @@ pub(crate) struct RowReader<'c> {
 impl<'c> RowReader<'c> {
     pub(crate) fn new(connection: &'c Connection) -> Self {
         let (resources, scopes, messages) = Default::default();
-        Self { connection, resources, scopes, messages, bytes: 0 }
+        Self { connection, resources, scopes, messages, message_bytes: 0, bytes: 0 }
     }
 
     /// Reads the spans of a trace in the order of arrival, until `take` says stop.
@@ -129,6 +133,10 @@ impl<'c> RowReader<'c> {
                 Some(bytes) => read_varints(bytes),
                 None => Vec::new(),
             };
+        if self.message_bytes > MAX_CACHED_MESSAGE_BYTES {
+            self.messages.clear();
+            self.message_bytes = 0;
+        }
         for number in &references {
             self.load_message(*number)?;
         }
@@ -152,7 +160,9 @@ impl<'c> RowReader<'c> {
             .query_row([number], |row| row.get(0))
             .optional()?;
         let stored = stored.ok_or(BodyError::Messages)?;
-        self.messages.insert(number, body::unpack(&stored)?);
+        let message = body::unpack(&stored)?;
+        self.message_bytes += message.len();
+        self.messages.insert(number, message);
         Ok(())
     }
 

@@ -1,7 +1,5 @@
 //! The list of traces, and one trace with all that belongs to it.
 
-use std::collections::HashSet;
-
 use rusqlite::params;
 use throughline_trace::{FallbackState, LogRecord, Span, TraceId, TraceSummary};
 
@@ -9,11 +7,11 @@ use crate::answer::{StoredTrace, Truncated};
 use crate::decision_rows;
 use crate::error::QueryError;
 use crate::facet::{self, ALL_TRACES, FacetKind};
-use crate::page::{self, List, Place};
+use crate::page::{self, Found, List, Offer, Place, Want};
 use crate::query::{NANOS_PER_MILLI, Page, TraceFilter, contains_text};
 use crate::read_spans::RowReader;
 use crate::schema::{from_nanos, to_nanos};
-use crate::session::{Lease, Segment, Session};
+use crate::session::{Held, Lease, Segment, Session};
 use crate::trace_rows::{self, RowError};
 
 /// Most spans in one answer.
@@ -25,8 +23,8 @@ const MAX_TRACE_LOGS: usize = 10_000;
 /// Most decisions in one answer.
 const MAX_TRACE_DECISIONS: usize = 10_000;
 
-/// Most bytes of attribute values in one answer, messages repeated.
-const MAX_TRACE_BYTES: usize = 128 * 1024 * 1024;
+/// Most bytes of content in one answer, over all segments, messages repeated.
+const MAX_TRACE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Most distinct names of a segment that are searched for a text.
 const MAX_SEARCHED_NAMES: usize = 2_000;
@@ -39,6 +37,9 @@ const MAX_UNITED_FACETS: usize = 32;
 const DENSE_SHARE: i64 = 8;
 
 /// Traces that have spans and meet the filter, newest start first.
+///
+/// A trace that went on in a later segment stands there as a whole; the rows that older segments
+/// have of it are passed over when a walk meets them.
 pub(crate) fn list(
     session: &Session,
     filter: &TraceFilter,
@@ -48,117 +49,133 @@ pub(crate) fn list(
     let after = Place::of_optional(List::Traces, cursor)?;
     let items = page::page_items(limit);
     let segments = session.segments()?;
-    let several: HashSet<TraceId> =
-        segments.iter().flat_map(|segment| segment.digest.carried.iter().copied()).collect();
-    let mut found = Vec::new();
-    for id in &several {
-        session.check_time()?;
-        let Some((place, whole)) = whole_of_several(session, &segments, *id)? else { continue };
-        if after.is_none_or(|after| place < after) && filter.matches(&whole) {
-            found.push((place, whole));
-        }
-    }
+    let mut held = Held::new(session);
     let last = |segment: &Segment| segment.digest.starts.map(|(_, last)| last);
-    let mut found =
-        page::merge(session, &segments, found, items, last, |session, segment, want| {
-            let lease = session.segment(segment.day)?;
-            let walk = Walk { filter, after, several: &several, want };
-            walk.segment(segment, &lease).map_err(|error| error.on_query(lease.path()))
-        })?;
+    let mut found = page::merge(session, &segments, items, last, |segment, want| {
+        let newer = segments.iter().take_while(|other| other.day > segment.day).count();
+        let lies_before_page = after
+            .zip(segment.digest.starts)
+            .is_some_and(|(after, starts)| starts.0 > after.time_unix_nano);
+        // The newest may have gained earlier traces since its digest was read.
+        if lies_before_page && newer > 0 {
+            return Ok(Vec::new());
+        }
+        let lease = held.lease(segment.day)?;
+        let newer = &segments[..newer];
+        Walk { session, filter, after, want, newer, held: &mut held, segment, lease: &lease }.run()
+    })?;
     let control = session.control()?;
-    for (_, summary) in &mut found {
+    for Found { item: summary, .. } in &mut found {
         summary.decision_count = decision_rows::count_of_trace(&control, summary.trace_id)
             .map_err(|error| error.on_query(control.path()))?;
     }
     Ok(page::to_page(List::Traces, found, items))
 }
 
-/// A trace that several segments know: it stands where its earliest part does.
-fn whole_of_several(
+/// What the segments know of a trace. The newest that carries it has it whole; further ones are
+/// asked only if a segment could not read what was before it.
+fn whole(
     session: &Session,
     segments: &[Segment],
     id: TraceId,
-) -> Result<Option<(Place, TraceSummary)>, QueryError> {
-    let mut found: Option<(Place, TraceSummary)> = None;
+) -> Result<Option<TraceSummary>, QueryError> {
+    let mut found: Option<TraceSummary> = None;
     for segment in segments.iter().filter(|segment| segment.digest.may_know(id)) {
         let lease = session.segment(segment.day)?;
         let rows = trace_rows::find(&lease, id).map_err(|error| error.on_query(lease.path()))?;
         let Some(rows) = rows else { continue };
-        let place = Place {
-            time_unix_nano: rows.part.start_unix_nano,
-            day: segment.day,
-            row: rows.trace_no,
-        };
         match &mut found {
-            Some((earliest, whole)) => {
-                *earliest = place.min(*earliest);
-                whole.merge(rows.part);
-            }
-            None => found = Some((place, rows.part)),
+            Some(found) => found.merge(rows.summary),
+            None => found = Some(rows.summary),
+        }
+        if rows.is_carried {
+            break;
         }
     }
     Ok(found)
 }
 
 /// A walk down the postings of one segment.
-struct Walk<'a> {
+struct Walk<'a, 's> {
+    session: &'s Session,
     filter: &'a TraceFilter,
     after: Option<Place>,
-    several: &'a HashSet<TraceId>,
-    want: usize,
+    want: Want,
+    /// Segments of later days.
+    newer: &'a [Segment],
+    held: &'a mut Held<'s>,
+    segment: &'a Segment,
+    lease: &'a Lease,
 }
 
-impl Walk<'_> {
-    fn segment(
-        &self,
-        segment: &Segment,
-        lease: &Lease,
-    ) -> Result<Vec<(Place, TraceSummary)>, RowError> {
+impl Walk<'_, '_> {
+    fn run(mut self) -> Result<Vec<Found<TraceSummary>>, QueryError> {
         let mut found = Vec::new();
-        for facet in self.leading_facets(lease, segment.digest.traces)? {
-            self.walk(segment, lease, facet, &mut found)?;
+        let facets = self
+            .leading_facets(self.lease, self.segment.digest.traces)
+            .map_err(|error| self.lease.fails(&error))?;
+        for facet in facets {
+            found.extend(self.walk(facet)?);
         }
         Ok(found)
     }
 
     /// Goes down the postings of one facet until enough is found.
-    fn walk(
-        &self,
-        segment: &Segment,
-        lease: &Lease,
-        facet: i64,
-        found: &mut Vec<(Place, TraceSummary)>,
-    ) -> Result<(), RowError> {
-        let (mut start, mut row) = Place::bound_in(self.after, segment.day);
+    fn walk(&mut self, facet: i64) -> Result<Vec<Found<TraceSummary>>, QueryError> {
+        let lease = self.lease;
+        let fails = |error: rusqlite::Error| lease.fails(&error);
+        let (mut start, mut row) = Place::bound_in(self.after, self.segment.day);
         if let Some(before) = self.filter.start_before_unix_nano
             && from_nanos(before) <= start
         {
             (start, row) = (from_nanos(before), i64::MIN);
         }
-        let from = self.filter.start_after_unix_nano.map_or(i64::MIN, from_nanos);
-        let mut statement = lease.prepare_cached(
-            "SELECT p.start, p.trace_no, t.trace_id, t.duration, t.errors, t.fallback, t.name,
-                t.summary
-             FROM postings p CROSS JOIN traces t ON t.trace_no = p.trace_no AND t.start = p.start
-             WHERE p.facet = ?1 AND (p.start, p.trace_no) < (?2, ?3) AND p.start >= ?4
-             ORDER BY p.start DESC, p.trace_no DESC",
-        )?;
-        let mut rows = statement.query(params![facet, start, row, from])?;
-        let enough = found.len() + self.want;
-        while found.len() < enough
-            && let Some(row) = rows.next()?
+        let floor = self.want.floor.map_or(0, |floor| floor.time_unix_nano);
+        let from = from_nanos(self.filter.start_after_unix_nano.unwrap_or(0).max(floor));
+        let mut statement = lease
+            .prepare_cached(
+                "SELECT p.start, p.trace_no, t.trace_id, t.duration, t.errors, t.fallback, t.name,
+                    t.summary
+                 FROM postings p CROSS JOIN traces t
+                    ON t.trace_no = p.trace_no AND t.start = p.start
+                 WHERE p.facet = ?1 AND (p.start, p.trace_no) < (?2, ?3) AND p.start >= ?4
+                 ORDER BY p.start DESC, p.trace_no DESC",
+            )
+            .map_err(fails)?;
+        let mut rows = statement.query(params![facet, start, row, from]).map_err(fails)?;
+        let mut offer = Offer::new(self.want);
+        while !offer.is_full()
+            && let Some(row) = rows.next().map_err(fails)?
         {
-            if !self.may_match(row)? {
+            self.session.count_row();
+            if !self.may_match(row).map_err(fails)? {
                 continue;
             }
-            let summary = trace_rows::summary(row, 7)?;
-            if self.filter.matches(&summary) && !self.several.contains(&summary.trace_id) {
-                let time_unix_nano = to_nanos(row.get(0)?);
-                let place = Place { time_unix_nano, day: segment.day, row: row.get(1)? };
-                found.push((place, summary));
+            let (place, bytes, summary) = self.read(row).map_err(|e| e.on_query(lease.path()))?;
+            if self.filter.matches(&summary) && !self.is_carried_further(summary.trace_id)? {
+                offer.push(place, bytes, summary);
             }
         }
-        Ok(())
+        Ok(offer.into_list())
+    }
+
+    fn read(&self, row: &rusqlite::Row<'_>) -> Result<(Place, usize, TraceSummary), RowError> {
+        let time_unix_nano = to_nanos(row.get(0)?);
+        let place = Place { time_unix_nano, day: self.segment.day, row: row.get(1)? };
+        let bytes = row.get_ref(7)?.as_blob().map_err(rusqlite::Error::from)?.len();
+        Ok((place, bytes, trace_rows::summary(row, 7)?))
+    }
+
+    /// Whether a later segment has the trace as a whole.
+    fn is_carried_further(&mut self, id: TraceId) -> Result<bool, QueryError> {
+        for newer in self.newer.iter().filter(|newer| newer.digest.may_know(id)) {
+            self.session.count_row();
+            let lease = self.held.lease(newer.day)?;
+            if trace_rows::is_carried(&lease, id).map_err(|error| lease.fails(&error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The facets to walk down: together they have every trace that may meet the filter, and none
@@ -258,7 +275,7 @@ impl Walk<'_> {
 /// The summary of one trace, over all segments and its decisions.
 pub(crate) fn summary(session: &Session, id: TraceId) -> Result<Option<TraceSummary>, QueryError> {
     let segments = session.segments()?;
-    let found = whole_of_several(session, &segments, id)?.map(|(_, whole)| whole);
+    let found = whole(session, &segments, id)?;
     let control = session.control()?;
     let fails = |error: RowError| error.on_query(control.path());
     let decision_count = decision_rows::count_of_trace(&control, id).map_err(fails)?;
@@ -269,7 +286,8 @@ pub(crate) fn summary(session: &Session, id: TraceId) -> Result<Option<TraceSumm
             // A crash came between the two files, and the sender has not come back yet.
             let mut summary = TraceSummary::empty(id);
             let decisions =
-                decision_rows::of_trace(&control, id, MAX_TRACE_DECISIONS).map_err(fails)?;
+                decision_rows::of_trace(&control, id, MAX_TRACE_DECISIONS, MAX_TRACE_BYTES)
+                    .map_err(fails)?;
             decisions.iter().for_each(|decision| summary.add_decision(decision));
             summary
         }
@@ -284,6 +302,7 @@ pub(crate) fn trace(session: &Session, id: TraceId) -> Result<Option<StoredTrace
     let mut spans: Vec<Span> = Vec::new();
     let mut logs: Vec<LogRecord> = Vec::new();
     let mut is_cut = false;
+    let mut bytes_so_far = 0;
     let segments = session.segments()?;
     for segment in segments.iter().rev().filter(|segment| segment.digest.may_know(id)) {
         session.check_time()?;
@@ -291,6 +310,7 @@ pub(crate) fn trace(session: &Session, id: TraceId) -> Result<Option<StoredTrace
         let fails = |error: RowError| error.on_query(lease.path());
         let Some(rows) = trace_rows::find(&lease, id).map_err(fails)? else { continue };
         let mut reader = RowReader::new(&lease);
+        reader.bytes = bytes_so_far;
         let take = |span: Span, bytes: usize| {
             if spans.len() >= MAX_TRACE_SPANS || bytes > MAX_TRACE_BYTES {
                 is_cut = true;
@@ -301,10 +321,12 @@ pub(crate) fn trace(session: &Session, id: TraceId) -> Result<Option<StoredTrace
         };
         reader.spans(id, &rows.spaces, take).map_err(fails)?;
         is_cut |= read_logs(&lease, &mut reader, rows.trace_no, &mut logs).map_err(fails)?;
+        bytes_so_far = reader.bytes;
     }
     logs.sort_by_key(|log| log.time_unix_nano);
     let control = session.control()?;
-    let decisions = decision_rows::of_trace(&control, id, MAX_TRACE_DECISIONS)
+    let room = MAX_TRACE_BYTES.saturating_sub(bytes_so_far);
+    let decisions = decision_rows::of_trace(&control, id, MAX_TRACE_DECISIONS, room)
         .map_err(|error| error.on_query(control.path()))?;
     is_cut |= (decisions.len() as u64) < summary.decision_count;
     let truncated = is_cut.then_some(Truncated {
@@ -328,10 +350,14 @@ fn read_logs(
     ))?;
     let mut rows = statement.query([trace_no])?;
     while let Some(row) = rows.next()? {
-        if logs.len() >= MAX_TRACE_LOGS || reader.bytes > MAX_TRACE_BYTES {
+        if logs.len() >= MAX_TRACE_LOGS {
             return Ok(true);
         }
-        logs.push(reader.log(row)?);
+        let log = reader.log(row)?;
+        if reader.bytes > MAX_TRACE_BYTES {
+            return Ok(true);
+        }
+        logs.push(log);
     }
     Ok(false)
 }

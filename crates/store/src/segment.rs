@@ -136,7 +136,7 @@ impl Changes {
     /// the group fails.
     pub(crate) fn mark(&mut self, trace: &mut HotTrace) {
         if !std::mem::replace(&mut trace.is_dirty, true) {
-            self.traces.push(trace.part.trace_id);
+            self.traces.push(trace.summary.trace_id);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! One query's view of the files: connections on loan, and a deadline.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,9 @@ use crate::schema::{CONTROL, SEGMENT, Schema, to_nanos};
 
 /// Connections that are kept open between queries; each holds a page cache.
 const MAX_IDLE_CONNECTIONS: usize = 8;
+
+/// Segments that one query keeps at hand.
+const MAX_HELD_LEASES: usize = 8;
 
 /// Steps of SQLite's machine between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 2_000;
@@ -42,8 +47,6 @@ pub(crate) struct Digest {
     pub(crate) starts: Option<(u64, u64)>,
     /// Latest time of a log record, nanoseconds since the Unix epoch.
     pub(crate) last_log: Option<u64>,
-    /// Traces that earlier segments know too.
-    pub(crate) carried: Vec<TraceId>,
     /// Which traces may be there; none for the open segment.
     pub(crate) filter: Option<IdFilter>,
 }
@@ -66,11 +69,14 @@ impl Files {
 pub(crate) struct Session {
     files: Arc<Files>,
     deadline: Instant,
+    /// Rows that lists looked at: what a page costs.
+    rows: Cell<u64>,
 }
 
 impl Session {
     pub(crate) fn begin(files: Arc<Files>) -> Self {
-        Self { files, deadline: Instant::now() + Duration::from_millis(MAX_QUERY_MILLIS) }
+        let deadline = Instant::now() + Duration::from_millis(MAX_QUERY_MILLIS);
+        Self { files, deadline, rows: Cell::new(0) }
     }
 
     /// Fails when the query has taken too long; loops outside SQLite ask it.
@@ -79,6 +85,16 @@ impl Session {
             return Err(QueryError::Timeout { limit_ms: MAX_QUERY_MILLIS });
         }
         Ok(())
+    }
+
+    /// Counts a row that a list looked at.
+    pub(crate) fn count_row(&self) {
+        self.rows.set(self.rows.get() + 1);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows.get()
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -204,6 +220,33 @@ impl Drop for Lease {
     }
 }
 
+/// Segments that one query looks into again and again. The first that it asks for, the newest,
+/// stays in one read transaction: nothing moves there between two looks.
+#[derive(Debug)]
+pub(crate) struct Held<'s> {
+    session: &'s Session,
+    leases: Vec<(Day, Rc<Lease>)>,
+}
+
+impl<'s> Held<'s> {
+    pub(crate) fn new(session: &'s Session) -> Self {
+        Self { session, leases: Vec::new() }
+    }
+
+    /// The segment of a day.
+    pub(crate) fn lease(&mut self, day: Day) -> Result<Rc<Lease>, QueryError> {
+        if let Some((_, lease)) = self.leases.iter().find(|(of, _)| *of == day) {
+            return Ok(Rc::clone(lease));
+        }
+        if self.leases.len() >= MAX_HELD_LEASES {
+            self.leases.remove(1);
+        }
+        let lease = Rc::new(self.session.segment(day)?);
+        self.leases.push((day, Rc::clone(&lease)));
+        Ok(lease)
+    }
+}
+
 fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlite::Error> {
     let mut digest =
         connection.query_row("SELECT traces, spans, logs, points FROM state", [], |row| {
@@ -225,12 +268,6 @@ fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlit
         .prepare_cached("SELECT max(time) FROM logs")?
         .query_row([], |row| row.get::<_, Option<i64>>(0))?
         .map(to_nanos);
-    let mut statement =
-        connection.prepare_cached("SELECT trace_id FROM traces WHERE carried = 1")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        digest.carried.extend(TraceId::from_slice(row.get_ref(0)?.as_blob()?).ok());
-    }
     if !is_open {
         let bits: Option<Vec<u8>> = connection
             .query_row("SELECT bits FROM trace_filter", [], |row| row.get(0))

@@ -17,8 +17,8 @@ pub(crate) struct TraceRows {
     pub(crate) spaces: Vec<i64>,
     /// Whether earlier segments know the trace too.
     pub(crate) is_carried: bool,
-    /// What this segment knows of it.
-    pub(crate) part: TraceSummary,
+    /// What is known of it: by this segment, and if it is carried by those before.
+    pub(crate) summary: TraceSummary,
 }
 
 /// What went wrong in a file.
@@ -59,13 +59,20 @@ pub(crate) fn find(connection: &Connection, id: TraceId) -> Result<Option<TraceR
         match &mut found {
             Some(found) => found.spaces.push(trace_no),
             None => {
-                let part = summary(row, 2)?;
+                let summary = summary(row, 2)?;
                 let is_carried = row.get(1)?;
-                found = Some(TraceRows { trace_no, spaces: vec![trace_no], is_carried, part });
+                found = Some(TraceRows { trace_no, spaces: vec![trace_no], is_carried, summary });
             }
         }
     }
     Ok(found)
+}
+
+/// Whether the segment has the trace with all that earlier segments know of it.
+pub(crate) fn is_carried(connection: &Connection, id: TraceId) -> Result<bool, rusqlite::Error> {
+    connection
+        .prepare_cached("SELECT 1 FROM traces WHERE trace_id = ?1 AND carried = 1")?
+        .exists([id.as_bytes()])
 }
 
 /// The summary in a column.

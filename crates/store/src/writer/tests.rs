@@ -202,3 +202,67 @@ async fn a_query_that_takes_too_long_ends_with_advice() {
     assert!(session.check_time().is_err());
     assert_eq!(Reader::new(bench.layout.clone()).stats().await.unwrap().segments, 1);
 }
+
+#[test]
+fn a_page_costs_the_same_however_many_traces_went_on_the_next_day() {
+    const CARRIED: u128 = 3_000;
+    let mut bench = bench();
+    let first = bench.writer.segment.day.0 as u64 * 86_400_000_000_000;
+    let second = first + 86_400_000_000_000;
+    let traces = |received: u64, span: u64, error: bool| {
+        let spans = (1..=CARRIED).map(|trace| {
+            let id = SpanId::from_u64(span);
+            let mut span = Span::new(TraceId::from_u128(trace), id, None, "run");
+            span.start_unix_nano = first + trace as u64 + id.as_u64();
+            span.end_unix_nano = span.start_unix_nano + 1;
+            span.attributes.set("agent_id", "fraud");
+            if error {
+                span.status.code = throughline_trace::StatusCode::Error;
+            }
+            span
+        });
+        SpanBatch { received_unix_nano: received, spans: spans.collect(), ..SpanBatch::default() }
+    };
+    for batch in [traces(first, 1, false), traces(second, 2, true)] {
+        assert_eq!(spans_of(&bench.write(vec![batch])[0]), CARRIED as u64);
+    }
+    let newer = (1..=3).map(|trace| {
+        let mut span =
+            Span::new(TraceId::from_u128(CARRIED + trace), SpanId::from_u64(1), None, "new");
+        span.start_unix_nano = first + 10_000;
+        span
+    });
+    let newer =
+        SpanBatch { received_unix_nano: second, spans: newer.collect(), ..SpanBatch::default() };
+    assert_eq!(spans_of(&bench.write(vec![newer])[0]), 3);
+
+    let files = Arc::new(Files::new(bench.layout.clone()));
+    let list = |filter: &crate::TraceFilter, cursor: Option<&str>| {
+        let session = Session::begin(Arc::clone(&files));
+        let page = crate::read_traces::list(&session, filter, cursor, 50).unwrap();
+        (page, session.rows())
+    };
+    let none = crate::TraceFilter::default();
+    let agent = crate::TraceFilter { agent: Some("fraud".to_owned()), ..none.clone() };
+    for (filter, total) in [(none, CARRIED + 3), (agent, CARRIED)] {
+        let (mut cursor, mut seen) = (None, std::collections::HashSet::new());
+        loop {
+            let (page, rows) = list(&filter, cursor.as_deref());
+            assert!(rows <= 4 * 51, "a page of 50 looked at {rows} rows");
+            for summary in page.items {
+                let is_carried =
+                    summary.trace_id.as_bytes() <= TraceId::from_u128(CARRIED).as_bytes();
+                assert_eq!(summary.span_count, if is_carried { 2 } else { 1 });
+                assert!(seen.insert(summary.trace_id), "each trace once");
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len() as u128, total);
+    }
+    // What holds of the first day's part only is not found.
+    let fine = crate::TraceFilter { error: Some(false), ..Default::default() };
+    assert_eq!(list(&fine, None).0.items.len(), 3);
+}

@@ -163,3 +163,56 @@ async fn decisions_are_listed_by_every_filter() {
         assert!(found.windows(2).all(|pair| pair[0].timestamp_ns > pair[1].timestamp_ns));
     }
 }
+
+#[tokio::test]
+async fn a_page_ends_at_its_bytes_and_goes_on_with_the_next() {
+    const MIB: usize = 1024 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let store = made::open(dir.path());
+    for day in 0..2_u64 {
+        let text = "x".repeat(3 * MIB);
+        let logs = (0..5).map(|n| made::log(Some(1), n * 2 + day, &text)).collect();
+        let decisions = (0..5_u64).map(|n| {
+            let at = n * 2 + day;
+            let mut decision = made::decision(1, u128::from(at) + 1, at);
+            // One is larger than a page.
+            decision.reason = "y".repeat(if n == 2 { 9 * MIB } else { 3 * MIB });
+            decision
+        });
+        let mut batch = spans(NOON + day * DAY, vec![span(1, day + 1, None, 0)]);
+        batch.spans[0].attributes.set("big", "z".repeat(20 * MIB));
+        (batch.logs, batch.decisions) = (logs, decisions.collect());
+        store.inbox().commit(batch).await.unwrap();
+    }
+    let reader = store.reader();
+    let (mut logs, mut decisions) = (Vec::new(), Vec::new());
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = reader.logs(&LogFilter::default(), cursor.as_deref(), 100).await.unwrap();
+        assert!((1..=2).contains(&page.items.len()), "{}", page.items.len());
+        logs.extend(page.items.iter().map(|log| log.time_unix_nano - NOON));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(logs, (0..10).rev().collect::<Vec<_>>());
+    loop {
+        let page =
+            reader.decisions(&DecisionFilter::default(), cursor.as_deref(), 100).await.unwrap();
+        assert!((1..=2).contains(&page.items.len()), "{}", page.items.len());
+        decisions.extend(page.items.iter().map(|decision| decision.timestamp_ns - NOON));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(decisions, (0..10).rev().collect::<Vec<_>>());
+
+    // One bound over both days: spans of 40 MiB and logs of 30 MiB are too much together.
+    let trace = reader.trace(TraceId::from_u128(1)).await.unwrap().unwrap();
+    let told = trace.truncated.unwrap();
+    assert_eq!((told.total_spans, told.total_logs, told.total_decisions), (2, 10, 10));
+    let kept = trace.spans.len() * 20 + trace.logs.len() * 3 + trace.decisions.len() * 3;
+    assert!((41..=64).contains(&kept), "{kept} MiB");
+}
