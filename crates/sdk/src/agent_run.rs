@@ -392,7 +392,8 @@ fn set_reasoning(step: &ActiveSpan, text: &str) {
 /// Why a tool is called: the first sentence of what the model said to its plan.
 fn why_called(tool: &str, said: &str) -> String {
     let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
-    let sentence = line.find(". ").map_or(line, |at| &line[..=at]);
+    let ends = [". ", "? ", "! "].into_iter().filter_map(|end| line.find(end)).min();
+    let sentence = ends.map_or(line, |at| &line[..=at]);
     if sentence.is_empty() {
         return format!("{tool}: the model asked for it");
     }
@@ -423,6 +424,7 @@ mod tests {
     fn a_call_has_a_short_reason_of_its_own() {
         let said = "\n I check the stock. Then I book a parcel.\nAnd so on.";
         assert_eq!(why_called("stock_v1", said), "stock_v1: I check the stock.");
+        assert_eq!(why_called("stock_v1", "Is it there? I look."), "stock_v1: Is it there?");
         assert_eq!(why_called("stock_v1", " \n"), "stock_v1: the model asked for it");
         let long = why_called("stock_v1", &"ü".repeat(500));
         assert_eq!(long.chars().count(), 128);
