@@ -7,6 +7,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 
 use crate::allowance::Reservation;
 use crate::failure::Failure;
@@ -47,12 +48,22 @@ impl Compression {
 pub(crate) struct Bounds {
     pub(crate) limit_bytes: usize,
     pub(crate) idle_timeout: Duration,
+    pub(crate) timeout: Duration,
     pub(crate) busy_retry_after: Duration,
 }
 
 impl Bounds {
     fn too_large(&self) -> Failure {
         Failure::TooLarge { limit_bytes: self.limit_bytes }
+    }
+
+    fn stalled(&self, is_idle: bool) -> Failure {
+        if is_idle {
+            let secs = self.idle_timeout.as_secs();
+            return Failure::Stalled { expected: "the rest of the body", got: "nothing", secs };
+        }
+        let secs = self.timeout.as_secs();
+        Failure::Stalled { expected: "the whole body", got: "a part of it", secs }
     }
 
     fn take(&self, reservation: &mut Reservation, bytes: usize) -> Result<(), Failure> {
@@ -71,13 +82,19 @@ pub(crate) async fn read(
     if body.size_hint().lower() > limit as u64 {
         return Err(bounds.too_large());
     }
+    let deadline = Instant::now() + bounds.timeout;
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     loop {
-        let frame = tokio::time::timeout(bounds.idle_timeout, body.frame())
+        let idle_until = Instant::now() + bounds.idle_timeout;
+        let frame = tokio::time::timeout_at(idle_until.min(deadline), body.frame())
             .await
-            .map_err(|_| Failure::Stalled { idle_secs: bounds.idle_timeout.as_secs() })?;
+            .map_err(|_| bounds.stalled(idle_until <= deadline))?;
         let Some(frame) = frame else { break };
+        // A body that comes byte by byte is never late with the next one, only as a whole.
+        if Instant::now() > deadline {
+            return Err(bounds.stalled(false));
+        }
         // Trailers of a request say nothing here.
         let Ok(data) = frame.map_err(|_| Failure::Broken)?.into_data() else { continue };
         let so_far = whole.len() + joined.len();

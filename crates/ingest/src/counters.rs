@@ -9,8 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use throughline_trace::Accepted;
 
+use crate::decode::Encoding;
 use crate::failure::Failure;
-use crate::receive::Call;
+use crate::receive::{Call, Transport};
 use crate::report::Report;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -106,7 +107,23 @@ impl Counters {
         let labels = RequestLabels {
             signal: call.signal.as_str(),
             transport: call.transport.as_str(),
-            encoding: call.encoding.map_or("unknown", |encoding| encoding.as_str()),
+            encoding: call.encoding.map_or("unknown", Encoding::as_str),
+            result,
+        };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts one request that came to another path or in no form that its port takes.
+    pub(crate) fn misplaced(
+        &self,
+        transport: Transport,
+        encoding: Option<Encoding>,
+        result: &'static str,
+    ) {
+        let labels = RequestLabels {
+            signal: "unknown",
+            transport: transport.as_str(),
+            encoding: encoding.map_or("unknown", Encoding::as_str),
             result,
         };
         self.requests.get_or_create(&labels).inc();

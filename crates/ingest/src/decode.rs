@@ -126,26 +126,29 @@ pub(crate) fn decode_within(
         Signal::Traces => {
             let (request, not_utf8) =
                 read.message::<ExportTraceServiceRequest>(protobuf::Kind::TraceRequest)?;
-            let mut converter = Converter::new(limits, received_unix_nano, &not_utf8);
+            let mut converter = Converter::new(limits, allowance, received_unix_nano, &not_utf8);
             converter.traces(request);
             converter.finish()
         }
         Signal::Logs => {
             let (request, not_utf8) =
                 read.message::<ExportLogsServiceRequest>(protobuf::Kind::LogsRequest)?;
-            let mut converter = Converter::new(limits, received_unix_nano, &not_utf8);
+            let mut converter = Converter::new(limits, allowance, received_unix_nano, &not_utf8);
             converter.logs(request);
             converter.finish()
         }
         Signal::Metrics => {
             let (request, not_utf8) =
                 read.message::<ExportMetricsServiceRequest>(protobuf::Kind::MetricsRequest)?;
-            let mut converter = Converter::new(limits, received_unix_nano, &not_utf8);
+            let mut converter = Converter::new(limits, allowance, received_unix_nano, &not_utf8);
             converter.metrics(request);
             converter.finish()
         }
     };
-    Ok(Decoded { batch, report })
+    match read.exceeded() {
+        Some(error) => Err(error),
+        None => Ok(Decoded { batch, report }),
+    }
 }
 
 struct Reading<'a> {
@@ -179,10 +182,15 @@ impl Reading<'_> {
             Ok(message) => return Ok((message, NotUtf8::default())),
             Err(error) => error,
         };
-        if let Some(mended) = protobuf::mend_text(kind, self.body)
-            && let Ok(message) = T::decode(mended.body.as_slice())
-        {
-            return Ok((message, mended.not_utf8));
+        if let Some(mended) = protobuf::mend_text(kind, self.body) {
+            // U+FFFD is three bytes where there was one.
+            let growth = mended.body.len().saturating_sub(self.body.len());
+            if self.allowance.charge(growth).is_err() {
+                return Err(self.exceeded().unwrap_or(DecodeError::NoRoom));
+            }
+            if let Ok(message) = T::decode(mended.body.as_slice()) {
+                return Ok((message, mended.not_utf8));
+            }
         }
         Err(self.malformed(&error))
     }

@@ -18,6 +18,12 @@ pub(crate) enum Failure {
     /// A path that is not served here.
     #[error("{0}")]
     Path(&'static str),
+    /// A browser page's request to a name that is not ours.
+    #[error(
+        "expected a request of a browser page to be addressed to {expected}, got {got:?}; \
+             add the name to the allowed hosts, or switch access control on"
+    )]
+    Host { expected: String, got: String },
     /// Another method than POST.
     #[error("expected POST, got {0}")]
     Method(http::Method),
@@ -40,8 +46,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Decode(DecodeError),
     /// A body that stopped coming.
-    #[error("expected the rest of the body within {idle_secs} s, got nothing; send it again")]
-    Stalled { idle_secs: u64 },
+    #[error("expected {expected} within {secs} s, got {got}; send it again")]
+    Stalled { expected: &'static str, got: &'static str, secs: u64 },
     /// A connection that broke within the body.
     #[error("expected the rest of the body, but the connection failed")]
     Broken,
@@ -77,6 +83,7 @@ impl Failure {
             Self::Access(AccessError::Scope { .. }) => StatusCode::FORBIDDEN,
             Self::Access(_) => StatusCode::UNAUTHORIZED,
             Self::Path(_) => StatusCode::NOT_FOUND,
+            Self::Host { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::MediaType { .. } | Self::Compression(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. }
@@ -95,7 +102,7 @@ impl Failure {
     /// clients must not retry; what was refused is `UNAVAILABLE` with it.
     pub(crate) fn grpc_code(&self) -> Code {
         match self {
-            Self::Access(AccessError::Scope { .. }) => Code::PermissionDenied,
+            Self::Access(AccessError::Scope { .. }) | Self::Host { .. } => Code::PermissionDenied,
             Self::Access(_) => Code::Unauthenticated,
             Self::Path(_) | Self::Method(_) | Self::Compression(_) => Code::Unimplemented,
             Self::TooLarge { .. }
@@ -122,7 +129,7 @@ impl Failure {
     /// Value of the label `result`.
     pub(crate) fn label(&self) -> &'static str {
         match self {
-            Self::Access(AccessError::Scope { .. }) => "forbidden",
+            Self::Access(AccessError::Scope { .. }) | Self::Host { .. } => "forbidden",
             Self::Access(_) => "unauthenticated",
             Self::Path(_) | Self::Method(_) | Self::MediaType { .. } | Self::Compression(_) => {
                 "unsupported"

@@ -56,7 +56,7 @@ pub(crate) fn router(receiver: &Arc<Receiver>) -> Router {
 
 async fn export(receiver: Arc<Receiver>, signal: Signal, request: Request) -> Response {
     if !is_grpc(request.headers()) {
-        return wrong_port();
+        return wrong_port(&receiver);
     }
     let (head, mut body) = request.into_parts();
     let call = Call { transport: Transport::Grpc, signal, encoding: Some(Encoding::Protobuf) };
@@ -73,12 +73,17 @@ async fn export(receiver: Arc<Receiver>, signal: Signal, request: Request) -> Re
     }
 }
 
-async fn elsewhere(request: Request) -> Response {
-    if is_grpc(request.headers()) { respond_failure(&Failure::Path(METHODS)) } else { wrong_port() }
+async fn elsewhere(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+    if !is_grpc(request.headers()) {
+        return wrong_port(&receiver);
+    }
+    let failure = Failure::Path(METHODS);
+    receiver.misplaced(Transport::Grpc, Some(Encoding::Protobuf), failure.label());
+    respond_failure(&failure)
 }
 
 fn check(receiver: &Receiver, head: &request::Parts, call: Call) -> Result<Incoming, Failure> {
-    receiver.authorize(&head.headers)?;
+    receiver.admit(head)?;
     let compression = Compression::of_header(head.headers.get("grpc-encoding"))?;
     Ok(Incoming { call, encoding: Encoding::Protobuf, compression })
 }
@@ -155,7 +160,8 @@ fn respond_failure(failure: &Failure) -> Response {
 }
 
 /// The answer of gRPC to what is not gRPC: HTTP 415, here with a text.
-fn wrong_port() -> Response {
+fn wrong_port(receiver: &Receiver) -> Response {
+    receiver.misplaced(Transport::Grpc, None, "unsupported");
     let mut response = Response::new(Body::from(format!("{WRONG_PORT}\n")));
     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");

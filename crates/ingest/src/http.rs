@@ -69,9 +69,11 @@ async fn export(receiver: Arc<Receiver>, signal: Signal, request: Request) -> Re
     }
 }
 
-async fn elsewhere(request: Request) -> Response {
-    let encoding = media_type(request.headers()).unwrap_or(Encoding::Json);
-    respond_failure(encoding, &Failure::Path(PATHS))
+async fn elsewhere(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+    let encoding = media_type(request.headers()).ok();
+    let failure = Failure::Path(PATHS);
+    receiver.misplaced(Transport::Http, encoding, failure.label());
+    respond_failure(encoding.unwrap_or(Encoding::Json), &failure)
 }
 
 fn check(
@@ -83,7 +85,7 @@ fn check(
     if head.method != Method::POST {
         return Err(Failure::Method(head.method.clone()));
     }
-    receiver.authorize(&head.headers)?;
+    receiver.admit(head)?;
     let encoding = encoding?;
     let compression = Compression::of_header(head.headers.get(CONTENT_ENCODING))?;
     Ok(Incoming { call, encoding, compression })

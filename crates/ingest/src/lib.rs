@@ -33,6 +33,7 @@ mod counters;
 mod decode;
 mod failure;
 mod grpc;
+mod hosts;
 mod http;
 mod json;
 mod protobuf;

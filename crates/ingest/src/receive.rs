@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, request};
 use throughline_trace::access::{KEY_PREFIX, Keyring, Scope};
 use throughline_trace::{Accepted, Refusal, SpanBatch};
 
@@ -16,6 +16,7 @@ use crate::counters::Counters;
 use crate::decode::{self, DecodeError, Decoded, Encoding, Signal};
 use crate::failure::Failure;
 use crate::grpc;
+use crate::hosts;
 use crate::options::IngestOptions;
 
 /// Hands a batch to whoever makes it durable; returns when it is, and only then is success
@@ -107,8 +108,14 @@ impl Receiver {
         Self { options, submit, keyring, counters, gate: Arc::new(gate) }
     }
 
+    /// Whether the request may be read at all: its key, and where a browser page sent it.
+    pub(crate) fn admit(&self, head: &request::Parts) -> Result<(), Failure> {
+        hosts::check(self.options.allowed_hosts.as_deref(), head)?;
+        self.authorize(&head.headers)
+    }
+
     /// Asks for a key that may send telemetry.
-    pub(crate) fn authorize(&self, headers: &HeaderMap) -> Result<(), Failure> {
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let header = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         // A key alone, without `Bearer`, is what a setting in a hurry looks like.
         let bare = header.map(str::trim).filter(|text| text.starts_with(KEY_PREFIX));
@@ -121,6 +128,16 @@ impl Receiver {
     pub(crate) fn turned_away(&self, call: Call, failure: &Failure) {
         self.counters.request(call, failure.label());
         self.counters.failure(failure);
+    }
+
+    /// Counts a request to a path that is not served here; `label` is its result.
+    pub(crate) fn misplaced(
+        &self,
+        transport: Transport,
+        encoding: Option<Encoding>,
+        label: &'static str,
+    ) {
+        self.counters.misplaced(transport, encoding, label);
     }
 
     /// Reads, decodes and submits; the answer is good only when all that is accepted is durable.
@@ -234,6 +251,7 @@ impl Receiver {
         Bounds {
             limit_bytes: self.options.max_request_bytes,
             idle_timeout: self.options.body_idle_timeout,
+            timeout: self.options.body_timeout,
             busy_retry_after: self.options.busy_retry_after,
         }
     }

@@ -56,6 +56,8 @@ problems! {
     LongValue = "long_value",
     /// A name or key beyond its limit: cut.
     LongName = "long_name",
+    /// More bytes in all than an item may have, whatever was cut: the item is rejected.
+    LargeItem = "large_item",
     /// More attributes than the limit: the first are kept, the others counted as dropped.
     ManyAttributes = "many_attributes",
     /// More events than the limit: the first are kept, the others counted as dropped.

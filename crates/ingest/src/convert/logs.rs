@@ -43,17 +43,30 @@ impl Converter<'_> {
             if draft.has_unreadable_fields() {
                 self.mend(Problem::DecisionField);
             }
+            // Sent once for all records of the resource, kept with each decision.
+            let instance = record.resource.attributes.str(keys::SERVICE_INSTANCE_ID);
+            let copied = record.resource.service().len() + instance.map_or(0, str::len);
+            if self.allowance.charge(copied).is_err() {
+                return;
+            }
             let mut decision = draft.finish(record, self.batch.received_unix_nano);
+            self.notes.mark(&mut decision.attributes);
+            let id = decision.decision_id;
+            if !self.fits(&decision, || format!("decision {id}")) {
+                return;
+            }
             if !self.notes.is_empty() {
-                self.notes.mark(&mut decision.attributes);
-                let id = decision.decision_id;
                 self.report.mended(&self.notes, || format!("decision {id}"));
             }
             self.batch.decisions.push(decision);
             return;
         }
+        self.notes.mark(&mut record.attributes);
+        let of_service = || format!("log record of {}", quote(record.resource.service()));
+        if !self.fits(&record, of_service) {
+            return;
+        }
         if !self.notes.is_empty() {
-            self.notes.mark(&mut record.attributes);
             let service = quote(record.resource.service());
             self.report.mended(&self.notes, || match no_decision {
                 Some(reason) => {

@@ -179,6 +179,11 @@ impl Converter<'_> {
         attributes: Vec<KeyValue>,
         value: MetricValue,
     ) {
+        // Sent once for all points of the metric, kept with each.
+        let copied = metric.name.len() + metric.description.len() + metric.unit.len();
+        if self.allowance.charge(copied).is_err() {
+            return;
+        }
         let time_unix_nano = if time == 0 {
             self.mend(Problem::NoTime);
             self.batch.received_unix_nano
@@ -187,8 +192,7 @@ impl Converter<'_> {
             time
         };
         let (attributes, _) = self.attributes(attributes);
-        self.report.mended(&self.notes, || format!("metric {}", quote(metric.name)));
-        self.batch.metrics.push(MetricPoint {
+        let point = MetricPoint {
             name: metric.name.to_owned(),
             description: metric.description.to_owned(),
             unit: metric.unit.to_owned(),
@@ -199,7 +203,12 @@ impl Converter<'_> {
             value,
             resource: Arc::clone(metric.resource),
             scope: Arc::clone(metric.scope),
-        });
+        };
+        let describe = || format!("metric {}", quote(metric.name));
+        if self.fits(&point, describe) {
+            self.report.mended(&self.notes, describe);
+            self.batch.metrics.push(point);
+        }
     }
 }
 

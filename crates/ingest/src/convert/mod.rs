@@ -4,6 +4,7 @@ mod decisions;
 mod histogram;
 mod logs;
 mod metrics;
+mod size;
 mod spans;
 mod values;
 
@@ -13,6 +14,8 @@ use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::resource::v1 as resource;
 use throughline_trace::{Resource, Scope, SpanBatch};
 
+use self::size::Content;
+use crate::allowance::Allowance;
 use crate::options::Limits;
 use crate::report::{Notes, Problem, Report};
 
@@ -35,10 +38,16 @@ pub(crate) struct NotUtf8 {
 /// One request on its way from OTLP messages to a batch.
 pub(crate) struct Converter<'a> {
     limits: &'a Limits,
+    /// Where memory is taken from for what becomes more than it was. Once it is exceeded, items are
+    /// passed over: the request is refused as a whole then.
+    allowance: &'a Allowance,
     /// Items whose text was mended, those passed already left out.
     not_utf8: std::iter::Peekable<std::slice::Iter<'a, u32>>,
     /// Number of the next item.
     next_item: u32,
+    /// Bytes of the resource and of the scope of the items in hand.
+    resource_bytes: usize,
+    scope_bytes: usize,
     /// What was put right about the item in hand.
     notes: Notes,
     batch: SpanBatch,
@@ -46,13 +55,21 @@ pub(crate) struct Converter<'a> {
 }
 
 impl<'a> Converter<'a> {
-    pub(crate) fn new(limits: &'a Limits, received_unix_nano: u64, not_utf8: &'a NotUtf8) -> Self {
+    pub(crate) fn new(
+        limits: &'a Limits,
+        allowance: &'a Allowance,
+        received_unix_nano: u64,
+        not_utf8: &'a NotUtf8,
+    ) -> Self {
         let mut report = Report::default();
         report.add_many(Problem::NotUtf8, not_utf8.elsewhere);
         Self {
             limits,
+            allowance,
             not_utf8: not_utf8.items.iter().peekable(),
             next_item: 0,
+            resource_bytes: 0,
+            scope_bytes: 0,
             notes: Notes::default(),
             batch: SpanBatch { received_unix_nano, ..SpanBatch::default() },
             report,
@@ -72,6 +89,24 @@ impl<'a> Converter<'a> {
         if self.not_utf8.next_if(|marked| **marked == item).is_some() {
             self.mend(Problem::NotUtf8);
         }
+    }
+
+    /// Whether the item, finished, is one that can be stored; if not, it is rejected by the name
+    /// that `describe` gives.
+    fn fits(&mut self, item: &impl Content, describe: impl FnOnce() -> String) -> bool {
+        let bytes = item.bytes() + self.resource_bytes + self.scope_bytes;
+        let limit = self.limits.max_item_bytes;
+        if bytes > limit {
+            self.report.reject(1, Problem::LargeItem, || {
+                let shared = self.resource_bytes + self.scope_bytes;
+                format!(
+                    "{}: expected at most {limit} bytes in all, got {bytes} after cutting, of \
+                     them {shared} in resource and scope; send less with it",
+                    describe()
+                )
+            });
+        }
+        bytes <= limit
     }
 
     fn mend(&mut self, problem: Problem) {
@@ -104,7 +139,9 @@ impl<'a> Converter<'a> {
             None => Default::default(),
         };
         self.notes.mark(&mut attributes);
-        Arc::new(Resource { attributes, schema_url })
+        let resource = Resource { attributes, schema_url };
+        self.resource_bytes = resource.bytes();
+        Arc::new(resource)
     }
 
     fn scope(
@@ -114,11 +151,15 @@ impl<'a> Converter<'a> {
     ) -> Arc<Scope> {
         self.notes.clear();
         let Some(message) = message else {
-            return Arc::new(Scope { schema_url, ..Scope::default() });
+            let scope = Scope { schema_url, ..Scope::default() };
+            self.scope_bytes = scope.bytes();
+            return Arc::new(scope);
         };
         let name = self.name(message.name);
         let (mut attributes, _) = self.attributes(message.attributes);
         self.notes.mark(&mut attributes);
-        Arc::new(Scope { name, version: message.version, attributes, schema_url })
+        let scope = Scope { name, version: message.version, attributes, schema_url };
+        self.scope_bytes = scope.bytes();
+        Arc::new(scope)
     }
 }

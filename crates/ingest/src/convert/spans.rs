@@ -90,8 +90,11 @@ impl Converter<'_> {
             scope: Arc::clone(scope),
         };
         add_cost(&mut span);
+        self.notes.mark(&mut span.attributes);
+        if !self.fits(&span, || format!("span {}", quote(&span.name))) {
+            return None;
+        }
         if !self.notes.is_empty() {
-            self.notes.mark(&mut span.attributes);
             self.report.mended(&self.notes, || format!("span {}", quote(&span.name)));
         }
         Some(span)

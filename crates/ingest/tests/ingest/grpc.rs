@@ -216,6 +216,8 @@ async fn other_methods_are_unimplemented() {
     let headers = [("content-type", "application/grpc")];
     let text = post(&server, "/grpc.health.v1.Health/Check", &headers, vec![0; 5]).await;
     insta::assert_snapshot!(text, @r#"200 Unimplemented "expected Export of the OTLP trace, logs or metrics service, got another method" retry None"#);
+    let line = r#"throughline_ingest_requests_total{signal="unknown",transport="grpc",encoding="protobuf",result="unsupported"}"#;
+    assert_eq!(server.counter(line), 1.0);
 }
 
 #[tokio::test]
@@ -228,4 +230,6 @@ async fn otlp_http_at_the_port_of_grpc_is_told_so() {
             insta::assert_snapshot!(text, @"415 expected OTLP/gRPC (Content-Type application/grpc over HTTP/2), got something else; OTLP/HTTP has a port of its own, 4318 by default");
         }
     }
+    let line = r#"throughline_ingest_requests_total{signal="unknown",transport="grpc",encoding="unknown",result="unsupported"}"#;
+    assert_eq!(server.counter(line), 2.0);
 }

@@ -382,3 +382,55 @@ async fn browsers_may_send_only_from_origins_that_are_listed() {
     assert_eq!(headers["access-control-allow-origin"], "https://app.example");
     assert_eq!(headers["vary"], "Origin");
 }
+
+#[tokio::test]
+async fn pages_that_made_their_own_name_mean_us_send_nothing() {
+    let options = IngestOptions {
+        allowed_hosts: Some(vec!["127.0.0.1".to_owned()]),
+        ..IngestOptions::default()
+    };
+    let server = Server::start(options, Keyring::open(), accept_all()).await;
+    let send = || post(&server, "/v1/traces", PROTOBUF, one_span());
+    let rebound = || send().header("host", "evil.example:4318");
+    let (text, _) = reply(rebound().header("origin", "http://evil.example:4318")).await;
+    insta::assert_snapshot!(text, @r#"421 application/x-protobuf Status 7 "expected a request of a browser page to be addressed to 127.0.0.1, got \"evil.example\"; add the name to the allowed hosts, or switch access control on""#);
+    let fetched = reply(rebound().header("sec-fetch-site", "same-origin")).await.0;
+    assert!(fetched.starts_with("421"), "{fetched}");
+    assert_eq!(server.batches().len(), 0);
+    assert_eq!(
+        server.counter(
+            r#"throughline_ingest_requests_total{signal="traces",transport="http",encoding="protobuf",result="forbidden"}"#
+        ),
+        2.0
+    );
+    let exporter = reply(rebound()).await.0;
+    assert!(exporter.starts_with("200"), "no browser: {exporter}");
+    let own = reply(send().header("origin", "http://127.0.0.1:3000")).await.0;
+    assert!(own.starts_with("200"), "{own}");
+}
+
+#[tokio::test]
+async fn calls_to_other_paths_are_counted() {
+    let server = Server::open().await;
+    reply(post(&server, "/v1/trace", PROTOBUF, one_span())).await;
+    reply(post(&server, "/", "text/plain", Vec::new())).await;
+    for encoding in ["protobuf", "unknown"] {
+        let line = format!(
+            r#"throughline_ingest_requests_total{{signal="unknown",transport="http",encoding="{encoding}",result="unsupported"}}"#
+        );
+        assert_eq!(server.counter(&line), 1.0, "{encoding}");
+    }
+}
+
+#[tokio::test]
+async fn one_item_that_no_store_could_take_does_not_stop_the_others() {
+    let server = Server::open().await;
+    let mut large = span(1, "large");
+    large.attributes =
+        (0..9).map(|n| support::attribute(&format!("k{n}"), text(&"x".repeat(1 << 20)))).collect();
+    let body = traces(vec![large, span(2, "good")]).encode_to_vec();
+    let (answer, _) = reply(post(&server, "/v1/traces", PROTOBUF, body)).await;
+    insta::assert_snapshot!(answer, @r#"200 application/x-protobuf ExportTraceServiceResponse { partial_success: Some(ExportTracePartialSuccess { rejected_spans: 1, error_message: "rejected 1; first: span \"large\": expected at most 8388608 bytes in all, got 9437308 after cutting, of them 29 in resource and scope; send less with it" }) }"#);
+    assert_eq!(server.span_names(), ["good"]);
+    assert_eq!(server.counter(r#"throughline_ingest_problems_total{problem="large_item"}"#), 1.0);
+}

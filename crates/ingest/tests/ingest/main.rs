@@ -13,5 +13,6 @@ mod json;
 mod logs;
 mod metrics;
 mod properties;
+mod sizes;
 mod support;
 mod troubles;

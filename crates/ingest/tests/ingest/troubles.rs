@@ -84,6 +84,43 @@ async fn a_body_that_stops_coming_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_body_that_trickles_is_given_up_in_the_end() {
+    let options =
+        IngestOptions { body_timeout: Duration::from_millis(200), ..IngestOptions::default() };
+    let server = Server::start(options, Keyring::open(), accept_all()).await;
+    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let trickle = async {
+        let head = format!(
+            "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: 1000000\r\n\r\n"
+        );
+        writing.write_all(head.as_bytes()).await.unwrap();
+        // Far more often than the time that a body may pause.
+        let mut beat = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            beat.tick().await;
+            if writing.write_all(b" ").await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let mut start = Vec::new();
+    let answer = async {
+        while !start.ends_with(b"\r\n\r\n") {
+            start.push(reading.read_u8().await.unwrap());
+        }
+    };
+    tokio::select! {
+        () = answer => {}
+        () = trickle => {}
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("no answer"),
+    }
+    assert!(start.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&start));
+    let line = r#"throughline_ingest_requests_total{signal="traces",transport="http",encoding="json",result="stalled"}"#;
+    assert_eq!(server.counter(line), 1.0);
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_within_its_body_is_counted() {
     let server = Server::open().await;
     drop(stall(&server).await);
