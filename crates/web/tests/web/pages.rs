@@ -331,7 +331,7 @@ async fn long_texts_are_cut_in_lists_and_whole_elsewhere() {
     log.body = throughline_trace::Value::from(long("b").as_str());
     log.attributes.set("long", long("v"));
     for n in 0..200 {
-        log.attributes.set(&format!("key{n}"), "x".repeat(300));
+        log.attributes.set(format!("key{n}"), "x".repeat(300));
     }
     let decision = &mut batch.decisions[0];
     (decision.reason, decision.action) = (long("r"), long("a"));
