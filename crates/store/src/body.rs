@@ -121,11 +121,17 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> 
     Ok(postcard::from_bytes(bytes)?)
 }
 
+/// Refuses what no row can hold.
+pub(crate) fn check_length(bytes: usize) -> Result<(), BodyError> {
+    if bytes > MAX_BODY_BYTES {
+        return Err(BodyError::TooLarge(bytes));
+    }
+    Ok(())
+}
+
 /// Appends the stored form of `raw` to `out`: version byte and zstd frame.
 pub(crate) fn pack_into(raw: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError> {
-    if raw.len() > MAX_BODY_BYTES {
-        return Err(BodyError::TooLarge(raw.len()));
-    }
+    check_length(raw.len())?;
     let at = out.len();
     out.resize(at + 1 + zstd::zstd_safe::compress_bound(raw.len()), 0);
     out[at] = VERSION_ZSTD_V1;

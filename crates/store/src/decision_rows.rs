@@ -17,10 +17,12 @@ use crate::trace_rows::RowError;
 const INSERT: &str = "INSERT OR IGNORE INTO decisions(decision_id, time, received, trace_id, agent,
     session, stage, action, confidence, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
-/// Writes a decision; `false` when its id is there already.
-pub(crate) fn insert(control: &Connection, decision: &Decision) -> Result<bool, RowError> {
-    let mut stored = Vec::new();
-    body::pack_into(&body::encode(decision)?, &mut stored)?;
+/// Writes a decision with its body; `false` when its id is there already.
+pub(crate) fn insert(
+    control: &Connection,
+    decision: &Decision,
+    stored: &[u8],
+) -> Result<bool, RowError> {
     let changed = control.prepare_cached(INSERT)?.execute(params![
         decision.decision_id.0.as_bytes().as_slice(),
         from_nanos(decision.timestamp_ns),

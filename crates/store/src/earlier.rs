@@ -13,17 +13,21 @@ use crate::trace_rows::{self, RowError, TraceRows};
 /// Page cache of a connection that is only asked now and then, KiB.
 const CACHE_KIB: i64 = 512;
 
-/// The segments before the open one.
+/// Earlier segments whose connections are kept: a trace that goes on does so from a day ago.
+const MAX_OPEN: usize = 4;
+
+/// The segments before the open one, newest first.
 #[derive(Debug, Default)]
 pub(crate) struct EarlierSegments {
     segments: Vec<Earlier>,
+    /// Connections that were used lately, the last one last.
+    open: Vec<(PathBuf, Connection)>,
 }
 
 #[derive(Debug)]
 struct Earlier {
     path: PathBuf,
     filter: IdFilter,
-    connection: Option<Connection>,
 }
 
 impl EarlierSegments {
@@ -34,14 +38,14 @@ impl EarlierSegments {
         for day in layout.days()?.into_iter().filter(|day| *day < open) {
             let path = layout.segment(day);
             match stored_filter(&path) {
-                Ok(filter) => segments.push(Earlier { path, filter, connection: None }),
+                Ok(filter) => segments.push(Earlier { path, filter }),
                 Err(error) => tracing::warn!(
                     segment = %path.display(), %error,
                     "cannot read an earlier segment; traces that continue from it are not joined"
                 ),
             }
         }
-        Ok(Self { segments })
+        Ok(Self { segments, open: Vec::new() })
     }
 
     /// What earlier segments know of a trace: the newest that carries it has it whole. The spans
@@ -54,8 +58,9 @@ impl EarlierSegments {
     ) -> Option<TraceSummary> {
         let mut whole: Option<TraceSummary> = None;
         let mut is_whole = false;
-        for segment in self.segments.iter_mut().filter(|segment| segment.filter.may_contain(id)) {
-            match segment.find(id, &mut see) {
+        let Self { segments, open } = self;
+        for segment in segments.iter().filter(|segment| segment.filter.may_contain(id)) {
+            match segment.find(open, id, &mut see) {
                 Ok(Some(_)) if is_whole => {}
                 Ok(Some(rows)) => {
                     is_whole = rows.is_carried;
@@ -73,21 +78,39 @@ impl EarlierSegments {
         }
         whole
     }
+
+    /// Gives the connections back, after a quiet time.
+    pub(crate) fn close_idle(&mut self) {
+        self.open.clear();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
+    }
 }
 
 impl Earlier {
     fn find(
-        &mut self,
+        &self,
+        recent: &mut Vec<(PathBuf, Connection)>,
         id: TraceId,
         see: impl FnMut(SpanId, u64),
     ) -> Result<Option<TraceRows>, FindError> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            slot => slot.insert(open(&self.path)?),
+        let kept = recent.iter().position(|(path, _)| *path == self.path);
+        let connection = match kept {
+            Some(at) => recent.remove(at).1,
+            None => open(&self.path)?,
         };
-        let Some(rows) = trace_rows::find(connection, id)? else { return Ok(None) };
-        trace_rows::seen_spans(connection, &rows.spaces, see)?;
-        Ok(Some(rows))
+        let rows = trace_rows::find(&connection, id)?;
+        if let Some(rows) = &rows {
+            trace_rows::seen_spans(&connection, &rows.spaces, see)?;
+        }
+        if recent.len() >= MAX_OPEN {
+            recent.remove(0);
+        }
+        recent.push((self.path.clone(), connection));
+        Ok(rows)
     }
 }
 
@@ -105,9 +128,13 @@ fn open(path: &std::path::Path) -> Result<Connection, SchemaError> {
     Ok(connection)
 }
 
-/// The filter of a segment that is closed; made now if its server was killed before it could.
+/// The filter of a segment that is closed; made now if its server was killed before it could. A
+/// segment that an older version wrote is brought up to date.
 fn stored_filter(path: &std::path::Path) -> Result<IdFilter, SchemaError> {
-    let connection = open(path)?;
+    let connection = match open(path) {
+        Err(SchemaError::Older { .. } | SchemaError::Unready) => SEGMENT.open_writer(path)?,
+        other => other?,
+    };
     let bits: Option<Vec<u8>> =
         connection.query_row("SELECT bits FROM trace_filter", [], |row| row.get(0)).optional()?;
     if let Some(filter) = bits.and_then(IdFilter::from_bytes) {

@@ -56,7 +56,10 @@ impl Inbox {
             return Ok(Accepted::default());
         }
         let reservation = self.queue.reserve(prepare::estimate_bytes(&batch))?;
-        let unfit = |error: BodyError| Refusal::Storage(error.to_string());
+        let unfit = |error: BodyError| match error {
+            BodyError::TooLarge(_) | BodyError::Postcard(_) => Refusal::Unfit(error.to_string()),
+            other => Refusal::Storage(other.to_string()),
+        };
         let prepared = if batch.len() <= MAX_INLINE_ITEMS {
             prepare::prepare(batch).map_err(unfit)?
         } else {

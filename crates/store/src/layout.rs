@@ -13,6 +13,10 @@ const NANOS_PER_DAY: u64 = 86_400 * 1_000_000_000;
 #[cfg(unix)]
 const DIRECTORY_MODE: u32 = 0o700;
 
+/// Mode of the files that we make: prompts and secrets are nobody else's business.
+#[cfg(unix)]
+const FILE_MODE: u32 = 0o600;
+
 /// A UTC day, counted from 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Day(pub(crate) i64);
@@ -150,6 +154,40 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a database file for its owner only, and its logs too if an earlier start left them open
+/// to others. What the system refuses is told in the log: SQLite says whether it can go on.
+pub(crate) fn make_private(path: &Path) {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, FILE_MODE);
+    if let Err(error) = options.open(path) {
+        tracing::debug!(file = %path.display(), %error, "cannot be made or written");
+        return;
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        restrict(Path::new(&name));
+    }
+}
+
+/// Takes from everybody but the owner what a file allows them.
+fn restrict(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let is_open = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
+        if is_open
+            && let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(FILE_MODE))
+        {
+            tracing::warn!(file = %path.display(), %error, "others may read this file");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
 /// Held while a server has the data directory; released by the system when the process ends.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
@@ -161,13 +199,12 @@ impl DirectoryLock {
     pub(crate) fn take(layout: &Layout) -> Result<Self, OpenError> {
         let path = layout.root().join("lock");
         let fails = |source| OpenError::NotWritable { path: path.clone(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(fails)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, FILE_MODE);
+        let mut file = options.open(&path).map_err(fails)?;
+        restrict(&path);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::Error(source)) => return Err(fails(source)),

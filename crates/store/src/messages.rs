@@ -88,6 +88,7 @@ pub(crate) fn extract(attributes: &Attributes) -> Result<Extracted<'_>, BodyErro
             Value::String(text) if text.len() >= MIN_TEXT_BYTES => {
                 let Some(split) = split_text(text) else { continue };
                 for range in &split.elements {
+                    body::check_length(range.len())?;
                     let address = body::address(&text.as_bytes()[range.clone()]);
                     let bytes = MessageBytes::Text { attribute: at, range: range.clone() };
                     extracted.messages.push(Message { address, bytes });
@@ -99,6 +100,7 @@ pub(crate) fn extract(attributes: &Attributes) -> Result<Extracted<'_>, BodyErro
             Value::Array(items) if (1..=MAX_ELEMENTS).contains(&items.len()) => {
                 for item in items {
                     let bytes = body::encode(item)?;
+                    body::check_length(bytes.len())?;
                     let address = body::address(&bytes);
                     let bytes = MessageBytes::Encoded(bytes);
                     extracted.messages.push(Message { address, bytes });

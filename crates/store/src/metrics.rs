@@ -75,7 +75,7 @@ impl StoreMetrics {
             inbox_bytes,
             wal_bytes,
         };
-        for reason in ["full", "shutting_down", "disk_full", "storage"] {
+        for reason in ["full", "shutting_down", "disk_full", "unfit", "storage"] {
             drop(metrics.refusals.get_or_create(&[("reason", reason)]));
         }
         metrics

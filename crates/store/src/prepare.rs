@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use throughline_trace::{
-    Attributes, LogRecord, MetricKind, MetricPoint, MetricValue, Resource, Scope, Span, SpanBatch,
-    SpanRole, Value,
+    Attributes, Decision, LogRecord, MetricKind, MetricPoint, MetricValue, Resource, Scope, Span,
+    SpanBatch, SpanRole, Value,
 };
 
 use crate::body::{self, BodyError, LogBodyRef, SpanBodyRef};
@@ -24,6 +24,8 @@ pub(crate) struct Prepared {
     pub(crate) logs: Vec<PreparedLog>,
     /// One for each metric point, in order.
     pub(crate) points: Vec<PreparedPoint>,
+    /// The body of each decision, in order.
+    pub(crate) decisions: Vec<Range<usize>>,
     /// Resources that the above refer to by index.
     pub(crate) resources: Vec<Addressed>,
     /// Scopes that the above refer to by index.
@@ -77,12 +79,15 @@ pub(crate) fn prepare(batch: SpanBatch) -> Result<Prepared, BodyError> {
     let spans = batch.spans.iter().map(|span| work.span(span)).collect::<Result<_, _>>()?;
     let logs = batch.logs.iter().map(|log| work.log(log)).collect::<Result<_, _>>()?;
     let points = batch.metrics.iter().map(|point| work.point(point)).collect::<Result<_, _>>()?;
+    let decisions =
+        batch.decisions.iter().map(|one| work.decision(one)).collect::<Result<_, _>>()?;
     let Work { resources, scopes, bodies, .. } = work;
     Ok(Prepared {
         batch,
         spans,
         logs,
         points,
+        decisions,
         resources: resources.list,
         scopes: scopes.list,
         bodies,
@@ -207,6 +212,12 @@ impl Work {
         body::encode_into(&body, &mut self.scratch)?;
         let body = self.pack(self.scratch.len())?;
         Ok(PreparedLog { body, resource, scope, messages: extracted.messages })
+    }
+
+    fn decision(&mut self, decision: &Decision) -> Result<Range<usize>, BodyError> {
+        self.scratch.clear();
+        body::encode_into(decision, &mut self.scratch)?;
+        self.pack(self.scratch.len())
     }
 
     fn point(&mut self, point: &MetricPoint) -> Result<PreparedPoint, BodyError> {

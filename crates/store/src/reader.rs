@@ -11,7 +11,7 @@ use crate::answer::{DecisionGap, Facets, MetricInfo, MetricSeries, StoreStats, S
 use crate::error::QueryError;
 use crate::layout::Layout;
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
-use crate::session::{Files, Session};
+use crate::session::{Files, Session, unreadable};
 use crate::{read_logs, read_metrics, read_traces};
 
 /// Longest that one query may hold a file, milliseconds.
@@ -28,10 +28,11 @@ impl Reader {
     /// Reads a data directory without its lock, beside a running server or without one.
     ///
     /// # Errors
-    /// [`QueryError::NoStore`].
+    /// [`QueryError::NoStore`]; [`QueryError::Storage`] when the system does not let us look.
     pub fn open(data_dir: &Path) -> Result<Self, QueryError> {
         let layout = Layout::new(data_dir);
-        if !layout.control().is_file() {
+        let control = layout.control();
+        if !control.try_exists().map_err(|error| unreadable(&control, &error))? {
             return Err(QueryError::NoStore(data_dir.to_owned()));
         }
         Ok(Self::new(layout))

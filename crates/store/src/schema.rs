@@ -30,7 +30,7 @@ pub(crate) struct Schema {
 }
 
 /// A segment: one day of arrivals.
-pub(crate) const SEGMENT: Schema = Schema { migrations: &[SEGMENT_V1] };
+pub(crate) const SEGMENT: Schema = Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX] };
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
 pub(crate) const CONTROL: Schema = Schema { migrations: &[CONTROL_V1, DECISION_GAPS] };
@@ -50,8 +50,12 @@ pub(crate) fn to_nanos(column: i64) -> u64 {
 pub(crate) enum SchemaError {
     #[error("schema version {found} is newer than {supported}")]
     Newer { supported: i64, found: i64 },
-    #[error("the file is being made, or waits for its first server of this version")]
+    #[error("the file has no tables yet")]
     Unready,
+    #[error(
+        "expected schema version {supported}, found {found}; start `throughline serve` once to bring it up to date"
+    )]
+    Older { supported: i64, found: i64 },
     #[error("the file belongs to another program (application id {0:#x})")]
     Foreign(i64),
     #[error(transparent)]
@@ -66,7 +70,7 @@ impl SchemaError {
             Self::Newer { supported, found } => {
                 crate::OpenError::NewerSchema { path, supported, found }
             }
-            Self::Foreign(_) | Self::Unready => {
+            Self::Foreign(_) | Self::Unready | Self::Older { .. } => {
                 crate::OpenError::Damaged { path, detail: self.to_string() }
             }
             Self::Sqlite(error) => crate::OpenError::of(&path, &error),
@@ -81,6 +85,10 @@ impl SchemaError {
                 crate::QueryError::NewerSchema { path, supported, found }
             }
             Self::Unready => crate::QueryError::NoStore(path),
+            Self::Older { .. } => {
+                tracing::error!(file = %path.display(), error = %self, "a file is of an older version");
+                crate::QueryError::Storage(format!("{}: {self}", path.display()))
+            }
             Self::Foreign(_) => crate::QueryError::Damaged { path, detail: self.to_string() },
             Self::Sqlite(error) => crate::QueryError::of(&path, &error),
         }
@@ -95,6 +103,8 @@ impl Schema {
 
     /// Opens a file for writing, makes it when it is missing, and brings it to our version.
     pub(crate) fn open_writer(&self, path: &Path) -> Result<Connection, SchemaError> {
+        // SQLite gives its logs the mode of the file.
+        crate::layout::make_private(path);
         let mut connection = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -129,10 +139,13 @@ impl Schema {
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         connection.pragma_update(None, "query_only", true)?;
         let found = self.check(&connection)?;
-        if found < self.version() {
-            return Err(SchemaError::Unready);
+        match found {
+            0 => Err(SchemaError::Unready),
+            _ if found < self.version() => {
+                Err(SchemaError::Older { supported: self.version(), found })
+            }
+            _ => Ok(connection),
         }
-        Ok(connection)
     }
 
     fn check(&self, connection: &Connection) -> Result<i64, SchemaError> {
@@ -215,6 +228,9 @@ CREATE TABLE points(
     PRIMARY KEY (series, time, point)) WITHOUT ROWID;
 ";
 
+/// Nobody lists carried traces any more.
+const NO_CARRIED_INDEX: &str = "DROP INDEX traces_carried;";
+
 const CONTROL_V1: &str = "
 CREATE TABLE state(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO state VALUES ('batch_no', 0), ('keys_version', 0), ('decisions', 0);
@@ -256,7 +272,7 @@ mod tests {
         let old = before.open_writer(&path).unwrap();
         old.execute("INSERT INTO stages VALUES ('plan', 7)", []).unwrap();
         drop(old);
-        assert!(matches!(CONTROL.open_reader(&path), Err(SchemaError::Unready)));
+        assert!(matches!(CONTROL.open_reader(&path), Err(SchemaError::Older { found: 1, .. })));
         let new = CONTROL.open_writer(&path).unwrap();
         let kept: i64 =
             new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();

@@ -89,12 +89,12 @@ impl OpenSegment {
     /// Opens the segment of a day, or makes it, durably.
     pub(crate) fn open(layout: &Layout, day: Day) -> Result<Self, SchemaError> {
         let path = layout.segment(day);
-        let is_new = !path.exists();
-        let connection = SEGMENT.open_writer(&path)?;
         let io = |error: std::io::Error| {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
             rusqlite::Error::SqliteFailure(code, Some(error.to_string()))
         };
+        let is_new = !path.try_exists().map_err(io)?;
+        let connection = SEGMENT.open_writer(&path)?;
         if is_new {
             sync_directory(&layout.segments()).map_err(io)?;
         }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -104,7 +105,7 @@ impl Session {
     /// The control database, in one read transaction.
     pub(crate) fn control(&self) -> Result<Lease, QueryError> {
         let path = self.files.layout.control();
-        if !path.exists() {
+        if !path.try_exists().map_err(|error| unreadable(&path, &error))? {
             return Err(QueryError::NoStore(self.files.layout.root().to_owned()));
         }
         self.lease(&CONTROL, path)
@@ -114,13 +115,24 @@ impl Session {
     /// with a warning: it must not hide the others.
     pub(crate) fn segments(&self) -> Result<Vec<Segment>, QueryError> {
         let root = self.files.layout.root();
-        let days = self.files.layout.days().map_err(|_| QueryError::NoStore(root.to_owned()))?;
+        let days = self.files.layout.days().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => QueryError::NoStore(root.to_owned()),
+            _ => unreadable(&self.files.layout.segments(), &error),
+        })?;
         let newest = days.first().copied();
         let mut segments = Vec::with_capacity(days.len());
         for day in days {
             match self.digest(day, Some(day) == newest) {
                 Ok(digest) => segments.push(Segment { day, digest }),
-                Err(QueryError::NoStore(_)) => {}
+                // Its writer is about to make its tables.
+                Err(QueryError::NoStore(_)) if Some(day) == newest => {}
+                Err(QueryError::NoStore(path)) => {
+                    let path = path.display();
+                    tracing::error!(segment = %path, "a segment that should be whole has no tables");
+                    return Err(QueryError::Storage(format!(
+                        "{path}: expected a segment, got a file without tables; start `throughline serve` once, or restore it from a backup"
+                    )));
+                }
                 Err(error @ (QueryError::Damaged { .. } | QueryError::NewerSchema { .. })) => {
                     tracing::warn!(%error, "a segment is passed over");
                 }
@@ -275,6 +287,11 @@ fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlit
         digest.filter = bits.and_then(IdFilter::from_bytes);
     }
     Ok(digest)
+}
+
+/// A file or directory that the system does not let us look at.
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> QueryError {
+    QueryError::Storage(format!("{}: {error}", path.display()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -141,6 +141,7 @@ impl Writer {
                 Next::Idle if is_tidy => {}
                 Next::Idle => {
                     is_tidy = true;
+                    self.segment.memory.earlier.close_idle();
                     if let Err(error) =
                         self.segment.connection.execute_batch("PRAGMA shrink_memory")
                     {
@@ -274,12 +275,16 @@ impl Writer {
         let mut inserted: Vec<DecisionId> = Vec::new();
         for prepared in group {
             let mut of_batch = memory.insert(connections, prepared, self.spans_per_trace_no)?;
-            for decision in &prepared.batch.decisions {
+            for (decision, body) in prepared.batch.decisions.iter().zip(&prepared.decisions) {
                 if let Some(id) = decision.trace_id {
                     // The trace counts what is in the control database before this decision.
                     memory.hot(connections, id)?;
                 }
-                let is_new = decision_rows::insert(connections.control, decision)?;
+                let is_new = decision_rows::insert(
+                    connections.control,
+                    decision,
+                    &prepared.bodies[body.clone()],
+                )?;
                 memory.note_decision(connections, decision, is_new)?;
                 if is_new {
                     inserted.push(decision.decision_id);

@@ -266,3 +266,35 @@ fn a_page_costs_the_same_however_many_traces_went_on_the_next_day() {
     let fine = crate::TraceFilter { error: Some(false), ..Default::default() };
     assert_eq!(list(&fine, None).0.items.len(), 3);
 }
+
+#[test]
+fn commits_wait_for_the_disk() {
+    let bench = bench();
+    for connection in [&bench.writer.segment.connection, &bench.writer.control] {
+        let full: i64 =
+            connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+        let mode: String =
+            connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        assert_eq!((full, mode.as_str()), (2, "wal"));
+    }
+}
+
+#[test]
+fn few_connections_to_earlier_segments_are_kept() {
+    let mut bench = bench();
+    let first = bench.writer.segment.day.0 as u64;
+    let mut on = |day: u64, trace: u128| {
+        let mut batch = batch(trace, &["a"]);
+        batch.spans[0].span_id = SpanId::from_u64(day + 1);
+        batch.received_unix_nano = (first + day) * 86_400_000_000_000;
+        bench.write(vec![batch]).remove(0).unwrap();
+        bench.writer.segment.memory.earlier.open_count()
+    };
+    for day in 0..7 {
+        on(day, u128::from(day) + 1);
+    }
+    let most = (0..6).map(|trace| on(7, trace + 1)).max();
+    assert_eq!(most, Some(4));
+    bench.writer.segment.memory.earlier.close_idle();
+    assert_eq!(bench.writer.segment.memory.earlier.open_count(), 0);
+}

@@ -49,8 +49,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     store.close().await.unwrap();
     let segment = dir.path().join("segments/2026-11-22.db");
     set_version(&segment, 9);
-    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 1 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
-    set_version(&segment, 1);
+    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 2 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
+    set_version(&segment, 2);
     set_version(&dir.path().join("control.db"), 9);
     assert!(matches!(refused(dir.path()), OpenError::NewerSchema { supported: 2, found: 9, .. }));
     set_version(&dir.path().join("control.db"), 2);
@@ -101,4 +101,99 @@ fn a_new_directory_is_for_its_owner_only() {
     let data = dir.path().join("deep/data");
     drop(made::open(&data));
     assert_eq!(data.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn files_of_an_open_directory_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(dir.path(), 0o755);
+    let files = || {
+        let folders = [dir.path().to_owned(), dir.path().join("segments")];
+        let entries = folders.into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+        let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        paths.collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        let store = made::open(dir.path());
+        let mut batch = spans(NOON, vec![span(1, 1, None, 0)]);
+        batch.decisions = vec![made::decision(1, 1, 0)];
+        store.inbox().commit(batch).await.unwrap();
+        assert!(files().len() >= 7, "two databases with their logs, and the lock: {:?}", files());
+        for file in files() {
+            let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", file.display());
+        }
+        // As an earlier version left them behind.
+        files().iter().for_each(|file| set(file, 0o644));
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_the_system_refuses_is_not_called_a_missing_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(made::open(dir.path()));
+    let reader = Reader::open(dir.path()).unwrap();
+    let (segments, control) = (dir.path().join("segments"), dir.path().join("control.db"));
+    let in_circles = |path: &Path| {
+        std::fs::rename(path, dir.path().join("aside")).unwrap();
+        std::os::unix::fs::symlink(path, path).unwrap();
+    };
+    in_circles(&segments);
+    let error = reader.stats().await.unwrap_err();
+    assert!(matches!(&error, QueryError::Storage(text) if text.contains("segments")), "{error}");
+    std::fs::remove_file(&segments).unwrap();
+    std::fs::rename(dir.path().join("aside"), &segments).unwrap();
+    in_circles(&control);
+    for error in [reader.stats().await.unwrap_err(), Reader::open(dir.path()).unwrap_err()] {
+        assert!(
+            matches!(&error, QueryError::Storage(text) if text.contains("control.db")),
+            "{error}"
+        );
+    }
+}
+
+/// Takes a segment back to the version before.
+fn make_older(segment: &Path) {
+    let connection = rusqlite::Connection::open(segment).unwrap();
+    let index = "CREATE INDEX traces_carried ON traces(trace_no) WHERE carried = 1";
+    connection.execute_batch(index).unwrap();
+    drop(connection);
+    set_version(segment, 1);
+}
+
+#[tokio::test]
+async fn every_segment_is_brought_up_to_date_and_one_that_is_not_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = made::open(dir.path());
+    for day in 0..2_u64 {
+        let batch = spans(NOON + day * made::DAY, vec![span(u128::from(day) + 1, 1, None, 0)]);
+        store.inbox().commit(batch).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let files = ["2026-11-22.db", "2026-11-23.db"].map(|f| dir.path().join("segments").join(f));
+    let reader = Reader::open(dir.path()).unwrap();
+    for file in &files {
+        make_older(file);
+        let reader = Reader::open(dir.path()).unwrap();
+        let error = reader.traces(&TraceFilter::default(), None, 9).await.unwrap_err();
+        assert!(
+            message(&error, dir.path()).contains("expected schema version 2, found 1"),
+            "{error}"
+        );
+    }
+    drop(reader);
+    let store = made::open(dir.path());
+    let listed = store.reader().traces(&TraceFilter::default(), None, 9).await.unwrap();
+    assert_eq!(listed.items.len(), 2);
+    // A trace of the older one goes on.
+    let batch = spans(NOON + made::DAY, vec![span(1, 2, Some(1), 0)]);
+    store.inbox().commit(batch).await.unwrap();
+    let summary = store.reader().summary(TraceId::from_u128(1)).await.unwrap().unwrap();
+    assert_eq!(summary.span_count, 2);
 }

@@ -146,3 +146,14 @@ async fn decisions_and_points_come_back_as_they_were() {
     let facets = reader.facets().await.unwrap();
     assert_eq!((facets.stages[0].value.as_str(), facets.stages[0].count), ("plan", 1));
 }
+
+#[tokio::test]
+async fn a_decision_that_no_row_can_hold_is_unfit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = crate::made::open(dir.path());
+    let mut decision = crate::made::decision(1, 1, 0);
+    decision.reason = "x".repeat(129 * 1024 * 1024);
+    let batch = throughline_trace::SpanBatch { decisions: vec![decision], ..Default::default() };
+    let refused = store.inbox().commit(batch).await.unwrap_err();
+    assert!(matches!(refused, throughline_trace::Refusal::Unfit(_)), "{refused}");
+}
