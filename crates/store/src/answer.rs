@@ -4,14 +4,15 @@ use throughline_trace::{
     Attributes, Decision, LogRecord, MetricKind, MetricValue, Span, TraceSummary,
 };
 
-/// What one durable group of batches changed. Told to everybody who listens, after the commit.
+/// What one durable group of batches changed. Told to everybody who listens, after the commit. A
+/// large group is told in several pieces, of one number.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Committed {
     /// Running number of the group, over restarts too.
     pub batch_no: u64,
     /// The whole current summaries of the traces that changed.
     pub summaries: Vec<TraceSummary>,
-    /// Decisions that were written.
+    /// Decisions that were written, with long texts cut and large attributes left out.
     pub decisions: Vec<Decision>,
     /// Log records that were written.
     pub log_count: u64,

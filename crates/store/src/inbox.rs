@@ -72,8 +72,12 @@ impl Inbox {
         };
         let (reply, answer) = oneshot::channel();
         self.queue.push(Job { prepared, reservation, reply });
-        answer.await.unwrap_or_else(|_| Err(Refusal::Storage("the writer ended".to_owned())))
+        answer.await.unwrap_or_else(|_| Err(writer_ended()))
     }
+}
+
+fn writer_ended() -> Refusal {
+    Refusal::Storage("the writer ended; the server must be started again".to_owned())
 }
 
 /// A batch on its way to the writer.
@@ -113,6 +117,10 @@ struct State {
     /// Bytes that the writer has lately written in a millisecond.
     bytes_per_milli: u64,
     is_closed: bool,
+    /// The writer is gone: nobody will take what comes.
+    is_abandoned: bool,
+    #[cfg(test)]
+    panics: bool,
 }
 
 /// Room in the inbox, given back when it is dropped.
@@ -149,6 +157,9 @@ impl Queue {
     /// Room for a batch of this size, at once or not at all.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Refusal> {
         let mut state = self.lock();
+        if state.is_abandoned && !state.is_closed {
+            return Err(writer_ended());
+        }
         if state.is_closed {
             return Err(Refusal::ShuttingDown { retry_after_ms: SHUTDOWN_RETRY_MILLIS });
         }
@@ -166,8 +177,33 @@ impl Queue {
     }
 
     pub(crate) fn push(&self, job: Job) {
-        self.lock().jobs.push_back(job);
+        let mut state = self.lock();
+        if state.is_abandoned {
+            // Its reservation looks at the state when it goes.
+            drop(state);
+            let _ = job.reply.send(Err(writer_ended()));
+            return;
+        }
+        state.jobs.push_back(job);
+        drop(state);
         self.changed.notify_all();
+    }
+
+    /// The writer ended: refuses what waits, and whatever comes.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        state.is_abandoned = true;
+        let jobs = std::mem::take(&mut state.jobs);
+        drop(state);
+        for job in jobs {
+            let _ = job.reply.send(Err(writer_ended()));
+        }
+    }
+
+    /// The writer panics when it finds batches the next time.
+    #[cfg(test)]
+    pub(crate) fn panic_writer(&self) {
+        self.lock().panics = true;
     }
 
     /// Lets nothing in any more.
@@ -191,6 +227,8 @@ impl Queue {
                 return Next::Idle;
             }
         }
+        #[cfg(test)]
+        assert!(!state.panics, "a test wants the writer to panic");
         let day = |job: &Job| open.max(Day::of_nanos(job.prepared.batch.received_unix_nano));
         let (mut items, mut bytes) = (0, 0);
         let mut group: Vec<Job> = Vec::new();

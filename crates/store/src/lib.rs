@@ -40,12 +40,14 @@ mod store;
 
 // Writing, in the order in which a batch passes.
 mod checkpoint;
+mod clock;
 mod flush;
 mod hot;
 mod insert;
 mod messages;
 mod metrics;
 mod prepare;
+mod told;
 mod writer;
 
 // Reading.

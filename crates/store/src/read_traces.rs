@@ -50,6 +50,9 @@ pub(crate) fn list(
     let items = page::page_items(limit);
     let segments = session.segments()?;
     let mut held = Held::new(session);
+    if let Some(newest) = segments.first() {
+        held.lease(newest.day)?;
+    }
     let last = |segment: &Segment| segment.digest.starts.map(|(_, last)| last);
     let mut found = page::merge(session, &segments, items, last, |segment, want| {
         let newer = segments.iter().take_while(|other| other.day > segment.day).count();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use prometheus_client::registry::Registry;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::answer::Committed;
 use crate::control::Control;
@@ -14,10 +14,8 @@ use crate::layout::{DirectoryLock, Layout};
 use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::reader::Reader;
+use crate::told::COMMITTED_BACKLOG;
 use crate::writer::Writer;
-
-/// Groups that a slow listener may fall behind before it misses some.
-const COMMITTED_BACKLOG: usize = 256;
 
 /// An open data directory, with its writer. Dropping it without [`Store::close`] waits for what
 /// is in the inbox, and loses nothing that was acknowledged.
@@ -28,6 +26,21 @@ pub struct Store {
     reader: Reader,
     control: Control,
     committed: broadcast::Sender<Arc<Committed>>,
+    ended: watch::Receiver<bool>,
+}
+
+/// Tells the inbox and whoever asked that the writer is gone.
+#[derive(Debug)]
+struct WriterEnd {
+    queue: Arc<Queue>,
+    ended: watch::Sender<bool>,
+}
+
+impl Drop for WriterEnd {
+    fn drop(&mut self) {
+        self.queue.abandon();
+        self.ended.send_replace(true);
+    }
 }
 
 impl Store {
@@ -49,16 +62,17 @@ impl Store {
         })?;
         let queue = Queue::new(options, metrics);
         let of_writer = Arc::clone(&queue);
+        let (end, ended) = watch::channel(false);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
-                let result = writer.run(&of_writer);
-                of_writer.close();
-                result
+                // Dropped however the thread ends, by a panic too.
+                let _end = WriterEnd { queue: Arc::clone(&of_writer), ended: end };
+                writer.run(&of_writer)
             })
             .map_err(|source| OpenError::NotWritable { path: layout.control(), source })?;
         let reader = Reader::new(layout);
-        Ok(Self { queue, writer: Some(writer), reader, control, committed })
+        Ok(Self { queue, writer: Some(writer), reader, control, committed, ended })
     }
 
     /// The door for batches.
@@ -84,6 +98,16 @@ impl Store {
     /// The sender behind [`Store::committed`], for whoever hands out subscriptions.
     pub fn committed_sender(&self) -> broadcast::Sender<Arc<Committed>> {
         self.committed.clone()
+    }
+
+    /// Resolves when the writer has ended. Before [`Store::close`] that is a defect: nothing can
+    /// be written any more, every batch is refused, and the process should end with an error.
+    pub fn writer_ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            // An error means that the thread is gone too.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
     }
 
     /// Takes no more batches, writes those that wait, checkpoints, and gives the lock back.
@@ -112,4 +136,51 @@ impl Drop for Store {
 
 fn join(writer: JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
     writer.join().unwrap_or_else(|_| Err(StoreError::Writer("it panicked".to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use throughline_trace::{LogRecord, Refusal, Resource, Severity, SpanBatch, Value};
+
+    use super::*;
+
+    fn batch() -> SpanBatch {
+        let log = LogRecord {
+            time_unix_nano: 1,
+            observed_unix_nano: 1,
+            trace_id: None,
+            span_id: None,
+            severity: Severity::INFO,
+            severity_text: String::new(),
+            event_name: String::new(),
+            body: Value::Empty,
+            attributes: throughline_trace::Attributes::new(),
+            dropped_attributes_count: 0,
+            resource: Arc::new(Resource::default()),
+            scope: Arc::default(),
+        };
+        SpanBatch { logs: vec![log], ..SpanBatch::default() }
+    }
+
+    #[tokio::test]
+    async fn the_death_of_the_writer_is_told_to_everybody() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path()), &mut Registry::default()).unwrap();
+        let inbox = store.inbox();
+        inbox.commit(batch()).await.unwrap();
+        let ended = store.writer_ended();
+        store.queue.panic_writer();
+        let patience = Duration::from_secs(60);
+        let both = async { tokio::join!(inbox.commit(batch()), inbox.commit(batch())) };
+        let answers = tokio::time::timeout(patience, both).await.unwrap();
+        for answer in [answers.0, answers.1] {
+            assert!(matches!(answer, Err(Refusal::Storage(_))), "{answer:?}");
+        }
+        tokio::time::timeout(patience, ended).await.unwrap();
+        let refused = inbox.commit(batch()).await.unwrap_err();
+        insta::assert_snapshot!(refused, @"storage failed: the writer ended; the server must be started again");
+        assert!(matches!(store.close().await, Err(StoreError::Writer(_))));
+    }
 }

@@ -19,6 +19,7 @@ use tokio::sync::broadcast;
 
 use crate::answer::Committed;
 use crate::checkpoint::Checkpointer;
+use crate::clock::Doubt;
 use crate::decision_rows;
 use crate::error::{OpenError, StoreError};
 use crate::inbox::{Job, Next, Queue};
@@ -29,6 +30,7 @@ use crate::options::StoreOptions;
 use crate::prepare::Prepared;
 use crate::schema::{CONTROL, from_nanos};
 use crate::segment::OpenSegment;
+use crate::told;
 use crate::trace_rows::RowError;
 
 /// Quiet time after which the writer gives its page cache back.
@@ -36,6 +38,10 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Pages of the control database's log at which SQLite moves them by itself: it is small.
 const CONTROL_CHECKPOINT_PAGES: i64 = 512;
+
+/// How long a group waits for another process that has the control database: a command that
+/// changes keys needs milliseconds.
+const CONTROL_BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// When a sender should come back after the disk was full, milliseconds.
 const DISK_FULL_RETRY_MILLIS: u64 = 5_000;
@@ -50,6 +56,7 @@ pub(crate) struct Writer {
     /// Decisions that a failed group left in the control database: nobody was told of them.
     unanswered: HashSet<DecisionId>,
     checkpointer: Checkpointer,
+    doubt: Doubt,
     metrics: StoreMetrics,
     committed: broadcast::Sender<Arc<Committed>>,
     _lock: DirectoryLock,
@@ -59,6 +66,8 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 enum Failure {
     DiskFull,
+    /// Another process has a file; every other group of this moment would fail too.
+    Busy,
     Other(String),
 }
 
@@ -67,6 +76,14 @@ impl From<RowError> for Failure {
         match &error {
             RowError::Sqlite(sqlite) if sqlite.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
                 Self::DiskFull
+            }
+            RowError::Sqlite(sqlite)
+                if matches!(
+                    sqlite.sqlite_error_code(),
+                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+                ) =>
+            {
+                Self::Busy
             }
             _ => Self::Other(error.to_string()),
         }
@@ -95,6 +112,7 @@ impl Writer {
         control
             .pragma_update(None, "wal_autocheckpoint", CONTROL_CHECKPOINT_PAGES)
             .map_err(fails)?;
+        control.busy_timeout(CONTROL_BUSY_TIMEOUT).map_err(fails)?;
         let segments = layout.segments();
         let days = layout
             .days()
@@ -119,6 +137,7 @@ impl Writer {
             spans_per_trace_no: options.spans_per_trace_no,
             unanswered: HashSet::new(),
             checkpointer,
+            doubt: Doubt::default(),
             metrics,
             committed,
             _lock: lock,
@@ -165,7 +184,11 @@ impl Writer {
     /// Writes the batches of one day and answers each.
     pub(crate) fn write(&mut self, jobs: Vec<Job>) {
         let newest = jobs.iter().map(|job| job.prepared.batch.received_unix_nano).max();
-        let rotated = newest.map_or(Ok(()), |newest| self.rotate(Day::of_nanos(newest)));
+        let rotated = newest.map_or(Ok(()), |newest| {
+            let told = Day::of_nanos(newest);
+            let day = self.doubt.day(self.segment.day, told, Instant::now());
+            self.rotate(day)
+        });
         if let Err(failure) = rotated {
             jobs.into_iter().for_each(|job| refuse(job, &failure));
             return;
@@ -182,7 +205,7 @@ impl Writer {
                     written.push(job.prepared);
                 }
             }
-            Err(failure @ Failure::DiskFull) => {
+            Err(failure @ (Failure::DiskFull | Failure::Busy)) => {
                 jobs.into_iter().for_each(|job| refuse(job, &failure))
             }
             Err(Failure::Other(error)) if jobs.len() > 1 => {
@@ -228,9 +251,9 @@ impl Writer {
             Ok(Ok((accepted, committed))) => {
                 self.segment.memory.commit();
                 self.metrics.committed(&accepted, begin.elapsed().as_secs_f64());
-                if let Some(committed) = committed {
+                for piece in committed {
                     // Nobody may be listening.
-                    let _ = self.committed.send(Arc::new(committed));
+                    let _ = self.committed.send(Arc::new(piece));
                 }
                 return Ok(accepted);
             }
@@ -260,7 +283,7 @@ impl Writer {
     fn transact(
         &mut self,
         group: &[&Prepared],
-    ) -> Result<(Vec<Accepted>, Option<Committed>), Failure> {
+    ) -> Result<(Vec<Accepted>, Vec<Committed>), Failure> {
         let memory = &mut self.segment.memory;
         memory.numbers.batch_no += 1;
         let batch_no = memory.numbers.batch_no;
@@ -299,13 +322,13 @@ impl Writer {
             accepted.push(of_batch);
         }
         memory.flush(connections.segment)?;
-        let committed = (self.committed.receiver_count() > 0).then(|| Committed {
-            batch_no,
-            summaries: memory.changed_summaries(),
-            decisions: decisions.iter().map(|decision| (*decision).clone()).collect(),
-            log_count: accepted.iter().map(|batch| batch.logs).sum(),
-            metric_count: accepted.iter().map(|batch| batch.metrics).sum(),
-        });
+        let committed = match self.committed.receiver_count() {
+            0 => Vec::new(),
+            _ => {
+                let told = decisions.iter().copied();
+                told::pieces(batch_no, memory.changed_summaries(), told, &accepted)
+            }
+        };
         if has_decisions {
             connections
                 .control
@@ -325,6 +348,7 @@ impl Writer {
 fn refuse(job: Job, failure: &Failure) {
     let refusal = match failure {
         Failure::DiskFull => Refusal::DiskFull { retry_after_ms: DISK_FULL_RETRY_MILLIS },
+        Failure::Busy => Refusal::Storage("another process has locked the database".to_owned()),
         Failure::Other(error) => Refusal::Storage(error.clone()),
     };
     let _ = job.reply.send(Err(refusal));

@@ -298,3 +298,77 @@ fn few_connections_to_earlier_segments_are_kept() {
     bench.writer.segment.memory.earlier.close_idle();
     assert_eq!(bench.writer.segment.memory.earlier.open_count(), 0);
 }
+
+#[test]
+fn a_listener_that_stalls_holds_a_bounded_number_of_bytes() {
+    const SENT: usize = 20_000;
+    let mut bench = bench();
+    let mut listener = bench.writer.committed.subscribe();
+    let mut sent = batch(1, &["a"]);
+    sent.logs = Vec::<LogRecord>::new();
+    sent.spans.extend((2..SENT as u128).map(|n| batch(n, &["a"]).spans.remove(0)));
+    sent.decisions = (0..300).map(|_| decision(1)).collect();
+    for one in &mut sent.decisions {
+        one.reason = "\u{e9}".repeat(100_000);
+        one.attributes.set("prompt", "x".repeat(100_000));
+        one.attributes.set("small", 7_i64);
+    }
+    bench.write(vec![sent]).remove(0).unwrap();
+    let (mut summaries, mut decisions) = (0, 0);
+    loop {
+        let piece = match listener.try_recv() {
+            Ok(piece) => piece,
+            // The channel of the bench is shorter than that of a store.
+            Err(broadcast::error::TryRecvError::Lagged(_)) => continue,
+            Err(_) => break,
+        };
+        assert!(piece.summaries.len() < 3_000, "{}", piece.summaries.len());
+        summaries += piece.summaries.len();
+        decisions += piece.decisions.len();
+        for one in &piece.decisions {
+            assert!(one.reason.len() < 2_100 && one.reason.ends_with('\u{2026}'));
+            assert_eq!(one.attributes.len(), 1);
+        }
+    }
+    assert!(decisions == 300 && summaries > 0, "{decisions} {summaries}");
+    let kept = crate::read_traces::trace(
+        &Session::begin(Arc::new(Files::new(bench.layout.clone()))),
+        TraceId::from_u128(1),
+    );
+    assert_eq!(kept.unwrap().unwrap().decisions[0].reason.chars().count(), 100_000);
+}
+
+#[test]
+fn a_locked_control_database_refuses_the_group_at_once() {
+    let mut bench = bench();
+    let other = rusqlite::Connection::open(bench.layout.control()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let sent = || {
+        (1..=20).map(|trace| {
+            let mut batch = batch(trace, &["a"]);
+            batch.decisions.push(decision(trace));
+            batch
+        })
+    };
+    let begin = Instant::now();
+    for answer in bench.write(sent().collect()) {
+        assert!(
+            matches!(&answer, Err(Refusal::Storage(text)) if text.contains("locked")),
+            "{answer:?}"
+        );
+    }
+    // One by one it would be twenty times the patience.
+    assert!(begin.elapsed() < CONTROL_BUSY_TIMEOUT * 10, "{:?}", begin.elapsed());
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(bench.write(sent().collect()).iter().all(|answer| spans_of(answer) == 1));
+}
+
+#[test]
+fn a_jump_of_the_clock_makes_no_segment_of_a_future_day() {
+    let mut bench = bench();
+    let open = bench.writer.segment.day;
+    let mut jumped = batch(1, &["a"]);
+    jumped.received_unix_nano = (open.0 as u64 + 5_000) * 86_400_000_000_000;
+    assert_eq!(spans_of(&bench.write(vec![jumped])[0]), 1);
+    assert_eq!(bench.layout.days().unwrap(), [open]);
+}

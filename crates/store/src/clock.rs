@@ -1,0 +1,58 @@
+//! The server's clock as the writer trusts it: a jump far ahead is believed when it lasts.
+
+use std::time::{Duration, Instant};
+
+use crate::layout::Day;
+
+/// Days that the clock may be ahead of the open segment without a second look: a server that was
+/// off over the weekend is further.
+const MAX_UNDOUBTED_DAYS: i64 = 2;
+
+/// How long a jump must last. Until then batches go to the segment that is open; a clock that is
+/// set right meanwhile leaves no segment of a future day behind, which nothing could follow.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// Since when the clock has been far ahead.
+#[derive(Debug, Default)]
+pub(crate) struct Doubt {
+    since: Option<Instant>,
+}
+
+impl Doubt {
+    /// The day to write to, when `open` is open and the clock says `told`.
+    pub(crate) fn day(&mut self, open: Day, told: Day, now: Instant) -> Day {
+        if told.0 <= open.0 + MAX_UNDOUBTED_DAYS {
+            self.since = None;
+            return told.max(open);
+        }
+        let since = *self.since.get_or_insert_with(|| {
+            tracing::warn!(
+                open = open.file_name(),
+                clock = told.file_name(),
+                "the clock is days ahead of the newest segment; it is believed if that lasts"
+            );
+            now
+        });
+        if now.duration_since(since) < DOUBT {
+            return open;
+        }
+        self.since = None;
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_is_believed_when_it_lasts() {
+        let (mut doubt, begin) = (Doubt::default(), Instant::now());
+        let mut day =
+            |told, seconds| doubt.day(Day(100), Day(told), begin + Duration::from_secs(seconds)).0;
+        assert_eq!([day(99, 0), day(101, 0), day(102, 0)], [100, 101, 102]);
+        assert_eq!([day(5_000, 1), day(5_000, 60), day(100, 61)], [100, 100, 100]);
+        // The clock was set right: a later jump is doubted anew.
+        assert_eq!([day(103, 62), day(103, 121), day(103, 122)], [100, 100, 103]);
+    }
+}
