@@ -47,6 +47,7 @@ mod form;
 mod format;
 mod health;
 mod icons;
+mod kept;
 mod layout;
 mod live;
 mod pages;

@@ -61,8 +61,12 @@ pub fn route_paths() -> Vec<&'static str> {
 /// `ConnectInfo<SocketAddr>` in the extensions of requests where the peer's address is known; sign-in
 /// attempts are counted by it.
 pub fn router(state: WebState) -> Router {
-    let app: Shared =
-        Arc::new(App { web: state, sign_ins: Default::default(), turns: Default::default() });
+    let app: Shared = Arc::new(App {
+        web: state,
+        sign_ins: Default::default(),
+        turns: Default::default(),
+        kept: Default::default(),
+    });
     let mut router = Router::new();
     for (path, methods) in table() {
         router = router.route(path, methods.fallback(wrong_method));

@@ -9,6 +9,7 @@ use throughline_trace::access::Keyring;
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 
 use crate::failure::Failure;
+use crate::kept::Kept;
 use crate::session::SignInLimiter;
 
 /// Everything [`router`](crate::router) needs; the binary fills it in.
@@ -78,6 +79,7 @@ pub(crate) struct App {
     pub(crate) web: WebState,
     pub(crate) sign_ins: SignInLimiter,
     pub(crate) turns: Turns,
+    pub(crate) kept: Kept,
 }
 
 /// What handlers take.

@@ -1,5 +1,7 @@
 //! One trace: what it came to, and the tree with its waterfall; a span's details beside it.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use maud::{Markup, html};
 use throughline_store::StoredTrace;
@@ -24,7 +26,7 @@ pub(crate) async fn show(
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["span"]])?;
-    let (trace, _turn) = load(&app, &trace_id).await?;
+    let (trace, _turn) = load_kept(&app, &trace_id).await?;
     let view = View::new(&trace);
     let chosen = params.read("span", "a span id of 16 hexadecimal characters", |text| {
         text.parse::<SpanId>().ok()
@@ -43,7 +45,7 @@ pub(crate) async fn rows(
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["from"]])?;
     let from = params.read("from", "a row number", |text| text.parse().ok())?.unwrap_or(0);
-    let (trace, _turn) = load(&app, &trace_id).await?;
+    let (trace, _turn) = load_kept(&app, &trace_id).await?;
     Ok(waterfall::rows(&View::new(&trace), from, waterfall::ROWS_PER_ANSWER))
 }
 
@@ -52,7 +54,7 @@ pub(crate) async fn span(
     State(app): State<Shared>,
     Path((trace_id, span_id)): Path<(String, String)>,
 ) -> Result<Markup, Failure> {
-    let (trace, _turn) = load(&app, &trace_id).await?;
+    let (trace, _turn) = load_kept(&app, &trace_id).await?;
     let span_id: SpanId = span_id
         .parse()
         .map_err(|_| Failure::parameter("span_id", "16 hexadecimal characters", &span_id))?;
@@ -60,17 +62,38 @@ pub(crate) async fn span(
     Ok(SpanView::find(&view, span_id)?.draw())
 }
 
-/// The trace of an address, and the turn at making an answer of it.
+/// The trace of an address, as the API gives it, and the turn at making an answer of it.
 pub(crate) async fn load<'a>(
     app: &'a Shared,
     trace_id: &str,
 ) -> Result<(StoredTrace, SemaphorePermit<'a>), Failure> {
-    let id: TraceId = trace_id.parse().map_err(|_| {
-        Failure::parameter("trace_id", "32 hexadecimal characters, not all zero", trace_id)
-    })?;
+    let id = id_of(trace_id)?;
     let turn = app.turns.take().await?;
     let trace = app.web.reader.trace(id).await?;
     Ok((trace.ok_or_else(|| Failure::not_found("trace", trace_id))?, turn))
+}
+
+/// As [`load`] for the pages of a trace, which ask for the same one again and again.
+async fn load_kept<'a>(
+    app: &'a Shared,
+    trace_id: &str,
+) -> Result<(Arc<StoredTrace>, SemaphorePermit<'a>), Failure> {
+    let id = id_of(trace_id)?;
+    let turn = app.turns.take().await?;
+    let missing = || Failure::not_found("trace", trace_id);
+    let summary = app.web.reader.summary(id).await?.ok_or_else(missing)?;
+    if let Some(trace) = app.kept.get(&summary) {
+        return Ok((trace, turn));
+    }
+    let trace = Arc::new(app.web.reader.trace(id).await?.ok_or_else(missing)?);
+    app.kept.put(&trace);
+    Ok((trace, turn))
+}
+
+fn id_of(trace_id: &str) -> Result<TraceId, Failure> {
+    trace_id.parse().map_err(|_| {
+        Failure::parameter("trace_id", "32 hexadecimal characters, not all zero", trace_id)
+    })
 }
 
 fn draw(view: &View<'_>, panel: Option<&SpanView<'_>>, now_unix_nano: u64) -> Markup {

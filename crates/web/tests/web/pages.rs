@@ -351,3 +351,17 @@ async fn long_texts_are_cut_in_lists_and_whole_elsewhere() {
     let one = site.get(&format!("/decisions/{decision_id}")).await.body;
     assert!(one.contains(&long("r")));
 }
+
+#[tokio::test]
+async fn a_trace_that_goes_on_is_shown_as_it_is_now() {
+    let site = Site::open();
+    let mut batch = fixtures::order(0xd2, recent_ns());
+    let late = batch.spans.split_off(4);
+    site.commit(batch.clone()).await;
+    let shown = || async { span_ids(&site.get(&trace_path(0xd2)).await.body).len() };
+    assert_eq!((shown().await, shown().await), (4, 4));
+    batch = throughline_trace::SpanBatch { spans: late, ..Default::default() };
+    let all = 4 + batch.spans.len();
+    site.commit(batch).await;
+    assert_eq!((shown().await, shown().await), (all, all));
+}
