@@ -63,6 +63,7 @@ pub(crate) fn allowed_hosts(serve: &ServeSettings) -> Option<Vec<String>> {
 pub(crate) fn ingest(serve: &ServeSettings) -> IngestOptions {
     IngestOptions {
         cors_origins: serve.cors_origins.clone(),
+        allowed_hosts: allowed_hosts(serve),
         max_request_bytes: serve.limits.max_request_bytes,
         max_in_flight_bytes: serve.limits.max_in_flight_bytes,
         limits: Limits {

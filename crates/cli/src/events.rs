@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use throughline_demo::{DemoOptions, DemoReport};
 use throughline_store::{Committed, Control, Store};
 use throughline_trace::access::{ApiKey, KeyHash};
@@ -75,7 +77,6 @@ impl Demo {
 }
 
 /// Waits for the next event, whatever it is.
-#[derive(Debug)]
 pub(crate) struct Events {
     committed: broadcast::Receiver<Arc<Committed>>,
     control: Control,
@@ -84,6 +85,7 @@ pub(crate) struct Events {
     terminate: Signal,
     interrupt: Signal,
     demo: Option<Demo>,
+    writer_ended: BoxFuture<'static, ()>,
 }
 
 impl Events {
@@ -99,6 +101,7 @@ impl Events {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             demo: None,
+            writer_ended: store.writer_ended().boxed(),
         })
     }
 
@@ -115,6 +118,7 @@ impl Events {
                 name = stop_signal(&mut self.terminate, &mut self.interrupt) => {
                     return Event::Stop(name);
                 }
+                () = &mut self.writer_ended => return Event::StoreGone,
                 ended = ended(&mut self.demo) => {
                     self.demo = None;
                     return Event::DemoEnded(ended);

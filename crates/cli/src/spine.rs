@@ -26,7 +26,7 @@ use crate::tls;
 /// Name of the secret that signs session cookies.
 const COOKIE_SECRET: &str = "web-cookie";
 /// Groups of batches that a page may fall behind before it misses some.
-const LIVE_BACKLOG: usize = 256;
+const LIVE_BACKLOG: usize = 32;
 
 /// What the pages get to finish when the ports of OTLP have taken all the time there was.
 const LEAST_WEB_DRAIN: Duration = Duration::from_secs(1);
@@ -143,7 +143,9 @@ impl Spine {
                 }
                 Event::DemoEnded(Err(error)) => tracing::error!(error, "the demo's agents failed"),
                 Event::Stop(signal) => break Ok(signal),
-                Event::StoreGone => break Err("the store stopped"),
+                Event::StoreGone => {
+                    break Err("the store's writer ended; what was acknowledged is on disk");
+                }
             }
         };
         let signal = reason.map_err(|reason: &str| Failure::new(Exit::Failure, reason))?;

@@ -1,3 +1,5 @@
+//! The writer by itself: groups, rollbacks, poisoned batches, a full disk.
+
 use throughline_trace::{LogRecord, Span, SpanBatch, SpanId, TraceId};
 use tokio::sync::oneshot;
 
