@@ -1,7 +1,7 @@
 //! One operation under a policy: the machine of its attempts, driven with a clock and sleeps, and
 //! the spans of the attempts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -11,6 +11,22 @@ use tokio::time::Instant;
 
 use crate::attempt::{AttemptSpans, FaultReport, Followed};
 use crate::resilient::{Fault, Resilience, ResilientError, Shared, spoken};
+
+/// Tells what an attempt does while it is dropped that it is dropped for its time limit, and not
+/// because its caller went away.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TimeoutNote(Arc<Mutex<Option<String>>>);
+
+impl TimeoutNote {
+    /// What the limit was, for people, while an attempt is dropped that reached it.
+    pub(crate) fn read(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&self, message: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = message;
+    }
+}
 
 /// One operation under way. Dropped before it is over, it was cancelled: the breaker gets its
 /// permit back and the attempt's span ends so.
@@ -22,6 +38,7 @@ pub(crate) struct Run {
     spans: AttemptSpans,
     began: Instant,
     attempt_began: Instant,
+    timeout_note: TimeoutNote,
     is_over: bool,
 }
 
@@ -34,7 +51,21 @@ impl Run {
             Ready::FirstToken => Attempts::streamed(&shared.policy, seed, shared.now()),
         };
         let began = Instant::now();
-        Self { shared, machine, ready, spans, began, attempt_began: began, is_over: false }
+        Self {
+            shared,
+            machine,
+            ready,
+            spans,
+            began,
+            attempt_began: began,
+            timeout_note: TimeoutNote::default(),
+            is_over: false,
+        }
+    }
+
+    /// Where the attempts of this operation read why they are dropped.
+    pub(crate) fn timeout_note(&self) -> TimeoutNote {
+        self.timeout_note.clone()
     }
 
     /// Attempts begun so far.
@@ -57,12 +88,16 @@ impl Run {
 
     /// The limit of the attempt that runs has passed. [`Next::Continue`] when it has moved since.
     pub(crate) fn time_out(&mut self) -> Next {
-        let message = format!("no answer within {}", spoken(self.attempt_began.elapsed()));
+        let message = self.timeout_message();
         let next = self.on(Event::DeadlineReached);
         if let Next::Continue { .. } = next {
             return next;
         }
         self.end_attempt(&FaultReport::new(ErrorType::Timeout, message), next)
+    }
+
+    fn timeout_message(&self) -> String {
+        format!("no answer within {}", spoken(self.attempt_began.elapsed()))
     }
 
     /// When the attempt that runs reaches its limit.
@@ -226,8 +261,10 @@ where
             Ok(result) => return Ok(result),
             Err(_) if run.shared.now() < limit => {}
             Err(_) => {
-                // What the attempt still does while dropped belongs inside its span.
+                // What the attempt still does while dropped belongs inside its span, and says why.
+                run.timeout_note.write(Some(run.timeout_message()));
                 drop(work);
+                run.timeout_note.write(None);
                 return Err(run.time_out());
             }
         }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::chat::{ChatError, ChatStream};
 use crate::resilient::spoken;
-use crate::run::{Run, report_of};
+use crate::run::{Run, TimeoutNote, report_of};
 use crate::span::{ActiveSpan, span};
 use crate::traced::Call;
 
@@ -60,6 +60,8 @@ pub(crate) struct Segments {
     next_seq: u64,
     open: Option<Segment>,
     previous: Option<SpanContext>,
+    /// Why the attempt is dropped, should it be.
+    timeout_note: TimeoutNote,
 }
 
 #[derive(Debug)]
@@ -72,13 +74,14 @@ struct Segment {
 
 impl Segments {
     /// The stream has been opened within the current context.
-    pub(crate) fn begin() -> Self {
+    pub(crate) fn begin(timeout_note: TimeoutNote) -> Self {
         let mut segments = Self {
             stream_id: uuid::Uuid::new_v4().to_string(),
             parent: Context::current(),
             next_seq: 0,
             open: None,
             previous: None,
+            timeout_note,
         };
         segments.open("http.stream.init");
         segments
@@ -125,6 +128,12 @@ impl Segments {
         self.close(segment);
     }
 
+    /// Drops the stream: what the provider's client writes meanwhile belongs to its attempt.
+    fn drop_within(&self, stream: ChatStream) {
+        let _attached = self.parent.clone().attach();
+        drop(stream);
+    }
+
     fn open(&mut self, name: &'static str) {
         let mut builder = span(name)
             .role(SpanRole::StreamSegment)
@@ -155,7 +164,13 @@ impl Segments {
 
 impl Drop for Segments {
     fn drop(&mut self) {
-        self.end(End::Cancelled);
+        if self.open.is_none() {
+            return;
+        }
+        match self.timeout_note.read() {
+            Some(message) => self.fail(&ChatError::new(ErrorType::Timeout, message)),
+            None => self.end(End::Cancelled),
+        }
     }
 }
 
@@ -185,9 +200,12 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// Reads up to the first chunk that adds something, or that ends the answer.
-    pub(crate) async fn read(mut stream: ChatStream) -> Result<Self, ChatError> {
+    pub(crate) async fn read(
+        mut stream: ChatStream,
+        timeout_note: TimeoutNote,
+    ) -> Result<Self, ChatError> {
         use futures_util::StreamExt as _;
-        let mut segments = Segments::begin();
+        let mut segments = Segments::begin(timeout_note);
         let mut assembler = Assembler::new();
         let mut chunks = VecDeque::new();
         let mut is_ended = false;
@@ -219,7 +237,8 @@ impl Opened {
 
 /// The stream that a caller of [`Traced`](crate::Traced) reads: it passes chunks on and keeps the
 /// trace of them. Dropped before its end, it ends the spans with what had come and the outcome
-/// `cancelled`.
+/// `cancelled`; but a reader that has read why the answer ended has read it all, and need not wait
+/// for the end mark.
 pub(crate) struct TracedStream {
     /// `None` once the stream is over.
     live: Option<Live>,
@@ -305,7 +324,10 @@ impl Stream for TracedStream {
 
 impl Drop for TracedStream {
     fn drop(&mut self) {
-        if let Some(live) = self.live.take() {
+        let Some(live) = self.live.take() else { return };
+        if self.waiting.is_empty() && live.assembler.is_finished() {
+            live.finish();
+        } else {
             live.cancel();
         }
     }
@@ -320,10 +342,13 @@ impl Live {
 
     fn finish(mut self) {
         self.segments.end(End::Done);
-        self.run.succeed(self.stream.status_code());
-        let mut response = self.assembler.response();
-        response.status_code = self.stream.status_code();
-        self.call.succeed(&response);
+        let Self { stream, segments, assembler, mut run, call, .. } = self;
+        let status_code = stream.status_code();
+        segments.drop_within(stream);
+        run.succeed(status_code);
+        let mut response = assembler.response();
+        response.status_code = status_code;
+        call.succeed(&response);
     }
 
     fn fail(mut self, error: &ChatError) {
@@ -352,11 +377,7 @@ impl Live {
     fn end_partial(self, end: impl FnOnce(Call)) {
         let Self { stream, segments, assembler, run, mut call, .. } = self;
         let status_code = stream.status_code();
-        {
-            // What the provider's client writes while dropped belongs to its attempt.
-            let _attached = segments.parent.clone().attach();
-            drop(stream);
-        }
+        segments.drop_within(stream);
         drop(segments);
         drop(run);
         let mut response = assembler.response();

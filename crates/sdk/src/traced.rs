@@ -132,6 +132,7 @@ impl Traced {
         request.is_stream_usage_wanted = true;
         let call = Call::start(self, &request);
         let mut run = self.run(&call, Ready::FirstToken);
+        let timeout_note = run.timeout_note();
         let attempts = drive(
             &mut run,
             report_of,
@@ -139,7 +140,8 @@ impl Traced {
             |index| {
                 call.attempt(index);
                 let opening = self.model.stream(request.clone());
-                async move { Opened::read(opening.await?).await }
+                let timeout_note = timeout_note.clone();
+                async move { Opened::read(opening.await?, timeout_note).await }
             },
         );
         match call.span.instrument(attempts).await {

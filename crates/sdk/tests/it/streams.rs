@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use throughline::llm::ChatRequest;
-use throughline::resilience::{Policy, TimeoutPolicy};
-use throughline::{ChatError, ChatModel, ErrorType, Recorder, Telemetry, Traced, keys};
+use throughline::resilience::{BreakerPolicy, BreakerState, Policy, RetryPolicy, TimeoutPolicy};
+use throughline::{ChatError, ChatModel, ErrorType, Recorder, Resilience, Telemetry, Traced, keys};
 
 use crate::provider::{Cue, Provider, Puppet, Step, quick, recorded};
 
@@ -233,7 +233,7 @@ async fn a_first_token_that_does_not_come_is_tried_again() {
     insta::assert_snapshot!(recorder.tree(&SHOWN), @r"
     chat gpt-4o outcome=retry_succeeded retry_count=1
       attempt gpt-4o retry_count=0 throughline.attempt.error_type=TIMEOUT
-      http.stream.init chunk_seq=0 throughline.stream.chunks=0 throughline.stream.end=cancelled
+      http.stream.init error.type=TIMEOUT chunk_seq=0 throughline.stream.chunks=0 throughline.stream.end=failed error=true ERROR(TIMEOUT)
       attempt gpt-4o retry_count=1
         http.stream.init chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
         http.stream.segment chunk_seq=1 throughline.stream.chunks=1 throughline.stream.end=done
@@ -293,4 +293,54 @@ async fn an_error_in_the_middle_is_final() {
       http.stream.init chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
       http.stream.segment error.type=SERVER chunk_seq=1 throughline.stream.chunks=0 throughline.stream.end=failed error=true ERROR(overloaded)
     ");
+}
+
+/// Reads until the answer says why it ended, and no further.
+async fn read_to_finish_reason(model: &Traced) {
+    let mut stream = model.stream(request()).await.expect("a stream");
+    while let Some(item) = stream.next().await {
+        let chunk = item.expect("a chunk");
+        if chunk.deltas.iter().any(|delta| delta.finish_reason.is_some()) {
+            return;
+        }
+    }
+    panic!("expected a finish reason");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_at_the_finish_reason_has_read_it_all() {
+    // The end mark would come after an hour.
+    let (recorder, telemetry, model) =
+        stage(vec![vec![Cue::Say("a"), Cue::Say("b"), Cue::Last, wait(3_600)]], quick());
+    telemetry.scope(read_to_finish_reason(&model)).await;
+    assert_eq!(telemetry.counts().open_spans, 0);
+    insta::assert_snapshot!(recorder.tree(&SHOWN), @r"
+    chat gpt-4o outcome=ok retry_count=0
+      http.stream.init chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
+      http.stream.segment chunk_seq=1 throughline.stream.chunks=2 throughline.stream.end=done
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_open_breaker_closes_at_the_finish_reason() {
+    let breaker =
+        BreakerPolicy { min_attempts: 1, half_open_probes: 1, ..BreakerPolicy::default() };
+    let open_ms = breaker.open_ms;
+    let retry = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+    let resilience = Resilience::new(Policy { retry, breaker: Some(breaker), ..quick() });
+    let error = ChatError::new(ErrorType::Server, "overloaded");
+    let scripts = [vec![Cue::Fail(error)], vec![Cue::Say("a"), Cue::Last, wait(3_600)]];
+    let model = Traced::new(Puppet::new(scripts)).resilience(resilience.clone());
+    read(&model).await;
+    assert!(matches!(resilience.breaker_state(), Some(BreakerState::Open { .. })));
+    tokio::time::advance(Duration::from_millis(open_ms)).await;
+    read_to_finish_reason(&model).await;
+    assert_eq!(resilience.breaker_state(), Some(BreakerState::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_nobody_read_is_no_end() {
+    let (recorder, telemetry, model) = stage(vec![vec![Cue::Last, wait(3_600)]], quick());
+    telemetry.scope(async { drop(model.stream(request()).await.expect("a stream")) }).await;
+    assert!(recorder.tree(&SHOWN).starts_with("chat gpt-4o outcome=cancelled"));
 }
