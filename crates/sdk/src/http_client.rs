@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::redirect::Policy;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use rustls_platform_verifier::{BuilderVerifierExt as _, Verifier};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,32 +20,95 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// What went wrong, for people: the system has no root certificates, and the address needs them.
 pub(crate) fn client(url: &Url) -> Result<reqwest::Client, String> {
+    client_with(tls(Roots::needed_for([url]))?, Route::to(url))
+}
+
+/// [`client`], for all addresses that are reached this way.
+///
+/// # Errors
+/// What went wrong, for people.
+pub(crate) fn client_with(tls: ClientConfig, route: Route) -> Result<reqwest::Client, String> {
     let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(url.scheme() == "https")?)
+        .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(Policy::none())
         .user_agent(concat!("throughline/", env!("CARGO_PKG_VERSION")));
-    if is_loopback(url) {
+    if route == Route::Direct {
         builder = builder.no_proxy();
     }
     builder.build().map_err(|error| error.to_string())
 }
 
-fn tls(is_needed: bool) -> Result<ClientConfig, String> {
+/// How an address is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Without a proxy, whatever the environment says.
+    Direct,
+    /// Through the proxy of the environment or the system, if there is one.
+    AsTheSystemSays,
+}
+
+impl Route {
+    /// A proxy cannot reach what is on this machine.
+    pub(crate) fn to(url: &Url) -> Self {
+        if is_loopback(url) { Self::Direct } else { Self::AsTheSystemSays }
+    }
+}
+
+/// Whose certificates are believed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Roots<'a> {
+    /// Nobody's: for addresses without TLS, so that a system without roots can reach them.
+    None,
+    /// The system's.
+    System,
+    /// The system's and those of this PEM file.
+    SystemAnd(&'a [u8]),
+}
+
+impl Roots<'_> {
+    /// What these addresses need.
+    pub(crate) fn needed_for<'u>(urls: impl IntoIterator<Item = &'u Url>) -> Self {
+        if urls.into_iter().any(|url| url.scheme() == "https") { Self::System } else { Self::None }
+    }
+}
+
+/// TLS with ring, whatever provider the process has.
+///
+/// # Errors
+/// What went wrong, for people.
+pub(crate) fn tls(roots: Roots<'_>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let mut config = if is_needed {
-        builder.with_platform_verifier().map_err(|error| error.to_string())?.with_no_client_auth()
-    } else {
-        builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+    let builder = match roots {
+        Roots::None => builder.with_root_certificates(RootCertStore::empty()),
+        Roots::System => builder.with_platform_verifier().map_err(|error| error.to_string())?,
+        Roots::SystemAnd(pem) => {
+            let extra: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+                .collect::<Result<_, _>>()
+                .map_err(|error| format!("expected certificates as PEM: {error}"))?;
+            let verifier = Verifier::new_with_extra_roots(extra, provider)
+                .map_err(|error| error.to_string())?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
     };
+    let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// A proxy cannot reach what is on this machine.
+/// An address as it may be shown: without user and password. Also of what is no address, where
+/// nobody can say how far a password goes: all up to the last `@` is left out.
+pub(crate) fn without_userinfo(address: &str) -> String {
+    let begin = address.find("://").map_or(0, |at| at + "://".len());
+    match address.rfind('@') {
+        Some(at) if at >= begin => format!("{}{}", &address[..begin], &address[at + 1..]),
+        _ => address.to_owned(),
+    }
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host_str() {
         Some("localhost") => true,
@@ -52,5 +117,34 @@ fn is_loopback(url: &Url) -> bool {
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback()),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_this_machine_is_reached_without_a_proxy() {
+        let route = |url: &str| Route::to(&Url::parse(url).expect("an address"));
+        for near in ["http://localhost:4318", "http://127.0.0.2/v1", "https://[::1]:4318/"] {
+            assert_eq!(route(near), Route::Direct, "{near}");
+        }
+        for far in ["http://otel:4318", "https://10.0.0.1", "http://localhost.example"] {
+            assert_eq!(route(far), Route::AsTheSystemSays, "{far}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        for (address, shown) in [
+            ("http://u:p@host:1/v1", "http://host:1/v1"),
+            ("https://host/v1", "https://host/v1"),
+            ("http://u:p/w@host", "http://host"),
+            ("u:p@host", "host"),
+            ("no address", "no address"),
+        ] {
+            assert_eq!(without_userinfo(address), shown);
+        }
     }
 }

@@ -1,15 +1,19 @@
 //! A client of OpenAI's chat completions, and of the many servers that speak the same form.
 
+use std::fmt;
+
 use futures_util::future::BoxFuture;
 use futures_util::stream::StreamExt as _;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use opentelemetry::Context;
 use reqwest::{Response, Url};
 use throughline_llm::openai::{self, ApiError, CHAT_COMPLETIONS_PATH, WireError};
 use throughline_llm::{ChatRequest, ChatResponse};
 use throughline_trace::ErrorType;
 
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
+use crate::http_client::without_userinfo;
 use crate::openai_error::{causes, quoted, refusal_type, retry_after, status_text, told_type};
 use crate::openai_stream::Chunks;
 use crate::{http_client, propagation};
@@ -38,14 +42,16 @@ const PROVIDERS: [(&str, &str); 9] = [
 
 /// A client of one provider. Clones share its connections.
 ///
-/// Requests carry the trace context and allow-listed baggage of the current context. The client
-/// neither retries nor makes spans: wrap it in [`Traced`](crate::Traced).
-#[derive(Debug, Clone)]
+/// Requests carry the trace context of the current context, and its allow-listed baggage only when
+/// [`OpenAiBuilder::propagate_baggage`] says so. The client neither retries nor makes spans: wrap it
+/// in [`Traced`](crate::Traced).
+#[derive(Clone)]
 pub struct OpenAi {
     http: reqwest::Client,
     url: Url,
     endpoint: Endpoint,
     headers: HeaderMap,
+    propagates_baggage: bool,
 }
 
 /// Why a client cannot be made.
@@ -56,7 +62,7 @@ pub enum OpenAiError {
         "expected an http or https address such as {OPENAI_BASE_URL}, got {got:?}; set OPENAI_BASE_URL or call base_url"
     )]
     BaseUrl {
-        /// What came.
+        /// What came, without user and password.
         got: String,
     },
     /// A key or header has characters that HTTP cannot carry.
@@ -71,12 +77,36 @@ pub enum OpenAiError {
 }
 
 /// How a client is to be.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OpenAiBuilder {
     base_url: String,
     api_key: Option<String>,
     provider: Option<String>,
     headers: Vec<(String, String)>,
+    propagates_baggage: bool,
+}
+
+impl fmt::Debug for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAi")
+            .field("url", &without_userinfo(self.url.as_str()))
+            .field("endpoint", &self.endpoint)
+            .field("propagates_baggage", &self.propagates_baggage)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OpenAiBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("OpenAiBuilder")
+            .field("base_url", &without_userinfo(&self.base_url))
+            .field("has_api_key", &self.api_key.is_some())
+            .field("provider", &self.provider)
+            .field("headers", &headers)
+            .field("propagates_baggage", &self.propagates_baggage)
+            .finish()
+    }
 }
 
 impl OpenAi {
@@ -104,6 +134,7 @@ impl OpenAi {
             api_key: None,
             provider: None,
             headers: Vec::new(),
+            propagates_baggage: false,
         }
     }
 
@@ -114,7 +145,12 @@ impl OpenAi {
     ) -> Result<Response, ChatError> {
         let mut headers = self.headers.clone();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        propagation::inject(&mut headers);
+        let cx = Context::current();
+        if self.propagates_baggage {
+            propagation::inject_context(&cx, &mut headers);
+        } else {
+            propagation::inject_trace(&cx, &mut headers);
+        }
         let sending = self
             .http
             .post(self.url.clone())
@@ -260,12 +296,22 @@ impl OpenAiBuilder {
         self
     }
 
+    /// Whether requests carry the agent, session and workflow ids, and what else of the baggage may
+    /// cross processes ([`propagation`]). They do not when nobody says: a provider is a third party,
+    /// to whom these ids say who asks. Say yes for a gateway or a model server of your own, whose
+    /// spans are to bear them. The trace context always goes: its ids mean nothing to others.
+    #[must_use]
+    pub fn propagate_baggage(mut self, wanted: bool) -> Self {
+        self.propagates_baggage = wanted;
+        self
+    }
+
     /// Makes the client. Nothing is connected yet.
     ///
     /// # Errors
     /// [`OpenAiError`] when the address, the key or a header cannot be meant, or TLS not be set up.
     pub fn build(self) -> Result<OpenAi, OpenAiError> {
-        let bad_url = || OpenAiError::BaseUrl { got: self.base_url.clone() };
+        let bad_url = || OpenAiError::BaseUrl { got: without_userinfo(&self.base_url) };
         let whole =
             format!("{}{CHAT_COMPLETIONS_PATH}", self.base_url.trim().trim_end_matches('/'));
         let url = Url::parse(&whole).map_err(|_| bad_url())?;
@@ -291,7 +337,8 @@ impl OpenAiBuilder {
             server_address: Some(host),
         };
         let http = http_client::client(&url).map_err(OpenAiError::Client)?;
-        Ok(OpenAi { http, url, endpoint, headers })
+        let propagates_baggage = self.propagates_baggage;
+        Ok(OpenAi { http, url, endpoint, headers, propagates_baggage })
     }
 }
 
@@ -340,6 +387,22 @@ mod tests {
             OpenAi::builder().base_url("http://127.0.0.1:1/v1/").build().expect("a client");
         assert_eq!(client.url.as_str(), "http://127.0.0.1:1/v1/chat/completions");
         assert_eq!(client.endpoint.server_port, Some(1));
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let builder = OpenAi::builder()
+            .base_url("http://user:hunter2@127.0.0.1:1/v1")
+            .api_key("hunter2")
+            .header("api-key", "hunter2");
+        insta::assert_snapshot!(format!("{builder:?}"), @r#"OpenAiBuilder { base_url: "http://127.0.0.1:1/v1", has_api_key: true, provider: None, headers: ["api-key"], propagates_baggage: false }"#);
+        let client = format!("{:?}", builder.build().expect("a client"));
+        assert!(client.contains("127.0.0.1") && !client.contains("hunter2"), "{client}");
+        for bad in ["ftp://user:hunter2@x", "user:hunter2@x", "http://user:hunter2@x:port"] {
+            let error = OpenAi::builder().base_url(bad).build().expect_err("a bad address");
+            let told = format!("{error} {error:?}");
+            assert!(!told.contains("hunter2"), "{told}");
+        }
     }
 
     #[test]

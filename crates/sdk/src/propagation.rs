@@ -48,7 +48,15 @@ pub fn inject(headers: &mut HeaderMap) {
 
 /// [`inject`], of another context.
 pub fn inject_context(cx: &Context, headers: &mut HeaderMap) {
-    for name in [TRACEPARENT, TRACESTATE, BAGGAGE] {
+    inject_trace(cx, headers);
+    headers.remove(BAGGAGE);
+    insert(headers, BAGGAGE, &baggage_text(cx));
+}
+
+/// The trace context alone, for others that are not to know whose request it is. Baggage that the
+/// headers have stays.
+pub(crate) fn inject_trace(cx: &Context, headers: &mut HeaderMap) {
+    for name in [TRACEPARENT, TRACESTATE] {
         headers.remove(name);
     }
     let span = cx.span();
@@ -59,7 +67,6 @@ pub fn inject_context(cx: &Context, headers: &mut HeaderMap) {
         insert(headers, TRACEPARENT, &parent);
         insert(headers, TRACESTATE, &span.trace_state().header());
     }
-    insert(headers, BAGGAGE, &baggage_text(cx));
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
@@ -71,12 +78,13 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-/// The current context with the trace context and baggage of an incoming request. What is malformed
-/// is ignored, as W3C Trace Context asks: the trace starts anew then.
+/// The current context with the trace context and baggage of an incoming request. A malformed
+/// `traceparent` is ignored, as W3C Trace Context asks: the trace starts anew then, also within a
+/// span. A request without one goes on with the current trace.
 pub fn extract(headers: &HeaderMap) -> Context {
     let mut cx = Context::current();
-    if let Some(span) = remote_span(headers) {
-        cx = cx.with_remote_span_context(span);
+    if headers.contains_key(TRACEPARENT) {
+        cx = cx.with_remote_span_context(remote_span(headers).unwrap_or(SpanContext::NONE));
     }
     let entries = baggage_entries(headers);
     if entries.is_empty() {
@@ -263,6 +271,27 @@ mod tests {
         headers.append(TRACEPARENT, HeaderValue::from_static(GOOD));
         headers.append(TRACEPARENT, HeaderValue::from_static(GOOD));
         assert!(!extract(&headers).span().span_context().is_valid());
+    }
+
+    #[test]
+    fn a_malformed_traceparent_restarts_the_trace_also_within_a_span() {
+        let recorder = crate::Recorder::new();
+        let telemetry = crate::Telemetry::builder().recorder(&recorder).build().expect("telemetry");
+        let _in = telemetry.enter();
+        let outer = crate::span("outer").start();
+        let trace_id = |parents: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for parent in parents {
+                headers.append(TRACEPARENT, HeaderValue::from_static(parent));
+            }
+            let span = outer.in_scope(|| crate::span("inner").parent(extract(&headers)).start());
+            span.span_context().trace_id()
+        };
+        let current = outer.span_context().trace_id();
+        assert_eq!(trace_id(&[]), current, "a request without one goes on");
+        assert_ne!(trace_id(&["00-bad"]), current);
+        assert_ne!(trace_id(&[GOOD, GOOD]), current);
+        assert_eq!(trace_id(&[GOOD]).to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
     }
 
     #[test]

@@ -116,7 +116,7 @@ async fn the_request_carries_the_trace() {
         requests[at].0.get(name).and_then(|value| value.to_str().ok()).unwrap_or("none").to_owned()
     };
     assert_eq!(header(0, "authorization"), "Bearer secret");
-    assert_eq!(header(0, "baggage"), "session_id=s-1");
+    assert_eq!(header(0, "baggage"), "none", "a provider is a third party");
     let spans = recorder.spans();
     let parent_of = |name: &str, at: usize| {
         let span = spans.iter().filter(|span| span.name == name).nth(at).expect("the span");
@@ -127,6 +127,20 @@ async fn the_request_carries_the_trace() {
     // The first attempt runs in the call's span, the second has its own.
     assert_eq!(header(1, "traceparent"), parent_of("chat gpt-4o", 1));
     assert_eq!(header(2, "traceparent"), parent_of("attempt gpt-4o", 1));
+}
+
+#[tokio::test]
+async fn the_request_carries_baggage_only_when_asked() {
+    let provider = Provider::start([Step::Answer("a")]).await;
+    let (_recorder, telemetry) = recorded();
+    let model = OpenAi::builder().base_url(provider.base_url()).propagate_baggage(true);
+    let model = Traced::new(model.build().expect("a client"));
+    let as_session = Dimensions::new().session("s-1");
+    let work = async { as_session.scope(model.chat(request())).await };
+    telemetry.scope(work).await.expect("an answer");
+    let headers = &provider.requests()[0].0;
+    assert_eq!(headers["baggage"], "session_id=s-1");
+    assert!(headers.contains_key("traceparent"));
 }
 
 #[tokio::test]

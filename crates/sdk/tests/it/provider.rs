@@ -40,6 +40,7 @@ pub(crate) enum Step {
 /// The provider.
 pub(crate) struct Provider {
     pub(crate) client: OpenAi,
+    base_url: String,
     seen: Arc<Seen>,
 }
 
@@ -59,12 +60,15 @@ impl Provider {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let client = OpenAi::builder()
-            .base_url(format!("http://{address}/v1"))
-            .api_key("secret")
-            .build()
-            .expect("a client");
-        Self { client, seen }
+        let base_url = format!("http://{address}/v1");
+        let client =
+            OpenAi::builder().base_url(&base_url).api_key("secret").build().expect("a client");
+        Self { client, base_url, seen }
+    }
+
+    /// Where the provider is, for clients made in another way.
+    pub(crate) fn base_url(&self) -> &str {
+        &self.base_url
     }
 
     /// Lets the stream of a [`Step::Break`] break.
