@@ -1,6 +1,7 @@
 //! Setting telemetry up: traces, metrics and logs over OTLP with one call, flushed by one guard
 //! (requirement R2.1).
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -49,24 +50,33 @@ pub enum TelemetryError {
     Thread(#[from] std::io::Error),
 }
 
-impl TelemetryError {
-    pub(crate) fn client(error: reqwest::Error) -> Self {
-        Self::Exporter(error.to_string())
-    }
-}
-
 /// What was not exported when telemetry was shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected everything to be exported within {} s, got {} spans, {} logs and {} decisions that were not; check that the receiver is up",
+    "expected everything to be ended and exported within {} s, got {} spans, {} logs and {} decisions that were not exported, and {} spans that had not ended; {}",
     SHUTDOWN_TIMEOUT.as_secs(),
     lost(.counts.spans),
     lost(.counts.logs),
-    lost(.counts.decisions)
+    lost(.counts.decisions),
+    .counts.open_spans,
+    advice(.counts)
 )]
 pub struct ShutdownError {
     /// The counts at the end.
     pub counts: Counts,
+}
+
+/// Everything of a signal that did not arrive.
+fn lost_items(counts: &Counts) -> u64 {
+    lost(counts.spans) + lost(counts.logs) + lost(counts.decisions)
+}
+
+fn advice(counts: &Counts) -> &'static str {
+    if lost_items(counts) == 0 {
+        "end all work before the shutdown"
+    } else {
+        "check that the receiver is up"
+    }
 }
 
 fn lost(counts: crate::SignalCounts) -> u64 {
@@ -83,7 +93,6 @@ fn lost(counts: crate::SignalCounts) -> u64 {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 #[must_use = "telemetry stops when its guard is dropped"]
 pub struct Telemetry {
     /// `None` when `OTEL_SDK_DISABLED` is set.
@@ -202,20 +211,31 @@ impl Telemetry {
             }
         }
         let counts = pipeline.counts();
-        let lost = lost(counts.spans) + lost(counts.logs) + lost(counts.decisions);
-        if lost == 0 { Ok(()) } else { Err(ShutdownError { counts }) }
+        let is_whole = lost_items(&counts) == 0 && counts.open_spans == 0;
+        if is_whole { Ok(()) } else { Err(ShutdownError { counts }) }
     }
 
     /// [`shutdown`](Self::shutdown) without blocking the runtime.
     ///
     /// # Errors
-    /// [`ShutdownError`] when something was lost.
+    /// [`ShutdownError`] when something was lost, or spans have not ended.
     pub async fn close(self) -> Result<(), ShutdownError> {
         match tokio::task::spawn_blocking(move || self.shutdown()).await {
             Ok(result) => result,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// Without the exporters: their headers hold keys.
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry")
+            .field("is_enabled", &self.pipeline.is_some())
+            .field("is_shut_down", &self.is_shut_down)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
     }
 }
 

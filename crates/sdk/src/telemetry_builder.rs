@@ -11,8 +11,10 @@ use opentelemetry_sdk::logs::{
     self as sdk_logs, BatchLogProcessor, SdkLoggerProvider, SimpleLogProcessor,
 };
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{
     self as sdk_trace, BatchSpanProcessor, Sampler, SdkTracerProvider, SimpleSpanProcessor,
+    SpanLimits,
 };
 use throughline_trace::keys;
 use tracing::level_filters::LevelFilter;
@@ -21,7 +23,7 @@ use crate::export::{Counted, Counters, ExportThread, Gate, MetricsOnThread};
 use crate::logs::{StdoutLogs, SubscriberSettings};
 use crate::recorder::Recorder;
 use crate::telemetry::{Telemetry, TelemetryError};
-use crate::telemetry_otlp::{OtlpExporters, OtlpProtocol, OtlpSettings, variable};
+use crate::telemetry_otlp::{Environment, OtlpExporters, OtlpProtocol, OtlpSettings};
 use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Switches};
 
 /// How long spans and logs wait to be sent together. Shorter than the 5 s of the specification: a
@@ -38,8 +40,15 @@ const METRIC_INTERVAL: Duration = Duration::from_secs(10);
 /// `OTEL_BLRP_MAX_QUEUE_SIZE` does not say (the specification's value).
 const QUEUE_ITEMS: usize = 2_048;
 
+/// Items that are sent together at most, when no variable may say (the specification's value).
+const BATCH_ITEMS: usize = 512;
+
+/// `service.name` when nobody says (the specification's value).
+const UNKNOWN_SERVICE: &str = "unknown_service";
+
 /// Describes [`Telemetry`] before it starts. Whatever is not said comes from the standard `OTEL_*`
-/// variables; a header of `OTEL_EXPORTER_OTLP_HEADERS` stands beside those given here.
+/// variables, unless [`environment`](Self::environment) says not to; a header of
+/// `OTEL_EXPORTER_OTLP_HEADERS` stands beside those given here.
 #[derive(Debug, Default)]
 #[must_use = "telemetry starts with `init` or `build`"]
 pub struct TelemetryBuilder {
@@ -88,10 +97,20 @@ impl TelemetryBuilder {
         self
     }
 
-    /// A header of every export (`OTEL_EXPORTER_OTLP_HEADERS`).
+    /// Whether the `OTEL_*` variables are read; they are when nobody says. Without them, what is
+    /// not said has its default: for telemetry whose receiver the program itself chooses, which the
+    /// variables of a shell must not send elsewhere or switch off. `RUST_LOG` and the proxy of the
+    /// system hold all the same.
+    pub fn environment(mut self, is_read: bool) -> Self {
+        self.otlp.environment = Environment::new(is_read);
+        self
+    }
+
+    /// A header of every export (`OTEL_EXPORTER_OTLP_HEADERS`). Its value is never shown.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            (Ok(name), Ok(value)) => {
+            (Ok(name), Ok(mut value)) => {
+                value.set_sensitive(true);
                 self.otlp.headers.insert(name, value);
             }
             _ => self.bad_header = Some(name.to_owned()),
@@ -185,12 +204,13 @@ impl TelemetryBuilder {
     /// [`TelemetryError`].
     pub fn build(self) -> Result<Telemetry, TelemetryError> {
         self.validate()?;
-        if variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+        let environment = self.otlp.environment;
+        if environment.is_disabled() {
             return Ok(Telemetry::disabled());
         }
         let instance_id = uuid::Uuid::new_v4().to_string();
         let switches = Switches {
-            content: self.content.unwrap_or_else(content_from_environment),
+            content: self.content.unwrap_or_else(|| environment.wants_content()),
             session_on_metrics: self.session_on_metrics,
         };
         let (resource, instance_id) = self.resource_of(instance_id);
@@ -224,15 +244,22 @@ impl TelemetryBuilder {
 
     /// The resource, and the instance id in it: the given one unless environment or builder say.
     fn resource_of(&self, instance_id: String) -> (Resource, String) {
-        let mut builder = Resource::builder();
+        let environment = self.otlp.environment;
+        let begin = || match environment.is_read() {
+            true => Resource::builder(),
+            false => Resource::builder_empty()
+                .with_detector(Box::new(TelemetryResourceDetector))
+                .with_service_name(UNKNOWN_SERVICE),
+        };
+        let mut builder = begin();
         let instance_key = Key::from_static_str(keys::SERVICE_INSTANCE_ID);
         let said = |resource: &Resource| resource.get(&instance_key);
-        if said(&Resource::builder().build()).is_none() {
+        if said(&begin().build()).is_none() {
             builder = builder.with_attribute(KeyValue::new(instance_key.clone(), instance_id));
         }
         // The SDK lets OTEL_RESOURCE_ATTRIBUTES win over OTEL_SERVICE_NAME; the specification says
         // the reverse.
-        if let Some(name) = variable("OTEL_SERVICE_NAME") {
+        if let Some(name) = environment.variable("OTEL_SERVICE_NAME") {
             builder = builder.with_service_name(name);
         }
         builder = builder.with_attributes(self.resource.clone());
@@ -245,7 +272,13 @@ impl TelemetryBuilder {
     }
 
     fn traces(&self, resource: &Resource) -> sdk_trace::TracerProviderBuilder {
-        let builder = SdkTracerProvider::builder().with_resource(resource.clone());
+        let mut builder = SdkTracerProvider::builder().with_resource(resource.clone());
+        // The SDK has read the environment for these already.
+        if !self.otlp.environment.is_read() {
+            builder = builder
+                .with_span_limits(SpanLimits::default())
+                .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)));
+        }
         match self.sample_ratio {
             Some(ratio) => builder
                 .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)))),
@@ -287,10 +320,11 @@ impl TelemetryBuilder {
         thread: &ExportThread,
         resource: &Resource,
     ) -> Result<Providers, TelemetryError> {
+        let environment = self.otlp.environment;
         let _entered = thread.handle().enter();
         let exporters = OtlpExporters::new(self.otlp.clone())?;
-        let span_queue = items_variable("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE_ITEMS);
-        let log_queue = items_variable("OTEL_BLRP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE_ITEMS);
+        let span_queue = environment.items("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE_ITEMS);
+        let log_queue = environment.items("OTEL_BLRP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE_ITEMS);
         let counters = PipelineCounters {
             spans: Counters::new(span_queue),
             logs: Counters::new(log_queue),
@@ -299,7 +333,7 @@ impl TelemetryBuilder {
         let on_thread = Some(thread.handle().clone());
 
         let mut traces = self.traces(resource);
-        if is_wanted("OTEL_TRACES_EXPORTER") {
+        if environment.is_wanted("OTEL_TRACES_EXPORTER") {
             let exporter = Counted {
                 inner: exporters.spans()?,
                 counters: Arc::clone(&counters.spans),
@@ -307,6 +341,9 @@ impl TelemetryBuilder {
             };
             let mut batch =
                 sdk_trace::BatchConfigBuilder::default().with_max_queue_size(span_queue);
+            if !environment.is_read() {
+                batch = batch.with_max_export_batch_size(BATCH_ITEMS);
+            }
             if let Some(delay) = self.delay("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY) {
                 batch = batch.with_scheduled_delay(delay);
             }
@@ -317,7 +354,7 @@ impl TelemetryBuilder {
 
         let logger = |counters: &Arc<Counters>, delay: Option<Duration>| {
             let mut provider = SdkLoggerProvider::builder().with_resource(resource.clone());
-            if is_wanted("OTEL_LOGS_EXPORTER") {
+            if environment.is_wanted("OTEL_LOGS_EXPORTER") {
                 let exporter = Counted {
                     inner: exporters.logs()?,
                     counters: Arc::clone(counters),
@@ -325,6 +362,9 @@ impl TelemetryBuilder {
                 };
                 let mut batch =
                     sdk_logs::BatchConfigBuilder::default().with_max_queue_size(log_queue);
+                if !environment.is_read() {
+                    batch = batch.with_max_export_batch_size(BATCH_ITEMS);
+                }
                 if let Some(delay) = delay {
                     batch = batch.with_scheduled_delay(delay);
                 }
@@ -336,12 +376,15 @@ impl TelemetryBuilder {
         };
 
         let mut metrics = SdkMeterProvider::builder().with_resource(resource.clone());
-        if is_wanted("OTEL_METRICS_EXPORTER") {
+        if environment.is_wanted("OTEL_METRICS_EXPORTER") {
             let exporter =
                 MetricsOnThread { inner: exporters.metrics()?, handle: thread.handle().clone() };
             let mut reader = PeriodicReader::builder(exporter);
             let interval = self.metric_interval.or_else(|| {
-                variable("OTEL_METRIC_EXPORT_INTERVAL").is_none().then_some(METRIC_INTERVAL)
+                environment
+                    .variable("OTEL_METRIC_EXPORT_INTERVAL")
+                    .is_none()
+                    .then_some(METRIC_INTERVAL)
             });
             if let Some(interval) = interval {
                 reader = reader.with_interval(interval);
@@ -360,7 +403,8 @@ impl TelemetryBuilder {
 
     /// The delay to set: the builder's, none when the variable has it, else our default.
     fn delay(&self, name: &str, default: Duration) -> Option<Duration> {
-        self.export_delay.or_else(|| variable(name).is_none().then_some(default))
+        self.export_delay
+            .or_else(|| self.otlp.environment.variable(name).is_none().then_some(default))
     }
 }
 
@@ -378,27 +422,4 @@ fn gate<P>(inner: P, counters: &Arc<Counters>) -> Gate<P> {
 
 fn counted<E>(inner: E, counters: &Arc<Counters>) -> Counted<E> {
     Counted { inner, counters: Arc::clone(counters), handle: None }
-}
-
-/// Whether a signal is to be exported: `OTEL_TRACES_EXPORTER=none` and its like say no.
-fn is_wanted(name: &str) -> bool {
-    variable(name).is_none_or(|text| text != "none")
-}
-
-fn items_variable(name: &str) -> Result<Option<usize>, TelemetryError> {
-    let Some(text) = variable(name) else { return Ok(None) };
-    match text.parse() {
-        Ok(items) if items > 0 => Ok(Some(items)),
-        _ => Err(TelemetryError::Setting {
-            name: name.to_owned(),
-            expected: "a number of items above 0",
-            got: text,
-        }),
-    }
-}
-
-fn content_from_environment() -> bool {
-    variable("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT").is_none_or(|text| {
-        !["false", "no_content", "event_only"].contains(&text.to_ascii_lowercase().as_str())
-    })
 }

@@ -1,9 +1,13 @@
 //! OTLP exporters from what the builder said and the `OTEL_EXPORTER_OTLP_*` variables say.
 //!
-//! The exporters read endpoint, headers, timeout and compression from the environment themselves;
-//! here is what they leave to the caller: the protocol, the HTTP client, TLS roots, and that the
-//! builder's values come first.
+//! The exporters read endpoint, headers and timeout from the environment themselves; they are built
+//! without compression. Here is what they leave to the caller: the protocol, the HTTP client, TLS
+//! roots, that the builder's values come first, and that the environment may be left unread.
 
+mod environment;
+mod headers;
+
+use std::fmt;
 use std::time::Duration;
 
 use opentelemetry_otlp::{
@@ -11,10 +15,16 @@ use opentelemetry_otlp::{
     WithHttpConfig, WithTonicConfig,
 };
 use opentelemetry_sdk::metrics::Temporality;
-use tonic::metadata::MetadataMap;
+use reqwest::Url;
 use tonic::transport::{Certificate, ClientTlsConfig};
 
+pub(crate) use self::environment::Environment;
+use self::headers::{ExportClient, ExportHeaders};
+use crate::http_client::{self, Roots, Route, without_userinfo};
 use crate::telemetry::TelemetryError;
+
+/// How long one export may take when nobody says (OTLP exporter specification).
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How telemetry travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +45,37 @@ impl OtlpProtocol {
             _ => None,
         }
     }
+
+    /// Where telemetry goes when nobody says (OTLP exporter specification).
+    fn default_endpoint(self) -> &'static str {
+        match self {
+            Self::Grpc => "http://localhost:4317",
+            Self::HttpProtobuf => "http://localhost:4318",
+        }
+    }
 }
 
 /// What the builder said about export.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct OtlpSettings {
     pub(crate) endpoint: Option<String>,
     pub(crate) protocol: Option<OtlpProtocol>,
     pub(crate) headers: http::HeaderMap,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) environment: Environment,
+}
+
+impl fmt::Debug for OtlpSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OtlpSettings")
+            .field("endpoint", &self.endpoint.as_deref().map(without_userinfo))
+            .field("protocol", &self.protocol)
+            // Their values are marked as sensitive.
+            .field("headers", &self.headers)
+            .field("timeout", &self.timeout)
+            .field("environment", &self.environment)
+            .finish()
+    }
 }
 
 /// The signals, as their variables and paths spell them.
@@ -55,6 +87,8 @@ enum Signal {
 }
 
 impl Signal {
+    const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+
     fn variable(self) -> &'static str {
         match self {
             Self::Traces => "TRACES",
@@ -77,7 +111,7 @@ impl Signal {
         }
         let own = format!("OTEL_EXPORTER_OTLP_{}_PROTOCOL", self.variable());
         for name in [own.as_str(), "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-            if let Some(text) = variable(name) {
+            if let Some(text) = settings.environment.variable(name) {
                 return OtlpProtocol::from_text(&text).ok_or_else(|| TelemetryError::Setting {
                     name: name.to_owned(),
                     expected: "grpc or http/protobuf",
@@ -87,27 +121,37 @@ impl Signal {
         }
         Ok(OtlpProtocol::HttpProtobuf)
     }
-}
 
-/// A variable that is set and not empty (OpenTelemetry treats empty as unset).
-pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    /// Where the signal goes over HTTP, up to the path. An address that is none is told by the
+    /// exporter; until then it is taken for one that may be anywhere.
+    fn http_address(self, settings: &OtlpSettings) -> Option<Url> {
+        let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", self.variable());
+        let said = settings
+            .endpoint
+            .clone()
+            .or_else(|| settings.environment.variable(&own))
+            .or_else(|| settings.environment.variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let default = OtlpProtocol::HttpProtobuf.default_endpoint();
+        Url::parse(said.as_deref().unwrap_or(default)).ok()
+    }
 }
 
 /// Builds exporters; to be used within the runtime that they are to live on.
 pub(crate) struct OtlpExporters {
     settings: OtlpSettings,
+    headers: ExportHeaders,
     certificate: Option<Vec<u8>>,
-    client: reqwest::Client,
+    /// For what is on this machine.
+    direct: reqwest::Client,
+    /// For what may be elsewhere.
+    proxied: reqwest::Client,
 }
 
 impl OtlpExporters {
     /// # Errors
     /// When the certificate file cannot be read or TLS cannot be set up.
     pub(crate) fn new(settings: OtlpSettings) -> Result<Self, TelemetryError> {
-        // Only if the host has not chosen one: the first choice of a process stays.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let certificate = match variable("OTEL_EXPORTER_OTLP_CERTIFICATE") {
+        let certificate = match settings.environment.variable("OTEL_EXPORTER_OTLP_CERTIFICATE") {
             Some(path) => Some(std::fs::read(&path).map_err(|error| TelemetryError::Setting {
                 name: "OTEL_EXPORTER_OTLP_CERTIFICATE".to_owned(),
                 expected: "a readable PEM file",
@@ -115,16 +159,17 @@ impl OtlpExporters {
             })?),
             None => None,
         };
-        let mut client = reqwest::Client::builder();
-        if let Some(pem) = &certificate {
-            for root in
-                reqwest::Certificate::from_pem_bundle(pem).map_err(TelemetryError::client)?
-            {
-                client = client.add_root_certificate(root);
-            }
-        }
-        let client = client.build().map_err(TelemetryError::client)?;
-        Ok(Self { settings, certificate, client })
+        let addresses = Signal::ALL.map(|signal| signal.http_address(&settings));
+        let roots = match &certificate {
+            Some(pem) => Roots::SystemAnd(pem),
+            None => Roots::needed_for(addresses.iter().flatten()),
+        };
+        let tls = http_client::tls(roots).map_err(TelemetryError::Exporter)?;
+        let client =
+            |route| http_client::client_with(tls.clone(), route).map_err(TelemetryError::Exporter);
+        let (direct, proxied) = (client(Route::Direct)?, client(Route::AsTheSystemSays)?);
+        let headers = ExportHeaders::new(settings.headers.clone(), settings.environment);
+        Ok(Self { settings, headers, certificate, direct, proxied })
     }
 
     pub(crate) fn spans(&self) -> Result<SpanExporter, TelemetryError> {
@@ -146,7 +191,8 @@ impl OtlpExporters {
     }
 
     pub(crate) fn metrics(&self) -> Result<MetricExporter, TelemetryError> {
-        let builder = MetricExporter::builder().with_temporality(temporality()?);
+        let builder =
+            MetricExporter::builder().with_temporality(temporality(self.settings.environment)?);
         let built = match Signal::Metrics.protocol(&self.settings)? {
             OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
             OtlpProtocol::HttpProtobuf => self.http(builder.with_http(), Signal::Metrics).build(),
@@ -159,47 +205,53 @@ impl OtlpExporters {
         if let Some(pem) = &self.certificate {
             tls = tls.ca_certificate(Certificate::from_pem(pem));
         }
-        let mut builder = self
-            .with_timeout(builder)
-            .with_tls_config(tls)
-            .with_metadata(MetadataMap::from_headers(self.settings.headers.clone()));
-        if let Some(endpoint) = &self.settings.endpoint {
-            builder = builder.with_endpoint(endpoint.clone());
+        let builder =
+            self.with_timeout(builder).with_tls_config(tls).with_interceptor(self.headers.clone());
+        match self.endpoint(OtlpProtocol::Grpc) {
+            Some(endpoint) => builder.with_endpoint(endpoint),
+            None => builder,
         }
-        builder
     }
 
     fn http<B: WithExportConfig + WithHttpConfig>(&self, builder: B, signal: Signal) -> B {
-        let headers =
-            self.settings.headers.iter().filter_map(|(name, value)| {
-                Some((name.to_string(), value.to_str().ok()?.to_owned()))
-            });
-        let mut builder = self
-            .with_timeout(builder)
-            .with_protocol(Protocol::HttpBinary)
-            .with_http_client(self.client.clone())
-            .with_headers(headers.collect());
-        if let Some(base) = &self.settings.endpoint {
-            let base = base.trim_end_matches('/');
-            let path = signal.path();
-            // The builder takes a base, as OTEL_EXPORTER_OTLP_ENDPOINT does.
-            let base = base.strip_suffix(path).unwrap_or(base);
-            builder = builder.with_endpoint(format!("{base}{path}"));
+        let route = signal.http_address(&self.settings).map(|url| Route::to(&url));
+        let client = match route {
+            Some(Route::Direct) => &self.direct,
+            Some(Route::AsTheSystemSays) | None => &self.proxied,
+        };
+        let client = ExportClient { client: client.clone(), headers: self.headers.clone() };
+        let builder =
+            self.with_timeout(builder).with_protocol(Protocol::HttpBinary).with_http_client(client);
+        match self.endpoint(OtlpProtocol::HttpProtobuf) {
+            Some(base) => {
+                let base = base.trim_end_matches('/');
+                let path = signal.path();
+                // The builder takes a base, as OTEL_EXPORTER_OTLP_ENDPOINT does.
+                let base = base.strip_suffix(path).unwrap_or(base);
+                builder.with_endpoint(format!("{base}{path}"))
+            }
+            None => builder,
         }
-        builder
+    }
+
+    /// Where telemetry goes; `None` to leave it to the exporter, which reads the environment.
+    fn endpoint(&self, protocol: OtlpProtocol) -> Option<&str> {
+        let default = (!self.settings.environment.is_read()).then(|| protocol.default_endpoint());
+        self.settings.endpoint.as_deref().or(default)
     }
 
     fn with_timeout<B: WithExportConfig>(&self, builder: B) -> B {
-        match self.settings.timeout {
+        let default = (!self.settings.environment.is_read()).then_some(TIMEOUT);
+        match self.settings.timeout.or(default) {
             Some(timeout) => builder.with_timeout(timeout),
             None => builder,
         }
     }
 }
 
-fn temporality() -> Result<Temporality, TelemetryError> {
+fn temporality(environment: Environment) -> Result<Temporality, TelemetryError> {
     const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-    match variable(NAME) {
+    match environment.variable(NAME) {
         None => Ok(Temporality::Cumulative),
         Some(text) => text.parse().map_err(|()| TelemetryError::Setting {
             name: NAME.to_owned(),

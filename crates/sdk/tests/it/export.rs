@@ -15,7 +15,7 @@ use crate::receiver;
 const CHILD: &str = "THROUGHLINE_TEST_CHILD";
 
 /// Runs a test of this binary in a process of its own with these variables.
-fn run_child(test: &str, variables: &[(&str, &str)]) {
+pub(crate) fn run_child(test: &str, variables: &[(&str, &str)]) {
     let output = Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
@@ -26,11 +26,11 @@ fn run_child(test: &str, variables: &[(&str, &str)]) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-fn work() {
+pub(crate) fn work() {
     let outer = span("outer").start();
     outer.in_scope(|| {
         span("inner").start().end();

@@ -16,5 +16,6 @@ mod provider;
 mod receiver;
 mod spans;
 mod streams;
+mod surroundings;
 mod tools;
 mod workflows;

@@ -1,0 +1,67 @@
+//! The standard variables, and that they may be left unread.
+
+use crate::telemetry::TelemetryError;
+
+/// The `OTEL_*` variables, unless they are not to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Environment {
+    is_read: bool,
+}
+
+impl Environment {
+    /// With `false`, as if no variable were set.
+    pub(crate) fn new(is_read: bool) -> Self {
+        Self { is_read }
+    }
+
+    pub(crate) fn is_read(self) -> bool {
+        self.is_read
+    }
+
+    /// A variable that is set and not empty (OpenTelemetry treats empty as unset).
+    pub(crate) fn variable(self, name: &str) -> Option<String> {
+        if !self.is_read {
+            return None;
+        }
+        std::env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// Whether `OTEL_SDK_DISABLED` says that there is to be no telemetry.
+    pub(crate) fn is_disabled(self) -> bool {
+        self.variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"))
+    }
+
+    /// Whether a signal is to be exported: `OTEL_TRACES_EXPORTER=none` and its like say no.
+    pub(crate) fn is_wanted(self, name: &str) -> bool {
+        self.variable(name).is_none_or(|text| text != "none")
+    }
+
+    /// A number of items above 0.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Setting`] when the variable says something else.
+    pub(crate) fn items(self, name: &str) -> Result<Option<usize>, TelemetryError> {
+        let Some(text) = self.variable(name) else { return Ok(None) };
+        match text.parse() {
+            Ok(items) if items > 0 => Ok(Some(items)),
+            _ => Err(TelemetryError::Setting {
+                name: name.to_owned(),
+                expected: "a number of items above 0",
+                got: text,
+            }),
+        }
+    }
+
+    /// Whether prompts and answers go onto spans.
+    pub(crate) fn wants_content(self) -> bool {
+        self.variable("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT").is_none_or(|text| {
+            !["false", "no_content", "event_only"].contains(&text.to_ascii_lowercase().as_str())
+        })
+    }
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self::new(true)
+    }
+}

@@ -1,0 +1,64 @@
+//! The headers of an export: the exporters lay those of `OTEL_EXPORTER_OTLP_HEADERS` over all
+//! others and show them in their `Debug`, so ours are put on where a request leaves.
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, Request, Response};
+use opentelemetry_http::{Bytes, HttpClient, HttpError};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::service::Interceptor;
+
+use super::environment::Environment;
+
+/// What is put on every request.
+#[derive(Debug, Clone)]
+pub(crate) struct ExportHeaders {
+    headers: HeaderMap,
+    environment: Environment,
+}
+
+impl ExportHeaders {
+    pub(crate) fn new(headers: HeaderMap, environment: Environment) -> Self {
+        Self { headers, environment }
+    }
+
+    /// Makes ours the ones that hold. Without the environment all others go, but for those that
+    /// say what the body is and who sends it.
+    fn put_on(&self, headers: &mut HeaderMap) {
+        if !self.environment.is_read() {
+            let all = std::mem::take(headers);
+            for name in [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT] {
+                if let Some(value) = all.get(&name) {
+                    headers.insert(name, value.clone());
+                }
+            }
+        }
+        for (name, value) in &self.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+/// An HTTP client that puts the headers on.
+#[derive(Debug, Clone)]
+pub(crate) struct ExportClient {
+    pub(crate) client: reqwest::Client,
+    pub(crate) headers: ExportHeaders,
+}
+
+#[tonic::async_trait]
+impl HttpClient for ExportClient {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        self.headers.put_on(request.headers_mut());
+        self.client.send_bytes(request).await
+    }
+}
+
+impl Interceptor for ExportHeaders {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        let mut headers = std::mem::take(request.metadata_mut()).into_headers();
+        self.put_on(&mut headers);
+        *request.metadata_mut() = MetadataMap::from_headers(headers);
+        Ok(request)
+    }
+}
