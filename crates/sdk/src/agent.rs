@@ -37,7 +37,18 @@ pub enum AgentError {
         /// Which turn, from 1.
         turn: u32,
         /// What went wrong.
+        #[source]
         error: ChatError,
+    },
+    /// The model declined to answer, or the provider's filter held the answer back.
+    #[error("{}", refused_text(.model, *.turn, .text))]
+    Refused {
+        /// The model.
+        model: String,
+        /// Which turn, from 1.
+        turn: u32,
+        /// What the model said to it, or as much of the answer as came; may be empty.
+        text: String,
     },
     /// The model answered with nothing.
     #[error("expected a text or tool calls from {model} in turn {turn}, got neither")]
@@ -57,10 +68,16 @@ pub enum AgentError {
     },
 }
 
+fn refused_text(model: &str, turn: u32, text: &str) -> String {
+    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+    format!("expected an answer from {model} in turn {turn}, got a refusal{said}")
+}
+
 impl Fault for AgentError {
     fn error_type(&self) -> ErrorType {
         match self {
             Self::Model { error, .. } => error.error_type,
+            Self::Refused { .. } => ErrorType::ContentFiltered,
             Self::Empty { .. } => ErrorType::InvalidResponse,
             Self::Name(_) | Self::ToolId(_) | Self::Tool(_) | Self::TurnLimit { .. } => {
                 ErrorType::Other
@@ -89,6 +106,14 @@ impl Fault for AgentError {
 }
 
 impl AgentError {
+    /// The error without what the model said.
+    pub(crate) fn without_content(&self) -> String {
+        match self {
+            Self::Refused { model, turn, .. } => refused_text(model, *turn, ""),
+            other => other.to_string(),
+        }
+    }
+
     fn of_model(&self) -> Option<&ChatError> {
         match self {
             Self::Model { error, .. } => Some(error),
@@ -121,6 +146,7 @@ pub(crate) struct Definition {
     pub(crate) tools: ToolRegistry,
     pub(crate) max_turns: u32,
     pub(crate) is_streaming: bool,
+    pub(crate) captures_content: Option<bool>,
     pub(crate) confidence: Option<ConfidenceOf>,
 }
 
@@ -144,6 +170,7 @@ impl Agent {
                 tools: ToolRegistry::new(),
                 max_turns: MAX_TURNS,
                 is_streaming: false,
+                captures_content: None,
                 confidence: None,
             },
         }
@@ -223,6 +250,16 @@ impl AgentBuilder {
     /// Whether answers are asked for as streams.
     pub fn streaming(mut self, wanted: bool) -> Self {
         self.definition.is_streaming = wanted;
+        self
+    }
+
+    /// Whether the task, the answer, the model's reasons and what tools are asked and say are
+    /// recorded: on the spans of the run, its steps and tools, and in its decisions. When not said,
+    /// as the model says ([`ChatModel::captures_content`]), or else telemetry in general
+    /// ([`captures_content`](crate::captures_content)). The spans of the model's calls are the
+    /// model's: [`Traced::capture_content`](crate::Traced::capture_content).
+    pub fn capture_content(mut self, wanted: bool) -> Self {
+        self.definition.captures_content = Some(wanted);
         self
     }
 

@@ -1,5 +1,5 @@
 //! What the parts of one agent run or workflow tell each other through the context: which model call
-//! asked for which tool, and how its calls went.
+//! asked for which tool, how its calls went, and whether its content may be recorded.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 
 use crate::metrics::Outcome;
+use crate::telemetry_pipeline;
 
 /// Tool calls that are remembered at most; a run that asks for more loses links, not tools.
 const MAX_CALLS: usize = 4_096;
@@ -19,6 +20,8 @@ pub(crate) struct RunNotes {
     asked_by: Mutex<HashMap<String, SpanContext>>,
     /// The most telling outcome of the run's model calls and fallbacks that were not plainly fine.
     notable: Mutex<Option<Outcome>>,
+    /// Whether content is recorded, where somebody said so for this run.
+    is_content_wanted: Option<bool>,
     /// The notes of what this is part of: a run within a workflow, or a tool of another run.
     outer: Option<Arc<RunNotes>>,
 }
@@ -29,7 +32,14 @@ struct NotesHandle(Arc<RunNotes>);
 impl RunNotes {
     /// New notes, within those of the current context.
     pub(crate) fn begin() -> Arc<Self> {
-        Arc::new(Self { outer: Self::current(), ..Self::default() })
+        Self::begin_capturing(None)
+    }
+
+    /// [`begin`](Self::begin), saying whether content is recorded; as outside when that is `None`.
+    pub(crate) fn begin_capturing(wanted: Option<bool>) -> Arc<Self> {
+        let outer = Self::current();
+        let outside = || outer.as_ref().and_then(|outer| outer.is_content_wanted);
+        Arc::new(Self { is_content_wanted: wanted.or_else(outside), outer, ..Self::default() })
     }
 
     fn note(&self, outcome: Outcome) {
@@ -74,6 +84,13 @@ pub(crate) fn asked_by(id: &str) -> Option<SpanContext> {
     let notes = RunNotes::current()?;
     let asked_by = notes.asked_by.lock().unwrap_or_else(PoisonError::into_inner);
     asked_by.get(id).cloned()
+}
+
+/// Whether prompts, answers, tool arguments and results are recorded here: as the run that this is
+/// part of says, or else telemetry in general.
+pub(crate) fn captures_content() -> bool {
+    let said = RunNotes::current().and_then(|notes| notes.is_content_wanted);
+    said.unwrap_or_else(telemetry_pipeline::captures_content)
 }
 
 /// Notes how an operation went, for the run that it belongs to and for all that this is part of.

@@ -5,12 +5,12 @@ use futures_util::future::join_all;
 use opentelemetry::Context;
 use serde_json::{Value, json};
 use throughline_llm::{
-    Assembler, ChatRequest, ChatResponse, Choice, Message, Part, ToolCall, genai,
+    Assembler, ChatRequest, ChatResponse, Choice, FinishReason, Message, Part, ToolCall, genai,
 };
 use throughline_trace::{DecisionId, Phase, SpanRole, Usage, keys};
 
 use crate::agent::{AgentError, AgentRun, Definition, Task};
-use crate::agent_notes::RunNotes;
+use crate::agent_notes::{RunNotes, captures_content};
 use crate::chat::ChatError;
 use crate::decision::decision;
 use crate::dimensions::Dimensions;
@@ -18,7 +18,6 @@ use crate::metrics::{Operation, Outcome};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
 use crate::step::{REASONING_TRACE_CHARS, cut, fitting, step};
-use crate::telemetry_pipeline::captures_content;
 use crate::tool::{TOOL_ID_MAX_CHARS, ToolError, ToolId};
 use crate::tool_registry::error_text;
 
@@ -29,10 +28,11 @@ const REASON_CHARS: usize = 512;
 const CALL_REASON_CHARS: usize = 128;
 
 pub(crate) async fn run(definition: &Definition, task: Task) -> Result<AgentRun, AgentError> {
-    let notes = RunNotes::begin();
+    let wanted = definition.captures_content.or_else(|| definition.model.captures_content());
+    let notes = RunNotes::begin_capturing(wanted);
     let cx = notes.onto(&dimensions(definition, &task).onto(&Context::current()));
     let end = RunEnd {
-        span: run_span(definition, &task, cx),
+        span: in_context_of(&cx, || run_span(definition, &task)),
         outcome: Outcome::Cancelled,
         model: definition.request.model.clone(),
     };
@@ -70,12 +70,16 @@ fn dimensions(definition: &Definition, task: &Task) -> Dimensions {
     dimensions
 }
 
-fn run_span(definition: &Definition, task: &Task, cx: Context) -> ActiveSpan {
-    let session = Dimensions::of(&cx).session_id().map(str::to_owned);
+fn in_context_of<T>(cx: &Context, work: impl FnOnce() -> T) -> T {
+    let _attached = cx.clone().attach();
+    work()
+}
+
+fn run_span(definition: &Definition, task: &Task) -> ActiveSpan {
+    let session = Dimensions::current().session_id().map(str::to_owned);
     let mut builder = span(format!("invoke_agent {}", definition.name))
         .kind(task.kind.clone())
         .role(SpanRole::AgentRun)
-        .parent(cx)
         .attribute(keys::GEN_AI_OPERATION_NAME, "invoke_agent")
         .attribute(keys::GEN_AI_AGENT_NAME, definition.name.clone())
         .attribute(keys::AI_AGENT_NAME, definition.name.clone())
@@ -108,11 +112,11 @@ impl RunEnd {
             Ok(mut run) => {
                 self.outcome = run.outcome;
                 run.trace_id = self.span.trace_id();
-                if captures_content()
+                if self.span.in_scope(captures_content)
                     && let Some(message) = run.messages.last()
                 {
-                    let finish_reason = throughline_llm::FinishReason::Stop;
-                    let choice = Choice { message: message.clone(), finish_reason };
+                    let choice =
+                        Choice { message: message.clone(), finish_reason: FinishReason::Stop };
                     let messages = genai::output_messages(&[choice]).to_string();
                     self.span.set(keys::GEN_AI_OUTPUT_MESSAGES, messages);
                 }
@@ -120,7 +124,7 @@ impl RunEnd {
             }
             Err(error) => {
                 self.outcome = error.outcome();
-                self.span.fail(error.error_type(), error.to_string());
+                self.span.fail(error.error_type(), self.span.in_scope(|| shown(&error)));
                 Err(error)
             }
         }
@@ -223,13 +227,18 @@ impl Run<'_> {
             self.usage.cache_write_tokens += usage.cache_write_tokens;
             self.usage.reasoning_tokens += usage.reasoning_tokens;
         }
-        let planned = step.in_scope(|| self.read_plan(&response));
-        let Some(plan) = planned else {
-            let model = self.definition.request.model.clone();
-            let error = AgentError::Empty { model, turn };
-            step.fail(error.error_type(), error.to_string());
-            return Err(error);
+        let planned = match refusal_of(&response) {
+            Some(text) => Err(AgentError::Refused {
+                model: self.definition.request.model.clone(),
+                turn,
+                text,
+            }),
+            None => step.in_scope(|| self.read_plan(&response)).ok_or_else(|| AgentError::Empty {
+                model: self.definition.request.model.clone(),
+                turn,
+            }),
         };
+        let plan = planned.inspect_err(|error| step.fail(error.error_type(), shown(error)))?;
         let domain = plan.calls.first().map_or_else(|| "answer".to_owned(), domain_of);
         step.rename(step_name(&self.definition.name, Phase::Plan, &domain));
         set_reasoning(&step, &plan.reasoning);
@@ -247,16 +256,18 @@ impl Run<'_> {
         if calls.is_empty() && text.is_empty() {
             return None;
         }
-        let reasoning = reasoning_of(&message).unwrap_or(text);
+        // The model's words go nowhere when content is not wanted.
+        let said = captures_content().then(|| reasoning_of(&message).unwrap_or(text));
+        let reasoning = said.unwrap_or_default();
         let action = if calls.is_empty() {
             "answer".to_owned()
         } else {
             calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>().join("+")
         };
-        let reason = if reasoning.is_empty() {
-            format!("the model asked for {action}")
-        } else {
-            cut(&reasoning, REASON_CHARS).to_owned()
+        let reason = match reasoning.as_str() {
+            "" if calls.is_empty() => "the model answered".to_owned(),
+            "" => format!("the model asked for {action}"),
+            said => cut(said, REASON_CHARS).to_owned(),
         };
         let model_version = match &self.definition.version {
             Some(version) => version.clone(),
@@ -383,8 +394,30 @@ fn reasoning_of(message: &Message) -> Option<String> {
     })
 }
 
+/// Why the model declined to answer, if it did: its own words, or what the provider's filter left of
+/// the answer.
+fn refusal_of(response: &ChatResponse) -> Option<String> {
+    let message = response.message()?;
+    let refusal = message.parts.iter().find_map(|part| match part {
+        Part::Refusal(text) => Some(text.clone()),
+        _ => None,
+    });
+    // A filter may have cut tool calls short too; a model that declines in words may still call.
+    match response.finish_reason() {
+        Some(FinishReason::ContentFilter) => Some(refusal.unwrap_or(message.joined_text())),
+        _ => refusal.filter(|_| message.tool_calls().next().is_none()),
+    }
+}
+
+/// The error as spans may show it.
+fn shown(error: &AgentError) -> String {
+    if captures_content() { error.to_string() } else { error.without_content() }
+}
+
+/// Puts the reason for a step on its span, where content is wanted: most reasons are what the model
+/// or a tool said.
 fn set_reasoning(step: &ActiveSpan, text: &str) {
-    if !text.is_empty() {
+    if !text.is_empty() && captures_content() {
         step.set(keys::AI_REASONING_TRACE, cut(text, REASONING_TRACE_CHARS).to_owned());
     }
 }

@@ -21,6 +21,12 @@ pub trait ChatModel: Send + Sync {
     /// Who answers, for the attributes that a sampler decides by.
     fn endpoint(&self) -> Endpoint;
 
+    /// Whether the model says itself that prompts and answers are recorded or are not; an
+    /// [`Agent`](crate::Agent) that was told nothing does as its model. `None`: it does not say.
+    fn captures_content(&self) -> Option<bool> {
+        None
+    }
+
     /// Asks for a whole answer.
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>>;
 
@@ -32,6 +38,10 @@ pub trait ChatModel: Send + Sync {
 impl<M: ChatModel + ?Sized> ChatModel for Arc<M> {
     fn endpoint(&self) -> Endpoint {
         (**self).endpoint()
+    }
+
+    fn captures_content(&self) -> Option<bool> {
+        (**self).captures_content()
     }
 
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {

@@ -95,6 +95,13 @@ impl ChatModel for FallbackModel {
         self.primary.endpoint()
     }
 
+    /// What one of the models keeps to itself, all do.
+    fn captures_content(&self) -> Option<bool> {
+        let others = self.others.iter().map(|(model, _)| model.captures_content());
+        let said = others.chain([self.primary.captures_content()]).flatten();
+        said.reduce(|all, one| all && one)
+    }
+
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
         Box::pin(self.ask(request, |model, request| model.chat(request)))
     }

@@ -11,11 +11,10 @@ use serde_json::Value;
 use throughline_llm::ToolCall;
 use throughline_trace::{ErrorType, SpanRole, keys};
 
-use crate::agent_notes;
+use crate::agent_notes::{self, captures_content};
 use crate::metrics::RegistryCall;
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
-use crate::telemetry_pipeline::captures_content;
 use crate::tool::{Tool, ToolError, ToolId};
 
 /// Bytes of a tool's arguments or result on its span at most; the tool itself sees all of them.
@@ -184,13 +183,17 @@ async fn run(tool: &dyn Tool, call: &ToolCall) -> Result<Value, ToolError> {
     }
 }
 
-/// The error as a span may show it: a message about arguments quotes them.
+/// The error as a span may show it: a message about arguments quotes them, and what a tool says may
+/// be anything.
 pub(crate) fn error_text(error: &ToolError) -> String {
     match error {
-        ToolError::InvalidArguments { id, .. } if !captures_content() => {
+        error if captures_content() => error.to_string(),
+        ToolError::InvalidArguments { id, .. } => {
             format!("expected arguments that fit the schema of {id}")
         }
-        other => other.to_string(),
+        ToolError::Failed(_) => "the tool failed".to_owned(),
+        ToolError::Kind { kind, .. } => format!("the tool failed with {kind}"),
+        ToolError::Missing { .. } | ToolError::Timeout { .. } => error.to_string(),
     }
 }
 

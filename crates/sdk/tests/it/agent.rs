@@ -1,5 +1,7 @@
 //! The agent loop against models that answer from a script.
 
+mod privacy;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -317,7 +319,7 @@ async fn a_run_that_is_dropped_is_cancelled_and_counted() {
     assert!(waited.is_err());
     insta::assert_snapshot!(stage.recorder.tree(&["outcome"]), @r"
     invoke_agent shop outcome=cancelled
-      shop.plan.task
+      shop.plan.task outcome=cancelled
         chat gpt-4o outcome=cancelled
     ");
     stage.telemetry.flush();
@@ -409,4 +411,71 @@ fn a_name_that_cannot_be_part_of_a_span_name_is_refused() {
     let error =
         Agent::builder("My Shop", Scripted::default(), "gpt-4o").build().expect_err("a name");
     assert_eq!(error.to_string(), "expected an agent of a-z, 0-9, '_' and '-', got \"My Shop\"");
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_cancels_its_tools_and_steps() {
+    let (stage, builder) = stage([wants(
+        "",
+        &[("c1", "hang_v1", r#"{"item":7}"#), ("c2", "stock_v1", r#"{"item":7}"#)],
+    )]);
+    let hang = tool("hang_v1", "Never answers", |_: Item| std::future::pending::<Json<u8>>());
+    let tools = tools().with(hang.expect("hang")).expect("new");
+    let agent = builder.tools(tools).build().expect("an agent");
+    let run = stage.telemetry.scope(agent.run("Is item 7 there?"));
+    tokio::time::timeout(Duration::from_millis(20), run).await.expect_err("it hangs");
+    insta::assert_snapshot!(stage.recorder.tree(&["outcome", "error.type"]), @r"
+    invoke_agent shop outcome=cancelled
+      shop.plan.hang
+        chat gpt-4o outcome=ok
+      shop.act.hang outcome=cancelled
+        tool.registry.hang_v1
+        execute_tool hang_v1 outcome=cancelled
+      shop.act.stock
+        tool.registry.stock_v1
+        execute_tool stock_v1
+    ");
+}
+
+#[tokio::test]
+async fn a_refusal_keeps_its_words() {
+    let refusal = || {
+        let mut response = ChatResponse::of_text("m-1", "");
+        response.choices[0].message.parts = vec![Part::Refusal("I help with no weapons.".into())];
+        Ok(response)
+    };
+    let filtered = || {
+        let mut response = ChatResponse::of_text("m-1", "First you take");
+        response.choices[0].finish_reason = FinishReason::ContentFilter;
+        Ok(response)
+    };
+    for (answer, said) in [(refusal(), "I help with no weapons."), (filtered(), "First you take")] {
+        let (stage, builder) = stage([answer]);
+        let error = stage.run(builder, "Hello").await.expect_err("a refusal");
+        assert_eq!(error.error_type(), ErrorType::ContentFiltered);
+        let (model, text) = ("gpt-4o".to_owned(), said.to_owned());
+        assert_eq!(error, AgentError::Refused { model, turn: 1, text });
+        let text = format!("expected an answer from gpt-4o in turn 1, got a refusal: {said}");
+        assert_eq!(error.to_string(), text);
+        let tree = stage.recorder.tree(&["error.type"]);
+        let failed = format!("invoke_agent shop error.type=CONTENT_FILTERED ERROR({text})");
+        assert!(tree.starts_with(&failed), "{tree}");
+    }
+    let (stage, builder) = stage([refusal()]);
+    stage.run(builder.capture_content(false), "Hello").await.expect_err("a refusal");
+    let run = stage.recorder.tree(&["error.message"]);
+    let run = run.lines().next().expect("the run");
+    assert_eq!(
+        run,
+        "invoke_agent shop error.message=expected an answer from gpt-4o in turn 1, got a refusal \
+         ERROR(expected an answer from gpt-4o in turn 1, got a refusal)"
+    );
+}
+
+#[tokio::test]
+async fn the_model_s_error_is_the_source_of_the_agent_s() {
+    let (stage, builder) = stage([Err(ChatError::new(ErrorType::Auth, "the key is refused"))]);
+    let error = stage.run(builder, "Hello").await.expect_err("no answer");
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+    assert_eq!(source.map(|error: &ChatError| error.error_type), Some(ErrorType::Auth));
 }
