@@ -3,6 +3,7 @@
 //! ends there ends inside its own trace.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 
 use futures_util::Stream;
@@ -10,31 +11,40 @@ use opentelemetry::Context;
 use pin_project_lite::pin_project;
 
 use crate::metrics::Outcome;
-use crate::span::ActiveSpan;
+use crate::span::{ActiveSpan, Progress};
 
 pin_project! {
-    /// A future within a span: made by [`ActiveSpan::instrument`].
+    /// A future within a span: made by [`ActiveSpan::instrument`]. Dropped before it is ready, it
+    /// leaves the span as given up, which is then cancelled unless it is told something else.
     #[must_use = "futures do nothing unless polled"]
     pub struct Instrumented<F> {
         #[pin]
         inner: Option<F>,
         cx: Context,
         span: tracing::Span,
+        progress: Arc<Progress>,
+        // How many futures of the span had come to their end when this one was made.
+        done_before: u64,
     }
 
     impl<F> PinnedDrop for Instrumented<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
+            if this.inner.is_none() {
+                return;
+            }
             let _entered = this.span.enter();
             let _attached = this.cx.clone().attach();
             this.inner.set(None);
+            this.progress.given_up(*this.done_before);
         }
     }
 }
 
 impl<F> Instrumented<F> {
-    pub(crate) fn new(cx: Context, span: tracing::Span, inner: F) -> Self {
-        Self { inner: Some(inner), cx, span }
+    pub(crate) fn new(cx: Context, span: tracing::Span, progress: Arc<Progress>, inner: F) -> Self {
+        let done_before = progress.done();
+        Self { inner: Some(inner), cx, span, progress, done_before }
     }
 }
 
@@ -42,15 +52,20 @@ impl<F: Future> Future for Instrumented<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<F::Output> {
-        let this = self.project();
+        let mut this = self.project();
         // The tracing span first: its layer attaches the context that it knows; ours goes on top.
         // The other way round the parent would be lost.
         let _entered = this.span.enter();
         let _attached = this.cx.clone().attach();
-        match this.inner.as_pin_mut() {
+        let polled = match this.inner.as_mut().as_pin_mut() {
             Some(inner) => inner.poll(poller),
-            None => Poll::Pending,
+            None => return Poll::Pending,
+        };
+        if polled.is_ready() {
+            this.inner.set(None);
+            this.progress.finished();
         }
+        polled
     }
 }
 

@@ -2,7 +2,7 @@
 //! listens, and is ended by its guard whatever happens.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::trace::{
     Link, SpanContext, SpanKind, SpanRef, Status, TraceContextExt as _, Tracer as _,
@@ -140,6 +140,7 @@ impl SpanBuilder {
             is_recording,
             was_panicking: std::thread::panicking(),
             state: Mutex::new(State { attributes: later, failure: None, is_ended: false }),
+            progress: Arc::default(),
         }
     }
 }
@@ -187,6 +188,46 @@ pub struct ActiveSpan {
     is_recording: bool,
     was_panicking: bool,
     state: Mutex<State>,
+    progress: Arc<Progress>,
+}
+
+/// How far the futures within a span have come.
+#[derive(Debug, Default)]
+pub(crate) struct Progress(Mutex<Futures>);
+
+#[derive(Debug, Default)]
+struct Futures {
+    done: u64,
+    /// Whether the last that was given up was not outrun by another, as a hedged request is.
+    is_given_up: bool,
+}
+
+impl Progress {
+    /// How many came to their end.
+    pub(crate) fn done(&self) -> u64 {
+        self.futures().done
+    }
+
+    /// One came to its end.
+    pub(crate) fn finished(&self) {
+        let mut futures = self.futures();
+        futures.done += 1;
+        futures.is_given_up = false;
+    }
+
+    /// One was dropped before its end that was made when `done_before` had come to theirs.
+    pub(crate) fn given_up(&self, done_before: u64) {
+        let mut futures = self.futures();
+        futures.is_given_up |= futures.done == done_before;
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.futures().is_given_up
+    }
+
+    fn futures(&self) -> MutexGuard<'_, Futures> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -282,9 +323,11 @@ impl ActiveSpan {
     }
 
     /// The future within this span: what it starts are children. The span ends with its guard, not
-    /// with the future; see [`run`](Self::run).
+    /// with the future; see [`run`](Self::run). If the future is dropped before it is ready and the
+    /// span is told neither an outcome nor a failure afterwards, its outcome is `cancelled`.
     pub fn instrument<F: Future>(&self, inner: F) -> Instrumented<F> {
-        Instrumented::new(self.cx.clone(), self.tracing.clone(), inner)
+        let progress = Arc::clone(&self.progress);
+        Instrumented::new(self.cx.clone(), self.tracing.clone(), progress, inner)
     }
 
     /// The stream within this span's context.
@@ -329,6 +372,10 @@ impl Drop for ActiveSpan {
         if failure.is_none() && std::thread::panicking() && !self.was_panicking {
             failure = Some((ErrorType::Panic, "a panic ended the operation".to_owned()));
             replace(&mut attributes, KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
+        }
+        let is_told = attributes.iter().any(|entry| entry.key.as_str() == keys::OUTCOME);
+        if failure.is_none() && !is_told && self.progress.is_given_up() {
+            attributes.push(KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str()));
         }
         let span = self.otel();
         if self.is_recording {

@@ -429,3 +429,45 @@ fn links_and_ids_are_those_of_the_other_span() {
     assert_eq!(tool.links.len(), 1);
     assert_eq!(tool.links[0].span_context.span_id(), called.span_id());
 }
+
+#[tokio::test]
+async fn work_that_is_given_up_cancels_its_span_unless_another_was_faster() {
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
+    let brief = Duration::from_millis(1);
+    let work = async {
+        let given_up = span("given up").start();
+        let _ = tokio::time::timeout(brief, given_up.instrument(pending::<()>())).await;
+        given_up.end();
+        let failed = span("failed").start();
+        let _ = tokio::time::timeout(brief, failed.instrument(pending::<()>())).await;
+        failed.fail(ErrorType::Timeout, "no answer");
+        failed.end();
+        let told = span("told").start();
+        let _ = tokio::time::timeout(brief, told.instrument(pending::<()>())).await;
+        told.outcome(Outcome::FallbackDegraded);
+        told.end();
+        let hedged = span("hedged").start();
+        tokio::select! {
+            () = hedged.instrument(pending()) => {}
+            () = hedged.instrument(async {}) => {}
+        }
+        hedged.end();
+        let done = span("done").start();
+        done.instrument(async {}).await;
+        done.end();
+        let second = span("second step").start();
+        second.instrument(async {}).await;
+        let _ = tokio::time::timeout(brief, second.instrument(pending::<()>())).await;
+        second.end();
+    };
+    telemetry.scope(work).await;
+    insta::assert_snapshot!(recorder.tree(&["outcome", "error.type"]), @r"
+    given up outcome=cancelled
+    failed error.type=TIMEOUT ERROR(TIMEOUT)
+    told outcome=fallback_degraded
+    hedged
+    done
+    second step outcome=cancelled
+    ");
+}
