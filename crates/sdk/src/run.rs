@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::Either;
 use throughline_resilience::{Attempts, Event, Failure, GiveUp, Moment, Next, Verdict};
 use throughline_trace::ErrorType;
 use tokio::time::Instant;
@@ -88,16 +87,12 @@ impl Run {
 
     /// The limit of the attempt that runs has passed. [`Next::Continue`] when it has moved since.
     pub(crate) fn time_out(&mut self) -> Next {
-        let message = self.timeout_message();
+        let message = no_answer_since(self.attempt_began);
         let next = self.on(Event::DeadlineReached);
         if let Next::Continue { .. } = next {
             return next;
         }
         self.end_attempt(&FaultReport::new(ErrorType::Timeout, message), next)
-    }
-
-    fn timeout_message(&self) -> String {
-        format!("no answer within {}", spoken(self.attempt_began.elapsed()))
     }
 
     /// When the attempt that runs reaches its limit.
@@ -142,6 +137,10 @@ impl Run {
         self.spans.fail(report, followed);
         next
     }
+}
+
+fn no_answer_since(began: Instant) -> String {
+    format!("no answer within {}", spoken(began.elapsed()))
 }
 
 impl Drop for Run {
@@ -249,26 +248,32 @@ async fn try_once<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    run.attempt_began = Instant::now();
-    let span = run.spans.begin(index);
-    let mut work = Box::pin(match span {
-        Some(span) => Either::Left(span.instrument(attempt(index))),
-        None => Either::Right(attempt(index)),
-    });
-    loop {
-        let Some(limit) = deadline else { return Ok(work.await) };
-        match tokio::time::timeout_at(run.shared.instant(limit), work.as_mut()).await {
-            Ok(result) => return Ok(result),
-            Err(_) if run.shared.now() < limit => {}
-            Err(_) => {
-                // What the attempt still does while dropped belongs inside its span, and says why.
-                run.timeout_note.write(Some(run.timeout_message()));
-                drop(work);
-                run.timeout_note.write(None);
-                return Err(run.time_out());
+    let began = Instant::now();
+    run.attempt_began = began;
+    let (shared, timeout_note) = (Arc::clone(&run.shared), run.timeout_note());
+    let mut work = Box::pin(attempt(index));
+    let limited = async move {
+        loop {
+            let Some(limit) = deadline else { return Some(work.await) };
+            match tokio::time::timeout_at(shared.instant(limit), work.as_mut()).await {
+                Ok(result) => return Some(result),
+                Err(_) if shared.now() < limit => {}
+                Err(_) => {
+                    // What the attempt still does while dropped belongs inside its span, and says
+                    // why. The span's own work has not been given up: it ends here.
+                    timeout_note.write(Some(no_answer_since(began)));
+                    drop(work);
+                    timeout_note.write(None);
+                    return None;
+                }
             }
         }
-    }
+    };
+    let result = match run.spans.begin(index) {
+        Some(span) => span.instrument(limited).await,
+        None => limited.await,
+    };
+    result.ok_or_else(|| run.time_out())
 }
 
 fn stopped<E>(run: &Run, verdict: Verdict, cause: Cause<E>, last: Option<E>) -> Stopped<E> {
