@@ -106,8 +106,10 @@ impl AttemptSpans {
         match span {
             Some(span) => {
                 span.set_all(attributes);
-                if let Followed::No = followed {
-                    span.fail(report.error_type, report.message.clone());
+                match followed {
+                    Followed::No => span.fail(report.error_type, report.message.clone()),
+                    // Its time ran out, and the next attempt takes over: nothing was cancelled.
+                    Followed::After(_) => span.recover(),
                 }
             }
             None => self.write(index, began, attributes, report, followed),

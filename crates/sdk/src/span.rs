@@ -287,9 +287,11 @@ impl ActiveSpan {
         self.state().failure = Some((kind, message.into()));
     }
 
-    /// Takes back an earlier [`fail`](Self::fail): the operation succeeded after all.
+    /// Takes back an earlier [`fail`](Self::fail), and that a future within the span was given up:
+    /// the operation succeeded after all.
     pub fn recover(&self) {
         self.state().failure = None;
+        self.progress.finished();
     }
 
     /// Sets the business outcome (requirement R1.3).

@@ -447,6 +447,10 @@ async fn work_that_is_given_up_cancels_its_span_unless_another_was_faster() {
         let _ = tokio::time::timeout(brief, told.instrument(pending::<()>())).await;
         told.outcome(Outcome::FallbackDegraded);
         told.end();
+        let replaced = span("replaced").start();
+        let _ = tokio::time::timeout(brief, replaced.instrument(pending::<()>())).await;
+        replaced.recover();
+        replaced.end();
         let hedged = span("hedged").start();
         tokio::select! {
             () = hedged.instrument(pending()) => {}
@@ -466,6 +470,7 @@ async fn work_that_is_given_up_cancels_its_span_unless_another_was_faster() {
     given up outcome=cancelled
     failed error.type=TIMEOUT ERROR(TIMEOUT)
     told outcome=fallback_degraded
+    replaced
     hedged
     done
     second step outcome=cancelled
