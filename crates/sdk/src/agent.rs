@@ -254,10 +254,10 @@ impl AgentBuilder {
     }
 
     /// Whether the task, the answer, the model's reasons and what tools are asked and say are
-    /// recorded: on the spans of the run, its steps and tools, and in its decisions. When not said,
-    /// as the model says ([`ChatModel::captures_content`]), or else telemetry in general
-    /// ([`captures_content`](crate::captures_content)). The spans of the model's calls are the
-    /// model's: [`Traced::capture_content`](crate::Traced::capture_content).
+    /// recorded: on the spans of the run, its steps, tools and model calls, and in its decisions.
+    /// When not said, as the model says ([`ChatModel::captures_content`]), or else telemetry in
+    /// general ([`captures_content`](crate::captures_content)). A model that says otherwise has its
+    /// way with its own calls.
     pub fn capture_content(mut self, wanted: bool) -> Self {
         self.definition.captures_content = Some(wanted);
         self

@@ -86,9 +86,12 @@ pub(crate) fn asked_by(id: &str) -> Option<SpanContext> {
     asked_by.get(id).cloned()
 }
 
-/// Whether prompts, answers, tool arguments and results are recorded here: as the run that this is
-/// part of says, or else telemetry in general.
-pub(crate) fn captures_content() -> bool {
+/// Whether prompts, answers, tool arguments and results are recorded here: as the agent's run that
+/// this is part of says ([`AgentBuilder::capture_content`](crate::AgentBuilder::capture_content)), or
+/// else telemetry in general: yes, unless
+/// [`TelemetryBuilder::capture_content`](crate::TelemetryBuilder::capture_content) or
+/// `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=false` says no.
+pub fn captures_content() -> bool {
     let said = RunNotes::current().and_then(|notes| notes.is_content_wanted);
     said.unwrap_or_else(telemetry_pipeline::captures_content)
 }

@@ -63,6 +63,7 @@ mod watched;
 mod workflow;
 
 pub use agent::{Agent, AgentBuilder, AgentError, AgentRun, MAX_TURNS, Task};
+pub use agent_notes::captures_content;
 pub use chat::{ChatError, ChatModel, ChatStream, Endpoint};
 pub use decision::{DecisionBuilder, decision};
 pub use dimensions::Dimensions;
@@ -84,7 +85,6 @@ pub use stream::DEFAULT_IDLE_TIMEOUT;
 pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
 pub use telemetry_builder::TelemetryBuilder;
 pub use telemetry_otlp::OtlpProtocol;
-pub use telemetry_pipeline::captures_content;
 pub use throughline_llm as llm;
 pub use throughline_resilience as resilience;
 pub use throughline_trace::{
@@ -97,3 +97,8 @@ pub use tool::{
 pub use tool_registry::{AlreadyRegistered, TOOL_CONTENT_MAX_BYTES, ToolRegistry};
 pub use traced::Traced;
 pub use workflow::{Workflow, workflow};
+
+/// Holds the examples of the guide to what the SDK is.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/sdk.md")]
+struct Guide;

@@ -167,6 +167,6 @@ impl Pipeline {
 /// Whether prompts, answers, tool arguments and results go onto spans: yes, unless
 /// [`TelemetryBuilder::capture_content`](crate::TelemetryBuilder::capture_content) or
 /// `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=false` says no.
-pub fn captures_content() -> bool {
+pub(crate) fn captures_content() -> bool {
     Pipeline::current().is_none_or(|pipeline| pipeline.captures_content())
 }

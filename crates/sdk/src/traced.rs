@@ -18,7 +18,7 @@ use throughline_trace::{ErrorType, SpanRole, Usage, keys};
 use tokio::time::Instant;
 
 use crate::SpanKind;
-use crate::agent_notes::note_tool_calls;
+use crate::agent_notes::{captures_content, note_tool_calls};
 use crate::attempt::AttemptSpans;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::metrics::{ModelCall, Operation, Outcome};
@@ -26,7 +26,6 @@ use crate::resilient::{Fault as _, Resilience, ResilientError, spoken, tries};
 use crate::run::{Ready, Run, Stopped, drive, report_of};
 use crate::span::{ActiveSpan, SpanBuilder, span};
 use crate::stream::{DEFAULT_IDLE_TIMEOUT, Opened, TracedStream};
-use crate::telemetry_pipeline::captures_content;
 
 /// The operation that a chat is, in GenAI conventions and metrics.
 const OPERATION: &str = "chat";
@@ -78,7 +77,8 @@ impl Traced {
     }
 
     /// Whether prompts and answers go onto the spans, whatever telemetry in general says
-    /// ([`captures_content`](crate::captures_content)).
+    /// ([`captures_content`](crate::captures_content)). An [`Agent`](crate::Agent) that was told
+    /// nothing does likewise.
     #[must_use]
     pub fn capture_content(mut self, wanted: bool) -> Self {
         self.captures_content = Some(wanted);
@@ -161,6 +161,10 @@ impl ChatModel for Traced {
         self.model.endpoint()
     }
 
+    fn captures_content(&self) -> Option<bool> {
+        self.captures_content.or_else(|| self.model.captures_content())
+    }
+
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
         Box::pin(self.chat_traced(request))
     }
@@ -197,7 +201,8 @@ pub(crate) struct Call {
 impl Call {
     fn start(traced: &Traced, request: &ChatRequest) -> Self {
         let endpoint = traced.model.endpoint();
-        let is_content_wanted = traced.captures_content.unwrap_or_else(captures_content);
+        let is_content_wanted =
+            ChatModel::captures_content(traced).unwrap_or_else(captures_content);
         let builder = span(format!("{OPERATION} {}", request.model))
             .kind(SpanKind::Client)
             .role(SpanRole::LlmCall)
