@@ -52,7 +52,7 @@ pub(crate) async fn run(
     options.seed = args.seed;
     options.pace = args.pace;
     options.runs = args.runs;
-    options.keep_provider = true;
+    options.keep_provider = args.provider_port != 0;
     options.provider_listener = Some(bind_provider(args.provider_port).await?);
     events.watch_demo(Demo::start(options));
     greet(&spine.addresses.web, key.as_ref())?;
