@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::future::join_all;
-use throughline::Telemetry;
+use throughline::{OtlpProtocol, Telemetry};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -177,6 +177,9 @@ impl Troupe {
                 .service_name(agent.service())
                 .service_version(env!("CARGO_PKG_VERSION"))
                 .resource("deployment.environment.name", "demo")
+                // The demo knows its receiver; what a shell says of another one is not for it.
+                .environment(false)
+                .protocol(OtlpProtocol::HttpProtobuf)
                 .endpoint(endpoint);
             if let Some(key) = api_key {
                 telemetry = telemetry.api_key(key);

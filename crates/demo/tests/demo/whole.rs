@@ -9,6 +9,7 @@ use throughline_ingest::{Ingest, IngestOptions, Submit};
 use throughline_trace::access::Keyring;
 use throughline_trace::{Accepted, Span, SpanBatch, TraceId, TraceTree};
 use tokio::net::TcpListener;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 const RUNS: u64 = 8;
 
@@ -56,19 +57,26 @@ async fn every_run_arrives_whole_with_its_decisions() {
         seed: quick_seed(),
         ..DemoOptions::new(endpoint)
     };
+    let _default = tracing::subscriber::set_default(
+        tracing_subscriber::registry().with(throughline_demo::log_layer()),
+    );
     let report = throughline_demo::run(options, std::future::pending()).await.expect("it runs");
     assert_eq!((report.started, report.cancelled), (RUNS, 0));
     assert_eq!(report.succeeded + report.failed, RUNS);
     let batches = kept.lock().expect("no test panics holding it").split_off(0);
     let mut traces: BTreeMap<TraceId, Vec<Span>> = BTreeMap::new();
     let mut decided: BTreeSet<TraceId> = BTreeSet::new();
+    let mut logged: BTreeSet<TraceId> = BTreeSet::new();
     for batch in batches {
         decided.extend(batch.decisions.iter().filter_map(|decision| decision.trace_id));
+        logged.extend(batch.logs.iter().filter_map(|log| log.trace_id));
         for span in batch.spans {
             traces.entry(span.trace_id).or_default().push(span);
         }
     }
     assert_eq!(traces.len() as u64, RUNS);
+    let runs: BTreeSet<TraceId> = traces.keys().copied().collect();
+    assert_eq!(logged, runs, "every run has logs, and no log is of anything else");
     let services: BTreeSet<String> =
         traces.values().flatten().map(|span| span.service().to_owned()).collect();
     assert_eq!(
