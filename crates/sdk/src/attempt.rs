@@ -106,10 +106,8 @@ impl AttemptSpans {
         match span {
             Some(span) => {
                 span.set_all(attributes);
-                match followed {
-                    Followed::No => span.fail(report.error_type, report.message.clone()),
-                    // Its time ran out, and the next attempt takes over: nothing was cancelled.
-                    Followed::After(_) => span.recover(),
+                if let Followed::No = followed {
+                    span.fail(report.error_type, report.message.clone());
                 }
             }
             None => self.write(index, began, attributes, report, followed),
