@@ -41,13 +41,14 @@ pub enum AgentError {
         error: ChatError,
     },
     /// The model declined to answer, or the provider's filter held the answer back.
-    #[error("{}", refused_text(.model, *.turn, .text))]
+    #[error("expected an answer from {model} in turn {turn}, got a refusal")]
     Refused {
         /// The model.
         model: String,
         /// Which turn, from 1.
         turn: u32,
-        /// What the model said to it, or as much of the answer as came; may be empty.
+        /// What the model said to it, or as much of the answer as came; may be empty. It is content,
+        /// so no part of the message: that goes onto every span that the error passes.
         text: String,
     },
     /// The model answered with nothing.
@@ -66,11 +67,6 @@ pub enum AgentError {
         /// Turns that were taken.
         turns: u32,
     },
-}
-
-fn refused_text(model: &str, turn: u32, text: &str) -> String {
-    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
-    format!("expected an answer from {model} in turn {turn}, got a refusal{said}")
 }
 
 impl Fault for AgentError {
@@ -106,14 +102,6 @@ impl Fault for AgentError {
 }
 
 impl AgentError {
-    /// The error without what the model said.
-    pub(crate) fn without_content(&self) -> String {
-        match self {
-            Self::Refused { model, turn, .. } => refused_text(model, *turn, ""),
-            other => other.to_string(),
-        }
-    }
-
     fn of_model(&self) -> Option<&ChatError> {
         match self {
             Self::Model { error, .. } => Some(error),

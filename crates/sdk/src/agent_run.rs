@@ -124,7 +124,7 @@ impl RunEnd {
             }
             Err(error) => {
                 self.outcome = error.outcome();
-                self.span.fail(error.error_type(), self.span.in_scope(|| shown(&error)));
+                self.span.fail(error.error_type(), error.to_string());
                 Err(error)
             }
         }
@@ -238,7 +238,7 @@ impl Run<'_> {
                 turn,
             }),
         };
-        let plan = planned.inspect_err(|error| step.fail(error.error_type(), shown(error)))?;
+        let plan = planned.inspect_err(|error| step.fail(error.error_type(), error.to_string()))?;
         let domain = plan.calls.first().map_or_else(|| "answer".to_owned(), domain_of);
         step.rename(step_name(&self.definition.name, Phase::Plan, &domain));
         set_reasoning(&step, &plan.reasoning);
@@ -407,11 +407,6 @@ fn refusal_of(response: &ChatResponse) -> Option<String> {
         Some(FinishReason::ContentFilter) => Some(refusal.unwrap_or(message.joined_text())),
         _ => refusal.filter(|_| message.tool_calls().next().is_none()),
     }
-}
-
-/// The error as spans may show it.
-fn shown(error: &AgentError) -> String {
-    if captures_content() { error.to_string() } else { error.without_content() }
 }
 
 /// Puts the reason for a step on its span, where content is wanted: most reasons are what the model
