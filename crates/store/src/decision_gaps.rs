@@ -9,7 +9,8 @@ use crate::schema::{from_nanos, to_nanos};
 use crate::trace_rows::RowError;
 
 /// Notes the number of a decision that was really inserted: a number beyond the last one opens a
-/// gap, a late one closes or splits the gap that it falls in.
+/// gap, a late one closes or splits the gap that it falls in. A number beyond what SQLite's
+/// integers hold (2⁶³ − 1) is no running number and is not followed.
 pub(crate) fn note(control: &Connection, decision: &Decision) -> Result<(), RowError> {
     let (instance, Ok(seq)) = (&decision.instance_id, i64::try_from(decision.seq)) else {
         return Ok(());

@@ -25,7 +25,8 @@ pub(crate) async fn known(app: &Shared, now_unix_nano: u64) -> Result<Vec<Decisi
 
 /// What the list of decisions says about them; nothing when there are none.
 pub(crate) fn notice(gaps: &[DecisionGap], now_unix_nano: u64) -> Markup {
-    let missing: u64 = gaps.iter().map(DecisionGap::missing).sum();
+    // Saturating: a sender may number its decisions as it likes.
+    let missing = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.missing()));
     html! {
         @if missing > 0 {
             div.notice role="status" {
@@ -53,5 +54,26 @@ fn numbers(gap: &DecisionGap) -> String {
         format!("number {}", gap.first_seq)
     } else {
         format!("numbers {} to {}", gap.first_seq, gap.last_seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_large_as_a_sender_likes_are_told() {
+        let gap = |instance: &str, last_seq| DecisionGap {
+            instance_id: instance.to_owned(),
+            agent_id: "fraud".to_owned(),
+            first_seq: 1,
+            last_seq,
+            noticed_unix_nano: 1,
+        };
+        let largest = i64::MAX as u64 - 1;
+        let gaps = [gap("a", largest), gap("b", largest), gap("c", largest)];
+        assert!(notice(&gaps, 2).into_string().contains("never arrived"));
+        assert!(notice(&[gap("a", 1)], 2).into_string().contains("1 decision never arrived"));
+        assert_eq!(notice(&[], 2).into_string(), "");
     }
 }
