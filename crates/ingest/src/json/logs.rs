@@ -26,10 +26,7 @@ impl Message for ResourceLogs {
         slot: Slot<'_, '_, A>,
     ) -> Result<(), A::Error> {
         match name {
-            "resource" => {
-                self.resource = slot.message()?;
-                Ok(())
-            }
+            "resource" => slot.message_into(&mut self.resource),
             "scopeLogs" => slot.list(&mut self.scope_logs),
             "schemaUrl" => slot.text(&mut self.schema_url),
             _ => slot.skip(),
@@ -44,10 +41,7 @@ impl Message for ScopeLogs {
         slot: Slot<'_, '_, A>,
     ) -> Result<(), A::Error> {
         match name {
-            "scope" => {
-                self.scope = slot.message()?;
-                Ok(())
-            }
+            "scope" => slot.message_into(&mut self.scope),
             "logRecords" => slot.list(&mut self.log_records),
             "schemaUrl" => slot.text(&mut self.schema_url),
             _ => slot.skip(),
@@ -70,10 +64,7 @@ impl Message for LogRecord {
                 SeverityNumber::from_str_name(name).map(|value| value as i32)
             }),
             "severityText" => slot.text(&mut self.severity_text),
-            "body" => {
-                self.body = slot.message()?;
-                Ok(())
-            }
+            "body" => slot.message_into(&mut self.body),
             "attributes" => slot.list(&mut self.attributes),
             "droppedAttributesCount" => slot.number(&mut self.dropped_attributes_count),
             "flags" => slot.number(&mut self.flags),

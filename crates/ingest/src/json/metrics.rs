@@ -33,10 +33,7 @@ impl Message for ResourceMetrics {
         slot: Slot<'_, '_, A>,
     ) -> Result<(), A::Error> {
         match name {
-            "resource" => {
-                self.resource = slot.message()?;
-                Ok(())
-            }
+            "resource" => slot.message_into(&mut self.resource),
             "scopeMetrics" => slot.list(&mut self.scope_metrics),
             "schemaUrl" => slot.text(&mut self.schema_url),
             _ => slot.skip(),
@@ -51,10 +48,7 @@ impl Message for ScopeMetrics {
         slot: Slot<'_, '_, A>,
     ) -> Result<(), A::Error> {
         match name {
-            "scope" => {
-                self.scope = slot.message()?;
-                Ok(())
-            }
+            "scope" => slot.message_into(&mut self.scope),
             "metrics" => slot.list(&mut self.metrics),
             "schemaUrl" => slot.text(&mut self.schema_url),
             _ => slot.skip(),
@@ -223,22 +217,13 @@ impl Message for HistogramDataPoint {
             "startTimeUnixNano" => slot.number(&mut self.start_time_unix_nano),
             "timeUnixNano" => slot.number(&mut self.time_unix_nano),
             "count" => slot.number(&mut self.count),
-            "sum" => {
-                self.sum = slot.optional_number()?;
-                Ok(())
-            }
+            "sum" => slot.optional_number_into(&mut self.sum),
             "bucketCounts" => slot.numbers(&mut self.bucket_counts),
             "explicitBounds" => slot.numbers(&mut self.explicit_bounds),
             "exemplars" => slot.list(&mut self.exemplars),
             "flags" => slot.number(&mut self.flags),
-            "min" => {
-                self.min = slot.optional_number()?;
-                Ok(())
-            }
-            "max" => {
-                self.max = slot.optional_number()?;
-                Ok(())
-            }
+            "min" => slot.optional_number_into(&mut self.min),
+            "max" => slot.optional_number_into(&mut self.max),
             _ => slot.skip(),
         }
     }
@@ -257,30 +242,15 @@ impl Message for ExponentialHistogramDataPoint {
             "startTimeUnixNano" => slot.number(&mut self.start_time_unix_nano),
             "timeUnixNano" => slot.number(&mut self.time_unix_nano),
             "count" => slot.number(&mut self.count),
-            "sum" => {
-                self.sum = slot.optional_number()?;
-                Ok(())
-            }
+            "sum" => slot.optional_number_into(&mut self.sum),
             "scale" => slot.number(&mut self.scale),
             "zeroCount" => slot.number(&mut self.zero_count),
-            "positive" => {
-                self.positive = slot.message()?;
-                Ok(())
-            }
-            "negative" => {
-                self.negative = slot.message()?;
-                Ok(())
-            }
+            "positive" => slot.message_into(&mut self.positive),
+            "negative" => slot.message_into(&mut self.negative),
             "flags" => slot.number(&mut self.flags),
             "exemplars" => slot.list(&mut self.exemplars),
-            "min" => {
-                self.min = slot.optional_number()?;
-                Ok(())
-            }
-            "max" => {
-                self.max = slot.optional_number()?;
-                Ok(())
-            }
+            "min" => slot.optional_number_into(&mut self.min),
+            "max" => slot.optional_number_into(&mut self.max),
             "zeroThreshold" => slot.number(&mut self.zero_threshold),
             _ => slot.skip(),
         }

@@ -130,6 +130,11 @@ impl<'de, A: MapAccess<'de>> Slot<'_, '_, A> {
         self.read(NumberSeed::new())
     }
 
+    fn optional_number_into<T: Number>(self, slot: &mut Option<T>) -> Result<(), A::Error> {
+        *slot = self.optional_number()?;
+        Ok(())
+    }
+
     fn enumeration(self, slot: &mut i32, by_name: fn(&str) -> Option<i32>) -> Result<(), A::Error> {
         *slot = self.read(EnumValue(by_name))?;
         Ok(())
@@ -138,6 +143,11 @@ impl<'de, A: MapAccess<'de>> Slot<'_, '_, A> {
     fn message<T: Message>(self) -> Result<Option<T>, A::Error> {
         let context = self.context;
         self.read(OptionalSeed(MessageSeed::new(context)))
+    }
+
+    fn message_into<T: Message>(self, slot: &mut Option<T>) -> Result<(), A::Error> {
+        *slot = self.message()?;
+        Ok(())
     }
 
     fn list<T: Message>(self, slot: &mut Vec<T>) -> Result<(), A::Error> {

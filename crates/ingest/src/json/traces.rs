@@ -28,10 +28,7 @@ impl Message for ResourceSpans {
         slot: Slot<'_, '_, A>,
     ) -> Result<(), A::Error> {
         match name {
-            "resource" => {
-                self.resource = slot.message()?;
-                Ok(())
-            }
+            "resource" => slot.message_into(&mut self.resource),
             "scopeSpans" => slot.list(&mut self.scope_spans),
             "schemaUrl" => slot.text(&mut self.schema_url),
             _ => slot.skip(),
@@ -46,10 +43,7 @@ impl Message for ScopeSpans {
         slot: Slot<'_, '_, A>,
     ) -> Result<(), A::Error> {
         match name {
-            "scope" => {
-                self.scope = slot.message()?;
-                Ok(())
-            }
+            "scope" => slot.message_into(&mut self.scope),
             "spans" => slot.list(&mut self.spans),
             "schemaUrl" => slot.text(&mut self.schema_url),
             _ => slot.skip(),
@@ -83,10 +77,7 @@ impl Message for Span {
             "droppedEventsCount" => slot.number(&mut self.dropped_events_count),
             "links" => slot.list(&mut self.links),
             "droppedLinksCount" => slot.number(&mut self.dropped_links_count),
-            "status" => {
-                self.status = slot.message()?;
-                Ok(())
-            }
+            "status" => slot.message_into(&mut self.status),
             _ => slot.skip(),
         }
     }

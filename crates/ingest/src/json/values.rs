@@ -66,10 +66,7 @@ impl Message for KeyValue {
     ) -> Result<(), A::Error> {
         match name {
             "key" => slot.text(&mut self.key),
-            "value" => {
-                self.value = slot.message()?;
-                Ok(())
-            }
+            "value" => slot.message_into(&mut self.value),
             _ => slot.skip(),
         }
     }
