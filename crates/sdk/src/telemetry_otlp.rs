@@ -10,12 +10,15 @@ mod headers;
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "grpc")]
+use opentelemetry_otlp::WithTonicConfig;
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig,
-    WithHttpConfig, WithTonicConfig,
+    WithHttpConfig,
 };
 use opentelemetry_sdk::metrics::Temporality;
 use reqwest::Url;
+#[cfg(feature = "grpc")]
 use tonic::transport::{Certificate, ClientTlsConfig};
 
 pub(crate) use self::environment::Environment;
@@ -29,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How telemetry travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtlpProtocol {
-    /// OTLP/gRPC, by default to port 4317.
+    /// OTLP/gRPC, by default to port 4317. Needs the feature `grpc`.
     Grpc,
     /// OTLP/HTTP with protobuf bodies, by default to port 4318.
     HttpProtobuf,
@@ -140,6 +143,7 @@ impl Signal {
 pub(crate) struct OtlpExporters {
     settings: OtlpSettings,
     headers: ExportHeaders,
+    #[cfg(feature = "grpc")]
     certificate: Option<Vec<u8>>,
     /// For what is on this machine.
     direct: reqwest::Client,
@@ -169,13 +173,23 @@ impl OtlpExporters {
             |route| http_client::client_with(tls.clone(), route).map_err(TelemetryError::Exporter);
         let (direct, proxied) = (client(Route::Direct)?, client(Route::AsTheSystemSays)?);
         let headers = ExportHeaders::new(settings.headers.clone(), settings.environment);
-        Ok(Self { settings, headers, certificate, direct, proxied })
+        Ok(Self {
+            settings,
+            headers,
+            #[cfg(feature = "grpc")]
+            certificate,
+            direct,
+            proxied,
+        })
     }
 
     pub(crate) fn spans(&self) -> Result<SpanExporter, TelemetryError> {
         let builder = SpanExporter::builder();
         let built = match Signal::Traces.protocol(&self.settings)? {
+            #[cfg(feature = "grpc")]
             OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
+            #[cfg(not(feature = "grpc"))]
+            OtlpProtocol::Grpc => return Err(no_grpc()),
             OtlpProtocol::HttpProtobuf => self.http(builder.with_http(), Signal::Traces).build(),
         };
         Ok(built?)
@@ -184,7 +198,10 @@ impl OtlpExporters {
     pub(crate) fn logs(&self) -> Result<LogExporter, TelemetryError> {
         let builder = LogExporter::builder();
         let built = match Signal::Logs.protocol(&self.settings)? {
+            #[cfg(feature = "grpc")]
             OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
+            #[cfg(not(feature = "grpc"))]
+            OtlpProtocol::Grpc => return Err(no_grpc()),
             OtlpProtocol::HttpProtobuf => self.http(builder.with_http(), Signal::Logs).build(),
         };
         Ok(built?)
@@ -194,12 +211,16 @@ impl OtlpExporters {
         let builder =
             MetricExporter::builder().with_temporality(temporality(self.settings.environment)?);
         let built = match Signal::Metrics.protocol(&self.settings)? {
+            #[cfg(feature = "grpc")]
             OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
+            #[cfg(not(feature = "grpc"))]
+            OtlpProtocol::Grpc => return Err(no_grpc()),
             OtlpProtocol::HttpProtobuf => self.http(builder.with_http(), Signal::Metrics).build(),
         };
         Ok(built?)
     }
 
+    #[cfg(feature = "grpc")]
     fn grpc<B: WithExportConfig + WithTonicConfig>(&self, builder: B) -> B {
         let mut tls = ClientTlsConfig::new().with_enabled_roots();
         if let Some(pem) = &self.certificate {
@@ -246,6 +267,16 @@ impl OtlpExporters {
             Some(timeout) => builder.with_timeout(timeout),
             None => builder,
         }
+    }
+}
+
+/// What a program is told that asks for gRPC and was built without it.
+#[cfg(not(feature = "grpc"))]
+fn no_grpc() -> TelemetryError {
+    TelemetryError::Setting {
+        name: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(),
+        expected: "http/protobuf, since `throughline` was built without its feature `grpc`",
+        got: "grpc".to_owned(),
     }
 }
 

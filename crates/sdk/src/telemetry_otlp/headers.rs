@@ -1,12 +1,14 @@
 //! The headers of an export: the exporters lay those of `OTEL_EXPORTER_OTLP_HEADERS` over all
 //! others and show them in their `Debug`, so ours are put on where a request leaves.
 
+use std::pin::Pin;
+
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Request, Response};
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
-use tonic::Status;
-use tonic::metadata::MetadataMap;
-use tonic::service::Interceptor;
+
+#[cfg(feature = "grpc")]
+use tonic::{Status, metadata::MetadataMap, service::Interceptor};
 
 use super::environment::Environment;
 
@@ -46,14 +48,22 @@ pub(crate) struct ExportClient {
     pub(crate) headers: ExportHeaders,
 }
 
-#[tonic::async_trait]
 impl HttpClient for ExportClient {
-    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    // The form that `async_trait` gives the method.
+    fn send_bytes<'client, 'sending>(
+        &'client self,
+        mut request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'sending>>
+    where
+        'client: 'sending,
+        Self: 'sending,
+    {
         self.headers.put_on(request.headers_mut());
-        self.client.send_bytes(request).await
+        self.client.send_bytes(request)
     }
 }
 
+#[cfg(feature = "grpc")]
 impl Interceptor for ExportHeaders {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         let mut headers = std::mem::take(request.metadata_mut()).into_headers();

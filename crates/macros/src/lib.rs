@@ -1,0 +1,1 @@
+//! The attribute macros of `throughline`, which re-exports them: use them through it.
