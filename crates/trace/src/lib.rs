@@ -34,6 +34,7 @@ mod ids;
 mod log;
 mod metric;
 mod names;
+mod route_weights;
 mod span;
 mod summary;
 mod tree;
@@ -47,6 +48,9 @@ pub use ids::{ParseIdError, SpanId, TraceId};
 pub use log::{LogRecord, Severity};
 pub use metric::{HistogramValue, MetricKind, MetricPoint, MetricValue};
 pub use names::{Phase, StepName, StepNameError};
+pub use route_weights::{
+    MAX_ROUTE_TARGETS, ROUTE_NAME_MAX_CHARS, RouteTarget, RouteWeights, RouteWeightsError,
+};
 pub use span::{Event, Link, Resource, Scope, Span, SpanKind, Status, StatusCode};
 pub use summary::{FallbackState, MAX_NAMES_PER_SUMMARY, RootSpan, TraceSummary};
 pub use tree::{TraceNode, TraceTree};
