@@ -12,10 +12,10 @@ use throughline_llm::openai::{self, ApiError, CHAT_COMPLETIONS_PATH, WireError};
 use throughline_llm::{ChatRequest, ChatResponse};
 use throughline_trace::ErrorType;
 
+use super::errors::{causes, quoted, refusal_type, retry_after, status_text, told_type};
+use super::stream::Chunks;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::http_client::without_userinfo;
-use crate::openai_error::{causes, quoted, refusal_type, retry_after, status_text, told_type};
-use crate::openai_stream::Chunks;
 use crate::{http_client, propagation};
 
 /// Where OpenAI itself is.

@@ -8,9 +8,9 @@ use http::StatusCode;
 use throughline_llm::{Chunk, SseEvent, SseParser, openai};
 use throughline_trace::ErrorType;
 
+use super::errors::causes;
+use super::openai::OpenAi;
 use crate::chat::ChatError;
-use crate::openai::OpenAi;
-use crate::openai_error::causes;
 
 /// Reads the events of a streamed answer.
 pub(crate) struct Chunks {
