@@ -13,8 +13,7 @@ use crate::agent_run;
 use crate::chat::{ChatError, ChatModel};
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
-use crate::tool::ToolIdError;
-use crate::tool_registry::{AlreadyRegistered, ToolRegistry};
+use crate::tools::{RegistryError, ToolIdError, ToolRegistry};
 
 /// How often an agent may ask its model in one run, when the builder does not say.
 pub const MAX_TURNS: u32 = 8;
@@ -28,9 +27,9 @@ pub enum AgentError {
     /// A tool of the agent has a text for an id that is none.
     #[error(transparent)]
     ToolId(#[from] ToolIdError),
-    /// Two tools of the agent have the same id.
+    /// Two tools of the agent have the same id, or a tool has a schema that is none.
     #[error(transparent)]
-    Tool(#[from] AlreadyRegistered),
+    Tool(#[from] RegistryError),
     /// The model did not answer.
     #[error("expected the model to answer in turn {turn}: {error}")]
     Model {

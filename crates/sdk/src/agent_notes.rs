@@ -9,6 +9,7 @@ use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 
 use crate::metrics::Outcome;
 use crate::telemetry_pipeline;
+use crate::tools::asked;
 
 /// Tool calls that are remembered at most; a run that asks for more loses links, not tools.
 const MAX_CALLS: usize = 4_096;
@@ -67,10 +68,12 @@ impl RunNotes {
 }
 
 /// Notes that the model call whose span is active in `cx` asked for these tool calls (the provider's
-/// ids), so that the tools' spans can link to it. Outside of an agent run nothing is noted.
+/// ids), so that the tools' spans can link to it.
 pub(crate) fn note_tool_calls<'a>(cx: &Context, ids: impl IntoIterator<Item = &'a str>) {
-    let Some(NotesHandle(notes)) = cx.get::<NotesHandle>() else { return };
     let span = cx.span().span_context().clone();
+    let Some(NotesHandle(notes)) = cx.get::<NotesHandle>() else {
+        return asked::note(&span, ids);
+    };
     let mut asked_by = notes.asked_by.lock().unwrap_or_else(PoisonError::into_inner);
     for id in ids {
         if asked_by.len() < MAX_CALLS {
@@ -79,11 +82,19 @@ pub(crate) fn note_tool_calls<'a>(cx: &Context, ids: impl IntoIterator<Item = &'
     }
 }
 
-/// The span of the model call that asked for this tool call.
+/// The span of the model call that asked for this tool call: in this run or in what it is part of,
+/// or else outside of any run.
 pub(crate) fn asked_by(id: &str) -> Option<SpanContext> {
-    let notes = RunNotes::current()?;
-    let asked_by = notes.asked_by.lock().unwrap_or_else(PoisonError::into_inner);
-    asked_by.get(id).cloned()
+    let mut next = RunNotes::current();
+    while let Some(notes) = next {
+        let asked_by = notes.asked_by.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(span) = asked_by.get(id) {
+            return Some(span.clone());
+        }
+        drop(asked_by);
+        next = notes.outer.clone();
+    }
+    asked::find(id)
 }
 
 /// Whether prompts, answers, tool arguments and results are recorded here: as the agent's run that

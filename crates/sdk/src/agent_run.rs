@@ -18,8 +18,7 @@ use crate::metrics::{Operation, Outcome};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
 use crate::step::{REASONING_TRACE_CHARS, cut, fitting, step};
-use crate::tool::{TOOL_ID_MAX_CHARS, ToolError, ToolId};
-use crate::tool_registry::error_text;
+use crate::tools::{TOOL_ID_MAX_CHARS, ToolError, ToolId, error_text};
 
 /// Characters of a decision's reason that is taken from the model's words.
 const REASON_CHARS: usize = 512;

@@ -33,6 +33,7 @@ mod agent_notes;
 mod agent_run;
 mod attempt;
 mod chat;
+mod context_bag;
 mod decision;
 mod dimensions;
 mod export;
@@ -40,6 +41,7 @@ mod fallback;
 mod fallback_model;
 mod http_client;
 mod instrument;
+mod json_schema;
 mod layer;
 mod log_layer;
 mod logs;
@@ -54,8 +56,7 @@ mod telemetry;
 mod telemetry_builder;
 mod telemetry_otlp;
 mod telemetry_pipeline;
-mod tool;
-mod tool_registry;
+mod tools;
 mod traced;
 mod watched;
 mod workflow;
@@ -63,6 +64,11 @@ mod workflow;
 pub use agent::{Agent, AgentBuilder, AgentError, AgentRun, MAX_TURNS, Task};
 pub use agent_notes::captures_content;
 pub use chat::{ChatError, ChatModel, ChatStream, Endpoint};
+pub use context_bag::{
+    BagError, BagField, BagSchema, CONTEXT_BAG_ENV, CONTEXT_BAG_FORM, CONTEXT_BAG_HEADER,
+    CONTEXT_BAG_MAX_BYTES, CONTEXT_BAG_MAX_FIELDS, CONTEXT_BAG_META_KEY, CONTEXT_BAG_VERSION,
+    ContextBag, Need, Sensitivity, SourceLayer,
+};
 pub use decision::{DecisionBuilder, decision};
 pub use dimensions::Dimensions;
 pub use export::{Counts, SignalCounts};
@@ -84,17 +90,73 @@ pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
 pub use telemetry_builder::TelemetryBuilder;
 pub use telemetry_otlp::OtlpProtocol;
 pub use throughline_llm as llm;
+/// Makes a tool of a function: `#[throughline::tool(id = "stock_v1")]` on `async fn stock` (or a
+/// plain `fn`) puts `stock_tool()` beside it, which makes the [`Tool`]. The function stays as it is.
+///
+/// - The doc comment is the description (or `description = "…"`), those of the parameters describe
+///   them; `Option` and `#[default(…)]` make one optional; `#[serde(…)]` and `#[schemars(…)]` work as
+///   on a field. A field that is not a parameter is refused.
+/// - A [`ContextBag`] or [`Dimensions`] parameter (`&` or owned) is injected and no part of the
+///   schema; `needs(…)` names the fields of the bag that the tool needs, `wants(…)` those that it
+///   starts without.
+/// - A `#[state]` parameter is given once, to the maker: `#[state] store: &Store` makes
+///   `stock_tool(store: Arc<Store>)`.
+/// - `timeout_secs = 5` is the time it may take; `name = …` another name for the maker.
+/// - The function answers with anything that serialises, or with a `Result` of it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use throughline::{ContextBag, Tool, ToolError, ToolRegistry};
+///
+/// struct Warehouse { boxes: u32 }
+///
+/// /// How many of an item there are.
+/// #[throughline::tool(id = "stock_v1", wants(user_timezone))]
+/// async fn stock(
+///     /// The item's number.
+///     item: u32,
+///     /// Where to look; everywhere when not said.
+///     shelf: Option<String>,
+///     context: &ContextBag,
+///     #[state] warehouse: &Warehouse,
+/// ) -> Result<u32, ToolError> {
+///     let _zone = context.get("user_timezone");
+///     if item == 0 { Err("there is no item 0".into()) } else { Ok(warehouse.boxes) }
+/// }
+///
+/// let tools = ToolRegistry::new().with(stock_tool(Arc::new(Warehouse { boxes: 12 })))?;
+/// assert_eq!(tools.definitions()[0].description, "How many of an item there are.");
+/// # Ok::<(), throughline::RegistryError>(())
+/// ```
+///
+/// The id is judged when it is compiled:
+///
+/// ```compile_fail
+/// /// Has no version.
+/// #[throughline::tool(id = "stock")]
+/// fn stock(item: u32) -> u32 { item }
+/// ```
+pub use throughline_macros::tool;
 pub use throughline_resilience as resilience;
 pub use throughline_trace::{
     DecisionId, ErrorType, Phase, SpanRole, StepName, StepNameError, keys,
 };
-pub use tool::{
-    FunctionTool, Json, TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError,
-    ToolOutput, tool,
+pub use tools::{
+    FunctionTool, Json, ObservedRegistry, Registry, RegistryError, TOOL_CONTENT_MAX_BYTES,
+    TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError, ToolOutput,
+    ToolRegistry, ToolType, tool,
 };
-pub use tool_registry::{AlreadyRegistered, TOOL_CONTENT_MAX_BYTES, ToolRegistry};
 pub use traced::Traced;
 pub use workflow::{Workflow, workflow};
+
+/// For the code that the macros write.
+#[doc(hidden)]
+pub mod __private {
+    pub use schemars;
+    pub use serde;
+
+    pub use crate::tools::from_macro::*;
+}
 
 /// Holds the examples of the guide to what the SDK is.
 #[cfg(doctest)]

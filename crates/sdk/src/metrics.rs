@@ -183,7 +183,8 @@ impl ModelCall<'_> {
 pub(crate) struct RegistryCall {
     /// `register` or `lookup`.
     pub(crate) method: &'static str,
-    /// `found`, `missing`, `registered`, `duplicate`.
+    /// `found`, `missing`, `registered`, `already_registered`, `invalid`, `not_reachable`,
+    /// `failed`, `cancelled`.
     pub(crate) result: &'static str,
     pub(crate) is_success: bool,
     pub(crate) duration: Duration,

@@ -69,6 +69,8 @@ keys! {
     COMPONENT = "component";
     /// `register` or `lookup` on registry spans.
     METHOD = "method";
+    /// A field of the context bag that a tool was not given.
+    CONTEXT_FIELD = "throughline.context.field";
 
     // Fallback (R4.2).
     /// `triggered` or `skipped`.

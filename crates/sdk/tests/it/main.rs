@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod context;
 mod decisions;
 mod export;
 mod fallbacks;
@@ -14,8 +15,10 @@ mod logs;
 mod models;
 mod provider;
 mod receiver;
+mod registries;
 mod spans;
 mod streams;
 mod surroundings;
+mod tool_macro;
 mod tools;
 mod workflows;

@@ -87,14 +87,14 @@ async fn every_request_to_the_registry_and_every_run_is_a_span() {
       execute_tool stock_v1 gen_ai.tool.call.arguments={"item":0} error.type=TOOL_FAILED ERROR(there is no item 0)
         SELECT stock
       tool.registry.stock_v1 component=tool-registry method=lookup
-      execute_tool stock_v1 gen_ai.tool.call.arguments={"item":"seven"} error.type=INVALID_ARGUMENTS ERROR(expected arguments that fit the schema of stock_v1, got {"item":"seven"}: invalid type: string "seven", expected u32)
+      execute_tool stock_v1 gen_ai.tool.call.arguments={"item":"seven"} error.type=INVALID_ARGUMENTS ERROR(expected arguments that fit the schema of stock_v1, got {"item":"seven"}: at /item: expected integer, got "seven")
       tool.registry.stock_v1 component=tool-registry method=lookup
-      execute_tool stock_v1 gen_ai.tool.call.arguments={"item": error.type=INVALID_ARGUMENTS ERROR(expected arguments that fit the schema of stock_v1, got {"item":: EOF while parsing a value at line 1 column 8)
+      execute_tool stock_v1 gen_ai.tool.call.arguments={"item": error.type=INVALID_ARGUMENTS ERROR(expected arguments that fit the schema of stock_v1, got {"item":: expected JSON: EOF while parsing a value at line 1 column 8)
       tool.registry.slow_v1 component=tool-registry method=lookup
       execute_tool slow_v1 gen_ai.tool.call.arguments={"item":7} error.type=TIMEOUT ERROR(TIMEOUT)
       tool.registry.weather_v1 component=tool-registry method=lookup error.type=TOOL_MISSING ERROR(no tool "weather_v1" is registered)
     chat gpt-4o
-    tool.registry.stock_v1 component=tool-registry method=register error.type=INVALID_REQUEST ERROR(stock_v1 is registered)
+    tool.registry.stock_v1 component=tool-registry method=register error.type=INVALID_REQUEST ERROR(expected a new tool id, got stock_v1, which is registered; give the new tool another version)
     "#);
     let linked: Vec<_> =
         recorder.spans().into_iter().filter(|span| !span.links.is_empty()).collect();
@@ -108,7 +108,7 @@ async fn every_request_to_the_registry_and_every_run_is_a_span() {
     insta::assert_snapshot!(metrics.join("\n"), @r"
     tool_registry_calls_total{method=lookup, result=found} 6
     tool_registry_calls_total{method=lookup, result=missing} 1
-    tool_registry_calls_total{method=register, result=duplicate} 1
+    tool_registry_calls_total{method=register, result=already_registered} 1
     tool_registry_calls_total{method=register, result=registered} 3
     tool_registry_latency_ms{method=lookup, status=error} 1
     tool_registry_latency_ms{method=lookup, status=success} 6
