@@ -8,11 +8,11 @@ use syn::{Attribute, Error, Expr, FnArg, Ident, Pat, PatType, Type, TypeReferenc
 /// Where a parameter comes from.
 pub(crate) enum Parameter {
     /// The model writes it.
-    Argument(Argument),
+    Argument(Box<Argument>),
     /// The context: the expression that gets it.
     Injected(TokenStream),
     /// Whoever makes the tool gives it, once.
-    State { name: Ident, kept: Type, is_reference: bool },
+    State { name: Ident, kept: Box<Type>, is_reference: bool },
 }
 
 /// A parameter that the model writes.
@@ -67,13 +67,14 @@ pub(crate) fn read(input: &mut FnArg) -> Result<Parameter, Error> {
             }
             owned => (owned.clone(), false),
         };
-        return Ok(Parameter::State { name, kept, is_reference });
+        return Ok(Parameter::State { name, kept: Box::new(kept), is_reference });
     }
     if let Some(injected) = injected(&typed.ty) {
         return Ok(Parameter::Injected(injected));
     }
     let (owned, passed) = owned(&typed.ty, &name)?;
-    Ok(Parameter::Argument(Argument { name, owned, passed, attributes: kept, default }))
+    let argument = Argument { name, owned, passed, attributes: kept, default };
+    Ok(Parameter::Argument(Box::new(argument)))
 }
 
 fn name_of(typed: &PatType) -> Result<Ident, Error> {

@@ -67,7 +67,7 @@ fn maker(
     let fields: Vec<&Argument> = parameters
         .iter()
         .filter_map(|parameter| match parameter {
-            Parameter::Argument(argument) => Some(argument),
+            Parameter::Argument(argument) => Some(&**argument),
             _ => None,
         })
         .collect();
@@ -79,7 +79,7 @@ fn maker(
                 let ty = if *is_reference {
                     syn::parse_quote!(::std::sync::Arc<#kept>)
                 } else {
-                    kept.clone()
+                    Type::clone(kept)
                 };
                 Some((name, ty))
             }

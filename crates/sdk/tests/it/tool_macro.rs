@@ -11,6 +11,7 @@ use throughline_llm::ToolCall;
 /// and where.
 ///
 /// Counted every night.
+#[expect(clippy::too_many_arguments, reason = "one parameter of each kind")]
 #[throughline::tool(id = "stock_v1", timeout_secs = 5, needs(user_timezone), wants(intent))]
 async fn stock(
     /// The item's number.
