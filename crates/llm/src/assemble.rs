@@ -27,6 +27,7 @@ struct Answer {
     reasoning: String,
     refusal: String,
     calls: Vec<ToolCall>,
+    kept: Vec<serde_json::Value>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -96,8 +97,7 @@ impl Assembler {
             created_unix_secs: self.created_unix_secs,
             choices: self.answers.iter().map(Answer::choice).collect(),
             usage: self.usage,
-            status_code: None,
-            extra: serde_json::Map::new(),
+            ..ChatResponse::default()
         }
     }
 }
@@ -110,6 +110,8 @@ impl Answer {
         self.text.push_str(delta.text.as_deref().unwrap_or_default());
         self.reasoning.push_str(delta.reasoning.as_deref().unwrap_or_default());
         self.refusal.push_str(delta.refusal.as_deref().unwrap_or_default());
+        let room = MAX_INDEX.saturating_sub(self.kept.len());
+        self.kept.extend(delta.kept.iter().take(room).cloned());
         for (at, piece) in delta.tool_calls.iter().enumerate() {
             let index = piece.index.unwrap_or_else(|| self.index_of_uncounted(at, piece));
             if index >= MAX_INDEX {
@@ -150,6 +152,7 @@ impl Answer {
         let mut parts = Vec::new();
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         parts.extend(some(&self.reasoning).map(Part::Reasoning));
+        parts.extend(self.kept.iter().cloned().map(Part::Other));
         parts.extend(some(&self.text).map(Part::Text));
         parts.extend(some(&self.refusal).map(Part::Refusal));
         let is_call = |call: &&ToolCall| !call.name.is_empty() || !call.arguments.is_empty();

@@ -1,9 +1,11 @@
 //! A request to a chat model, and its answer.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 use throughline_trace::Usage;
 
-use crate::message::{FinishReason, Message, Part, Role, ToolCall};
+use crate::message::{FinishReason, Message, Role, ToolCall};
 
 /// What is asked of a chat model.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -164,8 +166,40 @@ pub struct ChatResponse {
     /// HTTP status that the answer came with; `None` when it did not come over HTTP. It is no part
     /// of the wire form's body.
     pub status_code: Option<u16>,
+    /// Whether a gateway answered out of its cache, as its headers say; no part of the body either.
+    pub is_cached: bool,
+    /// What is left of the caller's rate limits, if the headers say.
+    pub limits: Option<RateLimits>,
     /// Fields of the wire form that we do not know, kept.
     pub extra: Map<String, Value>,
+}
+
+/// What is left of a caller's rate limits at a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RateLimits {
+    /// Requests that may still be made.
+    pub remaining_requests: Option<u64>,
+    /// Tokens that may still be used.
+    pub remaining_tokens: Option<u64>,
+    /// Time until the limit of requests is full again.
+    pub requests_reset: Option<Duration>,
+    /// Time until the limit of tokens is full again.
+    pub tokens_reset: Option<Duration>,
+}
+
+impl RateLimits {
+    /// How long to wait, when a limit is used up.
+    pub fn pause(self) -> Option<Duration> {
+        let used_up = [
+            (self.remaining_requests, self.requests_reset),
+            (self.remaining_tokens, self.tokens_reset),
+        ];
+        used_up
+            .into_iter()
+            .filter(|(left, _)| *left == Some(0))
+            .filter_map(|(_, reset)| reset)
+            .max()
+    }
 }
 
 /// One of the answers.
@@ -220,7 +254,7 @@ pub struct Chunk {
     pub created_unix_secs: u64,
     /// What was added to which answer.
     pub deltas: Vec<Delta>,
-    /// Tokens used, usually on the last chunk only.
+    /// Tokens used, usually on the last chunk only; what an earlier chunk tells is true so far.
     pub usage: Option<Usage>,
 }
 
@@ -247,6 +281,9 @@ pub struct Delta {
     pub refusal: Option<String>,
     /// More of its tool calls.
     pub tool_calls: Vec<ToolCallDelta>,
+    /// Parts that came whole and must go back as they came, or that we do not know
+    /// ([`Part::Other`](crate::Part::Other)).
+    pub kept: Vec<Value>,
     /// Why it ended, on the last chunk.
     pub finish_reason: Option<FinishReason>,
 }
@@ -263,24 +300,4 @@ pub struct ToolCallDelta {
     pub name: Option<String>,
     /// More of the arguments' text.
     pub arguments: String,
-}
-
-/// Bytes of text that one token stands for on average in English; for estimates only.
-const BYTES_PER_TOKEN: usize = 4;
-
-/// A rough count of the tokens of a text, for calls whose provider reports none; whoever records
-/// it marks it as estimated.
-pub fn estimate_tokens(text: &str) -> u64 {
-    text.len().div_ceil(BYTES_PER_TOKEN) as u64
-}
-
-/// A rough count of the tokens of a conversation ([`estimate_tokens`]).
-pub fn estimate_message_tokens(messages: &[Message]) -> u64 {
-    let part_tokens = |part: &Part| match part {
-        Part::Text(text) | Part::Reasoning(text) | Part::Refusal(text) => estimate_tokens(text),
-        Part::ToolCall(call) => estimate_tokens(&call.name) + estimate_tokens(&call.arguments),
-        Part::ToolResult(result) => estimate_tokens(&result.result.to_string()),
-        Part::Media(_) | Part::Other(_) => 0,
-    };
-    messages.iter().flat_map(|message| &message.parts).map(part_tokens).sum()
 }

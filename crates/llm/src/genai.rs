@@ -9,6 +9,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::chat::{Choice, Tool};
+use crate::kept::is_foreign_thought;
 use crate::message::{FinishReason, Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 use crate::openai;
 
@@ -52,11 +53,18 @@ pub fn tool_definitions(tools: &[Tool]) -> Value {
 fn message_to_json(message: &Message) -> Map<String, Value> {
     let mut json = Map::new();
     json.insert("role".to_owned(), Value::from(message.role.as_str()));
-    json.insert("parts".to_owned(), message.parts.iter().map(part_to_json).collect());
+    let parts = message.parts.iter().filter(|part| !is_repeated(part));
+    json.insert("parts".to_owned(), parts.map(part_to_json).collect());
     if let Some(name) = &message.name {
         json.insert("name".to_owned(), Value::from(name.as_str()));
     }
     json
+}
+
+/// Thoughts that must go back to the provider as they came stand in the message twice: readable, and
+/// whole with a signature that is of no use to anybody else.
+fn is_repeated(part: &Part) -> bool {
+    matches!(part, Part::Other(other) if is_foreign_thought(other, &[]))
 }
 
 fn part_to_json(part: &Part) -> Value {

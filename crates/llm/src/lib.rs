@@ -1,8 +1,10 @@
-//! What Throughline knows of language models: messages, requests and answers, the wire form of
-//! OpenAI's chat completions, server-sent events, the messages of the GenAI conventions, prices.
+//! What Throughline knows of language models: messages, requests and answers, the wire forms of
+//! OpenAI (chat completions, responses) and Anthropic (messages), server-sent events, the messages of
+//! the GenAI conventions, tokens and prices.
 //!
 //! Nothing here touches a network: bytes come in, values go out, and the other way round. Client,
-//! gateway and simulated provider speak one wire form because it is written once.
+//! gateway and simulated provider speak one wire form because it is written once. [`WireForm`] has all
+//! of them side by side.
 //!
 //! One invariant: details of usage are parts of the totals (cached tokens of the tokens in,
 //! reasoning tokens of the tokens out), so that no token is ever billed twice.
@@ -22,19 +24,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod anthropic;
 pub mod genai;
 pub mod openai;
 pub mod prices;
+pub mod responses;
+pub mod tokens;
 
 mod assemble;
 mod chat;
+mod kept;
 mod message;
+#[cfg(test)]
+mod samples;
 mod sse;
+mod usage;
+mod wire;
 
 pub use assemble::{Assembler, MAX_INDEX};
 pub use chat::{
-    ChatRequest, ChatResponse, Choice, Chunk, Delta, ResponseFormat, Tool, ToolCallDelta,
-    ToolChoice, estimate_message_tokens, estimate_tokens,
+    ChatRequest, ChatResponse, Choice, Chunk, Delta, RateLimits, ResponseFormat, Tool,
+    ToolCallDelta, ToolChoice,
 };
 pub use message::{FinishReason, Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
-pub use sse::{DONE, MAX_EVENT_BYTES, SseError, SseEvent, SseParser, event_bytes};
+pub use sse::{
+    DONE, MAX_EVENT_BYTES, SseError, SseEvent, SseParser, event_bytes, named_event_bytes,
+};
+pub use usage::{UsageBuckets, with_subsets};
+pub use wire::{StreamReader, Streamed, WireForm};

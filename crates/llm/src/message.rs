@@ -213,7 +213,9 @@ impl FinishReason {
     pub fn from_text(text: &str) -> Self {
         match text {
             "stop" | "end_turn" | "stop_sequence" | "STOP" => Self::Stop,
-            "length" | "max_tokens" | "MAX_TOKENS" => Self::Length,
+            "length" | "max_tokens" | "model_context_window_exceeded" | "MAX_TOKENS" => {
+                Self::Length
+            }
             "content_filter" | "refusal" | "SAFETY" => Self::ContentFilter,
             "tool_call" | "tool_calls" | "tool_use" | "function_call" => Self::ToolCall,
             "error" => Self::Error,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use throughline_trace::Usage;
 
-pub(crate) use content::part_of;
+pub(crate) use content::{data_url, flat_text, part_of};
 pub use request::{parse_request, request_to_json};
 pub use response::{chunk_to_json, parse_chunk, parse_response, response_to_json};
 
@@ -90,7 +90,7 @@ pub fn error_to_json(error: &ApiError) -> Value {
 }
 
 /// The error in a body: OpenAI's form, a bare text, or FastAPI's `detail`.
-fn api_error(body: &Value) -> Option<ApiError> {
+pub(crate) fn api_error(body: &Value) -> Option<ApiError> {
     let error = match body {
         Value::Array(items) => items.first()?.get("error")?,
         body => body.get("error").or_else(|| body.get("detail"))?,
@@ -121,8 +121,8 @@ struct WireUsage {
     prompt_tokens: Option<u64>,
     #[serde(default)]
     completion_tokens: Option<u64>,
-    #[serde(default, skip_deserializing)]
-    total_tokens: u64,
+    #[serde(default)]
+    total_tokens: Option<u64>,
     #[serde(default)]
     prompt_tokens_details: Option<PromptDetails>,
     #[serde(default)]
@@ -139,41 +139,65 @@ struct PromptDetails {
     /// OpenRouter's addition for providers that bill writing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cache_write_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    audio_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_tokens: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct CompletionDetails {
     #[serde(default)]
     reasoning_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    audio_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_tokens: Option<u64>,
 }
 
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
         let prompt = wire.prompt_tokens_details.unwrap_or_default();
         let completion = wire.completion_tokens_details.unwrap_or_default();
+        let input = wire.prompt_tokens.unwrap_or(0);
+        let reasoning = completion.reasoning_tokens.unwrap_or(0);
+        let mut output = wire.completion_tokens.unwrap_or(0);
+        // Some servers (xAI) count reasoning beside the answer; their total gives them away.
+        let beside = input.checked_add(output).and_then(|sum| sum.checked_add(reasoning));
+        if reasoning > 0 && wire.total_tokens.is_some() && wire.total_tokens == beside {
+            output += reasoning;
+        }
         Self {
-            input_tokens: wire.prompt_tokens.unwrap_or(0),
-            output_tokens: wire.completion_tokens.unwrap_or(0),
+            input_tokens: input,
+            output_tokens: output,
             cache_read_tokens: prompt.cached_tokens.or(wire.prompt_cache_hit_tokens).unwrap_or(0),
             cache_write_tokens: prompt.cache_write_tokens.unwrap_or(0),
-            reasoning_tokens: completion.reasoning_tokens.unwrap_or(0),
+            reasoning_tokens: reasoning,
+            audio_input_tokens: prompt.audio_tokens.unwrap_or(0),
+            image_input_tokens: prompt.image_tokens.unwrap_or(0),
+            audio_output_tokens: completion.audio_tokens.unwrap_or(0),
+            image_output_tokens: completion.image_tokens.unwrap_or(0),
         }
     }
 }
 
 impl From<Usage> for WireUsage {
     fn from(usage: Usage) -> Self {
-        let written = (usage.cache_write_tokens > 0).then_some(usage.cache_write_tokens);
+        let some = |tokens: u64| (tokens > 0).then_some(tokens);
         Self {
             prompt_tokens: Some(usage.input_tokens),
             completion_tokens: Some(usage.output_tokens),
-            total_tokens: usage.total_tokens(),
+            total_tokens: Some(usage.total_tokens()),
             prompt_tokens_details: Some(PromptDetails {
                 cached_tokens: Some(usage.cache_read_tokens),
-                cache_write_tokens: written,
+                cache_write_tokens: some(usage.cache_write_tokens),
+                audio_tokens: some(usage.audio_input_tokens),
+                image_tokens: some(usage.image_input_tokens),
             }),
             completion_tokens_details: Some(CompletionDetails {
                 reasoning_tokens: Some(usage.reasoning_tokens),
+                audio_tokens: some(usage.audio_output_tokens),
+                image_tokens: some(usage.image_output_tokens),
             }),
             prompt_cache_hit_tokens: None,
         }

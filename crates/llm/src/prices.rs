@@ -1,16 +1,37 @@
 //! What a call costs: a versioned table of list prices, and the sum over disjoint buckets of tokens.
 //!
 //! The table is data (`prices.json` beside the sources). A deployment with its own rates loads
-//! another one with [`PriceTable::from_json`]. A model that the table does not know has no cost:
-//! an absent figure is honest, a guessed one is not.
+//! another one ([`PriceTable::from_file`]) and lays it over the built-in one
+//! ([`PriceTable::with`]). A model that the table does not know has no cost: an absent figure is
+//! honest, a guessed one is not.
+//!
+//! ```
+//! use throughline_llm::prices::PriceTable;
+//!
+//! let own = PriceTable::from_json(
+//!     r#"{"version": "acme-3", "models": [{"name": "gpt-4o", "input": 2, "output": 8}]}"#,
+//! )?;
+//! let prices = PriceTable::builtin().with(own);
+//! assert!(prices.version().ends_with("+acme-3"));
+//! assert_eq!(prices.price("gpt-4o-2024-08-06").map(|price| price.rates.output), Some(8.0));
+//! # Ok::<(), throughline_llm::prices::PriceError>(())
+//! ```
 
+mod read;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::LazyLock;
 
-use serde::Deserialize;
 use throughline_trace::Usage;
+
+use crate::usage::{UsageBuckets, with_subsets};
 
 /// Tokens that one price stands for.
 const TOKENS_PER_PRICE: f64 = 1_000_000.0;
+
+/// Names of the tier that list prices are for.
+const STANDARD_TIERS: [&str; 4] = ["", "standard", "default", "auto"];
 
 static BUILTIN: LazyLock<PriceTable> = LazyLock::new(|| {
     // A test reads the file, so that a release cannot carry one that does not parse.
@@ -27,65 +48,99 @@ pub fn version() -> &'static str {
     PriceTable::builtin().version()
 }
 
-/// Why a text is no price table.
+/// Why a file or text is no price table.
 #[derive(Debug, thiserror::Error)]
 pub enum PriceError {
     /// The JSON does not have the shape of `prices.json`.
     #[error("expected a price table with `version` and `models`, got JSON that does not fit: {0}")]
     Json(#[from] serde_json::Error),
-    /// A price is negative or not a number.
-    #[error("expected prices that are not negative, got one for the model {model:?} that is")]
-    Negative {
-        /// The model whose price it is.
+    /// A field of a model has a value that cannot be meant.
+    #[error("line {line}, model {model:?}: expected {expected} in `{field}`, got {got}")]
+    Field {
+        /// The line on which the model begins, from 1.
+        line: usize,
+        /// The model; empty for what is not a model's.
         model: String,
+        /// The field.
+        field: String,
+        /// What was expected.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the price table {path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is too large to be a price table.
+    #[error("expected a price table of at most {limit_bytes} bytes, got one of {bytes}")]
+    TooLarge {
+        /// What it has.
+        bytes: u64,
+        /// What is read.
+        limit_bytes: u64,
     },
 }
 
+/// Factors on the list prices, by the name of the service tier (`batch`: 0.5).
+pub type Tiers = BTreeMap<String, f64>;
+
 /// List prices of models.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PriceTable {
     version: String,
     models: Vec<ModelPrice>,
+    /// Tiers of all models of a provider.
+    tiers: BTreeMap<String, Tiers>,
 }
 
 /// List prices of one model, US dollars per million tokens.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelPrice {
     /// Name without version or date (`gpt-4o`).
     pub name: String,
     /// Who sells it (`openai`).
-    #[serde(default)]
     pub provider: String,
     /// What a short prompt costs.
-    #[serde(flatten)]
     pub rates: Rates,
     /// What the whole call costs when its prompt is long, where the provider asks more for it.
-    #[serde(default)]
     pub long_prompt: Option<LongPrompt>,
+    /// Service tiers that this model has prices of its own for.
+    pub tiers: Tiers,
 }
 
 /// Prices of the disjoint buckets of tokens, US dollars per million.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     /// Tokens in that were neither read from a cache nor written to one.
     pub input: f64,
     /// Tokens in that were read from a cache; as `input` when the provider has no such price.
-    #[serde(default)]
     pub cached_input: Option<f64>,
     /// Tokens in that were written to a cache (the shortest life on offer); else as `input`.
-    #[serde(default)]
     pub cache_write: Option<f64>,
     /// Tokens out, reasoning included.
     pub output: f64,
+    /// Tokens in of sound. They cost many times those of text, so that without a price of theirs a
+    /// call with sound has no cost.
+    pub audio_input: Option<f64>,
+    /// Tokens out of sound; as `audio_input`.
+    pub audio_output: Option<f64>,
+    /// Tokens in of images; as `input` when the provider has no such price.
+    pub image_input: Option<f64>,
+    /// Tokens out of images; without a price of theirs a call that makes images has no cost.
+    pub image_output: Option<f64>,
 }
 
 /// Prices that hold for a whole call once its prompt is longer than a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LongPrompt {
     /// The prices hold above this many tokens in.
     pub above_input_tokens: u64,
     /// The prices.
-    #[serde(flatten)]
     pub rates: Rates,
 }
 
@@ -98,21 +153,38 @@ impl PriceTable {
     /// Reads a table of the shape of `prices.json`.
     ///
     /// # Errors
-    /// [`PriceError`] when the JSON does not fit or a price is negative.
+    /// [`PriceError`] when the JSON does not fit, a price is negative or missing, a field is
+    /// unknown (a misspelt price would count as none), or a model is there twice.
     pub fn from_json(text: &str) -> Result<Self, PriceError> {
-        let table: Self = serde_json::from_str(text)?;
-        for model in &table.models {
-            let long = model.long_prompt.map(|long| long.rates);
-            let is_sound = |rates: Rates| {
-                let all =
-                    [Some(rates.input), rates.cached_input, rates.cache_write, Some(rates.output)];
-                all.into_iter().flatten().all(|price| price.is_finite() && price >= 0.0)
-            };
-            if !is_sound(model.rates) || !long.is_none_or(is_sound) {
-                return Err(PriceError::Negative { model: model.name.clone() });
+        read::from_json(text)
+    }
+
+    /// Reads a file of the shape of `prices.json`, of at most 4 MiB.
+    ///
+    /// # Errors
+    /// [`PriceError`], also when the file cannot be read.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, PriceError> {
+        read::from_file(path.as_ref())
+    }
+
+    /// This table with another laid over it: a model of the other takes the place of ours as a whole,
+    /// tiers are joined. The version names both.
+    #[must_use]
+    pub fn with(&self, mut over: Self) -> Self {
+        for price in over.models.iter_mut().filter(|price| price.provider.is_empty()) {
+            if let Some(ours) = self.models.iter().find(|ours| ours.name == price.name) {
+                price.provider.clone_from(&ours.provider);
             }
         }
-        Ok(table)
+        let stays = |price: &&ModelPrice| over.models.iter().all(|o| o.name != price.name);
+        let mut models: Vec<ModelPrice> = self.models.iter().filter(stays).cloned().collect();
+        let version = format!("{}+{}", self.version, over.version);
+        models.extend(over.models);
+        let mut tiers = self.tiers.clone();
+        for (provider, more) in over.tiers {
+            tiers.entry(provider).or_default().extend(more);
+        }
+        Self { version, models, tiers }
     }
 
     /// Which edition of the prices this is (a date).
@@ -138,38 +210,59 @@ impl PriceTable {
             .max_by_key(|price| price.name.len())
     }
 
-    /// Cost of `usage` with `model`, US dollars; `None` for an unknown model.
+    /// Cost of `usage` with `model`, US dollars, at list prices; `None` for an unknown model.
     pub fn cost_usd(&self, model: &str, usage: Usage) -> Option<f64> {
-        self.price(model).map(|price| price.cost_usd(usage))
+        self.cost_usd_in_tier(model, usage, None)
+    }
+
+    /// [`cost_usd`](Self::cost_usd) in a service tier, as the provider names it (`batch`,
+    /// `priority`); `None` also for a tier whose price is not known.
+    pub fn cost_usd_in_tier(&self, model: &str, usage: Usage, tier: Option<&str>) -> Option<f64> {
+        let price = self.price(model)?;
+        let tier = tier.unwrap_or_default();
+        let factor = price.tiers.get(tier).or_else(|| self.tiers.get(&price.provider)?.get(tier));
+        let factor = match factor {
+            Some(factor) => *factor,
+            None if STANDARD_TIERS.contains(&tier) => 1.0,
+            None => return None,
+        };
+        Some(price.cost_usd(usage)? * factor)
     }
 }
 
 impl ModelPrice {
-    /// Cost of `usage`, US dollars. Every token is billed in exactly one bucket: the cached ones
-    /// are a part of the tokens in, the reasoning ones a part of the tokens out.
+    /// Cost of `usage`, US dollars; `None` when it has tokens that have no price ([`Rates`]). Every
+    /// token is billed in exactly one bucket ([`UsageBuckets`]).
     ///
     /// A report whose cached tokens exceed its tokens in contradicts that and comes from sources
     /// that count cached tokens beside the others (Anthropic's own wire form); then they are.
-    pub fn cost_usd(&self, usage: Usage) -> f64 {
-        let cached = usage.cache_read_tokens.saturating_add(usage.cache_write_tokens);
-        let (plain, whole_prompt) = match usage.input_tokens.checked_sub(cached) {
-            Some(plain) => (plain, usage.input_tokens),
-            None => (usage.input_tokens, usage.input_tokens.saturating_add(cached)),
-        };
+    pub fn cost_usd(&self, usage: Usage) -> Option<f64> {
+        let usage = with_subsets(usage);
+        let tokens = UsageBuckets::of(usage);
         let rates = self
             .long_prompt
-            .filter(|long| whole_prompt > long.above_input_tokens)
+            .filter(|long| usage.input_tokens > long.above_input_tokens)
             .map_or(self.rates, |long| long.rates);
-        let sum = plain as f64 * rates.input
-            + usage.cache_read_tokens as f64 * rates.cached_input.unwrap_or(rates.input)
-            + usage.cache_write_tokens as f64 * rates.cache_write.unwrap_or(rates.input)
-            + usage.output_tokens as f64 * rates.output;
-        sum / TOKENS_PER_PRICE
+        let bill = |tokens: u64, price: Option<f64>| match tokens {
+            0 => Some(0.0),
+            tokens => Some(tokens as f64 * price?),
+        };
+        let or_input = |price: Option<f64>| Some(price.unwrap_or(rates.input));
+        let sum = bill(tokens.input, Some(rates.input))?
+            + bill(tokens.cache_read, or_input(rates.cached_input))?
+            + bill(tokens.cache_write, or_input(rates.cache_write))?
+            + bill(tokens.audio_input, rates.audio_input)?
+            + bill(tokens.image_input, or_input(rates.image_input))?
+            + bill(tokens.output, Some(rates.output))?
+            + bill(tokens.reasoning, Some(rates.output))?
+            + bill(tokens.audio_output, rates.audio_output)?
+            + bill(tokens.image_output, rates.image_output)?;
+        Some(sum / TOKENS_PER_PRICE)
     }
 }
 
 /// The name without the path and vendor that gateways and clouds put before it.
-fn bare_name(model: &str) -> &str {
+pub(crate) fn bare_name(model: &str) -> &str {
     let name = model.rsplit('/').next().unwrap_or(model);
     ["anthropic.", "openai.", "google."]
         .into_iter()
@@ -208,6 +301,7 @@ mod tests {
             cache_read_tokens: cached,
             cache_write_tokens: written,
             reasoning_tokens: output / 2,
+            ..Usage::default()
         }
     }
 
@@ -269,12 +363,61 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_price_is_refused() {
-        let text = r#"{"version":"x","models":[{"name":"m","input":-1,"output":1}]}"#;
-        assert_eq!(
-            PriceTable::from_json(text).unwrap_err().to_string(),
-            "expected prices that are not negative, got one for the model \"m\" that is"
-        );
+    fn a_wrong_table_says_where() {
+        let message = |models: &str| {
+            let text = format!("{{\n\"version\": \"x\",\n\"models\": [\n{models}]}}");
+            PriceTable::from_json(&text).unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(message(r#"{"name":"m","input":-1,"output":1}"#), @r#"line 4, model "m": expected a price of at least 0 in `input`, got -1"#);
+        insta::assert_snapshot!(message("{\"name\":\"a\",\"input\":1,\"output\":1},\n{\"name\":\"m\",\"input\":1}"), @r#"line 5, model "m": expected a price in `output`, got none"#);
+        insta::assert_snapshot!(message(r#"{"name":"m","input":1,"outptu":1}"#), @r#"line 4, model "m": expected one of the fields input, cached_input, cache_write, output, audio_input, audio_output, image_input, image_output, name, provider, long_prompt, tiers, note in `outptu`, got 1"#);
+        insta::assert_snapshot!(message(r#"{"input":1,"output":1}"#), @r#"line 4, model "": expected the name of a model in `name`, got none"#);
+        insta::assert_snapshot!(message(r#"{"name":"m","input":1,"output":1,"tiers":{"batch":"half"}}"#), @r#"line 4, model "m": expected factors of at least 0 by the name of the tier in `tiers.batch`, got "half""#);
+        insta::assert_snapshot!(message(r#"{"name":"m","input":1,"output":1},{"name":"M","input":1,"output":1}"#), @r#"line 4, model "m": expected each model once in `name`, got "M""#);
+        insta::assert_snapshot!(message("{\"name\":\"m\",,}"), @"expected a price table with `version` and `models`, got JSON that does not fit: key must be a string at line 4 column 13");
+        let missing = PriceTable::from_file("no/such/prices.json").unwrap_err().to_string();
+        assert!(missing.starts_with("cannot read the price table no/such/prices.json: "));
+    }
+
+    #[test]
+    fn sound_costs_its_own_price_or_nothing_is_told() {
+        let table = PriceTable::from_json(
+            r#"{"version":"x","models":[{"name":"m","input":1,"output":2,"audio_input":10,"audio_output":20},
+                {"name":"n","input":1,"output":2}]}"#,
+        )
+        .unwrap();
+        let spoken = Usage {
+            input_tokens: 1_000_000,
+            audio_input_tokens: 500_000,
+            output_tokens: 1_000_000,
+            audio_output_tokens: 1_000_000,
+            ..Usage::default()
+        };
+        assert_eq!(table.cost_usd("m", spoken), Some(0.5 + 5.0 + 20.0));
+        assert_eq!(table.cost_usd("n", spoken), None);
+    }
+
+    #[test]
+    fn tiers_have_their_own_price_or_none() {
+        let table = PriceTable::builtin();
+        let usage = usage(1_000_000, 0, 0, 0);
+        assert_eq!(table.cost_usd_in_tier("gpt-4o", usage, Some("default")), Some(2.5));
+        assert_eq!(table.cost_usd_in_tier("gpt-4o", usage, Some("batch")), Some(1.25));
+        assert_eq!(table.cost_usd_in_tier("gpt-4o", usage, Some("unheard-of")), None);
+    }
+
+    #[test]
+    fn a_table_is_laid_over_another() {
+        let own = r#"{"version":"acme-3","models":[{"name":"GPT-4o","input":2,"output":8},
+            {"name":"house-model","input":1,"output":1}],"tiers":{"openai":{"priority":2}}}"#;
+        let merged = PriceTable::builtin().with(PriceTable::from_json(own).unwrap());
+        let usage = usage(1_000_000, 0, 0, 0);
+        assert_eq!(merged.cost_usd("gpt-4o-2024-08-06", usage), Some(2.0));
+        assert_eq!(merged.cost_usd_in_tier("gpt-4o", usage, Some("priority")), Some(4.0));
+        assert_eq!(merged.cost_usd_in_tier("gpt-4o", usage, Some("batch")), Some(1.0));
+        assert_eq!(merged.cost_usd("house-model", usage), Some(1.0));
+        assert_eq!(merged.cost_usd("gpt-4.1", usage), Some(2.0));
+        assert_eq!(merged.version(), format!("{}+acme-3", version()));
     }
 
     proptest! {

@@ -176,6 +176,16 @@ pub fn event_bytes(data: &str) -> String {
     text
 }
 
+/// The bytes of an event that carries its name in `type`, as Anthropic and OpenAI's responses have
+/// them.
+pub fn named_event_bytes(event: &serde_json::Value) -> String {
+    let data = event_bytes(&event.to_string());
+    match event.get("type").and_then(serde_json::Value::as_str) {
+        Some(name) if !name.contains(['\n', '\r']) => format!("event: {name}\n{data}"),
+        _ => data,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

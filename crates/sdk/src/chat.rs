@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream};
-use throughline_llm::{ChatRequest, ChatResponse, Chunk};
+use throughline_llm::{ChatRequest, ChatResponse, Chunk, RateLimits};
 use throughline_trace::ErrorType;
 
 use crate::metrics::Outcome;
@@ -75,6 +75,8 @@ impl Endpoint {
 #[must_use = "streams do nothing unless polled"]
 pub struct ChatStream {
     status_code: Option<u16>,
+    is_cached: bool,
+    limits: Option<RateLimits>,
     inner: BoxStream<'static, Result<Chunk, ChatError>>,
 }
 
@@ -84,7 +86,31 @@ impl ChatStream {
         status_code: Option<u16>,
         chunks: impl Stream<Item = Result<Chunk, ChatError>> + Send + 'static,
     ) -> Self {
-        Self { status_code, inner: Box::pin(chunks) }
+        Self { status_code, is_cached: false, limits: None, inner: Box::pin(chunks) }
+    }
+
+    /// Says whether a gateway answers out of its cache.
+    #[must_use = "this is the stream"]
+    pub fn with_cached(mut self, is_cached: bool) -> Self {
+        self.is_cached = is_cached;
+        self
+    }
+
+    /// Says what is left of the caller's rate limits.
+    #[must_use = "this is the stream"]
+    pub fn with_limits(mut self, limits: Option<RateLimits>) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Whether a gateway answers out of its cache.
+    pub fn is_cached(&self) -> bool {
+        self.is_cached
+    }
+
+    /// What is left of the caller's rate limits, if the provider said.
+    pub fn limits(&self) -> Option<RateLimits> {
+        self.limits
     }
 
     /// The HTTP status that the stream began with; `None` when it did not come over HTTP.

@@ -2,7 +2,7 @@
 //!
 //! [`Telemetry`] sets traces, metrics and logs up; [`span`] makes the spans that everything here is
 //! built from; [`Dimensions`] say whose they are; [`decision`] records what was chosen and why. On
-//! these stand [`Traced`] chat models ([`OpenAi`] or your own [`ChatModel`]), tools ([`tool`],
+//! these stand [`Traced`] chat models ([`OpenAi`], [`OpenAiResponses`], [`Anthropic`] or your own [`ChatModel`]), tools ([`tool`],
 //! [`ToolRegistry`]), [`Fallback`] and the [`Agent`] that puts them together; [`propagation`] carries
 //! a trace over HTTP, [`Recorder`] shows it to tests.
 //!
@@ -32,6 +32,7 @@ mod agent;
 mod agent_notes;
 mod agent_run;
 mod attempt;
+mod call_attributes;
 mod chat;
 mod context_bag;
 mod decision;
@@ -56,6 +57,7 @@ mod telemetry;
 mod telemetry_builder;
 mod telemetry_otlp;
 mod telemetry_pipeline;
+mod token_count;
 mod tools;
 mod traced;
 mod watched;
@@ -80,7 +82,11 @@ pub use log_layer::log_layer;
 pub use logs::{StdoutLogs, json_layer};
 pub use metrics::Outcome;
 pub use opentelemetry::trace::SpanKind;
-pub use providers::{OPENAI_BASE_URL, OpenAi, OpenAiBuilder, OpenAiError};
+pub use providers::{
+    ANTHROPIC_BASE_URL, Anthropic, AnthropicBuilder, ChatCompletions, ClientBuilder, ClientError,
+    Form, Messages, ModelClient, OPENAI_BASE_URL, OpenAi, OpenAiBuilder, OpenAiError,
+    OpenAiResponses, OpenAiResponsesBuilder, Responses,
+};
 pub use recorder::Recorder;
 pub use resilient::{Fault, Resilience, ResilientError};
 pub use span::{ActiveSpan, SpanBuilder, span};

@@ -1,8 +1,16 @@
-//! Clients of model providers. They talk to a provider and do nothing else; what they share (HTTP,
-//! what errors mean, streams) is written once.
+//! Clients of model providers. They talk to a provider and do nothing else: they neither retry nor
+//! make spans, [`Traced`](crate::Traced) does. What they share (HTTP, what errors mean, streams) is
+//! written once, and what differs between wire forms is in `llm`.
 
+mod builder;
+mod client;
 mod errors;
-mod openai;
+mod limits;
 mod stream;
+mod wire;
 
-pub use openai::{OPENAI_BASE_URL, OpenAi, OpenAiBuilder, OpenAiError};
+pub use builder::{ClientBuilder, ClientError, OpenAiError};
+pub use client::{
+    ANTHROPIC_BASE_URL, Anthropic, AnthropicBuilder, ChatCompletions, Form, Messages, ModelClient,
+    OPENAI_BASE_URL, OpenAi, OpenAiBuilder, OpenAiResponses, OpenAiResponsesBuilder, Responses,
+};

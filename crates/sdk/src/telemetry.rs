@@ -12,6 +12,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, ContextGuard, global};
 use opentelemetry_sdk::error::OTelSdkResult;
+use throughline_llm::prices::{PriceError, PriceTable};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::export::{Counts, ExportThread};
@@ -42,6 +43,9 @@ pub enum TelemetryError {
         /// What it is.
         got: String,
     },
+    /// The file that `THROUGHLINE_PRICES` names is no price table.
+    #[error("expected THROUGHLINE_PRICES to name a price table: {0}")]
+    Prices(#[from] PriceError),
     /// An exporter refused its settings.
     #[error("expected settings that an OTLP exporter takes: {0}")]
     Exporter(String),
@@ -105,6 +109,26 @@ impl Telemetry {
     /// Telemetry as the `OTEL_*` variables say, until the builder says otherwise.
     pub fn builder() -> TelemetryBuilder {
         TelemetryBuilder::default()
+    }
+
+    /// What models cost from now on: calls that are under way are billed by the new prices too.
+    ///
+    /// ```
+    /// use throughline::Telemetry;
+    /// use throughline::llm::prices::PriceTable;
+    ///
+    /// # let telemetry = Telemetry::builder().recorder(&throughline::Recorder::new()).build()?;
+    /// let own = r#"{"version": "acme-3", "models": [{"name": "house-model", "input": 1, "output": 2}]}"#;
+    /// match PriceTable::from_json(own) {
+    ///     Ok(own) => telemetry.set_prices(PriceTable::builtin().with(own)),
+    ///     Err(error) => eprintln!("keeping the old prices: {error}"),
+    /// }
+    /// # Ok::<(), throughline::TelemetryError>(())
+    /// ```
+    pub fn set_prices(&self, prices: PriceTable) {
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.set_prices(prices);
+        }
     }
 
     /// Telemetry that does nothing.

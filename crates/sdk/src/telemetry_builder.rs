@@ -16,6 +16,7 @@ use opentelemetry_sdk::trace::{
     self as sdk_trace, BatchSpanProcessor, Sampler, SdkTracerProvider, SimpleSpanProcessor,
     SpanLimits,
 };
+use throughline_llm::prices::PriceTable;
 use throughline_trace::keys;
 use tracing::level_filters::LevelFilter;
 
@@ -61,6 +62,7 @@ pub struct TelemetryBuilder {
     metric_interval: Option<Duration>,
     content: Option<bool>,
     session_on_metrics: bool,
+    prices: Option<PriceTable>,
     stdout: StdoutLogs,
     span_level: Option<LevelFilter>,
     recorder: Option<Recorder>,
@@ -163,6 +165,13 @@ impl TelemetryBuilder {
         self
     }
 
+    /// What models cost; when nobody says, the built-in prices with those of the file that
+    /// `THROUGHLINE_PRICES` names laid over them. [`Telemetry::set_prices`] changes them later.
+    pub fn prices(mut self, prices: PriceTable) -> Self {
+        self.prices = Some(prices);
+        self
+    }
+
     /// What goes to stdout (JSON lines when nobody says). `RUST_LOG` chooses the level.
     pub fn stdout_logs(mut self, logs: StdoutLogs) -> Self {
         self.stdout = logs;
@@ -213,6 +222,10 @@ impl TelemetryBuilder {
             content: self.content.unwrap_or_else(|| environment.wants_content()),
             session_on_metrics: self.session_on_metrics,
         };
+        let prices = match &self.prices {
+            Some(prices) => prices.clone(),
+            None => environment.prices()?,
+        };
         let (resource, instance_id) = self.resource_of(instance_id);
         let (providers, thread) = match &self.recorder {
             Some(recorder) => (self.recording(recorder, &resource), None),
@@ -222,8 +235,16 @@ impl TelemetryBuilder {
             }
         };
         let Providers { traces, metrics, logs, decisions, counters } = providers;
-        let pipeline =
-            Pipeline::new(traces, metrics, logs, decisions, counters, instance_id, switches);
+        let pipeline = Pipeline::new(
+            traces,
+            metrics,
+            logs,
+            decisions,
+            counters,
+            instance_id,
+            switches,
+            prices,
+        );
         Ok(Telemetry::new(Some(pipeline), thread))
     }
 

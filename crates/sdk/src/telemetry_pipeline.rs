@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use opentelemetry::Context;
 use opentelemetry::global::BoxedTracer;
 use opentelemetry::logs::LoggerProvider as _;
@@ -11,6 +12,7 @@ use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use throughline_llm::prices::PriceTable;
 
 use crate::export::{Counters, Counts};
 use crate::layer::SCOPE;
@@ -35,6 +37,7 @@ pub(crate) struct Pipeline {
     instance_id: String,
     last_seq: AtomicU64,
     switches: Switches,
+    prices: ArcSwap<PriceTable>,
 }
 
 /// The counters of the signals of which no item may vanish unseen.
@@ -64,6 +67,7 @@ impl Pipeline {
         counters: PipelineCounters,
         instance_id: String,
         switches: Switches,
+        prices: PriceTable,
     ) -> Arc<Self> {
         // What writes a log is told by the target of the record.
         let log_logger = logs.logger("");
@@ -82,6 +86,7 @@ impl Pipeline {
             instance_id,
             last_seq: AtomicU64::new(0),
             switches,
+            prices: ArcSwap::from_pointee(prices),
         })
     }
 
@@ -154,6 +159,14 @@ impl Pipeline {
         self.switches.session_on_metrics
     }
 
+    pub(crate) fn prices(&self) -> Arc<PriceTable> {
+        self.prices.load_full()
+    }
+
+    pub(crate) fn set_prices(&self, prices: PriceTable) {
+        self.prices.store(Arc::new(prices));
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             spans: self.counters.spans.read(),
@@ -169,4 +182,13 @@ impl Pipeline {
 /// `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=false` says no.
 pub(crate) fn captures_content() -> bool {
     Pipeline::current().is_none_or(|pipeline| pipeline.captures_content())
+}
+
+/// The prices of the current pipeline, or the built-in ones.
+pub(crate) fn prices() -> Arc<PriceTable> {
+    static BUILTIN: OnceLock<Arc<PriceTable>> = OnceLock::new();
+    match Pipeline::current() {
+        Some(pipeline) => pipeline.prices(),
+        None => Arc::clone(BUILTIN.get_or_init(|| Arc::new(PriceTable::builtin().clone()))),
+    }
 }

@@ -10,9 +10,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use throughline_llm::prices::PriceTable;
-use throughline_llm::{
-    ChatRequest, ChatResponse, Choice, FinishReason, Message, estimate_message_tokens, genai,
-};
+use throughline_llm::{ChatRequest, ChatResponse, RateLimits, genai};
 use throughline_resilience::{GiveUp, Policy};
 use throughline_trace::{ErrorType, SpanRole, Usage, keys};
 use tokio::time::Instant;
@@ -20,15 +18,18 @@ use tokio::time::Instant;
 use crate::SpanKind;
 use crate::agent_notes::{captures_content, note_tool_calls};
 use crate::attempt::AttemptSpans;
+use crate::call_attributes::{content_attributes, endpoint_attributes, request_attributes};
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::metrics::{ModelCall, Operation, Outcome};
 use crate::resilient::{Fault as _, Resilience, ResilientError, spoken, tries};
 use crate::run::{Ready, Run, Stopped, drive, report_of};
-use crate::span::{ActiveSpan, SpanBuilder, span};
+use crate::span::{ActiveSpan, span};
 use crate::stream::{DEFAULT_IDLE_TIMEOUT, Opened, TracedStream};
+use crate::telemetry_pipeline;
+use crate::token_count::{CountedUsage, Prompt, load_tokenizer};
 
 /// The operation that a chat is, in GenAI conventions and metrics.
-const OPERATION: &str = "chat";
+pub(crate) const OPERATION: &str = "chat";
 
 /// A chat model whose calls are spans, retried under a policy, priced and counted.
 ///
@@ -107,6 +108,7 @@ impl Traced {
     }
 
     async fn chat_traced(&self, request: ChatRequest) -> Result<ChatResponse, ChatError> {
+        let request = Arc::new(request);
         let call = Call::start(self, &request);
         let mut run = self.run(&call, Ready::Whole);
         let attempts = drive(
@@ -115,11 +117,14 @@ impl Traced {
             |response: &ChatResponse| response.status_code,
             |index| {
                 call.attempt(index);
-                self.model.chat(request.clone())
+                self.model.chat((*request).clone())
             },
         );
         match call.span.instrument(attempts).await {
             Ok(response) => {
+                if response.usage.is_none() {
+                    load_tokenizer(&call.model).await;
+                }
                 call.succeed(&response);
                 Ok(response)
             }
@@ -130,7 +135,8 @@ impl Traced {
     async fn stream_traced(&self, mut request: ChatRequest) -> Result<ChatStream, ChatError> {
         request.stream = true;
         request.is_stream_usage_wanted = true;
-        let call = Call::start(self, &request);
+        let request = Arc::new(request);
+        let mut call = Call::start(self, &request);
         let mut run = self.run(&call, Ready::FirstToken);
         let timeout_note = run.timeout_note();
         let attempts = drive(
@@ -139,14 +145,14 @@ impl Traced {
             |_| None,
             |index| {
                 call.attempt(index);
-                let opening = self.model.stream(request.clone());
+                let opening = self.model.stream((*request).clone());
                 let timeout_note = timeout_note.clone();
                 async move { Opened::read(opening.await?, timeout_note).await }
             },
         );
         match call.span.instrument(attempts).await {
             Ok(opened) => {
-                call.answer_began();
+                call.answer_began(&opened.stream);
                 let status_code = opened.stream.status_code();
                 let stream = TracedStream::new(opened, run, call, self.idle_timeout);
                 Ok(ChatStream::new(status_code, stream))
@@ -189,7 +195,8 @@ pub(crate) struct Call {
     is_content_wanted: bool,
     prices: Option<Arc<PriceTable>>,
     /// For estimates, when the provider does not say.
-    input_tokens_estimate: u64,
+    prompt: Prompt,
+    is_cached: bool,
     usage: Option<Usage>,
     response_model: Option<String>,
     status_code: Option<u16>,
@@ -199,7 +206,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn start(traced: &Traced, request: &ChatRequest) -> Self {
+    fn start(traced: &Traced, request: &Arc<ChatRequest>) -> Self {
         let endpoint = traced.model.endpoint();
         let is_content_wanted =
             ChatModel::captures_content(traced).unwrap_or_else(captures_content);
@@ -218,7 +225,8 @@ impl Call {
             began: Instant::now(),
             is_content_wanted,
             prices: traced.prices.clone(),
-            input_tokens_estimate: estimate_message_tokens(&request.messages),
+            prompt: Prompt::of(request),
+            is_cached: false,
             usage: None,
             response_model: None,
             status_code: None,
@@ -250,13 +258,38 @@ impl Call {
     }
 
     /// The first token of a streamed answer has come.
-    fn answer_began(&self) {
+    fn answer_began(&mut self, stream: &ChatStream) {
         let secs = self.began.elapsed().as_secs_f64();
         self.span.set(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, secs);
+        self.tell_headers(stream.is_cached(), stream.limits());
     }
 
-    /// Writes what came of the answer onto the span.
+    /// What the provider or a gateway said beside the answer.
+    fn tell_headers(&mut self, is_cached: bool, limits: Option<RateLimits>) {
+        if is_cached {
+            self.is_cached = true;
+            self.span.set(keys::IS_CACHED, true);
+        }
+        let limits = limits.unwrap_or_default();
+        for (key, left) in [
+            (keys::LIMIT_REQUESTS, limits.remaining_requests),
+            (keys::LIMIT_TOKENS, limits.remaining_tokens),
+        ] {
+            if let Some(left) = left {
+                self.span.set(key, count(left));
+            }
+        }
+    }
+
+    /// Writes what came of an answer that broke off or was given up onto the span: what the provider
+    /// told of its tokens before was not all.
     pub(crate) fn tell(&mut self, response: &ChatResponse) {
+        self.tell_answer(response);
+        let usage = self.prompt.usage_of_part(&self.model, response);
+        self.tell_usage(usage, response);
+    }
+
+    fn tell_answer(&mut self, response: &ChatResponse) {
         let reasons: Vec<StringValue> = response
             .choices
             .iter()
@@ -280,29 +313,25 @@ impl Call {
             let messages = genai::output_messages(&response.choices).to_string();
             self.span.set(keys::GEN_AI_OUTPUT_MESSAGES, messages);
         }
-        let usage = response.usage.unwrap_or_else(|| {
-            self.span.set(keys::USAGE_ESTIMATED, true);
-            estimate(self.input_tokens_estimate, &response.choices)
-        });
-        self.tell_usage(usage);
     }
 
-    fn tell_usage(&mut self, usage: Usage) {
-        let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+    fn tell_usage(&mut self, counted: CountedUsage, response: &ChatResponse) {
+        let usage = counted.usage;
+        if let Some(method) = counted.method {
+            self.span.set(keys::USAGE_ESTIMATED, true);
+            self.span.set(keys::USAGE_METHOD, method.as_str());
+        }
         self.span.set(keys::GEN_AI_USAGE_INPUT_TOKENS, count(usage.input_tokens));
         self.span.set(keys::GEN_AI_USAGE_OUTPUT_TOKENS, count(usage.output_tokens));
-        let details = [
-            (keys::GEN_AI_USAGE_CACHE_READ, usage.cache_read_tokens),
-            (keys::GEN_AI_USAGE_CACHE_WRITE, usage.cache_write_tokens),
-            (keys::GEN_AI_USAGE_REASONING, usage.reasoning_tokens),
-        ];
-        for (key, tokens) in details.into_iter().filter(|(_, tokens)| *tokens > 0) {
+        for (key, tokens) in usage.details().into_iter().filter(|(_, tokens)| *tokens > 0) {
             self.span.set(key, count(tokens));
         }
         self.usage = Some(usage);
-        let prices = self.prices.as_deref().unwrap_or_else(|| PriceTable::builtin());
+        let prices = self.prices.clone().unwrap_or_else(telemetry_pipeline::prices);
         let models = [self.response_model.as_deref(), Some(self.model.as_str())];
-        let cost = models.into_iter().flatten().find_map(|model| prices.cost_usd(model, usage));
+        let known = models.into_iter().flatten().find(|model| prices.price(model).is_some());
+        let tier = service_tier(response);
+        let cost = known.and_then(|model| prices.cost_usd_in_tier(model, usage, tier));
         if let Some(cost) = cost {
             self.span.set(keys::COST_USD, cost);
             self.span.set(keys::PRICE_VERSION, prices.version().to_owned());
@@ -311,7 +340,10 @@ impl Call {
 
     /// The call succeeded.
     pub(crate) fn succeed(mut self, response: &ChatResponse) {
-        self.tell(response);
+        self.tell_answer(response);
+        self.tell_headers(response.is_cached, response.limits);
+        let usage = self.prompt.usage_of(&self.model, response);
+        self.tell_usage(usage, response);
         let is_first = self.attempts.load(Ordering::Relaxed) <= 1;
         let outcome = if is_first { Outcome::Ok } else { Outcome::RetrySucceeded };
         self.end(outcome, None);
@@ -378,7 +410,7 @@ impl Call {
             outcome,
             status_code: self.status_code,
             model_name: Some(&self.model),
-            is_cached: false,
+            is_cached: self.is_cached,
         }
         .record();
         ModelCall {
@@ -402,54 +434,12 @@ impl Drop for Call {
     }
 }
 
-fn endpoint_attributes(endpoint: &Endpoint, model: &str) -> Vec<KeyValue> {
-    let mut attributes = vec![
-        KeyValue::new(keys::GEN_AI_OPERATION_NAME, OPERATION),
-        KeyValue::new(keys::GEN_AI_PROVIDER_NAME, endpoint.provider.clone()),
-        KeyValue::new(keys::GEN_AI_REQUEST_MODEL, model.to_owned()),
-    ];
-    if let Some(address) = &endpoint.server_address {
-        attributes.push(KeyValue::new(keys::SERVER_ADDRESS, address.clone()));
-    }
-    if let Some(port) = endpoint.server_port {
-        attributes.push(KeyValue::new(keys::SERVER_PORT, i64::from(port)));
-    }
-    attributes
+/// The service tier that answered, as the provider names it.
+fn service_tier(response: &ChatResponse) -> Option<&str> {
+    let usage = response.extra.get("usage").and_then(|usage| usage.get("service_tier"));
+    response.extra.get("service_tier").or(usage)?.as_str()
 }
 
-fn request_attributes(mut builder: SpanBuilder, request: &ChatRequest) -> SpanBuilder {
-    if let Some(max_tokens) = request.max_tokens {
-        let max_tokens = i64::try_from(max_tokens).unwrap_or(i64::MAX);
-        builder = builder.attribute(keys::GEN_AI_REQUEST_MAX_TOKENS, max_tokens);
-    }
-    if let Some(temperature) = request.temperature {
-        builder = builder.attribute(keys::GEN_AI_REQUEST_TEMPERATURE, temperature);
-    }
-    if let Some(top_p) = request.top_p {
-        builder = builder.attribute(keys::GEN_AI_REQUEST_TOP_P, top_p);
-    }
-    if request.stream {
-        builder = builder.attribute(keys::GEN_AI_REQUEST_STREAM, true);
-    }
-    builder
-}
-
-fn content_attributes(mut builder: SpanBuilder, request: &ChatRequest) -> SpanBuilder {
-    let messages = genai::input_messages(&request.messages).to_string();
-    builder = builder.attribute(keys::GEN_AI_INPUT_MESSAGES, messages);
-    if !request.tools.is_empty() {
-        let tools = genai::tool_definitions(&request.tools).to_string();
-        builder = builder.attribute(keys::GEN_AI_TOOL_DEFINITIONS, tools);
-    }
-    builder
-}
-
-/// Tokens of a call whose provider told none, or that broke off before it could.
-fn estimate(input_tokens: u64, choices: &[Choice]) -> Usage {
-    let messages: Vec<Message> = choices
-        .iter()
-        .filter(|choice| choice.finish_reason != FinishReason::ContentFilter)
-        .map(|choice| choice.message.clone())
-        .collect();
-    Usage { input_tokens, output_tokens: estimate_message_tokens(&messages), ..Usage::default() }
+fn count(tokens: u64) -> i64 {
+    i64::try_from(tokens).unwrap_or(i64::MAX)
 }

@@ -41,7 +41,7 @@ pub enum ErrorType {
     InvalidArguments,
     /// Everything was tried, the fallback too.
     FallbackExhausted,
-    /// Too many calls at once (bulkhead full).
+    /// Too many calls at once: a bulkhead is full, or the other side says so (HTTP 529).
     Overloaded,
     /// Code panicked.
     Panic,
@@ -112,6 +112,7 @@ impl ErrorType {
             408 | 504 => Some(Self::Timeout),
             429 => Some(Self::RateLimited),
             400..=499 => Some(Self::InvalidRequest),
+            529 => Some(Self::Overloaded),
             _ => Some(Self::Server),
         }
     }

@@ -99,6 +99,18 @@ pub struct Usage {
     pub cache_write_tokens: u64,
     /// Of the tokens out: spent on reasoning.
     pub reasoning_tokens: u64,
+    /// Of the tokens in: sound.
+    #[serde(default)]
+    pub audio_input_tokens: u64,
+    /// Of the tokens in: images.
+    #[serde(default)]
+    pub image_input_tokens: u64,
+    /// Of the tokens out: sound.
+    #[serde(default)]
+    pub audio_output_tokens: u64,
+    /// Of the tokens out: images.
+    #[serde(default)]
+    pub image_output_tokens: u64,
 }
 
 impl Usage {
@@ -121,7 +133,41 @@ impl Usage {
             ])
             .unwrap_or(0),
             reasoning_tokens: first(&[keys::GEN_AI_USAGE_REASONING]).unwrap_or(0),
+            audio_input_tokens: first(&[keys::GEN_AI_USAGE_AUDIO_INPUT]).unwrap_or(0),
+            image_input_tokens: first(&[keys::GEN_AI_USAGE_IMAGE_INPUT]).unwrap_or(0),
+            audio_output_tokens: first(&[keys::GEN_AI_USAGE_AUDIO_OUTPUT]).unwrap_or(0),
+            image_output_tokens: first(&[keys::GEN_AI_USAGE_IMAGE_OUTPUT]).unwrap_or(0),
         })
+    }
+
+    /// The details with their GenAI attribute, old and new names being one: all of them subsets of
+    /// the totals.
+    pub fn details(self) -> [(&'static str, u64); 7] {
+        [
+            (keys::GEN_AI_USAGE_CACHE_READ, self.cache_read_tokens),
+            (keys::GEN_AI_USAGE_CACHE_WRITE, self.cache_write_tokens),
+            (keys::GEN_AI_USAGE_REASONING, self.reasoning_tokens),
+            (keys::GEN_AI_USAGE_AUDIO_INPUT, self.audio_input_tokens),
+            (keys::GEN_AI_USAGE_IMAGE_INPUT, self.image_input_tokens),
+            (keys::GEN_AI_USAGE_AUDIO_OUTPUT, self.audio_output_tokens),
+            (keys::GEN_AI_USAGE_IMAGE_OUTPUT, self.image_output_tokens),
+        ]
+    }
+
+    /// The sum with another call's usage.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+            cache_read_tokens: self.cache_read_tokens.saturating_add(other.cache_read_tokens),
+            cache_write_tokens: self.cache_write_tokens.saturating_add(other.cache_write_tokens),
+            reasoning_tokens: self.reasoning_tokens.saturating_add(other.reasoning_tokens),
+            audio_input_tokens: self.audio_input_tokens.saturating_add(other.audio_input_tokens),
+            image_input_tokens: self.image_input_tokens.saturating_add(other.image_input_tokens),
+            audio_output_tokens: self.audio_output_tokens.saturating_add(other.audio_output_tokens),
+            image_output_tokens: self.image_output_tokens.saturating_add(other.image_output_tokens),
+        }
     }
 
     /// Tokens in and out together.

@@ -125,6 +125,13 @@ keys! {
     PRICE_VERSION = "throughline.price_version";
     /// `true` when token counts were counted by us rather than reported by the provider.
     USAGE_ESTIMATED = "throughline.usage.estimated";
+    /// How estimated token counts were made: `tokenizer` (the model's own) or `bytes` (a quarter of
+    /// them).
+    USAGE_METHOD = "throughline.usage.method";
+    /// Requests that a provider's rate limit still allows.
+    LIMIT_REQUESTS = "throughline.rate_limit.remaining_requests";
+    /// Tokens that a provider's rate limit still allows.
+    LIMIT_TOKENS = "throughline.rate_limit.remaining_tokens";
     /// What an attempt failed with that was tried again (it bears no `error.type`: the call may
     /// still succeed).
     ATTEMPT_ERROR_TYPE = "throughline.attempt.error_type";
@@ -207,6 +214,14 @@ keys! {
     GEN_AI_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens";
     /// Subset of the tokens out spent on reasoning.
     GEN_AI_USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens";
+    /// Subset of the tokens in that are sound.
+    GEN_AI_USAGE_AUDIO_INPUT = "gen_ai.usage.audio.input_tokens";
+    /// Subset of the tokens in that are images.
+    GEN_AI_USAGE_IMAGE_INPUT = "gen_ai.usage.image.input_tokens";
+    /// Subset of the tokens out that are sound.
+    GEN_AI_USAGE_AUDIO_OUTPUT = "gen_ai.usage.audio.output_tokens";
+    /// Subset of the tokens out that are images.
+    GEN_AI_USAGE_IMAGE_OUTPUT = "gen_ai.usage.image.output_tokens";
     /// The conversation.
     GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id";
     /// Id of the agent.

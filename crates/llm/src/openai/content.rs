@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::kept::is_foreign_thought;
 use crate::message::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 
 /// A message as the wire has it; every field may be missing or null.
@@ -76,7 +77,7 @@ impl From<WireMessage> for Message {
 }
 
 /// A list that holds only texts as one text: what most tools answer.
-fn flat_text(content: Value) -> Value {
+pub(crate) fn flat_text(content: Value) -> Value {
     let Value::Array(items) = &content else { return content };
     let texts: Option<Vec<&str>> =
         items.iter().map(|item| item.get("text").and_then(Value::as_str)).collect();
@@ -123,7 +124,7 @@ pub(crate) fn part_of(item: Value) -> Part {
 }
 
 /// Media type and base64 content of a `data:` address.
-fn data_url(url: &str) -> Option<(String, String)> {
+pub(crate) fn data_url(url: &str) -> Option<(String, String)> {
     let (mime_type, data) = url.strip_prefix("data:")?.split_once(";base64,")?;
     Some((mime_type.to_owned(), data.to_owned()))
 }
@@ -174,6 +175,7 @@ fn plain_to_json(message: &Message, parts: &[&Part], side: Side) -> Map<String, 
                 "function": { "name": call.name, "arguments": call.arguments },
             })),
             Part::Media(media) => content.push(media_to_json(media)),
+            Part::Other(other) if is_foreign_thought(other, &[]) => {}
             Part::Other(other) => content.push(other.clone()),
             Part::ToolResult(_) => {}
         }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::WireError;
 use super::content::{Side, WireMessage, message_to_json};
 use crate::chat::{ChatRequest, ResponseFormat, Tool, ToolChoice};
+use crate::kept::Kept;
 use crate::message::Message;
 
 #[derive(Deserialize)]
@@ -146,6 +147,7 @@ pub fn request_to_json(request: &ChatRequest) -> Value {
     let messages: Vec<Value> =
         request.messages.iter().flat_map(|m| message_to_json(m, Side::Client)).collect();
     let mut wire = request.extra.clone();
+    Kept::forget(&mut wire);
     let mut set = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
             wire.insert(key.to_owned(), value);

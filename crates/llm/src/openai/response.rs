@@ -7,6 +7,7 @@ use throughline_trace::Usage;
 use super::content::{Side, WireMessage, message_to_json};
 use super::{WireError, WireUsage, api_error};
 use crate::chat::{ChatResponse, Choice, Chunk, Delta, ToolCallDelta};
+use crate::kept::Kept;
 use crate::message::{FinishReason, Message, Role};
 
 #[derive(Deserialize)]
@@ -120,8 +121,8 @@ pub fn parse_response(body: &[u8]) -> Result<ChatResponse, WireError> {
             })
             .collect(),
         usage: wire.usage.map(Usage::from),
-        status_code: None,
         extra: wire.extra,
+        ..ChatResponse::default()
     })
 }
 
@@ -180,6 +181,7 @@ impl From<WireChunkChoice> for Delta {
                     }
                 })
                 .collect(),
+            kept: Vec::new(),
             finish_reason: wire.finish_reason.as_deref().map(FinishReason::from_text),
         }
     }
@@ -202,6 +204,7 @@ pub fn response_to_json(response: &ChatResponse) -> Value {
         })
         .collect();
     let mut wire = response.extra.clone();
+    Kept::forget(&mut wire);
     wire.insert("id".to_owned(), Value::from(response.id.as_str()));
     wire.insert("object".to_owned(), Value::from("chat.completion"));
     wire.insert("created".to_owned(), Value::from(response.created_unix_secs));

@@ -152,6 +152,7 @@ fn chunks_go_both_ways() {
                 name: Some("f".to_owned()),
                 arguments: "{".to_owned(),
             }],
+            kept: Vec::new(),
             finish_reason: Some(FinishReason::ToolCall),
         }],
         usage: Some(Usage { input_tokens: 1, output_tokens: 2, ..Usage::default() }),

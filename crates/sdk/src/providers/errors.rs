@@ -1,9 +1,6 @@
-//! What the errors of providers mean: kinds, pauses, texts.
+//! What the errors of providers mean: kinds and texts.
 
-use std::time::Duration;
-
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use throughline_llm::openai::ApiError;
 use throughline_trace::ErrorType;
 
@@ -26,29 +23,26 @@ pub(crate) fn told_type(told: &ApiError) -> ErrorType {
     }
     match told.code.parse::<u16>().ok().and_then(ErrorType::from_http_status) {
         Some(kind) => kind,
-        None if told.raw_code().is_some_and(|code| code.contains("rate_limit")) => {
-            ErrorType::RateLimited
+        None => named_type(told.raw_code().unwrap_or_default()),
+    }
+}
+
+/// The kind of an error by the name that OpenAI or Anthropic gives it.
+fn named_type(name: &str) -> ErrorType {
+    match name {
+        "overloaded_error" => ErrorType::Overloaded,
+        "authentication_error" | "permission_error" => ErrorType::Auth,
+        "invalid_request_error" | "not_found_error" | "request_too_large" => {
+            ErrorType::InvalidRequest
         }
-        None => ErrorType::Server,
+        "timeout_error" => ErrorType::Timeout,
+        name if name.contains("rate_limit") => ErrorType::RateLimited,
+        _ => ErrorType::Server,
     }
 }
 
 fn is_filtered(told: &ApiError) -> bool {
     matches!(told.code.as_str(), "content_filter" | "content_policy_violation")
-}
-
-/// `Retry-After` in seconds or as a date, or OpenAI's `retry-after-ms`.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(millis) = text("retry-after-ms").and_then(|text| text.trim().parse().ok()) {
-        return Some(Duration::from_millis(millis));
-    }
-    let text = text(RETRY_AFTER.as_str())?.trim();
-    if let Ok(secs) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(secs).ok();
-    }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    Some(Duration::try_from(at.duration_since(jiff::Timestamp::now())).unwrap_or_default())
 }
 
 /// A status as people know it: `429 Too Many Requests`.
@@ -84,24 +78,23 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
-    fn pauses_are_read_in_every_form() {
-        let of = |name: &'static str, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
-            retry_after(&headers)
-        };
-        assert_eq!(of("retry-after", "2"), Some(Duration::from_secs(2)));
-        assert_eq!(of("retry-after", "0.5"), Some(Duration::from_millis(500)));
-        assert_eq!(of("retry-after-ms", "20"), Some(Duration::from_millis(20)));
-        assert_eq!(of("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        let later = of("retry-after", "Fri, 31 Dec 2100 23:59:59 GMT").expect("a date");
-        assert!(later > Duration::from_secs(86_400));
-        assert_eq!(of("retry-after", "-1"), None);
-        assert_eq!(of("retry-after", "soon"), None);
+    fn providers_errors_are_told_apart() {
+        let told = |kind: &str| ApiError { kind: kind.to_owned(), ..ApiError::default() };
+        for (kind, error_type) in [
+            ("overloaded_error", ErrorType::Overloaded),
+            ("rate_limit_error", ErrorType::RateLimited),
+            ("authentication_error", ErrorType::Auth),
+            ("permission_error", ErrorType::Auth),
+            ("invalid_request_error", ErrorType::InvalidRequest),
+            ("timeout_error", ErrorType::Timeout),
+            ("api_error", ErrorType::Server),
+        ] {
+            assert_eq!(told_type(&told(kind)), error_type, "{kind}");
+        }
+        let overloaded = StatusCode::from_u16(529).expect("a status");
+        assert_eq!(refusal_type(overloaded, &ApiError::default()), ErrorType::Overloaded);
     }
 }

@@ -1,5 +1,7 @@
 //! The standard variables, and that they may be left unread.
 
+use throughline_llm::prices::PriceTable;
+
 use crate::telemetry::TelemetryError;
 
 /// The `OTEL_*` variables, unless they are not to be read.
@@ -49,6 +51,18 @@ impl Environment {
                 expected: "a number of items above 0",
                 got: text,
             }),
+        }
+    }
+
+    /// The built-in prices, with those of the file that `THROUGHLINE_PRICES` names laid over them.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Prices`] when the file cannot be read or is no price table.
+    pub(crate) fn prices(self) -> Result<PriceTable, TelemetryError> {
+        let builtin = PriceTable::builtin();
+        match self.variable("THROUGHLINE_PRICES") {
+            Some(path) => Ok(builtin.with(PriceTable::from_file(path)?)),
+            None => Ok(builtin.clone()),
         }
     }
 

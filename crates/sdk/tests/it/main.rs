@@ -14,6 +14,7 @@ mod fallbacks;
 mod logs;
 mod models;
 mod provider;
+mod providers;
 mod receiver;
 mod registries;
 mod spans;

@@ -263,9 +263,10 @@ async fn an_answer_that_never_ends_times_out_as_a_whole() {
 async fn a_reader_that_goes_away_leaves_ended_spans_with_what_had_come() {
     let (recorder, telemetry, model) =
         stage(vec![vec![Cue::Say("hello "), Cue::Say("wor"), wait(3_600)]], quick());
+    let request = ChatRequest::new("puppet").user("hi");
     telemetry
         .scope(async {
-            let mut stream = model.stream(request()).await.expect("a stream");
+            let mut stream = model.stream(request).await.expect("a stream");
             for _ in 0..2 {
                 stream.next().await.expect("a chunk").expect("text");
             }
@@ -275,7 +276,7 @@ async fn a_reader_that_goes_away_leaves_ended_spans_with_what_had_come() {
     insta::assert_snapshot!(recorder.tree(&[
         keys::OUTCOME, keys::STREAM_END, keys::USAGE_ESTIMATED, keys::GEN_AI_USAGE_OUTPUT_TOKENS,
     ]), @r"
-    chat gpt-4o outcome=cancelled throughline.usage.estimated=true gen_ai.usage.output_tokens=3
+    chat puppet outcome=cancelled throughline.usage.estimated=true gen_ai.usage.output_tokens=3
       http.stream.init throughline.stream.end=first_token
       http.stream.segment throughline.stream.end=cancelled
     ");

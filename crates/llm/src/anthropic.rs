@@ -1,0 +1,76 @@
+//! The messages wire form of Anthropic (`POST /v1/messages`), in both directions.
+//!
+//! Two things differ from the forms of OpenAI and are put right here. Anthropic counts the tokens
+//! that it read from or wrote to a cache beside the others; ours are parts of the totals. And what
+//! the model thought is signed and must go back as it came: it is kept whole beside the readable
+//! text, and sent back word for word.
+
+mod content;
+mod request;
+mod response;
+mod stream;
+mod writer;
+
+use serde_json::{Map, Value, json};
+use throughline_trace::Usage;
+
+use crate::openai::ApiError;
+
+pub use request::{DEFAULT_MAX_TOKENS, parse_request, request_to_json};
+pub use response::{parse_response, response_to_json};
+pub use stream::StreamReader;
+pub use writer::StreamWriter;
+
+/// Path of messages below the base address.
+pub const MESSAGES_PATH: &str = "/messages";
+
+/// The version of the form that is written here, as the header `anthropic-version` names it.
+pub const VERSION: &str = "2023-06-01";
+
+/// Who keeps what in `extra`.
+const FORM: &str = "anthropic";
+
+/// Builds the body of an error answer: `{"type":"error","error":{"type","message"}}`.
+pub fn error_to_json(error: &ApiError) -> Value {
+    let kind = error.raw_code().unwrap_or("api_error");
+    json!({ "type": "error", "error": { "type": kind, "message": error.message } })
+}
+
+/// The counts that we know of a report of usage.
+const COUNTS: [&str; 4] =
+    ["input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
+
+/// A count of a report; `None` when it is missing or no number of tokens.
+fn count(usage: &Value, key: &str) -> Option<u64> {
+    usage.get(key).and_then(Value::as_u64)
+}
+
+/// Tokens as Anthropic reports them, the cached ones beside the others, as ours.
+fn usage_of(usage: &Value) -> Usage {
+    let [input, output, written, read] = COUNTS.map(|key| count(usage, key).unwrap_or(0));
+    Usage {
+        input_tokens: input.saturating_add(written).saturating_add(read),
+        output_tokens: output,
+        cache_read_tokens: read,
+        cache_write_tokens: written,
+        ..Usage::default()
+    }
+}
+
+/// Ours as Anthropic reports them, with what else its report said.
+fn usage_to_json(usage: Usage, rest: Option<&Map<String, Value>>) -> Value {
+    let cached = usage.cache_read_tokens.saturating_add(usage.cache_write_tokens);
+    let mut wire = rest.cloned().unwrap_or_default();
+    for (key, tokens) in COUNTS.into_iter().zip([
+        usage.input_tokens.saturating_sub(cached),
+        usage.output_tokens,
+        usage.cache_write_tokens,
+        usage.cache_read_tokens,
+    ]) {
+        wire.insert(key.to_owned(), Value::from(tokens));
+    }
+    Value::Object(wire)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The connection to a provider: requests out, answers and errors in, in whichever wire form.
+
+use futures_util::stream::StreamExt as _;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use opentelemetry::Context;
+use reqwest::{Response, Url};
+use serde_json::Value;
+use throughline_llm::openai::{self, ApiError, WireError};
+use throughline_llm::{ChatRequest, ChatResponse, WireForm};
+use throughline_trace::ErrorType;
+
+use super::builder::below;
+use super::errors::{causes, quoted, refusal_type, status_text, told_type};
+use super::limits::{is_cached, pause, rate_limits};
+use super::stream::Chunks;
+use crate::chat::{ChatError, ChatStream, Endpoint};
+use crate::propagation;
+
+/// Longest whole answer that is read, bytes.
+const MAX_RESPONSE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Longest body of an error that is read, bytes.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+/// A connection to one provider. Clones share it.
+#[derive(Clone)]
+pub(super) struct Wire {
+    pub(super) form: WireForm,
+    pub(super) http: reqwest::Client,
+    /// What all paths are below.
+    pub(super) base: Url,
+    pub(super) endpoint: Endpoint,
+    pub(super) headers: HeaderMap,
+    pub(super) propagates_baggage: bool,
+}
+
+impl Wire {
+    pub(super) async fn chat(&self, request: ChatRequest) -> Result<ChatResponse, ChatError> {
+        let request = ChatRequest { stream: false, ..request };
+        let model = request.model.as_str();
+        let body = self.form.request_to_json(&request);
+        let response = self.send(self.form.path(), model, body, "application/json").await?;
+        let status = response.status();
+        let (is_cached, limits) = (is_cached(response.headers()), rate_limits(response.headers()));
+        let body = self.read_whole(model, response).await?;
+        let mut answer =
+            self.form.parse_response(&body).map_err(|error| self.invalid(model, status, error))?;
+        answer.status_code = Some(status.as_u16());
+        answer.is_cached = is_cached;
+        answer.limits = limits;
+        Ok(answer)
+    }
+
+    pub(super) async fn stream(&self, request: ChatRequest) -> Result<ChatStream, ChatError> {
+        let request = ChatRequest { stream: true, ..request };
+        let body = self.form.request_to_json(&request);
+        let response =
+            self.send(self.form.path(), &request.model, body, "text/event-stream").await?;
+        let status = response.status();
+        let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        if !content_type.is_some_and(|kind| kind.starts_with("text/event-stream")) {
+            let got = content_type.unwrap_or("none").to_owned();
+            let message = format!(
+                "{} at {} answered {} with content type {got}, expected text/event-stream",
+                request.model,
+                self.host(),
+                status_text(status)
+            );
+            let mut error = ChatError::new(ErrorType::InvalidResponse, message);
+            error.status_code = Some(status.as_u16());
+            return Err(error);
+        }
+        let (is_cached, limits) = (is_cached(response.headers()), rate_limits(response.headers()));
+        let body = response.bytes_stream().boxed();
+        let chunks = Chunks::new(self.clone(), request.model, status, body);
+        let stream = ChatStream::new(Some(status.as_u16()), chunks.into_stream());
+        Ok(stream.with_cached(is_cached).with_limits(limits))
+    }
+
+    /// Sends a body to a path of the provider; an answer with a status other than 2xx is an
+    /// error.
+    pub(super) async fn send(
+        &self,
+        path: &str,
+        model: &str,
+        body: Value,
+        accept: &'static str,
+    ) -> Result<Response, ChatError> {
+        let mut headers = self.headers.clone();
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        let cx = Context::current();
+        if self.propagates_baggage {
+            propagation::inject_context(&cx, &mut headers);
+        } else {
+            propagation::inject_trace(&cx, &mut headers);
+        }
+        let sending =
+            self.http.post(self.address(path)).headers(headers).body(body.to_string()).send();
+        let response = sending.await.map_err(|error| self.transport_error(model, &error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.refusal(model, response).await)
+    }
+
+    /// Reads the whole body of an answer.
+    pub(super) async fn read_whole(
+        &self,
+        model: &str,
+        response: Response,
+    ) -> Result<Vec<u8>, ChatError> {
+        read(response, MAX_RESPONSE_BYTES).await.map_err(|error| match error {
+            ReadError::Transport(error) => self.transport_error(model, &error),
+            ReadError::TooLong => {
+                let message = format!(
+                    "{model} at {} answered more than {MAX_RESPONSE_BYTES} bytes",
+                    self.host()
+                );
+                ChatError::new(ErrorType::InvalidResponse, message)
+            }
+        })
+    }
+
+    /// The error that an answer with a status other than 2xx is.
+    async fn refusal(&self, model: &str, response: Response) -> ChatError {
+        let status = response.status();
+        let retry_after = pause(response.headers());
+        let body = read(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+        let told = openai::parse_error(&body)
+            .unwrap_or_else(|| ApiError { message: quoted(&body), ..ApiError::default() });
+        let message =
+            format!("{model} at {} answered {}: {told}", self.host(), status_text(status));
+        ChatError {
+            code: told.raw_code().map(str::to_owned),
+            status_code: Some(status.as_u16()),
+            retry_after,
+            ..ChatError::new(refusal_type(status, &told), message)
+        }
+    }
+
+    fn transport_error(&self, model: &str, error: &reqwest::Error) -> ChatError {
+        let kind = if error.is_timeout() {
+            ErrorType::Timeout
+        } else if error.is_decode() {
+            ErrorType::InvalidResponse
+        } else {
+            ErrorType::Connection
+        };
+        ChatError::new(kind, format!("cannot reach {model} at {}: {}", self.host(), causes(error)))
+    }
+
+    /// The error that an answer with status 2xx turned out to be.
+    pub(super) fn invalid(&self, model: &str, status: StatusCode, error: WireError) -> ChatError {
+        let (kind, code) = match &error {
+            WireError::Api(told) => (told_type(told), told.raw_code().map(str::to_owned)),
+            _ => (ErrorType::InvalidResponse, None),
+        };
+        let message =
+            format!("{model} at {} answered {}: {error}", self.host(), status_text(status));
+        ChatError { code, status_code: Some(status.as_u16()), ..ChatError::new(kind, message) }
+    }
+
+    /// The address of a path.
+    pub(super) fn address(&self, path: &str) -> Url {
+        below(&self.base, path)
+    }
+
+    /// The provider's host, for messages.
+    pub(super) fn host(&self) -> &str {
+        self.endpoint.server_address.as_deref().unwrap_or_default()
+    }
+}
+
+#[derive(Debug)]
+enum ReadError {
+    Transport(reqwest::Error),
+    TooLong,
+}
+
+/// Reads a body of at most `limit` bytes.
+async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, ReadError> {
+    let mut body = Vec::new();
+    while let Some(bytes) = response.chunk().await.map_err(ReadError::Transport)? {
+        if body.len() + bytes.len() > limit {
+            return Err(ReadError::TooLong);
+        }
+        body.extend_from_slice(&bytes);
+    }
+    Ok(body)
+}
