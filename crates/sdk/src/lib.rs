@@ -26,6 +26,7 @@
 //! ```
 
 pub mod metrics;
+pub mod middleware;
 pub mod propagation;
 
 mod agent;

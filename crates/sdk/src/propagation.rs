@@ -5,7 +5,8 @@
 //! uppercase, clear the random flag, read only the first `tracestate` header and cut `k=v=w`.
 //!
 //! The functions here carry the trace and an allow-list of baggage: baggage may be anything, and
-//! what an agent knows of its user is not for every server that it asks.
+//! what an agent knows of its user is not for every server that it asks. The propagators for
+//! OpenTelemetry ([`TraceContext`], [`Baggage`], [`B3`], [`Propagator`]) carry all of it, as others do.
 //!
 //! ```
 //! use http::HeaderMap;
@@ -22,11 +23,13 @@
 //! # Ok::<(), http::header::InvalidHeaderValue>(())
 //! ```
 
+mod b3;
 mod baggage;
 mod environment;
 mod meta;
 #[cfg(feature = "grpc")]
 mod metadata;
+mod text_map;
 mod traceparent;
 mod tracestate;
 
@@ -35,17 +38,23 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceState};
 use throughline_trace::keys;
 
+use crate::telemetry_pipeline::Pipeline;
+
 pub use baggage::{BAGGAGE_MAX_BYTES, BAGGAGE_MAX_MEMBERS};
 pub use environment::{ENV_NAMES, EnvCarrier, extract_env, extract_process_env, inject_env};
 pub use meta::{extract_meta, inject_meta};
 #[cfg(feature = "grpc")]
-pub use metadata::{extract_metadata, inject_metadata};
+pub(crate) use metadata::inject_bin_header;
+#[cfg(feature = "grpc")]
+pub use metadata::{extract_metadata, inject_metadata, inject_trace_bin};
+pub use text_map::{B3, Baggage, Propagator, TraceContext};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
-/// Baggage that crosses process boundaries, both ways. All other baggage stays: it may be anything.
+/// Baggage that crosses process boundaries, both ways. All other baggage stays, unless
+/// [`propagate_baggage`](crate::TelemetryBuilder::propagate_baggage) names it: it may be anything.
 const BAGGAGE_ALLOWED: [&str; 7] = [
     keys::AGENT_ID,
     keys::SESSION_ID,
@@ -85,12 +94,32 @@ fn replace(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 
 /// The current context with the trace context and baggage of an incoming request. A malformed
 /// `traceparent` is ignored, as W3C Trace Context asks: the trace starts anew then, also within a
-/// span. A request without one goes on with the current trace.
+/// span. A request without one goes on with the trace that its B3 headers name, or else with the
+/// current one.
 pub fn extract(headers: &HeaderMap) -> Context {
+    extract_or(headers, |_| None)
+}
+
+/// [`extract`], also of a gRPC call that has nothing but `grpc-trace-bin`.
+pub(crate) fn extract_any(headers: &HeaderMap) -> Context {
+    #[cfg(feature = "grpc")]
+    return extract_or(headers, |cx| metadata::binary_parent(cx, headers));
+    #[cfg(not(feature = "grpc"))]
+    return extract(headers);
+}
+
+/// [`extract`], with another place to look for the parent where there is no `traceparent`.
+fn extract_or(headers: &HeaderMap, other: impl FnOnce(&Context) -> Option<Context>) -> Context {
     let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     let incoming =
         Incoming { parents: all(TRACEPARENT), states: all(TRACESTATE), baggage: all(BAGGAGE) };
-    incoming.onto(&Context::current())
+    let cx = Context::current();
+    if !incoming.parents.is_empty() {
+        return incoming.onto(&cx);
+    }
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let parent = other(&cx).or_else(|| b3::extract(&cx, text));
+    incoming.onto(&parent.unwrap_or(cx))
 }
 
 /// What a carrier brought: every value of a name, in their order.
@@ -132,21 +161,22 @@ fn parent_of(cx: &Context, parents: &[&[u8]], states: &[&[u8]]) -> Parent {
     // A bad tracestate does no harm to the trace; it is not passed on.
     let members = tracestate::parse(states).unwrap_or_default();
     let remote = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
-    Parent::Remote(tracestate::onto(cx, remote, &members))
+    let cx = tracestate::onto(cx, remote.clone(), &members);
+    Parent::Remote(traceparent::remembering(cx, &remote))
 }
 
 /// `traceparent` and `tracestate` of the context's span; both empty without one.
 fn trace_texts(cx: &Context) -> (String, String) {
-    let span = cx.span();
-    if !span.span_context().is_valid() {
-        return Default::default();
+    match traceparent::text(cx) {
+        parent if parent.is_empty() => Default::default(),
+        parent => (parent, tracestate::text(cx)),
     }
-    (traceparent::text(span.span_context()), tracestate::text(cx))
 }
 
-/// Whether baggage of this key crosses process boundaries.
+/// Whether baggage of this key crosses process boundaries, by the telemetry of the current context.
 fn is_allowed(key: &str) -> bool {
     BAGGAGE_ALLOWED.contains(&key)
+        || Pipeline::current().is_some_and(|pipeline| pipeline.propagates_baggage(key))
 }
 
 #[cfg(test)]

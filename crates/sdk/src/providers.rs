@@ -4,7 +4,7 @@
 
 mod builder;
 mod client;
-mod errors;
+pub(crate) mod errors;
 mod limits;
 mod stream;
 mod wire;

@@ -19,6 +19,7 @@ use crate::export::{Counts, ExportThread};
 use crate::instrument::InContext;
 use crate::layer::SCOPE;
 use crate::logs;
+use crate::propagation::Propagator;
 use crate::telemetry_builder::TelemetryBuilder;
 use crate::telemetry_pipeline::Pipeline;
 
@@ -148,8 +149,13 @@ impl Telemetry {
     pub(crate) fn install(
         self,
         subscriber: Option<logs::SubscriberSettings>,
+        propagator: Propagator,
     ) -> Result<Self, TelemetryError> {
-        let Some(pipeline) = &self.pipeline else { return Ok(self) };
+        let Some(pipeline) = &self.pipeline else {
+            // Whoever records nothing still passes on what came (OpenTelemetry, OTEL_SDK_DISABLED).
+            propagator.install();
+            return Ok(self);
+        };
         let host_has_provider = has_global_provider();
         if host_has_provider {
             pipeline.leave_spans_to_host();
@@ -157,6 +163,7 @@ impl Telemetry {
         if !pipeline.install() {
             return Err(TelemetryError::AlreadySetUp);
         }
+        propagator.install();
         if !host_has_provider {
             global::set_tracer_provider(pipeline.traces.clone());
             global::set_meter_provider(pipeline.metrics.clone());

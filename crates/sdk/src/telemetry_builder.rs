@@ -22,6 +22,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::export::{Counted, Counters, ExportThread, Gate, MetricsOnThread};
 use crate::logs::{StdoutLogs, SubscriberSettings};
+use crate::propagation::Propagator;
 use crate::recorder::Recorder;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::telemetry_otlp::{Environment, OtlpExporters, OtlpProtocol, OtlpSettings};
@@ -63,6 +64,7 @@ pub struct TelemetryBuilder {
     content: Option<bool>,
     session_on_metrics: bool,
     prices: Option<PriceTable>,
+    baggage_keys: Vec<String>,
     stdout: StdoutLogs,
     span_level: Option<LevelFilter>,
     recorder: Option<Recorder>,
@@ -172,6 +174,15 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Baggage that crosses process boundaries besides what always may ([`propagation`]): to servers,
+    /// tools and subprocesses, and from callers.
+    ///
+    /// [`propagation`]: crate::propagation
+    pub fn propagate_baggage(mut self, key: impl Into<String>) -> Self {
+        self.baggage_keys.push(key.into());
+        self
+    }
+
     /// What goes to stdout (JSON lines when nobody says). `RUST_LOG` chooses the level.
     pub fn stdout_logs(mut self, logs: StdoutLogs) -> Self {
         self.stdout = logs;
@@ -190,8 +201,9 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Starts telemetry for the whole process: global providers, and a subscriber with the span
-    /// layer, the log bridge and stdout logs unless the host has set one.
+    /// Starts telemetry for the whole process: global providers, the propagators that
+    /// `OTEL_PROPAGATORS` names ([`Propagator`]), and a subscriber with the span layer, the log bridge
+    /// and stdout logs, each unless the host has set its own.
     ///
     /// # Errors
     /// [`TelemetryError`]; nothing is changed then.
@@ -203,7 +215,11 @@ impl TelemetryBuilder {
             stdout: self.stdout,
             span_level: self.span_level.unwrap_or(LevelFilter::INFO),
         });
-        self.build()?.install(subscriber)
+        let is_environment_read = self.otlp.environment.is_read();
+        let telemetry = self.build()?;
+        let propagator =
+            if is_environment_read { Propagator::from_env() } else { Propagator::new() };
+        telemetry.install(subscriber, propagator)
     }
 
     /// Starts telemetry that nothing uses until [`Telemetry::scope`] or [`Telemetry::enter`] says
@@ -221,6 +237,7 @@ impl TelemetryBuilder {
         let switches = Switches {
             content: self.content.unwrap_or_else(|| environment.wants_content()),
             session_on_metrics: self.session_on_metrics,
+            baggage_keys: self.baggage_keys.clone(),
         };
         let prices = match &self.prices {
             Some(prices) => prices.clone(),

@@ -49,10 +49,12 @@ pub(crate) struct PipelineCounters {
 }
 
 /// What the builder or the environment switched.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Switches {
     pub(crate) content: bool,
     pub(crate) session_on_metrics: bool,
+    /// Baggage that crosses process boundaries besides what always may.
+    pub(crate) baggage_keys: Vec<String>,
 }
 
 /// How a context carries its pipeline.
@@ -105,6 +107,14 @@ impl Pipeline {
         cx.with_value(PipelineHandle(Arc::clone(self)))
     }
 
+    /// `cx` with `pipeline` in it, unless it has one of its own.
+    pub(crate) fn beneath(pipeline: Option<&Arc<Self>>, cx: Context) -> Context {
+        match pipeline {
+            Some(pipeline) if cx.get::<PipelineHandle>().is_none() => pipeline.onto(&cx),
+            _ => cx,
+        }
+    }
+
     /// Makes this the pipeline of the process; `false` when there is one.
     pub(crate) fn install(self: &Arc<Self>) -> bool {
         PROCESS.set(Arc::clone(self)).is_ok()
@@ -153,6 +163,10 @@ impl Pipeline {
 
     pub(crate) fn captures_content(&self) -> bool {
         self.switches.content
+    }
+
+    pub(crate) fn propagates_baggage(&self, key: &str) -> bool {
+        self.switches.baggage_keys.iter().any(|allowed| allowed == key)
     }
 
     pub(crate) fn session_on_metrics(&self) -> bool {

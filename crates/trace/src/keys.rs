@@ -258,6 +258,30 @@ keys! {
     SERVER_PORT = "server.port";
     /// HTTP status that came back.
     HTTP_RESPONSE_STATUS_CODE = "http.response.status_code";
+
+    // OpenTelemetry HTTP and RPC.
+    /// `GET`, `POST`, …; `_OTHER` for a method that nobody knows.
+    HTTP_REQUEST_METHOD = "http.request.method";
+    /// The method that nobody knows.
+    HTTP_REQUEST_METHOD_ORIGINAL = "http.request.method_original";
+    /// The form of the path that the server matched (`/stock/{item}`).
+    HTTP_ROUTE = "http.route";
+    /// `http` or `https`.
+    URL_SCHEME = "url.scheme";
+    /// Path of the request.
+    URL_PATH = "url.path";
+    /// Address of the request, without user, password and query.
+    URL_FULL = "url.full";
+    /// The form of the path that the client asked for (`/stock/{item}`).
+    URL_TEMPLATE = "url.template";
+    /// Version of HTTP: `1.1`, `2`, …
+    NETWORK_PROTOCOL_VERSION = "network.protocol.version";
+    /// `grpc`, …
+    RPC_SYSTEM_NAME = "rpc.system.name";
+    /// The remote method, as `package.Service/Method`.
+    RPC_METHOD = "rpc.method";
+    /// The status of a remote call, by its name: `OK`, `UNAVAILABLE`, …
+    RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code";
 }
 
 /// Attributes that hold conversation messages or their parts as a JSON list; the store keeps each

@@ -1,12 +1,16 @@
 //! `traceparent` of W3C Trace Context, Level 2: read strictly, written as version 00.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId};
 
 /// Characters of a `traceparent` of version 00.
 const CHARS: usize = 55;
 
 /// The flags that Level 2 defines: sampled (0x01) and random (0x02).
 pub(super) const KNOWN_FLAGS: u8 = 0x03;
+
+/// The flag of a trace id that is random.
+const RANDOM_FLAG: u8 = 0x02;
 
 /// `00-{32 hex}-{16 hex}-{2 hex}`, lowercase; a higher version may go on after another `-`.
 pub(super) fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
@@ -29,10 +33,33 @@ pub(super) fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     Some((trace_id, span_id, TraceFlags::new(flags)))
 }
 
-/// The header of a valid span context.
-pub(super) fn text(span: &SpanContext) -> String {
+/// A trace whose id is random, as its caller says. Spans that are not sampled forget it.
+#[derive(Debug, Clone, Copy)]
+struct RandomTrace(TraceId);
+
+/// `cx` of this remote span, remembering that its trace id is random if it is.
+pub(super) fn remembering(cx: Context, span: &SpanContext) -> Context {
+    let is_random = span.trace_flags().to_u8() & RANDOM_FLAG != 0;
+    if is_random { cx.with_value(RandomTrace(span.trace_id())) } else { cx }
+}
+
+/// The flags of the context's span that are sent on.
+pub(super) fn flags(cx: &Context) -> u8 {
+    let span = cx.span();
+    let span = span.span_context();
     let flags = span.trace_flags().to_u8() & KNOWN_FLAGS;
-    format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id())
+    let is_of_trace = |random: &&RandomTrace| random.0 == span.trace_id();
+    if cx.get::<RandomTrace>().filter(is_of_trace).is_some() { flags | RANDOM_FLAG } else { flags }
+}
+
+/// The header of the context's span; empty when it has none.
+pub(super) fn text(cx: &Context) -> String {
+    let span = cx.span();
+    let span = span.span_context();
+    if !span.is_valid() {
+        return String::new();
+    }
+    format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), flags(cx))
 }
 
 /// 32 lowercase hexadecimal digits, not all zero.
@@ -92,7 +119,7 @@ mod tests {
             let header = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
             let (trace_id, span_id, read) = parse(&header).expect("valid");
             let context = SpanContext::new(trace_id, span_id, read, true, TraceState::NONE);
-            prop_assert_eq!(text(&context), header);
+            prop_assert_eq!(text(&Context::new().with_remote_span_context(context)), header);
         }
     }
 }

@@ -7,11 +7,13 @@
 )]
 
 mod agent;
+mod chain;
 mod context;
 mod decisions;
 mod export;
 mod fallbacks;
 mod logs;
+mod middleware;
 mod models;
 mod provider;
 mod providers;
@@ -22,4 +24,5 @@ mod streams;
 mod surroundings;
 mod tool_macro;
 mod tools;
+mod w3c;
 mod workflows;

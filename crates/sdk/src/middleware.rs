@@ -1,0 +1,31 @@
+//! Middleware that puts the requests of a server or a client on the trace: layers for `tower`, which
+//! axum, hyper and tonic servers take as they are, and hyper, tonic and reqwest clients too.
+//!
+//! ```
+//! use throughline::middleware::{SendTraced as _, TraceClientLayer, TraceServerLayer};
+//! use tower_layer::Layer as _;
+//!
+//! # fn app<S>(service: S) {
+//! let server = TraceServerLayer::new().layer(service); // or `axum::Router::layer`
+//! # }
+//! # async fn ask() -> reqwest::Result<()> {
+//! let client = reqwest::Client::new();
+//! let page = client.get("https://example.com/stock").send_traced().await?;
+//! let service = TraceClientLayer::new().layer(client); // where a tower service is wanted
+//! # drop((page, service)); Ok(()) }
+//! ```
+//!
+//! A span covers the answer's body too: it ends when the body has ended, and with outcome
+//! `cancelled` when the request or the body is dropped before that.
+
+mod answer;
+mod client;
+mod exchange;
+mod naming;
+mod reqwest_client;
+mod server;
+
+pub use answer::{TracedAnswer, TracedBody};
+pub use client::{TraceClient, TraceClientLayer, UrlTemplate};
+pub use reqwest_client::{ReqwestAnswer, SendTraced};
+pub use server::{TraceServer, TraceServerLayer};
