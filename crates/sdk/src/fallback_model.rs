@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use throughline_llm::{ChatRequest, ChatResponse};
 use throughline_resilience::ErrorSet;
 
-use crate::agent_run::conversation;
+use crate::agent::conversation;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::fallback::{Fallback, FallbackError};
 use crate::resilient::Fault as _;

@@ -31,7 +31,6 @@ pub mod propagation;
 
 mod agent;
 mod agent_notes;
-mod agent_run;
 mod attempt;
 mod call_attributes;
 mod chat;
@@ -64,7 +63,13 @@ mod traced;
 mod watched;
 mod workflow;
 
-pub use agent::{Agent, AgentBuilder, AgentError, AgentRun, MAX_TURNS, Task};
+pub use agent::{
+    AGENT_TOOL_TIMEOUT, Agent, AgentBuilder, AgentError, AgentRun, AgentStream, AgentTool, Budget,
+    BudgetLimit, Denial, FileMemory, HOOK_TIMEOUT, HUMAN_TIMEOUT, Hook, HumanAnswer, HumanGate,
+    HumanQuestion, InMemory, MAX_PARALLEL_TOOLS, MAX_TURNS, Memory, MemoryError, MemoryWindow,
+    ModelPerception, Perception, PluginScope, RunEvent, Steer, Steered, StepAction, StepContext,
+    StepPolicy, StepResult, Task, TracerAware, Verdict,
+};
 pub use agent_notes::captures_content;
 pub use chat::{ChatError, ChatModel, ChatStream, Endpoint};
 pub use context_bag::{
@@ -148,6 +153,7 @@ pub use throughline_resilience as resilience;
 pub use throughline_trace::{
     DecisionId, ErrorType, Phase, SpanRole, StepName, StepNameError, keys,
 };
+pub use tokio_util::sync::CancellationToken;
 pub use tools::{
     FunctionTool, Json, ObservedRegistry, Registry, RegistryError, TOOL_CONTENT_MAX_BYTES,
     TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError, ToolOutput,

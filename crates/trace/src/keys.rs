@@ -156,6 +156,20 @@ keys! {
     MENDED = "throughline.mended";
     /// Original sizes of values that were cut: a map from attribute key to bytes.
     TRUNCATED_BYTES = "throughline.truncated_bytes";
+    /// What an agent's task was taken to be about.
+    INTENT = "throughline.intent";
+    /// What the task names, a JSON object.
+    ENTITIES = "throughline.entities";
+    /// The policy that judged a step.
+    POLICY = "throughline.policy";
+    /// Who decided, when it was a human.
+    DECIDED_BY = "throughline.decided_by";
+    /// The plugin that a span belongs to.
+    PLUGIN = "throughline.plugin";
+    /// Messages that a memory gave or took.
+    MEMORY_MESSAGES = "throughline.memory.messages";
+    /// Id of a run that goes on in the background.
+    RUN_ID = "throughline.run_id";
 
     // Resource.
     /// Logical name of the service.

@@ -1,6 +1,13 @@
 //! The agent loop against models that answer from a script.
 
+mod limits;
+mod memory;
+mod perception;
+mod plugins;
+mod policies;
 mod privacy;
+mod streaming;
+mod sub_agents;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,63 @@
+//! Agents as tools of others: one trace, one session, nested budgets and decisions.
+
+use throughline::Budget;
+
+use super::*;
+
+#[tokio::test]
+async fn a_sub_agent_is_on_the_same_trace_with_its_own_name() {
+    let (stage, builder) = stage([
+        wants("", &[("c1", "researcher_v1", r#"{"task":"Count item 7"}"#)]),
+        says("There are 12."),
+    ]);
+    let inner = Scripted::new([says("12")]);
+    let researcher = Agent::builder("researcher", Traced::new(inner), "gpt-4o-mini").build();
+    let researcher = researcher.expect("an agent").as_tool("researcher_v1", "Finds things out");
+    let tools = ToolRegistry::new().with(researcher.expect("a tool")).expect("new");
+    let agent = builder.tools(tools).build().expect("an agent");
+    let task = Task::new("Is item 7 there?").session("s-1");
+    stage.telemetry.scope(agent.run(task)).await.expect("an answer");
+    let tree = stage.recorder.tree(&["agent_id", "session_id", "ai.agent.name"]);
+    insta::assert_snapshot!(tree, @r"
+    invoke_agent shop agent_id=shop session_id=s-1 ai.agent.name=shop
+      shop.plan.researcher agent_id=shop session_id=s-1 ai.agent.name=shop
+        chat gpt-4o agent_id=shop session_id=s-1
+      shop.act.researcher agent_id=shop session_id=s-1 ai.agent.name=shop
+        tool.registry.researcher_v1 agent_id=shop session_id=s-1
+        execute_tool researcher_v1 agent_id=shop session_id=s-1
+          invoke_agent researcher agent_id=researcher session_id=s-1 ai.agent.name=researcher
+            researcher.plan.answer agent_id=researcher session_id=s-1 ai.agent.name=researcher
+              chat gpt-4o-mini agent_id=researcher session_id=s-1
+            researcher.reflect.answer agent_id=researcher session_id=s-1 ai.agent.name=researcher
+      shop.observe.researcher agent_id=shop session_id=s-1 ai.agent.name=shop
+      shop.reflect.researcher agent_id=shop session_id=s-1 ai.agent.name=shop
+      shop.plan.answer agent_id=shop session_id=s-1 ai.agent.name=shop
+        chat gpt-4o agent_id=shop session_id=s-1
+      shop.reflect.answer agent_id=shop session_id=s-1 ai.agent.name=shop
+    ");
+
+    let logs = stage.recorder.logs();
+    let value = |at: usize, key: &str| {
+        let found = logs[at].attributes_iter().find(|(name, _)| name.as_str() == key);
+        found.map(|(_, value)| format!("{value:?}"))
+    };
+    // plan, act, then the sub-agent's plan below that.
+    assert_eq!(value(2, "agent_id"), value(3, "agent_id"));
+    assert_ne!(value(1, "agent_id"), value(2, "agent_id"));
+    assert_eq!(value(2, "parent_decision_id"), value(1, "decision_id"));
+}
+
+#[tokio::test]
+async fn a_sub_agent_spends_the_budget_of_its_caller() {
+    let (stage, builder) =
+        stage([wants("", &[("c1", "researcher_v1", r#"{"task":"Count item 7"}"#)]), says("12")]);
+    let call = || wants("again", &[("c", "stock_v1", r#"{"item":7}"#)]);
+    let inner = Scripted::new([call(), call(), call(), call()]);
+    let researcher = Agent::builder("researcher", inner, "gpt-4o-mini").tools(tools()).build();
+    let researcher = researcher.expect("an agent").as_tool("researcher_v1", "Finds things out");
+    let tools = ToolRegistry::new().with(researcher.expect("a tool")).expect("new");
+    let agent = builder.tools(tools).budget(Budget::none().tool_calls(3)).build();
+    let run = stage.telemetry.scope(agent.expect("an agent").run("Is item 7 there?")).await;
+    let told = format!("{:?}", run.expect("an answer").messages);
+    assert!(told.contains("expected shop to need at most 3 of its tool calls, got 4"), "{told}");
+}
