@@ -31,6 +31,7 @@ use throughline_llm::{ChatRequest, ChatResponse};
 use crate::chat::ChatModel;
 use crate::tools::{ToolIdError, ToolRegistry};
 
+pub(crate) use budget::Ledger;
 pub use budget::{Budget, BudgetLimit};
 pub use builder::{AgentBuilder, MAX_PARALLEL_TOOLS, MAX_TURNS};
 pub use error::AgentError;
@@ -41,6 +42,7 @@ pub use memory_file::FileMemory;
 pub use perception::{ModelPerception, Perception};
 pub use plugin::{HOOK_TIMEOUT, Hook, PluginScope, TracerAware};
 pub use policy::{Denial, StepAction, StepContext, StepPolicy, StepResult, Verdict};
+pub(crate) use run::CausedBy;
 pub use steering::{Steer, Steered};
 pub use sub_agent::{AGENT_TOOL_TIMEOUT, AgentTool};
 pub use task::{AgentRun, Task};

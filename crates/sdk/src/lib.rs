@@ -48,8 +48,11 @@ mod log_layer;
 mod logs;
 mod providers;
 mod recorder;
+mod remote;
 mod resilient;
 mod run;
+#[cfg(feature = "server")]
+mod serve;
 mod span;
 mod step;
 mod stream;
@@ -94,7 +97,13 @@ pub use providers::{
     OpenAiResponses, OpenAiResponsesBuilder, Responses,
 };
 pub use recorder::Recorder;
+pub use remote::{RemoteAgent, RemoteError, RemoteRun};
 pub use resilient::{Fault, Resilience, ResilientError};
+#[cfg(feature = "server")]
+pub use serve::{
+    AgentServer, AgentServerBuilder, BACKGROUND_TTL, DRAIN_TIMEOUT, MAX_BACKGROUND_RUNS, MAX_RUNS,
+    REQUEST_MAX_BYTES, RUN_TIME_LIMIT, SERVE_ADDRESS, ServeError, serve_agent,
+};
 pub use span::{ActiveSpan, SpanBuilder, span};
 pub use step::{StepBuilder, step};
 pub use stream::DEFAULT_IDLE_TIMEOUT;

@@ -51,6 +51,10 @@ pub(super) async fn run(
     };
     let cause = task.cause.or_else(CausedBy::current);
     let cancel = task.cancel;
+    if let (Some(told), Some(id)) = (&task.trace, end.span.trace_id()) {
+        // One run tells it once.
+        let _ = told.set(id);
+    }
     let mut run = Run {
         definition,
         events,

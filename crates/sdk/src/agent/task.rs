@@ -1,5 +1,7 @@
 //! What an agent is to do, and what came of it.
 
+use std::sync::{Arc, OnceLock};
+
 use opentelemetry::trace::SpanKind;
 use throughline_llm::Message;
 use throughline_trace::{DecisionId, TraceId, Usage};
@@ -19,6 +21,8 @@ pub struct Task {
     pub(crate) budget: Budget,
     pub(crate) cancel: Option<CancellationToken>,
     pub(crate) cause: Option<DecisionId>,
+    /// Where the run says which trace it is on, as soon as it knows.
+    pub(crate) trace: Option<Arc<OnceLock<TraceId>>>,
 }
 
 impl Task {
@@ -37,6 +41,7 @@ impl Task {
             budget: Budget::none(),
             cancel: None,
             cause: None,
+            trace: None,
         }
     }
 
@@ -92,6 +97,20 @@ impl Task {
     #[must_use]
     pub fn hosted(mut self) -> Self {
         self.kind = SpanKind::Server;
+        self
+    }
+
+    /// Says that the task came from this process, whatever was said before.
+    #[cfg(feature = "server")]
+    pub(crate) fn in_process(mut self) -> Self {
+        self.kind = SpanKind::Internal;
+        self
+    }
+
+    /// Has the run say which trace it is on.
+    #[cfg(feature = "server")]
+    pub(crate) fn telling_trace(mut self, to: Arc<OnceLock<TraceId>>) -> Self {
+        self.trace = Some(to);
         self
     }
 }

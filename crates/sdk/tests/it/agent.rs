@@ -28,13 +28,13 @@ use throughline_trace::Usage;
 
 /// A model that answers what its script says, and keeps what it was asked.
 #[derive(Clone, Default)]
-struct Scripted {
+pub(crate) struct Scripted {
     script: Arc<Mutex<VecDeque<Result<ChatResponse, ChatError>>>>,
     asked: Arc<Mutex<Vec<ChatRequest>>>,
 }
 
 impl Scripted {
-    fn new(script: impl IntoIterator<Item = Result<ChatResponse, ChatError>>) -> Self {
+    pub(crate) fn new(script: impl IntoIterator<Item = Result<ChatResponse, ChatError>>) -> Self {
         let script = Arc::new(Mutex::new(script.into_iter().collect()));
         Self { script, asked: Arc::default() }
     }
@@ -78,15 +78,15 @@ impl ChatModel for Scripted {
     }
 }
 
-fn usage() -> Option<Usage> {
+pub(crate) fn usage() -> Option<Usage> {
     Some(Usage { input_tokens: 10, output_tokens: 4, ..Usage::default() })
 }
 
-fn says(text: &str) -> Result<ChatResponse, ChatError> {
+pub(crate) fn says(text: &str) -> Result<ChatResponse, ChatError> {
     Ok(ChatResponse { usage: usage(), ..ChatResponse::of_text("m-1", text) })
 }
 
-fn wants(text: &str, calls: &[(&str, &str, &str)]) -> Result<ChatResponse, ChatError> {
+pub(crate) fn wants(text: &str, calls: &[(&str, &str, &str)]) -> Result<ChatResponse, ChatError> {
     let mut message = Message::assistant(text);
     message.parts.extend(calls.iter().map(|(id, name, arguments)| {
         Part::ToolCall(ToolCall {

@@ -19,6 +19,7 @@ mod provider;
 mod providers;
 mod receiver;
 mod registries;
+mod served;
 mod spans;
 mod streams;
 mod surroundings;

@@ -1,0 +1,234 @@
+//! The messages of `proto/agent.proto`, written by hand: no protoc is needed to build.
+
+use super::wire::{self, WireUsage};
+#[cfg(feature = "server")]
+use crate::agent;
+
+/// Path of `Run`.
+pub(crate) const RUN: &str = "/throughline.agent.v1.Agent/Run";
+
+/// Path of `RunStream`.
+#[cfg(feature = "server")]
+pub(crate) const RUN_STREAM: &str = "/throughline.agent.v1.Agent/RunStream";
+
+/// Metadata of an error: one of [`ErrorType`](throughline_trace::ErrorType).
+pub(crate) const ERROR_TYPE: &str = "throughline-error-type";
+
+/// Metadata of an error: what it means for the business.
+pub(crate) const OUTCOME: &str = "throughline-outcome";
+
+/// Metadata of an error: milliseconds to wait before the next try, as gRPC clients know it.
+pub(crate) const PUSHBACK_MS: &str = "grpc-retry-pushback-ms";
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RunRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) agent: String,
+    #[prost(string, tag = "2")]
+    pub(crate) task: String,
+    #[prost(string, tag = "3")]
+    pub(crate) messages_json: String,
+    #[prost(string, tag = "4")]
+    pub(crate) session_id: String,
+    #[prost(string, tag = "5")]
+    pub(crate) workflow_id: String,
+    #[prost(string, tag = "6")]
+    pub(crate) parent_decision_id: String,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Usage {
+    #[prost(uint64, tag = "1")]
+    pub(crate) input_tokens: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) output_tokens: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) cache_read_tokens: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) cache_write_tokens: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) reasoning_tokens: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RunReply {
+    #[prost(string, tag = "1")]
+    pub(crate) answer: String,
+    #[prost(string, tag = "2")]
+    pub(crate) outcome: String,
+    #[prost(uint32, tag = "3")]
+    pub(crate) turns: u32,
+    #[prost(uint32, tag = "4")]
+    pub(crate) tool_calls: u32,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) usage: Option<Usage>,
+    #[prost(double, optional, tag = "6")]
+    pub(crate) cost_usd: Option<f64>,
+    #[prost(string, repeated, tag = "7")]
+    pub(crate) decisions: Vec<String>,
+    #[prost(string, tag = "8")]
+    pub(crate) trace_id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RunEvent {
+    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6")]
+    pub(crate) event: Option<Event>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum Event {
+    #[prost(message, tag = "1")]
+    StepStarted(StepStarted),
+    #[prost(string, tag = "2")]
+    Text(String),
+    #[prost(message, tag = "3")]
+    ToolCall(ToolCall),
+    #[prost(message, tag = "4")]
+    ToolResult(ToolResult),
+    #[prost(string, tag = "5")]
+    Handover(String),
+    #[prost(message, tag = "6")]
+    Done(RunReply),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct StepStarted {
+    #[prost(string, tag = "1")]
+    pub(crate) phase: String,
+    #[prost(string, tag = "2")]
+    pub(crate) domain: String,
+    #[prost(uint32, tag = "3")]
+    pub(crate) index: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ToolCall {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(string, tag = "3")]
+    pub(crate) arguments: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ToolResult {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(string, tag = "3")]
+    pub(crate) result: String,
+    #[prost(string, tag = "4")]
+    pub(crate) error: String,
+}
+
+impl RunRequest {
+    /// The same as JSON would say it.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    #[cfg(feature = "server")]
+    pub(crate) fn into_wire(self) -> Result<wire::RunRequest, String> {
+        let said = |text: String| (!text.is_empty()).then_some(text);
+        let messages = match said(self.messages_json) {
+            None => None,
+            Some(text) => Some(serde_json::from_str(&text).map_err(|error| {
+                format!("expected a list of messages as JSON in `messages_json`: {error}")
+            })?),
+        };
+        Ok(wire::RunRequest {
+            task: said(self.task),
+            messages,
+            session_id: said(self.session_id),
+            workflow_id: said(self.workflow_id),
+            parent_decision_id: said(self.parent_decision_id),
+            background: false,
+        })
+    }
+
+    pub(crate) fn of(agent: &str, request: wire::RunRequest) -> Self {
+        Self {
+            agent: agent.to_owned(),
+            task: request.task.unwrap_or_default(),
+            messages_json: request.messages.map(|json| json.to_string()).unwrap_or_default(),
+            session_id: request.session_id.unwrap_or_default(),
+            workflow_id: request.workflow_id.unwrap_or_default(),
+            parent_decision_id: request.parent_decision_id.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<wire::RunReply> for RunReply {
+    fn from(reply: wire::RunReply) -> Self {
+        let usage = Usage {
+            input_tokens: reply.usage.input_tokens,
+            output_tokens: reply.usage.output_tokens,
+            cache_read_tokens: reply.usage.cache_read_tokens,
+            cache_write_tokens: reply.usage.cache_write_tokens,
+            reasoning_tokens: reply.usage.reasoning_tokens,
+        };
+        Self {
+            answer: reply.answer,
+            outcome: reply.outcome,
+            turns: reply.turns,
+            tool_calls: reply.tool_calls,
+            usage: Some(usage),
+            cost_usd: reply.cost_usd,
+            decisions: reply.decisions,
+            trace_id: reply.trace_id.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<RunReply> for wire::RunReply {
+    fn from(reply: RunReply) -> Self {
+        let usage = reply.usage.unwrap_or_default();
+        Self {
+            answer: reply.answer,
+            outcome: reply.outcome,
+            turns: reply.turns,
+            tool_calls: reply.tool_calls,
+            usage: WireUsage {
+                input_tokens: usage.input_tokens,
+                output_tokens: usage.output_tokens,
+                cache_read_tokens: usage.cache_read_tokens,
+                cache_write_tokens: usage.cache_write_tokens,
+                reasoning_tokens: usage.reasoning_tokens,
+            },
+            cost_usd: reply.cost_usd,
+            decisions: reply.decisions,
+            trace_id: (!reply.trace_id.is_empty()).then_some(reply.trace_id),
+            perception: None,
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl From<agent::RunEvent> for RunEvent {
+    fn from(event: agent::RunEvent) -> Self {
+        use agent::RunEvent as Told;
+        let event = match event {
+            Told::StepStarted { phase, domain, index } => {
+                Event::StepStarted(StepStarted { phase: phase.as_str().to_owned(), domain, index })
+            }
+            Told::Text(text) => Event::Text(text),
+            Told::ToolCall(call) => Event::ToolCall(ToolCall {
+                id: call.id,
+                name: call.name,
+                arguments: call.arguments,
+            }),
+            Told::ToolResult { call, result } => {
+                let (result, error) = match result {
+                    Ok(value) => (value.to_string(), String::new()),
+                    Err(error) => (String::new(), error.to_string()),
+                };
+                Event::ToolResult(ToolResult { id: call.id, name: call.name, result, error })
+            }
+            Told::Handover { reason } => Event::Handover(reason),
+            Told::Done(run) => Event::Done(wire::RunReply::from(&*run).into()),
+        };
+        Self { event: Some(event) }
+    }
+}

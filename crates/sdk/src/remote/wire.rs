@@ -1,0 +1,218 @@
+//! The JSON that an agent's service and its clients exchange over HTTP.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use throughline_llm::{Message, genai};
+use throughline_trace::{DecisionId, ErrorType, TraceId, Usage};
+
+use super::{RemoteError, RemoteRun};
+use crate::agent::{AgentRun, Perception, Task};
+use crate::metrics::Outcome;
+
+/// The header of an answer that names its trace.
+pub(crate) const TRACE_ID_HEADER: &str = "x-trace-id";
+
+/// What is asked of an agent: `task` or `messages`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunRequest {
+    /// The task in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<String>,
+    /// A conversation to go on with, in the form of `gen_ai.input.messages` or OpenAI's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) messages: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) workflow_id: Option<String>,
+    /// The decision that led here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent_decision_id: Option<String>,
+    /// Whether the answer is fetched later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) background: bool,
+}
+
+impl RunRequest {
+    pub(crate) fn of(task: &Task) -> Self {
+        Self {
+            messages: Some(genai::input_messages(&task.messages)),
+            session_id: task.session.clone(),
+            workflow_id: task.workflow.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The task.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub(crate) fn into_task(self) -> Result<Task, String> {
+        let messages = match (self.task, self.messages) {
+            (Some(task), None) if !task.trim().is_empty() => vec![Message::user(task)],
+            (None, Some(messages @ Value::Array(_))) => {
+                let (read, problems) = genai::parse_messages(&messages);
+                if let Some(problem) = problems.first() {
+                    return Err(format!("expected messages, got something else: {problem}"));
+                }
+                read.into_iter().map(|read| read.message).collect()
+            }
+            _ => return Err("expected either `task`, a text, or `messages`, a list".to_owned()),
+        };
+        if messages.is_empty() {
+            return Err("expected at least one message, got none".to_owned());
+        }
+        let mut task = Task::conversation(messages);
+        if let Some(session) = self.session_id.filter(|id| !id.is_empty()) {
+            task = task.session(session);
+        }
+        if let Some(workflow) = self.workflow_id.filter(|id| !id.is_empty()) {
+            task = task.workflow(workflow);
+        }
+        if let Some(text) = self.parent_decision_id.filter(|id| !id.is_empty()) {
+            let decision = DecisionId::from_str(&text)
+                .map_err(|_| format!("expected a UUID in `parent_decision_id`, got {text:?}"))?;
+            task = task.caused_by(decision);
+        }
+        Ok(task)
+    }
+}
+
+/// Tokens.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct WireUsage {
+    pub(crate) input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    #[serde(default)]
+    pub(crate) cache_read_tokens: u64,
+    #[serde(default)]
+    pub(crate) cache_write_tokens: u64,
+    #[serde(default)]
+    pub(crate) reasoning_tokens: u64,
+}
+
+impl From<Usage> for WireUsage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cache_read_tokens: usage.cache_read_tokens,
+            cache_write_tokens: usage.cache_write_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
+        }
+    }
+}
+
+impl WireUsage {
+    pub(crate) fn usage(self) -> Usage {
+        let mut usage = Usage::default();
+        usage.input_tokens = self.input_tokens;
+        usage.output_tokens = self.output_tokens;
+        usage.cache_read_tokens = self.cache_read_tokens;
+        usage.cache_write_tokens = self.cache_write_tokens;
+        usage.reasoning_tokens = self.reasoning_tokens;
+        usage
+    }
+}
+
+/// What an agent answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunReply {
+    pub(crate) answer: String,
+    pub(crate) outcome: String,
+    pub(crate) turns: u32,
+    pub(crate) tool_calls: u32,
+    pub(crate) usage: WireUsage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cost_usd: Option<f64>,
+    pub(crate) decisions: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) perception: Option<Perception>,
+}
+
+impl From<&AgentRun> for RunReply {
+    fn from(run: &AgentRun) -> Self {
+        Self {
+            answer: run.answer.clone(),
+            outcome: run.outcome.as_str().to_owned(),
+            turns: run.turns,
+            tool_calls: run.tool_calls,
+            usage: run.usage.into(),
+            cost_usd: run.cost_usd,
+            decisions: run.decisions.iter().map(ToString::to_string).collect(),
+            trace_id: run.trace_id.map(|id| id.to_string()),
+            perception: run.perception.clone(),
+        }
+    }
+}
+
+impl RunReply {
+    pub(crate) fn into_run(self) -> RemoteRun {
+        RemoteRun {
+            answer: self.answer,
+            outcome: outcome_of(&self.outcome),
+            turns: self.turns,
+            tool_calls: self.tool_calls,
+            usage: self.usage.usage(),
+            cost_usd: self.cost_usd,
+            decisions: self
+                .decisions
+                .iter()
+                .filter_map(|id| DecisionId::from_str(id).ok())
+                .collect(),
+            trace_id: self.trace_id.and_then(|id| TraceId::from_str(&id).ok()),
+        }
+    }
+}
+
+/// Why there is no answer: `{"error": {…}}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ErrorReply {
+    pub(crate) error: WireError,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireError {
+    /// One of [`ErrorType`].
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// For people.
+    pub(crate) message: String,
+    /// What it means for the business.
+    #[serde(default)]
+    pub(crate) outcome: String,
+}
+
+/// The error that these words stand for; what is not known of it, as it looks from outside.
+pub(crate) fn remote_error(kind: &str, outcome: &str, message: String) -> RemoteError {
+    let error_type = ErrorType::from_text(kind).unwrap_or(ErrorType::Server);
+    let mut error = RemoteError::new(error_type, message);
+    if let Some(outcome) = known_outcome(outcome) {
+        error.outcome = outcome;
+    }
+    error
+}
+
+fn outcome_of(text: &str) -> Outcome {
+    known_outcome(text).unwrap_or(Outcome::Ok)
+}
+
+fn known_outcome(text: &str) -> Option<Outcome> {
+    let all = [
+        Outcome::Ok,
+        Outcome::PolicyRejected,
+        Outcome::ModelTimeout,
+        Outcome::Timeout,
+        Outcome::RetrySucceeded,
+        Outcome::FallbackDegraded,
+        Outcome::CircuitOpen,
+        Outcome::Cancelled,
+        Outcome::Error,
+    ];
+    all.into_iter().find(|outcome| outcome.as_str() == text)
+}
