@@ -27,7 +27,7 @@ use crate::propagation;
 use crate::resilient::Fault;
 use crate::run::report_of;
 use crate::span::{ActiveSpan, span};
-use crate::tool::{ToolError, ToolIdError};
+use crate::tools::{ToolError, ToolIdError};
 use crate::watched::Watched;
 
 /// Bytes of an answer that are read at most.

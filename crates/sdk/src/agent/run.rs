@@ -15,6 +15,7 @@ use super::steering::{self, Steered};
 use super::words::{conversation, domain_of, set_reasoning};
 use super::{AgentError, AgentRun, Definition, Task};
 use crate::agent_notes::{RunNotes, captures_content};
+use crate::context_bag::ContextBag;
 use crate::decision::decision;
 use crate::dimensions::Dimensions;
 use crate::instrument::in_context;
@@ -241,7 +242,13 @@ impl Run<'_> {
         match self.perceive().await? {
             None => self.take_turns().await,
             Some(perception) => {
-                let cx = perception.onto(&Context::current());
+                let bag = ContextBag::current().fork();
+                if let Err(error) =
+                    bag.set_turn(&perception.intent, perception.entities.clone().into())
+                {
+                    tracing::warn!(%error, "the context bag does not take what was perceived");
+                }
+                let cx = bag.onto(&perception.onto(&Context::current()));
                 in_context(cx, self.take_turns()).await
             }
         }

@@ -4,17 +4,25 @@ use throughline::{ModelPerception, Perception};
 
 use super::*;
 
+/// What is asked for, as the bag says it.
+#[throughline::tool(id = "asked_v1", needs(intent, entities))]
+async fn asked(context: &throughline::ContextBag) -> Result<String, ToolError> {
+    let of = |field: &str| context.get(field).unwrap_or_default();
+    Ok(format!("{} of {}", of("intent").as_str().unwrap_or_default(), of("entities")))
+}
+
 #[tokio::test]
 async fn r1_1_the_model_perceives_intent_and_entities() {
     let (stage, builder) = stage([
         says(r#"{"intent":"stock_query","entities":{"item":7},"confidence":0.9}"#),
-        wants("", &[("c1", "seen_v1", r#"{"item":7}"#)]),
+        wants("", &[("c1", "seen_v1", r#"{"item":7}"#), ("c2", "asked_v1", "{}")]),
         says("There are 12."),
     ]);
     let seen = tool("seen_v1", "What the task is about", |_: Item| async {
         Perception::current().map(|perception| perception.intent.clone()).ok_or("nothing")
     });
     let tools = ToolRegistry::new().with(seen.expect("seen")).expect("new");
+    let tools = tools.with(asked_tool()).expect("new");
     let how = ModelPerception::new().model("gpt-4o-mini").intents(["stock_query", "other"]);
     let agent = builder.tools(tools).perceive(how).build().expect("an agent");
     let run = stage.telemetry.scope(agent.run("Is item 7 there?")).await.expect("an answer");
@@ -31,7 +39,11 @@ async fn r1_1_the_model_perceives_intent_and_entities() {
       shop.act.seen
         tool.registry.seen_v1
         execute_tool seen_v1
+      shop.act.asked
+        tool.registry.asked_v1
+        execute_tool asked_v1
       shop.observe.seen
+      shop.observe.asked
       shop.reflect.seen
       shop.plan.answer
         chat gpt-4o
@@ -39,6 +51,7 @@ async fn r1_1_the_model_perceives_intent_and_entities() {
     "#);
     let told = format!("{:?}", run.messages);
     assert!(told.contains(r#"result: String("stock_query")"#), "tools know it: {told}");
+    assert!(told.contains(r#"result: String("stock_query of {\"item\":7}")"#), "the bag: {told}");
     let first = stage.decisions();
     insta::assert_snapshot!(first.lines().next().expect("a decision"), @r#"agent.decision "stock_query" stage=intent-resolved decision.reason=the model says so decision.confidence=0.9 seq=1"#);
 }
