@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::Context;
-use throughline_trace::Usage;
 
 use super::AgentError;
 
@@ -249,15 +248,6 @@ impl Ledger {
     fn spent(&self) -> MutexGuard<'_, Spent> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Adds tokens to a sum.
-pub(super) fn add_usage(sum: &mut Usage, usage: Usage) {
-    sum.input_tokens += usage.input_tokens;
-    sum.output_tokens += usage.output_tokens;
-    sum.cache_read_tokens += usage.cache_read_tokens;
-    sum.cache_write_tokens += usage.cache_write_tokens;
-    sum.reasoning_tokens += usage.reasoning_tokens;
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
-use throughline_llm::{Message, Role, estimate_message_tokens};
+use throughline_llm::{Message, Part, Role, tokens};
 
 /// Messages that a window holds, when not said.
 const WINDOW_MESSAGES: usize = 100;
@@ -95,7 +95,7 @@ impl MemoryWindow {
     pub fn trim(&self, mut messages: Vec<Message>) -> Vec<Message> {
         let mut left = self.max_tokens;
         let newest = messages.iter().rev().take(self.max_messages).take_while(|message| {
-            let tokens = estimate_message_tokens(std::slice::from_ref(message));
+            let tokens = tokens_of(message);
             let fits = tokens <= left;
             left = left.saturating_sub(tokens);
             fits
@@ -104,6 +104,17 @@ impl MemoryWindow {
         let first = messages[from..].iter().position(|message| message.role == Role::User);
         messages.split_off(first.map_or(messages.len(), |first| from + first))
     }
+}
+
+/// The tokens of a message, roughly: which model will read it is not known here.
+fn tokens_of(message: &Message) -> u64 {
+    let of_part = |part: &Part| match part {
+        Part::Text(text) | Part::Reasoning(text) | Part::Refusal(text) => text.clone(),
+        Part::ToolCall(call) => format!("{}{}", call.name, call.arguments),
+        Part::ToolResult(result) => result.result.to_string(),
+        Part::Media(_) | Part::Other(_) => String::new(),
+    };
+    message.parts.iter().map(|part| tokens::count_text("", &of_part(part)).tokens).sum()
 }
 
 /// How an agent remembers.
@@ -224,7 +235,7 @@ mod tests {
             let window = MemoryWindow { max_messages, max_tokens };
             let trimmed = window.trim(messages.clone());
             prop_assert!(trimmed.len() <= max_messages);
-            prop_assert!(estimate_message_tokens(&trimmed) <= max_tokens);
+            prop_assert!(trimmed.iter().map(tokens_of).sum::<u64>() <= max_tokens);
             prop_assert!(trimmed.first().is_none_or(|first| first.role == Role::User));
             prop_assert!(messages.ends_with(&trimmed));
         }

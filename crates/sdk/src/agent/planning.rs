@@ -1,14 +1,10 @@
 //! How a run asks its model what to do.
 
 use futures_util::StreamExt as _;
-use throughline_llm::prices::PriceTable;
-use throughline_llm::{
-    Assembler, ChatRequest, ChatResponse, Message, ToolCall, estimate_message_tokens,
-};
+use throughline_llm::{Assembler, ChatRequest, ChatResponse, Message, ToolCall, tokens};
 use throughline_trace::{DecisionId, Phase, keys};
 
 use super::AgentError;
-use super::budget::add_usage;
 use super::events::RunEvent;
 use super::judging::{self, Denied};
 use super::plugin::{self, Moment};
@@ -23,6 +19,7 @@ use crate::decision::decision;
 use crate::resilient::Fault as _;
 use crate::span::ActiveSpan;
 use crate::step::cut;
+use crate::telemetry_pipeline;
 
 /// What the model wants next.
 pub(super) struct Plan {
@@ -156,21 +153,21 @@ impl Run<'_> {
         is_told: bool,
     ) -> Result<ChatResponse, ChatError> {
         let model = request.model.clone();
-        let tokens_in = estimate_message_tokens(&request.messages);
         let response = self.ask_model(request, is_told).await?;
-        let said = response.choices.iter().map(|choice| choice.message.clone());
-        let tokens = response.usage.map_or_else(
-            || tokens_in + estimate_message_tokens(&said.collect::<Vec<_>>()),
-            |usage| usage.total_tokens(),
-        );
-        let prices = self.definition.prices.as_deref().unwrap_or_else(|| PriceTable::builtin());
+        // Roughly, for the budget alone: the span of the call has the model's own count.
+        let estimated = || {
+            tokens::count_prompt("", &self.messages, &[]).tokens
+                + tokens::count_answer("", &response.choices).tokens
+        };
+        let tokens = response.usage.map_or_else(estimated, |usage| usage.total_tokens());
+        let prices = self.definition.prices.clone().unwrap_or_else(telemetry_pipeline::prices);
         let names = [response.model.as_str(), model.as_str()];
         let cost = response
             .usage
             .and_then(|usage| names.into_iter().find_map(|name| prices.cost_usd(name, usage)));
         self.ledger.spend_model_call(tokens, cost);
         if let Some(usage) = response.usage {
-            add_usage(&mut self.usage, usage);
+            self.usage = self.usage.plus(usage);
         }
         if let Some(cost) = cost {
             self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + cost);

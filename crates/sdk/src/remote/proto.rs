@@ -1,6 +1,8 @@
 //! The messages of `proto/agent.proto`, written by hand: no protoc is needed to build.
 
-use super::wire::{self, WireUsage};
+use throughline_trace as trace;
+
+use super::wire;
 #[cfg(feature = "server")]
 use crate::agent;
 
@@ -48,6 +50,14 @@ pub(crate) struct Usage {
     pub(crate) cache_write_tokens: u64,
     #[prost(uint64, tag = "5")]
     pub(crate) reasoning_tokens: u64,
+    #[prost(uint64, tag = "6")]
+    pub(crate) audio_input_tokens: u64,
+    #[prost(uint64, tag = "7")]
+    pub(crate) image_input_tokens: u64,
+    #[prost(uint64, tag = "8")]
+    pub(crate) audio_output_tokens: u64,
+    #[prost(uint64, tag = "9")]
+    pub(crate) image_output_tokens: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -168,6 +178,10 @@ impl From<wire::RunReply> for RunReply {
             cache_read_tokens: reply.usage.cache_read_tokens,
             cache_write_tokens: reply.usage.cache_write_tokens,
             reasoning_tokens: reply.usage.reasoning_tokens,
+            audio_input_tokens: reply.usage.audio_input_tokens,
+            image_input_tokens: reply.usage.image_input_tokens,
+            audio_output_tokens: reply.usage.audio_output_tokens,
+            image_output_tokens: reply.usage.image_output_tokens,
         };
         Self {
             answer: reply.answer,
@@ -190,12 +204,16 @@ impl From<RunReply> for wire::RunReply {
             outcome: reply.outcome,
             turns: reply.turns,
             tool_calls: reply.tool_calls,
-            usage: WireUsage {
+            usage: trace::Usage {
                 input_tokens: usage.input_tokens,
                 output_tokens: usage.output_tokens,
                 cache_read_tokens: usage.cache_read_tokens,
                 cache_write_tokens: usage.cache_write_tokens,
                 reasoning_tokens: usage.reasoning_tokens,
+                audio_input_tokens: usage.audio_input_tokens,
+                image_input_tokens: usage.image_input_tokens,
+                audio_output_tokens: usage.audio_output_tokens,
+                image_output_tokens: usage.image_output_tokens,
             },
             cost_usd: reply.cost_usd,
             decisions: reply.decisions,

@@ -81,43 +81,6 @@ impl RunRequest {
     }
 }
 
-/// Tokens.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(crate) struct WireUsage {
-    pub(crate) input_tokens: u64,
-    pub(crate) output_tokens: u64,
-    #[serde(default)]
-    pub(crate) cache_read_tokens: u64,
-    #[serde(default)]
-    pub(crate) cache_write_tokens: u64,
-    #[serde(default)]
-    pub(crate) reasoning_tokens: u64,
-}
-
-impl From<Usage> for WireUsage {
-    fn from(usage: Usage) -> Self {
-        Self {
-            input_tokens: usage.input_tokens,
-            output_tokens: usage.output_tokens,
-            cache_read_tokens: usage.cache_read_tokens,
-            cache_write_tokens: usage.cache_write_tokens,
-            reasoning_tokens: usage.reasoning_tokens,
-        }
-    }
-}
-
-impl WireUsage {
-    pub(crate) fn usage(self) -> Usage {
-        let mut usage = Usage::default();
-        usage.input_tokens = self.input_tokens;
-        usage.output_tokens = self.output_tokens;
-        usage.cache_read_tokens = self.cache_read_tokens;
-        usage.cache_write_tokens = self.cache_write_tokens;
-        usage.reasoning_tokens = self.reasoning_tokens;
-        usage
-    }
-}
-
 /// What an agent answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunReply {
@@ -125,7 +88,7 @@ pub(crate) struct RunReply {
     pub(crate) outcome: String,
     pub(crate) turns: u32,
     pub(crate) tool_calls: u32,
-    pub(crate) usage: WireUsage,
+    pub(crate) usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cost_usd: Option<f64>,
     pub(crate) decisions: Vec<String>,
@@ -142,7 +105,7 @@ impl From<&AgentRun> for RunReply {
             outcome: run.outcome.as_str().to_owned(),
             turns: run.turns,
             tool_calls: run.tool_calls,
-            usage: run.usage.into(),
+            usage: run.usage,
             cost_usd: run.cost_usd,
             decisions: run.decisions.iter().map(ToString::to_string).collect(),
             trace_id: run.trace_id.map(|id| id.to_string()),
@@ -158,7 +121,7 @@ impl RunReply {
             outcome: outcome_of(&self.outcome),
             turns: self.turns,
             tool_calls: self.tool_calls,
-            usage: self.usage.usage(),
+            usage: self.usage,
             cost_usd: self.cost_usd,
             decisions: self
                 .decisions
