@@ -164,9 +164,10 @@ pub use throughline_trace::{
 };
 pub use tokio_util::sync::CancellationToken;
 pub use tools::{
-    FunctionTool, Json, ObservedRegistry, Registry, RegistryError, TOOL_CONTENT_MAX_BYTES,
-    TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, Tool, ToolError, ToolId, ToolIdError, ToolOutput,
-    ToolRegistry, ToolType, tool,
+    FunctionTool, HTTP_TOOL_MAX_BYTES, HttpTool, HttpToolError, Json, ObservedRegistry, Registry,
+    RegistryError, SUBPROCESS_STDERR_TAIL_BYTES, SUBPROCESS_STDOUT_MAX_BYTES, SubprocessTool,
+    TOOL_CONTENT_MAX_BYTES, TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, TemplateError, Tool, ToolError,
+    ToolId, ToolIdError, ToolOutput, ToolRegistry, ToolType, tool,
 };
 pub use traced::Traced;
 pub use workflow::{Workflow, workflow};

@@ -107,6 +107,16 @@ pub enum ToolError {
         /// For people.
         message: String,
     },
+    /// The tool failed with a code of its own: an HTTP status, an exit code, a JSON-RPC error.
+    #[error("{message}")]
+    Code {
+        /// What kind of failure.
+        kind: ErrorType,
+        /// The code as it came.
+        code: String,
+        /// For people.
+        message: String,
+    },
 }
 
 fn known_text(known: &[String]) -> String {
@@ -134,6 +144,16 @@ impl ToolError {
     }
 }
 
+impl ToolError {
+    /// The raw code of whoever failed, where there is one: for `throughline.error.code`.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Code { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+}
+
 impl Fault for ToolError {
     fn error_type(&self) -> ErrorType {
         match self {
@@ -142,7 +162,7 @@ impl Fault for ToolError {
             Self::Context { error, .. } => error.error_type(),
             Self::Timeout { .. } => ErrorType::Timeout,
             Self::Failed(_) => ErrorType::ToolFailed,
-            Self::Kind { kind, .. } => *kind,
+            Self::Kind { kind, .. } | Self::Code { kind, .. } => *kind,
         }
     }
 }

@@ -33,7 +33,12 @@ pub(crate) async fn execute(
                 set_content(&span, keys::GEN_AI_TOOL_CALL_RESULT, value.to_string());
             }
         }
-        Err(error) => span.fail(error.error_type(), error_text(error)),
+        Err(error) => {
+            if let Some(code) = error.code() {
+                span.set(keys::ERROR_CODE, code.to_owned());
+            }
+            span.fail(error.error_type(), error_text(error));
+        }
     }
     result
 }
@@ -112,7 +117,9 @@ pub(crate) fn error_text(error: &ToolError) -> String {
             format!("expected arguments that fit the schema of {id}")
         }
         ToolError::Failed(_) => "the tool failed".to_owned(),
-        ToolError::Kind { kind, .. } => format!("the tool failed with {kind}"),
+        ToolError::Kind { kind, .. } | ToolError::Code { kind, .. } => {
+            format!("the tool failed with {kind}")
+        }
         ToolError::Missing { .. } | ToolError::Timeout { .. } | ToolError::Context { .. } => {
             error.to_string()
         }

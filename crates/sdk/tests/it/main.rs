@@ -23,6 +23,7 @@ mod served;
 mod spans;
 mod streams;
 mod surroundings;
+mod tool_kinds;
 mod tool_macro;
 mod tools;
 mod w3c;
