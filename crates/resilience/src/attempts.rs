@@ -5,8 +5,9 @@ use std::time::Duration;
 use throughline_trace::ErrorType;
 
 use crate::backoff::Backoff;
-use crate::breaker::{Breaker, BreakerState, Permit};
+use crate::breaker::{Breaker, BreakerChange, BreakerState, Permit};
 use crate::budget::RetryBudget;
+use crate::latency::Latencies;
 use crate::moment::Moment;
 use crate::policy::{Policy, RetryPolicy, TimeoutPolicy, millis};
 
@@ -15,6 +16,7 @@ use crate::policy::{Policy, RetryPolicy, TimeoutPolicy, millis};
 pub struct Target {
     breaker: Option<Breaker>,
     budget: Option<RetryBudget>,
+    latencies: Latencies,
 }
 
 impl Target {
@@ -23,7 +25,40 @@ impl Target {
         Self {
             breaker: policy.breaker.clone().map(Breaker::new),
             budget: policy.budget.clone().map(RetryBudget::new),
+            latencies: Latencies::new(),
         }
+    }
+
+    /// Another policy from now on. A breaker keeps its state; a budget that changes starts full.
+    pub fn reconfigure(&mut self, policy: &Policy) {
+        match (&mut self.breaker, &policy.breaker) {
+            (Some(breaker), Some(policy)) => breaker.reconfigure(policy.clone()),
+            (breaker, policy) => *breaker = policy.clone().map(Breaker::new),
+        }
+        if self.budget.as_ref().map(RetryBudget::policy) != policy.budget.as_ref() {
+            self.budget = policy.budget.clone().map(RetryBudget::new);
+        }
+    }
+
+    /// How the state of the breaker changed since this was last asked.
+    pub fn take_breaker_change(&mut self) -> Option<BreakerChange> {
+        self.breaker.as_mut().and_then(Breaker::take_change)
+    }
+
+    /// How long successful attempts took lately; of streamed answers, until the first token.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    /// An attempt that succeeded took this long.
+    pub fn record_latency(&mut self, took: Duration) {
+        self.latencies.record(took);
+    }
+
+    /// Takes a retry out of the budget, for a further copy of an attempt; `false` when there is
+    /// none left.
+    pub fn withdraw_hedge(&mut self, now: Moment) -> bool {
+        self.budget.as_mut().is_none_or(|budget| budget.withdraw(now))
     }
 
     /// The breaker, if the policy has one.
@@ -150,6 +185,8 @@ pub enum GiveUp {
     RetryAfterTooLong,
     /// The breaker lets nothing through.
     CircuitOpen,
+    /// The bulkhead has no place left.
+    BulkheadFull,
 }
 
 impl GiveUp {
@@ -163,6 +200,7 @@ impl GiveUp {
             Self::BudgetSpent => "budget_spent",
             Self::RetryAfterTooLong => "retry_after_too_long",
             Self::CircuitOpen => "circuit_open",
+            Self::BulkheadFull => "bulkhead_full",
         }
     }
 }
@@ -214,6 +252,24 @@ impl Attempts {
     /// Attempts begun so far.
     pub fn begun(&self) -> u32 {
         self.begun
+    }
+
+    /// The operation must be over at this moment, if its policy does not ask for less.
+    pub fn limit(&mut self, deadline: Moment) {
+        self.total_deadline = Some(self.total_deadline.map_or(deadline, |own| own.min(deadline)));
+    }
+
+    /// When the operation must be over.
+    pub fn total_deadline(&self) -> Option<Moment> {
+        self.total_deadline
+    }
+
+    /// The operation found no place in the bulkhead: it is over before it began.
+    pub fn refuse(&mut self) -> Next {
+        match self.phase {
+            Phase::Ready => self.give_up(ErrorType::Overloaded, GiveUp::BulkheadFull),
+            _ => self.unchanged(),
+        }
     }
 
     /// What to do at first: start an attempt, or nothing because the breaker refuses.

@@ -34,6 +34,15 @@ impl BreakerState {
     }
 }
 
+/// A breaker went from one state to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerChange {
+    /// The state that it left.
+    pub from: BreakerState,
+    /// The state that it entered.
+    pub to: BreakerState,
+}
+
 /// Attempts in the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BreakerCounts {
@@ -67,6 +76,8 @@ pub struct Breaker {
     /// Counts changes of state: a result that belongs to an earlier state no longer counts.
     generation: u64,
     window: Window,
+    /// The last change that nobody has been told of.
+    change: Option<BreakerChange>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,11 +87,22 @@ enum State {
     HalfOpen { in_flight: u32, succeeded: u32 },
 }
 
+impl State {
+    /// The state as it was entered, without regard to time.
+    fn entered(self) -> BreakerState {
+        match self {
+            Self::Closed => BreakerState::Closed,
+            Self::Open { until } => BreakerState::Open { until },
+            Self::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+}
+
 impl Breaker {
     /// A closed breaker.
     pub fn new(policy: BreakerPolicy) -> Self {
         let window = Window::new(policy.window_ms);
-        Self { policy, state: State::Closed, generation: 0, window }
+        Self { policy, state: State::Closed, generation: 0, window, change: None }
     }
 
     /// Asks leave for an attempt.
@@ -150,6 +172,20 @@ impl Breaker {
         }
     }
 
+    /// What changed since this was last asked: the state of then and the state of now, when they
+    /// differ. That an open breaker may be tried again is told with the attempt that does.
+    pub fn take_change(&mut self) -> Option<BreakerChange> {
+        self.change.take().filter(|change| change.from != change.to)
+    }
+
+    /// Another policy from now on; the state stays. The counts begin anew when the window changes.
+    pub fn reconfigure(&mut self, policy: BreakerPolicy) {
+        if policy.window_ms != self.policy.window_ms {
+            self.window = Window::new(policy.window_ms);
+        }
+        self.policy = policy;
+    }
+
     /// Attempts in the window at this moment.
     pub fn counts(&self, now: Moment) -> BreakerCounts {
         self.window.counts(now)
@@ -168,6 +204,9 @@ impl Breaker {
     }
 
     fn enter(&mut self, state: State) {
+        let (from, to) = (self.state.entered(), state.entered());
+        let from = self.change.map_or(from, |change| change.from);
+        self.change = Some(BreakerChange { from, to });
         self.state = state;
         self.generation += 1;
     }
@@ -251,6 +290,28 @@ mod tests {
         breaker.record(third, None, until);
         assert_eq!(breaker.state(until), BreakerState::Closed);
         assert_eq!(breaker.counts(until), BreakerCounts::default());
+    }
+
+    #[test]
+    fn changes_of_state_are_told_once() {
+        let mut breaker = Breaker::new(policy());
+        let told = |breaker: &mut Breaker| {
+            breaker.take_change().map(|c| format!("{} to {}", c.from.as_str(), c.to.as_str()))
+        };
+        assert_eq!(told(&mut breaker), None);
+        for _ in 0..4 {
+            attempt(&mut breaker, Some(ErrorType::Server), at(0));
+        }
+        assert_eq!(told(&mut breaker).as_deref(), Some("closed to open"));
+        assert_eq!(told(&mut breaker), None);
+        let first = breaker.acquire(at(15_000)).unwrap();
+        assert_eq!(told(&mut breaker).as_deref(), Some("open to half_open"));
+        breaker.record(first, None, at(15_000));
+        attempt(&mut breaker, None, at(15_000));
+        assert_eq!(told(&mut breaker).as_deref(), Some("half_open to closed"));
+        breaker.reconfigure(BreakerPolicy { min_attempts: 1, ..policy() });
+        attempt(&mut breaker, Some(ErrorType::Server), at(15_001));
+        assert_eq!(told(&mut breaker).as_deref(), Some("closed to open"));
     }
 
     #[test]

@@ -18,6 +18,11 @@ impl RetryBudget {
         Self { policy, level, filled_at: Moment::ZERO }
     }
 
+    /// The policy.
+    pub fn policy(&self) -> &BudgetPolicy {
+        &self.policy
+    }
+
     /// An operation began.
     pub fn deposit(&mut self, now: Moment) {
         self.fill(now, self.policy.retries_per_operation);

@@ -93,6 +93,7 @@ pub struct FallbackVerdict {
 /// Walks through the branches.
 #[derive(Debug, Clone)]
 pub struct FallbackPlan {
+    first: Branch,
     degraded: usize,
     triggers: ErrorSet,
     branch: Branch,
@@ -103,12 +104,23 @@ impl FallbackPlan {
     /// A plan with this many degraded branches, entered on the failures `triggers`
     /// ([`ErrorSet::FALLBACK_WORTHY`] for most).
     pub fn new(degraded: usize, triggers: ErrorSet) -> Self {
-        Self { degraded, triggers, branch: Branch::Primary, verdict: None }
+        let first = Branch::Primary;
+        Self { first, degraded, triggers, branch: first, verdict: None }
+    }
+
+    /// The primary is left out: somebody has ordered a degraded answer. Without a degraded branch
+    /// the order cannot be followed, and the primary runs. To be said before the plan begins.
+    #[must_use]
+    pub fn forced_degraded(mut self, is_forced: bool) -> Self {
+        self.first =
+            if is_forced && self.degraded > 0 { Branch::Degraded(0) } else { Branch::Primary };
+        self.branch = self.first;
+        self
     }
 
     /// What to do at first.
     pub fn begin(&self) -> FallbackNext {
-        FallbackNext::Run(Branch::Primary)
+        FallbackNext::Run(self.first)
     }
 
     /// What to do after the branch that ran ended so.
@@ -189,12 +201,26 @@ mod tests {
         assert_eq!(story(0, &[failed]), "primary, skipped primary failed");
     }
 
+    #[test]
+    fn r4_2_a_forced_plan_leaves_the_primary_out() {
+        let forced = |degraded| FallbackPlan::new(degraded, ErrorSet::NONE).forced_degraded(true);
+        let mut plan = forced(1);
+        assert_eq!(plan.begin(), FallbackNext::Run(Branch::Degraded(0)));
+        let FallbackNext::Done(verdict) = plan.on(BranchEvent::Succeeded) else {
+            panic!("the only branch succeeded")
+        };
+        assert_eq!(verdict.decision, FallbackDecision::Triggered);
+        assert_eq!(verdict.result, FallbackResult::Success);
+        assert_eq!(forced(0).begin(), FallbackNext::Run(Branch::Primary));
+    }
+
     proptest! {
         #[test]
         fn every_plan_ends_and_runs_each_branch_once(
             degraded in 0usize..6, results in proptest::collection::vec(any::<bool>(), 10),
+            is_forced: bool,
         ) {
-            let mut plan = FallbackPlan::new(degraded, ErrorSet::FALLBACK_WORTHY);
+            let mut plan = FallbackPlan::new(degraded, ErrorSet::FALLBACK_WORTHY).forced_degraded(is_forced);
             let mut next = plan.begin();
             let mut seen = Vec::new();
             for is_ok in results {

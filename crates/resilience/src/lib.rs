@@ -1,4 +1,5 @@
-//! The state machines that decide about attempts: retry, timeout, breaker, retry budget, fallback.
+//! The state machines that decide about attempts: retry, timeout, breaker, retry budget, bulkhead,
+//! hedging, fallback, the choice of a target.
 //!
 //! They do no IO, read no clock and wait for nothing: what happened goes in with the time at which
 //! it happened, what to do next comes out. The SDK and the gateway drive the same machines, so that
@@ -28,18 +29,30 @@ mod attempts;
 mod backoff;
 mod breaker;
 mod budget;
+mod bulkhead;
 mod errors;
 mod fallback;
+mod hedge;
+mod latency;
 mod moment;
 mod policy;
+pub mod route;
+mod strategy_text;
 
 pub use attempts::{Attempts, Event, Failure, GiveUp, Next, Target, Verdict};
-pub use breaker::{Breaker, BreakerCounts, BreakerState, Permit, Refused};
+pub use breaker::{Breaker, BreakerChange, BreakerCounts, BreakerState, Permit, Refused};
 pub use budget::RetryBudget;
+pub use bulkhead::{Bulkhead, Entry, Place, Ticket};
 pub use errors::ErrorSet;
 pub use fallback::{
     Branch, BranchEvent, FallbackDecision, FallbackNext, FallbackPlan, FallbackResult,
     FallbackVerdict,
 };
+pub use hedge::{Hedge, HedgeEvent, HedgeNext};
+pub use latency::Latencies;
 pub use moment::Moment;
-pub use policy::{BreakerPolicy, BudgetPolicy, Jitter, Policy, RetryPolicy, TimeoutPolicy};
+pub use policy::{
+    BreakerPolicy, BudgetPolicy, BulkheadPolicy, HedgePolicy, Jitter, Policy, RetryPolicy,
+    TimeoutPolicy,
+};
+pub use strategy_text::RetryTextError;

@@ -18,6 +18,10 @@ pub struct Policy {
     pub breaker: Option<BreakerPolicy>,
     /// How much retrying a target bears; `None` any.
     pub budget: Option<BudgetPolicy>,
+    /// How many operations a target bears at once; `None` any.
+    pub bulkhead: Option<BulkheadPolicy>,
+    /// When an attempt that takes long is made a second time beside the first; `None` never.
+    pub hedge: Option<HedgePolicy>,
 }
 
 impl Default for Policy {
@@ -28,6 +32,8 @@ impl Default for Policy {
             timeouts: TimeoutPolicy::default(),
             breaker: Some(BreakerPolicy::default()),
             budget: Some(BudgetPolicy::default()),
+            bulkhead: None,
+            hedge: None,
         }
     }
 }
@@ -40,6 +46,8 @@ impl Policy {
             timeouts: TimeoutPolicy::none(),
             breaker: None,
             budget: None,
+            bulkhead: None,
+            hedge: None,
         }
     }
 }
@@ -163,6 +171,48 @@ pub struct BudgetPolicy {
 impl Default for BudgetPolicy {
     fn default() -> Self {
         Self { retries_per_operation: 0.2, retries_per_second: 0.5, max_retries: 20.0 }
+    }
+}
+
+/// How many operations a target bears at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BulkheadPolicy {
+    /// Operations under way at most; 0 means 1.
+    pub max_concurrent: u32,
+    /// Operations that wait for a place at most; more are refused at once.
+    pub max_waiting: u32,
+    /// Longest wait for a place, milliseconds.
+    pub max_wait_ms: u64,
+}
+
+impl Default for BulkheadPolicy {
+    fn default() -> Self {
+        Self { max_concurrent: 64, max_waiting: 256, max_wait_ms: 5_000 }
+    }
+}
+
+/// When an attempt that takes long is made a second time beside the first. Only for operations that
+/// may be done twice: what each copy does, it does. The first answer counts, the other copies are
+/// given up. Each copy beyond the first takes a retry out of the target's budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HedgePolicy {
+    /// Time after which another copy is made, milliseconds, as long as too little is known of the
+    /// target for the percentile.
+    pub delay_ms: u64,
+    /// Percentile of the last answers' latency (0 to 1) after which another copy is made; `None`
+    /// always after `delay_ms`.
+    pub percentile: Option<f64>,
+    /// Answers that must be known for the percentile to count.
+    pub min_answers: u32,
+    /// Copies beyond the first, at most.
+    pub max_hedges: u32,
+}
+
+impl Default for HedgePolicy {
+    fn default() -> Self {
+        Self { delay_ms: 2_000, percentile: Some(0.95), min_answers: 20, max_hedges: 1 }
     }
 }
 

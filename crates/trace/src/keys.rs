@@ -147,8 +147,19 @@ keys! {
     STREAM_CHUNKS = "throughline.stream.chunks";
     /// Bytes of text of a stream, or of one of its segments.
     STREAM_BYTES = "throughline.stream.bytes";
-    /// Why a segment ended: `first_token`, `done`, `idle`, `rotated`, `failed`, `cancelled`, `timeout`.
+    /// Why a segment ended: `first_token`, `done`, `idle`, `rotated`, `gap`, `failed`,
+    /// `cancelled`, `timeout`.
     STREAM_END = "throughline.stream.end";
+    /// Number of the copy of an attempt that was sent more than once, from 0.
+    HEDGE = "throughline.hedge";
+    /// What a breaker guards (`openai/gpt-4o`).
+    BREAKER_TARGET = "throughline.breaker.target";
+    /// State of a breaker: `closed`, `open`, `half_open`.
+    BREAKER_STATE = "throughline.breaker.state";
+    /// The route that a router chose a target of.
+    ROUTE = "throughline.route";
+    /// Generation of the weights that it chose by.
+    ROUTE_GENERATION = "throughline.route.generation";
     /// Name of a branch of a fallback.
     FALLBACK_NAME = "throughline.fallback.name";
     /// Names of the problems that ingest put right on this item, joined by commas; an id that could

@@ -1,0 +1,390 @@
+//! A chat model over several: chooses one for each request, says which and why, keeps the latency
+//! budget.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use opentelemetry::Context;
+use opentelemetry::trace::TraceContextExt as _;
+use throughline_llm::prices::PriceTable;
+use throughline_llm::{ChatRequest, ChatResponse, estimate_message_tokens};
+use throughline_resilience::Latencies;
+use throughline_resilience::route::{Ask, Candidate, Choice, RouteRule, RoutingStrategy, choose};
+use throughline_trace::{ErrorType, RouteWeights, RouteWeightsError, Usage, keys};
+use tokio::time::Instant;
+
+use super::builder::{RouteTo, RouterBuilder};
+use super::hints::RouteHints;
+use super::tags::{AbGroup, RoutingTags};
+use crate::agent_run::conversation;
+use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
+use crate::decision::decision;
+use crate::dimensions::Dimensions;
+use crate::instrument::in_context;
+use crate::resilient::{Deadline, spoken};
+
+/// The stage of the decisions that routers take.
+const STAGE: &str = "route";
+
+/// Tokens that an answer is expected to have when the request sets no limit, for its cost.
+const EXPECTED_OUTPUT_TOKENS: u64 = 500;
+
+/// What a model gets beyond its latency budget to end by itself, as a [`Traced`](crate::Traced) one
+/// does at the budget, before it is given up.
+const BUDGET_GRACE: Duration = Duration::from_millis(50);
+
+/// Why a router cannot be made, or does not take weights.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RouterError {
+    /// The weights divide nothing.
+    #[error(transparent)]
+    Weights(#[from] RouteWeightsError),
+    /// The weights are another route's.
+    #[error("expected weights of route {route:?}, got those of {got:?}")]
+    OtherRoute {
+        /// This route.
+        route: String,
+        /// The other.
+        got: String,
+    },
+    /// A weight or rule is for a target that the router does not have.
+    #[error("expected a target of route {route:?}, got {target:?}, which it does not have")]
+    UnknownTarget {
+        /// The route.
+        route: String,
+        /// The target.
+        target: String,
+    },
+    /// Newer weights hold already.
+    #[error("expected weights of route {route:?} newer than generation {current}, got {got}")]
+    Stale {
+        /// The route.
+        route: String,
+        /// The generation that holds.
+        current: u64,
+        /// What came.
+        got: u64,
+    },
+}
+
+/// A chat model over several. Before each call it chooses one and sets, on every span below,
+/// `model_id`, `latency_budget_ms`, `model_version`, `routing_strategy` and `routing_weight`, the
+/// last three also for processes downstream; the choice is a decision of stage `route`. Targets
+/// whose breaker is open are left out. Clones share the weights.
+///
+/// ```
+/// use throughline::{OpenAi, RouteTo, RouteWeights, Router, Traced};
+///
+/// # fn models() -> Result<(), Box<dyn std::error::Error>> {
+/// let openai = Traced::new(OpenAi::from_env()?);
+/// let model = Router::builder("chat")
+///     .target(RouteTo::new("gpt-4o", openai.clone()).weight(0.9))
+///     .target(RouteTo::new("gpt-4o-mini", openai).weight(0.1))
+///     .build()?;
+/// // While it runs:
+/// let mut weights = RouteWeights::new("chat", [("gpt-4o", 0.5), ("gpt-4o-mini", 0.5)]);
+/// weights.generation = 1;
+/// model.set_weights(weights)?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    route: String,
+    strategy: RoutingStrategy,
+    targets: Vec<Target>,
+    rules: Vec<RouteRule>,
+    latency_budget: Option<Duration>,
+    prices: Option<Arc<PriceTable>>,
+    is_sticky: bool,
+    is_experiment: bool,
+    weights: ArcSwap<RouteWeights>,
+    /// Held by whoever puts weights in place, so that a generation is never replaced by an older.
+    changing: Mutex<()>,
+}
+
+struct Target {
+    to: RouteTo,
+    latencies: Mutex<Latencies>,
+}
+
+impl Target {
+    fn latencies(&self) -> std::sync::MutexGuard<'_, Latencies> {
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request on its way.
+struct Routed<'a> {
+    target: &'a Target,
+    request: ChatRequest,
+    cx: Context,
+    budget: Option<Duration>,
+}
+
+impl Router {
+    /// A router of this route, to be described.
+    pub fn builder(route: impl Into<String>) -> RouterBuilder {
+        RouterBuilder::new(route.into())
+    }
+
+    pub(super) fn of(builder: RouterBuilder, weights: RouteWeights) -> Self {
+        let target = |to| Target { to, latencies: Mutex::default() };
+        let inner = Inner {
+            route: builder.route,
+            strategy: builder.strategy,
+            targets: builder.targets.into_iter().map(target).collect(),
+            rules: builder.rules,
+            latency_budget: builder.latency_budget,
+            prices: builder.prices,
+            is_sticky: builder.is_sticky,
+            is_experiment: builder.is_experiment,
+            weights: ArcSwap::from_pointee(weights),
+            changing: Mutex::new(()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The route.
+    pub fn route(&self) -> &str {
+        &self.inner.route
+    }
+
+    /// The weights of this moment.
+    pub fn weights(&self) -> Arc<RouteWeights> {
+        self.inner.weights.load_full()
+    }
+
+    /// Puts other weights in place while the router runs: requests from now on follow them. A target
+    /// that they leave out gets nothing.
+    ///
+    /// # Errors
+    /// [`RouterError`] when they cannot be used, are another route's, name an unknown target, or are
+    /// not newer than those that hold (by generation). The old ones stay then.
+    pub fn set_weights(&self, weights: RouteWeights) -> Result<(), RouterError> {
+        let inner = &self.inner;
+        let route = || inner.route.clone();
+        if weights.route != inner.route {
+            return Err(RouterError::OtherRoute { route: route(), got: weights.route });
+        }
+        weights.validate()?;
+        let is_known = |name: &str| inner.targets.iter().any(|target| target.to.name == name);
+        if let Some(unknown) = weights.targets.iter().find(|target| !is_known(&target.name)) {
+            let target = unknown.name.clone();
+            return Err(RouterError::UnknownTarget { route: route(), target });
+        }
+        let _changing = inner.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = inner.weights.load().generation;
+        if weights.generation <= current {
+            let got = weights.generation;
+            return Err(RouterError::Stale { route: route(), current, got });
+        }
+        inner.weights.store(Arc::new(weights));
+        Ok(())
+    }
+
+    /// Chooses, records the choice, and makes everything ready for the call.
+    fn route_request(&self, mut request: ChatRequest) -> Result<Routed<'_>, ChatError> {
+        let inner = &*self.inner;
+        let weights = inner.weights.load();
+        let caller = RoutingTags::current();
+        let budget = caller.budget().or(inner.latency_budget);
+        let (choice, group) = self.choose(&request, &weights, &caller, budget).ok_or_else(|| {
+            let message = format!("expected targets of route {:?}, there are none", inner.route);
+            ChatError::new(ErrorType::InvalidRequest, message)
+        })?;
+        let target = &inner.targets[choice.index];
+        let requested = target.to.model_id.clone().unwrap_or_else(|| request.model.clone());
+        decision(STAGE)
+            .action(target.to.name.clone())
+            .reason(match group {
+                Some(Origin::Propagated) => "the caller's group of the A/B test",
+                _ => choice.reason.as_str(),
+            })
+            .input(&conversation(&request.messages))
+            .model_version(target.to.version.clone().unwrap_or_else(|| requested.clone()))
+            .attribute(keys::ROUTE, inner.route.clone())
+            .attribute(keys::ROUTE_GENERATION, i64::try_from(weights.generation).unwrap_or(i64::MAX))
+            .attribute(keys::ROUTING_STRATEGY, choice.strategy.as_str())
+            .attribute(keys::ROUTING_WEIGHT, choice.share)
+            .record();
+        let mut tags = RoutingTags::new()
+            .strategy(choice.strategy)
+            .weight(choice.share)
+            .model_id(requested.clone())
+            .model_version(target.to.version.clone().unwrap_or_else(|| requested.clone()));
+        if let Some(budget) = budget {
+            tags = tags.latency_budget(budget);
+        }
+        if let (true, Some(group)) = (inner.is_experiment, AbGroup::from_text(&target.to.name)) {
+            tags = tags.group(group);
+        }
+        let cx = tags.onto(&Context::current());
+        let cx = budget.map_or(cx.clone(), |budget| Deadline::within(budget, &cx));
+        request.model = requested;
+        Ok(Routed { target, request, cx, budget })
+    }
+
+    fn choose(
+        &self,
+        request: &ChatRequest,
+        weights: &RouteWeights,
+        caller: &RoutingTags,
+        latency_budget: Option<Duration>,
+    ) -> Option<(Choice, Option<Origin>)> {
+        let inner = &*self.inner;
+        let candidates: Vec<Candidate<'_>> =
+            inner.targets.iter().map(|target| self.candidate(target, request, weights)).collect();
+        let group = caller.ab_test_group().filter(|_| inner.is_experiment);
+        if let Some(group) = group {
+            let index = candidates.iter().position(|one| one.name == group.as_str())?;
+            let ask = Ask { ruled: Some(group.as_str()), ..Ask::default() };
+            // The group is the caller's word; whether its target can be asked is not looked at.
+            let only = [Candidate { is_available: true, ..candidates[index].clone() }];
+            let choice = choose(RoutingStrategy::Weighted, &only, ask)?;
+            let share = weights.share(group.as_str()).unwrap_or_default();
+            return Some((Choice { index, share, ..choice }, Some(Origin::Propagated)));
+        }
+        let key = self.sticky_key();
+        let model = |name: &str| (name == "model").then(|| request.model.clone());
+        let ask = Ask {
+            session: key.as_deref(),
+            ruled: RouteRule::first(&inner.rules, |name| RouteHints::read(name).or(model(name))),
+            latency_budget,
+            random: rand::random(),
+        };
+        choose(inner.strategy, &candidates, ask).map(|choice| (choice, None))
+    }
+
+    /// What a request stays with its target by: the session; in an A/B test without one the trace.
+    /// The route's name keeps the draws of several routes apart.
+    fn sticky_key(&self) -> Option<String> {
+        let inner = &self.inner;
+        if !inner.is_sticky {
+            return None;
+        }
+        if let Some(session) = Dimensions::current().session_id() {
+            return Some(format!("{}/{session}", inner.route));
+        }
+        let trace = Context::map_current(|cx| cx.span().span_context().trace_id());
+        let is_known = inner.is_experiment && trace != opentelemetry::TraceId::INVALID;
+        is_known.then(|| format!("{}/{trace}", inner.route))
+    }
+
+    fn candidate<'a>(
+        &self,
+        target: &'a Target,
+        request: &ChatRequest,
+        weights: &RouteWeights,
+    ) -> Candidate<'a> {
+        let (to, inner) = (&target.to, &self.inner);
+        let model = to.model_id.as_deref().unwrap_or(&request.model);
+        let weight = weights.targets.iter().find(|one| one.name == to.name);
+        let mut candidate =
+            Candidate::new(&to.name, weight.map(|one| one.weight).unwrap_or_default());
+        candidate.is_available = to.model.is_available(model);
+        match inner.strategy {
+            RoutingStrategy::Weighted | RoutingStrategy::HeaderBased => {}
+            RoutingStrategy::LatencyAware => candidate.latency = target.latencies().mean(),
+            RoutingStrategy::CostAware | RoutingStrategy::LatencyBudget => {
+                let prices = inner.prices.as_deref().unwrap_or_else(|| PriceTable::builtin());
+                let usage = Usage {
+                    input_tokens: estimate_message_tokens(&request.messages),
+                    output_tokens: request.max_tokens.unwrap_or(EXPECTED_OUTPUT_TOKENS),
+                    ..Usage::default()
+                };
+                candidate.cost_usd = prices.cost_usd(model, usage);
+                candidate.slow_latency = target.latencies().nearly_always();
+            }
+        }
+        candidate
+    }
+
+    async fn ask<'a, T: 'a>(
+        &'a self,
+        request: ChatRequest,
+        ask: impl Fn(&'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>,
+    ) -> Result<(T, Context), ChatError> {
+        let Routed { target, request, cx, budget } = self.route_request(request)?;
+        let began = Instant::now();
+        let model = request.model.clone();
+        let work = {
+            let _attached = cx.clone().attach();
+            ask(&*target.to.model, request)
+        };
+        let work = in_context(cx.clone(), work);
+        let result = match budget.and_then(|budget| began.checked_add(budget + BUDGET_GRACE)) {
+            None => work.await,
+            Some(at) => match tokio::time::timeout_at(at, work).await {
+                Ok(result) => result,
+                Err(_) => {
+                    let within = spoken(budget.unwrap_or_default());
+                    let message = format!("{model} gave no answer within its budget of {within}");
+                    Err(ChatError::new(ErrorType::Timeout, message))
+                }
+            },
+        };
+        if result.is_ok() {
+            target.latencies().record(began.elapsed());
+        }
+        Ok((result?, cx))
+    }
+}
+
+/// Where the group of an A/B test comes from.
+enum Origin {
+    /// The caller.
+    Propagated,
+}
+
+impl ChatModel for Router {
+    /// That of the first target; the call's own span tells who answered.
+    fn endpoint(&self) -> Endpoint {
+        let first = self.inner.targets.first();
+        first.map_or_else(|| Endpoint::in_process("router"), |first| first.to.model.endpoint())
+    }
+
+    /// What one of the models keeps to itself, all do.
+    fn captures_content(&self) -> Option<bool> {
+        let said = self.inner.targets.iter().filter_map(|target| target.to.model.captures_content());
+        said.reduce(|all, one| all && one)
+    }
+
+    fn is_available(&self, model: &str) -> bool {
+        self.inner.targets.iter().any(|target| {
+            let model = target.to.model_id.as_deref().unwrap_or(model);
+            target.to.model.is_available(model)
+        })
+    }
+
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
+        Box::pin(async move {
+            let (response, _) = self.ask(request, |model, request| model.chat(request)).await?;
+            Ok(response)
+        })
+    }
+
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        Box::pin(async move {
+            let (stream, cx) = self.ask(request, |model, request| model.stream(request)).await?;
+            Ok(stream.within(cx))
+        })
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.inner;
+        f.debug_struct("Router")
+            .field("route", &inner.route)
+            .field("strategy", &inner.strategy)
+            .field("weights", &inner.weights.load().targets)
+            .finish_non_exhaustive()
+    }
+}
