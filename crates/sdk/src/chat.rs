@@ -27,6 +27,13 @@ pub trait ChatModel: Send + Sync {
         None
     }
 
+    /// Whether a request for this model would be let through at this moment: its breaker is not
+    /// open. A router leaves out those that are not.
+    fn is_available(&self, model: &str) -> bool {
+        let _ = model;
+        true
+    }
+
     /// Asks for a whole answer.
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>>;
 
@@ -42,6 +49,10 @@ impl<M: ChatModel + ?Sized> ChatModel for Arc<M> {
 
     fn captures_content(&self) -> Option<bool> {
         (**self).captures_content()
+    }
+
+    fn is_available(&self, model: &str) -> bool {
+        (**self).is_available(model)
     }
 
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {

@@ -11,11 +11,11 @@ use throughline_resilience::{
 };
 use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
 
-use crate::attempt::FaultReport;
+use crate::resilient::attempt::FaultReport;
 use crate::decision::decision;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
-use crate::run::report_of;
+use crate::resilient::run::report_of;
 use crate::span::span;
 use crate::watched::Watched;
 

@@ -31,7 +31,6 @@ pub mod propagation;
 
 mod agent;
 mod agent_notes;
-mod attempt;
 mod call_attributes;
 mod chat;
 mod context_bag;
@@ -50,7 +49,6 @@ mod providers;
 mod recorder;
 mod remote;
 mod resilient;
-mod run;
 #[cfg(feature = "server")]
 mod serve;
 mod span;
@@ -98,7 +96,7 @@ pub use providers::{
 };
 pub use recorder::Recorder;
 pub use remote::{RemoteAgent, RemoteError, RemoteRun};
-pub use resilient::{Fault, Resilience, ResilientError};
+pub use resilient::{BreakerReport, Fault, Resilience, ResilientError, breakers};
 #[cfg(feature = "server")]
 pub use serve::{
     AgentServer, AgentServerBuilder, BACKGROUND_TTL, DRAIN_TIMEOUT, MAX_BACKGROUND_RUNS, MAX_RUNS,

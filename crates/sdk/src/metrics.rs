@@ -8,8 +8,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use opentelemetry::{KeyValue, StringValue, global};
+use throughline_resilience::BreakerState;
 use throughline_trace::{ErrorType, Usage, keys};
 
 use crate::agent_notes;
@@ -206,6 +207,28 @@ impl RegistryCall {
     }
 }
 
+/// A breaker entered another state.
+pub(crate) struct BreakerMetric<'a> {
+    pub(crate) target: &'a str,
+    pub(crate) state: BreakerState,
+}
+
+impl BreakerMetric<'_> {
+    pub(crate) fn record(&self) {
+        let level = match self.state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open { .. } => 2,
+        };
+        let target = KeyValue::new("target", self.target.to_owned());
+        with_instruments(|instruments| {
+            instruments.breaker_state.record(level, std::slice::from_ref(&target));
+            let state = KeyValue::new("state", self.state.as_str());
+            instruments.breaker_transitions.add(1, &[target, state]);
+        });
+    }
+}
+
 /// The labels of a series: its own and the dimensions of the current context.
 fn labels<const N: usize>(own: [KeyValue; N]) -> Vec<KeyValue> {
     let with_session = Pipeline::current().is_some_and(|pipeline| pipeline.session_on_metrics());
@@ -236,6 +259,8 @@ pub(crate) struct Instruments {
     tokens: Histogram<u64>,
     registry_latency: Histogram<f64>,
     registry_calls: Counter<u64>,
+    breaker_state: Gauge<u64>,
+    breaker_transitions: Counter<u64>,
 }
 
 impl Instruments {
@@ -266,6 +291,14 @@ impl Instruments {
             registry_calls: meter
                 .u64_counter("tool_registry_calls_total")
                 .with_description("Requests to the tool registry")
+                .build(),
+            breaker_state: meter
+                .u64_gauge("throughline_breaker_state")
+                .with_description("State of a breaker: 0 closed, 1 half open, 2 open")
+                .build(),
+            breaker_transitions: meter
+                .u64_counter("throughline_breaker_transitions_total")
+                .with_description("Changes of a breaker's state, by the state that it entered")
                 .build(),
         }
     }

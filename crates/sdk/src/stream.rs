@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::chat::{ChatError, ChatStream};
 use crate::resilient::spoken;
-use crate::run::{Run, TimeoutNote, report_of};
+use crate::resilient::run::{Run, TimeoutNote, report_of};
 use crate::span::{ActiveSpan, span};
 use crate::traced::Call;
 

@@ -17,12 +17,12 @@ use tokio::time::Instant;
 
 use crate::SpanKind;
 use crate::agent_notes::{captures_content, note_tool_calls};
-use crate::attempt::AttemptSpans;
+use crate::resilient::attempt::AttemptSpans;
 use crate::call_attributes::{content_attributes, endpoint_attributes, request_attributes};
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::metrics::{ModelCall, Operation, Outcome};
 use crate::resilient::{Fault as _, Resilience, ResilientError, spoken, tries};
-use crate::run::{Ready, Run, Stopped, drive, report_of};
+use crate::resilient::run::{Ready, Run, Stopped, drive, report_of};
 use crate::span::{ActiveSpan, span};
 use crate::stream::{DEFAULT_IDLE_TIMEOUT, Opened, TracedStream};
 use crate::telemetry_pipeline;
@@ -47,6 +47,8 @@ pub(crate) const OPERATION: &str = "chat";
 pub struct Traced {
     model: Arc<dyn ChatModel>,
     resilience: Resilience,
+    /// Whether each model that is asked for has a breaker of its own.
+    is_per_model: bool,
     captures_content: Option<bool>,
     idle_timeout: Duration,
     prices: Option<Arc<PriceTable>>,
@@ -58,23 +60,43 @@ impl Traced {
         Self {
             model: Arc::new(model),
             resilience: Resilience::new(Policy::default()),
+            is_per_model: true,
             captures_content: None,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
             prices: None,
         }
     }
 
-    /// Another policy, with a breaker and budget of its own.
+    /// Another policy. Every model that is asked for has a breaker, budget and bulkhead of its own,
+    /// named `{provider}/{model}`; clones share them.
     #[must_use]
-    pub fn policy(self, policy: Policy) -> Self {
-        self.resilience(Resilience::new(policy))
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.resilience = Resilience::new(policy);
+        self.is_per_model = true;
+        self
     }
 
-    /// A policy whose breaker and budget others share.
+    /// A policy whose breaker, budget and bulkhead others share, whatever model is asked for.
     #[must_use]
     pub fn resilience(mut self, resilience: Resilience) -> Self {
         self.resilience = resilience;
+        self.is_per_model = false;
         self
+    }
+
+    /// The policy, to change it while it runs ([`Resilience::set_policy`],
+    /// [`Resilience::set_retry`]).
+    pub fn resilience_handle(&self) -> &Resilience {
+        &self.resilience
+    }
+
+    /// The policy with the breaker that guards a model.
+    fn guard(&self, model: &str) -> Resilience {
+        if !self.is_per_model {
+            return self.resilience.clone();
+        }
+        let provider = self.model.endpoint().provider;
+        self.resilience.target(&format!("{provider}/{model}"))
     }
 
     /// Whether prompts and answers go onto the spans, whatever telemetry in general says
@@ -104,7 +126,7 @@ impl Traced {
         let name = Cow::Owned(format!("attempt {}", call.model));
         let attributes = call.attempt_attributes();
         let spans = AttemptSpans::new(name, SpanKind::Client, attributes, call.span.context());
-        Run::new(&self.resilience, ready, spans)
+        Run::new(&self.guard(&call.model), ready, spans)
     }
 
     async fn chat_traced(&self, request: ChatRequest) -> Result<ChatResponse, ChatError> {
@@ -169,6 +191,10 @@ impl ChatModel for Traced {
 
     fn captures_content(&self) -> Option<bool> {
         self.captures_content.or_else(|| self.model.captures_content())
+    }
+
+    fn is_available(&self, model: &str) -> bool {
+        self.guard(model).is_available() && self.model.is_available(model)
     }
 
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
@@ -386,6 +412,11 @@ impl Call {
                     message.push_str(&last.message);
                 }
                 ChatError::new(ErrorType::CircuitOpen, message)
+            }
+            ResilientError::BulkheadFull => {
+                let message =
+                    format!("{} was not asked: too many calls of it are under way", self.asked());
+                ChatError::new(ErrorType::Overloaded, message)
             }
         };
         self.fail(&error, Some(stopped.reason));

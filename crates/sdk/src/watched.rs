@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use throughline_trace::keys;
 
-use crate::attempt::FaultReport;
+use crate::resilient::attempt::FaultReport;
 use crate::metrics::{Operation, Outcome};
 use crate::span::ActiveSpan;
 

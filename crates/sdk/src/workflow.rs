@@ -9,7 +9,7 @@ use crate::agent_notes::RunNotes;
 use crate::dimensions::Dimensions;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
-use crate::run::report_of;
+use crate::resilient::run::report_of;
 use crate::span::{ActiveSpan, SpanBuilder, span};
 use crate::watched::Watched;
 

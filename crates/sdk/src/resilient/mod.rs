@@ -1,22 +1,36 @@
-//! Retry, timeout and breaker around any asynchronous operation: the driver of the state machines
+//! Retry, timeout, breaker, bulkhead and hedging around any asynchronous operation: the driver of the state machines
 //! of `throughline-resilience`, with a clock, sleeps and spans.
 
+pub(crate) mod attempt;
+mod deadline;
+mod error;
+mod gate;
+mod hedged;
+pub(crate) mod run;
+mod shared;
+
 use std::borrow::Cow;
-use std::fmt::{self, Display};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 use throughline_resilience::{
-    BreakerPolicy, BreakerState, Moment, Policy, RetryPolicy, Target, TimeoutPolicy,
+    BreakerPolicy, BreakerState, BulkheadPolicy, HedgePolicy, Policy, RetryPolicy, TimeoutPolicy,
 };
 use throughline_trace::{ErrorType, keys};
-use tokio::time::Instant;
+use tokio::sync::watch;
 
-use crate::attempt::{AttemptSpans, FaultReport};
 use crate::metrics::Outcome;
-use crate::run::{Ready, Run, drive, report_of};
+use attempt::{AttemptSpans, FaultReport};
+pub(crate) use deadline::Deadline;
+pub use error::ResilientError;
+pub(crate) use error::{spoken, tries};
+use run::{Ready, Run, drive, report_of};
+use shared::Rules;
+pub(crate) use shared::Shared;
+pub use shared::{BreakerReport, breakers};
 
 /// A failure that says what kind it is, so that a policy can decide about it.
 pub trait Fault: Display {
@@ -45,7 +59,7 @@ pub trait Fault: Display {
 }
 
 /// A policy with the state of the target that it is about. Clones share the state: give every
-/// caller of one target a clone, and every target its own.
+/// caller of one target a clone, and every target its own ([`target`](Resilience::target)).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -67,16 +81,8 @@ pub trait Fault: Display {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Resilience {
+    rules: Arc<Rules>,
     pub(crate) shared: Arc<Shared>,
-}
-
-/// The policy, and what all operations under it share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) policy: Policy,
-    target: Mutex<Target>,
-    origin: Instant,
-    pub(crate) seed: Option<u64>,
 }
 
 impl Resilience {
@@ -91,9 +97,24 @@ impl Resilience {
     }
 
     fn with_seed(policy: Policy, seed: Option<u64>) -> Self {
-        let target = Mutex::new(Target::new(&policy));
-        let shared = Shared { policy, target, origin: Instant::now(), seed };
-        Self { shared: Arc::new(shared) }
+        let (rules, shared) = Rules::new(policy, seed);
+        Self { rules, shared }
+    }
+
+    /// Names the target, for the metrics and decisions of its breaker and for [`breakers`]; else it
+    /// has the name of the first operation. A name that it has stays.
+    #[must_use]
+    pub fn named(self, target: &str) -> Self {
+        self.shared.name(target);
+        self
+    }
+
+    /// The same policy for another target: with a breaker, budget, bulkhead and latencies of its
+    /// own, which all clones share that ask for the same name. [`Traced`](crate::Traced) models have
+    /// one for each `{provider}/{model}`. At most 1,024 names; targets beyond share one.
+    #[must_use]
+    pub fn target(&self, name: &str) -> Self {
+        Self { rules: Arc::clone(&self.rules), shared: self.rules.target(name) }
     }
 
     /// Only retries: no time limit, no breaker, no budget.
@@ -113,15 +134,48 @@ impl Resilience {
         Self::new(Policy { breaker: Some(breaker), ..Policy::none() })
     }
 
-    /// The policy.
-    pub fn policy(&self) -> &Policy {
-        &self.shared.policy
+    /// Only a bulkhead around single attempts.
+    pub fn bulkhead(bulkhead: BulkheadPolicy) -> Self {
+        Self::new(Policy { bulkhead: Some(bulkhead), ..Policy::none() })
+    }
+
+    /// Only hedging: a second copy of an attempt that takes long.
+    pub fn hedge(hedge: HedgePolicy) -> Self {
+        Self::new(Policy { hedge: Some(hedge), ..Policy::none() })
+    }
+
+    /// The policy of this moment.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.rules.policy()
+    }
+
+    /// Puts another policy in place, for all clones and targets, while they run: operations that
+    /// begin from now on follow it. Breakers keep their state, nobody who waits is sent away.
+    pub fn set_policy(&self, policy: Policy) {
+        self.rules.replace(|_| policy.clone());
+    }
+
+    /// Puts another retry strategy in place ([`set_policy`](Self::set_policy)), as a directive
+    /// orders it: `"exponential_backoff(max_attempts=3)".parse()`.
+    pub fn set_retry(&self, retry: RetryPolicy) {
+        self.rules.replace(|policy| Policy { retry: retry.clone(), ..policy.clone() });
     }
 
     /// The state of the breaker at this moment; `None` when the policy has none.
     pub fn breaker_state(&self) -> Option<BreakerState> {
-        let now = self.shared.now();
-        self.shared.target().breaker().map(|breaker| breaker.state(now))
+        self.shared.breaker_state()
+    }
+
+    /// The states that the breaker enters from now on. It also tells them by itself: as an event of
+    /// the span that caused the change, in the log, as a decision, and as the metrics
+    /// `throughline_breaker_state{target}` and `throughline_breaker_transitions_total`.
+    pub fn subscribe_breaker(&self) -> watch::Receiver<BreakerState> {
+        self.shared.subscribe()
+    }
+
+    /// Whether an attempt would be let through: the breaker is not open.
+    pub fn is_available(&self) -> bool {
+        !matches!(self.breaker_state(), Some(BreakerState::Open { .. }))
     }
 
     /// Runs an operation under the policy. `operation` is called once for every attempt with its
@@ -129,8 +183,8 @@ impl Resilience {
     /// below the current one, which then carries `retry_count`.
     ///
     /// # Errors
-    /// [`ResilientError`]: the last attempt's own error, or that time ran out or the breaker
-    /// refused.
+    /// [`ResilientError`]: the last attempt's own error, or that time ran out, or the breaker or
+    /// the bulkhead refused.
     pub async fn run<T, E, F>(
         &self,
         name: &str,
@@ -171,6 +225,7 @@ impl Resilience {
         F: Future<Output = Result<T, E>>,
     {
         let parent = Context::current();
+        self.shared.name(name);
         let name = Cow::Owned(format!("attempt {name}"));
         let spans = AttemptSpans::new(name, SpanKind::Internal, Vec::new(), parent.clone());
         let mut run = Run::new(self, Ready::Whole, spans);
@@ -180,124 +235,5 @@ impl Resilience {
             parent.span().set_attribute(KeyValue::new(keys::RETRY_COUNT, i64::from(retries)));
         }
         result.map_err(|stopped| stopped.error)
-    }
-}
-
-impl Shared {
-    pub(crate) fn now(&self) -> Moment {
-        Moment::from_origin(Instant::now().saturating_duration_since(self.origin))
-    }
-
-    /// When a moment comes; the far future when the clock cannot say it.
-    pub(crate) fn instant(&self, moment: Moment) -> Instant {
-        const FAR: Duration = Duration::from_secs(86_400 * 365);
-        let at = self.origin.checked_add(moment.since_origin());
-        at.unwrap_or_else(|| Instant::now() + FAR)
-    }
-
-    pub(crate) fn target(&self) -> MutexGuard<'_, Target> {
-        self.target.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why an operation under a policy failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ResilientError<E> {
-    /// An attempt, or all of them together, took longer than the policy allows.
-    Timeout {
-        /// How long it took.
-        after: Duration,
-        /// Attempts that were made.
-        attempts: u32,
-    },
-    /// The breaker refused an attempt.
-    CircuitOpen {
-        /// Attempts that were made before.
-        attempts: u32,
-        /// What the last of them failed with.
-        last: Option<E>,
-    },
-    /// The last attempt failed by itself.
-    Operation(E),
-}
-
-impl<E: Display> Display for ResilientError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Timeout { after, attempts } => {
-                write!(f, "no answer within {} ({})", spoken(*after), tries(*attempts))
-            }
-            Self::CircuitOpen { last: None, .. } => {
-                f.write_str("not tried: the circuit is open after too many failures")
-            }
-            Self::CircuitOpen { last: Some(last), .. } => {
-                write!(f, "not tried again: the circuit is open after too many failures: {last}")
-            }
-            Self::Operation(error) => Display::fmt(error, f),
-        }
-    }
-}
-
-impl<E: std::error::Error + 'static> std::error::Error for ResilientError<E> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Timeout { .. } => None,
-            Self::CircuitOpen { last, .. } => last.as_ref().map(|last| last as _),
-            Self::Operation(error) => error.source(),
-        }
-    }
-}
-
-impl<E: Fault> Fault for ResilientError<E> {
-    fn error_type(&self) -> ErrorType {
-        match self {
-            Self::Timeout { .. } => ErrorType::Timeout,
-            Self::CircuitOpen { .. } => ErrorType::CircuitOpen,
-            Self::Operation(error) => error.error_type(),
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        match self {
-            Self::Operation(error) => error.outcome(),
-            other => Outcome::of_error(other.error_type()),
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        self.operation().and_then(Fault::retry_after)
-    }
-
-    fn status_code(&self) -> Option<u16> {
-        self.operation().and_then(Fault::status_code)
-    }
-
-    fn code(&self) -> Option<&str> {
-        self.operation().and_then(Fault::code)
-    }
-}
-
-impl<E> ResilientError<E> {
-    fn operation(&self) -> Option<&E> {
-        match self {
-            Self::Operation(error) => Some(error),
-            _ => None,
-        }
-    }
-}
-
-/// A duration as people say it.
-pub(crate) fn spoken(duration: Duration) -> String {
-    match duration.as_millis() {
-        millis @ 0..1_000 => format!("{millis} ms"),
-        _ => format!("{:.1} s", duration.as_secs_f64()),
-    }
-}
-
-/// A number of attempts as people say it.
-pub(crate) fn tries(attempts: u32) -> String {
-    match attempts {
-        1 => "1 attempt".to_owned(),
-        many => format!("{many} attempts"),
     }
 }

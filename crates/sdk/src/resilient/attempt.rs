@@ -37,8 +37,19 @@ impl FaultReport {
 pub(crate) enum Followed {
     /// It is, after this pause: the attempt's status stays unset and it bears no error attribute.
     After(Duration),
+    /// Another copy of it still runs: as with another attempt.
+    ByCopy,
     /// It was the last.
     No,
+}
+
+/// Which attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Who {
+    /// Its index, from 0.
+    pub(crate) index: u32,
+    /// Which of its copies, from 0.
+    pub(crate) copy: u32,
 }
 
 /// Makes the spans of one operation's attempts.
@@ -48,12 +59,15 @@ pub(crate) struct AttemptSpans {
     kind: SpanKind,
     attributes: Vec<KeyValue>,
     parent: Context,
-    running: Option<Running>,
+    /// The attempt that runs: usually one, more when it has copies.
+    running: Vec<Running>,
+    /// The last attempt that had copies.
+    copied: Option<u32>,
 }
 
 #[derive(Debug)]
 struct Running {
-    index: u32,
+    who: Who,
     began: SystemTime,
     /// From the second attempt on.
     span: Option<ActiveSpan>,
@@ -67,66 +81,117 @@ impl AttemptSpans {
         attributes: Vec<KeyValue>,
         parent: Context,
     ) -> Self {
-        Self { name, kind, attributes, parent, running: None }
+        Self { name, kind, attributes, parent, running: Vec::new(), copied: None }
     }
 
-    /// The attempt `index` begins. What it does runs within the span that is returned, or else
-    /// within the operation's.
-    pub(crate) fn begin(&mut self, index: u32) -> Option<&ActiveSpan> {
-        let span = (index > 0).then(|| {
+    /// The span of the operation.
+    pub(crate) fn parent(&self) -> &Context {
+        &self.parent
+    }
+
+    /// An attempt begins. What it does runs within the span that is returned, or else within the
+    /// operation's.
+    pub(crate) fn begin(&mut self, who: Who) -> Option<&ActiveSpan> {
+        if who.copy > 0 {
+            self.copied = Some(who.index);
+        }
+        let span = (who.index > 0 || who.copy > 0).then(|| {
             span(self.name.clone())
                 .kind(self.kind.clone())
                 .role(SpanRole::Attempt)
                 .attributes(self.attributes.iter().cloned())
-                .attribute(keys::RETRY_COUNT, i64::from(index))
+                .attribute(keys::RETRY_COUNT, i64::from(who.index))
+                .attributes((who.copy > 0).then(|| hedge_attribute(who)))
                 .parent(self.parent.clone())
                 .start()
         });
-        self.running.insert(Running { index, began: SystemTime::now(), span }).span.as_ref()
+        let running = Running { who, began: SystemTime::now(), span };
+        self.running.push(running);
+        self.running.last().and_then(|running| running.span.as_ref())
     }
 
-    /// The attempt succeeded.
-    pub(crate) fn succeed(&mut self, status_code: Option<u16>) {
-        if let Some(Running { span: Some(span), .. }) = self.running.take() {
-            span.set_all(status_attributes(status_code));
+    /// The attempt succeeded, by this copy. All others are given up.
+    pub(crate) fn succeed(&mut self, copy: u32, status_code: Option<u16>) {
+        match self.take(copy) {
+            Some(Running { span: Some(span), .. }) => span.set_all(status_attributes(status_code)),
+            Some(Running { who, began, span: None }) if self.has_copies(who) => {
+                self.write(who, began, status_attributes(status_code), None);
+            }
+            _ => {}
         }
+        self.cancel();
     }
 
     /// The attempt was given up by the caller.
     pub(crate) fn cancel(&mut self) {
-        if let Some(Running { span: Some(span), .. }) = self.running.take() {
-            span.outcome(Outcome::Cancelled);
+        for running in std::mem::take(&mut self.running) {
+            self.end_cancelled(running);
         }
     }
 
-    /// The attempt failed.
-    pub(crate) fn fail(&mut self, report: &FaultReport, followed: Followed) {
-        let Some(Running { index, began, span }) = self.running.take() else { return };
+    /// The copies other than this one are given up: it was faster.
+    pub(crate) fn cancel_others(&mut self, copy: u32) {
+        let (winner, losers): (Vec<Running>, Vec<Running>) =
+            std::mem::take(&mut self.running).into_iter().partition(|one| one.who.copy == copy);
+        self.running = winner;
+        for loser in losers {
+            self.end_cancelled(loser);
+        }
+    }
+
+    fn end_cancelled(&self, running: Running) {
+        match running.span {
+            Some(span) => span.outcome(Outcome::Cancelled),
+            // The first attempt has a span only when there is more to tell: that it had copies.
+            None if self.has_copies(running.who) => {
+                let cancelled = KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str());
+                self.write(running.who, running.began, vec![cancelled], None);
+            }
+            None => {}
+        }
+    }
+
+    fn has_copies(&self, who: Who) -> bool {
+        self.copied == Some(who.index)
+    }
+
+    fn take(&mut self, copy: u32) -> Option<Running> {
+        let at = self.running.iter().position(|running| running.who.copy == copy)?;
+        Some(self.running.swap_remove(at))
+    }
+
+    /// The attempt failed, or a copy of it while another still runs.
+    pub(crate) fn fail(&mut self, copy: u32, report: &FaultReport, followed: Followed) {
+        let Some(Running { who, began, span }) = self.take(copy) else { return };
         let attributes = failure_attributes(report, followed);
+        let last = matches!(followed, Followed::No).then_some(report);
         match span {
             Some(span) => {
                 span.set_all(attributes);
-                if let Followed::No = followed {
+                if let Some(report) = last {
                     span.fail(report.error_type, report.message.clone());
                 }
             }
-            None => self.write(index, began, attributes, report, followed),
+            None => self.write(who, began, attributes, last),
+        }
+        if !matches!(followed, Followed::ByCopy) {
+            self.cancel();
         }
     }
 
     /// Writes the span of an attempt that is over.
     fn write(
         &self,
-        index: u32,
+        who: Who,
         began: SystemTime,
         mut attributes: Vec<KeyValue>,
-        report: &FaultReport,
-        followed: Followed,
+        failed: Option<&FaultReport>,
     ) {
         attributes.push(KeyValue::new(keys::ROLE, SpanRole::Attempt.as_str()));
-        attributes.push(KeyValue::new(keys::RETRY_COUNT, i64::from(index)));
+        attributes.push(KeyValue::new(keys::RETRY_COUNT, i64::from(who.index)));
+        attributes.extend(self.has_copies(who).then(|| hedge_attribute(who)));
         attributes.extend(self.attributes.iter().cloned());
-        if let Followed::No = followed {
+        if let Some(report) = failed {
             attributes.push(KeyValue::new(keys::ERROR_TYPE, report.error_type.as_str()));
             attributes.push(KeyValue::new(keys::ERROR_MESSAGE, report.message.clone()));
         }
@@ -136,7 +201,7 @@ impl AttemptSpans {
             .with_start_time(began)
             .with_attributes(attributes);
         let mut span = SdkTracer.build_with_context(builder, &self.parent);
-        if let Followed::No = followed {
+        if let Some(report) = failed {
             let description = match report.error_type {
                 ErrorType::Timeout => report.error_type.as_str().to_owned(),
                 _ => report.message.clone(),
@@ -145,6 +210,10 @@ impl AttemptSpans {
         }
         span.end();
     }
+}
+
+fn hedge_attribute(who: Who) -> KeyValue {
+    KeyValue::new(keys::HEDGE, i64::from(who.copy))
 }
 
 fn status_attributes(status_code: Option<u16>) -> Vec<KeyValue> {
@@ -156,11 +225,13 @@ fn status_attributes(status_code: Option<u16>) -> Vec<KeyValue> {
 fn failure_attributes(report: &FaultReport, followed: Followed) -> Vec<KeyValue> {
     let mut attributes = status_attributes(report.status_code);
     match followed {
-        Followed::After(pause) => {
-            let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        Followed::After(_) | Followed::ByCopy => {
             attributes.push(KeyValue::new(keys::ATTEMPT_ERROR_TYPE, report.error_type.as_str()));
             attributes.push(KeyValue::new(keys::ATTEMPT_MESSAGE, report.message.clone()));
-            attributes.push(KeyValue::new(keys::RETRY_DELAY_MS, pause_ms));
+            if let Followed::After(pause) = followed {
+                let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+                attributes.push(KeyValue::new(keys::RETRY_DELAY_MS, pause_ms));
+            }
             if let Some(code) = &report.code {
                 attributes.push(KeyValue::new(keys::ATTEMPT_ERROR_CODE, code.clone()));
             }

@@ -4,12 +4,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use throughline_resilience::{Attempts, Event, Failure, GiveUp, Moment, Next, Verdict};
+use throughline_resilience::{Attempts, BreakerChange, Event, Failure, GiveUp, Moment, Next, Policy, Verdict};
 use throughline_trace::ErrorType;
 use tokio::time::Instant;
 
-use crate::attempt::{AttemptSpans, FaultReport, Followed};
-use crate::resilient::{Fault, Resilience, ResilientError, Shared, spoken};
+use super::attempt::{AttemptSpans, FaultReport, Followed, Who};
+use super::error::spoken;
+use super::gate::{self, Held};
+use super::hedged::try_hedged;
+use super::{Deadline, Fault, Resilience, ResilientError, Shared};
 
 /// Tells what an attempt does while it is dropped that it is dropped for its time limit, and not
 /// because its caller went away.
@@ -22,7 +25,7 @@ impl TimeoutNote {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn write(&self, message: Option<String>) {
+    pub(super) fn write(&self, message: Option<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = message;
     }
 }
@@ -31,33 +34,45 @@ impl TimeoutNote {
 /// permit back and the attempt's span ends so.
 #[derive(Debug)]
 pub(crate) struct Run {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) policy: Arc<Policy>,
     machine: Attempts,
     ready: Ready,
-    spans: AttemptSpans,
+    pub(super) spans: AttemptSpans,
+    /// The copy of the attempt whose result counts.
+    pub(super) copy: u32,
     began: Instant,
-    attempt_began: Instant,
+    pub(super) attempt_began: Instant,
     timeout_note: TimeoutNote,
+    held: Option<Held>,
     is_over: bool,
 }
 
 impl Run {
     pub(crate) fn new(resilience: &Resilience, ready: Ready, spans: AttemptSpans) -> Self {
         let shared = Arc::clone(&resilience.shared);
+        let policy = shared.policy();
         let seed = shared.seed.unwrap_or_else(rand::random);
-        let machine = match ready {
-            Ready::Whole => Attempts::new(&shared.policy, seed, shared.now()),
-            Ready::FirstToken => Attempts::streamed(&shared.policy, seed, shared.now()),
-        };
         let began = Instant::now();
+        let now = shared.moment(began);
+        let mut machine = match ready {
+            Ready::Whole => Attempts::new(&policy, seed, now),
+            Ready::FirstToken => Attempts::streamed(&policy, seed, now),
+        };
+        if let Some(deadline) = Deadline::current() {
+            machine.limit(shared.moment(deadline));
+        }
         Self {
             shared,
+            policy,
             machine,
             ready,
             spans,
+            copy: 0,
             began,
             attempt_began: began,
             timeout_note: TimeoutNote::default(),
+            held: None,
             is_over: false,
         }
     }
@@ -74,8 +89,11 @@ impl Run {
 
     /// The attempt that runs succeeded, to its end.
     pub(crate) fn succeed(&mut self, status_code: Option<u16>) {
+        if self.ready == Ready::Whole {
+            self.shared.target().record_latency(self.attempt_began.elapsed());
+        }
         self.on(Event::Succeeded);
-        self.spans.succeed(status_code);
+        self.spans.succeed(self.copy, status_code);
     }
 
     /// The attempt that runs failed.
@@ -95,6 +113,11 @@ impl Run {
         self.end_attempt(&FaultReport::new(ErrorType::Timeout, message), next)
     }
 
+    /// A copy of the attempt that runs failed, another goes on.
+    pub(super) fn fail_copy(&mut self, copy: u32, report: &FaultReport) {
+        self.spans.fail(copy, report, Followed::ByCopy);
+    }
+
     /// When the attempt that runs reaches its limit.
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         // An event that fits no attempt changes nothing and is answered with what holds.
@@ -112,16 +135,52 @@ impl Run {
         }
     }
 
-    fn begin(&mut self) -> Next {
+    /// Waits for a place in the bulkhead, if there is one, and begins.
+    async fn begin(&mut self) -> Next {
+        if let Some(policy) = &self.policy.bulkhead {
+            self.held = gate::enter(&self.shared, policy, self.machine.total_deadline()).await;
+            if self.held.is_none() {
+                let next = self.machine.refuse();
+                return self.note(next);
+            }
+        }
         let now = self.shared.now();
-        let next = self.machine.begin(&mut self.shared.target(), now);
+        let (next, change) = {
+            let mut target = self.shared.target();
+            let next = self.machine.begin(&mut target, now);
+            (next, target.take_breaker_change())
+        };
+        self.told(next, change);
         self.note(next)
     }
 
-    fn on(&mut self, event: Event) -> Next {
+    /// The first token has come.
+    fn answer_began(&mut self) {
+        self.shared.target().record_latency(self.attempt_began.elapsed());
+        self.on(Event::FirstToken);
+    }
+
+    pub(super) fn on(&mut self, event: Event) -> Next {
         let now = self.shared.now();
-        let next = self.machine.on(event, &mut self.shared.target(), now);
+        let (next, change) = {
+            let mut target = self.shared.target();
+            let next = self.machine.on(event, &mut target, now);
+            (next, target.take_breaker_change())
+        };
+        self.told(next, change);
         self.note(next)
+    }
+
+    /// Tells what the breaker did.
+    fn told(&self, next: Next, change: Option<BreakerChange>) {
+        if let Some(change) = change {
+            self.shared.tell(change, self.spans.parent());
+        }
+        let is_refused =
+            matches!(next, Next::Done(Verdict::Failed { error_type: ErrorType::CircuitOpen, .. }));
+        if is_refused && !self.is_over {
+            self.shared.tell_refusal(self.spans.parent());
+        }
     }
 
     fn note(&mut self, next: Next) -> Next {
@@ -134,12 +193,12 @@ impl Run {
             Next::Delay { until, .. } => Followed::After(until.since(self.shared.now())),
             _ => Followed::No,
         };
-        self.spans.fail(report, followed);
+        self.spans.fail(self.copy, report, followed);
         next
     }
 }
 
-fn no_answer_since(began: Instant) -> String {
+pub(super) fn no_answer_since(began: Instant) -> String {
     format!("no answer within {}", spoken(began.elapsed()))
 }
 
@@ -202,15 +261,19 @@ where
 {
     let mut last: Option<E> = None;
     let mut cause = Cause::Begin;
-    let mut next = run.begin();
+    let mut next = run.begin().await;
     loop {
         match next {
             Next::Attempt { index, deadline } => {
-                match try_once(run, index, deadline, &mut attempt).await {
+                let tried = match &run.policy.hedge {
+                    Some(_) => try_hedged(run, index, deadline, &describe, &mut attempt).await,
+                    None => try_once(run, index, deadline, &mut attempt).await,
+                };
+                match tried {
                     Ok(Ok(value)) => {
                         match run.ready {
                             Ready::Whole => run.succeed(status_of(&value)),
-                            Ready::FirstToken => drop(run.on(Event::FirstToken)),
+                            Ready::FirstToken => run.answer_began(),
                         }
                         return Ok(value);
                     }
@@ -269,7 +332,7 @@ where
             }
         }
     };
-    let result = match run.spans.begin(index) {
+    let result = match run.spans.begin(Who { index, copy: 0 }) {
         Some(span) => span.instrument(limited).await,
         None => limited.await,
     };
@@ -278,16 +341,17 @@ where
 
 fn stopped<E>(run: &Run, verdict: Verdict, cause: Cause<E>, last: Option<E>) -> Stopped<E> {
     let attempts = verdict.attempts();
-    let (reason, is_refused) = match verdict {
-        Verdict::Failed { reason, error_type, .. } => {
-            (reason, error_type == ErrorType::CircuitOpen)
-        }
-        Verdict::Succeeded { .. } | Verdict::Cancelled { .. } => (GiveUp::NotRetryable, false),
+    let (reason, kind) = match verdict {
+        Verdict::Failed { reason, error_type, .. } => (reason, Some(error_type)),
+        Verdict::Succeeded { .. } | Verdict::Cancelled { .. } => (GiveUp::NotRetryable, None),
     };
-    let error = match cause {
-        Cause::Failed(error) => ResilientError::Operation(error),
-        Cause::Begin if is_refused => ResilientError::CircuitOpen { attempts, last },
-        Cause::Begin | Cause::TimedOut => {
+    let error = match (cause, kind) {
+        (Cause::Failed(error), _) => ResilientError::Operation(error),
+        (Cause::Begin, Some(ErrorType::CircuitOpen)) => {
+            ResilientError::CircuitOpen { attempts, last }
+        }
+        (Cause::Begin, Some(ErrorType::Overloaded)) => ResilientError::BulkheadFull,
+        (Cause::Begin | Cause::TimedOut, _) => {
             ResilientError::Timeout { after: run.elapsed(reason), attempts }
         }
     };
