@@ -118,7 +118,8 @@ impl Hedge {
 
 fn delay(policy: &HedgePolicy, latencies: &Latencies) -> std::time::Duration {
     let is_known = latencies.len() >= policy.min_answers as usize;
-    let observed = policy.percentile.filter(|_| is_known).and_then(|rank| latencies.percentile(rank));
+    let observed =
+        policy.percentile.filter(|_| is_known).and_then(|rank| latencies.percentile(rank));
     observed.unwrap_or_else(|| millis(policy.delay_ms))
 }
 

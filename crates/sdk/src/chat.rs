@@ -7,10 +7,12 @@ use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, Stream};
+use futures_util::stream::{BoxStream, Stream, StreamExt as _};
+use opentelemetry::Context;
 use throughline_llm::{ChatRequest, ChatResponse, Chunk, RateLimits};
 use throughline_trace::ErrorType;
 
+use crate::instrument::in_context;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
 
@@ -122,6 +124,17 @@ impl ChatStream {
     /// What is left of the caller's rate limits, if the provider said.
     pub fn limits(&self) -> Option<RateLimits> {
         self.limits
+    }
+
+    /// The stream within a context, wherever it is polled.
+    pub(crate) fn within(self, cx: Context) -> Self {
+        Self { inner: Box::pin(in_context(cx, self.inner)), ..self }
+    }
+
+    /// The stream with chunks put back that were read from it.
+    pub(crate) fn after(self, read: Vec<Chunk>) -> Self {
+        let read = futures_util::stream::iter(read.into_iter().map(Ok));
+        Self { inner: Box::pin(read.chain(self.inner)), ..self }
     }
 
     /// The HTTP status that the stream began with; `None` when it did not come over HTTP.

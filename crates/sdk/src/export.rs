@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 
 use crate::dimensions::Dimensions;
 use crate::layer::is_stamped;
+use crate::routing::RoutingTags;
 
 /// The thread that exporters run on.
 #[derive(Debug)]
@@ -208,6 +209,7 @@ impl<P: SpanProcessor> SpanProcessor for Gate<P> {
         if !is_stamped() {
             let mut attributes = Vec::new();
             Dimensions::of(cx).stamp(&mut attributes);
+            RoutingTags::stamp(cx, &mut attributes);
             span.set_attributes(attributes);
         }
         self.inner.on_start(span, cx);

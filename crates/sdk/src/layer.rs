@@ -15,6 +15,7 @@ use tracing_subscriber::filter::{FilterFn, Filtered, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::dimensions::Dimensions;
+use crate::routing::RoutingTags;
 use crate::telemetry_pipeline::Pipeline;
 
 /// The layer that turns `tracing` spans into OpenTelemetry spans, the SDK's own among them.
@@ -69,7 +70,9 @@ impl Tracer for SdkTracer {
     type Span = BoxedSpan;
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent_cx: &Context) -> BoxedSpan {
-        Dimensions::of(parent_cx).stamp(builder.attributes.get_or_insert_default());
+        let attributes = builder.attributes.get_or_insert_default();
+        Dimensions::of(parent_cx).stamp(attributes);
+        RoutingTags::stamp(parent_cx, attributes);
         let _stamped = StampGuard::set();
         match Pipeline::of(parent_cx).as_ref().and_then(|pipeline| pipeline.tracer()) {
             Some(tracer) => tracer.build_with_context(builder, parent_cx),

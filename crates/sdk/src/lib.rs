@@ -38,7 +38,6 @@ mod decision;
 mod dimensions;
 mod export;
 mod fallback;
-mod fallback_model;
 mod http_client;
 mod instrument;
 mod json_schema;
@@ -49,6 +48,7 @@ mod providers;
 mod recorder;
 mod remote;
 mod resilient;
+mod routing;
 #[cfg(feature = "server")]
 mod serve;
 mod span;
@@ -81,8 +81,9 @@ pub use context_bag::{
 pub use decision::{DecisionBuilder, decision};
 pub use dimensions::Dimensions;
 pub use export::{Counts, SignalCounts};
-pub use fallback::{Answered, Fallback, FallbackError};
-pub use fallback_model::FallbackModel;
+pub use fallback::{
+    Answered, DegradedSwitch, Fallback, FallbackError, FallbackModel, LimitReached,
+};
 pub use instrument::{InContext, Instrumented, Running, in_context};
 pub use layer::{SdkTracer, SpanFilter, SpanLayer, layer, layer_at};
 pub use log_layer::log_layer;
@@ -97,6 +98,10 @@ pub use providers::{
 pub use recorder::Recorder;
 pub use remote::{RemoteAgent, RemoteError, RemoteRun};
 pub use resilient::{BreakerReport, Fault, Resilience, ResilientError, breakers};
+pub use routing::{
+    AbGroup, AbTest, Experiment, RouteHints, RouteTo, Router, RouterBuilder, RouterError,
+    RoutingTags, ab_test,
+};
 #[cfg(feature = "server")]
 pub use serve::{
     AgentServer, AgentServerBuilder, BACKGROUND_TTL, DRAIN_TIMEOUT, MAX_BACKGROUND_RUNS, MAX_RUNS,
@@ -158,7 +163,8 @@ pub use throughline_llm as llm;
 pub use throughline_macros::tool;
 pub use throughline_resilience as resilience;
 pub use throughline_trace::{
-    DecisionId, ErrorType, Phase, SpanRole, StepName, StepNameError, keys,
+    DecisionId, ErrorType, Phase, RouteTarget, RouteWeights, RouteWeightsError, SpanRole, StepName,
+    StepNameError, keys,
 };
 pub use tokio_util::sync::CancellationToken;
 pub use tools::{

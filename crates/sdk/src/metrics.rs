@@ -1,6 +1,6 @@
 //! Metrics of agents, models and the tool registry (requirements R1.3 and R4.1).
 //!
-//! Every series also carries `agent_id` and `workflow_id` when they are known. `session_id` is left
+//! Every series also carries `agent_id`, `workflow_id` and `ab_test_group` when they are known. `session_id` is left
 //! out unless [`TelemetryBuilder::session_on_metrics`](crate::TelemetryBuilder::session_on_metrics)
 //! asks for it: sessions have no end, and OpenTelemetry folds a metric with more than 2,000 series
 //! into one.
@@ -16,6 +16,7 @@ use throughline_trace::{ErrorType, Usage, keys};
 use crate::agent_notes;
 use crate::dimensions::Dimensions;
 use crate::layer::SCOPE;
+use crate::routing::RoutingTags;
 use crate::telemetry_pipeline::Pipeline;
 
 /// The label of a series that has no value for it: Prometheus would drop an empty one.
@@ -232,8 +233,9 @@ impl BreakerMetric<'_> {
 /// The labels of a series: its own and the dimensions of the current context.
 fn labels<const N: usize>(own: [KeyValue; N]) -> Vec<KeyValue> {
     let with_session = Pipeline::current().is_some_and(|pipeline| pipeline.session_on_metrics());
-    let mut labels = Vec::with_capacity(N + 3);
+    let mut labels = Vec::with_capacity(N + 4);
     labels.extend(own);
+    labels.extend(RoutingTags::group_label());
     for (key, value) in Dimensions::current().ids() {
         if key != keys::SESSION_ID || with_session {
             labels.push(KeyValue::new(key, StringValue::from(value)));

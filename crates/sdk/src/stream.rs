@@ -15,8 +15,8 @@ use throughline_trace::{ErrorType, SpanRole, keys};
 use tokio::time::{Instant, Sleep};
 
 use crate::chat::{ChatError, ChatStream};
-use crate::resilient::spoken;
 use crate::resilient::run::{Run, TimeoutNote, report_of};
+use crate::resilient::spoken;
 use crate::span::{ActiveSpan, span};
 use crate::traced::Call;
 

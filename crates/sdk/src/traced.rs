@@ -17,12 +17,12 @@ use tokio::time::Instant;
 
 use crate::SpanKind;
 use crate::agent_notes::{captures_content, note_tool_calls};
-use crate::resilient::attempt::AttemptSpans;
 use crate::call_attributes::{content_attributes, endpoint_attributes, request_attributes};
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::metrics::{ModelCall, Operation, Outcome};
-use crate::resilient::{Fault as _, Resilience, ResilientError, spoken, tries};
+use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::{Ready, Run, Stopped, drive, report_of};
+use crate::resilient::{Fault as _, Resilience, ResilientError, spoken, tries};
 use crate::span::{ActiveSpan, span};
 use crate::stream::{DEFAULT_IDLE_TIMEOUT, Opened, TracedStream};
 use crate::telemetry_pipeline;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use throughline_trace::keys;
 
-use crate::resilient::attempt::FaultReport;
 use crate::metrics::{Operation, Outcome};
+use crate::resilient::attempt::FaultReport;
 use crate::span::ActiveSpan;
 
 /// A span that says `cancelled` when it is dropped before its end was told.

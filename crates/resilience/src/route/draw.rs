@@ -33,10 +33,7 @@ pub fn bucket(salt: &str, key: &str) -> f64 {
 /// The position of the target that a key belongs to, by weighted rendezvous: the key has a score at
 /// every target, and the highest wins. Another weight changes the score at that target only, so
 /// that only sessions that come to it or leave it move. `None` without targets.
-pub fn sticky<'a>(
-    key: &str,
-    targets: impl IntoIterator<Item = (&'a str, f64)>,
-) -> Option<usize> {
+pub fn sticky<'a>(key: &str, targets: impl IntoIterator<Item = (&'a str, f64)>) -> Option<usize> {
     let score = |(name, weight): (&str, f64)| {
         if weight > 0.0 { -weight / bucket(name, key).ln() } else { 0.0 }
     };
@@ -45,10 +42,7 @@ pub fn sticky<'a>(
 }
 
 /// The position of a target drawn in proportion to the weights. `None` without targets.
-pub fn drawn<'a>(
-    random: u64,
-    targets: impl IntoIterator<Item = (&'a str, f64)>,
-) -> Option<usize> {
+pub fn drawn<'a>(random: u64, targets: impl IntoIterator<Item = (&'a str, f64)>) -> Option<usize> {
     let weights: Vec<f64> = targets.into_iter().map(|(_, weight)| weight.max(0.0)).collect();
     let mut left = unit(stirred(random)) * weights.iter().sum::<f64>();
     let mut last = None;

@@ -78,14 +78,7 @@ pub struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     /// A target in good health of which nothing is known.
     pub fn new(name: &'a str, weight: f64) -> Self {
-        Self {
-            name,
-            weight,
-            is_available: true,
-            cost_usd: None,
-            latency: None,
-            slow_latency: None,
-        }
+        Self { name, weight, is_available: true, cost_usd: None, latency: None, slow_latency: None }
     }
 }
 
@@ -217,11 +210,7 @@ fn by_weight(
 
 /// The faster of two that are drawn; one of which nothing is known counts as fast, so that it is
 /// tried.
-fn by_latency(
-    candidates: &[Candidate<'_>],
-    open: &[usize],
-    random: u64,
-) -> Option<(usize, Why)> {
+fn by_latency(candidates: &[Candidate<'_>], open: &[usize], random: u64) -> Option<(usize, Why)> {
     let (first, second) = two(open, random)?;
     // Bits that did not decide which two were drawn.
     let chance = (random >> 40) as f64 / (1u64 << 24) as f64;

@@ -71,13 +71,17 @@ fn r3_3_latency_aware_prefers_the_fast_and_still_explores() {
     let mut counts = [0u32; 3];
     let mut random = 1u64;
     for _ in 0..10_000 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let ask = Ask { random: random ^ (random >> 33), ..Ask::default() };
         let choice = choose(RoutingStrategy::LatencyAware, &all, ask).unwrap();
         counts[choice.index] += 1;
     }
     assert!(counts[1] > 6_000, "{counts:?}");
-    assert!(counts[2] > 50 && counts[2] < 500, "the slowest is still asked now and then: {counts:?}");
+    assert!(
+        counts[2] > 50 && counts[2] < 500,
+        "the slowest is still asked now and then: {counts:?}"
+    );
 }
 
 #[test]
@@ -89,7 +93,11 @@ fn rules_are_tried_in_order() {
             value: RuleMatch::Prefix("test-".to_owned()),
             target: "local".to_owned(),
         },
-        RouteRule { name: "x-any".to_owned(), value: RuleMatch::Present, target: "small".to_owned() },
+        RouteRule {
+            name: "x-any".to_owned(),
+            value: RuleMatch::Present,
+            target: "small".to_owned(),
+        },
     ];
     let target = |entries: &[(&str, &str)]| {
         RouteRule::first(&rules, |name| {

@@ -5,6 +5,7 @@ use opentelemetry::baggage::{BaggageExt as _, KeyValueMetadata};
 use throughline_trace::keys;
 
 use crate::dimensions::Dimensions;
+use crate::routing::RoutingTags;
 
 /// Bytes of baggage that are read or written at most (W3C Baggage, limits).
 pub const BAGGAGE_MAX_BYTES: usize = 8_192;
@@ -78,7 +79,8 @@ pub(super) fn onto(cx: &Context, members: Vec<Member>) -> Context {
     }
     let entries = members.into_iter().map(|m| KeyValueMetadata::new(m.key, m.value, m.properties));
     let cx = cx.with_baggage(entries);
-    if dimensions == Dimensions::new() { cx } else { dimensions.onto(&cx) }
+    let cx = if dimensions == Dimensions::new() { cx } else { dimensions.onto(&cx) };
+    RoutingTags::adopt(&cx)
 }
 
 /// The header of the context's baggage; empty when nothing is to be written. Dimensions come

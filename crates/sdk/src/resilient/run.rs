@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use throughline_resilience::{Attempts, BreakerChange, Event, Failure, GiveUp, Moment, Next, Policy, Verdict};
+use throughline_resilience::{
+    Attempts, BreakerChange, Event, Failure, GiveUp, Moment, Next, Policy, Verdict,
+};
 use throughline_trace::ErrorType;
 use tokio::time::Instant;
 

@@ -8,9 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry::{Context, KeyValue};
-use throughline_resilience::{
-    BreakerChange, BreakerCounts, BreakerState, Moment, Policy, Target,
-};
+use throughline_resilience::{BreakerChange, BreakerCounts, BreakerState, Moment, Policy, Target};
 use throughline_trace::keys;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -161,8 +159,12 @@ impl Shared {
             ],
         );
         match change.to {
-            BreakerState::Open { .. } => tracing::warn!(target: "throughline::resilience", breaker = name, from, to, "breaker opened"),
-            _ => tracing::info!(target: "throughline::resilience", breaker = name, from, to, "breaker changed"),
+            BreakerState::Open { .. } => {
+                tracing::warn!(target: "throughline::resilience", breaker = name, from, to, "breaker opened")
+            }
+            _ => {
+                tracing::info!(target: "throughline::resilience", breaker = name, from, to, "breaker changed")
+            }
         }
         let reason = match change.to {
             BreakerState::Open { .. } => "too many attempts failed",

@@ -17,7 +17,7 @@ pub struct RouteTo {
     pub(super) model: Arc<dyn ChatModel>,
     pub(super) model_id: Option<String>,
     pub(super) version: Option<String>,
-    pub(super) weight: f64,
+    pub(super) weight: u32,
 }
 
 impl RouteTo {
@@ -25,12 +25,12 @@ impl RouteTo {
     pub fn new(name: impl Into<String>, model: impl ChatModel + 'static) -> Self {
         let model = Arc::new(model);
         let name = name.into();
-        Self { model_id: Some(name.clone()), name, model, version: None, weight: 1.0 }
+        Self { model_id: Some(name.clone()), name, model, version: None, weight: 1 }
     }
 
     /// Its weight, in proportion to the sum of all.
     #[must_use]
-    pub fn weight(mut self, weight: f64) -> Self {
+    pub fn weight(mut self, weight: u32) -> Self {
         self.weight = weight;
         self
     }
@@ -131,10 +131,9 @@ impl RouterBuilder {
     /// [`RouterError`] when the weights cannot be used or a rule names an unknown target.
     pub fn build(self) -> Result<Router, RouterError> {
         let weights = self.targets.iter().map(|target| (target.name.clone(), target.weight));
-        let weights = RouteWeights::new(self.route.clone(), weights);
-        weights.validate()?;
+        let weights = RouteWeights::new(self.route.clone(), 0, weights)?;
         for rule in &self.rules {
-            if weights.share(&rule.target).is_none() {
+            if !self.targets.iter().any(|target| target.name == rule.target) {
                 let (route, target) = (self.route.clone(), rule.target.clone());
                 return Err(RouterError::UnknownTarget { route, target });
             }

@@ -12,6 +12,9 @@ use crate::chat::ChatModel;
 use crate::decision::decision;
 use crate::dimensions::Dimensions;
 
+/// Parts that the traffic of an A/B test is divided into.
+const PARTS: u32 = 1_000_000;
+
 /// The stage of the decisions that experiments take.
 const STAGE: &str = "route";
 
@@ -55,7 +58,8 @@ impl AbTest {
         self.group(AbGroup::Control, target)
     }
 
-    /// The model that is tested, for this share of sessions (0 to 1).
+    /// The model that is tested, for this share of sessions (0 to 1; what is less treats none, what
+    /// is more all).
     pub fn treatment(self, model: impl ChatModel + 'static, share: f64) -> Self {
         self.treatment_as(RouteTo::new("", model).model_as_requested(), share)
     }
@@ -77,11 +81,12 @@ impl AbTest {
     /// Makes the router.
     ///
     /// # Errors
-    /// [`RouterError`] when the share is not 0 to 1.
+    /// [`RouterError`] when there are no models or the name has blanks.
     pub fn build(mut self) -> Result<Router, RouterError> {
         for target in &mut self.builder.targets {
+            let treated = (self.share.clamp(0.0, 1.0) * f64::from(PARTS)).round() as u32;
             let is_treatment = target.name == AbGroup::Treatment.as_str();
-            target.weight = if is_treatment { self.share } else { 1.0 - self.share };
+            target.weight = if is_treatment { treated } else { PARTS - treated };
         }
         self.builder.build()
     }
@@ -132,10 +137,7 @@ impl Experiment {
             .attribute(keys::ROUTING_STRATEGY, RoutingStrategy::Weighted.as_str())
             .attribute(keys::ROUTING_WEIGHT, share)
             .record();
-        RoutingTags::new()
-            .group(group)
-            .strategy(RoutingStrategy::Weighted)
-            .weight(share)
+        RoutingTags::new().group(group).strategy(RoutingStrategy::Weighted).weight(share)
     }
 
     fn draw(&self) -> (AbGroup, &'static str) {

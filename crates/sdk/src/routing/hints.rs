@@ -65,7 +65,7 @@ impl RouteHints {
                 let mut all = hints.0.iter();
                 all.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
             });
-            hint.or_else(|| cx.baggage().get(name).map(|value| value.as_str().into_owned()))
+            hint.or_else(|| cx.baggage().get(name).map(|value| value.as_str().to_owned()))
         })
     }
 }

@@ -81,13 +81,11 @@ pub enum RouterError {
 /// # fn models() -> Result<(), Box<dyn std::error::Error>> {
 /// let openai = Traced::new(OpenAi::from_env()?);
 /// let model = Router::builder("chat")
-///     .target(RouteTo::new("gpt-4o", openai.clone()).weight(0.9))
-///     .target(RouteTo::new("gpt-4o-mini", openai).weight(0.1))
+///     .target(RouteTo::new("gpt-4o", openai.clone()).weight(9))
+///     .target(RouteTo::new("gpt-4o-mini", openai).weight(1))
 ///     .build()?;
 /// // While it runs:
-/// let mut weights = RouteWeights::new("chat", [("gpt-4o", 0.5), ("gpt-4o-mini", 0.5)]);
-/// weights.generation = 1;
-/// model.set_weights(weights)?;
+/// model.set_weights(RouteWeights::new("chat", 1, [("gpt-4o", 5), ("gpt-4o-mini", 5)])?)?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -195,10 +193,12 @@ impl Router {
         let weights = inner.weights.load();
         let caller = RoutingTags::current();
         let budget = caller.budget().or(inner.latency_budget);
-        let (choice, group) = self.choose(&request, &weights, &caller, budget).ok_or_else(|| {
-            let message = format!("expected targets of route {:?}, there are none", inner.route);
-            ChatError::new(ErrorType::InvalidRequest, message)
-        })?;
+        let (choice, group) =
+            self.choose(&request, &weights, &caller, budget).ok_or_else(|| {
+                let message =
+                    format!("expected targets of route {:?}, there are none", inner.route);
+                ChatError::new(ErrorType::InvalidRequest, message)
+            })?;
         let target = &inner.targets[choice.index];
         let requested = target.to.model_id.clone().unwrap_or_else(|| request.model.clone());
         decision(STAGE)
@@ -210,7 +210,10 @@ impl Router {
             .input(&conversation(&request.messages))
             .model_version(target.to.version.clone().unwrap_or_else(|| requested.clone()))
             .attribute(keys::ROUTE, inner.route.clone())
-            .attribute(keys::ROUTE_GENERATION, i64::try_from(weights.generation).unwrap_or(i64::MAX))
+            .attribute(
+                keys::ROUTE_GENERATION,
+                i64::try_from(weights.generation).unwrap_or(i64::MAX),
+            )
             .attribute(keys::ROUTING_STRATEGY, choice.strategy.as_str())
             .attribute(keys::ROUTING_WEIGHT, choice.share)
             .record();
@@ -248,7 +251,7 @@ impl Router {
             // The group is the caller's word; whether its target can be asked is not looked at.
             let only = [Candidate { is_available: true, ..candidates[index].clone() }];
             let choice = choose(RoutingStrategy::Weighted, &only, ask)?;
-            let share = weights.share(group.as_str()).unwrap_or_default();
+            let share = weights.share(group.as_str());
             return Some((Choice { index, share, ..choice }, Some(Origin::Propagated)));
         }
         let key = self.sticky_key();
@@ -287,7 +290,7 @@ impl Router {
         let model = to.model_id.as_deref().unwrap_or(&request.model);
         let weight = weights.targets.iter().find(|one| one.name == to.name);
         let mut candidate =
-            Candidate::new(&to.name, weight.map(|one| one.weight).unwrap_or_default());
+            Candidate::new(&to.name, weight.map_or(0.0, |one| f64::from(one.weight)));
         candidate.is_available = to.model.is_available(model);
         match inner.strategy {
             RoutingStrategy::Weighted | RoutingStrategy::HeaderBased => {}
@@ -352,7 +355,8 @@ impl ChatModel for Router {
 
     /// What one of the models keeps to itself, all do.
     fn captures_content(&self) -> Option<bool> {
-        let said = self.inner.targets.iter().filter_map(|target| target.to.model.captures_content());
+        let said =
+            self.inner.targets.iter().filter_map(|target| target.to.model.captures_content());
         said.reduce(|all, one| all && one)
     }
 

@@ -160,7 +160,7 @@ impl RoutingTags {
     /// `cx` with the tags that its baggage brought from another process. Values that cannot be meant
     /// are left out.
     pub(crate) fn adopt(cx: &Context) -> Context {
-        let text = |key: &str| cx.baggage().get(key).map(|value| value.as_str().into_owned());
+        let text = |key: &str| cx.baggage().get(key).map(|value| value.as_str().to_owned());
         let strategy = |name: String| {
             RoutingStrategy::ALL.into_iter().find(|strategy| strategy.as_str() == name)
         };

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use throughline::llm::ChatRequest;
 use throughline::resilience::ErrorSet;
-use throughline::{ErrorType, Fallback, Fault as _, Recorder, keys, span};
+use throughline::{
+    ChatError, ChatModel as _, DegradedSwitch, ErrorType, Fallback, FallbackModel, Fault as _,
+    Recorder, keys, span,
+};
 
-use crate::provider::recorded;
+use crate::provider::{Cue, Puppet, recorded};
 
 const SHOWN: [&str; 6] = [
     keys::FALLBACK_DECISION,
@@ -82,7 +86,7 @@ async fn the_branches_are_tried_in_order() {
     1 by degraded
     "#);
     insta::assert_snapshot!(tell(DOWN, &[("cached_stock", stale)], ALL).await, @r#"
-    fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=failed outcome=error error.type=FALLBACK_EXHAUSTED ERROR(every branch failed; the primary: the warehouse is down)
+    fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=failed outcome=error error.type=FALLBACK_EXHAUSTED ERROR(every branch failed; the first: the warehouse is down)
       attempt stock fallback.branch=primary outcome=error throughline.fallback.name=primary error.type=CONNECTION ERROR(the warehouse is down)
       attempt stock fallback.branch=degraded outcome=error throughline.fallback.name=cached_stock error.type=_OTHER ERROR(the cache is stale)
     agent.decision "cached_stock" stage=fallback decision.reason=primary failed with CONNECTION: the warehouse is down
@@ -110,6 +114,94 @@ async fn a_fallback_that_is_given_up_says_so() {
     insta::assert_snapshot!(recorder.tree(&SHOWN), @r"
     fallback stock outcome=cancelled
       attempt stock fallback.branch=primary outcome=cancelled throughline.fallback.name=primary
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r4_2_each_branch_has_its_own_limit() {
+    let (recorder, telemetry) = recorded();
+    let never = || std::future::pending::<Result<u32, ChatError>>();
+    let limit = Duration::from_millis(20);
+    let fallback = Fallback::new("stock", never())
+        .primary_within(limit)
+        .degraded_within("replica", limit, never())
+        .degraded("cached_stock", async { Ok(16) });
+    let answered = telemetry.scope(fallback.run()).await.expect("an answer");
+    assert_eq!(answered.value, 16);
+    insta::assert_snapshot!(recorder.tree(&SHOWN[3..]), @r"
+    fallback stock outcome=fallback_degraded
+      attempt stock outcome=model_timeout throughline.fallback.name=primary error.type=TIMEOUT ERROR(TIMEOUT)
+      attempt stock outcome=model_timeout throughline.fallback.name=replica error.type=TIMEOUT ERROR(TIMEOUT)
+      attempt stock outcome=ok throughline.fallback.name=cached_stock
+    ");
+}
+
+#[tokio::test]
+async fn r4_2_a_switch_orders_degraded_answers() {
+    let (recorder, telemetry) = recorded();
+    let switch = DegradedSwitch::new();
+    switch.force("the provider bills twice");
+    let fallback = || {
+        let primary = async { Ok::<u32, Failed>(17) };
+        let fallback = Fallback::new("stock", primary).degraded("cached_stock", async { Ok(16) });
+        fallback.forced_by(&switch).run_with(|error: &Failed| error.kind)
+    };
+    assert_eq!(telemetry.scope(fallback()).await.expect("an answer").value, 16);
+    switch.release();
+    assert_eq!(telemetry.scope(fallback()).await.expect("an answer").value, 17);
+    insta::assert_snapshot!(format!("{}{}", recorder.tree(&SHOWN[..4]), recorder.log_text(&[keys::DECISION_REASON])), @r#"
+    fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=success outcome=fallback_degraded
+      attempt stock fallback.branch=degraded outcome=ok
+    fallback stock fallback.decision=skipped fallback.branch=primary fallback.result=success outcome=ok
+      attempt stock fallback.branch=primary outcome=ok
+    agent.decision "cached_stock" decision.reason=forced: the provider bills twice
+    "#);
+}
+
+#[tokio::test]
+async fn r4_2_fallbacks_nest() {
+    let (recorder, telemetry) = recorded();
+    let down = || async { Err::<u32, _>(ChatError::new(ErrorType::Connection, "down")) };
+    let inner = async move {
+        let inner = Fallback::new("replica", down()).degraded("other_replica", down());
+        inner.run().await.map(|answered| answered.value).map_err(|error| error.primary)
+    };
+    let fallback =
+        Fallback::new("stock", inner).degraded("cached_stock", async { Ok::<u32, ChatError>(16) });
+    telemetry.scope(fallback.run()).await.expect("an answer");
+    insta::assert_snapshot!(recorder.tree(&SHOWN[..3]), @r"
+    fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=success
+      attempt stock fallback.branch=primary ERROR(down)
+        fallback replica fallback.decision=triggered fallback.branch=degraded fallback.result=failed ERROR(every branch failed; the first: down)
+          attempt replica fallback.branch=primary ERROR(down)
+          attempt replica fallback.branch=degraded ERROR(down)
+      attempt stock fallback.branch=degraded
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r4_2_a_stream_falls_back_until_its_first_content() {
+    use futures_util::StreamExt as _;
+    let (recorder, telemetry) = recorded();
+    let error = ChatError::new(ErrorType::StreamFailed, "cut");
+    // Models without a policy of their own: the stream opens, and breaks before it says anything.
+    let silent = Puppet::new([vec![Cue::Say(""), Cue::Fail(error)]]);
+    let stuck = Puppet::new([vec![Cue::Wait(Duration::from_secs(60)), Cue::Say("late")]]);
+    let works = Puppet::new([vec![Cue::Say("hel"), Cue::Say("lo"), Cue::Last]]);
+    let model = FallbackModel::new(silent)
+        .then(stuck, "stuck")
+        .then(works, "small")
+        .each_within(Duration::from_secs(5));
+    let work = async {
+        let stream = model.stream(ChatRequest::new("large").user("hi")).await.expect("a stream");
+        stream.map(|chunk| chunk.expect("a chunk").text().to_owned()).collect::<String>().await
+    };
+    assert_eq!(telemetry.scope(work).await, "hello");
+    insta::assert_snapshot!(recorder.tree(&[keys::FALLBACK_NAME]), @r"
+    fallback chat
+      attempt chat throughline.fallback.name=primary ERROR(cut)
+      attempt chat throughline.fallback.name=stuck ERROR(TIMEOUT)
+      attempt chat throughline.fallback.name=small
     ");
 }
 

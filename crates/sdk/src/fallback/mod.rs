@@ -1,6 +1,10 @@
 //! A primary with its fallback (requirement R4.2), for any asynchronous operation.
 
+mod model;
+mod switch;
+
 use std::fmt::{self, Display};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use opentelemetry::KeyValue;
@@ -11,16 +15,22 @@ use throughline_resilience::{
 };
 use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
 
-use crate::resilient::attempt::FaultReport;
 use crate::decision::decision;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
+use crate::resilient::attempt::FaultReport;
 use crate::resilient::run::report_of;
 use crate::span::span;
 use crate::watched::Watched;
+pub use model::FallbackModel;
+use switch::limited;
+pub use switch::{DegradedSwitch, LimitReached};
 
 /// The stage of the decision that a triggered fallback records.
 const STAGE: &str = "fallback";
+
+/// What the primary is called.
+const PRIMARY: &str = "primary";
 
 /// An operation with a primary and degraded branches. The branches are futures, so those that are
 /// not needed never begin.
@@ -44,6 +54,8 @@ pub struct Fallback<'a, T, E> {
     degraded: Vec<(String, BoxFuture<'a, Result<T, E>>)>,
     triggers: ErrorSet,
     input: Option<serde_json::Value>,
+    /// Why a degraded answer is ordered.
+    forced: Option<String>,
 }
 
 /// The value that a branch of a [`Fallback`] brought.
@@ -112,7 +124,39 @@ impl<'a, T, E> Fallback<'a, T, E> {
             degraded: Vec::new(),
             triggers: ErrorSet::FALLBACK_WORTHY,
             input: None,
+            forced: None,
         }
+    }
+
+    /// Gives the primary up after this long: [`LimitReached`], a timeout, which calls for the
+    /// fallback like any other failure.
+    pub fn primary_within(mut self, limit: Duration) -> Self
+    where
+        T: Send + 'a,
+        E: From<LimitReached> + Send + 'a,
+    {
+        self.primary = Box::pin(limited(limit, self.primary));
+        self
+    }
+
+    /// [`degraded`](Self::degraded), given up after this long.
+    pub fn degraded_within(
+        self,
+        name: impl Into<String>,
+        limit: Duration,
+        branch: impl Future<Output = Result<T, E>> + Send + 'a,
+    ) -> Self
+    where
+        T: Send + 'a,
+        E: From<LimitReached> + Send + 'a,
+    {
+        self.degraded(name, limited(limit, branch))
+    }
+
+    /// Leaves the primary out while the switch is thrown.
+    pub fn forced_by(mut self, switch: &DegradedSwitch) -> Self {
+        self.forced = switch.reason();
+        self
     }
 
     /// A way that is tried when all before it have failed. Its name is the action of the decision.
@@ -166,17 +210,25 @@ impl<'a, T, E> Fallback<'a, T, E> {
         self,
         describe: impl Fn(&E) -> FaultReport,
     ) -> Result<Answered<T>, FallbackError<E>> {
-        let Self { operation, primary, degraded, triggers, input } = self;
+        let Self { operation, primary, degraded, triggers, input, forced } = self;
         let whole = Watched::new(
             span(format!("fallback {operation}")).role(SpanRole::Fallback).start(),
             Some("fallback"),
         );
-        let mut plan = FallbackPlan::new(degraded.len(), triggers);
+        let mut plan =
+            FallbackPlan::new(degraded.len(), triggers).forced_degraded(forced.is_some());
         let mut degraded = degraded.into_iter();
         let mut failures: Vec<E> = Vec::new();
         let mut first_report: Option<FaultReport> = None;
         let mut decided: Option<DecisionId> = None;
-        let (mut branch, mut name, mut work) = (Branch::Primary, "primary".to_owned(), primary);
+        let (mut branch, mut name, mut work) = (Branch::Primary, PRIMARY.to_owned(), primary);
+        if let FallbackNext::Run(first @ Branch::Degraded(_)) = plan.begin()
+            && let Some((first_name, first_work)) = degraded.next()
+        {
+            let why = format!("forced: {}", forced.unwrap_or_default());
+            decided = Some(record(&whole, &first_name, why, input.as_ref(), None));
+            (branch, name, work) = (first, first_name, first_work);
+        }
         loop {
             let result = run_branch(&whole, &operation, branch, &name, work, &describe).await;
             let (event, report) = match &result {
@@ -239,7 +291,7 @@ fn close(whole: &Watched, verdict: FallbackVerdict, first: Option<&FaultReport>)
         }
         (FallbackResult::Failed, Branch::Degraded(_)) => {
             let reason = first.map(|first| first.message.as_str()).unwrap_or_default();
-            let message = format!("every branch failed; the primary: {reason}");
+            let message = format!("every branch failed; the first: {reason}");
             whole.span.fail(ErrorType::FallbackExhausted, message);
             whole.tell(Outcome::Error);
         }

@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use throughline_llm::{ChatRequest, ChatResponse};
+use throughline_llm::{Assembler, ChatRequest, ChatResponse};
 use throughline_resilience::ErrorSet;
 
 use crate::agent::conversation;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
-use crate::fallback::{Fallback, FallbackError};
 use crate::resilient::Fault as _;
+
+use super::{DegradedSwitch, Fallback, FallbackError};
 
 /// What is tried, in the fallback's span: `fallback chat`.
 const OPERATION: &str = "chat";
@@ -34,13 +37,36 @@ pub struct FallbackModel {
     primary: Arc<dyn ChatModel>,
     others: Vec<(Arc<dyn ChatModel>, String)>,
     triggers: ErrorSet,
+    limit: Option<Duration>,
+    switch: DegradedSwitch,
 }
 
 impl FallbackModel {
     /// A model that is asked first, for the model that the request names.
     pub fn new(primary: impl ChatModel + 'static) -> Self {
         let primary = Arc::new(primary);
-        Self { primary, others: Vec::new(), triggers: ErrorSet::FALLBACK_WORTHY }
+        Self {
+            primary,
+            others: Vec::new(),
+            triggers: ErrorSet::FALLBACK_WORTHY,
+            limit: None,
+            switch: DegradedSwitch::new(),
+        }
+    }
+
+    /// How long each model may take before the next is asked; of a streamed answer, until its first
+    /// content. Without limit when not said.
+    #[must_use]
+    pub fn each_within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Leaves the first model out while this switch is thrown.
+    #[must_use]
+    pub fn forced_by(mut self, switch: &DegradedSwitch) -> Self {
+        self.switch = switch.clone();
+        self
     }
 
     /// Asks this one for the model `name` when all before it have failed. The name is the action of
@@ -59,7 +85,7 @@ impl FallbackModel {
     }
 
     /// Asks one model after the other.
-    async fn ask<'a, T: 'a>(
+    async fn ask<'a, T: Send + 'a>(
         &'a self,
         request: ChatRequest,
         ask: impl Fn(&'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>
@@ -73,10 +99,20 @@ impl FallbackModel {
             next.push((model, ChatRequest { model: name.clone(), ..request.clone() }));
         }
         let first = async move { ask(&*self.primary, request).await };
-        let mut fallback = Fallback::new(OPERATION, first).triggers(self.triggers).input(&input);
+        let mut fallback = Fallback::new(OPERATION, first)
+            .triggers(self.triggers)
+            .input(&input)
+            .forced_by(&self.switch);
+        if let Some(limit) = self.limit {
+            fallback = fallback.primary_within(limit);
+        }
         for (model, request) in next {
             let name = request.model.clone();
-            fallback = fallback.degraded(name, async move { ask(&**model, request).await });
+            let branch = async move { ask(&**model, request).await };
+            fallback = match self.limit {
+                Some(limit) => fallback.degraded_within(name, limit, branch),
+                None => fallback.degraded(name, branch),
+            };
         }
         fallback.run().await.map(|answered| answered.value).map_err(error_of)
     }
@@ -106,11 +142,31 @@ impl ChatModel for FallbackModel {
         Box::pin(self.ask(request, |model, request| model.chat(request)))
     }
 
-    /// The next model is asked as long as no stream has begun; one that breaks off later is the
-    /// caller's to ask again.
-    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
-        Box::pin(self.ask(request, |model, request| model.stream(request)))
+    fn is_available(&self, model: &str) -> bool {
+        let is_other = || self.others.iter().any(|(other, name)| other.is_available(name));
+        self.primary.is_available(model) || is_other()
     }
+
+    /// The next model is asked as long as no content has come; a stream that breaks off later is
+    /// the caller's to ask again.
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        Box::pin(self.ask(request, |model, request| {
+            Box::pin(async move { with_content(model.stream(request).await?).await })
+        }))
+    }
+}
+
+/// The stream once its first content has come, or its end; what came is still to be read.
+async fn with_content(mut stream: ChatStream) -> Result<ChatStream, ChatError> {
+    let mut assembler = Assembler::new();
+    let mut read = Vec::new();
+    while assembler.text_bytes() == 0 && !assembler.is_finished() {
+        let Some(item) = stream.next().await else { break };
+        let chunk = item?;
+        assembler.push(&chunk);
+        read.push(chunk);
+    }
+    Ok(stream.after(read))
 }
 
 impl fmt::Debug for FallbackModel {
