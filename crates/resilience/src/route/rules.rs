@@ -38,7 +38,7 @@ impl RouteRule {
     }
 
     /// The target of the first rule that fits; `read` says the value of a name.
-    pub fn first<'a>(rules: &'a [Self], read: impl Fn(&str) -> Option<String>) -> Option<&'a str> {
+    pub fn first(rules: &[Self], read: impl Fn(&str) -> Option<String>) -> Option<&str> {
         let fits = |rule: &&Self| read(&rule.name).is_some_and(|value| rule.value.fits(&value));
         rules.iter().find(fits).map(|rule| rule.target.as_str())
     }
