@@ -112,7 +112,7 @@ impl RouterBuilder {
         self
     }
 
-    /// Prices other than the built-in list, for choices by cost.
+    /// Prices other than those of telemetry, for choices by cost.
     pub fn prices(mut self, prices: PriceTable) -> Self {
         self.prices = Some(Arc::new(prices));
         self

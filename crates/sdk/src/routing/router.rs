@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
 use throughline_llm::prices::PriceTable;
-use throughline_llm::{ChatRequest, ChatResponse, estimate_message_tokens};
+use throughline_llm::{ChatRequest, ChatResponse, tokens};
 use throughline_resilience::Latencies;
 use throughline_resilience::route::{Ask, Candidate, Choice, RouteRule, RoutingStrategy, choose};
 use throughline_trace::{ErrorType, RouteWeights, RouteWeightsError, Usage, keys};
@@ -25,6 +25,7 @@ use crate::decision::decision;
 use crate::dimensions::Dimensions;
 use crate::instrument::in_context;
 use crate::resilient::{Deadline, spoken};
+use crate::telemetry_pipeline;
 
 /// The stage of the decisions that routers take.
 const STAGE: &str = "route";
@@ -296,9 +297,10 @@ impl Router {
             RoutingStrategy::Weighted | RoutingStrategy::HeaderBased => {}
             RoutingStrategy::LatencyAware => candidate.latency = target.latencies().mean(),
             RoutingStrategy::CostAware | RoutingStrategy::LatencyBudget => {
-                let prices = inner.prices.as_deref().unwrap_or_else(|| PriceTable::builtin());
+                let prices = inner.prices.clone().unwrap_or_else(telemetry_pipeline::prices);
                 let usage = Usage {
-                    input_tokens: estimate_message_tokens(&request.messages),
+                    input_tokens: tokens::count_prompt(model, &request.messages, &request.tools)
+                        .tokens,
                     output_tokens: request.max_tokens.unwrap_or(EXPECTED_OUTPUT_TOKENS),
                     ..Usage::default()
                 };
