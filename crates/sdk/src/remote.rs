@@ -25,7 +25,7 @@ use crate::dimensions::Dimensions;
 use crate::metrics::Outcome;
 use crate::propagation;
 use crate::resilient::Fault;
-use crate::run::report_of;
+use crate::resilient::run::report_of;
 use crate::span::{ActiveSpan, span};
 use crate::tools::{ToolError, ToolIdError};
 use crate::watched::Watched;

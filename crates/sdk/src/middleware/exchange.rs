@@ -9,9 +9,9 @@ use throughline_trace::{ErrorType, keys};
 
 use super::answer::Watch;
 use super::naming::Protocol;
-use crate::attempt::FaultReport;
 use crate::metrics::Outcome;
 use crate::providers::errors::{causes, status_text};
+use crate::resilient::attempt::FaultReport;
 use crate::span::ActiveSpan;
 use crate::watched::Watched;
 
