@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::builder::{RouteTo, RouterBuilder};
 use super::hints::RouteHints;
 use super::tags::{AbGroup, RoutingTags};
-use crate::agent_run::conversation;
+use crate::agent::conversation;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::decision::decision;
 use crate::dimensions::Dimensions;
