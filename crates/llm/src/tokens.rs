@@ -162,8 +162,10 @@ mod tokenizer {
     static O200K: Slot = OnceLock::new();
     static CL100K: Slot = OnceLock::new();
 
+    type Load = fn() -> Option<CoreBPE>;
+
     /// The tokenizer that a model counts with, as providers, gateways and clouds spell the model.
-    fn slot_of(model: &str) -> Option<(&'static Slot, fn() -> Option<CoreBPE>)> {
+    fn slot_of(model: &str) -> Option<(&'static Slot, Load)> {
         let lowercase = model.trim().to_ascii_lowercase();
         let name = crate::prices::bare_name(&lowercase);
         let known = tiktoken_rs::tokenizer::get_tokenizer(name);

@@ -41,6 +41,7 @@ impl ExportThread {
     ///
     /// # Errors
     /// When the system refuses another thread or event queue.
+    #[expect(clippy::disallowed_methods, reason = "the thread belongs to no trace")]
     pub(crate) fn start() -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::LazyLock;
 
 use opentelemetry::global::{self, BoxedSpan};
-use opentelemetry::trace::{SpanBuilder, Tracer};
+use opentelemetry::trace::{SpanBuilder, TraceContextExt as _, Tracer};
 use opentelemetry::{Context, InstrumentationScope};
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
@@ -74,7 +74,13 @@ impl Tracer for SdkTracer {
         Dimensions::of(parent_cx).stamp(attributes);
         RoutingTags::stamp(parent_cx, attributes);
         let _stamped = StampGuard::set();
-        match Pipeline::of(parent_cx).as_ref().and_then(|pipeline| pipeline.tracer()) {
+        let pipeline = Pipeline::of(parent_cx);
+        // A context that restarts the trace holds an invalid span. Samplers that follow the parent
+        // would take that for one that was not sampled, and drop the new trace.
+        let restarted = parent_cx.has_active_span() && !parent_cx.span().span_context().is_valid();
+        let nobody = Context::new();
+        let parent_cx = if restarted { &nobody } else { parent_cx };
+        match pipeline.as_ref().and_then(|pipeline| pipeline.tracer()) {
             Some(tracer) => tracer.build_with_context(builder, parent_cx),
             None => global::tracer_with_scope(SCOPE.clone()).build_with_context(builder, parent_cx),
         }

@@ -28,6 +28,7 @@
 pub mod metrics;
 pub mod middleware;
 pub mod propagation;
+pub mod task;
 
 mod agent;
 mod agent_notes;

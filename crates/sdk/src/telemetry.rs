@@ -250,6 +250,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// [`ShutdownError`] when something was lost, or spans have not ended.
+    #[expect(clippy::disallowed_methods, reason = "a trace that it carried would be kept open")]
     pub async fn close(self) -> Result<(), ShutdownError> {
         match tokio::task::spawn_blocking(move || self.shutdown()).await {
             Ok(result) => result,
@@ -290,6 +291,7 @@ fn with(
 
 /// Runs each piece of work on a thread of its own, so that one that hangs takes no time from the
 /// others, and waits for all of them for at most [`SHUTDOWN_TIMEOUT`]. Says whether all finished.
+#[expect(clippy::disallowed_methods, reason = "the threads belong to no trace")]
 fn run_apart<const N: usize>(work: [Work; N]) -> bool {
     let (done, finished) = mpsc::channel();
     let mut waiting = 0;

@@ -61,6 +61,7 @@ pub(crate) struct Switches {
 struct PipelineHandle(Arc<Pipeline>);
 
 impl Pipeline {
+    #[expect(clippy::too_many_arguments, reason = "one caller, which names each")]
     pub(crate) fn new(
         traces: SdkTracerProvider,
         metrics: SdkMeterProvider,

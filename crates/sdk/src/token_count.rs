@@ -71,6 +71,7 @@ impl Prompt {
 
 /// Reads the tokenizer of a model on a thread for such work, if it has one and it is not read yet:
 /// some tenths of a second, once in a process.
+#[expect(clippy::disallowed_methods, reason = "what is read serves every trace")]
 pub(crate) async fn load_tokenizer(model: &str) {
     if tokens::is_loadable(model) {
         let model = model.to_owned();
@@ -81,6 +82,7 @@ pub(crate) async fn load_tokenizer(model: &str) {
 
 /// Reads the tokenizer where nobody can wait for it: a stream that ends is counted by bytes then, the
 /// next one by the tokenizer.
+#[expect(clippy::disallowed_methods, reason = "what is read serves every trace")]
 fn load_for_next_time(model: &str) {
     if tokens::is_loadable(model)
         && let Ok(runtime) = tokio::runtime::Handle::try_current()

@@ -49,7 +49,7 @@ pub fn parse_request(body: &[u8]) -> Result<ChatRequest, WireError> {
     let mut kept = Kept::default();
     let system = parts_of(wire.system, "/system", &mut kept);
     let system =
-        (!system.is_empty()).then(|| Message { role: Role::System, parts: system, name: None });
+        (!system.is_empty()).then_some(Message { role: Role::System, parts: system, name: None });
     let messages = wire.messages.into_iter().enumerate();
     let messages: Vec<Message> = system
         .into_iter()

@@ -78,6 +78,7 @@ impl PluginScope {
     }
 
     /// Work that goes on after the hook, on a task of its own that carries the trace.
+    #[expect(clippy::disallowed_methods, reason = "it carries the context of the run")]
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = &self.runtime {
             runtime.spawn(in_context(self.cx.clone(), work));

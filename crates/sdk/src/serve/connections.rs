@@ -27,6 +27,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A task that carries a context.
+#[expect(clippy::disallowed_methods, reason = "it carries what it is given")]
 pub(super) fn spawn<F>(cx: &Context, work: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -83,10 +84,10 @@ fn serve(
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new());
         let connection = builder.serve_connection(TokioIo::new(stream), answering).into_owned();
-        match give_up.run_until_cancelled(watcher.watch(connection)).await {
-            // A client that goes away in the middle is no matter of ours.
-            Some(Err(error)) => tracing::debug!(%error, "a connection ended early"),
-            Some(Ok(())) | None => {}
+        let ended = give_up.run_until_cancelled(watcher.watch(connection)).await;
+        // A client that goes away in the middle is no matter of ours.
+        if let Some(Err(error)) = ended {
+            tracing::debug!(%error, "a connection ended early");
         }
     }
 }

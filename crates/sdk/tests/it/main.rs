@@ -5,8 +5,10 @@
     clippy::panic,
     reason = "a test fails by panicking, in its helpers too"
 )]
+#![allow(clippy::disallowed_methods, reason = "a test may spawn what belongs to no trace")]
 
 mod agent;
+mod bans;
 mod chain;
 mod context;
 mod decisions;
@@ -16,6 +18,7 @@ mod guards;
 mod logs;
 mod middleware;
 mod models;
+mod pool_model;
 mod provider;
 mod providers;
 mod receiver;
@@ -24,9 +27,12 @@ mod routes;
 mod served;
 mod spans;
 mod streams;
+mod stress;
 mod surroundings;
+mod tasks;
 mod tool_kinds;
 mod tool_macro;
 mod tools;
 mod w3c;
+mod worker_pool;
 mod workflows;

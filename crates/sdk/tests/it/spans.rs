@@ -3,7 +3,9 @@
 use std::future::pending;
 use std::time::Duration;
 
-use opentelemetry::trace::{Span as _, TraceContextExt as _, Tracer as _, TracerProvider as _};
+use opentelemetry::trace::{
+    Span as _, SpanContext, TraceContextExt as _, Tracer as _, TracerProvider as _,
+};
 use opentelemetry::{Context, KeyValue, global};
 use throughline::{
     Dimensions, ErrorType, Outcome, Recorder, SdkTracer, SpanKind, SpanRole, Telemetry, in_context,
@@ -152,6 +154,24 @@ fn an_explicit_parent_counts_more_than_the_current_span() {
       child
     second
     ");
+}
+
+#[test]
+fn a_restarted_trace_is_recorded() {
+    // As after a malformed `traceparent`: the context holds an invalid span.
+    for make in [with_layer, without_layer] {
+        let stage = make();
+        let outer = span("outer").start();
+        let restarted = outer.context().with_remote_span_context(SpanContext::NONE);
+        span("anew").parent(restarted).start().end();
+        outer.end();
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(stage.tree(), @r"
+            outer
+            anew
+            ");
+        }
+    }
 }
 
 #[test]
