@@ -28,6 +28,7 @@ pub mod keys;
 
 mod batch;
 mod decision;
+mod directive;
 mod error_type;
 mod genai;
 mod ids;
@@ -42,6 +43,11 @@ mod value;
 
 pub use batch::{Accepted, Refusal, SpanBatch};
 pub use decision::{Decision, DecisionId};
+pub use directive::{
+    ActionError, DIRECTIVE_ID_MAX_CHARS, DIRECTIVE_MAX_BYTES, DIRECTIVE_VERSION, Directive,
+    DirectiveAck, DirectiveAction, DirectiveError, DirectiveStatus, DirectiveTarget,
+    MAX_RETRY_ATTEMPTS, MAX_RETRY_PAUSE_MS, RetryJitter, RetryStrategy, RetryStrategyError,
+};
 pub use error_type::ErrorType;
 pub use genai::{SpanRole, Usage};
 pub use ids::{ParseIdError, SpanId, TraceId};
