@@ -1,18 +1,36 @@
 //! The decision log (requirement R4.4): what an agent chose, why and how sure it was, as an OTLP log
-//! event `agent.decision` on the span that chose.
+//! event `agent.decision` on the span that chose. The form is `docs/decisions.md`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+mod audit;
+mod canonical;
+mod input_hash;
+mod record;
+mod spool;
 
-use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, Severity};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use opentelemetry::logs::Logger as _;
 use opentelemetry::trace::TraceContextExt as _;
-use opentelemetry::{Context, Key, KeyValue, StringValue, Value};
+use opentelemetry::{Context, ContextGuard, Key, Value};
 use serde::Serialize;
 use throughline_trace::{DecisionId, keys};
 
+pub use self::audit::{AUDIT_TIMEOUT, Audit, AuditError};
+pub(crate) use self::audit::{Acknowledgements, Done};
+pub(crate) use self::input_hash::HashKey;
+pub use self::input_hash::INPUT_HASH_KEY_MIN_BYTES;
+pub(crate) use self::input_hash::Input;
+use self::record::{DecisionRecord, is_shown, json_of_value, unix_nanos};
+pub use self::spool::{DECISION_SPOOL_MAX_BYTES, SpoolCounts};
+pub(crate) use self::spool::{Deliver, Delivery, Spool, SpoolSettings};
 use crate::dimensions::Dimensions;
-use crate::logs::DECISION_TARGET;
+use crate::instrument::InContext;
 use crate::span::ActiveSpan;
 use crate::telemetry_pipeline::Pipeline;
+
+/// What stands in a decision whose input JSON cannot spell.
+const UNSPELLABLE: &str = "the input cannot be written as JSON, so it has no hash";
 
 /// A decision at this stage of the agent's work (`plan`, `act.tool`, `fallback`, …), to be described
 /// and then [recorded](DecisionBuilder::record).
@@ -27,45 +45,62 @@ use crate::telemetry_pipeline::Pipeline;
 ///     .record();
 /// # let _ = id;
 /// ```
+///
+/// What is decided in the course of a decision names it as its parent by itself:
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use throughline::{current_decision, decision};
+///
+/// decision("plan")
+///     .action("check_stock_v1")
+///     .scope(async {
+///         assert!(current_decision().is_some());
+///         decision("act").action("ask_warehouse").record(); // its parent is the plan
+///     })
+///     .await;
+/// # });
+/// # std::io::Result::Ok(())
+/// ```
 pub fn decision(stage: impl Into<String>) -> DecisionBuilder {
-    DecisionBuilder {
-        stage: stage.into(),
-        action: String::new(),
-        reason: String::new(),
-        confidence: None,
-        input_hash: None,
-        model_version: None,
-        parent: None,
-        cx: None,
-        attributes: Vec::new(),
-    }
+    let record = DecisionRecord { stage: stage.into(), ..DecisionRecord::default() };
+    DecisionBuilder { record, input: None, cx: None, is_required: false }
+}
+
+/// The decision in whose course this happens: the innermost [`DecisionBuilder::scope`] or
+/// [`enter`](DecisionBuilder::enter).
+pub fn current_decision() -> Option<DecisionId> {
+    Context::map_current(|cx| cx.get::<InDecision>().map(|current| current.0))
+}
+
+/// How a context carries the decision in whose course something happens.
+struct InDecision(DecisionId);
+
+/// `cx` in the course of this decision.
+pub(crate) fn in_decision(cx: &Context, id: DecisionId) -> Context {
+    cx.with_value(InDecision(id))
 }
 
 /// A decision that is not recorded yet.
 #[derive(Debug)]
 #[must_use = "a decision is recorded with `record`"]
 pub struct DecisionBuilder {
-    stage: String,
-    action: String,
-    reason: String,
-    confidence: Option<f64>,
-    input_hash: Option<String>,
-    model_version: Option<String>,
-    parent: Option<DecisionId>,
+    record: DecisionRecord,
+    input: Option<Input>,
     cx: Option<Context>,
-    attributes: Vec<KeyValue>,
+    is_required: bool,
 }
 
 impl DecisionBuilder {
     /// What was chosen.
     pub fn action(mut self, action: impl Into<String>) -> Self {
-        self.action = action.into();
+        self.record.decision.action = action.into();
         self
     }
 
     /// Why, for people.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.reason = reason.into();
+        self.record.decision.reason = reason.into();
         self
     }
 
@@ -77,32 +112,53 @@ impl DecisionBuilder {
 
     /// [`confidence`](Self::confidence), if it is known.
     pub fn confidence_if(mut self, confidence: Option<f64>) -> Self {
-        self.confidence = confidence.filter(|sure| (0.0..=1.0).contains(sure));
+        self.record.decision.confidence = confidence.filter(|sure| (0.0..=1.0).contains(sure));
         self
     }
 
-    /// What the decision is based on. Only its hash is recorded: equal inputs have equal hashes,
-    /// whatever the order of their fields. Input that JSON cannot spell has none.
+    /// What could have been chosen instead.
+    pub fn alternatives<T: Into<String>>(mut self, others: impl IntoIterator<Item = T>) -> Self {
+        self.record.decision.alternatives.extend(others.into_iter().map(Into::into));
+        self
+    }
+
+    /// Guidelines, policies or documents that the decision follows: their ids or addresses.
+    pub fn guidelines<T: Into<String>>(mut self, refs: impl IntoIterator<Item = T>) -> Self {
+        self.record.guideline_refs.extend(refs.into_iter().map(Into::into));
+        self
+    }
+
+    /// What the decision is based on. Only its keyed hash is recorded: equal inputs have equal
+    /// hashes, whatever the order of their fields and the form of their numbers
+    /// ([`TelemetryBuilder::input_hash_key`](crate::TelemetryBuilder::input_hash_key)). An input
+    /// that JSON cannot spell has none; the record says so, and it is counted
+    /// ([`Counts::unhashed_inputs`](crate::Counts::unhashed_inputs)).
     pub fn input(mut self, input: &impl Serialize) -> Self {
-        self.input_hash = input_hash(input);
+        self.input = Some(Input::of(input));
+        self
+    }
+
+    /// [`input`](Self::input) that was read before.
+    pub(crate) fn prepared(mut self, input: Input) -> Self {
+        self.input = Some(input);
         self
     }
 
     /// Version of the model or strategy that decided.
     pub fn model_version(mut self, version: impl Into<String>) -> Self {
-        self.model_version = Some(version.into());
+        self.record.model_version = Some(version.into());
         self
     }
 
-    /// The decision that led to this one.
+    /// The decision that led to this one, where it is not the [current one](current_decision).
     pub fn parent(mut self, parent: DecisionId) -> Self {
-        self.parent = Some(parent);
+        self.record.parent_decision_id = Some(parent);
         self
     }
 
-    /// [`parent`](Self::parent), if there is one.
+    /// [`parent`](Self::parent), if there is one; the current one otherwise.
     pub fn parent_if(mut self, parent: Option<DecisionId>) -> Self {
-        self.parent = parent;
+        self.record.parent_decision_id = parent;
         self
     }
 
@@ -114,119 +170,204 @@ impl DecisionBuilder {
 
     /// Whatever else belongs to the record.
     pub fn attribute(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
-        self.attributes.push(KeyValue::new(key, value));
+        let value = json_of_value(&value.into());
+        self.record.attributes.insert(String::from(key.into()), value);
         self
     }
 
-    /// Records the decision and says its id. Never blocks: a record that finds the queue full is
+    /// Says that this decision must be durable, whatever
+    /// [`TelemetryBuilder::audit`](crate::TelemetryBuilder::audit) says of all: see
+    /// [`record_audited`](Self::record_audited).
+    pub fn required(mut self) -> Self {
+        self.is_required = true;
+        self
+    }
+
+    /// Records the decision and says its id. Never waits: a record that finds the queue full is
     /// counted ([`Counts::decisions`](crate::Counts::decisions)), and its number is missing from the
     /// sequence that the server checks.
-    pub fn record(mut self) -> DecisionId {
+    pub fn record(self) -> DecisionId {
+        let cx = self.cx_of();
+        self.record_in(&cx, None)
+    }
+
+    /// Records the decision and waits until it is durable: on the disk of the
+    /// [spool](crate::TelemetryBuilder::decision_spool), or without one acknowledged by the server
+    /// within [`AUDIT_TIMEOUT`].
+    ///
+    /// # Errors
+    /// [`AuditError`]: the record could not be made durable. What was decided must not be done.
+    pub async fn record_required(self) -> Result<DecisionId, AuditError> {
+        let (told, heard) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |result| drop(told.send(result)));
+        let id = self.record_durably(done);
+        heard.await.unwrap_or(Err(AuditError::Stopped))?;
+        Ok(id)
+    }
+
+    /// [`record_required`](Self::record_required) for code that is not asynchronous. Blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`record_required`](Self::record_required).
+    pub fn record_required_blocking(self) -> Result<DecisionId, AuditError> {
+        let (told, heard) = std::sync::mpsc::sync_channel(1);
+        let done: Done = Box::new(move |result| drop(told.send(result)));
+        let id = self.record_durably(done);
+        heard.recv().unwrap_or(Err(AuditError::Stopped))?;
+        Ok(id)
+    }
+
+    /// [`record_required`](Self::record_required) where telemetry's
+    /// [`audit`](crate::TelemetryBuilder::audit) or [`required`](Self::required) asks for it,
+    /// [`record`](Self::record) otherwise: what every loop and router calls before it acts.
+    ///
+    /// # Errors
+    /// As [`record_required`](Self::record_required).
+    pub async fn record_audited(self) -> Result<DecisionId, AuditError> {
+        let cx = self.cx_of();
+        let is_required = self.is_required
+            || Pipeline::of(&cx).is_some_and(|pipeline| pipeline.audit() == Audit::Required);
+        match is_required {
+            true => self.record_required().await,
+            false => Ok(self.record_in(&cx, None)),
+        }
+    }
+
+    /// Records the decision, and runs the future in its course: decisions that are taken there name
+    /// it as their parent.
+    pub fn scope<F>(self, inner: F) -> InContext<F> {
+        let cx = self.cx_of();
+        let id = self.record_in(&cx, None);
+        InContext::new(in_decision(&cx, id), inner)
+    }
+
+    /// Records the decision, and makes it the current one on this thread until the guard is dropped.
+    /// Never hold the guard across an `.await`: use [`scope`](Self::scope) there.
+    pub fn enter(self) -> (DecisionId, ContextGuard) {
+        let cx = self.cx_of();
+        let id = self.record_in(&cx, None);
+        (id, in_decision(&cx, id).attach())
+    }
+
+    fn cx_of(&self) -> Context {
+        self.cx.clone().unwrap_or_else(Context::current)
+    }
+
+    fn record_durably(self, done: Done) -> DecisionId {
+        let cx = self.cx_of();
+        self.record_in(&cx, Some(done))
+    }
+
+    fn record_in(mut self, cx: &Context, done: Option<Done>) -> DecisionId {
         let id = DecisionId::random();
-        let cx = self.cx.take().unwrap_or_else(Context::current);
         let _attached = cx.clone().attach();
-        let now = SystemTime::now();
-        let pipeline = Pipeline::of(&cx);
-        let counted = pipeline.as_ref().map(|pipeline| {
-            let seq = i64::try_from(pipeline.next_seq()).unwrap_or(i64::MAX);
-            (pipeline.instance_id(), seq)
-        });
-        let attributes = self.attributes_at(id, now, counted);
-        self.show(id, now, counted);
-        match &pipeline {
-            Some(pipeline) => {
-                let logger = pipeline.decision_logger();
-                let mut record = logger.create_log_record();
-                record.set_event_name(keys::DECISION_EVENT);
-                record.set_timestamp(now);
-                record.set_severity_number(Severity::Info);
-                record.set_severity_text("INFO");
-                record.set_body(AnyValue::from(self.action));
-                record.add_attributes(
-                    attributes.into_iter().map(|entry| (entry.key, any_value(entry.value))),
-                );
-                logger.emit(record);
-            }
+        let pipeline = Pipeline::of(cx);
+        self.fill(id, cx, pipeline.as_deref());
+        match pipeline {
+            Some(pipeline) => send(&pipeline, self.record, done),
             // Somebody else set telemetry up: there is no logger to be had from OpenTelemetry, but
             // the span carries the decision as an event.
-            None => cx.span().add_event(keys::DECISION_EVENT, attributes),
+            None => {
+                self.record.show();
+                cx.span().add_event(keys::DECISION_EVENT, self.record.entries());
+                if let Some(done) = done {
+                    done(Err(AuditError::NoTelemetry));
+                }
+            }
         }
         id
     }
 
-    /// `counted` is the instance and the number of the decision within it.
-    fn attributes_at(
-        &mut self,
-        id: DecisionId,
-        now: SystemTime,
-        counted: Option<(&str, i64)>,
-    ) -> Vec<KeyValue> {
-        let mut all = vec![
-            KeyValue::new(keys::DECISION_ID, id.to_string()),
-            KeyValue::new(keys::TIMESTAMP_NS, unix_nanos(now)),
-            KeyValue::new(keys::STAGE, self.stage.clone()),
-            KeyValue::new(keys::DECISION_ACTION, self.action.clone()),
-            KeyValue::new(keys::DECISION_REASON, self.reason.clone()),
-        ];
-        let optional = [
-            (keys::PARENT_DECISION_ID, self.parent.map(|parent| Value::from(parent.to_string()))),
-            (keys::DECISION_CONFIDENCE, self.confidence.map(Value::from)),
-            (keys::INPUT_HASH, self.input_hash.clone().map(Value::from)),
-            (keys::MODEL_VERSION, self.model_version.clone().map(Value::from)),
-            (keys::INSTANCE_ID, counted.map(|(instance, _)| Value::from(instance.to_owned()))),
-            (keys::SEQ, counted.map(|(_, seq)| Value::from(seq))),
-        ];
-        all.extend(
-            optional.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?))),
-        );
-        for (key, value) in Dimensions::current().ids() {
-            all.push(KeyValue::new(key, StringValue::from(value)));
+    /// What the builder was not told.
+    fn fill(&mut self, id: DecisionId, cx: &Context, pipeline: Option<&Pipeline>) {
+        let record = &mut self.record;
+        record.decision_id = Some(id);
+        record.timestamp_ns = unix_nanos(SystemTime::now());
+        record.parent_decision_id = record.parent_decision_id.or_else(current_decision);
+        let span = cx.span();
+        let span = span.span_context();
+        if span.is_valid() {
+            record.trace_id = Some(span.trace_id().to_string());
+            record.span_id = Some(span.span_id().to_string());
+            record.trace_flags = span.trace_flags().to_u8();
         }
-        all.append(&mut self.attributes);
-        all
-    }
-
-    /// Shows the decision to local logs.
-    fn show(&self, id: DecisionId, now: SystemTime, counted: Option<(&str, i64)>) {
-        tracing::info!(
-            target: DECISION_TARGET,
-            event_name = keys::DECISION_EVENT,
-            decision_id = %id,
-            timestamp_ns = unix_nanos(now),
-            instance_id = counted.map(|(instance, _)| instance),
-            seq = counted.map(|(_, seq)| seq),
-            parent_decision_id = self.parent.map(tracing::field::display),
-            stage = self.stage,
-            input_hash = self.input_hash,
-            model_version = self.model_version,
-            decision.action = self.action,
-            decision.reason = self.reason,
-            decision.confidence = self.confidence,
-            "decision"
-        );
-    }
-}
-
-fn unix_nanos(time: SystemTime) -> i64 {
-    let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    i64::try_from(nanos).unwrap_or(i64::MAX)
-}
-
-fn any_value(value: Value) -> AnyValue {
-    match value {
-        Value::Bool(truth) => AnyValue::Boolean(truth),
-        Value::I64(number) => AnyValue::Int(number),
-        Value::F64(number) => AnyValue::Double(number),
-        Value::String(text) => AnyValue::String(text),
-        other => AnyValue::from(other.to_string()),
+        let dimensions = Dimensions::current();
+        let text = |id: Option<&str>| id.map(str::to_owned);
+        record.agent_id = text(dimensions.agent_id());
+        record.session_id = text(dimensions.session_id());
+        record.workflow_id = text(dimensions.workflow_id());
+        record.agent_role = text(dimensions.agent_role());
+        match self.input.take() {
+            None => {}
+            Some(Input::Canonical(canonical)) => {
+                let key = pipeline.map_or_else(HashKey::ephemeral, |pipeline| pipeline.hash_key());
+                record.input_hash = Some(key.hash(&canonical));
+                record.input_hash_key_id = Some(key.id().to_owned());
+            }
+            Some(Input::Unspellable) => {
+                let key = keys::DECISION_INPUT_PROBLEM.to_owned();
+                record.attributes.insert(key, UNSPELLABLE.into());
+                if let Some(pipeline) = pipeline {
+                    pipeline.note_unhashed_input();
+                }
+                let stage = &record.stage;
+                tracing::warn!(target: "throughline", stage, "{UNSPELLABLE}");
+            }
+        }
     }
 }
 
-/// The hash of an input: blake3 over its JSON with sorted keys, 64 hexadecimal characters.
-fn input_hash(input: &impl Serialize) -> Option<String> {
-    let mut json = serde_json::to_value(input).ok()?;
-    json.sort_all_objects();
-    Some(blake3::hash(json.to_string().as_bytes()).to_hex().to_string())
+/// Hands a record over: to the spool if there is one, or else to the logger.
+fn send(pipeline: &Arc<Pipeline>, mut record: DecisionRecord, done: Option<Done>) {
+    record.instance_id = Some(pipeline.instance_id().to_owned());
+    let refused = match pipeline.spool() {
+        Some(spool) => {
+            let mut shown = is_shown().then(|| record.clone());
+            let refused = spool.push(record, done, |record| {
+                record.seq = Some(next_seq(pipeline));
+                if let Some(shown) = &mut shown {
+                    shown.seq = record.seq;
+                }
+            });
+            if let Some(shown) = shown {
+                shown.show();
+            }
+            refused
+        }
+        None => {
+            record.seq = Some(next_seq(pipeline));
+            record.show();
+            Some((record, done))
+        }
+    };
+    // The spool's queue was full: the wire may still have room.
+    if let Some((record, done)) = refused {
+        if let Some(done) = done {
+            match (pipeline.spool().is_some(), record.decision_id) {
+                (false, Some(id)) => pipeline.acknowledgements().expect(id, done),
+                _ => done(Err(AuditError::SpoolFull)),
+            }
+        }
+        emit(pipeline, &record);
+    }
+}
+
+fn next_seq(pipeline: &Pipeline) -> i64 {
+    i64::try_from(pipeline.next_seq()).unwrap_or(i64::MAX)
+}
+
+/// Emits a record by the logger's own queue.
+pub(crate) fn emit(pipeline: &Pipeline, record: &DecisionRecord) {
+    let logger = pipeline.decision_logger();
+    let dropped_before = pipeline.counts().decisions.dropped;
+    logger.emit(record.log_record(logger));
+    // It did not fit into the queue: nobody will acknowledge it.
+    if pipeline.counts().decisions.dropped > dropped_before
+        && let Some(id) = record.decision_id
+    {
+        pipeline.acknowledgements().refuse(id, AuditError::QueueFull);
+    }
 }
 
 #[cfg(test)]
@@ -234,22 +375,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_inputs_have_equal_hashes_whatever_the_order() {
-        let hash = |text: &str| {
-            input_hash(&serde_json::from_str::<serde_json::Value>(text).expect("json"))
-        };
-        assert_eq!(hash(r#"{"a":1,"b":{"c":2,"d":3}}"#), hash(r#"{"b":{"d":3,"c":2},"a":1}"#));
-        assert_ne!(hash(r#"{"a":1}"#), hash(r#"{"a":"1"}"#));
-        assert_eq!(hash("null").map(|text| text.len()), Some(64));
-    }
-
-    #[test]
     fn a_confidence_that_is_none_is_left_out() {
-        assert_eq!(decision("plan").confidence(0.5).confidence, Some(0.5));
-        assert_eq!(decision("plan").confidence_if(Some(0.5)).confidence, Some(0.5));
-        assert_eq!(decision("plan").confidence_if(None).confidence, None);
+        let of = |builder: DecisionBuilder| builder.record.decision.confidence;
+        assert_eq!(of(decision("plan").confidence(0.5)), Some(0.5));
+        assert_eq!(of(decision("plan").confidence_if(Some(0.5))), Some(0.5));
+        assert_eq!(of(decision("plan").confidence_if(None)), None);
         for wrong in [-0.1, 1.1, f64::NAN] {
-            assert_eq!(decision("plan").confidence(wrong).confidence, None);
+            assert_eq!(of(decision("plan").confidence(wrong)), None);
         }
     }
 }

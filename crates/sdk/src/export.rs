@@ -24,6 +24,7 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::decision::{Acknowledgements, AuditError, SpoolCounts};
 use crate::dimensions::Dimensions;
 use crate::layer::is_stamped;
 use crate::routing::RoutingTags;
@@ -130,6 +131,11 @@ pub struct Counts {
     pub logs: SignalCounts,
     /// Decisions.
     pub decisions: SignalCounts,
+    /// Decisions in the spool, if there is one
+    /// ([`TelemetryBuilder::decision_spool`](crate::TelemetryBuilder::decision_spool)).
+    pub decision_spool: SpoolCounts,
+    /// Decisions whose input JSON cannot spell, so that it has no hash.
+    pub unhashed_inputs: u64,
 }
 
 /// The running counts of one signal.
@@ -182,6 +188,16 @@ impl Counters {
         self.queued.fetch_sub(1, Ordering::AcqRel);
         self.dropped.fetch_add(1, Ordering::AcqRel);
         false
+    }
+
+    /// Items that lie in the spool: they have a queue of their own.
+    pub(crate) fn spooled(&self, items: u64) {
+        self.ended.fetch_add(items, Ordering::AcqRel);
+    }
+
+    /// Items of the spool that the receiver acknowledged.
+    pub(crate) fn acknowledged(&self, items: u64) {
+        self.exported.fetch_add(items, Ordering::AcqRel);
     }
 
     fn taken(&self, items: u64) {
@@ -298,6 +314,31 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
 impl<E: LogExporter> LogExporter for Counted<E> {
     fn export(&self, batch: LogBatch<'_>) -> impl Future<Output = OTelSdkResult> + Send {
         self.count(batch.iter().count() as u64, self.inner.export(batch))
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// An exporter of decisions that tells whoever waits for one what became of it.
+#[derive(Debug)]
+pub(crate) struct Acknowledging<E> {
+    pub(crate) inner: E,
+    pub(crate) acknowledgements: Acknowledgements,
+}
+
+impl<E: LogExporter> LogExporter for Acknowledging<E> {
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let awaited = self.acknowledgements.awaited_in(&batch);
+        let result = self.inner.export(batch).await;
+        let told = result.as_ref().map_err(|error| AuditError::Refused(error.to_string()));
+        self.acknowledgements.settle(awaited, &told.copied());
+        result
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {

@@ -57,6 +57,7 @@ mod step;
 mod stream;
 mod telemetry;
 mod telemetry_builder;
+mod telemetry_decisions;
 mod telemetry_otlp;
 mod telemetry_pipeline;
 mod token_count;
@@ -79,7 +80,10 @@ pub use context_bag::{
     CONTEXT_BAG_MAX_BYTES, CONTEXT_BAG_MAX_FIELDS, CONTEXT_BAG_META_KEY, CONTEXT_BAG_VERSION,
     ContextBag, Need, Sensitivity, SourceLayer,
 };
-pub use decision::{DecisionBuilder, decision};
+pub use decision::{
+    AUDIT_TIMEOUT, Audit, AuditError, DECISION_SPOOL_MAX_BYTES, DecisionBuilder,
+    INPUT_HASH_KEY_MIN_BYTES, SpoolCounts, current_decision, decision,
+};
 pub use dimensions::Dimensions;
 pub use export::{Counts, SignalCounts};
 pub use fallback::{

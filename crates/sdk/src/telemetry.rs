@@ -15,6 +15,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use throughline_llm::prices::{PriceError, PriceTable};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use crate::decision::Spool;
 use crate::export::{Counts, ExportThread};
 use crate::instrument::InContext;
 use crate::layer::SCOPE;
@@ -62,7 +63,7 @@ pub enum TelemetryError {
     SHUTDOWN_TIMEOUT.as_secs(),
     lost(.counts.spans),
     lost(.counts.logs),
-    lost(.counts.decisions),
+    lost_decisions(.counts),
     .counts.open_spans,
     advice(.counts)
 )]
@@ -73,7 +74,12 @@ pub struct ShutdownError {
 
 /// Everything of a signal that did not arrive.
 fn lost_items(counts: &Counts) -> u64 {
-    lost(counts.spans) + lost(counts.logs) + lost(counts.decisions)
+    lost(counts.spans) + lost(counts.logs) + lost_decisions(counts)
+}
+
+/// Decisions that neither arrived nor lie on disk.
+fn lost_decisions(counts: &Counts) -> u64 {
+    lost(counts.decisions).saturating_sub(counts.decision_spool.waiting)
 }
 
 fn advice(counts: &Counts) -> &'static str {
@@ -209,6 +215,7 @@ impl Telemetry {
     pub fn flush(&self) {
         let Some(pipeline) = self.pipeline.clone() else { return };
         run_apart([
+            with(&pipeline, |pipeline| flush_spool(pipeline, Spool::flush)),
             with(&pipeline, |pipeline| pipeline.traces.force_flush()),
             with(&pipeline, |pipeline| pipeline.decisions.force_flush()),
             with(&pipeline, |pipeline| pipeline.logs.force_flush()),
@@ -227,6 +234,7 @@ impl Telemetry {
             return Ok(());
         }
         let is_clean = run_apart([
+            with(&pipeline, |pipeline| flush_spool(pipeline, Spool::close)),
             with(&pipeline, |pipeline| pipeline.traces.shutdown_with_timeout(SHUTDOWN_TIMEOUT)),
             with(&pipeline, |pipeline| pipeline.decisions.shutdown_with_timeout(SHUTDOWN_TIMEOUT)),
             with(&pipeline, |pipeline| pipeline.logs.shutdown_with_timeout(SHUTDOWN_TIMEOUT)),
@@ -277,6 +285,14 @@ impl Drop for Telemetry {
             tracing::warn!(target: "throughline", "{lost}");
         }
     }
+}
+
+/// What is left in the spool is on disk, and no loss.
+fn flush_spool(pipeline: &Pipeline, how: impl Fn(&Spool, Duration) -> bool) -> OTelSdkResult {
+    if let Some(spool) = pipeline.spool() {
+        how(spool, SHUTDOWN_TIMEOUT);
+    }
+    Ok(())
 }
 
 type Work = Box<dyn FnOnce() -> OTelSdkResult + Send>;

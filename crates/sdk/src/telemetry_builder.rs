@@ -20,13 +20,15 @@ use throughline_llm::prices::PriceTable;
 use throughline_trace::keys;
 use tracing::level_filters::LevelFilter;
 
-use crate::export::{Counted, Counters, ExportThread, Gate, MetricsOnThread};
+use crate::decision::Acknowledgements;
+use crate::export::{Acknowledging, Counted, Counters, ExportThread, Gate, MetricsOnThread};
 use crate::logs::{StdoutLogs, SubscriberSettings};
 use crate::propagation::Propagator;
 use crate::recorder::Recorder;
 use crate::telemetry::{Telemetry, TelemetryError};
+use crate::telemetry_decisions::{DecisionSettings, Exit, start_spool};
 use crate::telemetry_otlp::{Environment, OtlpExporters, OtlpProtocol, OtlpSettings};
-use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Switches};
+use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Providers, Switches};
 
 /// How long spans and logs wait to be sent together. Shorter than the 5 s of the specification: a
 /// person watches.
@@ -68,9 +70,15 @@ pub struct TelemetryBuilder {
     stdout: StdoutLogs,
     span_level: Option<LevelFilter>,
     recorder: Option<Recorder>,
+    decisions: DecisionSettings,
 }
 
 impl TelemetryBuilder {
+    /// How decisions are kept.
+    pub(crate) fn decisions(&mut self) -> &mut DecisionSettings {
+        &mut self.decisions
+    }
+
     /// `service.name` (`OTEL_SERVICE_NAME`).
     pub fn service_name(mut self, name: impl Into<String>) -> Self {
         self.service_name = Some(name.into());
@@ -244,24 +252,23 @@ impl TelemetryBuilder {
             None => environment.prices()?,
         };
         let (resource, instance_id) = self.resource_of(instance_id);
-        let (providers, thread) = match &self.recorder {
-            Some(recorder) => (self.recording(recorder, &resource), None),
+        let (providers, exit, mut thread) = match &self.recorder {
+            Some(recorder) => (self.recording(recorder, &resource), Exit::Recorder(recorder), None),
             None => {
                 let thread = ExportThread::start()?;
-                (self.exporting(&thread, &resource)?, Some(thread))
+                (self.exporting(&thread, &resource)?, Exit::Otlp(&self.otlp), Some(thread))
             }
         };
-        let Providers { traces, metrics, logs, decisions, counters } = providers;
-        let pipeline = Pipeline::new(
-            traces,
-            metrics,
-            logs,
-            decisions,
-            counters,
-            instance_id,
-            switches,
-            prices,
-        );
+        let keeping = self.decisions.keeping(
+            environment,
+            providers.acknowledgements.clone(),
+            &exit,
+            &resource,
+            &providers.counters.decisions,
+            &mut thread,
+        )?;
+        let pipeline = Pipeline::new(providers, instance_id, switches, prices, keeping);
+        start_spool(&pipeline)?;
         Ok(Telemetry::new(Some(pipeline), thread))
     }
 
@@ -332,8 +339,12 @@ impl TelemetryBuilder {
         };
         let spans = SimpleSpanProcessor::new(counted(recorder.clone(), &counters.spans));
         let traces = self.traces(resource).with_span_processor(gate(spans, &counters.spans));
-        let logger = |counters: &Arc<Counters>| {
-            let processor = SimpleLogProcessor::new(counted(recorder.clone(), counters));
+        let acknowledgements = Acknowledgements::default();
+        let logger = |counters: &Arc<Counters>, acknowledgements: &Acknowledgements| {
+            let processor = SimpleLogProcessor::new(counted(
+                told(recorder.clone(), acknowledgements),
+                counters,
+            ));
             SdkLoggerProvider::builder()
                 .with_resource(resource.clone())
                 .with_log_processor(gate(processor, counters))
@@ -347,9 +358,10 @@ impl TelemetryBuilder {
                 .with_resource(resource.clone())
                 .with_reader(reader.build())
                 .build(),
-            logs: logger(&counters.logs),
-            decisions: logger(&counters.decisions),
+            logs: logger(&counters.logs, &Acknowledgements::default()),
+            decisions: logger(&counters.decisions, &acknowledgements),
             counters,
+            acknowledgements,
         }
     }
 
@@ -390,11 +402,12 @@ impl TelemetryBuilder {
             traces = traces.with_span_processor(gate(processor, &counters.spans));
         }
 
-        let logger = |counters: &Arc<Counters>, delay: Option<Duration>| {
+        let acknowledgements = Acknowledgements::timed_on(on_thread.clone());
+        let logger = |counters: &Arc<Counters>, told_to: &Acknowledgements, delay| {
             let mut provider = SdkLoggerProvider::builder().with_resource(resource.clone());
             if environment.is_wanted("OTEL_LOGS_EXPORTER") {
                 let exporter = Counted {
-                    inner: exporters.logs()?,
+                    inner: told(exporters.logs()?, told_to),
                     counters: Arc::clone(counters),
                     handle: on_thread.clone(),
                 };
@@ -433,9 +446,14 @@ impl TelemetryBuilder {
         Ok(Providers {
             traces: traces.build(),
             metrics: metrics.build(),
-            logs: logger(&counters.logs, self.delay("OTEL_BLRP_SCHEDULE_DELAY", EXPORT_DELAY))?,
-            decisions: logger(&counters.decisions, Some(DECISION_DELAY))?,
+            logs: logger(
+                &counters.logs,
+                &Acknowledgements::default(),
+                self.delay("OTEL_BLRP_SCHEDULE_DELAY", EXPORT_DELAY),
+            )?,
+            decisions: logger(&counters.decisions, &acknowledgements, Some(DECISION_DELAY))?,
             counters,
+            acknowledgements,
         })
     }
 
@@ -446,16 +464,12 @@ impl TelemetryBuilder {
     }
 }
 
-struct Providers {
-    traces: SdkTracerProvider,
-    metrics: SdkMeterProvider,
-    logs: SdkLoggerProvider,
-    decisions: SdkLoggerProvider,
-    counters: PipelineCounters,
-}
-
 fn gate<P>(inner: P, counters: &Arc<Counters>) -> Gate<P> {
     Gate { inner, counters: Arc::clone(counters) }
+}
+
+fn told<E>(inner: E, acknowledgements: &Acknowledgements) -> Acknowledging<E> {
+    Acknowledging { inner, acknowledgements: acknowledgements.clone() }
 }
 
 fn counted<E>(inner: E, counters: &Arc<Counters>) -> Counted<E> {

@@ -14,6 +14,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use throughline_llm::prices::PriceTable;
 
+use crate::decision::{Acknowledgements, Audit, HashKey, Spool};
 use crate::export::{Counters, Counts};
 use crate::layer::SCOPE;
 use crate::metrics::Instruments;
@@ -36,8 +37,29 @@ pub(crate) struct Pipeline {
     pub(crate) counters: PipelineCounters,
     instance_id: String,
     last_seq: AtomicU64,
+    unhashed_inputs: AtomicU64,
     switches: Switches,
     prices: ArcSwap<PriceTable>,
+    keeping: Keeping,
+}
+
+/// What a pipeline is made of.
+pub(crate) struct Providers {
+    pub(crate) traces: SdkTracerProvider,
+    pub(crate) metrics: SdkMeterProvider,
+    pub(crate) logs: SdkLoggerProvider,
+    pub(crate) decisions: SdkLoggerProvider,
+    pub(crate) counters: PipelineCounters,
+    pub(crate) acknowledgements: Acknowledgements,
+}
+
+/// How decisions are kept.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    pub(crate) audit: Audit,
+    pub(crate) hash_key: HashKey,
+    pub(crate) spool: Option<Spool>,
+    pub(crate) acknowledgements: Acknowledgements,
 }
 
 /// The counters of the signals of which no item may vanish unseen.
@@ -63,15 +85,13 @@ struct PipelineHandle(Arc<Pipeline>);
 impl Pipeline {
     #[expect(clippy::too_many_arguments, reason = "one caller, which names each")]
     pub(crate) fn new(
-        traces: SdkTracerProvider,
-        metrics: SdkMeterProvider,
-        logs: SdkLoggerProvider,
-        decisions: SdkLoggerProvider,
-        counters: PipelineCounters,
+        providers: Providers,
         instance_id: String,
         switches: Switches,
         prices: PriceTable,
+        keeping: Keeping,
     ) -> Arc<Self> {
+        let Providers { traces, metrics, logs, decisions, counters, .. } = providers;
         // What writes a log is told by the target of the record.
         let log_logger = logs.logger("");
         let decision_logger = decisions.logger_with_scope(SCOPE.clone());
@@ -88,8 +108,10 @@ impl Pipeline {
             counters,
             instance_id,
             last_seq: AtomicU64::new(0),
+            unhashed_inputs: AtomicU64::new(0),
             switches,
             prices: ArcSwap::from_pointee(prices),
+            keeping,
         })
     }
 
@@ -162,6 +184,27 @@ impl Pipeline {
         self.last_seq.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    pub(crate) fn audit(&self) -> Audit {
+        self.keeping.audit
+    }
+
+    /// The key of input hashes.
+    pub(crate) fn hash_key(&self) -> HashKey {
+        self.keeping.hash_key.clone()
+    }
+
+    pub(crate) fn spool(&self) -> Option<&Spool> {
+        self.keeping.spool.as_ref()
+    }
+
+    pub(crate) fn acknowledgements(&self) -> &Acknowledgements {
+        &self.keeping.acknowledgements
+    }
+
+    pub(crate) fn note_unhashed_input(&self) {
+        self.unhashed_inputs.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn captures_content(&self) -> bool {
         self.switches.content
     }
@@ -188,6 +231,8 @@ impl Pipeline {
             open_spans: self.counters.spans.open(),
             logs: self.counters.logs.read(),
             decisions: self.counters.decisions.read(),
+            decision_spool: self.spool().map(Spool::counts).unwrap_or_default(),
+            unhashed_inputs: self.unhashed_inputs.load(Ordering::Relaxed),
         }
     }
 }

@@ -101,14 +101,28 @@ keys! {
     TIMESTAMP_NS = "timestamp_ns";
     /// Where in the agent's work.
     STAGE = "stage";
-    /// Hash of the input.
+    /// Keyed hash of the input.
     INPUT_HASH = "input_hash";
+    /// The key of the hash; `ephemeral:…` when it lives as long as its process.
+    INPUT_HASH_KEY_ID = "input_hash_key_id";
     /// What was chosen.
     DECISION_ACTION = "decision.action";
     /// Why.
     DECISION_REASON = "decision.reason";
     /// How sure, 0 to 1.
     DECISION_CONFIDENCE = "decision.confidence";
+    /// What could have been chosen instead, a list.
+    DECISION_ALTERNATIVES = "decision.alternatives";
+    /// Guidelines, policies or documents that a decision follows, a list.
+    GUIDELINE_REFS = "guideline_refs";
+    /// Why a decision's input has no hash.
+    DECISION_INPUT_PROBLEM = "throughline.decision.input_problem";
+    /// Id of the directive that was obeyed.
+    DIRECTIVE_ID = "throughline.directive.id";
+    /// Traces that justify a directive, a list.
+    DIRECTIVE_EVIDENCE = "throughline.directive.evidence";
+    /// The rule that gave a directive.
+    DIRECTIVE_RULE = "throughline.directive.rule";
     /// The process that recorded it.
     INSTANCE_ID = "instance_id";
     /// Running number within the instance.

@@ -15,7 +15,7 @@ use throughline_resilience::{
 };
 use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
 
-use crate::decision::decision;
+use crate::decision::{Input, decision};
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
 use crate::resilient::attempt::FaultReport;
@@ -53,7 +53,7 @@ pub struct Fallback<'a, T, E> {
     primary: BoxFuture<'a, Result<T, E>>,
     degraded: Vec<(String, BoxFuture<'a, Result<T, E>>)>,
     triggers: ErrorSet,
-    input: Option<serde_json::Value>,
+    input: Option<Input>,
     /// Why a degraded answer is ordered.
     forced: Option<String>,
 }
@@ -177,7 +177,7 @@ impl<'a, T, E> Fallback<'a, T, E> {
 
     /// What the operation is about, for the input hash of the decision.
     pub fn input(mut self, input: &impl Serialize) -> Self {
-        self.input = serde_json::to_value(input).ok();
+        self.input = Some(Input::of(input));
         self
     }
 
@@ -333,12 +333,12 @@ fn record(
     whole: &Watched,
     action: &str,
     reason: String,
-    input: Option<&serde_json::Value>,
+    input: Option<&Input>,
     parent: Option<DecisionId>,
 ) -> DecisionId {
     let decided = decision(STAGE).action(action).reason(reason).on(&whole.span).parent_if(parent);
     match input {
-        Some(input) => decided.input(input).record(),
+        Some(input) => decided.prepared(input.clone()).record(),
         None => decided.record(),
     }
 }
