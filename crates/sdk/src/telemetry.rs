@@ -57,7 +57,7 @@ pub enum TelemetryError {
 }
 
 /// What was not exported when telemetry was shut down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected everything to be ended and exported within {} s, got {} spans, {} logs and {} decisions that were not exported, and {} spans that had not ended; {}",
     SHUTDOWN_TIMEOUT.as_secs(),
@@ -69,7 +69,7 @@ pub enum TelemetryError {
 )]
 pub struct ShutdownError {
     /// The counts at the end.
-    pub counts: Counts,
+    pub counts: Box<Counts>,
 }
 
 /// Everything of a signal that did not arrive.
@@ -251,7 +251,7 @@ impl Telemetry {
         }
         let counts = pipeline.counts();
         let is_whole = lost_items(&counts) == 0 && counts.open_spans == 0;
-        if is_whole { Ok(()) } else { Err(ShutdownError { counts }) }
+        if is_whole { Ok(()) } else { Err(ShutdownError { counts: Box::new(counts) }) }
     }
 
     /// [`shutdown`](Self::shutdown) without blocking the runtime.

@@ -57,7 +57,7 @@ impl Owner {
             }
             let Ok(lock) = OpenOptions::new().write(true).open(&path) else { continue };
             if lock.try_lock().is_ok() && path.exists() {
-                let files = files_of(&self.directory, id)?;
+                let files = files_of(&self.directory, id, "spool")?;
                 orphans.push(Orphan { lock_path: path.clone(), _lock: lock, files });
             }
         }
@@ -84,21 +84,21 @@ impl Owner {
 impl Drop for Owner {
     /// Leaves no lock file behind when there is nothing under it.
     fn drop(&mut self) {
-        if files_of(&self.directory, &self.id).is_ok_and(|files| files.is_empty()) {
+        if files_of(&self.directory, &self.id, "spool").is_ok_and(|files| files.is_empty()) {
             let _ = fs::remove_file(self.directory.join(format!("{}.lock", self.id)));
         }
         let _ = self.lock.unlock();
     }
 }
 
-/// The files of an owner, oldest first.
-fn files_of(directory: &Path, id: &str) -> io::Result<Vec<PathBuf>> {
+/// The files of an owner with this ending, oldest first.
+fn files_of(directory: &Path, id: &str, ending: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_theirs = name.strip_prefix(id).is_some_and(|rest| rest.starts_with('-'));
-        if is_theirs && name.ends_with(".spool") {
+        if is_theirs && path.extension().is_some_and(|is| is == ending) {
             files.push(path);
         }
     }
@@ -115,8 +115,14 @@ pub(super) struct Orphan {
 }
 
 impl Orphan {
-    /// Removes the lock file: nothing is left under it.
+    /// Removes the lock file: nothing is left under it but notes on files that are gone, if a
+    /// process died between removing the one and the other.
     pub(super) fn finish(self) {
+        let id = self.lock_path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let directory = self.lock_path.parent().unwrap_or(Path::new("."));
+        for note in files_of(directory, id, "ack").unwrap_or_default() {
+            let _ = fs::remove_file(note);
+        }
         let _ = fs::remove_file(&self.lock_path);
     }
 }
@@ -142,6 +148,7 @@ mod tests {
         assert_eq!(orphans[0].files, [first.clone(), second.clone()], "oldest first");
         let three = Owner::claim(directory.path()).expect("three");
         assert!(three.orphans().expect("looked").is_empty(), "they are taken");
+        fs::write(first.with_extension("ack"), "a note that was left").expect("written");
         for path in [first, second] {
             fs::remove_file(path).expect("removed");
         }
