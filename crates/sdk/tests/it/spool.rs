@@ -323,9 +323,9 @@ async fn r4_4_without_a_spool_what_must_be_durable_waits_for_the_server() {
         assert!(matches!(refused, Err(AuditError::Refused(_))), "{refused:?}");
     };
     telemetry.scope(work).await;
-    assert_eq!(telemetry.counts().decisions.failed, 1);
     let lost = tokio::task::spawn_blocking(move || telemetry.shutdown()).await.expect("closed");
-    assert!(lost.is_err(), "the refused decision is a loss");
+    let lost = lost.expect_err("the refused decision is a loss");
+    assert_eq!((lost.counts.decisions.exported, lost.counts.decisions.failed), (1, 1));
 }
 
 #[test]
