@@ -9,6 +9,7 @@ pub(crate) mod proto;
 pub(crate) mod wire;
 
 use std::fmt;
+#[cfg(feature = "grpc")]
 use std::sync::Arc;
 use std::time::Duration;
 

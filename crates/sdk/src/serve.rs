@@ -48,6 +48,9 @@ pub const RUN_TIME_LIMIT: Duration = Duration::from_secs(600);
 /// How long a shutdown waits for what is under way, when the builder does not say.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a shutdown waits for what it has cancelled: work that does not yield is left behind.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Why an agent cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -266,7 +269,13 @@ impl AgentServer {
         };
         if tokio::time::timeout(self.service.limits.drain, drained).await.is_err() {
             self.service.give_up.cancel();
-            self.service.tasks.wait().await;
+            let left = tokio::time::timeout(GIVE_UP_TIMEOUT, self.service.tasks.wait()).await;
+            if left.is_err() {
+                tracing::warn!(
+                    runs = self.service.tasks.len(),
+                    "runs that were cancelled do not end"
+                );
+            }
         }
     }
 

@@ -247,4 +247,12 @@ mod tests {
             assert!(error.starts_with("expected a JSON object with an intent"), "{error}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_of_a_model_panics(text in r#"[{}\[\]:,"a-z0-9ü ]{0,60}"#) {
+            let _ = read(&text);
+            let _ = read(&format!("{{\"intent\":\"refund\",\"entities\":{text}}}"));
+        }
+    }
 }

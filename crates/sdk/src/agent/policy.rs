@@ -13,7 +13,8 @@ pub enum Verdict {
     Allow,
     /// It must not.
     Deny {
-        /// Why, for the decision log and for the model.
+        /// Why, for the decision log, the run's error and the model. It is recorded as it stands
+        /// in the error, so let it not quote what must not be.
         reason: String,
     },
     /// A human shall say ([`HumanGate`](crate::HumanGate)).

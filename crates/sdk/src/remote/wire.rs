@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use throughline_llm::{Message, genai};
+#[cfg(feature = "server")]
+use throughline_llm::Message;
+use throughline_llm::genai;
 use throughline_trace::{DecisionId, ErrorType, TraceId, Usage};
 
 use super::{RemoteError, RemoteRun};
@@ -12,6 +14,7 @@ use crate::agent::{AgentRun, Perception, Task};
 use crate::metrics::Outcome;
 
 /// The header of an answer that names its trace.
+#[cfg(feature = "server")]
 pub(crate) const TRACE_ID_HEADER: &str = "x-trace-id";
 
 /// What is asked of an agent: `task` or `messages`.
@@ -50,6 +53,7 @@ impl RunRequest {
     ///
     /// # Errors
     /// What is wrong with it, for people.
+    #[cfg(feature = "server")]
     pub(crate) fn into_task(self) -> Result<Task, String> {
         let messages = match (self.task, self.messages) {
             (Some(task), None) if !task.trim().is_empty() => vec![Message::user(task)],
@@ -178,4 +182,37 @@ fn known_outcome(text: &str) -> Option<Outcome> {
         Outcome::Error,
     ];
     all.into_iter().find(|outcome| outcome.as_str() == text)
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn task_of(value: Value) -> Result<Task, String> {
+        serde_json::from_value::<RunRequest>(value).map_err(|error| error.to_string())?.into_task()
+    }
+
+    #[test]
+    fn a_task_goes_over_the_wire_and_back() {
+        let said = [Message::user("ü?"), Message::assistant("yes"), Message::tool_result("c", 12)];
+        let task = Task::conversation(said.clone()).session("s").workflow("w");
+        let read = task_of(json!(RunRequest::of(&task))).expect("a task");
+        assert_eq!(read.messages, said);
+        assert_eq!((read.session.as_deref(), read.workflow.as_deref()), (Some("s"), Some("w")));
+        let openai = json!({ "messages": [{ "role": "user", "content": "hello" }] });
+        assert_eq!(task_of(openai).expect("a task").messages, [Message::user("hello")]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_panics(task in ".{0,9}", messages in ".{0,40}", id in ".{0,40}") {
+            let json: Value = serde_json::from_str(&messages).unwrap_or(Value::from(messages));
+            let _ = task_of(json!({ "task": task }));
+            let _ = task_of(json!({ "messages": [json.clone()], "parent_decision_id": id }));
+            let _ = task_of(json!({ "messages": json }));
+        }
+    }
 }

@@ -21,8 +21,9 @@ use super::Service;
 use super::answer::{Body, BodyError, Refusal};
 use super::routes::Admitted;
 use crate::agent::AgentError;
+use crate::remote::proto::events::RunEvent;
 use crate::remote::proto::{
-    ERROR_TYPE, OUTCOME, PUSHBACK_MS, RUN, RUN_STREAM, RunEvent, RunReply, RunRequest,
+    ERROR_TYPE, OUTCOME, PUSHBACK_MS, RUN, RUN_STREAM, RunReply, RunRequest,
 };
 use crate::remote::wire::{self, TRACE_ID_HEADER};
 

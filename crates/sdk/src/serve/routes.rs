@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::header::{ACCEPT, AUTHORIZATION, HeaderMap};
+use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -27,6 +27,9 @@ use crate::span::span;
 
 /// Asks for an answer that is fetched later (RFC 7240).
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// How long the body of a request may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The scheme of a key.
 const BEARER: &str = "bearer ";
@@ -149,7 +152,13 @@ impl Service {
     /// It is longer, or broke off.
     pub(super) async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
         let most = self.limits.request_max_bytes;
-        match Limited::new(request.into_body(), most).collect().await {
+        let body = Limited::new(request.into_body(), most).collect();
+        let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
+            let secs = BODY_TIMEOUT.as_secs();
+            let message = format!("expected the whole request within {secs} s, got a part of it");
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, ErrorType::Timeout, message));
+        };
+        match read {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -233,7 +242,11 @@ fn begin_in_background(
         drop(place);
     };
     connections::spawn(&request.context(), service.tasks.track_future(run));
-    Ok(on_trace(json(StatusCode::ACCEPTED, &status), request.trace_id()))
+    let mut response = json(StatusCode::ACCEPTED, &status);
+    if let Ok(place) = HeaderValue::from_str(&format!("/v1/runs/{}", status.run_id)) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    Ok(on_trace(response, request.trace_id()))
 }
 
 fn run_id(text: &str) -> Result<Uuid, Refusal> {

@@ -1,5 +1,6 @@
 //! The agent loop against models that answer from a script.
 
+mod aborts;
 mod limits;
 mod memory;
 mod perception;
@@ -23,6 +24,7 @@ use throughline::{
 };
 use throughline_llm::{
     ChatRequest, ChatResponse, Choice, Chunk, Delta, FinishReason, Message, Part, Role, ToolCall,
+    ToolCallDelta,
 };
 use throughline_trace::Usage;
 
@@ -71,7 +73,15 @@ impl ChatModel for Scripted {
                     Delta { role: Some(Role::Assistant), text: Some(word), ..Delta::default() };
                 Ok(Chunk { deltas: vec![delta], ..Chunk::default() })
             });
-            let stop = Delta { finish_reason: Some(FinishReason::Stop), ..Delta::default() };
+            let calls = response.tool_calls().into_iter().enumerate();
+            let tool_calls = calls.map(|(at, call)| ToolCallDelta {
+                index: Some(at),
+                id: Some(call.id.clone()),
+                name: Some(call.name.clone()),
+                arguments: call.arguments.clone(),
+            });
+            let (tool_calls, finish_reason) = (tool_calls.collect(), Some(FinishReason::Stop));
+            let stop = Delta { tool_calls, finish_reason, ..Delta::default() };
             let last = Ok(Chunk { deltas: vec![stop], usage: response.usage, ..Chunk::default() });
             Ok(ChatStream::new(None, futures_util::stream::iter(chunks.chain([last]))))
         })
