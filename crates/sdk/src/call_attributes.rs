@@ -1,7 +1,7 @@
 //! The attributes that the span of a model call begins with.
 
 use opentelemetry::KeyValue;
-use throughline_llm::{ChatRequest, genai};
+use throughline_llm::{ChatRequest, ChatResponse, genai};
 use throughline_trace::keys;
 
 use crate::chat::Endpoint;
@@ -51,4 +51,10 @@ pub(crate) fn content_attributes(mut builder: SpanBuilder, request: &ChatRequest
         builder = builder.attribute(keys::GEN_AI_TOOL_DEFINITIONS, tools);
     }
     builder
+}
+
+/// The service tier that answered, as the provider names it.
+pub(crate) fn service_tier(response: &ChatResponse) -> Option<&str> {
+    let usage = response.extra.get("usage").and_then(|usage| usage.get("service_tier"));
+    response.extra.get("service_tier").or(usage)?.as_str()
 }

@@ -45,6 +45,7 @@ mod json_schema;
 mod layer;
 mod log_layer;
 mod logs;
+mod made_by;
 mod providers;
 mod recorder;
 mod remote;

@@ -15,12 +15,20 @@
 //! # drop((page, service)); Ok(()) }
 //! ```
 //!
+//! Requests to model providers are recognised by their path and body, in OpenAI's forms (chat
+//! completions, responses, completions, embeddings) and Anthropic's (messages): their span is that
+//! of the call, `chat {model}`, with usage, cost, finish reasons, time to the first chunk and, if
+//! content is recorded, prompt and answer. The answer passes unchanged and undelayed, streams too.
+//! So an agent on another client is traced without a [`ChatModel`](crate::ChatModel).
+//!
 //! A span covers the answer's body too: it ends when the body has ended, and with outcome
 //! `cancelled` when the request or the body is dropped before that.
 
 mod answer;
 mod client;
 mod exchange;
+mod model_answer;
+mod model_form;
 mod naming;
 mod reqwest_client;
 mod server;

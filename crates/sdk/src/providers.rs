@@ -9,6 +9,7 @@ mod limits;
 mod stream;
 mod wire;
 
+pub(crate) use builder::provider_of_host;
 pub use builder::{ClientBuilder, ClientError, OpenAiError};
 pub use client::{
     ANTHROPIC_BASE_URL, Anthropic, AnthropicBuilder, ChatCompletions, Form, Messages, ModelClient,

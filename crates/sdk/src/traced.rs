@@ -17,8 +17,11 @@ use tokio::time::Instant;
 
 use crate::SpanKind;
 use crate::agent_notes::{captures_content, note_tool_calls};
-use crate::call_attributes::{content_attributes, endpoint_attributes, request_attributes};
+use crate::call_attributes::{
+    content_attributes, endpoint_attributes, request_attributes, service_tier,
+};
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
+use crate::made_by::{MadeBy, within_call};
 use crate::metrics::{ModelCall, Operation, Outcome};
 use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::{Ready, Run, Stopped, drive, report_of};
@@ -215,6 +218,7 @@ impl std::fmt::Debug for Traced {
 /// One logical call: its span, and what its metrics need. Dropped before its end, it was cancelled.
 pub(crate) struct Call {
     span: ActiveSpan,
+    operation: &'static str,
     model: String,
     endpoint: Endpoint,
     began: Instant,
@@ -233,24 +237,37 @@ pub(crate) struct Call {
 
 impl Call {
     fn start(traced: &Traced, request: &Arc<ChatRequest>) -> Self {
-        let endpoint = traced.model.endpoint();
-        let is_content_wanted =
-            ChatModel::captures_content(traced).unwrap_or_else(captures_content);
-        let builder = span(format!("{OPERATION} {}", request.model))
+        let made_by = MadeBy {
+            operation: OPERATION,
+            endpoint: traced.model.endpoint(),
+            captures_content: ChatModel::captures_content(traced),
+            prices: traced.prices.clone(),
+        };
+        Self::begin(made_by, request)
+    }
+
+    /// A call begins within the current context, whoever makes it.
+    pub(crate) fn begin(made_by: MadeBy, request: &Arc<ChatRequest>) -> Self {
+        let MadeBy { operation, endpoint, captures_content: said, prices } = made_by;
+        let is_content_wanted = said.unwrap_or_else(captures_content);
+        let builder = span(format!("{operation} {}", request.model))
+            .parent(within_call())
             .kind(SpanKind::Client)
             .role(SpanRole::LlmCall)
             .attributes(endpoint_attributes(&endpoint, &request.model))
+            .attribute(keys::GEN_AI_OPERATION_NAME, operation)
             .attribute(keys::IS_CACHED, false);
         let builder = request_attributes(builder, request);
         let builder =
             if is_content_wanted { content_attributes(builder, request) } else { builder };
         Self {
             span: builder.start(),
+            operation,
             model: request.model.clone(),
             endpoint,
             began: Instant::now(),
             is_content_wanted,
-            prices: traced.prices.clone(),
+            prices,
             prompt: Prompt::of(request),
             is_cached: false,
             usage: None,
@@ -259,6 +276,11 @@ impl Call {
             attempts: AtomicU32::new(0),
             is_recorded: false,
         }
+    }
+
+    /// The call's span.
+    pub(crate) fn span(&self) -> &ActiveSpan {
+        &self.span
     }
 
     /// When the call began.
@@ -275,7 +297,7 @@ impl Call {
     }
 
     /// The attempt `index` begins.
-    fn attempt(&self, index: u32) {
+    pub(crate) fn attempt(&self, index: u32) {
         self.attempts.store(index + 1, Ordering::Relaxed);
     }
 
@@ -285,9 +307,14 @@ impl Call {
 
     /// The first token of a streamed answer has come.
     fn answer_began(&mut self, stream: &ChatStream) {
+        self.first_token();
+        self.tell_headers(stream.is_cached(), stream.limits());
+    }
+
+    /// [`answer_began`](Self::answer_began), of an answer that somebody else reads.
+    pub(crate) fn first_token(&mut self) {
         let secs = self.began.elapsed().as_secs_f64();
         self.span.set(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, secs);
-        self.tell_headers(stream.is_cached(), stream.limits());
     }
 
     /// What the provider or a gateway said beside the answer.
@@ -437,7 +464,7 @@ impl Call {
         }
         let _attached = self.span.context().attach();
         Operation {
-            operation: OPERATION,
+            operation: self.operation,
             outcome,
             status_code: self.status_code,
             model_name: Some(&self.model),
@@ -445,7 +472,7 @@ impl Call {
         }
         .record();
         ModelCall {
-            operation: OPERATION,
+            operation: self.operation,
             provider: &self.endpoint.provider,
             request_model: &self.model,
             response_model: self.response_model.as_deref(),
@@ -463,12 +490,6 @@ impl Drop for Call {
         let outcome = if is_panic { Outcome::Error } else { Outcome::Cancelled };
         self.end(outcome, is_panic.then_some(ErrorType::Panic));
     }
-}
-
-/// The service tier that answered, as the provider names it.
-fn service_tier(response: &ChatResponse) -> Option<&str> {
-    let usage = response.extra.get("usage").and_then(|usage| usage.get("service_tier"));
-    response.extra.get("service_tier").or(usage)?.as_str()
 }
 
 fn count(tokens: u64) -> i64 {

@@ -7,6 +7,7 @@ use std::task::{Context as Poller, Poll};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Body;
 use opentelemetry::{Context, KeyValue};
+use throughline_llm::prices::PriceTable;
 use throughline_trace::keys;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -30,9 +31,12 @@ use crate::telemetry_pipeline::Pipeline;
 /// ([`propagation`]); say [`baggage(false)`](Self::baggage) for servers of strangers.
 #[derive(Clone)]
 pub struct TraceClientLayer {
-    pub(super) sends_baggage: bool,
+    /// `None`: to all but model providers.
+    pub(super) sends_baggage: Option<bool>,
     sends_trace_bin: bool,
     server: Option<Address>,
+    pub(super) captures_content: Option<bool>,
+    pub(super) prices: Option<Arc<PriceTable>>,
     pub(super) pipeline: Option<Arc<Pipeline>>,
 }
 
@@ -62,18 +66,21 @@ impl TraceClientLayer {
     /// The layer.
     pub fn new() -> Self {
         Self {
-            sends_baggage: true,
+            sends_baggage: None,
             sends_trace_bin: false,
             server: None,
+            captures_content: None,
+            prices: None,
             pipeline: Pipeline::current(),
         }
     }
 
-    /// Whether requests carry baggage; they do when nobody says. The trace context always goes: its
-    /// ids mean nothing to others.
+    /// Whether requests carry baggage. When nobody says, they do unless they go to a model provider:
+    /// that is a third party, to whom these ids say who asks. The trace context always goes: its ids
+    /// mean nothing to others.
     #[must_use]
     pub fn baggage(mut self, wanted: bool) -> Self {
-        self.sends_baggage = wanted;
+        self.sends_baggage = Some(wanted);
         self
     }
 
@@ -89,6 +96,21 @@ impl TraceClientLayer {
     #[must_use]
     pub fn server(mut self, host: impl Into<String>, port: u16) -> Self {
         self.server = Some(Address { host: host.into(), port: Some(port) });
+        self
+    }
+
+    /// Whether prompts and answers of recognised model calls go onto their spans, whatever telemetry
+    /// in general says ([`captures_content`](crate::captures_content)).
+    #[must_use]
+    pub fn capture_content(mut self, wanted: bool) -> Self {
+        self.captures_content = Some(wanted);
+        self
+    }
+
+    /// Prices of recognised model calls, other than those of telemetry.
+    #[must_use]
+    pub fn prices(mut self, prices: PriceTable) -> Self {
+        self.prices = Some(Arc::new(prices));
         self
     }
 
@@ -156,7 +178,7 @@ impl TraceClientLayer {
         let span =
             span(name).kind(SpanKind::Client).attributes(attributes).parent(self.parent()).start();
         let cx = span.context();
-        if self.sends_baggage {
+        if self.sends_baggage.unwrap_or(true) {
             propagation::inject_context(&cx, headers);
         } else {
             propagation::inject_trace(&cx, headers);

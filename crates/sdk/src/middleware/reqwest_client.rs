@@ -1,6 +1,7 @@
 //! The client layer over reqwest, and reqwest's own way of asking with it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as Poller, Poll, ready};
 
 use pin_project_lite::pin_project;
@@ -10,7 +11,17 @@ use tower_service::Service;
 
 use super::answer::{TracedAnswer, Watch};
 use super::client::{TraceClient, TraceClientLayer};
+use super::model_answer::ModelExchange;
+use super::model_form::Form;
 use super::naming::Address;
+use crate::chat::Endpoint;
+use crate::made_by::{MadeBy, is_within_call};
+use crate::propagation;
+use crate::providers::provider_of_host;
+use crate::traced::Call;
+
+/// Longest body of a request that is looked at, bytes.
+const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 
 /// Sends a request within a span, whose trace goes along: [`TraceClientLayer`] for one request.
 pub trait SendTraced {
@@ -31,9 +42,45 @@ impl SendTraced for RequestBuilder {
 
 impl TraceClientLayer {
     fn start_reqwest(&self, request: &mut Request) -> Box<dyn Watch> {
+        if let Some(exchange) = self.start_model(request) {
+            return Box::new(exchange);
+        }
         let address = address_of(request.url());
         let (method, url) = (request.method().clone(), request.url().to_string());
         Box::new(self.start_http(&method, &url, address, None, request.headers_mut()))
+    }
+
+    /// The span of a model call, if the request is one that we can read. Within a call that has its
+    /// span already the request is one of its attempts, and its tokens are not counted again.
+    fn start_model(&self, request: &mut Request) -> Option<ModelExchange> {
+        let url = request.url();
+        let form = Form::of(request.method(), url.path())?;
+        let body = request.body()?.as_bytes().filter(|body| body.len() <= MAX_REQUEST_BYTES)?;
+        let asked = form.request(url.path(), body)?;
+        if is_within_call() {
+            return None;
+        }
+        let host = url.host_str()?.to_owned();
+        let endpoint = Endpoint {
+            provider: provider_of_host(&host).unwrap_or(form.provider()).to_owned(),
+            server_port: url.port_or_known_default(),
+            server_address: Some(host),
+        };
+        let made_by = MadeBy {
+            operation: form.operation(),
+            endpoint,
+            captures_content: self.captures_content,
+            prices: self.prices.clone(),
+        };
+        let _attached = self.parent().attach();
+        let call = Call::begin(made_by, &Arc::new(asked));
+        let cx = call.span().context();
+        if self.sends_baggage.unwrap_or(false) {
+            propagation::inject_context(&cx, request.headers_mut());
+        } else {
+            propagation::inject_trace(&cx, request.headers_mut());
+        }
+        Some(ModelExchange::new(call, form))
     }
 }
 

@@ -25,6 +25,12 @@ const PROVIDERS: [(&str, &str); 9] = [
     ("generativelanguage.googleapis.com", "gcp.gemini"),
 ];
 
+/// `gen_ai.provider.name` of whoever is at this host, if it is known.
+pub(crate) fn provider_of_host(host: &str) -> Option<&'static str> {
+    let is_at = |suffix: &str| host == suffix || host.ends_with(&format!(".{suffix}"));
+    PROVIDERS.iter().find(|(suffix, _)| is_at(suffix)).map(|(_, name)| *name)
+}
+
 /// Why a client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -189,12 +195,9 @@ impl<F: Form> ClientBuilder<F> {
         for (name, value) in &self.headers {
             insert(&mut headers, name, value)?;
         }
-        let is_provider = |suffix: &str| host == suffix || host.ends_with(&format!(".{suffix}"));
-        let known = PROVIDERS.iter().find(|(suffix, _)| is_provider(suffix));
+        let known = provider_of_host(&host);
         let endpoint = Endpoint {
-            provider: self
-                .provider
-                .unwrap_or_else(|| known.map_or(spec.provider, |(_, name)| name).to_owned()),
+            provider: self.provider.unwrap_or_else(|| known.unwrap_or(spec.provider).to_owned()),
             server_port: base.port_or_known_default(),
             server_address: Some(host),
         };

@@ -13,6 +13,7 @@ mod chain;
 mod context;
 mod decision_log;
 mod decisions;
+mod existing_agents;
 mod export;
 mod fallbacks;
 mod guards;
