@@ -256,6 +256,9 @@ pub struct Chunk {
     pub deltas: Vec<Delta>,
     /// Tokens used, usually on the last chunk only; what an earlier chunk tells is true so far.
     pub usage: Option<Usage>,
+    /// Its number in the stream, from 0: where the wire carries one, and in streams of traced
+    /// models always.
+    pub seq: Option<u64>,
 }
 
 impl Chunk {

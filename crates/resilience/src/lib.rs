@@ -1,5 +1,5 @@
 //! The state machines that decide about attempts: retry, timeout, breaker, retry budget, bulkhead,
-//! hedging, fallback, the choice of a target.
+//! hedging, fallback, the choice of a target, the segments of a stream.
 //!
 //! They do no IO, read no clock and wait for nothing: what happened goes in with the time at which
 //! it happened, what to do next comes out. The SDK and the gateway drive the same machines, so that
@@ -36,7 +36,9 @@ mod hedge;
 mod latency;
 mod moment;
 mod policy;
+mod reorder;
 pub mod route;
+mod segments;
 mod strategy_text;
 
 pub use attempts::{Attempts, Event, Failure, GiveUp, Next, Target, Verdict};
@@ -54,5 +56,9 @@ pub use moment::Moment;
 pub use policy::{
     BreakerPolicy, BudgetPolicy, BulkheadPolicy, HedgePolicy, Jitter, Policy, RetryPolicy,
     TimeoutPolicy,
+};
+pub use reorder::Reorder;
+pub use segments::{
+    SegmentEnd, SegmentEvent, SegmentPolicy, SegmentStep, SegmentSteps, Segments, StreamTotals,
 };
 pub use strategy_text::RetryTextError;

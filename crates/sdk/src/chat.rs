@@ -15,6 +15,7 @@ use throughline_trace::ErrorType;
 use crate::instrument::in_context;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
+use crate::stream::{StreamPosition, TracedChunk};
 
 /// A model that answers conversations. Implementations talk to a provider and do nothing else:
 /// spans, retries, costs and metrics are added by [`Traced`](crate::Traced), which wraps any of
@@ -90,6 +91,9 @@ pub struct ChatStream {
     status_code: Option<u16>,
     is_cached: bool,
     limits: Option<RateLimits>,
+    /// The id that the wire gives the stream.
+    wire_id: Option<Arc<str>>,
+    position: Option<StreamPosition>,
     inner: BoxStream<'static, Result<Chunk, ChatError>>,
 }
 
@@ -99,7 +103,48 @@ impl ChatStream {
         status_code: Option<u16>,
         chunks: impl Stream<Item = Result<Chunk, ChatError>> + Send + 'static,
     ) -> Self {
-        Self { status_code, is_cached: false, limits: None, inner: Box::pin(chunks) }
+        Self {
+            status_code,
+            is_cached: false,
+            limits: None,
+            wire_id: None,
+            position: None,
+            inner: Box::pin(chunks),
+        }
+    }
+
+    /// Says the id that the wire gives the stream (`X-Stream-Id`); its segments bear it as
+    /// `stream_id` then.
+    #[must_use = "this is the stream"]
+    pub fn with_stream_id(mut self, id: Option<impl Into<Arc<str>>>) -> Self {
+        self.wire_id = id.map(Into::into);
+        self
+    }
+
+    pub(crate) fn wire_id(&self) -> Option<Arc<str>> {
+        self.wire_id.clone()
+    }
+
+    pub(crate) fn at(mut self, position: StreamPosition) -> Self {
+        self.position = Some(position);
+        self
+    }
+
+    /// Where the stream is, and which; `None` when nobody traces it.
+    pub fn position(&self) -> Option<StreamPosition> {
+        self.position.clone()
+    }
+
+    /// The chunks with the trace that they belong to, to hand them to other tasks. Those of a stream
+    /// that nobody traces belong to the current one.
+    pub fn traced_chunks(self) -> impl Stream<Item = Result<TracedChunk<Chunk>, ChatError>> {
+        let position = self.position.clone().unwrap_or_else(StreamPosition::of_current);
+        self.map(move |item| {
+            item.map(|chunk| {
+                let seq = chunk.seq.unwrap_or_default();
+                TracedChunk::new(chunk, seq, &position)
+            })
+        })
     }
 
     /// Says whether a gateway answers out of its cache.

@@ -28,6 +28,7 @@
 pub mod metrics;
 pub mod middleware;
 pub mod propagation;
+pub mod stream;
 pub mod task;
 
 mod agent;
@@ -55,7 +56,6 @@ mod routing;
 mod serve;
 mod span;
 mod step;
-mod stream;
 mod telemetry;
 mod telemetry_builder;
 mod telemetry_decisions;
@@ -115,7 +115,7 @@ pub use serve::{
 };
 pub use span::{ActiveSpan, SpanBuilder, span};
 pub use step::{StepBuilder, step};
-pub use stream::DEFAULT_IDLE_TIMEOUT;
+pub use stream::{DEFAULT_IDLE_TIMEOUT, StreamPosition, TracedChunk};
 pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
 pub use telemetry_builder::TelemetryBuilder;
 pub use telemetry_otlp::OtlpProtocol;

@@ -164,6 +164,7 @@ impl Traced {
         let mut call = Call::start(self, &request);
         let mut run = self.run(&call, Ready::FirstToken);
         let timeout_note = run.timeout_note();
+        let idle_timeout = self.idle_timeout;
         let attempts = drive(
             &mut run,
             report_of,
@@ -172,15 +173,16 @@ impl Traced {
                 call.attempt(index);
                 let opening = self.model.stream((*request).clone());
                 let timeout_note = timeout_note.clone();
-                async move { Opened::read(opening.await?, timeout_note).await }
+                async move { Opened::read(opening.await?, idle_timeout, timeout_note).await }
             },
         );
         match call.span.instrument(attempts).await {
             Ok(opened) => {
                 call.answer_began(&opened.stream);
                 let status_code = opened.stream.status_code();
-                let stream = TracedStream::new(opened, run, call, self.idle_timeout);
-                Ok(ChatStream::new(status_code, stream))
+                let stream = TracedStream::new(opened, run, call);
+                let position = stream.position().clone();
+                Ok(ChatStream::new(status_code, stream).at(position))
             }
             Err(stopped) => Err(call.stop(stopped)),
         }

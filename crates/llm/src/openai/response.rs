@@ -38,6 +38,9 @@ struct WireChoice {
 
 #[derive(Deserialize)]
 struct WireChunk {
+    /// What a gateway numbers chunks with.
+    #[serde(default)]
+    chunk_seq: Option<u64>,
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
@@ -143,6 +146,7 @@ pub fn parse_chunk(data: &str) -> Result<Chunk, WireError> {
         created_unix_secs: wire.created.map_or(0, |secs| secs as u64),
         deltas: wire.choices.into_iter().flatten().map(Delta::from).collect(),
         usage: wire.usage.map(Usage::from),
+        seq: wire.chunk_seq,
     })
 }
 

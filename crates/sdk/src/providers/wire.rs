@@ -1,11 +1,11 @@
 //! The connection to a provider: requests out, answers and errors in, in whichever wire form.
 
-use futures_util::stream::StreamExt as _;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use opentelemetry::Context;
 use reqwest::{Response, Url};
 use serde_json::Value;
+use std::sync::Arc;
 use throughline_llm::openai::{self, ApiError, WireError};
 use throughline_llm::{ChatRequest, ChatResponse, WireForm};
 use throughline_trace::ErrorType;
@@ -13,7 +13,7 @@ use throughline_trace::ErrorType;
 use super::builder::below;
 use super::errors::{causes, quoted, refusal_type, status_text, told_type};
 use super::limits::{is_cached, pause, rate_limits};
-use super::stream::Chunks;
+use super::stream::{Chunks, pieces};
 use crate::chat::{ChatError, ChatStream, Endpoint};
 use crate::propagation;
 
@@ -72,9 +72,12 @@ impl Wire {
             return Err(error);
         }
         let (is_cached, limits) = (is_cached(response.headers()), rate_limits(response.headers()));
-        let body = response.bytes_stream().boxed();
+        let stream_id = response.headers().get("x-stream-id").and_then(|id| id.to_str().ok());
+        let stream_id = stream_id.filter(|id| !id.is_empty()).map(Arc::<str>::from);
+        let body = pieces(response);
         let chunks = Chunks::new(self.clone(), request.model, status, body);
-        let stream = ChatStream::new(Some(status.as_u16()), chunks.into_stream());
+        let stream =
+            ChatStream::new(Some(status.as_u16()), chunks.into_stream()).with_stream_id(stream_id);
         Ok(stream.with_cached(is_cached).with_limits(limits))
     }
 

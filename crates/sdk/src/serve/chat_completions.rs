@@ -64,6 +64,7 @@ impl Named {
             created_unix_secs: self.created,
             deltas: vec![delta],
             usage: None,
+            seq: None,
         }
     }
 

@@ -10,6 +10,7 @@
 mod agent;
 mod bans;
 mod chain;
+mod chunks;
 mod context;
 mod decision_log;
 mod decisions;
