@@ -55,10 +55,12 @@ mod routing;
 #[cfg(feature = "server")]
 mod serve;
 mod span;
+mod steering;
 mod step;
 mod telemetry;
 mod telemetry_builder;
 mod telemetry_decisions;
+mod telemetry_directives;
 mod telemetry_otlp;
 mod telemetry_pipeline;
 mod token_count;
@@ -114,6 +116,7 @@ pub use serve::{
     REQUEST_MAX_BYTES, RUN_TIME_LIMIT, SERVE_ADDRESS, ServeError, serve_agent,
 };
 pub use span::{ActiveSpan, SpanBuilder, span};
+pub use steering::{MAX_DIRECTIVES, Steering, SteeringError, Told};
 pub use step::{StepBuilder, step};
 pub use stream::{DEFAULT_IDLE_TIMEOUT, StreamPosition, TracedChunk};
 pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
@@ -169,8 +172,9 @@ pub use throughline_llm as llm;
 pub use throughline_macros::tool;
 pub use throughline_resilience as resilience;
 pub use throughline_trace::{
-    DecisionId, ErrorType, Phase, RouteTarget, RouteWeights, RouteWeightsError, SpanRole, StepName,
-    StepNameError, keys,
+    DecisionId, Directive, DirectiveAck, DirectiveAction, DirectiveStatus, DirectiveTarget,
+    ErrorType, Phase, RetryJitter, RetryStrategy, RouteTarget, RouteWeights, RouteWeightsError,
+    SpanRole, StepName, StepNameError, keys,
 };
 pub use tokio_util::sync::CancellationToken;
 pub use tools::{

@@ -25,8 +25,10 @@ use crate::export::{Acknowledging, Counted, Counters, ExportThread, Gate, Metric
 use crate::logs::{StdoutLogs, SubscriberSettings};
 use crate::propagation::Propagator;
 use crate::recorder::Recorder;
+use crate::steering::Process;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::telemetry_decisions::{DecisionSettings, Exit, start_spool};
+use crate::telemetry_directives::DirectiveSettings;
 use crate::telemetry_otlp::{Environment, OtlpExporters, OtlpProtocol, OtlpSettings};
 use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Providers, Switches};
 
@@ -71,9 +73,15 @@ pub struct TelemetryBuilder {
     span_level: Option<LevelFilter>,
     recorder: Option<Recorder>,
     decisions: DecisionSettings,
+    directives: DirectiveSettings,
 }
 
 impl TelemetryBuilder {
+    /// Whether directives are listened to.
+    pub(crate) fn directive_settings(&mut self) -> &mut DirectiveSettings {
+        &mut self.directives
+    }
+
     /// How decisions are kept.
     pub(crate) fn decisions(&mut self) -> &mut DecisionSettings {
         &mut self.decisions
@@ -267,8 +275,10 @@ impl TelemetryBuilder {
             &providers.counters.decisions,
             &mut thread,
         )?;
-        let pipeline = Pipeline::new(providers, instance_id, switches, prices, keeping);
+        let process = Process::of(&resource, instance_id);
+        let pipeline = Pipeline::new(providers, process, switches, prices, keeping);
         start_spool(&pipeline)?;
+        self.directives.listen(environment, &self.otlp.headers, &pipeline, &mut thread)?;
         Ok(Telemetry::new(Some(pipeline), thread))
     }
 

@@ -18,6 +18,7 @@ use crate::decision::{Acknowledgements, Audit, HashKey, Spool};
 use crate::export::{Counters, Counts};
 use crate::layer::SCOPE;
 use crate::metrics::Instruments;
+use crate::steering::{Process, Steering};
 
 /// The pipeline of the process, once [`TelemetryBuilder::init`](crate::TelemetryBuilder::init) ran.
 static PROCESS: OnceLock<Arc<Pipeline>> = OnceLock::new();
@@ -36,6 +37,7 @@ pub(crate) struct Pipeline {
     instruments: Instruments,
     pub(crate) counters: PipelineCounters,
     instance_id: String,
+    steering: Steering,
     last_seq: AtomicU64,
     unhashed_inputs: AtomicU64,
     switches: Switches,
@@ -86,7 +88,7 @@ impl Pipeline {
     #[expect(clippy::too_many_arguments, reason = "one caller, which names each")]
     pub(crate) fn new(
         providers: Providers,
-        instance_id: String,
+        process: Process,
         switches: Switches,
         prices: PriceTable,
         keeping: Keeping,
@@ -106,7 +108,8 @@ impl Pipeline {
             decision_logger,
             instruments,
             counters,
-            instance_id,
+            instance_id: process.instance_id.clone(),
+            steering: Steering::new(process),
             last_seq: AtomicU64::new(0),
             unhashed_inputs: AtomicU64::new(0),
             switches,
@@ -182,6 +185,11 @@ impl Pipeline {
     /// The next number of a decision, from 1.
     pub(crate) fn next_seq(&self) -> u64 {
         self.last_seq.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What the server told the process to do.
+    pub(crate) fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     pub(crate) fn audit(&self) -> Audit {

@@ -41,5 +41,7 @@ pub trait Steer: Send + Sync {
 
 /// Every run asks here between its steps.
 pub(super) fn between_steps(definition: &Definition, session: Option<&str>) -> Option<Steered> {
-    definition.steer.as_ref().and_then(|steer| steer.between_steps(&definition.name, session))
+    let own = definition.steer.as_ref();
+    own.and_then(|steer| steer.between_steps(&definition.name, session))
+        .or_else(crate::steering::between_steps)
 }

@@ -55,9 +55,20 @@ impl HashKey {
     /// # Errors
     /// [`TelemetryError::Setting`] when there is one that cannot be used.
     pub(crate) fn of_environment(environment: Environment) -> Result<Option<Self>, TelemetryError> {
-        let Some(text) = environment.variable(KEY_VARIABLE) else { return Ok(None) };
+        Self::of_variable(KEY_VARIABLE, environment)
+    }
+
+    /// The key that a variable holds: `ID:BASE64`, or `@PATH` of a file with that in it.
+    ///
+    /// # Errors
+    /// As [`of_environment`](Self::of_environment).
+    pub(crate) fn of_variable(
+        name: &str,
+        environment: Environment,
+    ) -> Result<Option<Self>, TelemetryError> {
+        let Some(text) = environment.variable(name) else { return Ok(None) };
         let wrong = |got: String| TelemetryError::Setting {
-            name: KEY_VARIABLE.to_owned(),
+            name: name.to_owned(),
             expected: "ID:BASE64, or @PATH of a file that holds it",
             got,
         };
@@ -70,7 +81,7 @@ impl HashKey {
         };
         let (id, key) = text.split_once(':').ok_or_else(|| wrong("no colon".to_owned()))?;
         let bytes = STANDARD.decode(key.trim()).map_err(|_| wrong("no base64".to_owned()))?;
-        Self::new(KEY_VARIABLE, id, &bytes).map(Some)
+        Self::new(name, id, &bytes).map(Some)
     }
 
     /// The key of a process that was given none: random, so that equal inputs can be told within the
@@ -86,6 +97,15 @@ impl HashKey {
 
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether this hexadecimal text is the hash of the value.
+    pub(crate) fn is_tag(&self, value: &serde_json::Value, tag: &str) -> bool {
+        let pairs = tag.as_bytes().chunks(2);
+        let bytes: Option<Vec<u8>> = pairs
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        bytes.is_some_and(|tag| hmac::verify(&self.key, canonical(value).as_bytes(), &tag).is_ok())
     }
 
     /// 64 hexadecimal characters.

@@ -215,6 +215,9 @@ impl<'a, T, E> Fallback<'a, T, E> {
             span(format!("fallback {operation}")).role(SpanRole::Fallback).start(),
             Some("fallback"),
         );
+        // Told by its caller, or by the server.
+        let forced =
+            forced.or_else(|| whole.span.in_scope(|| crate::steering::forced_degraded(&operation)));
         let mut plan =
             FallbackPlan::new(degraded.len(), triggers).forced_degraded(forced.is_some());
         let mut degraded = degraded.into_iter();

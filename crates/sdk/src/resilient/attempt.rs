@@ -74,6 +74,11 @@ struct Running {
 }
 
 impl AttemptSpans {
+    /// The operation that is attempted.
+    pub(crate) fn operation(&self) -> &str {
+        self.name.strip_prefix("attempt ").unwrap_or(&self.name)
+    }
+
     /// Spans of this name below `parent`, all with these attributes.
     pub(crate) fn new(
         name: Cow<'static, str>,

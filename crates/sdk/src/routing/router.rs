@@ -191,15 +191,16 @@ impl Router {
     /// Chooses, records the choice, and makes everything ready for the call.
     fn route_request(&self, mut request: ChatRequest) -> Result<Routed<'_>, ChatError> {
         let inner = &*self.inner;
-        let weights = inner.weights.load();
+        let own = inner.weights.load();
+        let is_target = |name: &str| inner.targets.iter().any(|target| target.to.name == name);
+        let told = crate::steering::weights_of(&own, is_target);
+        let weights: &RouteWeights = told.as_ref().unwrap_or(&own);
         let caller = RoutingTags::current();
         let budget = caller.budget().or(inner.latency_budget);
-        let (choice, group) =
-            self.choose(&request, &weights, &caller, budget).ok_or_else(|| {
-                let message =
-                    format!("expected targets of route {:?}, there are none", inner.route);
-                ChatError::new(ErrorType::InvalidRequest, message)
-            })?;
+        let (choice, group) = self.choose(&request, weights, &caller, budget).ok_or_else(|| {
+            let message = format!("expected targets of route {:?}, there are none", inner.route);
+            ChatError::new(ErrorType::InvalidRequest, message)
+        })?;
         let target = &inner.targets[choice.index];
         let requested = target.to.model_id.clone().unwrap_or_else(|| request.model.clone());
         decision(STAGE)

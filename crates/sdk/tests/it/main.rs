@@ -15,6 +15,7 @@ mod context;
 mod decision_log;
 mod decisions;
 mod existing_agents;
+mod directives;
 mod export;
 mod fallbacks;
 mod guards;
