@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a test may spawn what belongs to no trace")]
 
+mod aborts;
 mod agent;
 mod bans;
 mod chain;
@@ -38,6 +39,7 @@ mod tasks;
 mod tool_kinds;
 mod tool_macro;
 mod tools;
+mod traps;
 mod w3c;
 mod worker_pool;
 mod workflows;

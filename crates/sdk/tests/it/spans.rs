@@ -11,14 +11,13 @@ use throughline::{
     Dimensions, ErrorType, Outcome, Recorder, SdkTracer, SpanKind, SpanRole, Telemetry, in_context,
     keys, span,
 };
-use tracing::level_filters::LevelFilter;
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing_subscriber::layer::SubscriberExt;
 
 /// Telemetry of its own for one test, on this thread.
 struct Stage {
     recorder: Recorder,
-    telemetry: Telemetry,
+    _telemetry: Telemetry,
     _subscriber: DefaultGuard,
     _context: opentelemetry::ContextGuard,
 }
@@ -28,7 +27,7 @@ fn stage(subscriber: impl tracing::Subscriber + Send + Sync + 'static) -> Stage 
     let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
     let subscriber = tracing::subscriber::set_default(subscriber);
     let context = telemetry.enter();
-    Stage { recorder, telemetry, _subscriber: subscriber, _context: context }
+    Stage { recorder, _telemetry: telemetry, _subscriber: subscriber, _context: context }
 }
 
 fn with_layer() -> Stage {
@@ -76,19 +75,6 @@ fn ours_host_and_api_spans_nest_with_a_layer() {
 #[test]
 fn without_a_layer_the_host_spans_are_missing_and_nothing_else() {
     let stage = without_layer();
-    mixed_nesting();
-    insta::assert_snapshot!(stage.tree(), @r"
-    ours.outer
-      ours.inner
-        api
-          ours.leaf
-    ");
-}
-
-#[test]
-fn a_level_filter_breaks_no_trace() {
-    let stage =
-        stage(tracing_subscriber::registry().with(LevelFilter::WARN).with(throughline::layer()));
     mixed_nesting();
     insta::assert_snapshot!(stage.tree(), @r"
     ours.outer
@@ -172,47 +158,6 @@ fn a_restarted_trace_is_recorded() {
             ");
         }
     }
-}
-
-#[test]
-fn a_parent_is_exported_before_its_children_end_and_only_once() {
-    let stage = with_layer();
-    let parent = span("parent").start();
-    let (ours, host) = parent.in_scope(|| (span("ours").start(), tracing::info_span!("host")));
-    parent.end();
-    assert_eq!(stage.tree(), "parent\n");
-    drop(ours);
-    drop(host);
-    insta::assert_snapshot!(stage.tree(), @r"
-    parent
-      ours
-      host
-    ");
-    assert_eq!(stage.recorder.spans().len(), 3);
-    let counts = stage.telemetry.counts();
-    assert_eq!((counts.spans.ended, counts.spans.exported, counts.open_spans), (3, 3, 0));
-}
-
-#[test]
-fn a_span_lasts_until_its_guard_goes_whenever_it_was_left() {
-    let stage = with_layer();
-    let outer = span("outer").start();
-    outer.in_scope(|| {});
-    let inner = span("inner").start();
-    inner.end();
-    outer.end();
-    let spans = stage.recorder.spans();
-    assert!(spans[1].end_time >= spans[0].end_time, "the last exit is not the end");
-}
-
-#[test]
-fn an_error_event_fails_no_span() {
-    let stage = with_layer();
-    let work = span("work").start();
-    work.in_scope(|| tracing::error!("the host complains"));
-    work.end();
-    insta::assert_snapshot!(stage.tree(), @"work");
-    assert_eq!(stage.recorder.spans()[0].events.len(), 0);
 }
 
 #[test]
