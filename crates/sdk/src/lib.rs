@@ -177,12 +177,19 @@ pub use throughline_trace::{
     SpanRole, StepName, StepNameError, keys,
 };
 pub use tokio_util::sync::CancellationToken;
+#[cfg(feature = "grpc")]
+pub use tools::GrpcTool;
 pub use tools::{
-    FunctionTool, HTTP_TOOL_MAX_BYTES, HttpTool, HttpToolError, Json, ObservedRegistry, Registry,
-    RegistryError, SUBPROCESS_STDERR_TAIL_BYTES, SUBPROCESS_STDOUT_MAX_BYTES, SubprocessTool,
-    TOOL_CONTENT_MAX_BYTES, TOOL_ID_MAX_CHARS, TOOL_TIMEOUT, TemplateError, Tool, ToolError,
-    ToolId, ToolIdError, ToolOutput, ToolRegistry, ToolType, tool,
+    FunctionTool, HTTP_TOOL_MAX_BYTES, HttpRegistry, HttpTool, HttpToolError, Json,
+    ObservedRegistry, REGISTRY_TIMEOUT, Registry, RegistryError, SUBPROCESS_STDERR_TAIL_BYTES,
+    SUBPROCESS_STDOUT_MAX_BYTES, SubprocessTool, TOOL_CONTENT_MAX_BYTES, TOOL_ID_MAX_CHARS,
+    TOOL_TIMEOUT, TemplateError, Tool, ToolError, ToolId, ToolIdError, ToolOutput, ToolRegistry,
+    ToolType, tool,
 };
+#[cfg(feature = "mcp")]
+pub use tools::{MCP_CONNECT_TIMEOUT, McpBuilder, McpError, McpServer, McpSync, McpTool};
+#[cfg(feature = "server")]
+pub use tools::{TOOL_SERVICE_MAX_BYTES, ToolService};
 pub use traced::Traced;
 pub use workflow::{Workflow, workflow};
 

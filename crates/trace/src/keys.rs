@@ -315,6 +315,14 @@ keys! {
     URL_TEMPLATE = "url.template";
     /// Version of HTTP: `1.1`, `2`, …
     NETWORK_PROTOCOL_VERSION = "network.protocol.version";
+    /// How messages travel: `tcp`, `pipe`, …
+    NETWORK_TRANSPORT = "network.transport";
+    /// Id of a JSON-RPC request.
+    JSONRPC_REQUEST_ID = "jsonrpc.request.id";
+    /// Method of an MCP message.
+    MCP_METHOD_NAME = "mcp.method.name";
+    /// Version of MCP that both sides agreed on.
+    MCP_PROTOCOL_VERSION = "mcp.protocol.version";
     /// `grpc`, …
     RPC_SYSTEM_NAME = "rpc.system.name";
     /// The remote method, as `package.Service/Method`.

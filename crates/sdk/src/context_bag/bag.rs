@@ -269,6 +269,13 @@ impl ContextBag {
         Ok((Arc::clone(name), entry.clone()))
     }
 
+    /// A bag that came with a request for this tool, as the tool's own view.
+    #[cfg(feature = "server")]
+    pub(crate) fn given_to(self, tool: &str) -> Self {
+        self.state().view_of = Some(tool.into());
+        self
+    }
+
     pub(super) fn under(self, schema: BagSchema) -> Self {
         Self { schema, ..self }
     }

@@ -139,25 +139,7 @@ where
     }
 
     fn parameters(&self) -> Value {
-        let schema = schemars::generate::SchemaSettings::draft07()
-            .with(|settings| {
-                // Providers want the whole schema in place, and no word on its dialect.
-                settings.inline_subschemas = true;
-                settings.meta_schema = None;
-            })
-            .into_generator()
-            .into_root_schema_for::<A>();
-        let mut schema = schema.to_value();
-        if let Some(object) = schema.as_object_mut() {
-            object.remove("title");
-            // A function without arguments takes an empty object.
-            if object.get("type").is_some_and(|kind| kind == "null") {
-                object.remove("type");
-            }
-            object.entry("type").or_insert_with(|| "object".into());
-            object.entry("properties").or_insert_with(|| serde_json::json!({}));
-        }
-        schema
+        schema_of::<A>()
     }
 
     fn needs(&self) -> &[Need] {
@@ -183,6 +165,29 @@ where
             });
         Box::pin(async move { (self.function)(typed?).await.into_answer() })
     }
+}
+
+/// The schema of arguments of this type, as providers want it.
+pub(super) fn schema_of<A: JsonSchema>() -> Value {
+    let schema = schemars::generate::SchemaSettings::draft07()
+        .with(|settings| {
+            // Providers want the whole schema in place, and no word on its dialect.
+            settings.inline_subschemas = true;
+            settings.meta_schema = None;
+        })
+        .into_generator()
+        .into_root_schema_for::<A>();
+    let mut schema = schema.to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("title");
+        // A function without arguments takes an empty object.
+        if object.get("type").is_some_and(|kind| kind == "null") {
+            object.remove("type");
+        }
+        object.entry("type").or_insert_with(|| "object".into());
+        object.entry("properties").or_insert_with(|| serde_json::json!({}));
+    }
+    schema
 }
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ pub struct HttpTool {
     description: String,
     method: Method,
     shown: String,
+    written: String,
     server: Url,
     address: Template,
     headers: HeaderMap,
@@ -119,6 +120,7 @@ impl HttpTool {
             description: description.into(),
             method,
             shown: if shown.is_empty() { "/".to_owned() } else { shown.to_owned() },
+            written: address.to_owned(),
             server,
             address: template,
             headers: HeaderMap::new(),
@@ -364,6 +366,13 @@ impl Tool for HttpTool {
 
     fn tool_type(&self) -> ToolType {
         ToolType::Extension
+    }
+
+    /// Method and address, unless credentials are sent or it is somebody else's: what another process
+    /// could not do in the same way.
+    fn address(&self) -> Option<String> {
+        let is_plain = self.headers.is_empty() && !self.is_third_party && !self.is_text;
+        is_plain.then(|| format!("{} {}", self.method, self.written))
     }
 
     fn timeout(&self) -> Duration {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use futures_util::future::{BoxFuture, ready};
 use opentelemetry::trace::SpanContext;
@@ -17,11 +17,32 @@ use super::tool::Tool;
 use super::tool_id::ToolId;
 use crate::agent_notes;
 
+/// Who put a tool into a registry: a connection that takes its own out again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin(u64);
+
+#[cfg(feature = "mcp")]
+impl Origin {
+    /// One that nobody has.
+    pub(super) fn next() -> Self {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// A tool that is registered.
+struct Kept {
+    tool: Arc<dyn Tool>,
+    #[cfg_attr(not(feature = "mcp"), expect(dead_code, reason = "connections ask for it"))]
+    origin: Option<Origin>,
+}
+
 /// Tools by id, with their schemas compiled. Clones share them. Every request is observed as
 /// [`ObservedRegistry`](super::ObservedRegistry) does it.
 #[derive(Clone, Default)]
 pub struct ToolRegistry {
-    tools: Arc<RwLock<BTreeMap<ToolId, Arc<dyn Tool>>>>,
+    tools: Arc<RwLock<BTreeMap<ToolId, Kept>>>,
 }
 
 impl ToolRegistry {
@@ -36,24 +57,52 @@ impl ToolRegistry {
     /// [`RegistryError::AlreadyRegistered`] when there is one of that id, [`RegistryError::Schema`]
     /// when a schema of the tool is none; the registry is unchanged then.
     pub fn register(&self, tool: impl Tool + 'static) -> Result<(), RegistryError> {
-        self.add(Arc::new(tool))
+        self.add(Arc::new(tool), None)
     }
 
-    fn add(&self, tool: Arc<dyn Tool>) -> Result<(), RegistryError> {
+    /// [`register`](Self::register), saying who does it.
+    #[cfg(feature = "mcp")]
+    pub(super) fn register_from(
+        &self,
+        origin: Origin,
+        tool: impl Tool + 'static,
+    ) -> Result<(), RegistryError> {
+        self.add(Arc::new(tool), Some(origin))
+    }
+
+    /// Who registered a tool, if a connection did.
+    #[cfg(feature = "mcp")]
+    pub(super) fn origin(&self, id: &ToolId) -> Option<Origin> {
+        self.kept().get(id).and_then(|kept| kept.origin)
+    }
+
+    /// What a connection registered.
+    #[cfg(feature = "mcp")]
+    pub(super) fn of_origin(&self, origin: Origin) -> Vec<ToolId> {
+        let kept = self.kept();
+        let own = kept.iter().filter(|(_, kept)| kept.origin == Some(origin));
+        own.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn kept(&self) -> RwLockReadGuard<'_, BTreeMap<ToolId, Kept>> {
+        self.tools.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, tool: Arc<dyn Tool>, origin: Option<Origin>) -> Result<(), RegistryError> {
         let request = Request::begin(tool.id().as_str(), "register");
-        let result = request.span.in_scope(|| self.insert(tool));
+        let result = request.span.in_scope(|| self.insert(tool, origin));
         request.registered(&result);
         result
     }
 
-    fn insert(&self, tool: Arc<dyn Tool>) -> Result<(), RegistryError> {
+    fn insert(&self, tool: Arc<dyn Tool>, origin: Option<Origin>) -> Result<(), RegistryError> {
         let id = tool.id().clone();
         let tool = CheckedTool::new(tool)?;
         let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
         if tools.contains_key(&id) {
             return Err(RegistryError::AlreadyRegistered(id));
         }
-        tools.insert(id, Arc::new(tool));
+        tools.insert(id, Kept { tool: Arc::new(tool), origin });
         Ok(())
     }
 
@@ -80,7 +129,7 @@ impl ToolRegistry {
         let mut added = 0;
         for id in other.list().await? {
             if let Some(tool) = other.lookup(id.as_str()).await? {
-                self.add(tool)?;
+                self.add(tool, None)?;
                 added += 1;
             }
         }
@@ -96,21 +145,23 @@ impl ToolRegistry {
     }
 
     pub(super) fn find(&self, id: &str) -> Option<Arc<dyn Tool>> {
-        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        let tools = self.kept();
         let exact = id.parse::<ToolId>().ok().and_then(|id| tools.get(&id));
-        exact.or_else(|| newest(tools.keys(), id).and_then(|id| tools.get(id))).cloned()
+        let found = exact.or_else(|| newest(tools.keys(), id).and_then(|id| tools.get(id)));
+        found.map(|kept| Arc::clone(&kept.tool))
     }
 
     /// The ids of all tools, in order.
     pub fn ids(&self) -> Vec<ToolId> {
-        self.tools.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        self.kept().keys().cloned().collect()
     }
 
     /// All tools as a chat request describes them to the model.
     pub fn definitions(&self) -> Vec<throughline_llm::Tool> {
-        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        let tools = self.kept();
         tools
             .values()
+            .map(|kept| &kept.tool)
             .map(|tool| throughline_llm::Tool {
                 name: tool.id().to_string(),
                 description: tool.description().to_owned(),
@@ -150,7 +201,7 @@ impl ToolRegistry {
 
 impl Registry for ToolRegistry {
     fn register(&self, tool: Arc<dyn Tool>) -> BoxFuture<'_, Result<(), RegistryError>> {
-        Box::pin(ready(self.add(tool)))
+        Box::pin(ready(self.add(tool, None)))
     }
 
     fn lookup<'a>(

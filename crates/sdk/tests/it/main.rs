@@ -21,6 +21,8 @@ mod export;
 mod fallbacks;
 mod guards;
 mod logs;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod middleware;
 mod models;
 mod pool_model;
@@ -28,6 +30,8 @@ mod provider;
 mod providers;
 mod receiver;
 mod registries;
+#[cfg(all(feature = "server", feature = "grpc"))]
+mod remote_tools;
 mod routes;
 mod served;
 mod spans;
