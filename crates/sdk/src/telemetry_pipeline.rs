@@ -85,7 +85,6 @@ pub(crate) struct Switches {
 struct PipelineHandle(Arc<Pipeline>);
 
 impl Pipeline {
-    #[expect(clippy::too_many_arguments, reason = "one caller, which names each")]
     pub(crate) fn new(
         providers: Providers,
         process: Process,

@@ -82,6 +82,10 @@ impl Acknowledgements {
         self.waiting().insert(id, done);
         if let Some(timers) = &self.timers {
             let waiting = self.clone();
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the decisions of a process belong to no trace"
+            )]
             timers.spawn(async move {
                 tokio::time::sleep(AUDIT_TIMEOUT).await;
                 waiting.refuse(id, AuditError::NotAcknowledged);

@@ -158,6 +158,10 @@ impl Spool {
         let owner = Arc::new(owner);
         let writer = Writer::open(Arc::clone(&shared), Arc::clone(&owner), header.clone())?;
         let (queue, asked) = sync_channel(QUEUE_ITEMS);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the decisions of a process belong to no trace"
+        )]
         runtime.spawn(sender::run(Arc::clone(&shared), owner, header, deliver));
         Ok(Self {
             shared,
@@ -174,6 +178,10 @@ impl Spool {
     pub(crate) fn start(&self, bypass: Bypass) -> std::io::Result<()> {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((writer, asked)) = prepared {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the decisions of a process belong to no trace"
+            )]
             let thread = std::thread::Builder::new()
                 .name("throughline-spool".to_owned())
                 .spawn(move || writer.run(&asked, &bypass))?;
