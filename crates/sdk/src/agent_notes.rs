@@ -103,8 +103,12 @@ pub(crate) fn asked_by(id: &str) -> Option<SpanContext> {
 /// [`TelemetryBuilder::capture_content`](crate::TelemetryBuilder::capture_content) or
 /// `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=false` says no.
 pub fn captures_content() -> bool {
-    let said = RunNotes::current().and_then(|notes| notes.is_content_wanted);
-    said.unwrap_or_else(telemetry_pipeline::captures_content)
+    said_of_content().unwrap_or_else(telemetry_pipeline::captures_content)
+}
+
+/// Whether content is recorded, where the agent's run that this is part of says so.
+pub(crate) fn said_of_content() -> Option<bool> {
+    RunNotes::current().and_then(|notes| notes.is_content_wanted)
 }
 
 /// Notes how an operation went, for the run that it belongs to and for all that this is part of.

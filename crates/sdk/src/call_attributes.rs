@@ -1,17 +1,19 @@
 //! The attributes that the span of a model call begins with.
 
-use opentelemetry::KeyValue;
-use throughline_llm::{ChatRequest, ChatResponse, genai};
+use opentelemetry::{Array, KeyValue, StringValue, Value};
+use throughline_llm::{ChatRequest, ChatResponse, ResponseFormat};
 use throughline_trace::keys;
 
 use crate::chat::Endpoint;
-use crate::span::SpanBuilder;
-use crate::traced::OPERATION;
 
 /// Who is asked for what: what samplers decide by.
-pub(crate) fn endpoint_attributes(endpoint: &Endpoint, model: &str) -> Vec<KeyValue> {
+pub(crate) fn endpoint_attributes(
+    operation: &'static str,
+    endpoint: &Endpoint,
+    model: &str,
+) -> Vec<KeyValue> {
     let mut attributes = vec![
-        KeyValue::new(keys::GEN_AI_OPERATION_NAME, OPERATION),
+        KeyValue::new(keys::GEN_AI_OPERATION_NAME, operation),
         KeyValue::new(keys::GEN_AI_PROVIDER_NAME, endpoint.provider.clone()),
         KeyValue::new(keys::GEN_AI_REQUEST_MODEL, model.to_owned()),
     ];
@@ -25,32 +27,38 @@ pub(crate) fn endpoint_attributes(endpoint: &Endpoint, model: &str) -> Vec<KeyVa
 }
 
 /// How the request is made.
-pub(crate) fn request_attributes(mut builder: SpanBuilder, request: &ChatRequest) -> SpanBuilder {
-    if let Some(max_tokens) = request.max_tokens {
-        let max_tokens = i64::try_from(max_tokens).unwrap_or(i64::MAX);
-        builder = builder.attribute(keys::GEN_AI_REQUEST_MAX_TOKENS, max_tokens);
-    }
-    if let Some(temperature) = request.temperature {
-        builder = builder.attribute(keys::GEN_AI_REQUEST_TEMPERATURE, temperature);
-    }
-    if let Some(top_p) = request.top_p {
-        builder = builder.attribute(keys::GEN_AI_REQUEST_TOP_P, top_p);
-    }
-    if request.stream {
-        builder = builder.attribute(keys::GEN_AI_REQUEST_STREAM, true);
-    }
-    builder
-}
-
-/// What the request says.
-pub(crate) fn content_attributes(mut builder: SpanBuilder, request: &ChatRequest) -> SpanBuilder {
-    let messages = genai::input_messages(&request.messages).to_string();
-    builder = builder.attribute(keys::GEN_AI_INPUT_MESSAGES, messages);
-    if !request.tools.is_empty() {
-        let tools = genai::tool_definitions(&request.tools).to_string();
-        builder = builder.attribute(keys::GEN_AI_TOOL_DEFINITIONS, tools);
-    }
-    builder
+pub(crate) fn request_attributes(request: &ChatRequest) -> Vec<KeyValue> {
+    let number = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+    let text = |path: &str| {
+        let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+        let value = request.extra.get(first)?;
+        let value = if rest.is_empty() { Some(value) } else { value.get(rest) };
+        value?.as_str().map(|text| Value::from(text.to_owned()))
+    };
+    let stop = (!request.stop.is_empty()).then(|| {
+        let texts = request.stop.iter().map(|text| StringValue::from(text.clone())).collect();
+        Value::Array(Array::String(texts))
+    });
+    let output = match request.response_format {
+        Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }) => Some("json"),
+        Some(ResponseFormat::Text) => Some("text"),
+        None => None,
+    };
+    let said = [
+        (keys::GEN_AI_REQUEST_MAX_TOKENS, request.max_tokens.map(number)),
+        (keys::GEN_AI_REQUEST_TEMPERATURE, request.temperature.map(Value::from)),
+        (keys::GEN_AI_REQUEST_TOP_P, request.top_p.map(Value::from)),
+        (keys::GEN_AI_REQUEST_SEED, request.seed.map(Value::from)),
+        (keys::GEN_AI_REQUEST_STOP_SEQUENCES, stop),
+        (keys::GEN_AI_REQUEST_STREAM, request.stream.then(|| Value::from(true))),
+        (keys::GEN_AI_OUTPUT_TYPE, output.map(Value::from)),
+        (
+            keys::GEN_AI_REQUEST_REASONING_LEVEL,
+            text("reasoning_effort").or_else(|| text("reasoning/effort")),
+        ),
+        (keys::GEN_AI_REQUEST_PREVIOUS_RESPONSE, text("previous_response_id")),
+    ];
+    said.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?))).collect()
 }
 
 /// The service tier that answered, as the provider names it.

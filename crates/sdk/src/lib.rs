@@ -33,8 +33,11 @@ pub mod task;
 
 mod agent;
 mod agent_notes;
+mod call;
 mod call_attributes;
+mod call_event;
 mod chat;
+mod content;
 mod context_bag;
 mod decision;
 mod dimensions;
@@ -78,6 +81,7 @@ pub use agent::{
 };
 pub use agent_notes::captures_content;
 pub use chat::{ChatError, ChatModel, ChatStream, Endpoint};
+pub use content::{ContentCapture, MaskContent, Redactor};
 pub use context_bag::{
     BagError, BagField, BagSchema, CONTEXT_BAG_ENV, CONTEXT_BAG_FORM, CONTEXT_BAG_HEADER,
     CONTEXT_BAG_MAX_BYTES, CONTEXT_BAG_MAX_FIELDS, CONTEXT_BAG_META_KEY, CONTEXT_BAG_VERSION,

@@ -1,6 +1,8 @@
 //! The builder of [`Telemetry`]: its values come before those of the environment, which come before
 //! the defaults.
 
+mod content;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use throughline_llm::prices::PriceTable;
 use throughline_trace::keys;
 use tracing::level_filters::LevelFilter;
 
+use crate::content::{ContentCapture, Redactor};
 use crate::decision::Acknowledgements;
 use crate::export::{Acknowledging, Counted, Counters, ExportThread, Gate, MetricsOnThread};
 use crate::logs::{StdoutLogs, SubscriberSettings};
@@ -55,7 +58,7 @@ const UNKNOWN_SERVICE: &str = "unknown_service";
 /// Describes [`Telemetry`] before it starts. Whatever is not said comes from the standard `OTEL_*`
 /// variables, unless [`environment`](Self::environment) says not to; a header of
 /// `OTEL_EXPORTER_OTLP_HEADERS` stands beside those given here.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "telemetry starts with `init` or `build`"]
 pub struct TelemetryBuilder {
     service_name: Option<String>,
@@ -65,7 +68,9 @@ pub struct TelemetryBuilder {
     sample_ratio: Option<f64>,
     export_delay: Option<Duration>,
     metric_interval: Option<Duration>,
-    content: Option<bool>,
+    content: Option<ContentCapture>,
+    emits_events: Option<bool>,
+    redactor: Option<Arc<dyn Redactor>>,
     session_on_metrics: bool,
     prices: Option<PriceTable>,
     baggage_keys: Vec<String>,
@@ -169,24 +174,10 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Whether prompts, answers, tool arguments and results go onto spans
-    /// (`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`; yes).
-    pub fn capture_content(mut self, wanted: bool) -> Self {
-        self.content = Some(wanted);
-        self
-    }
-
     /// Whether metrics carry `session_id`. Only for processes with few sessions: a metric with more
     /// than 2,000 series is folded into one.
     pub fn session_on_metrics(mut self, wanted: bool) -> Self {
         self.session_on_metrics = wanted;
-        self
-    }
-
-    /// What models cost; when nobody says, the built-in prices with those of the file that
-    /// `THROUGHLINE_PRICES` names laid over them. [`Telemetry::set_prices`] changes them later.
-    pub fn prices(mut self, prices: PriceTable) -> Self {
-        self.prices = Some(prices);
         self
     }
 
@@ -251,7 +242,15 @@ impl TelemetryBuilder {
         }
         let instance_id = uuid::Uuid::new_v4().to_string();
         let switches = Switches {
-            content: self.content.unwrap_or_else(|| environment.wants_content()),
+            content: match self.content {
+                Some(content) => content,
+                None => environment.content_capture()?,
+            },
+            emits_events: match self.emits_events {
+                Some(wanted) => Some(wanted),
+                None => environment.truth("OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT")?,
+            },
+            redactor: self.redactor.clone(),
             session_on_metrics: self.session_on_metrics,
             baggage_keys: self.baggage_keys.clone(),
         };

@@ -1,6 +1,7 @@
 //! What telemetry goes through: one tracer, its meters and loggers, the running number of decisions,
 //! and the switches. There is one for the process, and a context may carry another.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +15,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use throughline_llm::prices::PriceTable;
 
+use crate::content::{ContentCapture, Redactor};
 use crate::decision::{Acknowledgements, Audit, HashKey, Spool};
 use crate::export::{Counters, Counts};
 use crate::layer::SCOPE;
@@ -33,6 +35,7 @@ pub(crate) struct Pipeline {
     /// `None` when the host has a tracer provider of its own, which then gets our spans.
     tracer: OnceLock<Option<BoxedTracer>>,
     log_logger: SdkLogger,
+    event_logger: SdkLogger,
     decision_logger: SdkLogger,
     instruments: Instruments,
     pub(crate) counters: PipelineCounters,
@@ -73,12 +76,27 @@ pub(crate) struct PipelineCounters {
 }
 
 /// What the builder or the environment switched.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Switches {
-    pub(crate) content: bool,
+    pub(crate) content: ContentCapture,
+    /// Whether model calls are events too; as `content` wants them when nobody says.
+    pub(crate) emits_events: Option<bool>,
+    pub(crate) redactor: Option<Arc<dyn Redactor>>,
     pub(crate) session_on_metrics: bool,
     /// Baggage that crosses process boundaries besides what always may.
     pub(crate) baggage_keys: Vec<String>,
+}
+
+impl fmt::Debug for Switches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switches")
+            .field("content", &self.content)
+            .field("emits_events", &self.emits_events)
+            .field("is_redacted", &self.redactor.is_some())
+            .field("session_on_metrics", &self.session_on_metrics)
+            .field("baggage_keys", &self.baggage_keys)
+            .finish()
+    }
 }
 
 /// How a context carries its pipeline.
@@ -95,6 +113,7 @@ impl Pipeline {
         let Providers { traces, metrics, logs, decisions, counters, .. } = providers;
         // What writes a log is told by the target of the record.
         let log_logger = logs.logger("");
+        let event_logger = logs.logger_with_scope(SCOPE.clone());
         let decision_logger = decisions.logger_with_scope(SCOPE.clone());
         let instruments = Instruments::new(&metrics.meter_with_scope(SCOPE.clone()));
         Arc::new(Self {
@@ -104,6 +123,7 @@ impl Pipeline {
             decisions,
             tracer: OnceLock::new(),
             log_logger,
+            event_logger,
             decision_logger,
             instruments,
             counters,
@@ -169,6 +189,11 @@ impl Pipeline {
         &self.log_logger
     }
 
+    /// The logger of GenAI events.
+    pub(crate) fn event_logger(&self) -> &SdkLogger {
+        &self.event_logger
+    }
+
     pub(crate) fn decision_logger(&self) -> &SdkLogger {
         &self.decision_logger
     }
@@ -213,11 +238,23 @@ impl Pipeline {
     }
 
     pub(crate) fn captures_content(&self) -> bool {
+        self.switches.content.spans
+    }
+
+    pub(crate) fn content_capture(&self) -> ContentCapture {
         self.switches.content
     }
 
     pub(crate) fn propagates_baggage(&self, key: &str) -> bool {
         self.switches.baggage_keys.iter().any(|allowed| allowed == key)
+    }
+
+    pub(crate) fn emits_events(&self) -> Option<bool> {
+        self.switches.emits_events
+    }
+
+    pub(crate) fn redactor(&self) -> Option<Arc<dyn Redactor>> {
+        self.switches.redactor.clone()
     }
 
     pub(crate) fn session_on_metrics(&self) -> bool {

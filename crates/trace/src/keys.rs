@@ -229,6 +229,18 @@ keys! {
     GEN_AI_REQUEST_TOP_P = "gen_ai.request.top_p";
     /// Set to `true` when the answer was asked for as a stream.
     GEN_AI_REQUEST_STREAM = "gen_ai.request.stream";
+    /// Seed of the sampling.
+    GEN_AI_REQUEST_SEED = "gen_ai.request.seed";
+    /// Texts that end the answer.
+    GEN_AI_REQUEST_STOP_SEQUENCES = "gen_ai.request.stop_sequences";
+    /// How much the model is to think.
+    GEN_AI_REQUEST_REASONING_LEVEL = "gen_ai.request.reasoning.level";
+    /// The answer that the request goes on from.
+    GEN_AI_REQUEST_PREVIOUS_RESPONSE = "gen_ai.request.previous_response.id";
+    /// What kind of answer is asked for: `text`, `json`, `image`, `speech`.
+    GEN_AI_OUTPUT_TYPE = "gen_ai.output.type";
+    /// `event_name` of a model call told as an event.
+    INFERENCE_DETAILS_EVENT = "gen_ai.client.inference.operation.details";
     /// Model that answered.
     GEN_AI_RESPONSE_MODEL = "gen_ai.response.model";
     /// The provider's id of the answer.

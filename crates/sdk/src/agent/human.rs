@@ -7,6 +7,7 @@ use throughline_trace::{DecisionId, ErrorType, Phase, keys};
 
 use super::Definition;
 use crate::agent_notes::captures_content;
+use crate::content;
 use crate::decision::decision;
 use crate::dimensions::Dimensions;
 use crate::step::step;
@@ -90,9 +91,9 @@ pub(super) async fn ask(
     };
     let action = if answer.is_approved { "approve" } else { "reject" };
     let reason = match answer.reason.as_str() {
-        "" => action,
-        said if captures_content() => said,
-        _ => action,
+        "" => action.into(),
+        said if captures_content() => content::text(said),
+        _ => action.into(),
     };
     let mut decided = decision("human").action(action).reason(reason).parent(parent).on(&step);
     if let Some(who) = &answer.by {

@@ -9,6 +9,7 @@ use super::policy::{Denial, StepContext, StepPolicy, StepResult, Verdict};
 use super::words::conversation;
 use super::{AgentError, Definition};
 use crate::agent_notes::captures_content;
+use crate::content;
 use crate::decision::decision;
 
 /// Why a step must not be taken, or its result not be used.
@@ -30,7 +31,11 @@ impl Denied {
 
     /// The denial as a span may show it.
     pub(super) fn shown(&self, what: &str) -> String {
-        if captures_content() { self.told(what) } else { format!("{} refused {what}", self.policy) }
+        if captures_content() {
+            content::text(&self.told(what)).into_owned()
+        } else {
+            format!("{} refused {what}", self.policy)
+        }
     }
 }
 
@@ -56,9 +61,12 @@ pub(super) async fn judge(
         judged.denied = match verdict {
             Verdict::Allow => None,
             Verdict::Deny { reason } => {
-                let shown =
-                    if captures_content() { reason.as_str() } else { "the policy denies it" };
-                judged.decisions.push(record(policy, step, "deny", shown, parent));
+                let shown = if captures_content() {
+                    content::text(&reason)
+                } else {
+                    "the policy denies it".into()
+                };
+                judged.decisions.push(record(policy, step, "deny", &shown, parent));
                 Some(denied(policy, step, reason))
             }
             Verdict::AskHuman { question } => {
@@ -80,8 +88,12 @@ async fn ask(
     parent: Option<DecisionId>,
     decisions: &mut Vec<DecisionId>,
 ) -> Option<Denied> {
-    let shown = if captures_content() { question.as_str() } else { "the policy asks a human" };
-    let asked = record(policy, step, "ask_human", shown, parent);
+    let shown = if captures_content() {
+        content::text(&question)
+    } else {
+        "the policy asks a human".into()
+    };
+    let asked = record(policy, step, "ask_human", &shown, parent);
     let question = HumanQuestion {
         agent: definition.name.clone(),
         session: human::session(),

@@ -15,6 +15,7 @@ use super::words::{
 };
 use crate::agent_notes::captures_content;
 use crate::chat::ChatError;
+use crate::content;
 use crate::decision::decision;
 use crate::resilient::Fault as _;
 use crate::span::ActiveSpan;
@@ -117,7 +118,8 @@ impl Run<'_> {
         }
         // The model's words go nowhere when content is not wanted.
         let said = captures_content().then(|| reasoning_of(&message).unwrap_or(text));
-        let reasoning = said.unwrap_or_default();
+        let said = said.filter(|said| !said.is_empty());
+        let reasoning = said.map(|said| content::text(&said).into_owned()).unwrap_or_default();
         let action = if calls.is_empty() {
             "answer".to_owned()
         } else {

@@ -13,6 +13,7 @@ use super::run::Run;
 use super::words::{conversation, set_reasoning};
 use crate::SpanKind;
 use crate::agent_notes::captures_content;
+use crate::content;
 use crate::decision::decision;
 use crate::span::{ActiveSpan, span};
 
@@ -65,7 +66,7 @@ impl Run<'_> {
             Ok(perception) => Arc::new(perception),
             Err(error) => {
                 let text = if captures_content() {
-                    error.message
+                    content::text(&error.message).into_owned()
                 } else {
                     "the intent is not known".to_owned()
                 };
@@ -78,7 +79,7 @@ impl Run<'_> {
         }
         if captures_content() && !perception.entities.is_empty() {
             let entities = serde_json::Value::from(perception.entities.clone());
-            step.set(keys::ENTITIES, entities.to_string());
+            step.set(keys::ENTITIES, content::result(&entities));
         }
         let reason = match perceiver {
             Perceiver::Function(_) => "a function of the conversation says so",

@@ -1,7 +1,7 @@
 //! One run of an agent: its span, its end, and the loop of its turns.
 
 use opentelemetry::Context;
-use throughline_llm::{Choice, FinishReason, Message, genai};
+use throughline_llm::{Choice, FinishReason, Message};
 use throughline_trace::{DecisionId, Phase, SpanRole, Usage, keys};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,7 @@ use super::steering::{self, Steered};
 use super::words::{conversation, domain_of, set_reasoning};
 use super::{AgentError, AgentRun, Definition, Task};
 use crate::agent_notes::{RunNotes, captures_content};
+use crate::content;
 use crate::context_bag::ContextBag;
 use crate::decision::decision;
 use crate::dimensions::Dimensions;
@@ -126,7 +127,7 @@ fn run_span(definition: &Definition, task: &Task) -> ActiveSpan {
         builder = builder.attribute(keys::GEN_AI_CONVERSATION_ID, session);
     }
     if captures_content() {
-        let messages = genai::input_messages(&task.messages).to_string();
+        let messages = content::input_messages(&task.messages).to_string();
         builder = builder.attribute(keys::GEN_AI_INPUT_MESSAGES, messages);
     }
     builder.start()
@@ -150,7 +151,7 @@ impl RunEnd {
                 {
                     let choice =
                         Choice { message: message.clone(), finish_reason: FinishReason::Stop };
-                    let messages = genai::output_messages(&[choice]).to_string();
+                    let messages = content::output_messages(&[choice]).to_string();
                     self.span.set(keys::GEN_AI_OUTPUT_MESSAGES, messages);
                 }
                 Ok(run)

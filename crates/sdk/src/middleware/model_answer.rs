@@ -9,10 +9,10 @@ use throughline_trace::ErrorType;
 
 use super::answer::Watch;
 use super::model_form::{EventReader, Form};
+use crate::call::Call;
 use crate::chat::ChatError;
 use crate::providers::errors::{quoted, refusal_type, status_text, told_type};
 use crate::span::ActiveSpan;
-use crate::traced::Call;
 
 /// Longest whole answer that is kept to be read, bytes. Of a longer one the span tells no usage.
 const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;

@@ -14,11 +14,11 @@ use super::client::{TraceClient, TraceClientLayer};
 use super::model_answer::ModelExchange;
 use super::model_form::Form;
 use super::naming::Address;
+use crate::call::Call;
 use crate::chat::Endpoint;
 use crate::made_by::{MadeBy, is_within_call};
 use crate::propagation;
 use crate::providers::provider_of_host;
-use crate::traced::Call;
 
 /// Longest body of a request that is looked at, bytes.
 const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;

@@ -18,10 +18,10 @@ use super::position::StreamPosition;
 use super::spans::SegmentSpans;
 use super::timer::Timer;
 use super::{DEFAULT_MISSING_CHUNKS, SEGMENT_MAX_AGE};
+use crate::call::Call;
 use crate::chat::{ChatError, ChatStream};
 use crate::resilient::run::{Run, TimeoutNote, report_of};
 use crate::resilient::spoken;
-use crate::traced::Call;
 
 /// A stream that has brought its first token.
 pub(crate) struct Opened {

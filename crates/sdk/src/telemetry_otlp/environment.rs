@@ -2,6 +2,7 @@
 
 use throughline_llm::prices::PriceTable;
 
+use crate::content::ContentCapture;
 use crate::telemetry::TelemetryError;
 
 /// The `OTEL_*` variables, unless they are not to be read.
@@ -66,11 +67,36 @@ impl Environment {
         }
     }
 
-    /// Whether prompts and answers go onto spans.
-    pub(crate) fn wants_content(self) -> bool {
-        self.variable("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT").is_none_or(|text| {
-            !["false", "no_content", "event_only"].contains(&text.to_ascii_lowercase().as_str())
+    /// Where prompts and answers go: onto spans, when nobody says.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Setting`] for a word that the variable does not know: a secret must not be
+    /// recorded because of a misspelling.
+    pub(crate) fn content_capture(self) -> Result<ContentCapture, TelemetryError> {
+        let name = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
+        let Some(text) = self.variable(name) else { return Ok(ContentCapture::SPANS) };
+        ContentCapture::from_text(&text).ok_or_else(|| TelemetryError::Setting {
+            name: name.to_owned(),
+            expected: "true, false, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT or NO_CONTENT",
+            got: text,
         })
+    }
+
+    /// A variable that is true or false, if it is set.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Setting`] when it says something else.
+    pub(crate) fn truth(self, name: &str) -> Result<Option<bool>, TelemetryError> {
+        let Some(text) = self.variable(name) else { return Ok(None) };
+        match text.to_ascii_lowercase().as_str() {
+            "true" => Ok(Some(true)),
+            "false" => Ok(Some(false)),
+            _ => Err(TelemetryError::Setting {
+                name: name.to_owned(),
+                expected: "true or false",
+                got: text,
+            }),
+        }
     }
 }
 

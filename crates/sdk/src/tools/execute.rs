@@ -9,6 +9,7 @@ use throughline_trace::{SpanRole, keys};
 use super::error::ToolError;
 use super::tool::Tool;
 use crate::agent_notes::captures_content;
+use crate::content;
 use crate::context_bag::{BagError, ContextBag};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
@@ -30,7 +31,7 @@ pub(crate) async fn execute(
     match &result {
         Ok(value) => {
             if captures_content() {
-                set_content(&span, keys::GEN_AI_TOOL_CALL_RESULT, value.to_string());
+                set_content(&span, keys::GEN_AI_TOOL_CALL_RESULT, content::result(value));
             }
         }
         Err(error) => {
@@ -64,7 +65,7 @@ fn tool_span(tool: &dyn Tool, call: &ToolCall, asked_by: Option<&SpanContext>) -
     }
     let span = builder.start();
     if captures_content() {
-        set_content(&span, keys::GEN_AI_TOOL_CALL_ARGUMENTS, call.arguments.clone());
+        set_content(&span, keys::GEN_AI_TOOL_CALL_ARGUMENTS, content::arguments(&call.arguments));
     }
     span
 }
@@ -112,7 +113,7 @@ fn rejected(error: &BagError) -> Vec<KeyValue> {
 /// be anything.
 pub(crate) fn error_text(error: &ToolError) -> String {
     match error {
-        error if captures_content() => error.to_string(),
+        error if captures_content() => content::text(&error.to_string()).into_owned(),
         ToolError::InvalidArguments { id, .. } => {
             format!("expected arguments that fit the schema of {id}")
         }

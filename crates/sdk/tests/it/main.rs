@@ -12,6 +12,7 @@ mod agent;
 mod bans;
 mod chain;
 mod chunks;
+mod content;
 mod context;
 mod decision_log;
 mod decisions;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use throughline::{
-    Agent, AgentBuilder, ChatError, ChatModel, ChatStream, Endpoint, FallbackModel, Recorder,
-    Telemetry, TelemetryBuilder, ToolRegistry, Traced, tool,
+    Agent, AgentBuilder, ChatError, ChatModel, ChatStream, ContentCapture, Endpoint, FallbackModel,
+    MaskContent, Recorder, Telemetry, TelemetryBuilder, ToolRegistry, Traced, tool,
 };
 use throughline_llm::{ChatRequest, ChatResponse, Part};
 
@@ -89,6 +89,35 @@ async fn an_agent_keeps_its_content_to_itself_when_told_so() {
     for secret in SECRETS {
         assert!(all.contains(secret), "{secret} in {all}");
     }
+}
+
+/// R3.1: redacted content is recorded, on spans, in events and decisions, without what it says.
+#[tokio::test]
+async fn r3_1_a_run_whose_content_is_masked_keeps_its_shape_and_no_word_of_it() {
+    let everywhere =
+        |t: TelemetryBuilder| t.redact(MaskContent).capture_content(ContentCapture::BOTH);
+    let (all, decisions) = traces_of_a_secret(everywhere, |m| m, |a| a).await;
+    for secret in SECRETS {
+        assert!(!all.contains(secret), "{secret} in {all}");
+    }
+    assert!(all.contains("gen_ai.input.messages") && all.contains("gen_ai.tool.call.result"));
+    insta::assert_snapshot!(decisions, @r#"
+    gen_ai.client.inference.operation.details ""
+    agent.decision "leak_v1+leak_v1+leak_v1" stage=plan decision.reason=[16 characters]
+    agent.decision "leak_v1" stage=act decision.reason=leak_v1: [16 characters]
+    agent.decision "leak_v1" stage=act decision.reason=leak_v1: [16 characters]
+    agent.decision "leak_v1" stage=act decision.reason=leak_v1: [16 characters]
+    agent.decision "replan" stage=reflect decision.reason=2 of 3 tools failed
+    gen_ai.client.inference.operation.details ""
+    agent.decision "answer" stage=plan decision.reason=[27 characters]
+    agent.decision "finish" stage=reflect decision.reason=the model answered
+    "#);
+    let by_word = |t: TelemetryBuilder| t.redact(|text: &str| text.replace("HUSH", "[hush]"));
+    let (all, _) = traces_of_a_secret(by_word, |m| m, |a| a).await;
+    for secret in SECRETS {
+        assert!(!all.contains(secret), "{secret} in {all}");
+    }
+    assert!(all.contains("[hush]ANSWER"), "{all}");
 }
 
 #[tokio::test]

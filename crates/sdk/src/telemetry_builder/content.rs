@@ -1,0 +1,55 @@
+//! What the builder says of content and prices.
+
+use std::fmt;
+use std::sync::Arc;
+
+use throughline_llm::prices::PriceTable;
+
+use super::TelemetryBuilder;
+use crate::content::{ContentCapture, Redactor};
+#[cfg(doc)]
+use crate::telemetry::Telemetry;
+
+impl TelemetryBuilder {
+    /// Where prompts, answers, tool arguments and results go
+    /// (`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`; onto spans): `true` is
+    /// [`ContentCapture::SPANS`], `false` [`ContentCapture::NONE`].
+    pub fn capture_content(mut self, wanted: impl Into<ContentCapture>) -> Self {
+        self.content = Some(wanted.into());
+        self
+    }
+
+    /// Whether each model call is also the event `gen_ai.client.inference.operation.details`
+    /// (`OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT`; when content goes into events).
+    pub fn emit_events(mut self, wanted: bool) -> Self {
+        self.emits_events = Some(wanted);
+        self
+    }
+
+    /// Takes out of content what must not be recorded, before it goes anywhere: a function from text
+    /// to text, or [`MaskContent`](crate::MaskContent), which leaves nothing but the shape.
+    pub fn redact(mut self, redactor: impl Redactor + 'static) -> Self {
+        self.redactor = Some(Arc::new(redactor));
+        self
+    }
+
+    /// What models cost; when nobody says, the built-in prices with those of the file that
+    /// `THROUGHLINE_PRICES` names laid over them. [`Telemetry::set_prices`] changes them later.
+    pub fn prices(mut self, prices: PriceTable) -> Self {
+        self.prices = Some(prices);
+        self
+    }
+}
+
+impl fmt::Debug for TelemetryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TelemetryBuilder")
+            .field("service_name", &self.service_name)
+            .field("resource", &self.resource)
+            .field("otlp", &self.otlp)
+            .field("sample_ratio", &self.sample_ratio)
+            .field("content", &self.content)
+            .field("is_redacted", &self.redactor.is_some())
+            .finish_non_exhaustive()
+    }
+}
