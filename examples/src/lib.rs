@@ -7,6 +7,8 @@
 //! One invariant: an example needs nothing set up. Without `OPENAI_BASE_URL` or `OPENAI_API_KEY` it
 //! asks the simulated provider, inside its own process.
 
+pub mod stock_server;
+
 use std::net::Ipv4Addr;
 
 use throughline::{OPENAI_BASE_URL, OpenAi};
@@ -48,6 +50,17 @@ async fn simulated() -> anyhow::Result<String> {
     let options = ProviderOptions { pace: Pace::new(0.0), ..ProviderOptions::new(Seed::new(SEED)) };
     tokio::spawn(serve(listener, options, std::future::pending()));
     Ok(format!("http://{address}/v1"))
+}
+
+/// An HTTP client. The project builds `reqwest` without a provider of cryptography, so that its
+/// users choose; the examples choose ring.
+///
+/// # Errors
+/// When the system's roots cannot be read.
+pub fn http_client() -> anyhow::Result<reqwest::Client> {
+    // Fails only if the process has one already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(reqwest::Client::builder().build()?)
 }
 
 fn variable(name: &str) -> Option<String> {

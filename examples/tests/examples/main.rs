@@ -76,3 +76,105 @@ fallback chat
 "
     );
 }
+
+#[test]
+fn tools() {
+    assert_eq!(
+        tree_of(env!("CARGO_BIN_EXE_tools")),
+        "\
+invoke_agent shop
+  shop.plan.stock
+    chat gpt-4o-mini
+  shop.act.stock
+    tool.registry.stock_v1
+    execute_tool stock_v1
+  shop.observe.stock
+  shop.reflect.stock
+  shop.plan.answer
+    chat gpt-4o-mini
+  shop.reflect.answer
+"
+    );
+}
+
+#[test]
+fn ab_test() {
+    let receiver = Receiver::start();
+    let said = run(env!("CARGO_BIN_EXE_ab_test"), &receiver);
+    let of = |session: &str| {
+        let lines = said.lines().filter_map(|line| line.strip_prefix(session));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [first, second] = of("ann").try_into().expect("Ann asked twice");
+    assert_eq!(first, second, "a session stays in its group");
+    let spans = receiver.spans();
+    let calls = spans.iter().filter(|span| span.name.starts_with("chat "));
+    let mut groups = 0;
+    for call in calls {
+        let group = call.attributes.str("ab_test_group").expect("a group");
+        let model = match group {
+            "control" => "gpt-4o",
+            "treatment" => "gpt-4o-mini",
+            other => panic!("expected control or treatment, got {other}"),
+        };
+        assert_eq!(call.attributes.str("model_id"), Some(model));
+        assert_eq!(call.attributes.f64("routing_weight"), Some(0.5));
+        groups += 1;
+    }
+    assert_eq!(groups, 3);
+}
+
+#[test]
+fn subprocess() {
+    let receiver = Receiver::start();
+    let said = run(env!("CARGO_BIN_EXE_subprocess"), &receiver);
+    let trace_id = receiver.work()[0].trace_id.to_string();
+    assert!(said.contains(&format!("on trace {trace_id}")), "{said}");
+    assert!(receiver.tree().contains("    execute_tool count_v1\n"), "{}", receiver.tree());
+}
+
+#[test]
+fn mcp() {
+    assert_eq!(
+        tree_of(env!("CARGO_BIN_EXE_mcp")),
+        "\
+invoke_agent shop
+  shop.plan.stock
+    chat gpt-4o-mini
+  shop.act.stock
+    tool.registry.stock_v2
+    execute_tool stock_v2
+      tools/call stock
+  shop.observe.stock
+  shop.reflect.stock
+  shop.plan.answer
+    chat gpt-4o-mini
+  shop.reflect.answer
+"
+    );
+}
+
+#[test]
+fn existing_agent() {
+    assert_eq!(
+        tree_of(env!("CARGO_BIN_EXE_existing_agent")),
+        "\
+invoke_agent shop
+  chat gpt-4o-mini
+  execute_tool stock
+  chat gpt-4o-mini
+"
+    );
+}
+
+#[test]
+fn axum_service() {
+    assert_eq!(
+        tree_of(env!("CARGO_BIN_EXE_axum_service")),
+        "\
+POST
+  POST /orders
+    mail the receipt
+"
+    );
+}

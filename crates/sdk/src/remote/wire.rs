@@ -4,9 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-#[cfg(feature = "server")]
-use throughline_llm::Message;
-use throughline_llm::genai;
+use throughline_llm::{Message, Part, Role, genai};
 use throughline_trace::{DecisionId, ErrorType, TraceId, Usage};
 
 use super::{RemoteError, RemoteRun};
@@ -40,9 +38,20 @@ pub(crate) struct RunRequest {
 }
 
 impl RunRequest {
+    /// A task of one text goes as words, which an agent written in another language reads with the
+    /// least trouble.
     pub(crate) fn of(task: &Task) -> Self {
+        let words = match task.messages.as_slice() {
+            [Message { role: Role::User, parts, name: None }] => match parts.as_slice() {
+                [Part::Text(text)] if !text.trim().is_empty() => Some(text.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let messages = words.is_none().then(|| genai::input_messages(&task.messages));
         Self {
-            messages: Some(genai::input_messages(&task.messages)),
+            task: words,
+            messages,
             session_id: task.session.clone(),
             workflow_id: task.workflow.clone(),
             ..Self::default()
