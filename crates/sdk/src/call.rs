@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use throughline_llm::prices::PriceTable;
@@ -17,7 +18,7 @@ use crate::call_event::CallEvent;
 use crate::chat::{ChatError, ChatStream, Endpoint};
 use crate::content::{self, ContentCapture};
 use crate::made_by::{MadeBy, within_call};
-use crate::metrics::{ModelCall, Operation, Outcome};
+use crate::metrics::{ChunkTimes, ModelCall, Operation, Outcome};
 use crate::resilient::run::Stopped;
 use crate::resilient::{Fault as _, ResilientError, spoken, tries};
 use crate::span::{ActiveSpan, span};
@@ -36,6 +37,8 @@ pub(crate) struct Call {
     model: String,
     endpoint: Endpoint,
     began: Instant,
+    time_to_first_chunk: Option<Duration>,
+    chunk_times: ChunkTimes,
     capture: ContentCapture,
     prices: Option<Arc<PriceTable>>,
     /// For estimates, when the provider does not say.
@@ -89,6 +92,8 @@ impl Call {
             model: request.model.clone(),
             endpoint,
             began: Instant::now(),
+            time_to_first_chunk: None,
+            chunk_times: ChunkTimes::default(),
             capture,
             prices,
             prompt: Prompt::of(request),
@@ -141,8 +146,16 @@ impl Call {
 
     /// [`answer_began`](Self::answer_began), of an answer that somebody else reads.
     pub(crate) fn first_token(&mut self) {
-        let secs = self.began.elapsed().as_secs_f64();
-        self.set(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, secs);
+        let now = Instant::now();
+        let waited = now.saturating_duration_since(self.began);
+        self.time_to_first_chunk = Some(waited);
+        self.chunk_times.chunk_came(now);
+        self.set(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, waited.as_secs_f64());
+    }
+
+    /// A further chunk of the answer has come.
+    pub(crate) fn chunk_came(&mut self) {
+        self.chunk_times.chunk_came(Instant::now());
     }
 
     /// What the provider or a gateway said beside the answer.
@@ -329,9 +342,10 @@ impl Call {
             response_model: self.response_model.as_deref(),
             error_type,
             duration: self.began.elapsed(),
+            time_to_first_chunk: self.time_to_first_chunk,
             usage: self.usage,
         }
-        .record();
+        .record_with(&self.chunk_times);
     }
 }
 

@@ -5,13 +5,15 @@
 //! asks for it: sessions have no end, and OpenTelemetry folds a metric with more than 2,000 series
 //! into one.
 
+mod genai;
+
 use std::fmt;
 use std::time::Duration;
 
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use opentelemetry::{KeyValue, StringValue, global};
 use throughline_resilience::BreakerState;
-use throughline_trace::{ErrorType, Usage, keys};
+use throughline_trace::{ErrorType, keys};
 
 use crate::agent_notes;
 use crate::dimensions::Dimensions;
@@ -19,18 +21,12 @@ use crate::layer::SCOPE;
 use crate::routing::RoutingTags;
 use crate::telemetry_pipeline::Pipeline;
 
+use genai::GenAiInstruments;
+pub use genai::ModelCall;
+pub(crate) use genai::{ChunkTimes, GenAiNames, Timed, What};
+
 /// The label of a series that has no value for it: Prometheus would drop an empty one.
 const NONE: &str = "none";
-
-/// Bounds of `gen_ai.client.operation.duration`, seconds (OpenTelemetry GenAI conventions).
-const DURATION_BOUNDS_SECS: [f64; 14] =
-    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-
-/// Bounds of `gen_ai.client.token.usage`, tokens (OpenTelemetry GenAI conventions).
-const TOKEN_BOUNDS: [f64; 14] = [
-    1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0,
-    16777216.0, 67108864.0,
-];
 
 /// Bounds of `tool_registry_latency_ms`, milliseconds: a local lookup takes microseconds, a remote
 /// one up to seconds.
@@ -133,54 +129,6 @@ impl Operation<'_> {
     }
 }
 
-/// One finished logical call of a model, for the GenAI client metrics.
-#[derive(Debug, Clone, Copy)]
-pub struct ModelCall<'a> {
-    /// `chat`, `embeddings`, …
-    pub operation: &'a str,
-    /// `openai`, …
-    pub provider: &'a str,
-    /// The model asked for.
-    pub request_model: &'a str,
-    /// The model that answered, if known.
-    pub response_model: Option<&'a str>,
-    /// What went wrong, if it did.
-    pub error_type: Option<ErrorType>,
-    /// How long it took, retries included.
-    pub duration: Duration,
-    /// Tokens, if the provider said or we counted.
-    pub usage: Option<Usage>,
-}
-
-impl ModelCall<'_> {
-    /// Records the duration and, if known, the tokens.
-    pub fn record(&self) {
-        let mut base = labels([
-            KeyValue::new(keys::GEN_AI_OPERATION_NAME, self.operation.to_owned()),
-            KeyValue::new(keys::GEN_AI_PROVIDER_NAME, self.provider.to_owned()),
-            KeyValue::new(keys::GEN_AI_REQUEST_MODEL, self.request_model.to_owned()),
-        ]);
-        if let Some(model) = self.response_model {
-            base.push(KeyValue::new(keys::GEN_AI_RESPONSE_MODEL, model.to_owned()));
-        }
-        with_instruments(|instruments| {
-            if let Some(usage) = self.usage {
-                for (kind, tokens) in
-                    [("input", usage.input_tokens), ("output", usage.output_tokens)]
-                {
-                    let mut labels = base.clone();
-                    labels.push(KeyValue::new("gen_ai.token.type", kind));
-                    instruments.tokens.record(tokens, &labels);
-                }
-            }
-            if let Some(kind) = self.error_type {
-                base.push(KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
-            }
-            instruments.duration.record(self.duration.as_secs_f64(), &base);
-        });
-    }
-}
-
 /// One request to the tool registry (requirement R4.1).
 pub(crate) struct RegistryCall {
     /// `register` or `lookup`.
@@ -249,7 +197,10 @@ fn labels<const N: usize>(own: [KeyValue; N]) -> Vec<KeyValue> {
 fn with_instruments(work: impl FnOnce(&Instruments)) {
     match Pipeline::current() {
         Some(pipeline) => work(pipeline.instruments()),
-        None => work(&Instruments::new(&global::meter_with_scope(SCOPE.clone()))),
+        None => {
+            let meter = global::meter_with_scope(SCOPE.clone());
+            work(&Instruments::new(&meter, GenAiNames::default()));
+        }
     }
 }
 
@@ -257,8 +208,7 @@ fn with_instruments(work: impl FnOnce(&Instruments)) {
 #[derive(Debug)]
 pub(crate) struct Instruments {
     operations: Counter<u64>,
-    duration: Histogram<f64>,
-    tokens: Histogram<u64>,
+    genai: GenAiInstruments,
     registry_latency: Histogram<f64>,
     registry_calls: Counter<u64>,
     breaker_state: Gauge<u64>,
@@ -266,24 +216,13 @@ pub(crate) struct Instruments {
 }
 
 impl Instruments {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(crate) fn new(meter: &Meter, names: GenAiNames) -> Self {
         Self {
             operations: meter
                 .u64_counter("agent_operations_total")
                 .with_description("Operations of agents by business outcome")
                 .build(),
-            duration: meter
-                .f64_histogram("gen_ai.client.operation.duration")
-                .with_unit("s")
-                .with_description("Duration of model calls, retries included")
-                .with_boundaries(DURATION_BOUNDS_SECS.to_vec())
-                .build(),
-            tokens: meter
-                .u64_histogram("gen_ai.client.token.usage")
-                .with_unit("{token}")
-                .with_description("Tokens of model calls")
-                .with_boundaries(TOKEN_BOUNDS.to_vec())
-                .build(),
+            genai: GenAiInstruments::new(meter, names),
             registry_latency: meter
                 .f64_histogram("tool_registry_latency_ms")
                 .with_unit("ms")

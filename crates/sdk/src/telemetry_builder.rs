@@ -26,6 +26,7 @@ use crate::content::{ContentCapture, Redactor};
 use crate::decision::Acknowledgements;
 use crate::export::{Acknowledging, Counted, Counters, ExportThread, Gate, MetricsOnThread};
 use crate::logs::{StdoutLogs, SubscriberSettings};
+use crate::metrics::GenAiNames;
 use crate::propagation::Propagator;
 use crate::recorder::Recorder;
 use crate::steering::Process;
@@ -72,6 +73,7 @@ pub struct TelemetryBuilder {
     emits_events: Option<bool>,
     redactor: Option<Arc<dyn Redactor>>,
     session_on_metrics: bool,
+    latest_genai: Option<bool>,
     prices: Option<PriceTable>,
     baggage_keys: Vec<String>,
     stdout: StdoutLogs,
@@ -252,6 +254,11 @@ impl TelemetryBuilder {
             },
             redactor: self.redactor.clone(),
             session_on_metrics: self.session_on_metrics,
+            genai_names: match self.latest_genai.unwrap_or_else(|| environment.wants_latest_genai())
+            {
+                true => GenAiNames::Latest,
+                false => GenAiNames::Established,
+            },
             baggage_keys: self.baggage_keys.clone(),
         };
         let prices = match &self.prices {

@@ -19,7 +19,7 @@ use crate::content::{ContentCapture, Redactor};
 use crate::decision::{Acknowledgements, Audit, HashKey, Spool};
 use crate::export::{Counters, Counts};
 use crate::layer::SCOPE;
-use crate::metrics::Instruments;
+use crate::metrics::{GenAiNames, Instruments};
 use crate::steering::{Process, Steering};
 
 /// The pipeline of the process, once [`TelemetryBuilder::init`](crate::TelemetryBuilder::init) ran.
@@ -83,6 +83,7 @@ pub(crate) struct Switches {
     pub(crate) emits_events: Option<bool>,
     pub(crate) redactor: Option<Arc<dyn Redactor>>,
     pub(crate) session_on_metrics: bool,
+    pub(crate) genai_names: GenAiNames,
     /// Baggage that crosses process boundaries besides what always may.
     pub(crate) baggage_keys: Vec<String>,
 }
@@ -115,7 +116,8 @@ impl Pipeline {
         let log_logger = logs.logger("");
         let event_logger = logs.logger_with_scope(SCOPE.clone());
         let decision_logger = decisions.logger_with_scope(SCOPE.clone());
-        let instruments = Instruments::new(&metrics.meter_with_scope(SCOPE.clone()));
+        let instruments =
+            Instruments::new(&metrics.meter_with_scope(SCOPE.clone()), switches.genai_names);
         Arc::new(Self {
             traces,
             metrics,

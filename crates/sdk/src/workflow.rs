@@ -7,7 +7,7 @@ use throughline_trace::{SpanRole, keys};
 use crate::SpanKind;
 use crate::agent_notes::RunNotes;
 use crate::dimensions::Dimensions;
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, Timed, What};
 use crate::resilient::Fault;
 use crate::resilient::run::report_of;
 use crate::span::{ActiveSpan, SpanBuilder, span};
@@ -75,11 +75,14 @@ impl Workflow {
         let notes = RunNotes::begin();
         let cx = notes.onto(&self.context());
         let whole = Watched::new(self.span().parent(cx).start(), Some(OPERATION));
+        let whole_name = self.name.to_string();
+        let mut timed = whole.span.in_scope(|| Timed::start(What::Workflow, whole_name));
         let result = whole.span.instrument(work).await;
         match &result {
             Ok(_) => whole.tell(notes.notable().unwrap_or(Outcome::Ok)),
             Err(error) => {
                 let report = report_of(error);
+                timed.end(Some(report.error_type));
                 whole.end(report.outcome, Some(&report));
             }
         }

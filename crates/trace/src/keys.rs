@@ -273,6 +273,10 @@ keys! {
     GEN_AI_USAGE_AUDIO_OUTPUT = "gen_ai.usage.audio.output_tokens";
     /// Subset of the tokens out that are images.
     GEN_AI_USAGE_IMAGE_OUTPUT = "gen_ai.usage.image.output_tokens";
+    /// `input` or `output`, on metrics of the older names.
+    GEN_AI_TOKEN_TYPE = "gen_ai.token.type";
+    /// `text`, `image`, `audio` or `unknown`, on metrics.
+    GEN_AI_TOKEN_MODALITY = "gen_ai.token.modality";
     /// The conversation.
     GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id";
     /// Id of the agent.

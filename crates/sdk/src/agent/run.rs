@@ -20,7 +20,7 @@ use crate::context_bag::ContextBag;
 use crate::decision::decision;
 use crate::dimensions::Dimensions;
 use crate::instrument::in_context;
-use crate::metrics::{Operation, Outcome};
+use crate::metrics::{Operation, Outcome, Timed, What};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
 use crate::step::step;
@@ -50,6 +50,7 @@ pub(super) async fn run(
         span: in_context_of(&cx, || run_span(definition, &task)),
         outcome: Outcome::Cancelled,
         model: definition.request.model.clone(),
+        timed: in_context_of(&cx, || Timed::start(What::Agent, definition.name.clone())),
     };
     let cause = task.cause.or_else(CausedBy::current);
     let cancel = task.cancel;
@@ -138,6 +139,7 @@ struct RunEnd {
     span: ActiveSpan,
     outcome: Outcome,
     model: String,
+    timed: Timed,
 }
 
 impl RunEnd {
@@ -160,6 +162,7 @@ impl RunEnd {
                 self.outcome = error.outcome();
                 // Who takes the task back is no failure of the run, as one that is dropped is none.
                 if error != AgentError::Cancelled {
+                    self.timed.end(Some(error.error_type()));
                     self.span.fail(error.error_type(), error.to_string());
                 }
                 Err(error)

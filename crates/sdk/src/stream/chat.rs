@@ -154,6 +154,7 @@ impl Stream for TracedStream {
             Poll::Ready(Some(Ok(mut chunk))) => {
                 chunk.seq = Some(live.segments.take(chunk.seq, text_bytes(&chunk)));
                 live.assembler.push(&chunk);
+                live.call.chunk_came();
                 this.hand_on(chunk)
             }
             Poll::Ready(Some(Err(error))) => {

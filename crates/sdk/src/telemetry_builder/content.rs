@@ -1,4 +1,4 @@
-//! What the builder says of content and prices.
+//! What the builder says of content, prices and the names of metrics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +11,15 @@ use crate::content::{ContentCapture, Redactor};
 use crate::telemetry::Telemetry;
 
 impl TelemetryBuilder {
+    /// Whether the metrics of model calls have the newest names of the GenAI conventions
+    /// (`gen_ai.client.inference.*`) in place of those in the wild (`gen_ai.client.operation.*`,
+    /// `gen_ai.client.token.usage`); they do not when nobody says
+    /// (`OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental`).
+    pub fn latest_gen_ai_names(mut self, wanted: bool) -> Self {
+        self.latest_genai = Some(wanted);
+        self
+    }
+
     /// Where prompts, answers, tool arguments and results go
     /// (`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`; onto spans): `true` is
     /// [`ContentCapture::SPANS`], `false` [`ContentCapture::NONE`].

@@ -67,6 +67,13 @@ impl Environment {
         }
     }
 
+    /// Whether `OTEL_SEMCONV_STABILITY_OPT_IN` asks for the newest GenAI names.
+    pub(crate) fn wants_latest_genai(self) -> bool {
+        self.variable("OTEL_SEMCONV_STABILITY_OPT_IN").is_some_and(|text| {
+            text.split(',').any(|word| word.trim() == "gen_ai_latest_experimental")
+        })
+    }
+
     /// Where prompts and answers go: onto spans, when nobody says.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use super::tool::Tool;
 use crate::agent_notes::captures_content;
 use crate::content;
 use crate::context_bag::{BagError, ContextBag};
+use crate::metrics::{Timed, What};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
 
@@ -27,7 +28,9 @@ pub(crate) async fn execute(
     asked_by: Option<&SpanContext>,
 ) -> Result<Value, ToolError> {
     let span = tool_span(tool, call, asked_by);
+    let mut timed = span.in_scope(|| Timed::start(What::Tool, tool.id().to_string()));
     let result = span.instrument(run(tool, call, &span)).await;
+    timed.end(result.as_ref().err().map(ToolError::error_type));
     match &result {
         Ok(value) => {
             if captures_content() {

@@ -108,6 +108,7 @@ fn metrics_tell_outcomes_apart_and_carry_dimensions() {
         response_model: Some("gpt-4o-2024-11-20"),
         error_type: Some(ErrorType::Timeout),
         duration: Duration::from_millis(120),
+        time_to_first_chunk: None,
         usage: Some(throughline_trace::Usage {
             input_tokens: 10,
             output_tokens: 5,

@@ -20,6 +20,7 @@ mod directives;
 mod existing_agents;
 mod export;
 mod fallbacks;
+mod genai_metrics;
 mod guards;
 mod logs;
 #[cfg(feature = "mcp")]
