@@ -2,7 +2,8 @@
 //! SDK's own spans are started with.
 
 use std::cell::Cell;
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use opentelemetry::global::{self, BoxedSpan};
 use opentelemetry::trace::{SpanBuilder, TraceContextExt as _, Tracer};
@@ -12,6 +13,7 @@ use tracing::{Metadata, Subscriber};
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{FilterFn, Filtered, filter_fn};
+use tracing_subscriber::layer::Layered;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::dimensions::Dimensions;
@@ -19,15 +21,17 @@ use crate::routing::RoutingTags;
 use crate::telemetry_pipeline::Pipeline;
 
 /// The layer that turns `tracing` spans into OpenTelemetry spans, the SDK's own among them.
-pub type SpanLayer<S> = Filtered<OpenTelemetryLayer<S, SdkTracer>, SpanFilter, S>;
+pub type SpanLayer<S> =
+    Filtered<Layered<OpenTelemetryLayer<S, SdkTracer>, OnlyOne, S>, SpanFilter, S>;
 
 /// Lets spans of a level through, and no events: those go to the log bridge, and an `error!` must
 /// not make a span fail.
 pub type SpanFilter = FilterFn<Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>>;
 
 /// The layer for a subscriber that you put together yourself; [`Telemetry`](crate::Telemetry) puts
-/// one together when there is none. It takes spans of level INFO and above. Add it once: two
-/// OpenTelemetry layers in one subscriber panic.
+/// one together when there is none. It takes spans of level INFO and above. A second one above it
+/// in a subscriber does nothing; beside another OpenTelemetry layer it is one too many, and
+/// `tracing-opentelemetry` panics: a subscriber that has such a layer needs no other.
 ///
 /// ```
 /// use tracing_subscriber::layer::SubscriberExt;
@@ -47,9 +51,12 @@ pub fn layer_at<S>(level: LevelFilter) -> SpanLayer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    let wanted: Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync> =
-        Box::new(move |metadata| metadata.is_span() && metadata.level() <= &level);
-    OpenTelemetryLayer::new(SdkTracer)
+    let only_one = OnlyOne::default();
+    let is_second = Arc::clone(&only_one.is_second);
+    let wanted: Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync> = Box::new(move |metadata| {
+        metadata.is_span() && metadata.level() <= &level && !is_second.load(Ordering::Relaxed)
+    });
+    let spans = OpenTelemetryLayer::new(SdkTracer)
         .with_location(false)
         .with_threads(false)
         .with_target(false)
@@ -57,8 +64,22 @@ where
         .with_error_fields_to_exceptions(false)
         .with_error_records_to_exceptions(false)
         .with_error_events_to_exceptions(false)
-        .with_error_events_to_status(false)
-        .with_filter(filter_fn(wanted))
+        .with_error_events_to_status(false);
+    only_one.and_then(spans).with_filter(filter_fn(wanted))
+}
+
+/// Finds out whether a subscriber has our layer already: two would give each span two lives, and
+/// `tracing-opentelemetry` panics then.
+#[derive(Debug, Default)]
+pub struct OnlyOne {
+    is_second: Arc<AtomicBool>,
+}
+
+impl<S: Subscriber> tracing_subscriber::Layer<S> for OnlyOne {
+    fn on_layer(&mut self, subscriber: &mut S) {
+        let below: &dyn Subscriber = subscriber;
+        self.is_second.store(below.is::<Self>(), Ordering::Relaxed);
+    }
 }
 
 /// Starts spans with the provider of the parent's context, or else with the global one of this

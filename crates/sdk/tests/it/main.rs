@@ -21,13 +21,16 @@ mod existing_agents;
 mod export;
 mod fallbacks;
 mod genai_metrics;
+mod grpc_layers;
 mod guards;
 mod logs;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod middleware;
 mod models;
+mod nesting;
 mod pool_model;
+mod propagators;
 mod provider;
 mod providers;
 mod receiver;
