@@ -26,10 +26,11 @@
 
 mod answer;
 mod client;
-mod exchange;
+pub(crate) mod exchange;
 mod model_answer;
+mod model_events;
 mod model_form;
-mod naming;
+pub(crate) mod naming;
 mod reqwest_client;
 mod server;
 

@@ -5,7 +5,7 @@
 mod builder;
 mod client;
 pub(crate) mod errors;
-mod limits;
+pub(crate) mod limits;
 mod stream;
 mod wire;
 

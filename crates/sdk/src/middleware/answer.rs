@@ -25,6 +25,9 @@ pub(super) trait Watch: Send + Sync {
     /// These bytes of the body have come; `None` stands for some that cannot be looked at.
     fn data(&mut self, _bytes: Option<&[u8]>) {}
 
+    /// Nothing has come yet; whoever waits for something else has itself woken.
+    fn poll_idle(&mut self, _poller: &mut Poller<'_>) {}
+
     /// The trailers have come.
     fn trailers(&mut self, _trailers: &HeaderMap) {}
 
@@ -153,7 +156,13 @@ where
         *this.was_read = true;
         let Some(watch) = this.watch.as_mut() else { return inner.poll_frame(poller) };
         let polled = watch.span().in_scope(|| inner.as_mut().poll_frame(poller));
-        let polled = ready!(polled);
+        let polled = match polled {
+            Poll::Ready(polled) => polled,
+            Poll::Pending => {
+                watch.poll_idle(poller);
+                return Poll::Pending;
+            }
+        };
         let is_over = match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

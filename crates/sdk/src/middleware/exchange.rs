@@ -36,6 +36,11 @@ const GRPC_CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// The name of a gRPC status; a number that nobody knows is `UNKNOWN`.
+pub(crate) fn grpc_code_name(number: usize) -> &'static str {
+    GRPC_CODES.get(number).copied().unwrap_or("UNKNOWN")
+}
+
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
 
@@ -102,9 +107,7 @@ impl Exchange {
             return;
         };
         self.is_told = true;
-        let number: Option<usize> = status.parse().ok();
-        let name = number.and_then(|number| GRPC_CODES.get(number)).copied();
-        let name = name.unwrap_or("UNKNOWN");
+        let name = grpc_code_name(status.parse().unwrap_or(usize::MAX));
         self.watched.span.set(keys::RPC_RESPONSE_STATUS_CODE, name);
         let Some(kind) = grpc_error(name) else { return self.watched.tell(Outcome::Ok) };
         if self.side == Side::Server && !is_server_failure(name) {

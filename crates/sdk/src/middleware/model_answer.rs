@@ -1,30 +1,34 @@
 //! A model call of somebody else's client (R3.1): the answer is looked at as it passes, and the
 //! call's span told of it. No byte is held back, and memory is capped.
 
+use std::task::Context as Poller;
+
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use throughline_llm::openai::{self, ApiError, WireError};
-use throughline_llm::{Assembler, ChatResponse, Chunk, SseEvent, SseParser};
+use throughline_llm::{ChatResponse, RateLimits};
 use throughline_trace::ErrorType;
 
 use super::answer::Watch;
-use super::model_form::{EventReader, Form};
+use super::model_events::{Broken, Events};
+use super::model_form::Form;
 use crate::call::Call;
 use crate::chat::ChatError;
 use crate::providers::errors::{quoted, refusal_type, status_text, told_type};
+use crate::providers::limits::{is_cached, rate_limits};
 use crate::span::ActiveSpan;
 
 /// Longest whole answer that is kept to be read, bytes. Of a longer one the span tells no usage.
 const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;
-
-/// Longest text of a streamed answer that is gathered, bytes; what follows only counts as an end.
-const MAX_STREAM_TEXT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The span of a model call that is under way.
 pub(super) struct ModelExchange {
     call: Call,
     form: Form,
     status: Option<StatusCode>,
+    /// What the head says besides: whether the answer comes from a cache, and what is left.
+    is_cached: bool,
+    limits: Option<RateLimits>,
     reading: Reading,
 }
 
@@ -36,21 +40,11 @@ enum Reading {
     Unread,
 }
 
-/// A streamed answer.
-struct Events {
-    parser: SseParser,
-    reader: EventReader,
-    assembler: Assembler,
-    has_text: bool,
-    is_complete: bool,
-    /// What the provider told instead of an answer.
-    error: Option<WireError>,
-}
-
 impl ModelExchange {
     pub(super) fn new(call: Call, form: Form) -> Self {
         call.attempt(0);
-        Self { call, form, status: None, reading: Reading::Whole(Vec::new()) }
+        let reading = Reading::Whole(Vec::new());
+        Self { call, form, status: None, is_cached: false, limits: None, reading }
     }
 
     fn is_success(&self) -> bool {
@@ -59,12 +53,16 @@ impl ModelExchange {
 
     /// The answer so far, with its status.
     fn response(&self) -> ChatResponse {
-        let mut response = match &self.reading {
-            Reading::Events(events) => events.assembler.response(),
+        self.with_head(match &self.reading {
+            Reading::Events(events) => events.answer().response(),
             Reading::Whole(_) | Reading::Unread => ChatResponse::default(),
-        };
-        response.status_code = self.status.map(|status| status.as_u16());
-        response
+        })
+    }
+
+    fn with_head(&self, response: ChatResponse) -> ChatResponse {
+        let status_code = self.status.map(|status| status.as_u16());
+        let (is_cached, limits) = (self.is_cached, self.limits);
+        ChatResponse { status_code, is_cached, limits, ..response }
     }
 
     fn error(&self, kind: ErrorType, message: String) -> ChatError {
@@ -97,15 +95,29 @@ impl ModelExchange {
         }
     }
 
+    /// The error that a stream is which its provider does not call complete.
+    fn broken(&self, broken: &Broken) -> ChatError {
+        let asked = self.call.asked();
+        let message = match broken {
+            Broken::Told(error) => return self.told(error),
+            Broken::Failed => format!("{asked} says that its stream failed"),
+            Broken::Cut => format!("the stream of {asked} broke off before its end mark"),
+        };
+        self.error(ErrorType::StreamFailed, message)
+    }
+
     /// Ends the call with what came of its answer.
     fn fail(mut self: Box<Self>, error: &ChatError) {
+        if let Reading::Events(events) = &mut self.reading {
+            events.fail(error.error_type, &error.message);
+        }
         self.tell_part();
         self.call.fail(error, None);
     }
 
     fn tell_part(&mut self) {
         if let Reading::Events(events) = &self.reading
-            && events.has_text
+            && events.has_text()
         {
             let response = self.response();
             self.call.tell(&response);
@@ -114,19 +126,8 @@ impl ModelExchange {
 
     fn end_stream(mut self: Box<Self>) {
         let Reading::Events(events) = &mut self.reading else { return };
-        // The last event may lack its blank line; it counts if it is the end mark.
-        let left = std::mem::take(&mut events.parser).finish().filter(SseEvent::is_done);
-        events.is_complete |= left.is_some();
-        let error = events.error.take();
-        let is_complete = events.is_complete || events.assembler.is_finished();
-        if let Some(error) = error {
-            let error = self.told(&error);
-            return self.fail(&error);
-        }
-        if !is_complete {
-            let message =
-                format!("the stream of {} broke off before its end mark", self.call.asked());
-            let error = self.error(ErrorType::StreamFailed, message);
+        if let Err(broken) = events.finish() {
+            let error = self.broken(&broken);
             return self.fail(&error);
         }
         let response = self.response();
@@ -141,16 +142,11 @@ impl Watch for ModelExchange {
 
     fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = Some(status);
+        (self.is_cached, self.limits) = (is_cached(headers), rate_limits(headers));
         let kind = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
         if status.is_success() && kind.starts_with(b"text/event-stream") {
-            self.reading = Reading::Events(Box::new(Events {
-                parser: SseParser::new(),
-                reader: self.form.reader(),
-                assembler: Assembler::new(),
-                has_text: false,
-                is_complete: false,
-                error: None,
-            }));
+            let parent = self.call.span().context();
+            self.reading = Reading::Events(Box::new(Events::begin(self.form, parent, headers)));
         }
     }
 
@@ -165,13 +161,25 @@ impl Watch for ModelExchange {
             }
             Reading::Whole(_) => self.reading = Reading::Unread,
             Reading::Events(events) => {
-                let had_text = events.has_text;
+                let had_text = events.has_text();
                 events.push(bytes);
-                if events.has_text && !had_text {
+                if events.has_text() && !had_text {
                     self.call.first_token();
                 }
             }
             Reading::Unread => {}
+        }
+    }
+
+    fn poll_idle(&mut self, poller: &mut Poller<'_>) {
+        if let Reading::Events(events) = &mut self.reading {
+            events.poll_idle(poller);
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Reading::Events(events) = &mut self.reading {
+            events.trailers(trailers);
         }
     }
 
@@ -193,8 +201,7 @@ impl Watch for ModelExchange {
             }
             // An answer that we cannot read may be one that its client can.
             read => {
-                let mut response = read.unwrap_or_default();
-                response.status_code = self.status.map(|status| status.as_u16());
+                let response = self.with_head(read.unwrap_or_default());
                 self.call.succeed(&response);
             }
         }
@@ -219,9 +226,7 @@ impl Watch for ModelExchange {
     /// end mark.
     fn given_up(mut self: Box<Self>, _was_read: bool) {
         let is_complete = match &self.reading {
-            Reading::Events(events) => {
-                events.error.is_some() || events.is_complete || events.assembler.is_finished()
-            }
+            Reading::Events(events) => events.is_readable_to_its_end(),
             Reading::Whole(_) | Reading::Unread => false,
         };
         match self.status {
@@ -231,44 +236,12 @@ impl Watch for ModelExchange {
             }
             _ if is_complete => self.end_stream(),
             _ => {
+                if let Reading::Events(events) = &mut self.reading {
+                    events.cancel();
+                }
                 self.tell_part();
                 self.call.cancel();
             }
         }
-    }
-}
-
-impl Events {
-    fn push(&mut self, bytes: &[u8]) {
-        if self.error.is_some() || self.is_complete {
-            return;
-        }
-        let mut events = Vec::new();
-        // A stream of endless lines cannot be read on; what its client makes of it is its own.
-        let _ = self.parser.push(bytes, &mut events);
-        for event in &events {
-            match self.reader.read(event) {
-                Ok(read) => {
-                    if let Some(chunk) = read.chunk {
-                        self.take(chunk);
-                    }
-                    self.is_complete |= read.is_last;
-                }
-                Err(error @ WireError::Api(_)) => self.error = Some(error),
-                // An event that we cannot read may be one that its client can.
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn take(&mut self, mut chunk: Chunk) {
-        if self.assembler.text_bytes() > MAX_STREAM_TEXT_BYTES {
-            for delta in &mut chunk.deltas {
-                (delta.text, delta.reasoning, delta.refusal) = (None, None, None);
-                delta.tool_calls.clear();
-            }
-        }
-        self.assembler.push(&chunk);
-        self.has_text = self.has_text || self.assembler.text_bytes() > 0;
     }
 }

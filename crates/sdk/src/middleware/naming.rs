@@ -2,7 +2,7 @@
 
 use http::header::{CONTENT_TYPE, HOST};
 use http::uri::Authority;
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use opentelemetry::KeyValue;
 use throughline_trace::keys;
 
@@ -93,6 +93,37 @@ impl Address {
             into.push(KeyValue::new(keys::SERVER_PORT, i64::from(port)));
         }
     }
+}
+
+/// What the span of a server tells of an HTTP request.
+pub(crate) fn http_server_attributes<B>(
+    request: &Request<B>,
+    route: Option<String>,
+) -> Vec<KeyValue> {
+    let mut attributes = Vec::with_capacity(8);
+    method_attributes(request.method(), &mut attributes);
+    let mut set = |key: &'static str, value: String| {
+        attributes.push(KeyValue::new(key, value));
+    };
+    set(keys::URL_SCHEME, request.uri().scheme_str().unwrap_or("http").to_owned());
+    set(keys::URL_PATH, shortened(request.uri().path()));
+    if let Some(route) = route {
+        set(keys::HTTP_ROUTE, route);
+    }
+    attributes.extend(version_attribute(request.version()));
+    if let Some(address) = Address::of(request.uri(), request.headers()) {
+        address.attributes(&mut attributes);
+    }
+    attributes
+}
+
+/// What the span of a server tells of a gRPC call.
+pub(crate) fn grpc_server_attributes<B>(request: &Request<B>) -> Vec<KeyValue> {
+    let mut attributes = grpc_attributes(&grpc_method(request.uri().path())).to_vec();
+    if let Some(address) = Address::of(request.uri(), request.headers()) {
+        address.attributes(&mut attributes);
+    }
+    attributes
 }
 
 /// The gRPC method that a path names: `package.Service/Method`.

@@ -6,15 +6,13 @@ use std::task::{Context as Poller, Poll};
 use http::{Extensions, Request, Response};
 use http_body::Body;
 use opentelemetry::{Context, KeyValue};
-use throughline_trace::keys;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::answer::{TracedAnswer, TracedBody};
 use super::exchange::{Exchange, Side};
 use super::naming::{
-    Address, Protocol, grpc_attributes, grpc_method, method_attributes, method_name, shortened,
-    version_attribute,
+    Protocol, grpc_method, grpc_server_attributes, http_server_attributes, method_name, shortened,
 };
 use crate::SpanKind;
 use crate::propagation;
@@ -78,30 +76,14 @@ impl TraceServerLayer {
         let route = self.route.as_ref().and_then(|route| route(request.extensions()));
         let method = method_name(request.method());
         let name = format!("{method} {}", route.as_deref().unwrap_or(&path));
-        let mut attributes = Vec::with_capacity(8);
-        method_attributes(request.method(), &mut attributes);
-        let mut set = |key: &'static str, value: String| {
-            attributes.push(KeyValue::new(key, value));
-        };
-        set(keys::URL_SCHEME, request.uri().scheme_str().unwrap_or("http").to_owned());
-        set(keys::URL_PATH, path);
-        if let Some(route) = route {
-            set(keys::HTTP_ROUTE, route);
-        }
-        attributes.extend(version_attribute(request.version()));
-        if let Some(address) = Address::of(request.uri(), request.headers()) {
-            address.attributes(&mut attributes);
-        }
+        let attributes = http_server_attributes(request, route);
         let span = started(name.clone(), attributes, parent);
         Exchange::new(span, Side::Server, Protocol::Http, name)
     }
 
     fn start_grpc<B>(&self, request: &Request<B>, parent: Context) -> Exchange {
         let method = grpc_method(request.uri().path());
-        let mut attributes = grpc_attributes(&method).to_vec();
-        if let Some(address) = Address::of(request.uri(), request.headers()) {
-            address.attributes(&mut attributes);
-        }
+        let attributes = grpc_server_attributes(request);
         let span = started(method.clone(), attributes, parent);
         Exchange::new(span, Side::Server, Protocol::Grpc, method)
     }

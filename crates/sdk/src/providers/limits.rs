@@ -15,12 +15,12 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// Whether the answer came out of a cache.
-pub(super) fn is_cached(headers: &HeaderMap) -> bool {
+pub(crate) fn is_cached(headers: &HeaderMap) -> bool {
     text(headers, CACHE_HEADER).is_some_and(|word| word.eq_ignore_ascii_case("hit"))
 }
 
 /// What is left of the caller's rate limits, in the words of OpenAI or Anthropic.
-pub(super) fn rate_limits(headers: &HeaderMap) -> Option<RateLimits> {
+pub(crate) fn rate_limits(headers: &HeaderMap) -> Option<RateLimits> {
     let count = |names: [&str; 2]| {
         names.into_iter().find_map(|name| text(headers, name)?.parse::<u64>().ok())
     };

@@ -99,7 +99,7 @@ pub(crate) fn is_failed_state(event: &SseEvent) -> bool {
     event.event.eq_ignore_ascii_case("x-stream-state") && event.data.trim() == "failed"
 }
 
-pub(super) fn text_bytes(chunk: &Chunk) -> u64 {
+pub(crate) fn text_bytes(chunk: &Chunk) -> u64 {
     let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let calls =
         |delta: &Delta| -> usize { delta.tool_calls.iter().map(|call| call.arguments.len()).sum() };

@@ -5,14 +5,15 @@ pub(crate) mod any;
 mod chat;
 mod numbers;
 mod position;
-mod spans;
-mod timer;
+pub(crate) mod spans;
+pub(crate) mod timer;
 
 use std::time::Duration;
 
 pub use any::{StreamChunk, TracedChunks, traced};
 pub(crate) use chat::{Opened, TracedStream};
 pub use numbers::SseNumbers;
+pub(crate) use position::STREAM_ID;
 pub use position::{StreamPosition, TracedChunk};
 
 /// A stream that brings nothing for this long ends its segment; the next chunk begins another.

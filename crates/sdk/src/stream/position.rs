@@ -12,7 +12,7 @@ use crate::instrument::InContext;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const CHUNK_SEQ: HeaderName = HeaderName::from_static("x-chunk-seq");
-const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
+pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
 
 /// Where a stream is. Cheap to clone; clones follow the stream as it goes on.
 #[derive(Clone)]

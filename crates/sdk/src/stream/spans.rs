@@ -19,7 +19,7 @@ use crate::span::{ActiveSpan, span};
 /// The segments of one stream: `http.stream.init` from the first byte of the answer to its first
 /// token, then `http.stream.segment`s, each linked to the one before.
 #[derive(Debug)]
-pub(super) struct SegmentSpans {
+pub(crate) struct SegmentSpans {
     machine: Segments,
     position: StreamPosition,
     parent: Context,
@@ -39,7 +39,7 @@ struct Broken<'a> {
 
 impl SegmentSpans {
     /// A stream that has been opened below `parent`; going on after another one, if one is given.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         policy: SegmentPolicy,
         stream_id: Option<Arc<str>>,
         parent: Context,
@@ -61,26 +61,26 @@ impl SegmentSpans {
         spans
     }
 
-    pub(super) fn position(&self) -> &StreamPosition {
+    pub(crate) fn position(&self) -> &StreamPosition {
         &self.position
     }
 
-    pub(super) fn parent(&self) -> &Context {
+    pub(crate) fn parent(&self) -> &Context {
         &self.parent
     }
 
-    pub(super) fn totals(&self) -> StreamTotals {
+    pub(crate) fn totals(&self) -> StreamTotals {
         self.machine.totals()
     }
 
     /// The segment that is open or was last, for the chain to go on from.
-    pub(super) fn last_segment(&self) -> Option<SpanContext> {
+    pub(crate) fn last_segment(&self) -> Option<SpanContext> {
         let open = self.open.as_ref().map(ActiveSpan::span_context);
         open.or_else(|| self.previous.clone())
     }
 
     /// A chunk has come; its number.
-    pub(super) fn take(&mut self, seq: Option<u64>, bytes: u64) -> u64 {
+    pub(crate) fn take(&mut self, seq: Option<u64>, bytes: u64) -> u64 {
         let expected = self.machine.next_seq();
         let steps = self.machine.on(SegmentEvent::Chunk { seq, bytes }, self.now());
         let number = self.machine.next_seq().saturating_sub(1);
@@ -91,30 +91,30 @@ impl SegmentSpans {
     }
 
     /// The first token has come: what waited for it ends here.
-    pub(super) fn answer_began(&mut self) {
+    pub(crate) fn answer_began(&mut self) {
         let steps = self.machine.on(SegmentEvent::FirstToken, self.now());
         self.apply(steps, None);
     }
 
     /// When silence ends the open segment.
-    pub(super) fn idle_at(&self) -> Option<Instant> {
+    pub(crate) fn idle_at(&self) -> Option<Instant> {
         self.machine.idle_at().and_then(|at| self.origin.checked_add(at.since_origin()))
     }
 
     /// Time has passed.
-    pub(super) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         let steps = self.machine.on(SegmentEvent::Tick, self.now());
         self.apply(steps, None);
     }
 
     /// The stream is over, and did not break.
-    pub(super) fn end(&mut self, end: SegmentEnd) {
+    pub(crate) fn end(&mut self, end: SegmentEnd) {
         let steps = self.machine.on(SegmentEvent::Over(end), self.now());
         self.apply(steps, None);
     }
 
     /// The stream broke. The segment says so; without an open one, one is made that does.
-    pub(super) fn fail(&mut self, error_type: ErrorType, message: &str) {
+    pub(crate) fn fail(&mut self, error_type: ErrorType, message: &str) {
         let steps = self.machine.on(SegmentEvent::Over(SegmentEnd::Failed), self.now());
         self.apply(steps, Some(Broken { error_type, message, is_exception: true }));
     }

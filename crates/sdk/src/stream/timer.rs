@@ -8,11 +8,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer that may ring early, never late.
 #[derive(Debug, Default)]
-pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// Whether it has rung; else the poller is woken when it does, at `at` or before.
-    pub(super) fn poll(&mut self, at: Instant, poller: &mut Poller<'_>) -> bool {
+    pub(crate) fn poll(&mut self, at: Instant, poller: &mut Poller<'_>) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() > at {
             sleep.as_mut().reset(at);

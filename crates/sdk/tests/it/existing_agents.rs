@@ -97,6 +97,8 @@ async fn an_agent_on_async_openai_is_traced() {
         invoke_agent shop
           chat gpt-4o gen_ai.operation.name=chat gen_ai.provider.name=openai gen_ai.response.id=chatcmpl-1 gen_ai.response.model=gpt-4o-2024-08-06 gen_ai.response.finish_reasons=["stop"] gen_ai.usage.input_tokens=1000 gen_ai.usage.output_tokens=100 throughline.cost_usd=0.003 http.response.status_code=200 outcome=ok
           chat gpt-4o gen_ai.operation.name=chat gen_ai.provider.name=openai gen_ai.request.stream=true gen_ai.response.id=chatcmpl-1 gen_ai.response.model=gpt-4o-2024-08-06 gen_ai.response.finish_reasons=["stop"] gen_ai.usage.input_tokens=1000 gen_ai.usage.output_tokens=100 throughline.cost_usd=0.003 http.response.status_code=200 outcome=ok
+            http.stream.init
+            http.stream.segment
           chat gpt-4o gen_ai.operation.name=chat gen_ai.provider.name=openai http.response.status_code=429 error.type=RATE_LIMITED outcome=error ERROR(gpt-4o at 127.0.0.1 answered 429 Too Many Requests: slow down (rate_limit))
         "#);
         let tree = recorder.tree(&["gen_ai.input.messages", "gen_ai.output.messages"]);
@@ -177,9 +179,15 @@ async fn messages_of_anthropic_are_recognised_streamed_cut_or_given_up() {
         insta::assert_snapshot!(recorder.tree(&KEYS), @r#"
         chat claude-sonnet-4-5 gen_ai.operation.name=chat gen_ai.provider.name=anthropic gen_ai.response.id=msg_1 gen_ai.response.model=claude-sonnet-4-5 gen_ai.response.finish_reasons=["stop"] gen_ai.usage.input_tokens=1000 gen_ai.usage.output_tokens=100 throughline.cost_usd=0.00342 http.response.status_code=200 outcome=ok
         chat claude-sonnet-4-5 gen_ai.operation.name=chat gen_ai.provider.name=anthropic gen_ai.request.stream=true gen_ai.response.id=msg_1 gen_ai.response.model=claude-sonnet-4-5 gen_ai.response.finish_reasons=["stop"] gen_ai.usage.input_tokens=9 gen_ai.usage.output_tokens=2 throughline.cost_usd=0.000057 http.response.status_code=200 outcome=ok
+          http.stream.init
+          http.stream.segment
         chat claude-sonnet-4-5 gen_ai.operation.name=chat gen_ai.provider.name=anthropic gen_ai.request.stream=true gen_ai.response.id=msg_1 gen_ai.response.model=claude-sonnet-4-5 gen_ai.response.finish_reasons=["error"] gen_ai.usage.input_tokens=9 gen_ai.usage.output_tokens=1 throughline.cost_usd=0.000042 http.response.status_code=200 error.type=STREAM_FAILED outcome=error ERROR(the stream of claude-sonnet-4-5 at 127.0.0.1 broke off before its end mark)
+          http.stream.init
+          http.stream.segment error.type=STREAM_FAILED ERROR(the stream of claude-sonnet-4-5 at 127.0.0.1 broke off before its end mark)
         chat claude-sonnet-4-5 gen_ai.operation.name=chat gen_ai.provider.name=anthropic gen_ai.request.stream=true gen_ai.response.id=msg_1 gen_ai.response.model=claude-sonnet-4-5 gen_ai.response.finish_reasons=["error"] gen_ai.usage.input_tokens=9 gen_ai.usage.output_tokens=1 throughline.cost_usd=0.000042 http.response.status_code=200 outcome=cancelled
+          http.stream.init
         chat claude-sonnet-4-5 gen_ai.operation.name=chat gen_ai.provider.name=anthropic gen_ai.request.stream=true outcome=cancelled
+          http.stream.init
         "#);
     })
     .await;
@@ -255,6 +263,108 @@ async fn tokens_of_a_call_are_counted_once_when_wrapper_and_layer_both_see_it() 
         insta::assert_snapshot!(recorder.tree(&keys), @r"
         chat gpt-4o gen_ai.usage.input_tokens=1000
           POST http.request.method=POST
+        ");
+    })
+    .await;
+}
+
+/// A handler that answers with one text, or with another as events when it is asked for a stream.
+fn saying(whole: &'static str, events: &'static str) -> axum::routing::MethodRouter {
+    post(move |body: String| async move {
+        match body.contains("\"stream\":true") {
+            true => ([(header::CONTENT_TYPE, "text/event-stream")], events).into_response(),
+            false => ([(header::CONTENT_TYPE, "application/json")], whole).into_response(),
+        }
+    })
+}
+
+#[tokio::test]
+async fn completions_and_responses_are_recognised_whole_and_streamed() {
+    recording(|recorder| async move {
+        let app = Router::new()
+            .route(
+                "/v1/completions",
+                saying(
+                    r#"{"id":"cmpl-1","model":"davinci-2","choices":[{"text":"17","index":0,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#,
+                    "data: {\"id\":\"cmpl-2\",\"model\":\"davinci-2\",\"choices\":[{\"text\":\"1\",\"index\":0}]}\n\n\
+                     data: {\"id\":\"cmpl-2\",\"model\":\"davinci-2\",\"choices\":[{\"text\":\"7\",\"index\":0,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n\
+                     data: [DONE]\n\n",
+                ),
+            )
+            .route(
+                "/v1/responses",
+                saying(
+                    r#"{"id":"resp_1","object":"response","status":"completed","model":"gpt-4o-2024-08-06","output":[{"id":"msg_1","type":"message","status":"completed","role":"assistant","content":[{"type":"output_text","text":"17","annotations":[]}]}],"usage":{"input_tokens":1000,"input_tokens_details":{"cached_tokens":0},"output_tokens":100,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":1100}}"#,
+                    "event: response.output_text.delta\n\
+                     data: {\"type\":\"response.output_text.delta\",\"item_id\":\"msg_1\",\"output_index\":0,\"content_index\":0,\"delta\":\"17\"}\n\n\
+                     event: response.completed\n\
+                     data: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_2\",\"status\":\"completed\",\"model\":\"gpt-4o-2024-08-06\",\"output\":[],\"usage\":{\"input_tokens\":1000,\"output_tokens\":100,\"total_tokens\":1100}}}\n\n",
+                ),
+            );
+        let address = serve(app).await;
+        for (path, body) in [
+            ("/v1/completions", r#"{"model":"davinci","prompt":"how many?"}"#),
+            ("/v1/completions", r#"{"model":"davinci","prompt":"how many?","stream":true}"#),
+            ("/v1/responses", r#"{"model":"gpt-4o","input":"how many?"}"#),
+            ("/v1/responses", r#"{"model":"gpt-4o","input":"how many?","stream":true}"#),
+        ] {
+            let url = format!("http://{address}{path}");
+            let answer = client().post(url).body(body).send_traced().await.expect("an answer");
+            answer.bytes().await.expect("a body");
+        }
+        insta::assert_snapshot!(recorder.tree(&KEYS), @r#"
+        text_completion davinci gen_ai.operation.name=text_completion gen_ai.provider.name=openai gen_ai.response.id=cmpl-1 gen_ai.response.model=davinci-2 gen_ai.response.finish_reasons=["stop"] gen_ai.usage.input_tokens=3 gen_ai.usage.output_tokens=1 http.response.status_code=200 outcome=ok
+        text_completion davinci gen_ai.operation.name=text_completion gen_ai.provider.name=openai gen_ai.request.stream=true gen_ai.response.id=cmpl-2 gen_ai.response.model=davinci-2 gen_ai.response.finish_reasons=["stop"] gen_ai.usage.input_tokens=3 gen_ai.usage.output_tokens=2 http.response.status_code=200 outcome=ok
+          http.stream.init
+          http.stream.segment
+        chat gpt-4o gen_ai.operation.name=chat gen_ai.provider.name=openai gen_ai.response.id=resp_1 gen_ai.response.model=gpt-4o-2024-08-06 gen_ai.response.finish_reasons=["stop"] gen_ai.usage.input_tokens=1000 gen_ai.usage.output_tokens=100 throughline.cost_usd=0.0035 http.response.status_code=200 outcome=ok
+        chat gpt-4o gen_ai.operation.name=chat gen_ai.provider.name=openai gen_ai.request.stream=true gen_ai.response.id=resp_2 gen_ai.response.model=gpt-4o-2024-08-06 gen_ai.response.finish_reasons=["stop"] gen_ai.usage.input_tokens=1000 gen_ai.usage.output_tokens=100 throughline.cost_usd=0.0035 http.response.status_code=200 outcome=ok
+          http.stream.init
+          http.stream.segment
+        "#);
+        let said = recorder.tree(&["gen_ai.input.messages", "gen_ai.output.messages"]);
+        assert_eq!(said.matches("how many?").count(), 4, "{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r3_2_a_recognised_stream_has_segments_whose_gaps_and_failures_show() {
+    recording(|recorder| async move {
+        let event = |id: u32, text: &str| {
+            format!(
+                "id: {id}\ndata: {{\"id\":\"c\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"
+            )
+        };
+        let gap = [event(1, "a"), event(2, "b"), event(7, "c"), "data: [DONE]\n\n".to_owned()].concat();
+        let failed = format!("{}event: X-Stream-State\ndata: failed\n\n", event(1, "a"));
+        let app = Router::new().route(
+            "/v1/chat/completions",
+            post(move |body: String| {
+                let events = if body.contains("gap") { gap.clone() } else { failed.clone() };
+                async move {
+                    ([("content-type", "text/event-stream"), ("x-stream-id", "s-7")], events)
+                }
+            }),
+        );
+        let address = serve(app).await;
+        for prompt in ["gap", "fail"] {
+            let mut request = ChatRequest::new("m").user(prompt);
+            request.stream = true;
+            let body = WireForm::ChatCompletions.request_to_json(&request).to_string();
+            let url = format!("http://{address}/v1/chat/completions");
+            let answer = client().post(url).body(body).send_traced().await.expect("an answer");
+            answer.bytes().await.expect("a body");
+        }
+        let keys = ["stream_id", "chunk_seq", "throughline.stream.chunks", "throughline.stream.end", "error.type", "outcome"];
+        insta::assert_snapshot!(recorder.tree(&keys), @r"
+        chat m outcome=ok
+          http.stream.init stream_id=s-7 chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
+          http.stream.segment stream_id=s-7 chunk_seq=2 throughline.stream.chunks=1 throughline.stream.end=gap error.type=STREAM_FAILED ERROR(expected chunk 3 of the stream, got 7)
+          http.stream.segment stream_id=s-7 chunk_seq=7 throughline.stream.chunks=1 throughline.stream.end=done
+        chat m error.type=STREAM_FAILED outcome=error ERROR(m at 127.0.0.1 says that its stream failed)
+          http.stream.init stream_id=s-7 chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
+          http.stream.segment stream_id=s-7 chunk_seq=2 throughline.stream.chunks=0 throughline.stream.end=failed error.type=STREAM_FAILED ERROR(m at 127.0.0.1 says that its stream failed)
         ");
     })
     .await;
