@@ -45,6 +45,8 @@ pub use policy::{Denial, StepAction, StepContext, StepPolicy, StepResult, Verdic
 pub(crate) use run::CausedBy;
 pub use steering::{Steer, Steered};
 pub use sub_agent::{AGENT_TOOL_TIMEOUT, AgentTool};
+#[cfg(feature = "server")]
+pub(crate) use task::Inbound;
 pub use task::{AgentRun, Task};
 pub(crate) use words::conversation;
 

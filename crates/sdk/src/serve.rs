@@ -6,6 +6,7 @@ mod background;
 mod chat_completions;
 mod connections;
 mod events;
+mod inbound;
 #[cfg(feature = "grpc")]
 mod over_grpc;
 mod routes;

@@ -12,8 +12,8 @@ use throughline_trace::{ErrorType, keys};
 use tokio::runtime::Handle;
 
 use super::{AgentError, AgentRun, Definition};
-use crate::instrument::in_context;
 use crate::span::{ActiveSpan, span};
+use crate::task::Origin;
 use crate::tools::ToolError;
 
 /// How long a hook of a plugin may take. Then it is dropped, its span says `TIMEOUT`, and the run
@@ -38,7 +38,7 @@ pub struct PluginScope {
     agent: String,
     plugin: String,
     hook: &'static str,
-    cx: Context,
+    origin: Origin,
     runtime: Option<Handle>,
 }
 
@@ -48,7 +48,7 @@ impl PluginScope {
             agent: definition.name.clone(),
             plugin: plugin.name().to_owned(),
             hook,
-            cx: Context::current(),
+            origin: Origin::here(),
             runtime: Handle::try_current().ok(),
         }
     }
@@ -60,14 +60,14 @@ impl PluginScope {
 
     /// The context of the run, for what is called by hand.
     pub fn context(&self) -> &Context {
-        &self.cx
+        self.origin.context()
     }
 
     /// This work, within a span `plugin {name}.{hook}` below the step that it belongs to.
     pub fn run<'a>(&self, work: impl Future<Output = ()> + Send + 'a) -> Hook<'a> {
         let span = span(format!("plugin {}.{}", self.plugin, self.hook))
             .attribute(keys::PLUGIN, self.plugin.clone())
-            .parent(self.cx.clone())
+            .parent(self.context().clone())
             .start();
         Hook { work: Some((span, Box::pin(work))) }
     }
@@ -78,10 +78,10 @@ impl PluginScope {
     }
 
     /// Work that goes on after the hook, on a task of its own that carries the trace.
-    #[expect(clippy::disallowed_methods, reason = "it carries the context of the run")]
+    #[expect(clippy::disallowed_methods, reason = "it carries the surroundings of the run")]
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = &self.runtime {
-            runtime.spawn(in_context(self.cx.clone(), work));
+            runtime.spawn(self.origin.clone().detached().carry(work));
         }
     }
 }

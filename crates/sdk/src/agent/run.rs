@@ -1,6 +1,6 @@
 //! One run of an agent: its span, its end, and the loop of its turns.
 
-use opentelemetry::Context;
+use opentelemetry::{Context, KeyValue};
 use throughline_llm::{Choice, FinishReason, Message};
 use throughline_trace::{DecisionId, Phase, SpanRole, Usage, keys};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,7 @@ pub(super) async fn run(
         outcome: Outcome::Cancelled,
         model: definition.request.model.clone(),
         timed: in_context_of(&cx, || Timed::start(What::Agent, definition.name.clone())),
+        status: task.inbound.as_ref().map(|inbound| inbound.status),
     };
     let cause = task.cause.or_else(CausedBy::current);
     let cancel = task.cancel;
@@ -127,6 +128,9 @@ fn run_span(definition: &Definition, task: &Task) -> ActiveSpan {
     if let Some(session) = session {
         builder = builder.attribute(keys::GEN_AI_CONVERSATION_ID, session);
     }
+    if let Some(inbound) = &task.inbound {
+        builder = builder.attributes(inbound.attributes.iter().cloned());
+    }
     if captures_content() {
         let messages = content::input_messages(&task.messages).to_string();
         builder = builder.attribute(keys::GEN_AI_INPUT_MESSAGES, messages);
@@ -140,10 +144,15 @@ struct RunEnd {
     outcome: Outcome,
     model: String,
     timed: Timed,
+    /// What the run is answered with, if somebody asked for it over the network.
+    status: Option<fn(Option<&AgentError>) -> KeyValue>,
 }
 
 impl RunEnd {
     fn finish(mut self, result: Result<AgentRun, AgentError>) -> Result<AgentRun, AgentError> {
+        if let Some(status) = self.status {
+            self.span.set_all([status(result.as_ref().err())]);
+        }
         match result {
             Ok(mut run) => {
                 self.outcome = run.outcome;

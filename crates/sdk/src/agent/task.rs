@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
+use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
 use throughline_llm::Message;
 use throughline_trace::{DecisionId, TraceId, Usage};
 use tokio_util::sync::CancellationToken;
 
+use super::AgentError;
 use super::budget::Budget;
 use super::perception::Perception;
 use crate::metrics::Outcome;
@@ -23,6 +25,17 @@ pub struct Task {
     pub(crate) cause: Option<DecisionId>,
     /// Where the run says which trace it is on, as soon as it knows.
     pub(crate) trace: Option<Arc<OnceLock<TraceId>>>,
+    pub(crate) inbound: Option<Inbound>,
+}
+
+/// The request that a run answers, as its span tells it.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "nobody else answers requests"))]
+pub(crate) struct Inbound {
+    /// What was asked.
+    pub(crate) attributes: Vec<KeyValue>,
+    /// The status that is answered, by what the run failed with if it did.
+    pub(crate) status: fn(Option<&AgentError>) -> KeyValue,
 }
 
 impl Task {
@@ -42,6 +55,7 @@ impl Task {
             cancel: None,
             cause: None,
             trace: None,
+            inbound: None,
         }
     }
 
@@ -104,6 +118,14 @@ impl Task {
     #[cfg(feature = "server")]
     pub(crate) fn in_process(mut self) -> Self {
         self.kind = SpanKind::Internal;
+        self.inbound = None;
+        self
+    }
+
+    /// Says which request the run answers.
+    #[cfg(feature = "server")]
+    pub(crate) fn answering(mut self, inbound: Inbound) -> Self {
+        self.inbound = Some(inbound);
         self
     }
 

@@ -13,18 +13,21 @@ use super::Service;
 use super::answer::{Body, Refusal, json, on_trace};
 use super::events;
 use super::routes::Admitted;
-use crate::agent::{AgentError, RunEvent, Task};
+use crate::agent::{AgentError, Inbound, RunEvent, Task};
 
 pub(super) async fn answer(
     service: &Service,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
+    let inbound = Inbound::of_http(&request, "/v1/chat/completions");
     let body = service.body(request).await?;
     let asked = openai::parse_request(&body).map_err(|error| Refusal::wrong(error.to_string()))?;
     if asked.messages.is_empty() {
         return Err(Refusal::wrong("expected at least one message, got none"));
     }
-    let admitted = service.admit(&asked.model, Task::conversation(asked.messages), None)?;
+    let inbound = if asked.stream { inbound.with_events() } else { inbound };
+    let task = Task::conversation(asked.messages).answering(inbound);
+    let admitted = service.admit(&asked.model, task, None)?;
     let named = Named {
         id: format!("chatcmpl-{}", Uuid::new_v4().simple()),
         model: asked.model,

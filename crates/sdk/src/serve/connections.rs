@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::{Service, routes};
-use crate::instrument::in_context;
+use crate::task::Origin;
 
 /// Connections at once. More wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -26,13 +26,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an error of the listener, such as no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A task that carries a context.
+/// A task that carries a context and the `tracing` subscriber of this line, but not its `tracing`
+/// span: what a server does outlives what it was started in.
 #[expect(clippy::disallowed_methods, reason = "it carries what it is given")]
 pub(super) fn spawn<F>(cx: &Context, work: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    tokio::spawn(in_context(cx.clone(), work))
+    let _attached = cx.clone().attach();
+    tokio::spawn(Origin::here().detached().carry(work))
 }
 
 /// Accepts connections until the service stops, then waits for those that are under way.

@@ -10,7 +10,8 @@ use futures_util::stream::BoxStream;
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use throughline_trace::{ErrorType, TraceId};
+use opentelemetry::KeyValue;
+use throughline_trace::{ErrorType, TraceId, keys};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::server::Grpc;
 use tonic::{Code, Status};
@@ -20,7 +21,8 @@ use tower_service::Service as Answers;
 use super::Service;
 use super::answer::{Body, BodyError, Refusal};
 use super::routes::Admitted;
-use crate::agent::AgentError;
+use crate::agent::{AgentError, Inbound};
+use crate::middleware::exchange::grpc_code_name;
 use crate::remote::proto::events::RunEvent;
 use crate::remote::proto::{
     ERROR_TYPE, OUTCOME, PUSHBACK_MS, RUN, RUN_STREAM, RunReply, RunRequest,
@@ -46,16 +48,17 @@ pub(super) async fn answer(
         return boxed(status_of(&refusal, None).into_http());
     }
     let most = service.limits.request_max_bytes;
+    let inbound = Inbound::of_grpc(&request, grpc_status);
     match request.uri().path() {
         RUN => {
             let codec: ProstCodec<RunReply, RunRequest> = ProstCodec::default();
             let mut grpc = Grpc::new(codec).max_decoding_message_size(most);
-            boxed(grpc.unary(Run(service), request).await)
+            boxed(grpc.unary(Run(service, inbound), request).await)
         }
         RUN_STREAM => {
             let codec: ProstCodec<RunEvent, RunRequest> = ProstCodec::default();
             let mut grpc = Grpc::new(codec).max_decoding_message_size(most);
-            boxed(grpc.server_streaming(RunStream(service), request).await)
+            boxed(grpc.server_streaming(RunStream(service, inbound), request).await)
         }
         other => {
             let message = format!("expected {RUN} or {RUN_STREAM}, got {other}");
@@ -69,17 +72,22 @@ fn boxed(response: Response<tonic::body::Body>) -> Response<Body> {
 }
 
 /// Lets the run that a message asks for begin.
-fn admit(service: &Service, request: tonic::Request<RunRequest>) -> Result<Admitted, Status> {
+fn admit(
+    service: &Service,
+    request: tonic::Request<RunRequest>,
+    inbound: &Inbound,
+) -> Result<Admitted, Status> {
     let limit = timeout_of(request.metadata().as_ref());
     let request = request.into_inner();
     let agent = request.agent.clone();
     let wrong = |message| status_of(&Refusal::wrong(message), None);
     let task = request.into_wire().and_then(wire::RunRequest::into_task).map_err(wrong)?;
+    let task = task.answering(inbound.clone());
     service.admit(&agent, task, limit).map_err(|refusal| status_of(&refusal, None))
 }
 
 /// `Run`.
-struct Run(Arc<Service>);
+struct Run(Arc<Service>, Inbound);
 
 impl Answers<tonic::Request<RunRequest>> for Run {
     type Response = tonic::Response<RunReply>;
@@ -91,7 +99,7 @@ impl Answers<tonic::Request<RunRequest>> for Run {
     }
 
     fn call(&mut self, request: tonic::Request<RunRequest>) -> Self::Future {
-        let admitted = admit(&self.0, request);
+        let admitted = admit(&self.0, request, &self.1);
         Box::pin(async move {
             let admitted = admitted?;
             let trace = admitted.trace;
@@ -109,7 +117,7 @@ impl Answers<tonic::Request<RunRequest>> for Run {
 }
 
 /// `RunStream`.
-struct RunStream(Arc<Service>);
+struct RunStream(Arc<Service>, Inbound);
 
 type Events = BoxStream<'static, Result<RunEvent, Status>>;
 
@@ -123,7 +131,7 @@ impl Answers<tonic::Request<RunRequest>> for RunStream {
     }
 
     fn call(&mut self, request: tonic::Request<RunRequest>) -> Self::Future {
-        let admitted = admit(&self.0, request);
+        let admitted = admit(&self.0, request, &self.1);
         Box::pin(async move {
             let admitted = admitted?;
             let mut run = admitted.agent.stream(admitted.task);
@@ -163,6 +171,13 @@ fn status_of(refusal: &Refusal, trace: Option<&TraceId>) -> Status {
     }
     tell_trace(&mut metadata, trace);
     Status::with_metadata(code_of(refusal), refusal.message.clone(), metadata)
+}
+
+/// The status of a run, on its span.
+fn grpc_status(error: Option<&AgentError>) -> KeyValue {
+    let code = error.map_or(Code::Ok, |error| code_of(&Refusal::of(error)));
+    let number = usize::try_from(i32::from(code)).unwrap_or(usize::MAX);
+    KeyValue::new(keys::RPC_RESPONSE_STATUS_CODE, grpc_code_name(number))
 }
 
 fn code_of(refusal: &Refusal) -> Code {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::answer::{Body, Refusal, json, on_trace};
 use super::{Service, chat_completions, connections, events};
 use crate::SpanKind;
-use crate::agent::{Agent, Budget, Task};
+use crate::agent::{Agent, Budget, Inbound, Task};
 use crate::instrument::in_context;
 use crate::propagation;
 use crate::remote::wire::{RunReply, RunRequest};
@@ -94,7 +94,7 @@ impl Service {
     /// The context of a request: our telemetry, its trace.
     pub(super) fn context_of(&self, headers: &HeaderMap) -> Context {
         let _ours = self.cx.clone().attach();
-        propagation::extract(headers)
+        propagation::extract_any(headers)
     }
 
     /// # Errors
@@ -177,12 +177,14 @@ async fn run(
 ) -> Result<Response<Body>, Refusal> {
     let wants_events = says(request.headers(), &ACCEPT, "text/event-stream");
     let wants_later = says(request.headers(), &PREFER, "respond-async");
+    let inbound = Inbound::of_http(&request, "/v1/agents/{name}/run");
     let body = service.body(request).await?;
     let asked: RunRequest = serde_json::from_slice(&body).map_err(|error| {
         Refusal::wrong(format!("expected {{\"task\": \"…\"}} as JSON, got something else: {error}"))
     })?;
     let is_background = asked.background || wants_later;
-    let task = asked.into_task().map_err(Refusal::wrong)?;
+    let inbound = if wants_events { inbound.with_events() } else { inbound };
+    let task = asked.into_task().map_err(Refusal::wrong)?.answering(inbound);
     let admitted = service.admit(name, task, None)?;
     if is_background {
         return begin_in_background(service, name, admitted);
@@ -222,10 +224,12 @@ async fn run_with_events(admitted: Admitted) -> Response<Body> {
 fn begin_in_background(
     service: &Arc<Service>,
     name: &str,
-    admitted: Admitted,
+    mut admitted: Admitted,
 ) -> Result<Response<Body>, Refusal> {
+    let inbound = admitted.task.inbound.take();
     let request = span(format!("POST /v1/agents/{name}/run"))
         .kind(SpanKind::Server)
+        .attributes(inbound.into_iter().flat_map(|inbound| inbound.attributes))
         .attribute(keys::HTTP_RESPONSE_STATUS_CODE, i64::from(StatusCode::ACCEPTED.as_u16()))
         .start();
     let cancel = service.give_up.child_token();
