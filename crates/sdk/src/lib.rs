@@ -108,7 +108,7 @@ pub use providers::{
     OpenAiResponses, OpenAiResponsesBuilder, Responses,
 };
 pub use recorder::Recorder;
-pub use remote::{RemoteAgent, RemoteError, RemoteRun};
+pub use remote::{RemoteAgent, RemoteError, RemoteEvent, RemoteRun, RemoteStream};
 pub use resilient::{BreakerReport, Fault, Resilience, ResilientError, breakers};
 pub use routing::{
     AbGroup, AbTest, Experiment, RouteHints, RouteTo, Router, RouterBuilder, RouterError,

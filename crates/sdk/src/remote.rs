@@ -6,6 +6,7 @@ mod over_grpc;
 mod over_http;
 #[cfg(feature = "grpc")]
 pub(crate) mod proto;
+pub(crate) mod streaming;
 pub(crate) mod wire;
 
 use std::fmt;
@@ -30,6 +31,9 @@ use crate::resilient::run::report_of;
 use crate::span::{ActiveSpan, span};
 use crate::tools::{ToolError, ToolIdError};
 use crate::watched::Watched;
+
+use streaming::Events;
+pub use streaming::{RemoteEvent, RemoteStream};
 
 /// Bytes of an answer that are read at most.
 pub(crate) const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -225,6 +229,40 @@ impl RemoteAgent {
         result
     }
 
+    /// [`run`](Self::run), told as it happens. The span begins here and ends with the last event; of
+    /// a stream that is dropped before, it says `cancelled`, and the agent there is told by the end
+    /// of the connection. The time limit is that of the whole run.
+    ///
+    /// ```no_run
+    /// use futures_util::StreamExt as _;
+    /// use throughline::{RemoteAgent, RemoteEvent};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pricing = RemoteAgent::http("http://pricing.internal:4321", "pricing")?;
+    /// let mut events = pricing.stream("What does item 7 cost?");
+    /// while let Some(event) = events.next().await {
+    ///     match event? {
+    ///         RemoteEvent::Text(more) => print!("{more}"),
+    ///         RemoteEvent::Done(run) => println!(" ({} turns)", run.turns),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn stream(&self, task: impl Into<Task>) -> RemoteStream {
+        let task = task.into();
+        let call = Watched::new(self.span(), None);
+        let (headers, request) = call.span.in_scope(|| self.request(&task));
+        let events: Events = match &self.way {
+            Way::Http { url, client } => {
+                Box::pin(over_http::events(client.clone(), url.clone(), headers, request))
+            }
+            #[cfg(feature = "grpc")]
+            Way::Grpc(agent) => Box::pin(Arc::clone(agent).events(&self.name, headers, request)),
+        };
+        RemoteStream::new(events, call, self.status_key(), self.timeout)
+    }
+
     /// This agent as a tool of another.
     ///
     /// # Errors
@@ -267,7 +305,8 @@ impl RemoteAgent {
         }
     }
 
-    async fn call(&self, task: &Task) -> Result<RemoteRun, RemoteError> {
+    /// What is sent, from the current context.
+    fn request(&self, task: &Task) -> (HeaderMap, wire::RunRequest) {
         let mut headers = HeaderMap::new();
         propagation::inject(&mut headers);
         if let Some(key) = &self.key {
@@ -279,6 +318,11 @@ impl RemoteAgent {
         if request.session_id.is_none() {
             request.session_id = Dimensions::current().session_id().map(str::to_owned);
         }
+        (headers, request)
+    }
+
+    async fn call(&self, task: &Task) -> Result<RemoteRun, RemoteError> {
+        let (headers, request) = self.request(task);
         let asked: BoxFuture<'_, Result<RemoteRun, RemoteError>> = match &self.way {
             Way::Http { url, client } => {
                 Box::pin(over_http::run(client, url.clone(), headers, request))

@@ -1,8 +1,9 @@
 //! An agent elsewhere over gRPC.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use http::HeaderMap;
 use http::uri::PathAndQuery;
 use reqwest::Url;
@@ -13,7 +14,9 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Extensions, Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::proto::{ERROR_TYPE, OUTCOME, PUSHBACK_MS, RUN, RunReply, RunRequest};
+use super::proto::events::RunEvent;
+use super::proto::{ERROR_TYPE, OUTCOME, PUSHBACK_MS, RUN, RUN_STREAM, RunReply, RunRequest};
+use super::streaming::RemoteEvent;
 use super::wire::{self, remote_error};
 use super::{ANSWER_MAX_BYTES, RemoteError, RemoteRun};
 
@@ -50,21 +53,54 @@ impl GrpcAgent {
         headers: HeaderMap,
         request: wire::RunRequest,
     ) -> Result<RemoteRun, RemoteError> {
-        let channel = self.channel.get_or_init(|| self.endpoint.connect_lazy()).clone();
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES);
-        grpc.ready().await.map_err(|error| {
-            let message = format!("expected {} to be reachable: {error}", self.address);
-            RemoteError::new(ErrorType::Connection, message)
-        })?;
-        let metadata = MetadataMap::from_headers(headers);
-        let request =
-            Request::from_parts(metadata, Extensions::new(), RunRequest::of(agent, request));
+        let mut grpc = self.ready().await?;
+        let request = Self::request(agent, headers, request);
         let codec: ProstCodec<RunRequest, RunReply> = ProstCodec::default();
         let reply = grpc.unary(request, PathAndQuery::from_static(RUN), codec).await;
         match reply {
             Ok(reply) => Ok(wire::RunReply::from(reply.into_inner()).into_run()),
             Err(status) => Err(self.error(&status)),
         }
+    }
+
+    /// The events of a run, from the first message on.
+    pub(super) fn events(
+        self: Arc<Self>,
+        agent: &str,
+        headers: HeaderMap,
+        request: wire::RunRequest,
+    ) -> impl Stream<Item = Result<RemoteEvent, RemoteError>> + Send + 'static {
+        let request = Self::request(agent, headers, request);
+        let opening = async move {
+            let mut grpc = self.ready().await?;
+            let codec: ProstCodec<RunRequest, RunEvent> = ProstCodec::default();
+            let path = PathAndQuery::from_static(RUN_STREAM);
+            let answered = grpc.server_streaming(request, path, codec).await;
+            let messages = answered.map_err(|status| self.error(&status))?.into_inner();
+            Ok::<_, RemoteError>(messages.filter_map(move |message| {
+                let read = match message {
+                    Ok(message) => message.into_remote().map(Ok),
+                    Err(status) => Some(Err(self.error(&status))),
+                };
+                std::future::ready(read)
+            }))
+        };
+        stream::once(opening).try_flatten()
+    }
+
+    fn request(agent: &str, headers: HeaderMap, request: wire::RunRequest) -> Request<RunRequest> {
+        let metadata = MetadataMap::from_headers(headers);
+        Request::from_parts(metadata, Extensions::new(), RunRequest::of(agent, request))
+    }
+
+    async fn ready(&self) -> Result<Grpc<Channel>, RemoteError> {
+        let channel = self.channel.get_or_init(|| self.endpoint.connect_lazy()).clone();
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES);
+        grpc.ready().await.map_err(|error| {
+            let message = format!("expected {} to be reachable: {error}", self.address);
+            RemoteError::new(ErrorType::Connection, message)
+        })?;
+        Ok(grpc)
     }
 
     fn error(&self, status: &Status) -> RemoteError {

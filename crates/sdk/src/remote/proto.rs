@@ -1,6 +1,5 @@
 //! The messages of `proto/agent.proto`, written by hand: no protoc is needed to build.
 
-#[cfg(feature = "server")]
 pub(crate) mod events;
 
 use throughline_trace as trace;
@@ -11,7 +10,6 @@ use super::wire;
 pub(crate) const RUN: &str = "/throughline.agent.v1.Agent/Run";
 
 /// Path of `RunStream`.
-#[cfg(feature = "server")]
 pub(crate) const RUN_STREAM: &str = "/throughline.agent.v1.Agent/RunStream";
 
 /// Metadata of an error: one of [`ErrorType`](throughline_trace::ErrorType).

@@ -4,6 +4,7 @@ mod background;
 mod chain;
 mod grpc;
 mod limits;
+mod streaming;
 
 use std::net::SocketAddr;
 

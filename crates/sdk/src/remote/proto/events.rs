@@ -1,7 +1,11 @@
 //! The events of a run as messages of `proto/agent.proto`.
 
+use serde_json::Value;
+use throughline_trace::Phase;
+
 use super::RunReply;
 use crate::agent;
+use crate::remote::streaming::RemoteEvent;
 use crate::remote::wire;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -56,6 +60,33 @@ pub(crate) struct ToolResult {
     pub(crate) result: String,
     #[prost(string, tag = "4")]
     pub(crate) error: String,
+}
+
+impl RunEvent {
+    /// What it tells; `None` when it is something that later services tell.
+    pub(crate) fn into_remote(self) -> Option<RemoteEvent> {
+        Some(match self.event? {
+            Event::StepStarted(StepStarted { phase, domain, index }) => {
+                RemoteEvent::StepStarted { phase: Phase::from_text(&phase)?, domain, index }
+            }
+            Event::Text(text) => RemoteEvent::Text(text),
+            Event::ToolCall(ToolCall { id, name, arguments }) => {
+                RemoteEvent::ToolCall(throughline_llm::ToolCall { id, name, arguments })
+            }
+            Event::ToolResult(ToolResult { id, name, result, error }) => {
+                let result = match error.is_empty() {
+                    // The service writes JSON; of anything else the text is the result.
+                    true => Ok(serde_json::from_str(&result).unwrap_or(Value::String(result))),
+                    false => Err(error),
+                };
+                RemoteEvent::ToolResult { id, name, result }
+            }
+            Event::Handover(reason) => RemoteEvent::Handover { reason },
+            Event::Done(reply) => {
+                RemoteEvent::Done(Box::new(wire::RunReply::from(reply).into_run()))
+            }
+        })
+    }
 }
 
 impl From<agent::RunEvent> for RunEvent {

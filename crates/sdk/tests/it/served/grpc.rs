@@ -49,6 +49,17 @@ async fn run(
     reply.map(Response::into_inner)
 }
 
+/// Runs the one agent with this metadata, and tells the trace of the run.
+pub(super) async fn run_with(
+    server: &AgentServer,
+    metadata: impl FnOnce(&mut tonic::metadata::MetadataMap),
+) -> String {
+    let mut request = Request::new(RunRequest { agent: String::new(), task: "How many?".into() });
+    metadata(request.metadata_mut());
+    let path = "/throughline.agent.v1.Agent/Run";
+    run(&mut channel(server).await, request, path).await.expect("an answer").trace_id
+}
+
 fn asked(agent: &str, task: &str) -> Request<RunRequest> {
     let mut request = Request::new(RunRequest { agent: agent.into(), task: task.into() });
     request.metadata_mut().insert("traceparent", TRACEPARENT.parse().expect("metadata"));
