@@ -151,7 +151,7 @@ impl RegistryCall {
             );
             instruments
                 .registry_calls
-                .add(1, &labels([method, KeyValue::new("result", self.result)]));
+                .add(1, &labels([method, KeyValue::new(keys::RESULT, self.result)]));
         });
     }
 }

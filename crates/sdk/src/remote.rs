@@ -38,6 +38,10 @@ pub use streaming::{RemoteEvent, RemoteStream};
 /// Bytes of an answer that are read at most.
 pub(crate) const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// The provider of agents that this SDK serves, to those who ask them: what models answer there is
+/// known only there.
+const PROVIDER: &str = "throughline";
+
 /// Why an agent elsewhere gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -289,6 +293,7 @@ impl RemoteAgent {
             // The run itself is a span of the other side: two would count it twice.
             .role(SpanRole::Other)
             .attribute(keys::GEN_AI_OPERATION_NAME, "invoke_agent")
+            .attribute(keys::GEN_AI_PROVIDER_NAME, PROVIDER)
             .attribute(keys::GEN_AI_AGENT_NAME, self.name.clone())
             .attribute(keys::SERVER_ADDRESS, self.address.clone());
         if let Some(port) = self.port {

@@ -69,6 +69,8 @@ keys! {
     COMPONENT = "component";
     /// `register` or `lookup` on registry spans.
     METHOD = "method";
+    /// How the request to the registry ended: `found`, `missing`, `registered`, …
+    RESULT = "result";
     /// A field of the context bag that a tool was not given.
     CONTEXT_FIELD = "throughline.context.field";
 
@@ -170,6 +172,8 @@ keys! {
     BREAKER_TARGET = "throughline.breaker.target";
     /// State of a breaker: `closed`, `open`, `half_open`.
     BREAKER_STATE = "throughline.breaker.state";
+    /// The state that a breaker left.
+    BREAKER_FROM = "throughline.breaker.from";
     /// The route that a router chose a target of.
     ROUTE = "throughline.route";
     /// Generation of the weights that it chose by.

@@ -52,7 +52,7 @@ impl TraceServerLayer {
     }
 
     /// How to find the route (`/stock/{item}`) of a request: routers leave it in the extensions.
-    /// Without it, spans bear the path.
+    /// Without it, spans are named after the method alone.
     #[must_use]
     pub fn route(
         mut self,
@@ -75,10 +75,15 @@ impl TraceServerLayer {
         let path = shortened(request.uri().path());
         let route = self.route.as_ref().and_then(|route| route(request.extensions()));
         let method = method_name(request.method());
-        let name = format!("{method} {}", route.as_deref().unwrap_or(&path));
+        // Paths are without number: the name of a span is never one (HTTP conventions).
+        let name = match &route {
+            Some(route) => format!("{method} {route}"),
+            None => method.to_owned(),
+        };
+        let asked = format!("{method} {}", route.as_deref().unwrap_or(&path));
         let attributes = http_server_attributes(request, route);
-        let span = started(name.clone(), attributes, parent);
-        Exchange::new(span, Side::Server, Protocol::Http, name)
+        let span = started(name, attributes, parent);
+        Exchange::new(span, Side::Server, Protocol::Http, asked)
     }
 
     fn start_grpc<B>(&self, request: &Request<B>, parent: Context) -> Exchange {

@@ -154,7 +154,7 @@ impl Shared {
             "breaker.state_changed",
             vec![
                 KeyValue::new(keys::BREAKER_TARGET, name.to_owned()),
-                KeyValue::new("throughline.breaker.from", from),
+                KeyValue::new(keys::BREAKER_FROM, from),
                 KeyValue::new(keys::BREAKER_STATE, to),
             ],
         );

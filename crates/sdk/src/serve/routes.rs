@@ -177,7 +177,7 @@ async fn run(
 ) -> Result<Response<Body>, Refusal> {
     let wants_events = says(request.headers(), &ACCEPT, "text/event-stream");
     let wants_later = says(request.headers(), &PREFER, "respond-async");
-    let inbound = Inbound::of_http(&request, "/v1/agents/{name}/run");
+    let inbound = Inbound::of_http(&request, RUN_ROUTE);
     let body = service.body(request).await?;
     let asked: RunRequest = serde_json::from_slice(&body).map_err(|error| {
         Refusal::wrong(format!("expected {{\"task\": \"…\"}} as JSON, got something else: {error}"))
@@ -219,6 +219,9 @@ async fn run_with_events(admitted: Admitted) -> Response<Body> {
     on_trace(events::response(all), trace)
 }
 
+/// The route of an agent's runs, as spans name it.
+const RUN_ROUTE: &str = "/v1/agents/{name}/run";
+
 /// Has the run go on after the answer, which says where to ask for it. The request's own span ends
 /// with the answer; the run is its child.
 fn begin_in_background(
@@ -227,16 +230,19 @@ fn begin_in_background(
     mut admitted: Admitted,
 ) -> Result<Response<Body>, Refusal> {
     let inbound = admitted.task.inbound.take();
-    let request = span(format!("POST /v1/agents/{name}/run"))
+    let request = span(format!("POST {RUN_ROUTE}"))
         .kind(SpanKind::Server)
         .attributes(inbound.into_iter().flat_map(|inbound| inbound.attributes))
-        .attribute(keys::HTTP_RESPONSE_STATUS_CODE, i64::from(StatusCode::ACCEPTED.as_u16()))
         .start();
     let cancel = service.give_up.child_token();
     let begun = service.background.begin(name, request.trace_id(), cancel.clone());
     let Some((status, unfinished)) = begun else {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        request.set(keys::HTTP_RESPONSE_STATUS_CODE, i64::from(status.as_u16()));
+        request.fail(ErrorType::Overloaded, format!("answered {status}"));
         return Err(Refusal::busy(super::MAX_BACKGROUND_RUNS));
     };
+    request.set(keys::HTTP_RESPONSE_STATUS_CODE, i64::from(StatusCode::ACCEPTED.as_u16()));
     request.set(keys::RUN_ID, status.run_id.to_string());
     let Admitted { agent, task, place, .. } = admitted;
     let task = task.in_process().cancelled_by(cancel);

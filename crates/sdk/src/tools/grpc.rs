@@ -23,6 +23,7 @@ use super::function::schema_of;
 use super::tool::{TOOL_TIMEOUT, Tool, ToolType};
 use super::tool_id::{ToolId, ToolIdError};
 use crate::context_bag::{ContextBag, Need};
+use crate::middleware::exchange::grpc_code_name;
 use crate::propagation;
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
@@ -191,6 +192,8 @@ where
             let span = self.span();
             let asking = async {
                 let answer = (self.function)(typed, self.metadata()?).await;
+                let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+                span.set(keys::RPC_RESPONSE_STATUS_CODE, grpc_code_name(code as usize));
                 Ok(serde_json::to_value(answer.map_err(|status| failed(&status))?)?)
             };
             let result: Result<Value, ToolError> = span.instrument(asking).await;

@@ -199,11 +199,19 @@ impl HttpTool {
         result
     }
 
+    /// The whole address with its places unfilled: what fills them may be private, and is among the
+    /// arguments of the tool's span, where those may be shown.
+    fn shown_url(&self) -> String {
+        let server = http_client::without_userinfo(self.server.as_str());
+        format!("{}{}", server.trim_end_matches('/'), self.shown)
+    }
+
     fn span(&self, url: &Url) -> ActiveSpan {
         let mut builder = span(format!("{} {}", self.method, self.shown))
             .kind(SpanKind::Client)
             .attribute(keys::HTTP_REQUEST_METHOD, self.method.to_string())
             .attribute(keys::URL_TEMPLATE, self.shown.clone())
+            .attribute(keys::URL_FULL, self.shown_url())
             .attribute(keys::SERVER_ADDRESS, url.host_str().unwrap_or_default().to_owned());
         if let Some(port) = url.port_or_known_default() {
             builder = builder.attribute(keys::SERVER_PORT, i64::from(port));

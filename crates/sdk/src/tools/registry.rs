@@ -245,7 +245,7 @@ impl Request {
             duration: self.started.elapsed(),
         };
         self.span.in_scope(|| call.record());
-        self.span.set("result", result);
+        self.span.set(keys::RESULT, result);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::context_bag::{ContextBag, Need};
 use crate::http_client;
 use crate::propagation;
 use crate::resilient::Fault as _;
-use crate::span::span;
+use crate::span::{ActiveSpan, span};
 
 /// How long a request to a registry may take, calls of tools aside.
 pub const REGISTRY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -226,16 +226,23 @@ struct RemoteTool {
 }
 
 impl RemoteTool {
-    async fn ask(&self, arguments: Value) -> Result<Value, ToolError> {
-        let span = span("POST /tools/{id}/call")
+    fn span(&self) -> ActiveSpan {
+        let base = &self.registry.base;
+        let url = self.registry.url(&["tools", self.id.as_str(), "call"]);
+        let mut builder = span("POST /tools/{id}/call")
             .kind(SpanKind::Client)
             .attribute(keys::HTTP_REQUEST_METHOD, "POST")
             .attribute(keys::URL_TEMPLATE, "/tools/{id}/call")
-            .attribute(
-                keys::SERVER_ADDRESS,
-                self.registry.base.host_str().unwrap_or_default().to_owned(),
-            )
-            .start();
+            .attribute(keys::URL_FULL, http_client::without_userinfo(url.as_str()).to_string())
+            .attribute(keys::SERVER_ADDRESS, base.host_str().unwrap_or_default().to_owned());
+        if let Some(port) = base.port_or_known_default() {
+            builder = builder.attribute(keys::SERVER_PORT, i64::from(port));
+        }
+        builder.start()
+    }
+
+    async fn ask(&self, arguments: Value) -> Result<Value, ToolError> {
+        let span = self.span();
         let asking = async {
             let context = |error| ToolError::Context { id: self.id.to_string(), error };
             let bag = ContextBag::to_send(self.id.as_str(), self.needs()).map_err(context)?;

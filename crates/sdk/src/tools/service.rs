@@ -195,7 +195,9 @@ where
             let span = span(format!("{} {template}", head.method))
                 .kind(SpanKind::Server)
                 .attribute(keys::HTTP_REQUEST_METHOD, head.method.to_string())
-                .attribute(keys::URL_TEMPLATE, template)
+                .attribute(keys::HTTP_ROUTE, template)
+                .attribute(keys::URL_PATH, head.uri.path().to_owned())
+                .attribute(keys::URL_SCHEME, head.uri.scheme_str().unwrap_or("http").to_owned())
                 .start();
             let answering = async {
                 match Limited::new(body, TOOL_SERVICE_MAX_BYTES).collect().await {

@@ -119,7 +119,7 @@ struct Item {
     item: u32,
 }
 
-fn tools() -> ToolRegistry {
+pub(crate) fn tools() -> ToolRegistry {
     let stock = tool("stock_v1", "How many there are", |ask: Item| async move {
         if ask.item == 0 { Err("there is no item 0") } else { Ok(12) }
     });
@@ -128,13 +128,13 @@ fn tools() -> ToolRegistry {
     registry.with(price.expect("price")).expect("new")
 }
 
-struct Stage {
-    recorder: Recorder,
-    telemetry: Telemetry,
+pub(crate) struct Stage {
+    pub(crate) recorder: Recorder,
+    pub(crate) telemetry: Telemetry,
     model: Scripted,
 }
 
-fn stage(
+pub(crate) fn stage(
     script: impl IntoIterator<Item = Result<ChatResponse, ChatError>>,
 ) -> (Stage, AgentBuilder) {
     let recorder = Recorder::new();
@@ -146,7 +146,7 @@ fn stage(
 }
 
 impl Stage {
-    async fn run(
+    pub(crate) async fn run(
         &self,
         builder: AgentBuilder,
         task: impl Into<Task>,

@@ -42,7 +42,7 @@ const KEYS: [&str; 12] = [
 ];
 
 /// The agent's client: async-openai with the layer.
-fn agent(base_url: &str) -> Client<OpenAIConfig> {
+pub(crate) fn agent(base_url: &str) -> Client<OpenAIConfig> {
     let traced = TraceClientLayer::new().layer(client());
     let service = tower::service_fn(move |factory: HttpRequestFactory| {
         let mut traced = traced.clone();
@@ -55,7 +55,7 @@ fn agent(base_url: &str) -> Client<OpenAIConfig> {
     Client::with_config(config).with_http_service(service)
 }
 
-fn question() -> CreateChatCompletionRequest {
+pub(crate) fn question() -> CreateChatCompletionRequest {
     let message = ChatCompletionRequestUserMessageArgs::default()
         .content("how many?")
         .build()
@@ -116,7 +116,7 @@ async fn an_agent_on_async_openai_is_traced() {
 }
 
 /// An answer of Anthropic's form, whole or as a stream that ends or breaks off.
-async fn anthropic(headers: HeaderMap, body: Bytes) -> Response {
+pub(crate) async fn anthropic(headers: HeaderMap, body: Bytes) -> Response {
     let request = WireForm::Messages.parse_request(&body).expect("a request");
     let mut answer = ChatResponse::of_text("claude-sonnet-4-5", "17");
     (answer.id, answer.usage) = ("msg_1".to_owned(), Some(usage()));

@@ -38,6 +38,8 @@ mod registries;
 #[cfg(all(feature = "server", feature = "grpc"))]
 mod remote_tools;
 mod routes;
+#[cfg(all(feature = "server", feature = "grpc", feature = "mcp"))]
+mod semconv;
 mod served;
 mod spans;
 mod spool;

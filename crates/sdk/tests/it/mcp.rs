@@ -27,7 +27,7 @@ const SERVE: &str = "THROUGHLINE_TEST_MCP_SERVER";
 
 /// A server with four tools, and a fifth after `grow`.
 #[derive(Clone, Default)]
-struct Library {
+pub(crate) struct Library {
     is_grown: Arc<AtomicBool>,
     cancelled: Arc<Notify>,
     calls: Arc<AtomicUsize>,
@@ -97,7 +97,7 @@ impl ServerHandler for Library {
 }
 
 /// The library over streamable HTTP.
-async fn library() -> (Library, String) {
+pub(crate) async fn library() -> (Library, String) {
     let library = Library::default();
     let served = library.clone();
     let service = StreamableHttpService::new(
@@ -112,7 +112,7 @@ async fn library() -> (Library, String) {
     (library, format!("http://{address}/mcp"))
 }
 
-fn call(name: &str, arguments: &Value) -> ToolCall {
+pub(crate) fn call(name: &str, arguments: &Value) -> ToolCall {
     ToolCall { id: "call_1".to_owned(), name: name.to_owned(), arguments: arguments.to_string() }
 }
 

@@ -57,7 +57,7 @@ async fn a_server_names_its_spans_by_method_and_route() {
     GET /stock/{item} url.path=/stock/7 http.route=/stock/{item} http.request.method=GET http.response.status_code=200 outcome=ok
     HEAD /stock/{item} url.path=/stock/7 http.route=/stock/{item} http.request.method=HEAD http.response.status_code=200 outcome=ok
     POST /stock/{item} url.path=/stock/7 http.route=/stock/{item} http.request.method=POST http.response.status_code=405 outcome=ok
-    GET /nowhere url.path=/nowhere http.request.method=GET http.response.status_code=404 outcome=ok
+    GET url.path=/nowhere http.request.method=GET http.response.status_code=404 outcome=ok
     GET /broken url.path=/broken http.route=/broken http.request.method=GET http.response.status_code=502 error.type=SERVER outcome=error ERROR(GET /broken answered 502 Bad Gateway)
     HTTP /stock/{item} url.path=/stock/7 http.route=/stock/{item} http.request.method=_OTHER http.response.status_code=405 outcome=ok
     ");
@@ -152,7 +152,7 @@ async fn a_dropped_request_leaves_ended_spans_on_both_sides() {
             assert!(tokio::time::timeout(Duration::from_millis(1), work).await.is_err());
         }
         insta::assert_snapshot!(recorder.tree(&["outcome", "error.type"]), @r"
-    GET /a outcome=cancelled
+    GET outcome=cancelled
     GET outcome=cancelled
     ");
     })

@@ -24,6 +24,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
@@ -31,19 +32,27 @@ use tonic::{Request, Response, Status};
 
 /// What came, a line each: `trace NAME`, `log EVENT`, `metric NAME`, `key …`, `resource KEY=VALUE`.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Received(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Received {
+    lines: Arc<Mutex<Vec<String>>>,
+    metrics: Arc<Mutex<Vec<Metric>>>,
+}
 
 impl Received {
     fn note(&self, line: String) {
-        self.0.lock().expect("lines").push(line);
+        self.lines.lock().expect("lines").push(line);
     }
 
     /// All different lines, sorted.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines = self.0.lock().expect("lines").clone();
+        let mut lines = self.lines.lock().expect("lines").clone();
         lines.sort();
         lines.dedup();
         lines
+    }
+
+    /// Every metric as it came.
+    pub(crate) fn kept_metrics(&self) -> Vec<Metric> {
+        self.metrics.lock().expect("metrics").clone()
     }
 
     /// Whether exactly this line came.
@@ -89,6 +98,7 @@ impl Received {
         for group in &request.resource_metrics {
             for metric in group.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
                 self.note(format!("metric {}", metric.name));
+                self.metrics.lock().expect("metrics").push(metric.clone());
             }
         }
     }

@@ -18,15 +18,15 @@ use tower::Service as _;
 use crate::provider::recorded;
 
 #[derive(Deserialize, JsonSchema)]
-struct Ask {
-    item: u32,
+pub(crate) struct Ask {
+    pub(crate) item: u32,
 }
 
 fn call(name: &str, arguments: &Value) -> ToolCall {
     ToolCall { id: String::new(), name: name.to_owned(), arguments: arguments.to_string() }
 }
 
-fn filled() -> ContextBag {
+pub(crate) fn filled() -> ContextBag {
     let bag = ContextBag::new();
     bag.set_session("s-1");
     bag.set(SourceLayer::Session, "consent_flag", "given").expect("set");
@@ -34,7 +34,7 @@ fn filled() -> ContextBag {
 }
 
 /// What serves tools, within its own telemetry.
-async fn served(service: ToolService) -> String {
+pub(crate) async fn served(service: ToolService) -> String {
     // Connections are served in tasks of their own: the telemetry goes along with each request.
     let cx = opentelemetry::Context::current();
     let service = tower::service_fn(move |request: http::Request<axum::body::Body>| {
@@ -48,7 +48,7 @@ async fn served(service: ToolService) -> String {
     format!("http://{address}/registry")
 }
 
-fn tools() -> ToolRegistry {
+pub(crate) fn tools() -> ToolRegistry {
     let stock = tool("stock_v1", "How many there are", |ask: Ask| async move {
         if ask.item == 0 {
             return Err("there is no item 0".to_owned());

@@ -33,14 +33,14 @@ impl Stage {
     }
 }
 
-fn shop(model: Scripted) -> Agent {
+pub(crate) fn shop(model: Scripted) -> Agent {
     Agent::builder("shop", Traced::new(model), "gpt-4o")
         .description("Sells things")
         .build()
         .expect("an agent")
 }
 
-fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     // Tests have no TLS provider of the process: one of them asserts that it stays unset.
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)

@@ -18,7 +18,7 @@ use crate::provider::recorded;
 /// How long a test waits for a program to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
-fn call(name: &str, arguments: &Value) -> ToolCall {
+pub(crate) fn call(name: &str, arguments: &Value) -> ToolCall {
     ToolCall { id: String::new(), name: name.to_owned(), arguments: arguments.to_string() }
 }
 
@@ -31,11 +31,11 @@ fn filled() -> ContextBag {
 }
 
 /// A program that is a shell script.
-fn script(text: &str) -> SubprocessTool {
+pub(crate) fn script(text: &str) -> SubprocessTool {
     SubprocessTool::new("script_v1", "Runs", "sh").expect("an id").arg("-c").arg(text).arg("--")
 }
 
-async fn ran(tool: impl Tool + 'static, arguments: Value) -> Result<Value, ToolError> {
+pub(crate) async fn ran(tool: impl Tool + 'static, arguments: Value) -> Result<Value, ToolError> {
     let name = tool.id().to_string();
     let registry = ToolRegistry::new().with(tool).expect("new");
     registry.execute(&call(&name, &arguments)).await
@@ -158,7 +158,7 @@ async fn r4_1_a_program_that_writes_too_much_is_stopped() {
 }
 
 /// A shop that tells what it was asked.
-async fn shop() -> String {
+pub(crate) async fn shop() -> String {
     let told = |headers: &HeaderMap| {
         let bag = ContextBag::from_headers(headers).expect("a bag");
         json!({
@@ -188,7 +188,7 @@ async fn shop() -> String {
     format!("http://{address}")
 }
 
-fn http(method: Method, address: &str) -> HttpTool {
+pub(crate) fn http(method: Method, address: &str) -> HttpTool {
     let tool = HttpTool::new("shop_v1", "Asks the shop", method, address).expect("a tool");
     tool.parameters(json!({"type": "object"})).header("x-key", "s3cret-key").expect("a header")
 }

@@ -12,7 +12,7 @@ use crate::provider::recorded;
 
 const SHOWN: [&str; 3] = [keys::WORKFLOW_ID, keys::SESSION_ID, keys::OUTCOME];
 
-async fn stock(is_there: bool) -> Result<u32, ToolError> {
+pub(crate) async fn stock(is_there: bool) -> Result<u32, ToolError> {
     let primary = async move {
         if is_there { Ok(17) } else { Err(ToolError::kind(ErrorType::Connection, "it is down")) }
     };
@@ -110,7 +110,7 @@ impl ChatModel for Fixed {
     }
 }
 
-fn models(primary: ErrorType, second: Result<(), ErrorType>) -> FallbackModel {
+pub(crate) fn models(primary: ErrorType, second: Result<(), ErrorType>) -> FallbackModel {
     FallbackModel::new(Traced::new(Fixed(Err(primary))))
         .then(Fixed(second), "small")
         .then(Fixed(Ok(())), "smallest")

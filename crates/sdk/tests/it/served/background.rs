@@ -45,7 +45,7 @@ async fn r1_1_the_trace_continues_into_background_work() {
         (&json!("done"), &json!("There are 12."))
     );
     insta::assert_snapshot!(stage.recorder.tree(&["http.response.status_code", "outcome"]), @r"
-    ? POST /v1/agents/shop/run http.response.status_code=202
+    ? POST /v1/agents/{name}/run http.response.status_code=202
       invoke_agent shop outcome=ok
         shop.plan.answer
           chat gpt-4o outcome=ok
