@@ -135,7 +135,10 @@ impl Call {
     }
 
     pub(crate) fn attempt_attributes(&self) -> Vec<KeyValue> {
-        endpoint_attributes(self.operation, &self.endpoint, &self.model)
+        let mut attributes = endpoint_attributes(self.operation, &self.endpoint, &self.model);
+        // Who counts operations counts the call, once.
+        attributes.retain(|entry| entry.key.as_str() != keys::GEN_AI_OPERATION_NAME);
+        attributes
     }
 
     /// The first token of a streamed answer has come.
