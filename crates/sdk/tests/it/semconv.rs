@@ -313,8 +313,8 @@ async fn agents_as_services_and_who_asks_them() {
     assert!(kinds.contains(&SpanKind::Client) && kinds.contains(&SpanKind::Server), "{kinds:?}");
 }
 
-#[tokio::test]
-async fn every_instrument_has_its_unit_bounds_and_labels() {
+/// Exports the metrics of agents, tools, streams, workflows and breakers, and checks them.
+async fn check_metrics(is_latest: bool, names: &[table::Instrument]) {
     let (address, received) = receiver::start();
     let telemetry = Telemetry::builder()
         .environment(false)
@@ -322,8 +322,10 @@ async fn every_instrument_has_its_unit_bounds_and_labels() {
         .endpoint(format!("http://{address}"))
         .protocol(OtlpProtocol::HttpProtobuf)
         .session_on_metrics(true)
+        .latest_gen_ai_names(is_latest)
         .build()
         .expect("telemetry");
+    let provider = Provider::start([Step::Answer("in a stream")]).await;
     let work = async {
         let model = Scripted::new([
             wants("", &[("c1", "stock_v1", r#"{"item":7}"#), ("c2", "none_v1", "{}")]),
@@ -332,8 +334,11 @@ async fn every_instrument_has_its_unit_bounds_and_labels() {
         ]);
         let agent = Agent::builder("shop", Traced::new(model), "gpt-4o").tools(tools()).build();
         let agent = agent.expect("an agent");
-        agent.run(Task::new("How many?").session("s-1").workflow("w-1")).await.expect("an answer");
+        let task = Task::new("How many?").session("s-1").workflow("w-1");
+        workflow("order").run(agent.run(task)).await.expect("an answer");
         agent.run("And now?").await.expect_err("refused");
+        let stream = Traced::new(provider.client.clone()).stream(request()).await;
+        stream.expect("a stream").try_collect::<Vec<_>>().await.expect("an answer");
         let breaker =
             Resilience::breaker(BreakerPolicy { min_attempts: 1, ..BreakerPolicy::default() });
         let kind = |_: &String| ErrorType::Connection;
@@ -344,9 +349,19 @@ async fn every_instrument_has_its_unit_bounds_and_labels() {
     telemetry.shutdown().expect("nothing is lost");
     let metrics = received.kept_metrics();
     assert_eq!(instruments::problems(&metrics), Vec::<String>::new());
-    for (name, ..) in table::INSTRUMENTS {
+    for (name, ..) in table::INSTRUMENTS.iter().chain(names) {
         assert!(metrics.iter().any(|metric| metric.name == *name), "{name} never came");
     }
+}
+
+#[tokio::test]
+async fn every_instrument_has_its_unit_bounds_and_labels() {
+    check_metrics(false, table::ESTABLISHED).await;
+}
+
+#[tokio::test]
+async fn every_instrument_has_them_under_the_latest_names_too() {
+    check_metrics(true, table::LATEST).await;
 }
 
 /// What the user sets is theirs: keys that nobody knows are found only where nobody named them.

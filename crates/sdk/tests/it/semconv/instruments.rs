@@ -4,15 +4,15 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 
-use super::table::{INSTRUMENTS, LABELS};
+use super::table::{ESTABLISHED, INSTRUMENTS, LABELS, LATEST};
 
 /// What is wrong with these metrics, a line each.
 pub(crate) fn problems(metrics: &[Metric]) -> Vec<String> {
     let mut found = Vec::new();
     for metric in metrics {
         let name = &metric.name;
-        let Some((_, unit, bounds, labels)) = INSTRUMENTS.iter().find(|(known, ..)| known == name)
-        else {
+        let mut known = INSTRUMENTS.iter().chain(ESTABLISHED).chain(LATEST);
+        let Some((_, unit, bounds, labels)) = known.find(|(known, ..)| known == name) else {
             found.push(format!("{name}: nobody knows it"));
             continue;
         };

@@ -183,6 +183,7 @@ pub(crate) const ATTRIBUTES: &[Attribute] = &[
     ("gen_ai.output.messages", List, &[]),
     ("gen_ai.system_instructions", List, &[]),
     ("gen_ai.token.type", Text, &["input", "output"]),
+    ("gen_ai.token.modality", Text, &["text", "image", "audio", "unknown"]),
     ("error.type", Text, ERRORS),
     ("server.address", Text, &[]),
     ("server.port", Int, &[]),
@@ -331,7 +332,37 @@ const TOKENS: &[f64] = &[
 const REGISTRY: &[f64] =
     &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0];
 
-/// Every instrument of the SDK.
+const AGENT_RUNS: &[f64] =
+    &[0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6];
+const WORKFLOWS: &[f64] =
+    &[1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0];
+const CALL: &[&str] = &["gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"];
+const TOKEN_TYPE: &[&str] = &["gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.token.type"];
+const MODALITY: &[&str] =
+    &["gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.token.modality"];
+
+/// The instruments of model calls under the names in the wild.
+pub(crate) const ESTABLISHED: &[Instrument] = &[
+    ("gen_ai.client.operation.duration", "s", DURATIONS, CALL),
+    ("gen_ai.client.operation.time_to_first_chunk", "s", DURATIONS, CALL),
+    ("gen_ai.client.operation.time_per_output_chunk", "s", DURATIONS, CALL),
+    ("gen_ai.client.token.usage", "{token}", TOKENS, TOKEN_TYPE),
+];
+
+/// The instruments of model calls under the newest names.
+pub(crate) const LATEST: &[Instrument] = &[
+    ("gen_ai.client.inference.duration", "s", DURATIONS, CALL),
+    ("gen_ai.client.inference.time_to_first_chunk", "s", DURATIONS, CALL),
+    ("gen_ai.client.inference.time_per_output_chunk", "s", DURATIONS, CALL),
+    ("gen_ai.client.inference.usage.input_tokens", "{token}", &[], MODALITY),
+    ("gen_ai.client.inference.usage.output_tokens", "{token}", &[], MODALITY),
+    ("gen_ai.client.inference.usage.cache_read.input_tokens", "{token}", &[], MODALITY),
+    ("gen_ai.client.inference.usage.reasoning.output_tokens", "{token}", &[], MODALITY),
+    ("gen_ai.client.inference.operation.input_tokens", "{token}", TOKENS, CALL),
+    ("gen_ai.client.inference.operation.output_tokens", "{token}", TOKENS, CALL),
+];
+
+/// The instruments that have one name.
 pub(crate) const INSTRUMENTS: &[Instrument] = &[
     (
         "agent_operations_total",
@@ -340,16 +371,22 @@ pub(crate) const INSTRUMENTS: &[Instrument] = &[
         &["operation", "outcome", "status_code", "model_name", "is_cached"],
     ),
     (
-        "gen_ai.client.operation.duration",
+        "gen_ai.execute_tool.duration",
         "s",
         DURATIONS,
-        &["gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"],
+        &["gen_ai.operation.name", "gen_ai.tool.name"],
     ),
     (
-        "gen_ai.client.token.usage",
-        "{token}",
-        TOKENS,
-        &["gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.token.type"],
+        "gen_ai.invoke_agent.duration",
+        "s",
+        AGENT_RUNS,
+        &["gen_ai.operation.name", "gen_ai.agent.name"],
+    ),
+    (
+        "gen_ai.invoke_workflow.duration",
+        "s",
+        WORKFLOWS,
+        &["gen_ai.operation.name", "gen_ai.workflow.name"],
     ),
     ("tool_registry_latency_ms", "ms", REGISTRY, &["method", "status"]),
     ("tool_registry_calls_total", "", &[], &["method", "result"]),
@@ -366,4 +403,5 @@ pub(crate) const LABELS: &[&str] = &[
     "error.type",
     "gen_ai.response.model",
     "gen_ai.request.model",
+    "gen_ai.token.modality",
 ];
