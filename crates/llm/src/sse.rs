@@ -19,6 +19,8 @@ pub struct SseEvent {
     pub data: String,
     /// The last event id that the stream had named when the event came; empty if none.
     pub id: String,
+    /// Whether the event named that id itself; else it holds from an earlier one.
+    pub names_id: bool,
 }
 
 impl SseEvent {
@@ -52,6 +54,7 @@ pub struct SseParser {
     data: String,
     has_data: bool,
     last_id: String,
+    names_id: bool,
     limit_bytes: usize,
     is_too_long: bool,
 }
@@ -78,6 +81,7 @@ impl SseParser {
             data: String::new(),
             has_data: false,
             last_id: String::new(),
+            names_id: false,
             limit_bytes,
             is_too_long: false,
         }
@@ -148,7 +152,10 @@ impl SseParser {
                 self.data.push_str(value);
             }
             "event" => value.clone_into(&mut self.event),
-            "id" if !value.contains('\0') => value.clone_into(&mut self.last_id),
+            "id" if !value.contains('\0') => {
+                value.clone_into(&mut self.last_id);
+                self.names_id = true;
+            }
             // A comment has an empty field name; `retry` concerns reconnection, which a chat
             // completion has not; other fields are ignored, as the specification says.
             _ => {}
@@ -158,8 +165,9 @@ impl SseParser {
     fn dispatch(&mut self, events: &mut Vec<SseEvent>) {
         let event = std::mem::take(&mut self.event);
         let data = std::mem::take(&mut self.data);
+        let names_id = std::mem::take(&mut self.names_id);
         if std::mem::take(&mut self.has_data) {
-            events.push(SseEvent { event, data, id: self.last_id.clone() });
+            events.push(SseEvent { event, data, id: self.last_id.clone(), names_id });
         }
     }
 }
@@ -215,6 +223,14 @@ mod tests {
         add|" x"|7
         |"last�"|7
         "#);
+    }
+
+    #[test]
+    fn an_id_that_holds_is_not_one_that_comes_again() {
+        let events =
+            events_of(&[b"id: 4\ndata: a\n\ndata: b\n\nid: 4\ndata: c\n\nid: 5\n\ndata: d\n\n"]);
+        let ids: Vec<_> = events.iter().map(|event| (&*event.id, event.names_id)).collect();
+        assert_eq!(ids, [("4", true), ("4", false), ("4", true), ("5", false)]);
     }
 
     #[test]

@@ -171,6 +171,8 @@ impl Segments {
         }
         match event {
             SegmentEvent::Chunk { seq, bytes } => self.chunk(seq, bytes, now),
+            // A stream that goes on has had its first token.
+            SegmentEvent::FirstToken if self.is_answering => [None; 3],
             SegmentEvent::FirstToken => {
                 self.is_answering = true;
                 [self.close(SegmentEnd::FirstToken), None, None]
@@ -324,6 +326,7 @@ mod tests {
     fn r3_2_a_resumed_stream_goes_on_counting() {
         let (mut machine, first) = Segments::resume(SegmentPolicy::default(), Some(4), at(0));
         assert_eq!(first, SegmentStep::Open { is_init: false, seq: 5 });
+        assert_eq!(machine.on(SegmentEvent::FirstToken, at(0)), [None; 3]);
         assert_eq!(machine.on(SegmentEvent::Chunk { seq: Some(5), bytes: 0 }, at(1)), [None; 3]);
         let [_, gap, open] = machine.on(SegmentEvent::Chunk { seq: Some(5), bytes: 0 }, at(2));
         assert!(matches!(gap, Some(SegmentStep::Close { end: SegmentEnd::Gap, chunks: 1, .. })));

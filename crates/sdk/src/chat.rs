@@ -15,7 +15,7 @@ use throughline_trace::ErrorType;
 use crate::instrument::in_context;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
-use crate::stream::{StreamPosition, TracedChunk};
+use crate::stream::{StreamPosition, TracedChunk, Unread};
 
 /// A model that answers conversations. Implementations talk to a provider and do nothing else:
 /// spans, retries, costs and metrics are added by [`Traced`](crate::Traced), which wraps any of
@@ -178,8 +178,8 @@ impl ChatStream {
 
     /// The stream with chunks put back that were read from it.
     pub(crate) fn after(self, read: Vec<Chunk>) -> Self {
-        let read = futures_util::stream::iter(read.into_iter().map(Ok));
-        Self { inner: Box::pin(read.chain(self.inner)), ..self }
+        let unread = Unread::new(read, self.position.clone(), self.inner);
+        Self { inner: Box::pin(unread), ..self }
     }
 
     /// The HTTP status that the stream began with; `None` when it did not come over HTTP.

@@ -18,7 +18,7 @@ use crate::made_by::MadeBy;
 use crate::resilient::Resilience;
 use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::{Ready, Run, drive, report_of};
-use crate::stream::{DEFAULT_IDLE_TIMEOUT, Opened, TracedStream};
+use crate::stream::{Opened, StreamRules, TracedStream};
 use crate::token_count::load_tokenizer;
 
 /// A chat model whose calls are spans, retried under a policy, priced and counted.
@@ -40,7 +40,7 @@ pub struct Traced {
     /// Whether each model that is asked for has a breaker of its own.
     is_per_model: bool,
     captures_content: Option<bool>,
-    idle_timeout: Duration,
+    stream_rules: StreamRules,
     prices: Option<Arc<PriceTable>>,
 }
 
@@ -52,7 +52,7 @@ impl Traced {
             resilience: Resilience::new(Policy::default()),
             is_per_model: true,
             captures_content: None,
-            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            stream_rules: StreamRules::default(),
             prices: None,
         }
     }
@@ -101,7 +101,23 @@ impl Traced {
     /// How long a stream may bring nothing before its segment ends; 30 s when not said.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = timeout;
+        self.stream_rules.segments.idle = timeout;
+        self
+    }
+
+    /// So many numbered chunks of a stream in a row must be missing for a segment to have broken; 2
+    /// when not said.
+    #[must_use]
+    pub fn missing_chunks(mut self, missing: u64) -> Self {
+        self.stream_rules.segments.missing = missing;
+        self
+    }
+
+    /// Holds up to so many numbered chunks of a stream back to put them in order; none when not
+    /// said.
+    #[must_use]
+    pub fn reorder_window(mut self, chunks: usize) -> Self {
+        self.stream_rules.reorder_window = chunks;
         self
     }
 
@@ -162,7 +178,7 @@ impl Traced {
         let mut call = self.begin(&request);
         let mut run = self.run(&call, Ready::FirstToken);
         let timeout_note = run.timeout_note();
-        let idle_timeout = self.idle_timeout;
+        let rules = self.stream_rules;
         let attempts = drive(
             &mut run,
             report_of,
@@ -171,7 +187,7 @@ impl Traced {
                 call.attempt(index);
                 let opening = self.model.stream((*request).clone());
                 let timeout_note = timeout_note.clone();
-                async move { Opened::read(opening.await?, idle_timeout, timeout_note).await }
+                async move { Opened::read(opening.await?, rules, timeout_note).await }
             },
         );
         match call.span().instrument(attempts).await {

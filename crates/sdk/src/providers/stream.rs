@@ -109,7 +109,7 @@ impl Chunks {
                 if is_failed_state(&event) {
                     return Err(self.told_failed());
                 }
-                let number = self.numbers.read(&event.id);
+                let number = self.numbers.read_event(&event);
                 let streamed = self
                     .reader
                     .read(&event)

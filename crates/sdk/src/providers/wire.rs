@@ -1,6 +1,6 @@
 //! The connection to a provider: requests out, answers and errors in, in whichever wire form.
 
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use opentelemetry::Context;
 use reqwest::{Response, Url};
@@ -16,6 +16,9 @@ use super::limits::{is_cached, pause, rate_limits};
 use super::stream::{Chunks, pieces};
 use crate::chat::{ChatError, ChatStream, Endpoint};
 use crate::propagation;
+
+/// The content type of a stream of events.
+const EVENTS: &str = "text/event-stream";
 
 /// Longest whole answer that is read, bytes.
 const MAX_RESPONSE_BYTES: usize = 32 * 1024 * 1024;
@@ -55,11 +58,10 @@ impl Wire {
     pub(super) async fn stream(&self, request: ChatRequest) -> Result<ChatStream, ChatError> {
         let request = ChatRequest { stream: true, ..request };
         let body = self.form.request_to_json(&request);
-        let response =
-            self.send(self.form.path(), &request.model, body, "text/event-stream").await?;
+        let response = self.send(self.form.path(), &request.model, body, EVENTS).await?;
         let status = response.status();
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        if !content_type.is_some_and(|kind| kind.starts_with("text/event-stream")) {
+        if !content_type.is_some_and(|kind| kind.starts_with(EVENTS)) {
             let got = content_type.unwrap_or("none").to_owned();
             let message = format!(
                 "{} at {} answered {} with content type {got}, expected text/event-stream",
@@ -92,6 +94,10 @@ impl Wire {
     ) -> Result<Response, ChatError> {
         let mut headers = self.headers.clone();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        if accept == EVENTS {
+            // Else a server may keep to itself how its stream ended (`X-Stream-State`).
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
         let cx = Context::current();
         if self.propagates_baggage {
             propagation::inject_context(&cx, &mut headers);

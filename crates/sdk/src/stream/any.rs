@@ -14,15 +14,15 @@ use opentelemetry::Context;
 use opentelemetry::trace::SpanContext;
 use pin_project_lite::pin_project;
 use throughline_llm::{Chunk, Delta, SseEvent};
-use throughline_resilience::{Reorder, SegmentEnd, SegmentPolicy};
+use throughline_resilience::{Reorder, SegmentEnd};
 use throughline_trace::{ErrorType, keys};
 use tokio::time::Instant;
 
+use super::StreamRules;
 use super::numbers::SseNumbers;
 use super::position::{StreamPosition, TracedChunk};
 use super::spans::SegmentSpans;
 use super::timer::Timer;
-use super::{DEFAULT_IDLE_TIMEOUT, DEFAULT_MISSING_CHUNKS, SEGMENT_MAX_AGE};
 use crate::metrics::Outcome;
 use crate::span::ActiveSpan;
 
@@ -68,7 +68,7 @@ impl StreamChunk for String {
 
 impl StreamChunk for SseEvent {
     fn seq(&self, numbers: &mut SseNumbers) -> Option<u64> {
-        numbers.read(&self.id)
+        numbers.read_event(self)
     }
 
     fn bytes(&self) -> u64 {
@@ -149,16 +149,12 @@ where
     TracedChunks {
         inner: stream,
         ready: VecDeque::new(),
+        broke: None,
         state: State {
-            policy: SegmentPolicy {
-                idle: DEFAULT_IDLE_TIMEOUT,
-                max_age: SEGMENT_MAX_AGE,
-                missing: DEFAULT_MISSING_CHUNKS,
-            },
+            rules: StreamRules::default(),
             parent: Context::current(),
             stream_id: None,
             resumed: None,
-            window: 0,
             has_end_mark: false,
             call: None,
             began: Instant::now(),
@@ -208,16 +204,17 @@ pin_project! {
         inner: S,
         // Chunks that are in order again.
         ready: VecDeque<(u64, <S::Item as Item>::Chunk)>,
+        // What the stream broke with, to be told after them.
+        broke: Option<<S::Item as Item>::Error>,
         state: State<<S::Item as Item>::Chunk>,
     }
 }
 
 struct State<T> {
-    policy: SegmentPolicy,
+    rules: StreamRules,
     parent: Context,
     stream_id: Option<Arc<str>>,
     resumed: Option<(StreamPosition, Option<SpanContext>)>,
-    window: usize,
     has_end_mark: bool,
     call: Option<ActiveSpan>,
     began: Instant,
@@ -244,19 +241,19 @@ where
 
     /// Silence that ends a segment; 30 s when not said.
     pub fn idle_timeout(mut self, idle: Duration) -> Self {
-        self.state.policy.idle = idle;
+        self.state.rules.segments.idle = idle;
         self
     }
 
     /// So many chunks in a row must be missing for a segment to have broken; 2 when not said.
     pub fn missing_chunks(mut self, missing: u64) -> Self {
-        self.state.policy.missing = missing;
+        self.state.rules.segments.missing = missing;
         self
     }
 
     /// Holds up to so many numbered chunks back to put them in order; none when not said.
     pub fn reorder_window(mut self, chunks: usize) -> Self {
-        self.state.window = chunks;
+        self.state.rules.reorder_window = chunks;
         self
     }
 
@@ -315,6 +312,9 @@ where
             if let Some((seq, chunk)) = this.ready.pop_front() {
                 return Poll::Ready(Some(Ok(this.state.hand_on(seq, chunk))));
             }
+            if let Some(error) = this.broke.take() {
+                return Poll::Ready(Some(Err(error)));
+            }
             if this.state.is_over {
                 return Poll::Ready(None);
             }
@@ -331,8 +331,9 @@ where
                 Poll::Ready(Some(item)) => match item.into_result() {
                     Ok(chunk) => this.state.take(chunk, this.ready),
                     Err(error) => {
+                        this.state.flush(this.ready);
                         this.state.fail(&error.to_string());
-                        return Poll::Ready(Some(Err(error)));
+                        *this.broke = Some(error);
                     }
                 },
                 Poll::Ready(None) => this.state.end(this.ready),
@@ -350,8 +351,9 @@ impl<T: StreamChunk> State<T> {
         let resumed = self.resumed.take();
         let resumed = resumed.as_ref().map(|(position, previous)| (position, previous.clone()));
         let last_seq = resumed.as_ref().and_then(|(position, _)| position.last_seq());
-        self.reorder = (self.window > 0).then(|| Reorder::new(self.window, last_seq));
-        let (policy, parent) = (self.policy, self.parent.clone());
+        let window = self.rules.reorder_window;
+        self.reorder = (window > 0).then(|| Reorder::new(window, last_seq));
+        let (policy, parent) = (self.rules.segments, self.parent.clone());
         let spans = SegmentSpans::begin(policy, self.stream_id.take(), parent, None, resumed);
         self.spans = Some(spans);
         self.began = Instant::now();
@@ -360,25 +362,31 @@ impl<T: StreamChunk> State<T> {
     /// A chunk came: what is in order now goes to `ready`.
     fn take(&mut self, chunk: T, ready: &mut VecDeque<(u64, T)>) {
         let number = chunk.seq(&mut self.numbers);
-        match (number, &mut self.reorder) {
-            (Some(number), Some(reorder)) => {
-                let mut next = reorder.push(number, chunk);
-                let mut ordered = Vec::new();
-                while let Some(one) = next {
-                    ordered.push(one);
-                    next = reorder.pop();
-                }
-                for (number, chunk) in ordered {
-                    self.note(Some(number), chunk, ready);
-                }
+        let (Some(number), Some(reorder)) = (number, &mut self.reorder) else {
+            if chunk.is_end_mark() || chunk.is_failure() {
+                self.flush(ready);
             }
-            (number, _) => self.note(number, chunk, ready),
+            self.note(number, chunk, ready);
+            return;
+        };
+        let mut next = reorder.push(number, chunk);
+        while let Some((number, chunk)) = next {
+            self.note(Some(number), chunk, ready);
+            next = self.reorder.as_mut().and_then(Reorder::pop);
+        }
+    }
+
+    /// Nothing more comes: what still waits for its turn is next.
+    fn flush(&mut self, ready: &mut VecDeque<(u64, T)>) {
+        while let Some((number, chunk)) = self.reorder.as_mut().and_then(Reorder::pop_first) {
+            self.note(Some(number), chunk, ready);
         }
     }
 
     /// Puts a chunk into its segment.
     fn note(&mut self, number: Option<u64>, chunk: T, ready: &mut VecDeque<(u64, T)>) {
-        let Some(spans) = &mut self.spans else { return };
+        // After its end mark a stream says nothing.
+        let Some(spans) = self.spans.as_mut().filter(|_| !self.is_over) else { return };
         let is_first = spans.totals().chunks == 0;
         let seq = spans.take(number, chunk.bytes());
         if is_first {
@@ -416,9 +424,7 @@ impl<T: StreamChunk> State<T> {
 
     /// The inner stream has ended.
     fn end(&mut self, ready: &mut VecDeque<(u64, T)>) {
-        while let Some((number, chunk)) = self.reorder.as_mut().and_then(Reorder::pop_first) {
-            self.note(Some(number), chunk, ready);
-        }
+        self.flush(ready);
         if self.is_over {
             return;
         }

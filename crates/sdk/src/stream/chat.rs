@@ -3,21 +3,20 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context as Poller, Poll};
-use std::time::Duration;
+use std::task::{Context as Poller, Poll, ready};
 
 use futures_util::{Stream, StreamExt as _};
 use opentelemetry::Context;
-use throughline_llm::{Assembler, Chunk};
-use throughline_resilience::{GiveUp, Next, SegmentEnd, SegmentPolicy, Verdict};
+use throughline_llm::Chunk;
+use throughline_resilience::{GiveUp, Next, SegmentEnd, Verdict};
 use throughline_trace::ErrorType;
 use tokio::time::Instant;
 
-use super::any::text_bytes;
+use super::StreamRules;
+use super::intake::Intake;
 use super::position::StreamPosition;
 use super::spans::SegmentSpans;
 use super::timer::Timer;
-use super::{DEFAULT_MISSING_CHUNKS, SEGMENT_MAX_AGE};
 use crate::call::Call;
 use crate::chat::{ChatError, ChatStream};
 use crate::resilient::run::{Run, TimeoutNote, report_of};
@@ -28,8 +27,7 @@ pub(crate) struct Opened {
     pub(crate) stream: ChatStream,
     /// What came so far, up to the first token.
     chunks: VecDeque<Chunk>,
-    segments: SegmentSpans,
-    assembler: Assembler,
+    intake: Intake,
     /// The provider has ended the stream already.
     is_ended: bool,
 }
@@ -38,39 +36,42 @@ impl Opened {
     /// Reads up to the first chunk that adds something, or that ends the answer.
     pub(crate) async fn read(
         mut stream: ChatStream,
-        idle: Duration,
+        rules: StreamRules,
         timeout_note: TimeoutNote,
     ) -> Result<Self, ChatError> {
-        let policy =
-            SegmentPolicy { idle, max_age: SEGMENT_MAX_AGE, missing: DEFAULT_MISSING_CHUNKS };
         let (parent, stream_id) = (Context::current(), stream.wire_id());
-        let mut segments = SegmentSpans::begin(policy, stream_id, parent, Some(timeout_note), None);
-        let mut assembler = Assembler::new();
+        let note = Some(timeout_note);
+        let segments = SegmentSpans::begin(rules.segments, stream_id, parent, note, None);
+        let mut intake = Intake::new(rules, segments);
         let mut chunks = VecDeque::new();
         let mut is_ended = false;
-        while !is_ended && assembler.text_bytes() == 0 && !assembler.is_finished() {
+        while !is_ended && !intake.has_begun() {
             match stream.next().await {
-                Some(Ok(mut chunk)) => {
-                    chunk.seq = Some(segments.take(chunk.seq, text_bytes(&chunk)));
-                    assembler.push(&chunk);
-                    chunks.push_back(chunk);
+                Some(Ok(chunk)) => {
+                    if let Some(chunk) = intake.take(chunk, &mut chunks) {
+                        chunks.push_back(chunk);
+                    }
                 }
                 Some(Err(error)) => {
-                    segments.fail(error.error_type, &error.message);
+                    intake.segments.fail(error.error_type, &error.message);
                     return Err(error);
                 }
-                None if chunks.is_empty() => {
+                None => {
+                    intake.rest(&mut chunks);
+                    is_ended = true;
+                    if !chunks.is_empty() {
+                        continue;
+                    }
                     let message = "the stream ended before its first chunk";
                     let mut error = ChatError::new(ErrorType::StreamFailed, message);
                     error.status_code = stream.status_code();
-                    segments.fail(error.error_type, &error.message);
+                    intake.segments.fail(error.error_type, &error.message);
                     return Err(error);
                 }
-                None => is_ended = true,
             }
         }
-        segments.answer_began();
-        Ok(Self { stream, chunks, segments, assembler, is_ended })
+        intake.segments.answer_began();
+        Ok(Self { stream, chunks, intake, is_ended })
     }
 }
 
@@ -81,8 +82,13 @@ impl Opened {
 pub(crate) struct TracedStream {
     /// `None` once the stream is over.
     live: Option<Box<Live>>,
+    /// Chunks that have come and not been read.
     waiting: VecDeque<Chunk>,
+    /// What the stream broke with, to be told after them.
+    broke: Option<Box<ChatError>>,
     position: StreamPosition,
+    /// One more than the number of the last chunk that was read here.
+    next_seq: u64,
     timer: Timer,
     /// When the whole operation must be over.
     deadline: Option<Instant>,
@@ -91,8 +97,7 @@ pub(crate) struct TracedStream {
 struct Live {
     stream: ChatStream,
     is_ended: bool,
-    segments: SegmentSpans,
-    assembler: Assembler,
+    intake: Intake,
     run: Run,
     call: Call,
 }
@@ -100,12 +105,14 @@ struct Live {
 impl TracedStream {
     pub(crate) fn new(opened: Opened, mut run: Run, call: Call) -> Self {
         let deadline = run.deadline();
-        let Opened { stream, chunks, segments, assembler, is_ended } = opened;
-        let position = segments.position().clone();
+        let Opened { stream, chunks, intake, is_ended } = opened;
+        let position = intake.segments.position().clone();
         Self {
-            live: Some(Box::new(Live { stream, is_ended, segments, assembler, run, call })),
+            live: Some(Box::new(Live { stream, is_ended, intake, run, call })),
             waiting: chunks,
+            broke: None,
             position,
+            next_seq: 0,
             timer: Timer::default(),
             deadline,
         }
@@ -116,24 +123,28 @@ impl TracedStream {
         &self.position
     }
 
-    fn hand_on(&self, chunk: Chunk) -> Poll<Option<Result<Chunk, ChatError>>> {
-        self.position.advance(chunk.seq.map_or(0, |seq| seq.saturating_add(1)));
+    fn hand_on(&mut self, chunk: Chunk) -> Poll<Option<Result<Chunk, ChatError>>> {
+        self.next_seq = chunk.seq.map_or(0, |seq| seq.saturating_add(1));
+        self.position.advance(self.next_seq);
         Poll::Ready(Some(Ok(chunk)))
     }
 
-    fn poll_limits(&mut self, poller: &mut Poller<'_>) -> Poll<Option<Result<Chunk, ChatError>>> {
+    /// Ready when the stream is over because its time is.
+    fn poll_limits(&mut self, poller: &mut Poller<'_>) -> Poll<()> {
         loop {
             let Some(live) = &mut self.live else { return Poll::Pending };
-            let limits = [live.segments.idle_at(), self.deadline];
+            let limits = [live.intake.segments.idle_at(), self.deadline];
             let Some(at) = limits.into_iter().flatten().min() else { return Poll::Pending };
             if !self.timer.poll(at, poller) {
                 return Poll::Pending;
             }
-            live.segments.tick();
+            live.intake.segments.tick();
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-                && let Some(live) = self.live.take()
+                && let Some(mut live) = self.live.take()
             {
-                return Poll::Ready(Some(Err(live.time_out())));
+                live.intake.rest(&mut self.waiting);
+                self.broke = Some(Box::new(live.time_out()));
+                return Poll::Ready(());
             }
         }
     }
@@ -144,30 +155,39 @@ impl Stream for TracedStream {
 
     fn poll_next(self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some(chunk) = this.waiting.pop_front() {
-            return this.hand_on(chunk);
-        }
-        let Some(live) = &mut this.live else { return Poll::Ready(None) };
-        let polled = if live.is_ended { Poll::Ready(None) } else { live.poll(poller) };
-        match polled {
-            Poll::Pending => this.poll_limits(poller),
-            Poll::Ready(Some(Ok(mut chunk))) => {
-                chunk.seq = Some(live.segments.take(chunk.seq, text_bytes(&chunk)));
-                live.assembler.push(&chunk);
-                live.call.chunk_came();
-                this.hand_on(chunk)
-            }
-            Poll::Ready(Some(Err(error))) => {
-                if let Some(live) = this.live.take() {
-                    live.fail(&error);
+        loop {
+            if let Some(chunk) = this.waiting.pop_front() {
+                if this.waiting.is_empty() {
+                    // A stream may stay open for long, and rarely has chunks that wait.
+                    this.waiting = VecDeque::new();
                 }
-                Poll::Ready(Some(Err(error)))
+                return this.hand_on(chunk);
             }
-            Poll::Ready(None) => {
-                if let Some(live) = this.live.take() {
-                    live.finish();
+            let Some(live) = &mut this.live else {
+                return Poll::Ready(this.broke.take().map(|error| Err(*error)));
+            };
+            let polled = if live.is_ended { Poll::Ready(None) } else { live.poll(poller) };
+            match polled {
+                Poll::Pending => ready!(this.poll_limits(poller)),
+                Poll::Ready(Some(Ok(chunk))) => {
+                    live.call.chunk_came();
+                    if let Some(chunk) = live.intake.take(chunk, &mut this.waiting) {
+                        return this.hand_on(chunk);
+                    }
                 }
-                Poll::Ready(None)
+                Poll::Ready(Some(Err(error))) => {
+                    live.intake.rest(&mut this.waiting);
+                    if let Some(live) = this.live.take() {
+                        live.fail(&error);
+                    }
+                    this.broke = Some(Box::new(error));
+                }
+                Poll::Ready(None) => {
+                    live.intake.rest(&mut this.waiting);
+                    if let Some(live) = this.live.take() {
+                        live.finish();
+                    }
+                }
             }
         }
     }
@@ -175,8 +195,11 @@ impl Stream for TracedStream {
 
 impl Drop for TracedStream {
     fn drop(&mut self) {
-        let Some(live) = self.live.take() else { return };
-        if self.waiting.is_empty() && live.assembler.is_finished() {
+        let Some(mut live) = self.live.take() else { return };
+        let is_read = self.waiting.is_empty() && self.position.is_at(self.next_seq);
+        // What came out of order has come.
+        live.intake.rest(&mut self.waiting);
+        if is_read && live.intake.assembler.is_finished() {
             live.finish();
         } else {
             live.cancel();
@@ -187,13 +210,14 @@ impl Drop for TracedStream {
 impl Live {
     /// The provider's stream, polled in the context of its attempt.
     fn poll(&mut self, poller: &mut Poller<'_>) -> Poll<Option<Result<Chunk, ChatError>>> {
-        let _attached = self.segments.parent().clone().attach();
+        let _attached = self.intake.segments.parent().clone().attach();
         Pin::new(&mut self.stream).poll_next(poller)
     }
 
     fn finish(mut self: Box<Self>) {
-        self.segments.end(SegmentEnd::Done);
-        let Self { stream, segments, assembler, mut run, call, .. } = *self;
+        self.intake.segments.end(SegmentEnd::Done);
+        let Self { stream, intake, mut run, call, .. } = *self;
+        let Intake { segments, assembler, .. } = intake;
         let status_code = stream.status_code();
         drop_within(&segments, stream);
         run.succeed(status_code);
@@ -203,13 +227,13 @@ impl Live {
     }
 
     fn fail(mut self: Box<Self>, error: &ChatError) {
-        self.segments.fail(error.error_type, &error.message);
+        self.intake.segments.fail(error.error_type, &error.message);
         let reason = reason_of(self.run.fail(&report_of(error)));
         self.end_partial(|call| call.fail(error, reason));
     }
 
     fn time_out(mut self: Box<Self>) -> ChatError {
-        self.segments.end(SegmentEnd::Timeout);
+        self.intake.segments.end(SegmentEnd::Timeout);
         let began = self.call.began();
         let reason = reason_of(self.run.time_out());
         let (asked, after) = (self.call.asked(), spoken(began.elapsed()));
@@ -220,13 +244,14 @@ impl Live {
     }
 
     fn cancel(mut self: Box<Self>) {
-        self.segments.end(SegmentEnd::Cancelled);
+        self.intake.segments.end(SegmentEnd::Cancelled);
         self.end_partial(Call::cancel);
     }
 
     /// Ends the call with what has come of the answer.
     fn end_partial(self: Box<Self>, end: impl FnOnce(Call)) {
-        let Self { stream, segments, assembler, run, mut call, .. } = *self;
+        let Self { stream, intake, run, mut call, .. } = *self;
+        let Intake { segments, assembler, .. } = intake;
         let status_code = stream.status_code();
         drop_within(&segments, stream);
         drop(segments);

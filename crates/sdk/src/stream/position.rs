@@ -37,6 +37,11 @@ impl StreamPosition {
         self.next_seq.store(next_seq, Ordering::Relaxed);
     }
 
+    /// Whether all up to the chunk before this one has been read, and nothing was put back.
+    pub(super) fn is_at(&self, next_seq: u64) -> bool {
+        self.next_seq.load(Ordering::Relaxed) == next_seq
+    }
+
     /// `stream_id` of the segments.
     pub fn stream_id(&self) -> &str {
         &self.stream_id

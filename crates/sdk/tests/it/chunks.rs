@@ -7,7 +7,8 @@ use futures_util::{StreamExt as _, stream};
 use http::HeaderMap;
 use throughline::llm::{ChatRequest, SseEvent};
 use throughline::stream::{StreamChunk, traced};
-use throughline::{ChatModel as _, Traced, keys, span};
+use throughline::{ChatModel as _, OpenAi, Traced, keys, span};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::provider::{Provider, Step, quick, recorded};
 
@@ -26,6 +27,10 @@ const EVENTS: [(&str, &str); 2] =
 /// Reads a streamed answer of these events and tells text, numbers and tree.
 async fn tell(headers: &'static [(&'static str, &'static str)], body: &'static str) -> String {
     let provider = Provider::start([Step::Refuse(200, headers, body)]).await;
+    tell_by(provider.client.clone(), |model| model).await
+}
+
+async fn tell_by(client: OpenAi, settings: impl FnOnce(Traced) -> Traced) -> String {
     let (recorder, telemetry) = recorded();
     let policy = throughline::resilience::Policy {
         retry: throughline::resilience::RetryPolicy {
@@ -34,7 +39,7 @@ async fn tell(headers: &'static [(&'static str, &'static str)], body: &'static s
         },
         ..quick()
     };
-    let model = Traced::new(provider.client.clone()).policy(policy);
+    let model = settings(Traced::new(client).policy(policy));
     let work = async {
         let stream = match model.stream(ChatRequest::new("gpt-4o").user("hi")).await {
             Ok(stream) => stream,
@@ -50,10 +55,17 @@ async fn tell(headers: &'static [(&'static str, &'static str)], body: &'static s
                 Err(error) => told.push_str(&format!("error: {error} ")),
             }
         }
-        format!("{told}of {}, at {:?}", position.stream_id(), position.last_seq())
+        let id = Some(position.stream_id()).filter(|id| *id == "stream-9").unwrap_or("ID");
+        format!("{told}of {id}, at {:?}", position.last_seq())
     };
     let told = telemetry.scope(work).await;
     assert_eq!(telemetry.counts().open_spans, 0);
+    for span in recorder.spans().iter().filter(|span| span.name.starts_with("http.stream")) {
+        let has_failed = span.attributes.iter().any(|entry| {
+            entry.key.as_str() == keys::STREAM_END && entry.value.as_str() == "failed"
+        });
+        assert_eq!(span.events.iter().any(|event| event.name == "exception"), has_failed);
+    }
     format!("{}{told}", recorder.tree(&SHOWN))
 }
 
@@ -76,8 +88,9 @@ async fn r3_2_numbers_come_from_the_wire_and_a_gap_breaks_the_segment() {
     chat gpt-4o outcome=ok
       http.stream.init chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
       http.stream.segment chunk_seq=1 throughline.stream.chunks=1 throughline.stream.end=gap error=true error.type=STREAM_FAILED ERROR(expected chunk 2 of the stream, got 4)
-      http.stream.segment chunk_seq=4 throughline.stream.chunks=2 throughline.stream.end=done
-    0:a 1:b 4:c 5:d of stream-9, at Some(5)
+      http.stream.segment chunk_seq=4 throughline.stream.chunks=1 throughline.stream.end=gap error=true error.type=STREAM_FAILED ERROR(expected chunk 5 of the stream, got 4)
+      http.stream.segment chunk_seq=4 throughline.stream.chunks=1 throughline.stream.end=done
+    0:a 1:b 4:c 4:d of stream-9, at Some(4)
     ");
 }
 
@@ -113,6 +126,59 @@ async fn r3_2_a_failed_stream_state_ends_the_segment_with_an_exception() {
       attempt gpt-4o error.type=STREAM_FAILED ERROR(gpt-4o at 127.0.0.1 says that its stream failed)
       http.stream.init chunk_seq=0 throughline.stream.chunks=0 throughline.stream.end=failed error=true error.type=STREAM_FAILED ERROR(gpt-4o at 127.0.0.1 says that its stream failed)
     not opened: gpt-4o at 127.0.0.1 says that its stream failed
+    ");
+}
+
+/// A provider that streams one event and says in the trailers of its answer that the stream failed.
+async fn fails_in_its_trailers() -> OpenAi {
+    const HEADERS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                           transfer-encoding: chunked\r\ntrailer: x-stream-state\r\n\r\n";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.expect("a request");
+        let mut request = Vec::new();
+        while !request.ends_with(b"}") {
+            assert_ne!(socket.read_buf(&mut request).await.expect("the request"), 0);
+        }
+        let request = String::from_utf8(request).expect("text").to_ascii_lowercase();
+        assert!(request.contains("\r\nte: trailers\r\n"), "{request}");
+        let event = event!("", "a");
+        let body = format!("{:x}\r\n{event}\r\n0\r\nx-stream-state: failed\r\n\r\n", event.len());
+        socket.write_all(format!("{HEADERS}{body}").as_bytes()).await.expect("written");
+    });
+    let client = OpenAi::builder().base_url(format!("http://{address}/v1")).api_key("secret");
+    client.build().expect("a client")
+}
+
+#[tokio::test]
+async fn r3_2_a_failed_stream_state_may_come_in_the_trailers() {
+    let told = tell_by(fails_in_its_trailers().await, |model| model).await;
+    insta::assert_snapshot!(told, @r"
+    chat gpt-4o outcome=error error.type=STREAM_FAILED ERROR(gpt-4o at 127.0.0.1 says that its stream failed)
+      attempt gpt-4o error.type=STREAM_FAILED ERROR(gpt-4o at 127.0.0.1 says that its stream failed)
+      http.stream.init chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
+      http.stream.segment chunk_seq=1 throughline.stream.chunks=0 throughline.stream.end=failed error=true error.type=STREAM_FAILED ERROR(gpt-4o at 127.0.0.1 says that its stream failed)
+    0:a error: gpt-4o at 127.0.0.1 says that its stream failed of ID, at Some(0)
+    ");
+}
+
+#[tokio::test]
+async fn r3_2_a_model_is_told_what_a_gap_is_and_how_much_to_put_in_order() {
+    let body = concat!(
+        event!("id: 0\n", "a"),
+        event!("id: 2\n", "c"),
+        event!("id: 1\n", "b"),
+        event!("id: 5\n", "f"),
+        "data: [DONE]\n\n"
+    );
+    let provider = Provider::start([Step::Refuse(200, &EVENTS, body)]).await;
+    let told = tell_by(provider.client.clone(), |model| model.reorder_window(2).missing_chunks(3));
+    insta::assert_snapshot!(told.await, @r"
+    chat gpt-4o outcome=ok
+      http.stream.init chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
+      http.stream.segment chunk_seq=1 throughline.stream.chunks=3 throughline.stream.end=done
+    0:a 1:b 2:c 5:f of stream-9, at Some(5)
     ");
 }
 
@@ -173,6 +239,26 @@ async fn r3_2_any_stream_is_put_in_order_within_a_window_and_a_cut_one_fails() {
     assert_eq!(exceptions, 1);
 }
 
+/// Chunks that wait for one that never comes are handed on when the stream ends, breaks or says so.
+#[tokio::test]
+async fn r3_2_no_chunk_is_lost_that_waited_for_its_turn() {
+    let (_, telemetry) = recorded();
+    let numbers = |has_end| numbered(&[0, 2, 3], has_end);
+    let broken = numbers(false).chain(stream::iter([Err("cut".to_owned())]));
+    let read = async |chunks: stream::BoxStream<'static, Result<Numbered, String>>| {
+        let chunks = traced(chunks).reorder_window(4);
+        chunks.map(|item| item.map(|chunk| chunk.seq()).ok()).collect::<Vec<_>>().await
+    };
+    telemetry
+        .scope(async {
+            let came = [Some(0), Some(2), Some(3)];
+            assert_eq!(read(numbers(false).boxed()).await, came);
+            assert_eq!(read(numbers(true).boxed()).await, [&came[..], &[Some(4)]].concat());
+            assert_eq!(read(broken.boxed()).await, [&came[..], &[None]].concat());
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn r3_2_a_stream_that_was_cut_goes_on_where_it_was() {
     let (recorder, telemetry) = recorded();
@@ -197,8 +283,7 @@ async fn r3_2_a_stream_that_was_cut_goes_on_where_it_was() {
     GET /log
       http.stream.init chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
       http.stream.segment chunk_seq=1 throughline.stream.chunks=1 throughline.stream.end=failed error=true error.type=STREAM_FAILED ERROR(the stream broke off before its end mark)
-      http.stream.segment chunk_seq=2 throughline.stream.chunks=1 throughline.stream.end=first_token
-      http.stream.segment chunk_seq=3 throughline.stream.chunks=2 throughline.stream.end=done
+      http.stream.segment chunk_seq=2 throughline.stream.chunks=3 throughline.stream.end=done
     ");
     let spans = recorder.spans();
     let segments: Vec<_> = spans.iter().filter(|one| one.name.starts_with("http.stream")).collect();

@@ -6,7 +6,7 @@ use throughline::llm::ChatRequest;
 use throughline::resilience::ErrorSet;
 use throughline::{
     ChatError, ChatModel as _, DegradedSwitch, ErrorType, Fallback, FallbackModel, Fault as _,
-    Recorder, keys, span,
+    Recorder, Traced, keys, span,
 };
 
 use crate::provider::{Cue, Puppet, recorded};
@@ -202,6 +202,34 @@ async fn r4_2_a_stream_falls_back_until_its_first_content() {
       attempt chat throughline.fallback.name=primary ERROR(cut)
       attempt chat throughline.fallback.name=stuck ERROR(TIMEOUT)
       attempt chat throughline.fallback.name=small
+    ");
+}
+
+/// The fallback itself has read the whole answer, a single chunk, to know that it is one.
+#[tokio::test(start_paused = true)]
+async fn r3_2_an_answer_of_a_fallback_that_nobody_read_is_cancelled() {
+    use futures_util::StreamExt as _;
+    let (recorder, telemetry) = recorded();
+    let puppet = Puppet::new([vec![Cue::Last], vec![Cue::Last]]);
+    let model = FallbackModel::new(Traced::new(puppet));
+    let work = async {
+        let stream = model.stream(ChatRequest::new("unread").user("hi")).await.expect("a stream");
+        assert_eq!(stream.position().and_then(|position| position.last_seq()), None);
+        drop(stream);
+        let mut stream = model.stream(ChatRequest::new("read").user("hi")).await.expect("a stream");
+        stream.next().await.expect("a chunk").expect("the last");
+        assert_eq!(stream.position().and_then(|position| position.last_seq()), Some(0));
+    };
+    telemetry.scope(work).await;
+    insta::assert_snapshot!(recorder.tree(&[keys::OUTCOME, keys::STREAM_END]), @r"
+    fallback chat outcome=ok
+      attempt chat outcome=ok
+        chat unread outcome=cancelled
+          http.stream.init throughline.stream.end=first_token
+    fallback chat outcome=ok
+      attempt chat outcome=ok
+        chat read outcome=ok
+          http.stream.init throughline.stream.end=first_token
     ");
 }
 

@@ -43,6 +43,7 @@ mod semconv;
 mod served;
 mod spans;
 mod spool;
+mod stream_histories;
 mod streams;
 mod stress;
 mod surroundings;
