@@ -42,7 +42,6 @@ pub use memory_file::FileMemory;
 pub use perception::{ModelPerception, Perception};
 pub use plugin::{HOOK_TIMEOUT, Hook, PluginScope, TracerAware};
 pub use policy::{Denial, StepAction, StepContext, StepPolicy, StepResult, Verdict};
-pub(crate) use run::CausedBy;
 pub use steering::{Steer, Steered};
 pub use sub_agent::{AGENT_TOOL_TIMEOUT, AgentTool};
 #[cfg(feature = "server")]

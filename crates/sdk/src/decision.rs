@@ -243,6 +243,28 @@ impl DecisionBuilder {
         InContext::new(in_decision(&cx, id), inner)
     }
 
+    /// [`scope`](Self::scope) of an action that is only taken when its record is durable, where that
+    /// is asked for ([`record_audited`](Self::record_audited)).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use throughline::{AuditError, decision};
+    ///
+    /// # async fn pay() {}
+    /// let paid = decision("act").action("pay").required().scope_audited(pay()).await;
+    /// assert_eq!(paid, Err(AuditError::NoTelemetry)); // nothing was paid
+    /// # });
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`record_required`](Self::record_required); the future was dropped unpolled.
+    pub async fn scope_audited<F: Future>(self, inner: F) -> Result<F::Output, AuditError> {
+        let cx = self.cx_of();
+        let id = self.record_audited().await?;
+        Ok(InContext::new(in_decision(&cx, id), inner).await)
+    }
+
     /// Records the decision, and makes it the current one on this thread until the guard is dropped.
     /// Never hold the guard across an `.await`: use [`scope`](Self::scope) there.
     pub fn enter(self) -> (DecisionId, ContextGuard) {

@@ -15,7 +15,7 @@ use throughline_resilience::{
 };
 use throughline_trace::{DecisionId, ErrorType, SpanRole, keys};
 
-use crate::decision::{Input, decision};
+use crate::decision::{AuditError, Input, decision};
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
 use crate::resilient::attempt::FaultReport;
@@ -85,13 +85,26 @@ pub struct FallbackError<E> {
     pub degraded: Vec<E>,
     error_type: ErrorType,
     outcome: Outcome,
+    /// Why the next branch was not tried, when its record is not durable and must be.
+    audit: Option<AuditError>,
+}
+
+impl<E> FallbackError<E> {
+    /// Whether a further branch was not tried because its decision is not durable and must be.
+    pub fn is_refused(&self) -> bool {
+        self.audit.is_some()
+    }
 }
 
 impl<E: Display> Display for FallbackError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.degraded.last() {
-            None => Display::fmt(&self.primary, f),
-            Some(last) => write!(f, "{}; the fallback failed too: {last}", self.primary),
+        Display::fmt(&self.primary, f)?;
+        if let Some(last) = self.degraded.last() {
+            write!(f, "; the fallback failed too: {last}")?;
+        }
+        match &self.audit {
+            None => Ok(()),
+            Some(error) => write!(f, "; the next branch was not started: {error}"),
         }
     }
 }
@@ -153,7 +166,8 @@ impl<'a, T, E> Fallback<'a, T, E> {
         self.degraded(name, limited(limit, branch))
     }
 
-    /// Leaves the primary out while the switch is thrown.
+    /// Leaves the primary out while the switch is thrown. An order whose decision must be durable and
+    /// is not is not followed: the primary is tried.
     pub fn forced_by(mut self, switch: &DegradedSwitch) -> Self {
         self.forced = switch.reason();
         self
@@ -218,18 +232,24 @@ impl<'a, T, E> Fallback<'a, T, E> {
         // Told by its caller, or by the server.
         let forced =
             forced.or_else(|| whole.span.in_scope(|| crate::steering::forced_degraded(&operation)));
+        let mut decided: Option<DecisionId> = None;
+        let first = degraded.first().map(|(name, _)| name.clone());
+        if let (Some(order), Some(first)) = (forced, &first) {
+            let why = format!("forced: {order}");
+            match record(&whole, first, why, input.as_ref(), None).await {
+                Ok(id) => decided = Some(id),
+                Err(error) => whole.span.event("fallback.order_refused", refusal(&error)),
+            }
+        }
         let mut plan =
-            FallbackPlan::new(degraded.len(), triggers).forced_degraded(forced.is_some());
+            FallbackPlan::new(degraded.len(), triggers).forced_degraded(decided.is_some());
         let mut degraded = degraded.into_iter();
         let mut failures: Vec<E> = Vec::new();
         let mut first_report: Option<FaultReport> = None;
-        let mut decided: Option<DecisionId> = None;
         let (mut branch, mut name, mut work) = (Branch::Primary, PRIMARY.to_owned(), primary);
         if let FallbackNext::Run(first @ Branch::Degraded(_)) = plan.begin()
             && let Some((first_name, first_work)) = degraded.next()
         {
-            let why = format!("forced: {}", forced.unwrap_or_default());
-            decided = Some(record(&whole, &first_name, why, input.as_ref(), None));
             (branch, name, work) = (first, first_name, first_work);
         }
         loop {
@@ -238,23 +258,25 @@ impl<'a, T, E> Fallback<'a, T, E> {
                 Ok(_) => (BranchEvent::Succeeded, None),
                 Err((_, report)) => (BranchEvent::Failed(report.error_type), Some(report.clone())),
             };
-            match (plan.on(event), degraded.next()) {
-                (FallbackNext::Run(next), Some((next_name, next_work))) => {
-                    let why = report.as_ref().map_or_else(String::new, |report| {
-                        format!("{name} failed with {}: {}", report.error_type, report.message)
-                    });
-                    decided = Some(record(&whole, &next_name, why, input.as_ref(), decided));
-                    first_report = first_report.or(report);
-                    failures.extend(result.err().map(|(error, _)| error));
+            match (plan.on(event), degraded.next(), result) {
+                (FallbackNext::Run(next), Some((next_name, next_work)), Err((error, report))) => {
+                    let why =
+                        format!("{name} failed with {}: {}", report.error_type, report.message);
+                    match record(&whole, &next_name, why, input.as_ref(), decided).await {
+                        Ok(id) => decided = Some(id),
+                        Err(audit) => return refuse(&whole, branch, audit, failures, error),
+                    }
+                    first_report = first_report.or(Some(report));
+                    failures.push(error);
                     (branch, name, work) = (next, next_name, next_work);
                 }
-                (FallbackNext::Done(verdict), _) => {
+                (FallbackNext::Done(verdict), _, result) => {
                     let first = first_report.or(report);
                     close(&whole, verdict, first.as_ref());
                     return settle(result, verdict, decided, failures, first);
                 }
                 // The plan knows how many branches there are.
-                (FallbackNext::Run(_), None) => {
+                (FallbackNext::Run(_), _, result) => {
                     let verdict = FallbackVerdict {
                         decision: FallbackDecision::Skipped,
                         branch,
@@ -332,39 +354,77 @@ async fn run_branch<T, E>(
 }
 
 /// Records that the operation goes on with the branch `action`.
-fn record(
+async fn record(
     whole: &Watched,
     action: &str,
     reason: String,
     input: Option<&Input>,
     parent: Option<DecisionId>,
-) -> DecisionId {
+) -> Result<DecisionId, AuditError> {
     let decided = decision(STAGE).action(action).reason(reason).on(&whole.span).parent_if(parent);
     match input {
-        Some(input) => decided.prepared(input.clone()).record(),
-        None => decided.record(),
+        Some(input) => decided.prepared(input.clone()).record_audited().await,
+        None => decided.record_audited().await,
     }
+}
+
+fn refusal(error: &AuditError) -> Vec<KeyValue> {
+    vec![
+        KeyValue::new(keys::ERROR_TYPE, error.error_type().as_str()),
+        KeyValue::new(keys::ERROR_MESSAGE, error.to_string()),
+    ]
+}
+
+/// The next branch must not be tried: its decision is not durable.
+fn refuse<T, E>(
+    whole: &Watched,
+    branch: Branch,
+    audit: AuditError,
+    failures: Vec<E>,
+    error: E,
+) -> Result<Answered<T>, FallbackError<E>> {
+    let decision = match branch {
+        Branch::Primary => FallbackDecision::Skipped,
+        Branch::Degraded(_) => FallbackDecision::Triggered,
+    };
+    whole.span.set_all([
+        KeyValue::new(keys::FALLBACK_DECISION, decision.as_str()),
+        KeyValue::new(keys::FALLBACK_BRANCH, branch.as_str()),
+        KeyValue::new(keys::FALLBACK_RESULT, FallbackResult::Failed.as_str()),
+    ]);
+    let error_type = audit.error_type();
+    whole.span.fail(error_type, format!("the next branch was not started: {audit}"));
+    whole.tell(Outcome::PolicyRejected);
+    let (primary, degraded) = told_apart(failures, error);
+    let outcome = Outcome::PolicyRejected;
+    Err(FallbackError { primary, degraded, error_type, outcome, audit: Some(audit) })
+}
+
+/// The error of the first branch, and those of the others.
+fn told_apart<E>(mut failures: Vec<E>, last: E) -> (E, Vec<E>) {
+    failures.push(last);
+    let degraded = failures.split_off(1);
+    (failures.swap_remove(0), degraded)
 }
 
 fn settle<T, E>(
     result: Result<T, (E, FaultReport)>,
     verdict: FallbackVerdict,
     decision: Option<DecisionId>,
-    mut failures: Vec<E>,
+    failures: Vec<E>,
     first: Option<FaultReport>,
 ) -> Result<Answered<T>, FallbackError<E>> {
     match result {
         Ok(value) => Ok(Answered { value, branch: verdict.branch, decision }),
         Err((error, report)) if failures.is_empty() => {
             let FaultReport { error_type, outcome, .. } = first.unwrap_or(report);
-            Err(FallbackError { primary: error, degraded: Vec::new(), error_type, outcome })
+            let (primary, degraded) = (error, Vec::new());
+            Err(FallbackError { primary, degraded, error_type, outcome, audit: None })
         }
         Err((error, _)) => {
-            failures.push(error);
-            let degraded = failures.split_off(1);
-            let primary = failures.swap_remove(0);
-            let error_type = ErrorType::FallbackExhausted;
-            Err(FallbackError { primary, degraded, error_type, outcome: Outcome::Error })
+            let (primary, degraded) = told_apart(failures, error);
+            let (error_type, outcome) = (ErrorType::FallbackExhausted, Outcome::Error);
+            Err(FallbackError { primary, degraded, error_type, outcome, audit: None })
         }
     }
 }

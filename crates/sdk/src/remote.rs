@@ -22,7 +22,8 @@ use serde_json::Value;
 use throughline_trace::{DecisionId, ErrorType, SpanRole, TraceId, Usage, keys};
 
 use crate::SpanKind;
-use crate::agent::{AGENT_TOOL_TIMEOUT, AgentTool, CausedBy, Ledger, Task};
+use crate::agent::{AGENT_TOOL_TIMEOUT, AgentTool, Ledger, Task};
+use crate::decision::current_decision;
 use crate::dimensions::Dimensions;
 use crate::metrics::Outcome;
 use crate::propagation;
@@ -319,7 +320,7 @@ impl RemoteAgent {
         }
         let mut request = wire::RunRequest::of(task);
         request.parent_decision_id =
-            task.cause.or_else(CausedBy::current).map(|decision| decision.to_string());
+            task.cause.or_else(current_decision).map(|decision| decision.to_string());
         if request.session_id.is_none() {
             request.session_id = Dimensions::current().session_id().map(str::to_owned);
         }

@@ -245,9 +245,14 @@ impl Steering {
 
     /// How an operation is to be tried again, where its own policy is overruled.
     pub fn retry(&self, operation: &str) -> Option<Told<RetryStrategy>> {
+        self.retry_of(&[operation])
+    }
+
+    /// [`retry`](Self::retry) of an operation that has several names.
+    pub(crate) fn retry_of(&self, names: &[&str]) -> Option<Told<RetryStrategy>> {
         self.all(|action| match action {
             DirectiveAction::RetryStrategy { operation: of, strategy }
-                if of.as_deref().is_none_or(|of| of == operation) =>
+                if of.as_deref().is_none_or(|of| names.contains(&of)) =>
             {
                 Some(strategy.clone())
             }

@@ -143,7 +143,7 @@ impl Traced {
         let name = Cow::Owned(format!("attempt {}", call.model()));
         let attributes = call.attempt_attributes();
         let spans = AttemptSpans::new(name, SpanKind::Client, attributes, call.span().context());
-        Run::new(&self.guard(call.model()), ready, spans)
+        Run::new(&self.guard(call.model()), ready, spans.of_operation(OPERATION))
     }
 
     async fn chat_traced(&self, request: ChatRequest) -> Result<ChatResponse, ChatError> {

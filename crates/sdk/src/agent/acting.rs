@@ -13,9 +13,9 @@ use super::judging::{self, Denied};
 use super::planning::Plan;
 use super::plugin::{self, Moment};
 use super::policy::{Denial, StepAction, StepContext, StepResult};
-use super::run::{CausedBy, Run};
+use super::run::Run;
 use super::words::{domain_of, set_reasoning, why_called};
-use crate::decision::decision;
+use crate::decision::{AuditError, decision, in_decision};
 use crate::instrument::in_context;
 use crate::metrics::Outcome;
 use crate::resilient::Fault as _;
@@ -26,11 +26,12 @@ use crate::tools::{ToolError, error_text};
 pub(super) struct Acted {
     pub(super) call: ToolCall,
     pub(super) result: Result<Value, ToolError>,
-    pub(super) decision: DecisionId,
+    /// The decision to call it; `None` when that could not be recorded as it must.
+    pub(super) decision: Option<DecisionId>,
     /// What the policies decided about it.
     judgements: Vec<DecisionId>,
-    /// Why the run must end, when a policy wants that.
-    ends_run: Option<Denied>,
+    /// Why the run must end, when a policy or the audit wants that.
+    ends_run: Option<AgentError>,
 }
 
 impl Run<'_> {
@@ -50,11 +51,11 @@ impl Run<'_> {
         let mut acted: Vec<Acted> =
             futures_util::stream::iter(acting).buffered(at_once).collect().await;
         for acted in &acted {
-            self.decisions.push(acted.decision);
+            self.decisions.extend(acted.decision);
             self.decisions.extend(&acted.judgements);
         }
         match acted.iter_mut().find_map(|acted| acted.ends_run.take()) {
-            Some(denied) => Err(denied.into_error()),
+            Some(error) => Err(error),
             None => Ok(acted),
         }
     }
@@ -76,14 +77,29 @@ impl Run<'_> {
 
     async fn call(&self, plan: &Plan, call: &ToolCall, step: &ActiveSpan) -> Acted {
         let definition = self.definition;
-        let decision = decision("act")
+        let mut acted = Acted {
+            call: call.clone(),
+            result: Ok(Value::Null),
+            decision: None,
+            judgements: Vec::new(),
+            ends_run: None,
+        };
+        let recorded = decision("act")
             .confidence_if(plan.confidence)
             .action(call.name.clone())
             .reason(why_called(&call.name, &plan.reasoning))
             .input(&call.arguments)
             .model_version(plan.model_version.clone())
             .parent(plan.decision)
-            .record();
+            .record_audited()
+            .await;
+        let decision = match recorded {
+            Ok(id) => *acted.decision.insert(id),
+            Err(error) => {
+                self.unaudited(&mut acted, error, step);
+                return acted;
+            }
+        };
         let context = StepContext {
             agent: &definition.name,
             turn: self.turns,
@@ -91,19 +107,13 @@ impl Run<'_> {
             action: StepAction::ToolCall(call),
         };
         let before = judging::judge(definition, &context, None, Some(decision)).await;
-        let mut acted = Acted {
-            call: call.clone(),
-            result: Ok(Value::Null),
-            decision,
-            judgements: before.decisions,
-            ends_run: None,
-        };
+        acted.judgements = before.decisions;
         if let Some(denied) = before.denied {
             self.refuse(&mut acted, denied, step);
             return acted;
         }
         plugin::tell(definition, Moment::BeforeTool(call)).await;
-        let cx = Context::current().with_value(CausedBy(decision));
+        let cx = in_decision(&Context::current(), decision);
         acted.result = in_context(cx, definition.tools.execute(call)).await;
         plugin::tell(definition, Moment::AfterTool(call, acted.result.as_ref())).await;
         let result = StepResult::Tool(acted.result.as_ref());
@@ -121,7 +131,16 @@ impl Run<'_> {
         self.count_rejected("execute_tool");
         let told = denied.told(&acted.call.name);
         acted.result = Err(ToolError::kind(ErrorType::PolicyRejected, told));
-        acted.ends_run = (denied.denial == Denial::EndRun).then_some(denied);
+        acted.ends_run = (denied.denial == Denial::EndRun).then(|| denied.into_error());
+    }
+
+    /// The call is not made, and no other either: what refused this record refuses the next.
+    fn unaudited(&self, acted: &mut Acted, error: AuditError, step: &ActiveSpan) {
+        step.outcome(Outcome::PolicyRejected);
+        self.count_rejected("execute_tool");
+        let id = acted.call.name.clone();
+        acted.ends_run = Some(AgentError::Audit { action: id.clone(), error: error.clone() });
+        acted.result = Err(ToolError::Audit { id, error });
     }
 
     /// Takes the tools' answers into the conversation.

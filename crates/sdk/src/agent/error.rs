@@ -7,6 +7,7 @@ use throughline_trace::{ErrorType, StepNameError};
 use super::budget::BudgetLimit;
 use super::memory::MemoryError;
 use crate::chat::ChatError;
+use crate::decision::AuditError;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
 use crate::tools::{RegistryError, ToolIdError};
@@ -81,6 +82,14 @@ pub enum AgentError {
         /// Why, in its words.
         reason: String,
     },
+    /// A decision must be durable before it is acted on, and is not.
+    #[error("{action} was not started: {error}")]
+    Audit {
+        /// What was decided.
+        action: String,
+        /// Why its record is not durable.
+        error: AuditError,
+    },
     /// The run was told to stop from outside.
     #[error("expected to be let go on, got the order to stop: {reason}")]
     Stopped {
@@ -110,6 +119,7 @@ impl Fault for AgentError {
             Self::Budget { limit: BudgetLimit::Time, .. } => ErrorType::Timeout,
             Self::Budget { .. }
             | Self::PolicyRejected { .. }
+            | Self::Audit { .. }
             | Self::Stopped { .. }
             | Self::HandedOver { .. } => ErrorType::PolicyRejected,
             Self::Cancelled => ErrorType::Cancelled,

@@ -10,6 +10,7 @@ use crate::agent_notes::captures_content;
 use crate::content;
 use crate::decision::decision;
 use crate::dimensions::Dimensions;
+use crate::resilient::Fault as _;
 use crate::step::step;
 
 /// How long a human is waited for, when the builder does not say.
@@ -73,7 +74,7 @@ pub(super) async fn ask(
     definition: &Definition,
     question: HumanQuestion,
     parent: DecisionId,
-) -> (HumanAnswer, DecisionId) {
+) -> (HumanAnswer, Option<DecisionId>) {
     let step = step(&definition.name, Phase::Reflect, "ask_human")
         .attribute(keys::POLICY, question.policy.clone())
         .start();
@@ -99,8 +100,17 @@ pub(super) async fn ask(
     if let Some(who) = &answer.by {
         decided = decided.attribute(keys::DECIDED_BY, who.clone());
     }
-    let id = decided.record();
-    (answer, id)
+    if !answer.is_approved {
+        return (answer, Some(decided.record()));
+    }
+    // What is allowed is done next.
+    match decided.record_audited().await {
+        Ok(id) => (answer, Some(id)),
+        Err(error) => {
+            step.fail(error.error_type(), error.to_string());
+            (HumanAnswer::reject(format!("the approval was not recorded: {error}")), None)
+        }
+    }
 }
 
 /// The session of the current context.

@@ -102,7 +102,7 @@ async fn ask(
         about: step.action.name().to_owned(),
     };
     let (answer, answered) = human::ask(definition, question, asked).await;
-    decisions.extend([asked, answered]);
+    decisions.extend([Some(asked), answered].into_iter().flatten());
     (!answer.is_approved).then(|| denied(policy, step, answer.reason))
 }
 

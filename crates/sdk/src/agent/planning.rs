@@ -97,7 +97,7 @@ impl Run<'_> {
         if let Some(text) = refusal_of(&response) {
             return Err(AgentError::Refused { model: model(), turn, text });
         }
-        let plan = self.read_plan(&response);
+        let plan = self.read_plan(&response).await?;
         let plan = plan.ok_or_else(|| AgentError::Empty { model: model(), turn })?;
         let domain = plan.calls.first().map_or_else(|| "answer".to_owned(), domain_of);
         step.rename(step_name(&definition.name, Phase::Plan, &domain));
@@ -108,13 +108,14 @@ impl Run<'_> {
         Ok(Ok(plan))
     }
 
-    /// What an answer means, recorded as a decision; `None` when it says nothing.
-    fn read_plan(&mut self, response: &ChatResponse) -> Option<Plan> {
-        let message = response.message()?.clone();
+    /// What an answer means, recorded as a decision: durably where tools are to follow and that is
+    /// asked for. `None` when it says nothing.
+    async fn read_plan(&mut self, response: &ChatResponse) -> Result<Option<Plan>, AgentError> {
+        let Some(message) = response.message().cloned() else { return Ok(None) };
         let calls: Vec<ToolCall> = message.tool_calls().cloned().collect();
         let text = message.joined_text();
         if calls.is_empty() && text.is_empty() {
-            return None;
+            return Ok(None);
         }
         // The model's words go nowhere when content is not wanted.
         let said = captures_content().then(|| reasoning_of(&message).unwrap_or(text));
@@ -136,16 +137,21 @@ impl Run<'_> {
             None => response.model.clone(),
         };
         let confidence = self.definition.confidence.as_ref().and_then(|of| of(response));
-        let decision = decision("plan")
+        let decided = decision("plan")
             .confidence_if(confidence)
-            .action(action)
+            .action(action.clone())
             .reason(reason)
             .input(&conversation(&self.messages))
             .model_version(model_version.clone())
-            .parent_if(self.last_decision())
-            .record();
+            .parent_if(self.last_decision());
+        let decision = if calls.is_empty() {
+            decided.record()
+        } else {
+            let recorded = decided.record_audited().await;
+            recorded.map_err(|error| AgentError::Audit { action, error })?
+        };
         self.decisions.push(decision);
-        Some(Plan { message, calls, reasoning, model_version, confidence, decision })
+        Ok(Some(Plan { message, calls, reasoning, model_version, confidence, decision }))
     }
 
     /// Asks the model and accounts for it. Its words are told as they come when that is wanted.

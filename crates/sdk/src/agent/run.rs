@@ -17,24 +17,13 @@ use super::{AgentError, AgentRun, Definition, Task};
 use crate::agent_notes::{RunNotes, captures_content};
 use crate::content;
 use crate::context_bag::ContextBag;
-use crate::decision::decision;
+use crate::decision::{current_decision, decision};
 use crate::dimensions::Dimensions;
 use crate::instrument::in_context;
 use crate::metrics::{Operation, Outcome, Timed, What};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
 use crate::step::step;
-
-/// The decision that led to what is done in a context: those made there are below it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CausedBy(pub(crate) DecisionId);
-
-impl CausedBy {
-    /// The decision of the current context.
-    pub(crate) fn current() -> Option<DecisionId> {
-        Context::map_current(|cx| cx.get::<Self>().map(|caused| caused.0))
-    }
-}
 
 pub(super) async fn run(
     definition: &Definition,
@@ -53,7 +42,7 @@ pub(super) async fn run(
         timed: in_context_of(&cx, || Timed::start(What::Agent, definition.name.clone())),
         status: task.inbound.as_ref().map(|inbound| inbound.status),
     };
-    let cause = task.cause.or_else(CausedBy::current);
+    let cause = task.cause.or_else(current_decision);
     let cancel = task.cancel;
     if let (Some(told), Some(id)) = (&task.trace, end.span.trace_id()) {
         // One run tells it once.
@@ -287,7 +276,7 @@ impl Run<'_> {
             self.may_go_on().await?;
             let acted = self.act(&plan).await?;
             self.observe(&acted).await;
-            let cause = acted.last().map_or(plan.decision, |last| last.decision);
+            let cause = acted.last().and_then(|last| last.decision).unwrap_or(plan.decision);
             let failed = acted.iter().filter(|acted| acted.result.is_err()).count();
             self.end_turn(&plan, cause, || match failed {
                 0 => ("continue", "the tools answered".to_owned()),

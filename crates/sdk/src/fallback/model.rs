@@ -120,7 +120,7 @@ impl FallbackModel {
 
 /// The primary's own error when nothing else was tried.
 fn error_of(failed: FallbackError<ChatError>) -> ChatError {
-    if failed.degraded.is_empty() {
+    if failed.degraded.is_empty() && !failed.is_refused() {
         return failed.primary;
     }
     ChatError::new(failed.error_type(), failed.to_string())

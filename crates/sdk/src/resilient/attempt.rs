@@ -56,6 +56,7 @@ pub(crate) struct Who {
 #[derive(Debug)]
 pub(crate) struct AttemptSpans {
     name: Cow<'static, str>,
+    operation: Option<&'static str>,
     kind: SpanKind,
     attributes: Vec<KeyValue>,
     parent: Context,
@@ -74,9 +75,17 @@ struct Running {
 }
 
 impl AttemptSpans {
-    /// The operation that is attempted.
-    pub(crate) fn operation(&self) -> &str {
-        self.name.strip_prefix("attempt ").unwrap_or(&self.name)
+    /// What the operation that is attempted is called: by its name (of a model call the model's), and
+    /// as the GenAI conventions have it (`chat`).
+    pub(crate) fn operations(&self) -> Vec<&str> {
+        let name = self.name.strip_prefix("attempt ").unwrap_or(&self.name);
+        std::iter::once(name).chain(self.operation).collect()
+    }
+
+    /// Says which operation of the GenAI conventions it is.
+    pub(crate) fn of_operation(mut self, operation: &'static str) -> Self {
+        self.operation = Some(operation);
+        self
     }
 
     /// Spans of this name below `parent`, all with these attributes.
@@ -86,7 +95,7 @@ impl AttemptSpans {
         attributes: Vec<KeyValue>,
         parent: Context,
     ) -> Self {
-        Self { name, kind, attributes, parent, running: Vec::new(), copied: None }
+        Self { name, operation: None, kind, attributes, parent, running: Vec::new(), copied: None }
     }
 
     /// The span of the operation.

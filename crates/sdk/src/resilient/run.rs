@@ -53,7 +53,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn new(resilience: &Resilience, ready: Ready, spans: AttemptSpans) -> Self {
         let shared = Arc::clone(&resilience.shared);
-        let policy = crate::steering::policy_of(spans.operation(), shared.policy());
+        let policy = crate::steering::policy_of(&spans.operations(), shared.policy());
         let seed = shared.seed.unwrap_or_else(rand::random);
         let began = Instant::now();
         let now = shared.moment(began);

@@ -21,10 +21,10 @@ use super::hints::RouteHints;
 use super::tags::{AbGroup, RoutingTags};
 use crate::agent::conversation;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
-use crate::decision::decision;
+use crate::decision::{DecisionBuilder, decision};
 use crate::dimensions::Dimensions;
 use crate::instrument::in_context;
-use crate::resilient::{Deadline, spoken};
+use crate::resilient::{Deadline, Fault as _, spoken};
 use crate::telemetry_pipeline;
 
 /// The stage of the decisions that routers take.
@@ -189,7 +189,19 @@ impl Router {
     }
 
     /// Chooses, records the choice, and makes everything ready for the call.
-    fn route_request(&self, mut request: ChatRequest) -> Result<Routed<'_>, ChatError> {
+    async fn route_request(&self, request: ChatRequest) -> Result<Routed<'_>, ChatError> {
+        let (routed, decided) = self.decide(request)?;
+        match decided.record_audited().await {
+            Ok(_) => Ok(routed),
+            Err(error) => {
+                let model = &routed.request.model;
+                let message = format!("{model} was not asked: {error}");
+                Err(ChatError::new(error.error_type(), message))
+            }
+        }
+    }
+
+    fn decide(&self, mut request: ChatRequest) -> Result<(Routed<'_>, DecisionBuilder), ChatError> {
         let inner = &*self.inner;
         let own = inner.weights.load();
         let is_target = |name: &str| inner.targets.iter().any(|target| target.to.name == name);
@@ -203,7 +215,7 @@ impl Router {
         })?;
         let target = &inner.targets[choice.index];
         let requested = target.to.model_id.clone().unwrap_or_else(|| request.model.clone());
-        decision(STAGE)
+        let decided = decision(STAGE)
             .action(target.to.name.clone())
             .reason(match group {
                 Some(Origin::Propagated) => "the caller's group of the A/B test",
@@ -217,8 +229,7 @@ impl Router {
                 i64::try_from(weights.generation).unwrap_or(i64::MAX),
             )
             .attribute(keys::ROUTING_STRATEGY, choice.strategy.as_str())
-            .attribute(keys::ROUTING_WEIGHT, choice.share)
-            .record();
+            .attribute(keys::ROUTING_WEIGHT, choice.share);
         let mut tags = RoutingTags::new()
             .strategy(choice.strategy)
             .weight(choice.share)
@@ -233,7 +244,7 @@ impl Router {
         let cx = tags.onto(&Context::current());
         let cx = budget.map_or(cx.clone(), |budget| Deadline::within(budget, &cx));
         request.model = requested;
-        Ok(Routed { target, request, cx, budget })
+        Ok((Routed { target, request, cx, budget }, decided))
     }
 
     fn choose(
@@ -317,7 +328,7 @@ impl Router {
         request: ChatRequest,
         ask: impl Fn(&'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>,
     ) -> Result<(T, Context), ChatError> {
-        let Routed { target, request, cx, budget } = self.route_request(request)?;
+        let Routed { target, request, cx, budget } = self.route_request(request).await?;
         let began = Instant::now();
         let model = request.model.clone();
         let work = {

@@ -30,9 +30,9 @@ pub(crate) fn forced_degraded(operation: &str) -> Option<String> {
     Some(reason)
 }
 
-/// The policy of an operation, with the retries that it is told to make.
-pub(crate) fn policy_of(operation: &str, own: Arc<Policy>) -> Arc<Policy> {
-    match Steering::current().retry(operation) {
+/// The policy of an operation of these names, with the retries that it is told to make.
+pub(crate) fn policy_of(names: &[&str], own: Arc<Policy>) -> Arc<Policy> {
+    match Steering::current().retry_of(names) {
         None => own,
         Some(told) => {
             let retry = overruled(&own.retry, &told.take_effect());

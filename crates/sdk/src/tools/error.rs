@@ -8,6 +8,7 @@ use throughline_trace::ErrorType;
 
 use super::tool_id::ToolId;
 use crate::context_bag::BagError;
+use crate::decision::AuditError;
 use crate::resilient::Fault;
 
 /// Why a registry did not do what it was asked.
@@ -88,6 +89,14 @@ pub enum ToolError {
         /// Which field, and why.
         error: BagError,
     },
+    /// The decision to call the tool must be durable, and is not.
+    #[error("{id} was not started: {error}")]
+    Audit {
+        /// The tool.
+        id: String,
+        /// Why its record is not durable.
+        error: AuditError,
+    },
     /// The tool did not answer in time.
     #[error("expected {id} to answer within {} ms, got nothing; give it more time or less to do", .after.as_millis())]
     Timeout {
@@ -160,6 +169,7 @@ impl Fault for ToolError {
             Self::Missing { .. } => ErrorType::ToolMissing,
             Self::InvalidArguments { .. } => ErrorType::InvalidArguments,
             Self::Context { error, .. } => error.error_type(),
+            Self::Audit { error, .. } => error.error_type(),
             Self::Timeout { .. } => ErrorType::Timeout,
             Self::Failed(_) => ErrorType::ToolFailed,
             Self::Kind { kind, .. } | Self::Code { kind, .. } => *kind,

@@ -124,9 +124,10 @@ pub(crate) fn error_text(error: &ToolError) -> String {
         ToolError::Kind { kind, .. } | ToolError::Code { kind, .. } => {
             format!("the tool failed with {kind}")
         }
-        ToolError::Missing { .. } | ToolError::Timeout { .. } | ToolError::Context { .. } => {
-            error.to_string()
-        }
+        ToolError::Missing { .. }
+        | ToolError::Timeout { .. }
+        | ToolError::Context { .. }
+        | ToolError::Audit { .. } => error.to_string(),
     }
 }
 

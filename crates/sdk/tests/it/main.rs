@@ -9,6 +9,7 @@
 
 mod aborts;
 mod agent;
+mod audits;
 mod bans;
 mod chain;
 mod chunks;
@@ -16,6 +17,7 @@ mod content;
 mod context;
 mod decision_log;
 mod decisions;
+mod directed;
 mod directives;
 mod existing_agents;
 mod export;
@@ -41,6 +43,7 @@ mod routes;
 #[cfg(all(feature = "server", feature = "grpc", feature = "mcp"))]
 mod semconv;
 mod served;
+mod signals;
 mod spans;
 mod spool;
 mod stream_histories;

@@ -173,7 +173,9 @@ impl Open {
 
     /// Waits until the disk has it all.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data()?;
+        // A file that nobody finds any more takes everything and keeps nothing.
+        if self.path.try_exists()? { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 }
 

@@ -1,0 +1,205 @@
+//! `audit=required` (requirement R4.4): what was decided is not done when its record is not durable,
+//! and the trace tells why.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use throughline::llm::ChatRequest;
+use throughline::{
+    Agent, AgentError, Audit, AuditError, ChatError, ChatModel as _, DegradedSwitch, ErrorType,
+    Fallback, Fault as _, Json, Outcome, Recorder, RouteTo, Router, Telemetry, ToolRegistry,
+    Traced, decision, keys, tool,
+};
+
+use crate::agent::{Scripted, says, wants};
+use crate::provider::{Cue, Puppet, quick};
+
+const SHOWN: [&str; 2] = [keys::OUTCOME, keys::ERROR_TYPE];
+
+struct Spooled {
+    recorder: Recorder,
+    telemetry: Telemetry,
+    directory: tempfile::TempDir,
+}
+
+/// Telemetry with a spool of this size.
+fn spooled(max_bytes: u64, audit: Audit) -> Spooled {
+    let directory = tempfile::tempdir().expect("a directory");
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder()
+        .environment(false)
+        .recorder(&recorder)
+        .decision_spool(directory.path())
+        .decision_spool_max_bytes(max_bytes)
+        .audit(audit)
+        .build()
+        .expect("telemetry");
+    Spooled { recorder, telemetry, directory }
+}
+
+/// A spool that has no room for a single decision.
+fn full(audit: Audit) -> Spooled {
+    spooled(1, audit)
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Item {
+    item: u32,
+}
+
+/// What must not be done.
+async fn never<T>() -> T {
+    panic!("it was done")
+}
+
+/// A registry of one tool that counts how often it ran, and removes a directory when it does.
+fn counted(removes: Option<PathBuf>) -> (ToolRegistry, Arc<AtomicUsize>) {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&ran);
+    let stock = tool("stock_v1", "How many there are", move |ask: Item| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        decision("inside").action("count").record();
+        if let Some(directory) = &removes {
+            std::fs::remove_dir_all(directory).expect("removed");
+        }
+        async move { Json(ask.item) }
+    });
+    (ToolRegistry::new().with(stock.expect("stock")).expect("new"), ran)
+}
+
+fn agent(tools: ToolRegistry) -> Agent {
+    let calls = [("c1", "stock_v1", r#"{"item":7}"#), ("c2", "stock_v1", r#"{"item":7}"#)];
+    let model = Scripted::new([wants("", &calls), says("There are 12.")]);
+    let builder = Agent::builder("shop", Traced::new(model), "gpt-4o").parallel_tools(1);
+    builder.tools(tools).build().expect("an agent")
+}
+
+#[tokio::test]
+async fn r4_4_audit_required_runs_no_tool_when_the_spool_is_full() {
+    let stage = full(Audit::Required);
+    let (tools, ran) = counted(None);
+    let error = stage.telemetry.scope(agent(tools).run("How many?")).await.expect_err("refused");
+    let action = "stock_v1+stock_v1".to_owned();
+    assert_eq!(error, AgentError::Audit { action, error: AuditError::SpoolFull });
+    assert_eq!(
+        (error.error_type(), error.outcome()),
+        (ErrorType::PolicyRejected, Outcome::PolicyRejected)
+    );
+    assert_eq!(ran.load(Ordering::SeqCst), 0, "no tool ran");
+    insta::assert_snapshot!(stage.recorder.tree(&SHOWN), @r"
+    invoke_agent shop outcome=policy_rejected error.type=POLICY_REJECTED ERROR(stock_v1+stock_v1 was not started: expected room in the decision spool, got none; is the server down for long?)
+      shop.plan.task error.type=POLICY_REJECTED ERROR(stock_v1+stock_v1 was not started: expected room in the decision spool, got none; is the server down for long?)
+        chat gpt-4o outcome=ok
+    ");
+}
+
+#[tokio::test]
+async fn r4_4_audit_required_runs_no_tool_when_the_spool_is_gone() {
+    let stage = spooled(1_000_000, Audit::Required);
+    let (tools, ran) = counted(Some(stage.directory.path().to_owned()));
+    let error = stage.telemetry.scope(agent(tools).run("How many?")).await.expect_err("refused");
+    assert!(
+        matches!(&error, AgentError::Audit { action, error: AuditError::Spool(_) } if action == "stock_v1"),
+        "{error:?}"
+    );
+    assert_eq!(ran.load(Ordering::SeqCst), 1, "the second call was not made");
+    insta::assert_snapshot!(stage.recorder.tree(&SHOWN), @r"
+    invoke_agent shop outcome=policy_rejected error.type=POLICY_REJECTED ERROR(stock_v1 was not started: expected the decision on the disk of the spool: entity not found)
+      shop.plan.stock
+        chat gpt-4o outcome=ok
+      shop.act.stock
+        tool.registry.stock_v1
+        execute_tool stock_v1
+      shop.act.stock outcome=policy_rejected error.type=POLICY_REJECTED ERROR(stock_v1 was not started: expected the decision on the disk of the spool: entity not found)
+    ");
+}
+
+#[tokio::test]
+async fn r4_4_without_audit_required_a_full_spool_stops_nobody() {
+    let stage = full(Audit::BestEffort);
+    let (tools, ran) = counted(None);
+    let run = stage.telemetry.scope(agent(tools).run("How many?")).await.expect("an answer");
+    assert_eq!((run.answer.as_str(), ran.load(Ordering::SeqCst)), ("There are 12.", 2));
+}
+
+#[tokio::test]
+async fn r4_4_a_decision_inside_a_tool_nests_below_the_call() {
+    let stage = spooled(1_000_000, Audit::Required);
+    let (tools, _) = counted(None);
+    let run = stage.telemetry.scope(agent(tools).run("How many?")).await.expect("an answer");
+    assert_eq!(run.outcome, Outcome::Ok);
+    stage.telemetry.flush();
+    let logs = stage.recorder.logs();
+    let text = |at: usize, key: &str| {
+        let found = logs[at].attributes_iter().find(|(name, _)| name.as_str() == key);
+        found.map(|(_, value)| format!("{value:?}"))
+    };
+    let of = |stage: &str| -> Vec<usize> {
+        let is = |at: &usize| {
+            text(*at, "stage").is_some_and(|value| value.contains(&format!("{stage:?}")))
+        };
+        (0..logs.len()).filter(is).collect()
+    };
+    let (acts, inside) = (of("act"), of("inside"));
+    assert_eq!((acts.len(), inside.len()), (2, 2));
+    for (act, inside) in acts.into_iter().zip(inside) {
+        assert!(text(act, "decision_id").is_some());
+        assert_eq!(text(inside, "parent_decision_id"), text(act, "decision_id"));
+    }
+}
+
+#[tokio::test]
+async fn r4_4_audit_required_takes_no_degraded_branch() {
+    let stage = full(Audit::Required);
+    let down = || async { Err::<u32, _>(ChatError::new(ErrorType::Connection, "down")) };
+    let fallback = Fallback::new("stock", down()).degraded("cached_stock", never());
+    let error = stage.telemetry.scope(fallback.run()).await.expect_err("refused");
+    assert!(error.is_refused());
+    assert_eq!(
+        (error.error_type(), error.outcome(), error.primary.error_type),
+        (ErrorType::PolicyRejected, Outcome::PolicyRejected, ErrorType::Connection)
+    );
+    // An order to degrade that leaves no record is not followed.
+    let switch = DegradedSwitch::new();
+    switch.force("the provider bills twice");
+    let forced = Fallback::new("stock", async { Ok::<u32, ChatError>(17) })
+        .degraded("cached_stock", async { Ok(16) })
+        .forced_by(&switch);
+    assert_eq!(stage.telemetry.scope(forced.run()).await.expect("an answer").value, 17);
+    let shown = [keys::FALLBACK_DECISION, keys::FALLBACK_BRANCH, keys::OUTCOME, keys::ERROR_TYPE];
+    insta::assert_snapshot!(format!("{error}\n{}", stage.recorder.tree(&shown)), @r"
+    down; the next branch was not started: expected room in the decision spool, got none; is the server down for long?
+    fallback stock fallback.decision=skipped fallback.branch=primary outcome=policy_rejected error.type=POLICY_REJECTED ERROR(the next branch was not started: expected room in the decision spool, got none; is the server down for long?)
+      attempt stock fallback.branch=primary outcome=error error.type=CONNECTION ERROR(down)
+    fallback stock fallback.decision=skipped fallback.branch=primary outcome=ok
+      attempt stock fallback.branch=primary outcome=ok
+    ");
+}
+
+#[tokio::test]
+async fn r4_4_audit_required_asks_no_model_that_a_router_chose() {
+    let stage = full(Audit::Required);
+    // It panics when it is asked: it has no script.
+    let model = Traced::new(Puppet::new(Vec::<Vec<Cue>>::new())).policy(quick());
+    let router = Router::builder("chat").target(RouteTo::new("large", model)).build().expect("one");
+    let request = ChatRequest::new("any").user("hi");
+    let error = stage.telemetry.scope(router.chat(request)).await.expect_err("refused");
+    assert_eq!(error.error_type, ErrorType::PolicyRejected);
+    assert_eq!(error.outcome(), Outcome::PolicyRejected);
+    assert!(error.message.starts_with("large was not asked: expected room"), "{error}");
+}
+
+#[tokio::test]
+async fn r4_4_an_action_in_the_scope_of_its_record_is_not_done_without() {
+    let stage = full(Audit::Required);
+    let paid = decision("act").action("pay").scope_audited(never::<()>());
+    assert_eq!(stage.telemetry.scope(paid).await, Err(AuditError::SpoolFull));
+    let stage = spooled(1_000_000, Audit::Required);
+    let paid = decision("act")
+        .action("pay")
+        .scope_audited(async { throughline::current_decision().is_some() });
+    assert_eq!(stage.telemetry.scope(paid).await, Ok(true));
+}
