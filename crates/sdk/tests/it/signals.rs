@@ -1,18 +1,16 @@
-//! Logs and metrics as the requirements name them (R1.2, R1.3, R1.5, R4.1).
+//! Logs and metrics as the requirements name them (R1.5, R4.1).
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use opentelemetry::logs::AnyValue;
-use throughline::llm::ChatRequest;
 use throughline::{
-    AbGroup, ChatModel as _, Dimensions, Json, ObservedRegistry, Registry as _, RoutingTags,
-    ToolRegistry, Traced, json_layer, span, tool,
+    Dimensions, Json, ObservedRegistry, Registry as _, ToolRegistry, json_layer, span, tool,
 };
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::provider::{Cue, Puppet, quick, recorded};
+use crate::provider::recorded;
 
 /// What takes the place of stdout.
 #[derive(Clone, Default)]
@@ -78,36 +76,6 @@ fn labels(metrics: &[String], name: &str) -> BTreeSet<String> {
 
 fn set(labels: &[&str]) -> BTreeSet<String> {
     labels.iter().map(|label| (*label).to_owned()).collect()
-}
-
-#[tokio::test]
-async fn r1_2_r1_3_operations_are_counted_with_the_labels_of_the_requirement() {
-    let ask = async {
-        let script = vec![vec![Cue::Say("hello"), Cue::Last]];
-        let model = Traced::new(Puppet::new(script)).policy(quick());
-        model.chat(ChatRequest::new("gpt-4o").user("hi")).await.expect("an answer");
-    };
-    let named = ["operation", "outcome", "status_code", "model_name", "is_cached"];
-    let (recorder, telemetry) = recorded();
-    let whose = Dimensions::new().agent("shop").workflow("w-1").session("s-1");
-    telemetry.scope(whose.scope(ask)).await;
-    telemetry.flush();
-    let mut expected = set(&named);
-    expected.extend(set(&["agent_id", "workflow_id"]));
-    assert_eq!(labels(&recorder.metrics(), "agent_operations_total"), expected);
-
-    let ask = async {
-        let script = vec![vec![Cue::Say("hello"), Cue::Last]];
-        let model = Traced::new(Puppet::new(script)).policy(quick());
-        model.chat(ChatRequest::new("gpt-4o").user("hi")).await.expect("an answer");
-    };
-    let (recorder, telemetry) = recorded();
-    let tested = RoutingTags::new().group(AbGroup::Treatment);
-    telemetry.scope(tested.scope(ask)).await;
-    telemetry.flush();
-    let mut expected = set(&named);
-    expected.extend(set(&["ab_test_group"]));
-    assert_eq!(labels(&recorder.metrics(), "agent_operations_total"), expected);
 }
 
 #[tokio::test]
