@@ -1,0 +1,75 @@
+//! `cargo run --release -p throughline-bench-sdk`: what the SDK costs in an agent's process, against
+//! the bare OpenTelemetry layer of `tracing`, against `fastrace`, and against the same work without
+//! it. Figures are printed, never asserted: machines are noisy. What is compared runs in turns, so
+//! that a change of the machine's pace meets all of it, and the median of the rounds counts.
+
+mod conditions;
+mod spans;
+mod streams;
+mod tasks;
+
+use std::time::Instant;
+
+/// Rounds of each measurement; the median counts.
+const ROUNDS: usize = 15;
+
+fn main() -> anyhow::Result<()> {
+    let mut table = Table::default();
+    spans::measure(&mut table)?;
+    tasks::measure(&mut table)?;
+    streams::measure(&mut table)?;
+    table.print();
+    Ok(())
+}
+
+/// One round of a measurement: nanoseconds of one turn.
+type Round<'a> = Box<dyn FnMut() -> f64 + 'a>;
+
+/// Nanoseconds of one turn of each: the medians of rounds that take turns.
+fn medians<const N: usize>(mut contenders: [Round<'_>; N]) -> [f64; N] {
+    let mut rounds = [const { Vec::new() }; N];
+    for round in 0..=ROUNDS {
+        for (contender, taken) in contenders.iter_mut().zip(&mut rounds) {
+            let ns = contender();
+            // The first round warms caches and the allocator up.
+            if round > 0 {
+                taken.push(ns);
+            }
+        }
+    }
+    rounds.map(|mut taken| {
+        taken.sort_by(f64::total_cmp);
+        taken.get(ROUNDS / 2).copied().unwrap_or(f64::NAN)
+    })
+}
+
+/// Nanoseconds of one turn of `work`, which does `turns` of them.
+fn ns_each(turns: u32, work: impl FnOnce()) -> f64 {
+    let began = Instant::now();
+    work();
+    began.elapsed().as_secs_f64() * 1e9 / f64::from(turns)
+}
+
+/// What was measured, in the order of measuring.
+#[derive(Default)]
+struct Table {
+    rows: Vec<(String, String)>,
+}
+
+impl Table {
+    fn row(&mut self, what: &str, figure: String) {
+        self.rows.push((what.to_owned(), figure));
+    }
+
+    fn ns(&mut self, what: &str, ns: f64) {
+        self.row(what, format!("{ns:.0} ns"));
+    }
+
+    #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+    fn print(&self) {
+        println!("{}", conditions::text());
+        for (what, figure) in &self.rows {
+            println!("{what:<56} {figure}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A task that carries its trace, against one that does not.
+
+use throughline::{Recorder, Telemetry, span, task};
+use tokio::task::JoinHandle;
+use tracing::subscriber::NoSubscriber;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use crate::{Table, medians, ns_each};
+
+/// Tasks of one round.
+pub(crate) const TASKS: u32 = 20_000;
+
+/// Tasks that are started before the first is awaited.
+const AT_ONCE: u32 = 100;
+
+#[expect(clippy::disallowed_methods, reason = "the raw call is what is compared with")]
+pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let telemetry = Telemetry::builder().environment(false).recorder(&Recorder::new()).build()?;
+    for (what, has_layer) in [("a tracing layer", true), ("none", false)] {
+        let _subscriber = if has_layer {
+            let registry = tracing_subscriber::registry();
+            tracing::subscriber::set_default(registry.with(throughline::layer()))
+        } else {
+            tracing::subscriber::set_default(NoSubscriber::new())
+        };
+        let _in = telemetry.enter();
+        let outer = span("outer").start();
+        let round = |spawn: fn() -> JoinHandle<()>| {
+            ns_each(TASKS, || {
+                runtime.block_on(outer.instrument(async {
+                    for _ in 0..TASKS / AT_ONCE {
+                        let tasks: Vec<_> = (0..AT_ONCE).map(|_| spawn()).collect();
+                        for task in tasks {
+                            let _ = task.await;
+                        }
+                    }
+                }));
+            })
+        };
+        let [raw, carried] = medians([
+            Box::new(|| round(|| tokio::spawn(async {}))),
+            Box::new(|| round(|| task::spawn(async {}))),
+        ]);
+        table.ns(&format!("tokio::spawn and its end, with {what}"), raw);
+        let added = carried - raw;
+        table.row(&format!("task::spawn adds, with {what}"), format!("{added:.0} ns (target 200)"));
+    }
+    Ok(())
+}
