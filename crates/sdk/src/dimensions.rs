@@ -139,9 +139,11 @@ impl Dimensions {
         .filter_map(|(key, value)| Some((key, value.clone()?)))
     }
 
-    /// The attributes that every span carries, those that `attributes` has already left out.
-    pub(crate) fn stamp(&self, attributes: &mut Vec<KeyValue>) {
-        for (key, value) in self.ids() {
+    /// The attributes that every span below `cx` carries, those that `attributes` has already left
+    /// out.
+    pub(crate) fn stamp(cx: &Context, attributes: &mut Vec<KeyValue>) {
+        let Some(dimensions) = cx.get::<Self>() else { return };
+        for (key, value) in dimensions.ids() {
             if !attributes.iter().any(|present| present.key.as_str() == key) {
                 attributes.push(KeyValue::new(key, StringValue::from(value)));
             }

@@ -225,7 +225,7 @@ impl<P: SpanProcessor> SpanProcessor for Gate<P> {
         }
         if !is_stamped() {
             let mut attributes = Vec::new();
-            Dimensions::of(cx).stamp(&mut attributes);
+            Dimensions::stamp(cx, &mut attributes);
             RoutingTags::stamp(cx, &mut attributes);
             span.set_attributes(attributes);
         }

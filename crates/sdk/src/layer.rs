@@ -1,13 +1,14 @@
 //! The bridge from `tracing` spans to OpenTelemetry: [`layer`], and the tracer that both it and the
 //! SDK's own spans are started with.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use opentelemetry::global::{self, BoxedSpan};
 use opentelemetry::trace::{SpanBuilder, TraceContextExt as _, Tracer};
-use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
 use tracing_opentelemetry::OpenTelemetryLayer;
@@ -90,18 +91,31 @@ pub struct SdkTracer;
 impl Tracer for SdkTracer {
     type Span = BoxedSpan;
 
+    /// The layer calls this for every tracing span, when it is made. One of ours finds here what it
+    /// [handed over](HandedOver).
+    fn span_builder<T>(&self, name: T) -> SpanBuilder
+    where
+        T: Into<Cow<'static, str>>,
+    {
+        let builder = SpanBuilder::from_name(name);
+        match (builder.name == TRACING_NAME).then(|| HANDED_OVER.take()).flatten() {
+            Some(attributes) => builder.with_attributes(attributes),
+            None => builder,
+        }
+    }
+
     fn build_with_context(&self, mut builder: SpanBuilder, parent_cx: &Context) -> BoxedSpan {
         let attributes = builder.attributes.get_or_insert_default();
-        Dimensions::of(parent_cx).stamp(attributes);
+        Dimensions::stamp(parent_cx, attributes);
         RoutingTags::stamp(parent_cx, attributes);
         let _stamped = StampGuard::set();
-        let pipeline = Pipeline::of(parent_cx);
         // A context that restarts the trace holds an invalid span. Samplers that follow the parent
         // would take that for one that was not sampled, and drop the new trace.
         let restarted = parent_cx.has_active_span() && !parent_cx.span().span_context().is_valid();
+        let pipeline = Pipeline::within(parent_cx);
         let nobody = Context::new();
         let parent_cx = if restarted { &nobody } else { parent_cx };
-        match pipeline.as_ref().and_then(|pipeline| pipeline.tracer()) {
+        match pipeline.and_then(|pipeline| pipeline.tracer()) {
             Some(tracer) => tracer.build_with_context(builder, parent_cx),
             None => global::tracer_with_scope(SCOPE.clone()).build_with_context(builder, parent_cx),
         }
@@ -113,7 +127,37 @@ pub(crate) static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
     InstrumentationScope::builder("throughline").with_version(env!("CARGO_PKG_VERSION")).build()
 });
 
+/// What the tracing spans of ours are called; their OpenTelemetry name is a field.
+pub(crate) const TRACING_NAME: &str = "span";
+
+/// Attributes on their way to the span that the layer makes within this call: one visit to the layer
+/// instead of one for each of them.
+pub(crate) struct HandedOver {
+    /// Those of a span of ours that is just being made, if this one is made by a layer meanwhile.
+    outer: Option<Vec<KeyValue>>,
+}
+
+impl HandedOver {
+    /// Hands them over until this goes.
+    pub(crate) fn new(attributes: Vec<KeyValue>) -> Self {
+        Self { outer: HANDED_OVER.replace(Some(attributes)) }
+    }
+
+    /// Those that nobody took: there is no layer, or it is not ours.
+    pub(crate) fn left(self) -> Option<Vec<KeyValue>> {
+        HANDED_OVER.take()
+    }
+}
+
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        HANDED_OVER.set(self.outer.take());
+    }
+}
+
 thread_local! {
+    static HANDED_OVER: Cell<Option<Vec<KeyValue>>> = const { Cell::new(None) };
+
     /// Whether the span being started has its dimensions already.
     static STAMPED: Cell<bool> = const { Cell::new(false) };
 }

@@ -2,7 +2,7 @@
 //! listens, and is ended by its guard whatever happens.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use opentelemetry::trace::{
     Link, SpanContext, SpanKind, SpanRef, Status, TraceContextExt as _, Tracer as _,
@@ -12,7 +12,7 @@ use throughline_trace::{ErrorType, SpanId, SpanRole, TraceId, keys};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::instrument::{InContext, Instrumented, Running};
-use crate::layer::SdkTracer;
+use crate::layer::{HandedOver, SdkTracer, TRACING_NAME};
 use crate::metrics::Outcome;
 
 /// Attributes that a sampler decides by: they are given to the span when it starts, all others when
@@ -31,6 +31,10 @@ const SAMPLER_KEYS: [&str; 11] = [
     keys::WORKFLOW_ID,
 ];
 
+/// Places that a started span keeps for attributes that nobody has named yet, dimensions among them.
+/// Few: a hundred thousand spans may be open.
+const SPARE_ATTRIBUTES: usize = 3;
+
 /// A span of this name, to be described and then [started](SpanBuilder::start).
 ///
 /// ```
@@ -47,6 +51,7 @@ pub fn span(name: impl Into<Cow<'static, str>>) -> SpanBuilder {
         kind: SpanKind::Internal,
         parent: None,
         at_start: Vec::new(),
+        fixed: 0,
         later: Vec::new(),
         links: Vec::new(),
     }
@@ -60,6 +65,7 @@ pub struct SpanBuilder {
     kind: SpanKind,
     parent: Option<Context>,
     at_start: Vec<KeyValue>,
+    fixed: u16,
     later: Vec<KeyValue>,
     links: Vec<Link>,
 }
@@ -82,11 +88,20 @@ impl SpanBuilder {
     /// [conventions]: https://opentelemetry.io/docs/specs/semconv/gen-ai/
     pub fn attribute(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
         let entry = KeyValue::new(key, value);
-        if SAMPLER_KEYS.contains(&entry.key.as_str()) {
-            replace(&mut self.at_start, entry);
-        } else {
-            replace(&mut self.later, entry);
-        }
+        let entries = match sampler_bit(&entry.key) {
+            0 => &mut self.later,
+            bit => {
+                self.fixed |= bit;
+                &mut self.at_start
+            }
+        };
+        replace(entries, entry);
+        self
+    }
+
+    /// Makes room for this many attributes at once.
+    pub(crate) fn expecting(mut self, attributes: usize) -> Self {
+        self.later.reserve(attributes);
         self
     }
 
@@ -111,21 +126,26 @@ impl SpanBuilder {
 
     /// Starts the span. Nothing here blocks or fails: without telemetry the span records nothing.
     pub fn start(self) -> ActiveSpan {
-        let Self { name, kind, parent, at_start, later, links } = self;
-        let parent = parent.unwrap_or_else(Context::current);
-        let _attached = parent.clone().attach();
+        let Self { name, kind, parent, mut at_start, fixed, later, links } = self;
+        let _attached = parent.map(Context::attach);
+        // What is set later finds its place without moving what is there.
+        at_start.reserve(later.len() + SPARE_ATTRIBUTES);
+        let handed_over = HandedOver::new(at_start);
         let tracing = tracing::info_span!(
             target: "throughline",
-            "span",
+            TRACING_NAME,
             otel.name = &*name,
             otel.kind = kind_text(&kind),
         );
-        let fixed: Vec<Key> = at_start.iter().map(|entry| entry.key.clone()).collect();
-        let cx = match context_of(&tracing, &at_start, &parent) {
+        let left = handed_over.left();
+        let cx = match context_of(&tracing, left.as_deref()) {
             Some(cx) => cx,
             None => {
-                let builder =
-                    SdkTracer.span_builder(name).with_kind(kind).with_attributes(at_start);
+                let builder = SdkTracer
+                    .span_builder(name)
+                    .with_kind(kind)
+                    .with_attributes(left.unwrap_or_default());
+                let parent = Context::current();
                 parent.with_span(SdkTracer.build_with_context(builder, &parent))
             }
         };
@@ -139,24 +159,27 @@ impl SpanBuilder {
             fixed,
             is_recording,
             was_panicking: std::thread::panicking(),
-            state: Mutex::new(State { attributes: later, failure: None, is_ended: false }),
-            progress: Arc::default(),
+            state: Mutex::new(State { attributes: later, failure: None }),
+            progress: OnceLock::new(),
         }
     }
 }
 
 /// The context that the layer gives the tracing span, if there is a layer, it wants the span, and
-/// it really made one: a layer without a tracer hands the parent back.
-fn context_of(tracing: &tracing::Span, at_start: &[KeyValue], parent: &Context) -> Option<Context> {
+/// it really made one: a layer without a tracer hands the parent back. A layer with a tracer of its
+/// own has left the attributes.
+fn context_of(tracing: &tracing::Span, left: Option<&[KeyValue]>) -> Option<Context> {
     if tracing.is_disabled() {
         return None;
     }
-    for entry in at_start {
+    for entry in left.unwrap_or_default() {
         tracing.set_attribute(entry.key.clone(), entry.value.clone());
     }
     let cx = tracing.context();
-    let is_new = cx.span().span_context().span_id() != parent.span().span_context().span_id();
-    (cx.span().span_context().is_valid() && is_new).then_some(cx)
+    let parent = Context::map_current(|parent| parent.span().span_context().span_id());
+    let span = cx.span();
+    let is_new = span.span_context().span_id() != parent;
+    (span.span_context().is_valid() && is_new).then_some(cx)
 }
 
 fn kind_text(kind: &SpanKind) -> &'static str {
@@ -167,6 +190,11 @@ fn kind_text(kind: &SpanKind) -> &'static str {
         SpanKind::Consumer => "consumer",
         SpanKind::Internal => "internal",
     }
+}
+
+/// The bit of an attribute that samplers decide by, among the fixed ones of a span; 0 for others.
+fn sampler_bit(key: &Key) -> u16 {
+    SAMPLER_KEYS.iter().position(|known| *known == key.as_str()).map_or(0, |at| 1 << at)
 }
 
 fn replace(entries: &mut Vec<KeyValue>, entry: KeyValue) {
@@ -183,12 +211,13 @@ fn replace(entries: &mut Vec<KeyValue>, entry: KeyValue) {
 pub struct ActiveSpan {
     cx: Context,
     tracing: tracing::Span,
-    /// Keys that went to the span when it started and cannot be replaced.
-    fixed: Vec<Key>,
+    /// Keys that went to the span when it started and cannot be replaced: their sampler bits.
+    fixed: u16,
     is_recording: bool,
     was_panicking: bool,
     state: Mutex<State>,
-    progress: Arc<Progress>,
+    /// Made for the first future.
+    progress: OnceLock<Arc<Progress>>,
 }
 
 /// How far the futures within a span have come.
@@ -235,7 +264,6 @@ struct State {
     /// Held back so that a key is written once, in one call, with its last value.
     attributes: Vec<KeyValue>,
     failure: Option<(ErrorType, String)>,
-    is_ended: bool,
 }
 
 impl ActiveSpan {
@@ -252,7 +280,7 @@ impl ActiveSpan {
         }
         let mut state = self.state();
         for entry in entries {
-            if !self.fixed.contains(&entry.key) {
+            if self.fixed & sampler_bit(&entry.key) == 0 {
                 replace(&mut state.attributes, entry);
             }
         }
@@ -291,7 +319,9 @@ impl ActiveSpan {
     /// the operation succeeded after all.
     pub fn recover(&self) {
         self.state().failure = None;
-        self.progress.finished();
+        if let Some(progress) = self.progress.get() {
+            progress.finished();
+        }
     }
 
     /// Sets the business outcome (requirement R1.3).
@@ -328,7 +358,7 @@ impl ActiveSpan {
     /// with the future; see [`run`](Self::run). If the future is dropped before it is ready and the
     /// span is told neither an outcome nor a failure afterwards, its outcome is `cancelled`.
     pub fn instrument<F: Future>(&self, inner: F) -> Instrumented<F> {
-        let progress = Arc::clone(&self.progress);
+        let progress = Arc::clone(self.progress.get_or_init(Arc::default));
         Instrumented::new(self.cx.clone(), self.tracing.clone(), progress, inner)
     }
 
@@ -357,6 +387,10 @@ impl ActiveSpan {
         self.cx.span()
     }
 
+    fn is_given_up(&self) -> bool {
+        self.progress.get().is_some_and(|progress| progress.is_given_up())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -364,19 +398,15 @@ impl ActiveSpan {
 
 impl Drop for ActiveSpan {
     fn drop(&mut self) {
-        let (mut attributes, mut failure) = {
-            let mut state = self.state();
-            if std::mem::replace(&mut state.is_ended, true) {
-                return;
-            }
-            (std::mem::take(&mut state.attributes), state.failure.take())
-        };
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let (mut attributes, mut failure) =
+            (std::mem::take(&mut state.attributes), state.failure.take());
         if failure.is_none() && std::thread::panicking() && !self.was_panicking {
             failure = Some((ErrorType::Panic, "a panic ended the operation".to_owned()));
             replace(&mut attributes, KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
         }
         let is_told = attributes.iter().any(|entry| entry.key.as_str() == keys::OUTCOME);
-        if failure.is_none() && !is_told && self.progress.is_given_up() {
+        if failure.is_none() && !is_told && self.is_given_up() {
             attributes.push(KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str()));
         }
         let span = self.otel();

@@ -9,6 +9,9 @@ use crate::span::{ActiveSpan, SpanBuilder, span};
 /// Characters of `ai.reasoning_trace` at most (requirement R2.5).
 pub(crate) const REASONING_TRACE_CHARS: usize = 128;
 
+/// Attributes that a step usually has.
+const USUAL_ATTRIBUTES: usize = 12;
+
 /// A step that is made by hand: the span `{agent}.{phase}.{domain}`. Characters that cannot be part
 /// of a step's name ([`StepName`](crate::StepName)) become `_`.
 ///
@@ -25,6 +28,7 @@ pub fn step(agent: &str, phase: Phase, domain: &str) -> StepBuilder {
     let agent = fitting(agent, "agent");
     let name = format!("{agent}.{phase}.{}", fitting(domain, "task"));
     let span = span(name)
+        .expecting(USUAL_ATTRIBUTES)
         .role(SpanRole::Step)
         .attribute(keys::AI_AGENT_NAME, agent)
         .attribute(keys::AI_PHASE, phase.as_str());

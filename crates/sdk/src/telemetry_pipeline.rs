@@ -141,7 +141,12 @@ impl Pipeline {
 
     /// The pipeline of a context: its own, or that of the process.
     pub(crate) fn of(cx: &Context) -> Option<Arc<Self>> {
-        cx.get::<PipelineHandle>().map(|handle| &handle.0).or_else(|| PROCESS.get()).cloned()
+        Self::within(cx).cloned()
+    }
+
+    /// [`of`](Self::of), borrowed: for what happens at every span.
+    pub(crate) fn within(cx: &Context) -> Option<&Arc<Self>> {
+        cx.get::<PipelineHandle>().map(|handle| &handle.0).or_else(|| PROCESS.get())
     }
 
     /// The pipeline of the current context.

@@ -196,12 +196,17 @@ impl<F: Future> Future for Carried<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<F::Output> {
-        let this = self.project();
+        let mut this = self.project();
         let _inside = this.origin.enter();
-        match this.value.as_pin_mut() {
+        let polled = match this.value.as_mut().as_pin_mut() {
             Some(inner) => inner.poll(poller),
             None => Poll::Pending,
+        };
+        if polled.is_ready() {
+            // Dropped here, it need not be entered once more.
+            this.value.set(None);
         }
+        polled
     }
 }
 

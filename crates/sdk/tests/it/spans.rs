@@ -1,12 +1,15 @@
 //! How spans nest, end and fail: with and without a layer, filtered, dropped, unwound.
 
 use std::future::pending;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opentelemetry::trace::{
-    Span as _, SpanContext, TraceContextExt as _, Tracer as _, TracerProvider as _,
+    Link, Span as _, SpanContext, TraceContextExt as _, TraceId, TraceState, Tracer as _,
+    TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue, global};
+use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample};
 use throughline::{
     Dimensions, ErrorType, Outcome, Recorder, SdkTracer, SpanKind, SpanRole, Telemetry, in_context,
     keys, span,
@@ -440,4 +443,51 @@ async fn work_that_is_given_up_cancels_its_span_unless_another_was_faster() {
     done
     second step outcome=cancelled
     ");
+}
+
+/// Notes the keys that a sampler is shown.
+#[derive(Debug, Clone, Default)]
+struct Shown(Arc<Mutex<Vec<String>>>);
+
+impl ShouldSample for Shown {
+    fn should_sample(
+        &self,
+        _: Option<&Context>,
+        _: TraceId,
+        _: &str,
+        _: &SpanKind,
+        attributes: &[KeyValue],
+        _: &[Link],
+    ) -> SamplingResult {
+        self.0.lock().expect("keys").extend(attributes.iter().map(|one| one.key.to_string()));
+        SamplingResult {
+            decision: SamplingDecision::RecordAndSample,
+            attributes: Vec::new(),
+            trace_state: TraceState::default(),
+        }
+    }
+}
+
+#[test]
+fn the_sampler_behind_a_layer_of_the_hosts_is_shown_what_it_decides_by() {
+    let (shown, recorder) = (Shown::default(), Recorder::new());
+    let hosts = SdkTracerProvider::builder().with_sampler(shown.clone());
+    let hosts = hosts.with_simple_exporter(recorder.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_location(false).with_threads(false);
+    let layer = layer.with_target(false).with_tracer(hosts.tracer("host"));
+    let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    span("ours").role(SpanRole::Step).attribute("later", 1).start().end();
+    assert_eq!(*shown.0.lock().expect("keys"), [keys::ROLE]);
+    insta::assert_snapshot!(recorder.tree(&[keys::ROLE, "later"]), @"ours throughline.role=step later=1");
+}
+
+#[test]
+fn what_samplers_decide_by_is_on_the_span_once() {
+    for stage in [with_layer, without_layer] {
+        let stage = stage();
+        span("ours").role(SpanRole::Step).start().end();
+        let spans = stage.recorder.spans();
+        let roles = spans[0].attributes.iter().filter(|one| one.key.as_str() == keys::ROLE);
+        assert_eq!(roles.count(), 1);
+    }
 }
