@@ -13,7 +13,6 @@ pub(crate) const TASKS: u32 = 20_000;
 /// Tasks that are started before the first is awaited.
 const AT_ONCE: u32 = 100;
 
-#[expect(clippy::disallowed_methods, reason = "the raw call is what is compared with")]
 pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let telemetry = Telemetry::builder().environment(false).recorder(&Recorder::new()).build()?;

@@ -7,7 +7,7 @@ mod error;
 mod gate;
 mod hedged;
 pub(crate) mod run;
-mod shared;
+mod targets;
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -28,9 +28,9 @@ pub(crate) use deadline::Deadline;
 pub use error::ResilientError;
 pub(crate) use error::{spoken, tries};
 use run::{Ready, Run, drive, report_of};
-use shared::Rules;
-pub(crate) use shared::Shared;
-pub use shared::{BreakerReport, breakers};
+use targets::Rules;
+pub(crate) use targets::Shared;
+pub use targets::{BreakerReport, breakers};
 
 /// A failure that says what kind it is, so that a policy can decide about it.
 pub trait Fault: Display {

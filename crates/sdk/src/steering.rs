@@ -176,13 +176,10 @@ impl Steering {
             return Err(SteeringError::TooMany);
         }
         let decision = effect::record_obedience(&directive, cx)?;
-        match &directive.action {
-            DirectiveAction::Revoke { directive_id } => {
-                next.retain(|holding| holding.directive.id != *directive_id);
-                // A directive that comes after it was taken back stays taken back.
-                remember(&mut seen, directive_id.clone());
-            }
-            _ => {}
+        if let DirectiveAction::Revoke { directive_id } = &directive.action {
+            next.retain(|holding| holding.directive.id != *directive_id);
+            // A directive that comes after it was taken back stays taken back.
+            remember(&mut seen, directive_id.clone());
         }
         remember(&mut seen, directive.id.clone());
         next.push(Arc::new(effect::Holding::new(directive, decision)));

@@ -34,6 +34,10 @@ pub struct StoreOptions {
     /// Spans of a trace under one row number; lower in tests only.
     #[doc(hidden)]
     pub spans_per_trace_no: u32,
+    /// The day of the first segment of a new store, nanoseconds since the Unix epoch; the clock's
+    /// when not said, which only tests may not like.
+    #[doc(hidden)]
+    pub first_day_unix_nano: Option<u64>,
 }
 
 impl StoreOptions {
@@ -46,6 +50,7 @@ impl StoreOptions {
             max_group_items: MAX_GROUP_ITEMS,
             max_group_bytes: MAX_GROUP_BYTES,
             spans_per_trace_no: SPANS_PER_TRACE_NO,
+            first_day_unix_nano: None,
         }
     }
 }

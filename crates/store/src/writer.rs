@@ -118,7 +118,9 @@ impl Writer {
             .days()
             .map_err(|source| OpenError::NotWritable { path: segments.clone(), source })?;
         warn_of_missing(&control, &days).map_err(fails)?;
-        let day = days.first().copied().unwrap_or_else(today);
+        let day = days.first().copied().unwrap_or_else(|| {
+            Day::of_nanos(options.first_day_unix_nano.unwrap_or_else(now_unix_nano))
+        });
         let path = layout.segment(day);
         let mut segment = OpenSegment::open(&layout, day).map_err(|e| e.on_open(&path))?;
         register(&control, day).map_err(fails)?;
@@ -377,10 +379,6 @@ fn warn_of_missing(control: &Connection, days: &[Day]) -> Result<(), rusqlite::E
         }
     }
     Ok(())
-}
-
-fn today() -> Day {
-    Day::of_nanos(now_unix_nano())
 }
 
 /// The server's clock, nanoseconds since the Unix epoch.

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use axum::Router;
+use axum::extract::MatchedPath;
 use axum::routing::post;
 use throughline::middleware::{SendTraced as _, TraceServerLayer};
 use throughline::{Telemetry, span, task};
@@ -25,7 +26,10 @@ async fn main() -> anyhow::Result<()> {
             "ordered"
         }
     };
-    let app = Router::new().route("/orders", post(order)).layer(TraceServerLayer::new());
+    // The route names the span: a path would make a name of every order.
+    let traced = TraceServerLayer::new()
+        .route(|request| Some(request.get::<MatchedPath>()?.as_str().to_owned()));
+    let app = Router::new().route("/orders", post(order)).layer(traced);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let url = format!("http://{}/orders", listener.local_addr()?);
     task::spawn(axum::serve(listener, app).into_future());

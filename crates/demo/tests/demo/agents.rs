@@ -362,10 +362,12 @@ async fn medical_triage_goes_on_with_a_smaller_model_and_leaves_the_main_one_alo
     "symptom_intake_v1" stage=plan decision.confidence=0.81
     "symptom_intake_v1" stage=act decision.confidence=0.81
     "continue" stage=reflect decision.confidence=0.81
+    "open" stage=breaker
     "gpt-4o-mini" stage=fallback
     "guideline_lookup_v3" stage=plan decision.confidence=0.86
     "guideline_lookup_v3" stage=act decision.confidence=0.86
     "continue" stage=reflect decision.confidence=0.86
+    "refuse" stage=breaker
     "gpt-4o-mini" stage=fallback
     "answer" stage=plan decision.confidence=0.82
     "finish" stage=reflect decision.confidence=0.82

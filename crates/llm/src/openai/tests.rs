@@ -156,6 +156,7 @@ fn chunks_go_both_ways() {
             finish_reason: Some(FinishReason::ToolCall),
         }],
         usage: Some(Usage { input_tokens: 1, output_tokens: 2, ..Usage::default() }),
+        seq: None,
     };
     let wire = chunk_to_json(&chunk);
     assert_eq!(wire["choices"][0]["finish_reason"], "tool_calls");

@@ -157,7 +157,7 @@ impl Events {
             self.has_failed = true;
             return;
         }
-        let number = self.numbers.read(&event.id);
+        let number = self.numbers.read_event(event);
         match self.reader.read(event) {
             Ok(read) => {
                 if let Some(chunk) = read.chunk {

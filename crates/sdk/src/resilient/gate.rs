@@ -8,7 +8,7 @@ use throughline_resilience::{Bulkhead, BulkheadPolicy, Entry, Moment, Place, Tic
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::shared::{Shared, locked};
+use super::targets::{Shared, locked};
 
 /// The bulkhead of one target; made when the first operation comes under a policy that has one.
 #[derive(Debug, Default)]

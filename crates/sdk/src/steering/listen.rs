@@ -1,6 +1,11 @@
 //! Listening to the server: server-sent events over the connection that telemetry is authenticated
 //! with, on the export thread. Off unless it is switched on.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what listens belongs to the process and to no trace"
+)]
+
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 

@@ -35,7 +35,7 @@
 //!     });
 //!     reindex.await
 //! };
-//! telemetry.scope(span("shop").start().run(work)).await??;
+//! telemetry.scope(async { span("shop").start().run(work).await }).await??;
 //! assert_eq!(recorder.tree(&[]), "shop\n  reindex\n    read\n");
 //! # Ok::<(), Box<dyn std::error::Error>>(()) })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -191,16 +191,19 @@ fn what_holds_depends_on_whose_work_it_is_and_on_the_time() {
     assert_eq!(steering.route_weights("chat").map(|told| told.value.generation), Some(2));
 }
 
+/// What one connection is told: events with their ids.
+type Script = Vec<(String, String)>;
+
 /// A server that says what it is told, and keeps what it is asked and answered.
 #[derive(Clone, Default)]
 struct Server {
     /// What each connection is told, the first one first.
-    scripts: Arc<Mutex<Vec<Vec<(String, String)>>>>,
+    scripts: Arc<Mutex<Vec<Script>>>,
     heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    fn start(scripts: Vec<Vec<(String, String)>>) -> (SocketAddr, Self) {
+    fn start(scripts: Vec<Script>) -> (SocketAddr, Self) {
         let server = Self { scripts: Arc::new(Mutex::new(scripts)), heard: Arc::default() };
         let served = server.clone();
         let (bound, address) = std::sync::mpsc::channel();

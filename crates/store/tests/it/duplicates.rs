@@ -63,7 +63,7 @@ async fn a_decision_is_kept_once() {
 #[tokio::test]
 async fn a_trace_goes_on_when_its_key_space_is_full() {
     let dir = tempfile::tempdir().unwrap();
-    let options = StoreOptions { spans_per_trace_no: 4, ..StoreOptions::new(dir.path()) };
+    let options = StoreOptions { spans_per_trace_no: 4, ..made::options(dir.path()) };
     let open = || {
         Store::open(options.clone(), &mut prometheus_client::registry::Registry::default()).unwrap()
     };

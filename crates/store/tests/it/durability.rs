@@ -137,7 +137,7 @@ async fn a_batch_is_seen_by_every_reader_as_soon_as_it_is_acknowledged() {
 async fn a_full_inbox_refuses_at_once_and_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let mut registry = prometheus_client::registry::Registry::default();
-    let options = StoreOptions { max_inbox_batches: 2, ..StoreOptions::new(dir.path()) };
+    let options = StoreOptions { max_inbox_batches: 2, ..made::options(dir.path()) };
     let store = Store::open(options, &mut registry).unwrap();
     // Somebody else holds the segment's write lock: the writer waits, and the inbox fills.
     let segment = std::fs::read_dir(dir.path().join("segments")).unwrap().next().unwrap().unwrap();

@@ -17,8 +17,13 @@ pub(crate) const NOON: u64 = 1_795_348_800_000_000_000;
 /// One UTC day, nanoseconds.
 pub(crate) const DAY: u64 = 86_400_000_000_000;
 
+/// The usual limits, and the made time for the first day: the real one goes on.
+pub(crate) fn options(dir: &Path) -> StoreOptions {
+    StoreOptions { first_day_unix_nano: Some(NOON), ..StoreOptions::new(dir) }
+}
+
 pub(crate) fn open(dir: &Path) -> Store {
-    Store::open(StoreOptions::new(dir), &mut Registry::default()).unwrap()
+    Store::open(options(dir), &mut Registry::default()).unwrap()
 }
 
 /// A span that starts `at` nanoseconds after noon and lasts a millisecond.
