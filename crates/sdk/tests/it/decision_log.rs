@@ -151,6 +151,8 @@ fn r4_4_stdout_has_every_field_of_a_decision_for_fluent_bit() {
         let writer = lines.clone();
         let subscriber = tracing_subscriber::registry().with(json_layer(move || writer.clone()));
         let _default = tracing::subscriber::set_default(subscriber);
+        // Another test may have asked for the call site's interest just before.
+        tracing::callsite::rebuild_interest_cache();
         let _as = Dimensions::new().agent("shop").session("s-1").workflow("w").role("c").enter();
         let step = span("shop.plan.stock").start();
         step.in_scope(|| {
