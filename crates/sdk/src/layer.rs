@@ -92,7 +92,7 @@ impl Tracer for SdkTracer {
     type Span = BoxedSpan;
 
     /// The layer calls this for every tracing span, when it is made. One of ours finds here what it
-    /// [handed over](HandedOver).
+    /// handed over.
     fn span_builder<T>(&self, name: T) -> SpanBuilder
     where
         T: Into<Cow<'static, str>>,

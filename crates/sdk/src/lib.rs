@@ -2,9 +2,10 @@
 //!
 //! [`Telemetry`] sets traces, metrics and logs up; [`span`] makes the spans that everything here is
 //! built from; [`Dimensions`] say whose they are; [`decision`] records what was chosen and why. On
-//! these stand [`Traced`] chat models ([`OpenAi`], [`OpenAiResponses`], [`Anthropic`] or your own [`ChatModel`]), tools ([`tool`],
-//! [`ToolRegistry`]), [`Fallback`] and the [`Agent`] that puts them together; [`propagation`] carries
-//! a trace over HTTP, [`Recorder`] shows it to tests.
+//! these stand [`Traced`] chat models ([`OpenAi`], [`OpenAiResponses`], [`Anthropic`] or your own
+//! [`ChatModel`]), a [`Router`] over several, tools ([`tool()`], [`macro@tool`], [`ToolRegistry`]),
+//! [`Fallback`] and the [`Agent`] that puts them together. [`propagation`] and [`middleware`] carry a
+//! trace over processes, [`task`] over tasks and threads; [`Recorder`] shows it to tests.
 //!
 //! One invariant: a span that was started is ended and exported, or counted
 //! ([`Telemetry::counts`]), also when its future is dropped or its task panics; and nothing here

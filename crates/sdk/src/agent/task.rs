@@ -30,7 +30,6 @@ pub struct Task {
 
 /// The request that a run answers, as its span tells it.
 #[derive(Debug, Clone)]
-#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "nobody else answers requests"))]
 pub(crate) struct Inbound {
     /// What was asked.
     pub(crate) attributes: Vec<KeyValue>,

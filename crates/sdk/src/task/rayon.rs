@@ -1,4 +1,4 @@
-//! Parallel work that keeps the trace it was started in: what [`rayon`](::rayon) has, carried.
+//! Parallel work that keeps the trace it was started in: what `rayon` has, carried.
 //!
 //! A thread of rayon that waits for one piece of work takes up another meanwhile, so raw work can
 //! run in the middle of somebody else's trace. Work that is started here has its own.
@@ -7,13 +7,13 @@ use ::rayon::ThreadPool;
 
 use crate::task::{Origin, carried_call};
 
-/// [`rayon::spawn`](::rayon::spawn) in the surroundings of this line.
+/// `rayon::spawn` in the surroundings of this line.
 #[expect(clippy::disallowed_methods, reason = "this is what the ban asks for")]
 pub fn spawn(work: impl FnOnce() + Send + 'static) {
     ::rayon::spawn(carried_call(work));
 }
 
-/// [`rayon::join`](::rayon::join), both in the surroundings of this line.
+/// `rayon::join`, both in the surroundings of this line.
 #[expect(clippy::disallowed_methods, reason = "this is what the ban asks for")]
 pub fn join<A, B>(left: impl FnOnce() -> A + Send, right: impl FnOnce() -> B + Send) -> (A, B)
 where
@@ -23,14 +23,14 @@ where
     ::rayon::join(carried_call(left), carried_call(right))
 }
 
-/// [`rayon::scope`](::rayon::scope), carried.
+/// `rayon::scope`, carried.
 #[expect(clippy::disallowed_methods, reason = "this is what the ban asks for")]
 pub fn scope<'scope, R: Send>(work: impl for<'a> FnOnce(Scope<'a, 'scope>) -> R + Send) -> R {
     let origin = Origin::here();
     ::rayon::scope(move |inner| origin.run(|| work(Scope { inner })))
 }
 
-/// [`rayon::Scope`](::rayon::Scope), carried.
+/// `Scope` of rayon, carried.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a, 'scope> {
     inner: &'a ::rayon::Scope<'scope>,

@@ -12,6 +12,7 @@ use throughline_trace::ErrorType;
 use super::error::ToolError;
 use super::tool::Tool;
 use crate::context_bag::Need;
+#[cfg(feature = "server")]
 use crate::resilient::Fault as _;
 
 /// A tool as it is described to another process.
@@ -87,11 +88,13 @@ pub(super) struct Failure {
 }
 
 impl Failed {
+    #[cfg(feature = "server")]
     pub(super) fn new(kind: ErrorType, message: impl Into<String>) -> Self {
         let error = Failure { kind: kind.as_str().to_owned(), message: message.into(), code: None };
         Self { error }
     }
 
+    #[cfg(feature = "server")]
     pub(super) fn of(error: &ToolError) -> Self {
         let mut failed = Self::new(error.error_type(), error.to_string());
         failed.error.code = error.code().map(str::to_owned);
