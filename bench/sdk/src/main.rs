@@ -1,4 +1,4 @@
-//! `cargo run --release -p throughline-bench-sdk`: what the SDK costs in an agent's process, against
+//! `cargo run --release -p throughline-bench-sdk [spans|tasks|streams]`: what the SDK costs in an agent's process, against
 //! the bare OpenTelemetry layer of `tracing`, against `fastrace`, and against the same work without
 //! it. Figures are printed, never asserted: machines are noisy. What is compared runs in turns, so
 //! that a change of the machine's pace meets all of it, and the median of the rounds counts.
@@ -15,9 +15,16 @@ const ROUNDS: usize = 15;
 
 fn main() -> anyhow::Result<()> {
     let mut table = Table::default();
-    spans::measure(&mut table)?;
-    tasks::measure(&mut table)?;
-    streams::measure(&mut table)?;
+    let wanted = |what: &str| std::env::args().skip(1).all(|arg| arg == what);
+    if wanted("spans") {
+        spans::measure(&mut table)?;
+    }
+    if wanted("tasks") {
+        tasks::measure(&mut table)?;
+    }
+    if wanted("streams") {
+        streams::measure(&mut table)?;
+    }
     table.print();
     Ok(())
 }

@@ -26,8 +26,8 @@ use tokio::sync::oneshot;
 
 use crate::decision::{Acknowledgements, AuditError, SpoolCounts};
 use crate::dimensions::Dimensions;
-use crate::layer::is_stamped;
 use crate::routing::RoutingTags;
+use crate::tracer::is_stamped;
 
 /// The thread that exporters run on.
 #[derive(Debug)]

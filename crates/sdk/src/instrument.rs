@@ -10,6 +10,7 @@ use futures_util::Stream;
 use opentelemetry::Context;
 use pin_project_lite::pin_project;
 
+use crate::layer::Entrance;
 use crate::metrics::Outcome;
 use crate::span::{ActiveSpan, Progress};
 
@@ -22,6 +23,8 @@ pin_project! {
         inner: Option<F>,
         cx: Context,
         span: tracing::Span,
+        // Whether the tracing span stands for that of the context in our layer.
+        is_ours: bool,
         progress: Arc<Progress>,
         // How many futures of the span had come to their end when this one was made.
         done_before: u64,
@@ -33,7 +36,7 @@ pin_project! {
             if this.inner.is_none() {
                 return;
             }
-            let _entered = this.span.enter();
+            let _entered = Entrance::of(this.span, *this.is_ours);
             let _attached = this.cx.clone().attach();
             this.inner.set(None);
             this.progress.given_up(*this.done_before);
@@ -42,9 +45,13 @@ pin_project! {
 }
 
 impl<F> Instrumented<F> {
-    pub(crate) fn new(cx: Context, span: tracing::Span, progress: Arc<Progress>, inner: F) -> Self {
+    pub(crate) fn new(
+        (cx, span, is_ours): (Context, tracing::Span, bool),
+        progress: Arc<Progress>,
+        inner: F,
+    ) -> Self {
         let done_before = progress.done();
-        Self { inner: Some(inner), cx, span, progress, done_before }
+        Self { inner: Some(inner), cx, span, is_ours, progress, done_before }
     }
 }
 
@@ -55,7 +62,7 @@ impl<F: Future> Future for Instrumented<F> {
         let mut this = self.project();
         // The tracing span first: its layer attaches the context that it knows; ours goes on top.
         // The other way round the parent would be lost.
-        let _entered = this.span.enter();
+        let _entered = Entrance::of(this.span, *this.is_ours);
         let _attached = this.cx.clone().attach();
         let polled = match this.inner.as_mut().as_pin_mut() {
             Some(inner) => inner.poll(poller),

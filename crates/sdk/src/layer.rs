@@ -1,29 +1,24 @@
-//! The bridge from `tracing` spans to OpenTelemetry: [`layer`], and the tracer that both it and the
-//! SDK's own spans are started with.
+//! The bridge from `tracing` spans to OpenTelemetry: [`layer`].
 
-use std::borrow::Cow;
+use std::any::TypeId;
 use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 
-use opentelemetry::global::{self, BoxedSpan};
-use opentelemetry::trace::{SpanBuilder, TraceContextExt as _, Tracer};
-use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Entered, Id, Record};
 use tracing::{Metadata, Subscriber};
 use tracing_opentelemetry::OpenTelemetryLayer;
-use tracing_subscriber::Layer as _;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterFn, Filtered, filter_fn};
-use tracing_subscriber::layer::Layered;
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::dimensions::Dimensions;
-use crate::routing::RoutingTags;
-use crate::telemetry_pipeline::Pipeline;
+use crate::tracer::SdkTracer;
 
 /// The layer that turns `tracing` spans into OpenTelemetry spans, the SDK's own among them.
-pub type SpanLayer<S> =
-    Filtered<Layered<OpenTelemetryLayer<S, SdkTracer>, OnlyOne, S>, SpanFilter, S>;
+pub type SpanLayer<S> = Filtered<Bridge<S>, SpanFilter, S>;
 
 /// Lets spans of a level through, and no events: those go to the log bridge, and an `error!` must
 /// not make a span fail.
@@ -52,10 +47,10 @@ pub fn layer_at<S>(level: LevelFilter) -> SpanLayer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    let only_one = OnlyOne::default();
-    let is_second = Arc::clone(&only_one.is_second);
+    let is_second = Arc::new(AtomicBool::new(false));
+    let is_other = Arc::clone(&is_second);
     let wanted: Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync> = Box::new(move |metadata| {
-        metadata.is_span() && metadata.level() <= &level && !is_second.load(Ordering::Relaxed)
+        metadata.is_span() && metadata.level() <= &level && !is_other.load(Ordering::Relaxed)
     });
     let spans = OpenTelemetryLayer::new(SdkTracer)
         .with_location(false)
@@ -66,119 +61,183 @@ where
         .with_error_records_to_exceptions(false)
         .with_error_events_to_exceptions(false)
         .with_error_events_to_status(false);
-    only_one.and_then(spans).with_filter(filter_fn(wanted))
+    Bridge { spans, is_second }.with_filter(filter_fn(wanted))
 }
-
-/// Finds out whether a subscriber has our layer already: two would give each span two lives, and
-/// `tracing-opentelemetry` panics then.
-#[derive(Debug, Default)]
-pub struct OnlyOne {
-    is_second: Arc<AtomicBool>,
-}
-
-impl<S: Subscriber> tracing_subscriber::Layer<S> for OnlyOne {
-    fn on_layer(&mut self, subscriber: &mut S) {
-        let below: &dyn Subscriber = subscriber;
-        self.is_second.store(below.is::<Self>(), Ordering::Relaxed);
-    }
-}
-
-/// Starts spans with the provider of the parent's context, or else with the global one of this
-/// moment, so that the layer may be made before telemetry is set up.
-#[derive(Debug, Clone, Copy)]
-pub struct SdkTracer;
-
-impl Tracer for SdkTracer {
-    type Span = BoxedSpan;
-
-    /// The layer calls this for every tracing span, when it is made. One of ours finds here what it
-    /// handed over.
-    fn span_builder<T>(&self, name: T) -> SpanBuilder
-    where
-        T: Into<Cow<'static, str>>,
-    {
-        let builder = SpanBuilder::from_name(name);
-        match (builder.name == TRACING_NAME).then(|| HANDED_OVER.take()).flatten() {
-            Some(attributes) => builder.with_attributes(attributes),
-            None => builder,
-        }
-    }
-
-    fn build_with_context(&self, mut builder: SpanBuilder, parent_cx: &Context) -> BoxedSpan {
-        let attributes = builder.attributes.get_or_insert_default();
-        Dimensions::stamp(parent_cx, attributes);
-        RoutingTags::stamp(parent_cx, attributes);
-        let _stamped = StampGuard::set();
-        // A context that restarts the trace holds an invalid span. Samplers that follow the parent
-        // would take that for one that was not sampled, and drop the new trace.
-        let restarted = parent_cx.has_active_span() && !parent_cx.span().span_context().is_valid();
-        let pipeline = Pipeline::within(parent_cx);
-        let nobody = Context::new();
-        let parent_cx = if restarted { &nobody } else { parent_cx };
-        match pipeline.and_then(|pipeline| pipeline.tracer()) {
-            Some(tracer) => tracer.build_with_context(builder, parent_cx),
-            None => global::tracer_with_scope(SCOPE.clone()).build_with_context(builder, parent_cx),
-        }
-    }
-}
-
-/// The instrumentation scope of everything the SDK emits.
-pub(crate) static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
-    InstrumentationScope::builder("throughline").with_version(env!("CARGO_PKG_VERSION")).build()
-});
 
 /// What the tracing spans of ours are called; their OpenTelemetry name is a field.
 pub(crate) const TRACING_NAME: &str = "span";
 
-/// Attributes on their way to the span that the layer makes within this call: one visit to the layer
-/// instead of one for each of them.
-pub(crate) struct HandedOver {
-    /// Those of a span of ours that is just being made, if this one is made by a layer meanwhile.
-    outer: Option<Vec<KeyValue>>,
+/// The target of the tracing spans of ours.
+pub(crate) const TRACING_TARGET: &str = "throughline";
+
+/// The layer of `tracing-opentelemetry`, which is spared the spans of ours: those start, attach their
+/// context and end by themselves. It only learns which context is theirs, for who asks it (a child
+/// with an explicit parent, `OpenTelemetrySpanExt`, a follower).
+pub struct Bridge<S> {
+    spans: OpenTelemetryLayer<S, SdkTracer>,
+    /// Whether the subscriber has our layer already: two would give each span two lives, and
+    /// `tracing-opentelemetry` panics then.
+    is_second: Arc<AtomicBool>,
 }
 
-impl HandedOver {
-    /// Hands them over until this goes.
-    pub(crate) fn new(attributes: Vec<KeyValue>) -> Self {
-        Self { outer: HANDED_OVER.replace(Some(attributes)) }
-    }
-
-    /// Those that nobody took: there is no layer, or it is not ours.
-    pub(crate) fn left(self) -> Option<Vec<KeyValue>> {
-        HANDED_OVER.take()
+impl<S> fmt::Debug for Bridge<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("is_second", &self.is_second).finish_non_exhaustive()
     }
 }
 
-impl Drop for HandedOver {
-    fn drop(&mut self) {
-        HANDED_OVER.set(self.outer.take());
+/// Stands for every [`Bridge`], whatever subscriber it is for.
+struct AnyBridge;
+
+impl<S> Layer<S> for Bridge<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    fn on_layer(&mut self, subscriber: &mut S) {
+        let below: &dyn Subscriber = subscriber;
+        self.is_second.store(below.is::<AnyBridge>(), Ordering::Relaxed);
+        self.spans.on_layer(subscriber);
     }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
+        let metadata = attributes.metadata();
+        if !is_ours(metadata) {
+            return self.spans.on_new_span(attributes, id, cx);
+        }
+        // Without the mark it comes from a subscriber that hides this layer from who started it.
+        if is_for_started() {
+            // What the span is called and what it bears, its OpenTelemetry span knows already.
+            let nothing = metadata.fields().value_set(&[]);
+            self.spans.on_new_span(&Attributes::new(metadata, &nothing), id, cx);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, cx: Context<'_, S>) {
+        self.tell(id, &cx);
+        self.spans.on_record(id, values, cx);
+    }
+
+    fn on_follows_from(&self, id: &Id, follows: &Id, cx: Context<'_, S>) {
+        self.tell(id, &cx);
+        self.spans.on_follows_from(id, follows, cx);
+    }
+
+    fn on_enter(&self, id: &Id, cx: Context<'_, S>) {
+        if MARK.get() != Mark::Entered {
+            self.spans.on_enter(id, cx);
+        }
+    }
+
+    fn on_exit(&self, id: &Id, cx: Context<'_, S>) {
+        if MARK.get() != Mark::Entered {
+            self.spans.on_exit(id, cx);
+        }
+    }
+
+    fn on_close(&self, id: Id, cx: Context<'_, S>) {
+        // One of ours has been ended by its guard.
+        if !cx.metadata(&id).is_some_and(is_ours) {
+            self.spans.on_close(id, cx);
+        }
+    }
+
+    /// Every extension trait of `tracing-opentelemetry` asks for its layer this way.
+    #[expect(unsafe_code, reason = "a layer around another one has no other way to be found")]
+    unsafe fn downcast_raw(&self, id: TypeId) -> Option<*const ()> {
+        if id == TypeId::of::<Self>() || id == TypeId::of::<AnyBridge>() {
+            return Some(std::ptr::from_ref(self).cast());
+        }
+        // SAFETY: as this function's; the inner layer lives as long as this one.
+        let found = unsafe { self.spans.downcast_raw(id) };
+        if found.is_some() && id != TypeId::of::<OpenTelemetryLayer<S, SdkTracer>>() {
+            IS_ASKED.store(true, Ordering::Relaxed);
+        }
+        found
+    }
+}
+
+impl<S> Bridge<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    /// Lets the inner layer start what it keeps for a span of ours: what is written then reaches the
+    /// OpenTelemetry span, and not a builder that nobody asks any more.
+    fn tell(&self, id: &Id, cx: &Context<'_, S>) {
+        if cx.metadata(id).is_some_and(is_ours) {
+            self.spans.on_enter(id, cx.clone());
+            self.spans.on_exit(id, cx.clone());
+        }
+    }
+}
+
+/// Whether the current subscriber has our layer.
+pub(crate) fn has_bridge() -> bool {
+    tracing::dispatcher::get_default(|subscriber| subscriber.is::<AnyBridge>())
+}
+
+/// Whether the tracing span that is being made has its OpenTelemetry span in the current context.
+pub(crate) fn is_for_started() -> bool {
+    MARK.get() == Mark::Started
+}
+
+/// Whether a tracing span is one of ours.
+pub(crate) fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.name() == TRACING_NAME && metadata.target() == TRACING_TARGET
+}
+
+/// Whether anybody has used the extension traits of `tracing-opentelemetry`: what they wrote on a
+/// tracing span of ours is then to be fetched before it ends.
+pub(crate) fn is_asked() -> bool {
+    IS_ASKED.load(Ordering::Relaxed)
+}
+
+static IS_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// What the layer is told of the call that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Nothing,
+    /// The tracing span is being made for the OpenTelemetry span of the current context.
+    Started,
+    /// The tracing span is one of ours, and who enters it attaches the context.
+    Entered,
 }
 
 thread_local! {
-    static HANDED_OVER: Cell<Option<Vec<KeyValue>>> = const { Cell::new(None) };
-
-    /// Whether the span being started has its dimensions already.
-    static STAMPED: Cell<bool> = const { Cell::new(false) };
+    static MARK: Cell<Mark> = const { Cell::new(Mark::Nothing) };
 }
 
-/// Whether the span that a processor sees starting on this thread has its dimensions already: spans
-/// of the OpenTelemetry API do not, and the processor gives them theirs.
-pub(crate) fn is_stamped() -> bool {
-    STAMPED.get()
+/// A mark for the layer while `work` calls it. It is off when anything else can run on the thread.
+fn marked<R>(mark: Mark, work: impl FnOnce() -> R) -> R {
+    let before = MARK.replace(mark);
+    let result = work();
+    MARK.set(before);
+    result
 }
 
-struct StampGuard;
+/// Makes a tracing span for the OpenTelemetry span of the current context.
+pub(crate) fn started(make: impl FnOnce() -> tracing::Span) -> tracing::Span {
+    marked(Mark::Started, make)
+}
 
-impl StampGuard {
-    fn set() -> Self {
-        STAMPED.set(true);
-        Self
+/// A tracing span that is entered by who attaches its context too. Our layer need not do that for
+/// one of ours.
+pub(crate) struct Entrance<'a> {
+    entered: Option<Entered<'a>>,
+    mark: Mark,
+}
+
+impl<'a> Entrance<'a> {
+    pub(crate) fn of(span: &'a tracing::Span, is_ours: bool) -> Self {
+        let mark = if is_ours { Mark::Entered } else { Mark::Nothing };
+        Self { entered: (!span.is_none()).then(|| marked(mark, || span.enter())), mark }
     }
 }
 
-impl Drop for StampGuard {
+impl Drop for Entrance<'_> {
     fn drop(&mut self) {
-        STAMPED.set(false);
+        if let Some(entered) = self.entered.take() {
+            marked(self.mark, || drop(entered));
+        }
     }
 }

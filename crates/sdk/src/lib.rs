@@ -70,6 +70,7 @@ mod telemetry_pipeline;
 mod token_count;
 mod tools;
 mod traced;
+mod tracer;
 mod watched;
 mod workflow;
 
@@ -98,7 +99,7 @@ pub use fallback::{
     Answered, DegradedSwitch, Fallback, FallbackError, FallbackModel, LimitReached,
 };
 pub use instrument::{InContext, Instrumented, Running, in_context};
-pub use layer::{SdkTracer, SpanFilter, SpanLayer, layer, layer_at};
+pub use layer::{Bridge, SpanFilter, SpanLayer, layer, layer_at};
 pub use log_layer::log_layer;
 pub use logs::{StdoutLogs, json_layer};
 pub use metrics::Outcome;
@@ -196,6 +197,7 @@ pub use tools::{MCP_CONNECT_TIMEOUT, McpBuilder, McpError, McpServer, McpSync, M
 #[cfg(feature = "server")]
 pub use tools::{TOOL_SERVICE_MAX_BYTES, ToolService};
 pub use traced::Traced;
+pub use tracer::{SdkSpan, SdkTracer};
 pub use workflow::{Workflow, workflow};
 
 /// For the code that the macros write.

@@ -17,9 +17,9 @@ use throughline_trace::{ErrorType, keys};
 
 use crate::agent_notes;
 use crate::dimensions::Dimensions;
-use crate::layer::SCOPE;
 use crate::routing::RoutingTags;
 use crate::telemetry_pipeline::Pipeline;
+use crate::tracer::SCOPE;
 
 use genai::GenAiInstruments;
 pub use genai::ModelCall;

@@ -1,6 +1,8 @@
 //! The span of the SDK: an OpenTelemetry span that enters the world through `tracing` when a layer
 //! listens, and is ended by its guard whatever happens.
 
+mod attributes;
+
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -12,24 +14,10 @@ use throughline_trace::{ErrorType, SpanId, SpanRole, TraceId, keys};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::instrument::{InContext, Instrumented, Running};
-use crate::layer::{HandedOver, SdkTracer, TRACING_NAME};
+use crate::layer::{self, Entrance, TRACING_NAME, TRACING_TARGET};
 use crate::metrics::Outcome;
-
-/// Attributes that a sampler decides by: they are given to the span when it starts, all others when
-/// it ends (OpenTelemetry GenAI conventions, "set at span start").
-const SAMPLER_KEYS: [&str; 11] = [
-    keys::ROLE,
-    keys::GEN_AI_OPERATION_NAME,
-    keys::GEN_AI_PROVIDER_NAME,
-    keys::GEN_AI_REQUEST_MODEL,
-    keys::GEN_AI_AGENT_NAME,
-    keys::AI_AGENT_NAME,
-    keys::SERVER_ADDRESS,
-    keys::SERVER_PORT,
-    keys::AGENT_ID,
-    keys::SESSION_ID,
-    keys::WORKFLOW_ID,
-];
+use crate::tracer::{HandedOver, SdkTracer};
+use attributes::{Attributes, replace, sampler_bit};
 
 /// Places that a started span keeps for attributes that nobody has named yet, dimensions among them.
 /// Few: a hundred thousand spans may be open.
@@ -52,7 +40,7 @@ pub fn span(name: impl Into<Cow<'static, str>>) -> SpanBuilder {
         parent: None,
         at_start: Vec::new(),
         fixed: 0,
-        later: Vec::new(),
+        later: Attributes::default(),
         links: Vec::new(),
     }
 }
@@ -66,7 +54,7 @@ pub struct SpanBuilder {
     parent: Option<Context>,
     at_start: Vec<KeyValue>,
     fixed: u16,
-    later: Vec<KeyValue>,
+    later: Attributes,
     links: Vec<Link>,
 }
 
@@ -86,28 +74,34 @@ impl SpanBuilder {
     /// others may be replaced until the span ends.
     ///
     /// [conventions]: https://opentelemetry.io/docs/specs/semconv/gen-ai/
+    #[inline]
     pub fn attribute(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
-        let entry = KeyValue::new(key, value);
-        let entries = match sampler_bit(&entry.key) {
-            0 => &mut self.later,
-            bit => {
-                self.fixed |= bit;
-                &mut self.at_start
-            }
-        };
-        replace(entries, entry);
+        self.put(KeyValue::new(key, value));
         self
+    }
+
+    /// Apart from [`attribute`](Self::attribute), so that a chain of those moves the builder once.
+    fn put(&mut self, entry: KeyValue) {
+        match sampler_bit(&entry.key) {
+            0 => self.later.set(entry),
+            bit if self.fixed & bit == 0 => {
+                self.fixed |= bit;
+                self.at_start.push(entry);
+            }
+            _ => replace(&mut self.at_start, entry),
+        }
     }
 
     /// Makes room for this many attributes at once.
     pub(crate) fn expecting(mut self, attributes: usize) -> Self {
-        self.later.reserve(attributes);
+        self.later.entries.reserve(attributes);
         self
     }
 
     /// Several attributes.
-    pub fn attributes(self, entries: impl IntoIterator<Item = KeyValue>) -> Self {
-        entries.into_iter().fold(self, |builder, entry| builder.attribute(entry.key, entry.value))
+    pub fn attributes(mut self, entries: impl IntoIterator<Item = KeyValue>) -> Self {
+        entries.into_iter().for_each(|entry| self.put(entry));
+        self
     }
 
     /// A span that this one is related to without being its child. An invalid context is ignored.
@@ -125,44 +119,84 @@ impl SpanBuilder {
     }
 
     /// Starts the span. Nothing here blocks or fails: without telemetry the span records nothing.
-    pub fn start(self) -> ActiveSpan {
-        let Self { name, kind, parent, mut at_start, fixed, later, links } = self;
-        let _attached = parent.map(Context::attach);
+    pub fn start(mut self) -> ActiveSpan {
+        let fixed = self.fixed;
+        let later = std::mem::take(&mut self.later);
         // What is set later finds its place without moving what is there.
-        at_start.reserve(later.len() + SPARE_ATTRIBUTES);
-        let handed_over = HandedOver::new(at_start);
-        let tracing = tracing::info_span!(
-            target: "throughline",
-            TRACING_NAME,
-            otel.name = &*name,
-            otel.kind = kind_text(&kind),
-        );
-        let left = handed_over.left();
-        let cx = match context_of(&tracing, left.as_deref()) {
-            Some(cx) => cx,
-            None => {
-                let builder = SdkTracer
-                    .span_builder(name)
-                    .with_kind(kind)
-                    .with_attributes(left.unwrap_or_default());
-                let parent = Context::current();
-                parent.with_span(SdkTracer.build_with_context(builder, &parent))
-            }
+        self.at_start.reserve(later.entries.len() + SPARE_ATTRIBUTES);
+        let (cx, tracing, is_under_bridge) = if layer::has_bridge() {
+            let (cx, tracing) = self.start_under_bridge();
+            (cx, tracing, true)
+        } else {
+            let (cx, tracing) = self.start_by_itself();
+            (cx, tracing, false)
         };
-        for link in links {
-            cx.span().add_link(link.span_context, link.attributes);
-        }
         let is_recording = cx.span().is_recording();
         ActiveSpan {
             cx,
             tracing,
             fixed,
             is_recording,
+            is_under_bridge,
             was_panicking: std::thread::panicking(),
             state: Mutex::new(State { attributes: later, failure: None }),
             progress: OnceLock::new(),
         }
     }
+
+    /// Our layer listens: the OpenTelemetry span first, then a tracing span that stands for it.
+    fn start_under_bridge(self) -> (Context, tracing::Span) {
+        let Self { name, kind, parent, at_start, links, .. } = self;
+        let kind_text = kind_text(&kind);
+        let tracing_name = name.clone();
+        let builder = otel_builder(name, kind, at_start, links);
+        let cx = match parent {
+            Some(parent) => parent.with_span(SdkTracer.build_with_context(builder, &parent)),
+            None => Context::map_current(|parent| {
+                parent.with_span(SdkTracer.build_with_context(builder, parent))
+            }),
+        };
+        let _attached = cx.clone().attach();
+        let tracing = layer::started(|| tracing_span(&tracing_name, kind_text));
+        (cx, tracing)
+    }
+
+    /// No layer listens, or one that is not ours: it may make the OpenTelemetry span of the tracing
+    /// span.
+    fn start_by_itself(self) -> (Context, tracing::Span) {
+        let Self { name, kind, parent, at_start, links, .. } = self;
+        let _attached = parent.map(Context::attach);
+        let handed_over = HandedOver::new(at_start);
+        let tracing = tracing_span(&name, kind_text(&kind));
+        let left = handed_over.left();
+        if let Some(cx) = context_of(&tracing, left.as_deref()) {
+            for link in links {
+                cx.span().add_link(link.span_context, link.attributes);
+            }
+            return (cx, tracing);
+        }
+        let builder = otel_builder(name, kind, left.unwrap_or_default(), links);
+        let cx = Context::map_current(|parent| {
+            parent.with_span(SdkTracer.build_with_context(builder, parent))
+        });
+        (cx, tracing)
+    }
+}
+
+fn otel_builder(
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    attributes: Vec<KeyValue>,
+    links: Vec<Link>,
+) -> opentelemetry::trace::SpanBuilder {
+    let builder = opentelemetry::trace::SpanBuilder::from_name(name)
+        .with_kind(kind)
+        .with_attributes(attributes);
+    if links.is_empty() { builder } else { builder.with_links(links) }
+}
+
+fn tracing_span(name: &str, kind: &'static str) -> tracing::Span {
+    tracing::info_span!(target: TRACING_TARGET, TRACING_NAME, otel.name = name, otel.kind = kind)
 }
 
 /// The context that the layer gives the tracing span, if there is a layer, it wants the span, and
@@ -192,18 +226,6 @@ fn kind_text(kind: &SpanKind) -> &'static str {
     }
 }
 
-/// The bit of an attribute that samplers decide by, among the fixed ones of a span; 0 for others.
-fn sampler_bit(key: &Key) -> u16 {
-    SAMPLER_KEYS.iter().position(|known| *known == key.as_str()).map_or(0, |at| 1 << at)
-}
-
-fn replace(entries: &mut Vec<KeyValue>, entry: KeyValue) {
-    match entries.iter_mut().find(|present| present.key == entry.key) {
-        Some(present) => present.value = entry.value,
-        None => entries.push(entry),
-    }
-}
-
 /// A span that has started. Dropping it ends it: it is exported then, whether its children have
 /// ended or not; a panic that unwinds through it marks it as failed with `error.type=PANIC`.
 #[derive(Debug)]
@@ -214,6 +236,8 @@ pub struct ActiveSpan {
     /// Keys that went to the span when it started and cannot be replaced: their sampler bits.
     fixed: u16,
     is_recording: bool,
+    /// Whether the tracing span stands for this span in our layer.
+    is_under_bridge: bool,
     was_panicking: bool,
     state: Mutex<State>,
     /// Made for the first future.
@@ -262,7 +286,7 @@ impl Progress {
 #[derive(Debug)]
 struct State {
     /// Held back so that a key is written once, in one call, with its last value.
-    attributes: Vec<KeyValue>,
+    attributes: Attributes,
     failure: Option<(ErrorType, String)>,
 }
 
@@ -278,10 +302,10 @@ impl ActiveSpan {
         if !self.is_recording {
             return;
         }
-        let mut state = self.state();
         for entry in entries {
             if self.fixed & sampler_bit(&entry.key) == 0 {
-                replace(&mut state.attributes, entry);
+                // Not held while `entries` computes the next one, which may ask this span.
+                self.state().attributes.set(entry);
             }
         }
     }
@@ -359,7 +383,8 @@ impl ActiveSpan {
     /// span is told neither an outcome nor a failure afterwards, its outcome is `cancelled`.
     pub fn instrument<F: Future>(&self, inner: F) -> Instrumented<F> {
         let progress = Arc::clone(self.progress.get_or_init(Arc::default));
-        Instrumented::new(self.cx.clone(), self.tracing.clone(), progress, inner)
+        let place = (self.cx.clone(), self.tracing.clone(), self.is_under_bridge);
+        Instrumented::new(place, progress, inner)
     }
 
     /// The stream within this span's context.
@@ -375,7 +400,7 @@ impl ActiveSpan {
 
     /// Runs `work` within this span.
     pub fn in_scope<R>(&self, work: impl FnOnce() -> R) -> R {
-        let _entered = self.tracing.enter();
+        let _entered = Entrance::of(&self.tracing, self.is_under_bridge);
         let _attached = self.cx.clone().attach();
         work()
     }
@@ -398,16 +423,19 @@ impl ActiveSpan {
 
 impl Drop for ActiveSpan {
     fn drop(&mut self) {
+        if self.is_under_bridge && layer::is_asked() {
+            // Somebody may have written on the tracing span, by the traits of the layer's crate.
+            let _ = self.tracing.context();
+        }
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let (mut attributes, mut failure) =
             (std::mem::take(&mut state.attributes), state.failure.take());
         if failure.is_none() && std::thread::panicking() && !self.was_panicking {
             failure = Some((ErrorType::Panic, "a panic ended the operation".to_owned()));
-            replace(&mut attributes, KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
+            attributes.set(KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
         }
-        let is_told = attributes.iter().any(|entry| entry.key.as_str() == keys::OUTCOME);
-        if failure.is_none() && !is_told && self.is_given_up() {
-            attributes.push(KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str()));
+        if failure.is_none() && self.is_given_up() && !attributes.has(keys::OUTCOME) {
+            attributes.set(KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str()));
         }
         let span = self.otel();
         if self.is_recording {
@@ -416,11 +444,11 @@ impl Drop for ActiveSpan {
                     ErrorType::Timeout => kind.as_str().to_owned(),
                     _ => message.clone(),
                 };
-                replace(&mut attributes, KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
-                replace(&mut attributes, KeyValue::new(keys::ERROR_MESSAGE, message));
+                attributes.set(KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
+                attributes.set(KeyValue::new(keys::ERROR_MESSAGE, message));
                 span.set_status(Status::error(status));
             }
-            span.set_attributes(attributes);
+            span.set_attributes(attributes.entries);
         }
         // The OpenTelemetry span ends here, so its export waits for no child. When the tracing span
         // closes later, its layer ends the same span again, which does nothing.

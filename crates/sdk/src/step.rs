@@ -1,6 +1,8 @@
 //! Steps of an agent's work (requirement R2.5): those that the [`Agent`](crate::Agent) takes, and
 //! those that you make by hand.
 
+use std::borrow::Cow;
+
 use opentelemetry::{Key, Value};
 use throughline_trace::{Phase, SpanRole, keys};
 
@@ -25,13 +27,17 @@ const USUAL_ATTRIBUTES: usize = 12;
 /// step.in_scope(|| { /* what is made here belongs to the step */ });
 /// ```
 pub fn step(agent: &str, phase: Phase, domain: &str) -> StepBuilder {
-    let agent = fitting(agent, "agent");
-    let name = format!("{agent}.{phase}.{}", fitting(domain, "task"));
+    let (agent, domain) = (fitting(agent, "agent"), fitting(domain, "task"));
+    let phase_name = phase.as_str();
+    let mut name = String::with_capacity(agent.len() + phase_name.len() + domain.len() + 2);
+    for part in [&agent, ".", phase_name, ".", &domain] {
+        name.push_str(part);
+    }
     let span = span(name)
         .expecting(USUAL_ATTRIBUTES)
         .role(SpanRole::Step)
-        .attribute(keys::AI_AGENT_NAME, agent)
-        .attribute(keys::AI_PHASE, phase.as_str());
+        .attribute(keys::AI_AGENT_NAME, agent.into_owned())
+        .attribute(keys::AI_PHASE, phase_name);
     StepBuilder { span }
 }
 
@@ -44,6 +50,7 @@ pub struct StepBuilder {
 
 impl StepBuilder {
     /// The tool that the step uses, with its version: `ai.tool_used`.
+    #[inline]
     pub fn tool(self, id: impl Into<String>) -> Self {
         self.attribute(keys::AI_TOOL_USED, id.into())
     }
@@ -54,11 +61,13 @@ impl StepBuilder {
     }
 
     /// Number of the step in its run, from 0: `ai.step_index`.
+    #[inline]
     pub fn index(self, index: u32) -> Self {
         self.attribute(keys::AI_STEP_INDEX, i64::from(index))
     }
 
     /// Whatever else belongs to the span.
+    #[inline]
     pub fn attribute(self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
         Self { span: self.span.attribute(key, value) }
     }
@@ -71,18 +80,27 @@ impl StepBuilder {
 
 /// The first `chars` characters.
 pub(crate) fn cut(text: &str, chars: usize) -> &str {
+    // No text has more characters than bytes.
+    if text.len() <= chars {
+        return text;
+    }
     text.char_indices().nth(chars).map_or(text, |(at, _)| &text[..at])
 }
 
 /// A text in the characters of a step's name, or else `empty`.
-pub(crate) fn fitting(text: &str, empty: &str) -> String {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-    let fitting: String = text
-        .chars()
-        .map(|c| c.to_ascii_lowercase())
-        .map(|c| if fits(c) { c } else { '_' })
-        .collect();
-    if fitting.is_empty() { empty.to_owned() } else { fitting }
+pub(crate) fn fitting<'a>(text: &'a str, empty: &'a str) -> Cow<'a, str> {
+    let fits = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    if text.is_empty() {
+        return Cow::Borrowed(empty);
+    }
+    if text.bytes().all(fits) {
+        return Cow::Borrowed(text);
+    }
+    let fitted = |c: char| {
+        let c = c.to_ascii_lowercase();
+        if u8::try_from(c).is_ok_and(fits) { c } else { '_' }
+    };
+    Cow::Owned(text.chars().map(fitted).collect())
 }
 
 #[cfg(test)]

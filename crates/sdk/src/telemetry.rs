@@ -18,11 +18,11 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::decision::Spool;
 use crate::export::{Counts, ExportThread};
 use crate::instrument::InContext;
-use crate::layer::SCOPE;
 use crate::logs;
 use crate::propagation::Propagator;
 use crate::telemetry_builder::TelemetryBuilder;
 use crate::telemetry_pipeline::Pipeline;
+use crate::tracer::SCOPE;
 
 /// How long [`Telemetry::shutdown`] waits for what is still to be exported.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,20 +7,19 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use opentelemetry::Context;
-use opentelemetry::global::BoxedTracer;
 use opentelemetry::logs::LoggerProvider as _;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use throughline_llm::prices::PriceTable;
 
 use crate::content::{ContentCapture, Redactor};
 use crate::decision::{Acknowledgements, Audit, HashKey, Spool};
 use crate::export::{Counters, Counts};
-use crate::layer::SCOPE;
 use crate::metrics::{GenAiNames, Instruments};
 use crate::steering::{Process, Steering};
+use crate::tracer::SCOPE;
 
 /// The pipeline of the process, once [`TelemetryBuilder::init`](crate::TelemetryBuilder::init) ran.
 static PROCESS: OnceLock<Arc<Pipeline>> = OnceLock::new();
@@ -33,7 +32,7 @@ pub(crate) struct Pipeline {
     pub(crate) logs: SdkLoggerProvider,
     pub(crate) decisions: SdkLoggerProvider,
     /// `None` when the host has a tracer provider of its own, which then gets our spans.
-    tracer: OnceLock<Option<BoxedTracer>>,
+    tracer: OnceLock<Option<SdkTracer>>,
     log_logger: SdkLogger,
     event_logger: SdkLogger,
     decision_logger: SdkLogger,
@@ -183,11 +182,11 @@ impl Pipeline {
     }
 
     /// The tracer, unless the host has its own.
-    pub(crate) fn tracer(&self) -> Option<&BoxedTracer> {
+    pub(crate) fn tracer(&self) -> Option<&SdkTracer> {
         self.tracer
             .get_or_init(|| {
                 use opentelemetry::trace::TracerProvider as _;
-                Some(BoxedTracer::new(Box::new(self.traces.tracer_with_scope(SCOPE.clone()))))
+                Some(self.traces.tracer_with_scope(SCOPE.clone()))
             })
             .as_ref()
     }

@@ -82,7 +82,7 @@ pub(super) fn step_name(agent: &str, phase: Phase, domain: &str) -> String {
 pub(super) fn domain_of(call: &ToolCall) -> String {
     let id = call.name.parse::<ToolId>();
     let name = id.as_ref().map_or(call.name.as_str(), ToolId::name);
-    fitting(cut(name, TOOL_ID_MAX_CHARS), "tool")
+    fitting(cut(name, TOOL_ID_MAX_CHARS), "tool").into_owned()
 }
 
 #[cfg(test)]

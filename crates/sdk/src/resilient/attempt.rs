@@ -9,9 +9,9 @@ use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use throughline_trace::{ErrorType, SpanRole, keys};
 
-use crate::layer::SdkTracer;
 use crate::metrics::Outcome;
 use crate::span::{ActiveSpan, span};
+use crate::tracer::SdkTracer;
 
 /// What an attempt failed with.
 #[derive(Debug, Clone)]

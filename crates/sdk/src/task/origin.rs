@@ -10,10 +10,10 @@ use opentelemetry::{Context, ContextGuard};
 use pin_project_lite::pin_project;
 use tracing::Dispatch;
 use tracing::dispatcher::{self, DefaultGuard};
-use tracing::span::Entered;
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::Registry;
 
+use crate::layer::{self, Entrance};
 use crate::span::SpanBuilder;
 
 /// The surroundings of the code that starts some work: the OpenTelemetry context (with its trace,
@@ -35,6 +35,8 @@ use crate::span::SpanBuilder;
 pub struct Origin {
     cx: Context,
     span: tracing::Span,
+    /// Whether the span is one of the SDK's.
+    is_ours: bool,
     subscriber: Dispatch,
     /// Which subscriber that is, if it can be told from others.
     identity: Option<usize>,
@@ -45,7 +47,9 @@ impl Origin {
     pub fn here() -> Self {
         let subscriber = dispatcher::get_default(Dispatch::clone);
         let identity = identity_of(&subscriber);
-        Self { cx: Context::current(), span: tracing::Span::current(), subscriber, identity }
+        let span = tracing::Span::current();
+        let is_ours = span.metadata().is_some_and(layer::is_ours);
+        Self { cx: Context::current(), span, is_ours, subscriber, identity }
     }
 
     /// The same without the `tracing` span, for work that outlives it. A span of the host's that is
@@ -85,7 +89,7 @@ impl Origin {
             (!self.is_current_subscriber()).then(|| dispatcher::set_default(&self.subscriber));
         // The span before the context: its layer attaches the context that it knows, ours goes on
         // top. It is attached also when empty: whatever was left on the thread is then hidden.
-        let span = self.span.enter();
+        let span = Entrance::of(&self.span, self.is_ours);
         let context = self.cx.clone().attach();
         Inside { _context: context, _span: span, _subscriber: subscriber }
     }
@@ -111,7 +115,7 @@ impl fmt::Debug for Origin {
 /// The thread within an [`Origin`].
 struct Inside<'a> {
     _context: ContextGuard,
-    _span: Entered<'a>,
+    _span: Entrance<'a>,
     _subscriber: Option<DefaultGuard>,
 }
 

@@ -11,6 +11,7 @@ mod aborts;
 mod agent;
 mod audits;
 mod bans;
+mod bridge;
 mod chain;
 mod chunks;
 mod content;

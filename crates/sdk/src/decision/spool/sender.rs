@@ -19,7 +19,7 @@ use super::owner::{Orphan, Owner};
 use super::segment::{self, End, Frames, Header};
 use super::{OwnFile, Shared};
 use crate::decision::record::{DecisionRecord, json_of_value, value_of_json};
-use crate::layer::SCOPE;
+use crate::tracer::SCOPE;
 
 /// Decisions that are sent together at most.
 const BATCH_ITEMS: usize = 256;

@@ -1,0 +1,236 @@
+//! The tracer that the layer and the SDK's own spans are started with.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::sync::LazyLock;
+use std::time::SystemTime;
+
+use opentelemetry::global::{self, BoxedSpan};
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt as _, Tracer};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
+
+use crate::dimensions::Dimensions;
+use crate::layer::{TRACING_NAME, is_for_started};
+use crate::routing::RoutingTags;
+use crate::telemetry_pipeline::Pipeline;
+
+/// Starts spans with the provider of the parent's context, or else with the global one of this
+/// moment, so that the layer may be made before telemetry is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct SdkTracer;
+
+impl Tracer for SdkTracer {
+    type Span = SdkSpan;
+
+    /// A layer calls this for every tracing span, when it is made. One of ours, in a layer that is
+    /// not, finds here what it handed over.
+    fn span_builder<T>(&self, name: T) -> SpanBuilder
+    where
+        T: Into<Cow<'static, str>>,
+    {
+        let builder = SpanBuilder::from_name(name);
+        if builder.name != TRACING_NAME {
+            return builder;
+        }
+        if is_for_started() {
+            return SpanBuilder::from_name(SAME_SPAN);
+        }
+        match HANDED_OVER.take() {
+            Some(attributes) => builder.with_attributes(attributes),
+            None => builder,
+        }
+    }
+
+    fn build_with_context(&self, mut builder: SpanBuilder, parent_cx: &Context) -> SdkSpan {
+        if builder.name == SAME_SPAN {
+            return SdkSpan::same(builder, parent_cx);
+        }
+        let attributes = builder.attributes.get_or_insert_default();
+        Dimensions::stamp(parent_cx, attributes);
+        RoutingTags::stamp(parent_cx, attributes);
+        let _stamped = StampGuard::set();
+        // A context that restarts the trace holds an invalid span. Samplers that follow the parent
+        // would take that for one that was not sampled, and drop the new trace.
+        let restarted = parent_cx.has_active_span() && !parent_cx.span().span_context().is_valid();
+        let pipeline = Pipeline::within(parent_cx);
+        let nobody = Context::new();
+        let parent_cx = if restarted { &nobody } else { parent_cx };
+        match pipeline.and_then(|pipeline| pipeline.tracer()) {
+            Some(tracer) => SdkSpan(Kind::Own(tracer.build_with_context(builder, parent_cx))),
+            None => {
+                let tracer = global::tracer_with_scope(SCOPE.clone());
+                SdkSpan(Kind::Hosts(tracer.build_with_context(builder, parent_cx)))
+            }
+        }
+    }
+}
+
+/// The name of a builder that is for the span of its parent context itself: what `tracing-opentelemetry`
+/// starts when it is asked for the context of a tracing span of ours.
+const SAME_SPAN: &str = "throughline.same_span";
+
+/// A span that [`SdkTracer`] has started.
+#[derive(Debug)]
+pub struct SdkSpan(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// Of a [`Telemetry`](crate::Telemetry).
+    Own(opentelemetry_sdk::trace::Span),
+    /// Of the tracer provider that the host has set globally.
+    Hosts(BoxedSpan),
+    /// The active span of a context, once more: it lives and ends there.
+    Same { cx: Context, span_context: SpanContext },
+}
+
+impl SdkSpan {
+    /// The active span of a context, with what was written on the builder since.
+    fn same(builder: SpanBuilder, cx: &Context) -> Self {
+        let SpanBuilder { attributes, events, links, .. } = builder;
+        let span = cx.span();
+        span.set_attributes(attributes.into_iter().flatten());
+        for event in events.into_iter().flatten() {
+            span.add_event_with_timestamp(event.name, event.timestamp, event.attributes);
+        }
+        for link in links.into_iter().flatten() {
+            span.add_link(link.span_context, link.attributes);
+        }
+        Self(Kind::Same { cx: cx.clone(), span_context: span.span_context().clone() })
+    }
+}
+
+impl Span for SdkSpan {
+    fn add_event_with_timestamp<T>(
+        &mut self,
+        name: T,
+        timestamp: SystemTime,
+        attributes: Vec<KeyValue>,
+    ) where
+        T: Into<Cow<'static, str>>,
+    {
+        match &mut self.0 {
+            Kind::Own(span) => span.add_event_with_timestamp(name, timestamp, attributes),
+            Kind::Hosts(span) => span.add_event_with_timestamp(name, timestamp, attributes),
+            Kind::Same { cx, .. } => {
+                cx.span().add_event_with_timestamp(name, timestamp, attributes)
+            }
+        }
+    }
+
+    fn span_context(&self) -> &SpanContext {
+        match &self.0 {
+            Kind::Own(span) => span.span_context(),
+            Kind::Hosts(span) => span.span_context(),
+            Kind::Same { span_context, .. } => span_context,
+        }
+    }
+
+    fn is_recording(&self) -> bool {
+        match &self.0 {
+            Kind::Own(span) => span.is_recording(),
+            Kind::Hosts(span) => span.is_recording(),
+            Kind::Same { cx, .. } => cx.span().is_recording(),
+        }
+    }
+
+    fn set_attribute(&mut self, attribute: KeyValue) {
+        match &mut self.0 {
+            Kind::Own(span) => span.set_attribute(attribute),
+            Kind::Hosts(span) => span.set_attribute(attribute),
+            Kind::Same { cx, .. } => cx.span().set_attribute(attribute),
+        }
+    }
+
+    fn set_status(&mut self, status: Status) {
+        match &mut self.0 {
+            Kind::Own(span) => span.set_status(status),
+            Kind::Hosts(span) => span.set_status(status),
+            Kind::Same { cx, .. } => cx.span().set_status(status),
+        }
+    }
+
+    fn update_name<T>(&mut self, name: T)
+    where
+        T: Into<Cow<'static, str>>,
+    {
+        match &mut self.0 {
+            Kind::Own(span) => span.update_name(name),
+            Kind::Hosts(span) => span.update_name(name),
+            Kind::Same { cx, .. } => cx.span().update_name(name),
+        }
+    }
+
+    fn add_link(&mut self, to: SpanContext, attributes: Vec<KeyValue>) {
+        match &mut self.0 {
+            Kind::Own(span) => span.add_link(to, attributes),
+            Kind::Hosts(span) => span.add_link(to, attributes),
+            Kind::Same { cx, .. } => cx.span().add_link(to, attributes),
+        }
+    }
+
+    fn end_with_timestamp(&mut self, timestamp: SystemTime) {
+        match &mut self.0 {
+            Kind::Own(span) => span.end_with_timestamp(timestamp),
+            Kind::Hosts(span) => span.end_with_timestamp(timestamp),
+            Kind::Same { cx, .. } => cx.span().end_with_timestamp(timestamp),
+        }
+    }
+}
+
+/// The instrumentation scope of everything the SDK emits.
+pub(crate) static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
+    InstrumentationScope::builder("throughline").with_version(env!("CARGO_PKG_VERSION")).build()
+});
+
+/// Attributes on their way to the span that a layer which is not ours, but has our tracer, makes
+/// within this call: one visit to the layer instead of one for each of them.
+pub(crate) struct HandedOver {
+    /// Those of a span of ours that is just being made, if this one is made by a layer meanwhile.
+    outer: Option<Vec<KeyValue>>,
+}
+
+impl HandedOver {
+    /// Hands them over until this goes.
+    pub(crate) fn new(attributes: Vec<KeyValue>) -> Self {
+        Self { outer: HANDED_OVER.replace(Some(attributes)) }
+    }
+
+    /// Those that nobody took: there is no layer, or it is not ours.
+    pub(crate) fn left(self) -> Option<Vec<KeyValue>> {
+        HANDED_OVER.take()
+    }
+}
+
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        HANDED_OVER.set(self.outer.take());
+    }
+}
+
+thread_local! {
+    static HANDED_OVER: Cell<Option<Vec<KeyValue>>> = const { Cell::new(None) };
+
+    /// Whether the span being started has its dimensions already.
+    static STAMPED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the span that a processor sees starting on this thread has its dimensions already: spans
+/// of the OpenTelemetry API do not, and the processor gives them theirs.
+pub(crate) fn is_stamped() -> bool {
+    STAMPED.get()
+}
+
+struct StampGuard;
+
+impl StampGuard {
+    fn set() -> Self {
+        STAMPED.set(true);
+        Self
+    }
+}
+
+impl Drop for StampGuard {
+    fn drop(&mut self) {
+        STAMPED.set(false);
+    }
+}

@@ -1,0 +1,150 @@
+//! A tracing span of ours, seen by who uses the traits of `tracing-opentelemetry`, explicit parents
+//! and followers: it stands for the OpenTelemetry span, whatever way it is come by.
+
+use opentelemetry::trace::{
+    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId,
+};
+use opentelemetry::{ContextGuard, KeyValue};
+use throughline::{Recorder, Telemetry, span};
+use tracing::Instrument as _;
+use tracing::subscriber::DefaultGuard;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+struct Stage {
+    recorder: Recorder,
+    _telemetry: Telemetry,
+    _subscriber: DefaultGuard,
+    _context: ContextGuard,
+}
+
+fn with_layer() -> Stage {
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
+    let subscriber = tracing_subscriber::registry().with(throughline::layer());
+    let subscriber = tracing::subscriber::set_default(subscriber);
+    let context = telemetry.enter();
+    Stage { recorder, _telemetry: telemetry, _subscriber: subscriber, _context: context }
+}
+
+#[test]
+fn the_context_of_the_tracing_span_is_that_of_ours() {
+    let _stage = with_layer();
+    let ours = span("ours").start();
+    let seen = ours.in_scope(|| tracing::Span::current().context());
+    assert_eq!(seen.span().span_context(), &ours.span_context());
+}
+
+#[test]
+fn what_is_written_on_the_tracing_span_reaches_ours() {
+    let stage = with_layer();
+    let other = SpanContext::new(
+        TraceId::from(7),
+        SpanId::from(9),
+        TraceFlags::SAMPLED,
+        false,
+        Default::default(),
+    );
+    let ours = span("ours").attribute("held", "back").start();
+    // Not the current span, and nobody has asked for its context: it waits until ours ends.
+    let tracing = ours.in_scope(tracing::Span::current);
+    tracing.set_attribute("written", 1);
+    tracing.set_attribute("twice", true);
+    tracing.set_status(Status::error("it broke"));
+    tracing.add_event("noted", vec![KeyValue::new("at", "once")]);
+    tracing.add_link(other.clone());
+    ours.end();
+    let spans = stage.recorder.spans();
+    let [only] = spans.as_slice() else { panic!("expected one span, found {}", spans.len()) };
+    let keys: Vec<_> = only.attributes.iter().map(|entry| entry.key.as_str()).collect();
+    assert_eq!(keys, ["written", "twice", "held"]);
+    assert_eq!(only.status, Status::error("it broke"));
+    assert_eq!(only.events.events.first().map(|event| event.name.as_ref()), Some("noted"));
+    assert_eq!(only.links.links.first().map(|link| &link.span_context), Some(&other));
+}
+
+#[test]
+fn a_name_that_comes_after_the_start_is_ignored_as_ever() {
+    let stage = with_layer();
+    let ours = span("ours").start();
+    // `ActiveSpan::rename` is the way: `tracing-opentelemetry` knows none after the start.
+    ours.in_scope(|| {
+        tracing::Span::current().record("otel.name", "renamed");
+    });
+    ours.end();
+    assert_eq!(stage.recorder.tree(&[]), "ours\n");
+}
+
+#[test]
+fn a_follower_is_linked_to_ours_and_ours_to_what_it_follows() {
+    let stage = with_layer();
+    let host = tracing::info_span!("host");
+    let ours = span("ours").start();
+    let tracing = ours.in_scope(tracing::Span::current);
+    tracing.follows_from(&host);
+    host.follows_from(&tracing);
+    drop((host, tracing));
+    ours.end();
+    let spans = stage.recorder.spans();
+    let of = |name: &str| spans.iter().find(|span| span.name == name).expect("the span");
+    for (one, other) in [("host", "ours"), ("ours", "host")] {
+        let linked = of(one).links.links.first().map(|link| link.span_context.span_id());
+        assert_eq!(linked, Some(of(other).span_context.span_id()), "{one}");
+    }
+}
+
+#[test]
+fn an_explicit_parent_that_is_ours_has_the_child() {
+    let stage = with_layer();
+    let ours = span("ours").start();
+    let tracing = ours.in_scope(tracing::Span::current);
+    tracing::info_span!(parent: &tracing, "host").in_scope(|| span("inner").start().end());
+    ours.end();
+    insta::assert_snapshot!(stage.recorder.tree(&[]), @r"
+    ours
+      host
+        inner
+    ");
+}
+
+#[tokio::test]
+async fn who_enters_the_tracing_span_is_in_ours() {
+    let stage = with_layer();
+    let ours = span("ours").start();
+    let work = async {
+        tokio::task::yield_now().await;
+        span("inner").start().end();
+        tracing::info_span!("host").in_scope(|| ());
+    };
+    ours.in_scope(|| work.in_current_span()).await;
+    let entered = ours.in_scope(tracing::Span::current);
+    entered.in_scope(|| ours.in_scope(|| span("deep").start().end()));
+    span("beside").start().end();
+    ours.end();
+    insta::assert_snapshot!(stage.recorder.tree(&[]), @r"
+    ours
+      inner
+      host
+      deep
+    beside
+    ");
+}
+
+#[test]
+fn a_layer_that_can_be_reloaded_hides_itself_and_loses_nothing() {
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
+    let _context = telemetry.enter();
+    let (layer, _handle) = tracing_subscriber::reload::Layer::new(Some(throughline::layer()));
+    let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let outer = span("outer").attribute("held", "back").start();
+    outer.in_scope(|| {
+        tracing::info_span!("host").in_scope(|| span("inner").start().end());
+    });
+    outer.end();
+    insta::assert_snapshot!(recorder.tree(&["held"]), @r"
+    outer held=back
+      host
+        inner
+    ");
+}
