@@ -15,6 +15,7 @@ use crate::SpanKind;
 use crate::call::{Call, OPERATION};
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::made_by::MadeBy;
+use crate::model_guard::ModelGuard;
 use crate::resilient::Resilience;
 use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::{Ready, Run, drive, report_of};
@@ -36,9 +37,7 @@ use crate::token_count::load_tokenizer;
 #[derive(Clone)]
 pub struct Traced {
     model: Arc<dyn ChatModel>,
-    resilience: Resilience,
-    /// Whether each model that is asked for has a breaker of its own.
-    is_per_model: bool,
+    guard: ModelGuard,
     captures_content: Option<bool>,
     stream_rules: StreamRules,
     prices: Option<Arc<PriceTable>>,
@@ -49,8 +48,7 @@ impl Traced {
     pub fn new(model: impl ChatModel + 'static) -> Self {
         Self {
             model: Arc::new(model),
-            resilience: Resilience::new(Policy::default()),
-            is_per_model: true,
+            guard: ModelGuard::new(Policy::default()),
             captures_content: None,
             stream_rules: StreamRules::default(),
             prices: None,
@@ -61,32 +59,26 @@ impl Traced {
     /// named `{provider}/{model}`; clones share them.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.resilience = Resilience::new(policy);
-        self.is_per_model = true;
+        self.guard = ModelGuard::new(policy);
         self
     }
 
     /// A policy whose breaker, budget and bulkhead others share, whatever model is asked for.
     #[must_use]
     pub fn resilience(mut self, resilience: Resilience) -> Self {
-        self.resilience = resilience;
-        self.is_per_model = false;
+        self.guard = ModelGuard::shared(resilience);
         self
     }
 
     /// The policy, to change it while it runs ([`Resilience::set_policy`],
     /// [`Resilience::set_retry`]).
     pub fn resilience_handle(&self) -> &Resilience {
-        &self.resilience
+        self.guard.resilience()
     }
 
     /// The policy with the breaker that guards a model.
     fn guard(&self, model: &str) -> Resilience {
-        if !self.is_per_model {
-            return self.resilience.clone();
-        }
-        let provider = self.model.endpoint().provider;
-        self.resilience.target(&format!("{provider}/{model}"))
+        self.guard.of(&self.model.endpoint(), model)
     }
 
     /// Whether prompts and answers go onto the spans, whatever telemetry in general says

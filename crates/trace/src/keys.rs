@@ -243,6 +243,10 @@ keys! {
     GEN_AI_REQUEST_PREVIOUS_RESPONSE = "gen_ai.request.previous_response.id";
     /// What kind of answer is asked for: `text`, `json`, `image`, `speech`.
     GEN_AI_OUTPUT_TYPE = "gen_ai.output.type";
+    /// How the numbers of embeddings are to travel: `float`, `base64`, a list.
+    GEN_AI_REQUEST_ENCODING_FORMATS = "gen_ai.request.encoding_formats";
+    /// Length of the vectors of embeddings.
+    GEN_AI_EMBEDDINGS_DIMENSION_COUNT = "gen_ai.embeddings.dimension.count";
     /// `event_name` of a model call told as an event.
     INFERENCE_DETAILS_EVENT = "gen_ai.client.inference.operation.details";
     /// Model that answered.

@@ -14,6 +14,8 @@ use throughline_llm::UsageBuckets;
 use throughline_trace::{ErrorType, Usage, keys};
 use tokio::time::Instant;
 
+use crate::call::EMBEDDINGS;
+
 use super::{labels, with_instruments};
 
 /// Bounds of durations of calls, seconds.
@@ -87,7 +89,7 @@ impl ModelCall<'_> {
         }
         with_instruments(|instruments| {
             let client = &instruments.genai.client;
-            client.record_usage(self.usage, &base);
+            client.record_usage(self.usage, self.operation != EMBEDDINGS, &base);
             if let Some(waited) = self.time_to_first_chunk {
                 client.first_chunk.record(waited.as_secs_f64(), &base);
             }
@@ -96,7 +98,7 @@ impl ModelCall<'_> {
                 base.push(KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
             }
             let duration = match (&client.embeddings, self.operation) {
-                (Some(embeddings), "embeddings") => embeddings,
+                (Some(embeddings), EMBEDDINGS) => embeddings,
                 _ => &client.duration,
             };
             duration.record(self.duration.as_secs_f64(), &base);
@@ -322,7 +324,9 @@ impl GenAiInstruments {
 }
 
 impl ClientInstruments {
-    fn record_usage(&self, usage: Option<Usage>, base: &[KeyValue]) {
+    /// `has_output`: whether the operation makes tokens at all; embeddings are none.
+    fn record_usage(&self, usage: Option<Usage>, has_output: bool, base: &[KeyValue]) {
+        let sides = if has_output { 2 } else { 1 };
         let with = |key: &'static str, value: &'static str| {
             let mut labels = base.to_vec();
             labels.push(KeyValue::new(key, value));
@@ -331,9 +335,8 @@ impl ClientInstruments {
         match &self.tokens {
             Tokens::Established(histogram) => {
                 let Some(usage) = usage else { return };
-                for (kind, tokens) in
-                    [("input", usage.input_tokens), ("output", usage.output_tokens)]
-                {
+                let told = [("input", usage.input_tokens), ("output", usage.output_tokens)];
+                for (kind, tokens) in told.into_iter().take(sides) {
                     histogram.record(tokens, &with(keys::GEN_AI_TOKEN_TYPE, kind));
                 }
             }
@@ -341,16 +344,18 @@ impl ClientInstruments {
                 let modality = |name| with(keys::GEN_AI_TOKEN_MODALITY, name);
                 let Some(usage) = usage else {
                     // So says the convention: a call whose usage nobody knows counts 0.
-                    [input, output].iter().for_each(|c| c.add(0, &modality("unknown")));
+                    let counters = [input, output].into_iter().take(sides);
+                    counters.for_each(|counter| counter.add(0, &modality("unknown")));
                     return;
                 };
                 let tokens = UsageBuckets::of(usage);
                 let (audio_in, image_in) = (tokens.audio_input, tokens.image_input);
                 let (audio_out, image_out) = (tokens.audio_output, tokens.image_output);
-                for (counter, total, audio, image) in [
+                let told = [
                     (input, usage.input_tokens, audio_in, image_in),
                     (output, usage.output_tokens, audio_out, image_out),
-                ] {
+                ];
+                for (counter, total, audio, image) in told.into_iter().take(sides) {
                     // A report without kinds does not say that all was text.
                     let rest = if audio + image > 0 { "text" } else { "unknown" };
                     counter.add(total - audio - image, &modality(rest));
@@ -364,8 +369,8 @@ impl ClientInstruments {
                 for (counter, tokens) in details.iter().zip(parts).filter(|(_, n)| *n > 0) {
                     counter.add(tokens, &modality("unknown"));
                 }
-                per_call[0].record(usage.input_tokens, base);
-                per_call[1].record(usage.output_tokens, base);
+                let told = per_call.iter().zip([usage.input_tokens, usage.output_tokens]);
+                told.take(sides).for_each(|(histogram, tokens)| histogram.record(tokens, base));
             }
         }
     }

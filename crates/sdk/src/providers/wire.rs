@@ -7,7 +7,7 @@ use reqwest::{Response, Url};
 use serde_json::Value;
 use std::sync::Arc;
 use throughline_llm::openai::{self, ApiError, WireError};
-use throughline_llm::{ChatRequest, ChatResponse, WireForm};
+use throughline_llm::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, WireForm};
 use throughline_trace::ErrorType;
 
 use super::builder::below;
@@ -53,6 +53,21 @@ impl Wire {
         answer.is_cached = is_cached;
         answer.limits = limits;
         Ok(answer)
+    }
+
+    pub(super) async fn embed(
+        &self,
+        request: EmbeddingRequest,
+    ) -> Result<EmbeddingResponse, ChatError> {
+        let model = request.model.as_str();
+        let body = openai::embeddings_request_to_json(&request);
+        let response = self.send(openai::EMBEDDINGS_PATH, model, body, "application/json").await?;
+        let status = response.status();
+        let (is_cached, limits) = (is_cached(response.headers()), rate_limits(response.headers()));
+        let body = self.read_whole(model, response).await?;
+        let answer = openai::parse_embeddings_response(&body, &request)
+            .map_err(|error| self.invalid(model, status, error))?;
+        Ok(EmbeddingResponse { status_code: Some(status.as_u16()), is_cached, limits, ..answer })
     }
 
     pub(super) async fn stream(&self, request: ChatRequest) -> Result<ChatStream, ChatError> {

@@ -21,14 +21,14 @@ use crate::provider::{quick, recorded};
 
 /// One prepared reply.
 #[derive(Clone, Default)]
-struct Reply {
+pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, &'static str)>,
     body: String,
 }
 
 impl Reply {
-    fn json(body: Value) -> Self {
+    pub(crate) fn json(body: Value) -> Self {
         let headers = vec![("content-type", "application/json")];
         Self { status: 200, headers, body: body.to_string() }
     }
@@ -38,7 +38,7 @@ impl Reply {
         Self { status: 200, headers, body: body.to_owned() }
     }
 
-    fn status(mut self, status: u16) -> Self {
+    pub(crate) fn status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
@@ -53,14 +53,14 @@ impl Reply {
 type Seen = (String, HeaderMap, Value);
 
 #[derive(Clone, Default)]
-struct Server {
+pub(crate) struct Server {
     replies: Arc<Mutex<VecDeque<Reply>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     address: String,
 }
 
 impl Server {
-    async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+    pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         let replies = Arc::new(Mutex::new(replies.into_iter().collect()));
@@ -70,7 +70,7 @@ impl Server {
         server
     }
 
-    fn seen(&self, at: usize) -> Seen {
+    pub(crate) fn seen(&self, at: usize) -> Seen {
         self.seen.lock().expect("the lock")[at].clone()
     }
 
@@ -83,7 +83,12 @@ impl Server {
         OpenAiResponses::builder().base_url(base).api_key("secret").build().expect("a client")
     }
 
-    fn openai(&self) -> OpenAi {
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    pub(crate) fn openai(&self) -> OpenAi {
         let base = format!("{}/v1", self.address);
         OpenAi::builder().base_url(base).build().expect("a client")
     }

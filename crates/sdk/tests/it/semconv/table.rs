@@ -352,6 +352,7 @@ pub(crate) const ESTABLISHED: &[Instrument] = &[
 /// The instruments of model calls under the newest names.
 pub(crate) const LATEST: &[Instrument] = &[
     ("gen_ai.client.inference.duration", "s", DURATIONS, CALL),
+    ("gen_ai.client.embeddings.duration", "s", DURATIONS, CALL),
     ("gen_ai.client.inference.time_to_first_chunk", "s", DURATIONS, CALL),
     ("gen_ai.client.inference.time_per_output_chunk", "s", DURATIONS, CALL),
     ("gen_ai.client.inference.usage.input_tokens", "{token}", &[], MODALITY),
