@@ -6,6 +6,8 @@
 //! `OTEL_SEMCONV_STABILITY_OPT_IN` names `gen_ai_latest_experimental`: never both, so that nothing
 //! is counted twice. Those of tools, agents and workflows have one name.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::metrics::{Counter, Histogram, Meter};
@@ -35,6 +37,9 @@ const AGENT_BOUNDS_SECS: [f64; 13] =
 /// Bounds of durations of workflows, seconds.
 const WORKFLOW_BOUNDS_SECS: [f64; 11] =
     [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
+
+/// Bounds of numbers of calls that a run makes.
+const CALL_COUNT_BOUNDS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// Chunks of one stream that are timed: the rest of a stream without end must not cost time at its
 /// end.
@@ -139,11 +144,32 @@ impl ChunkTimes {
     }
 }
 
+/// The calls that one run of an agent makes itself. A sub-agent counts its own.
+#[derive(Debug, Default)]
+pub(crate) struct AgentCalls {
+    inferences: AtomicU64,
+    tools: AtomicU64,
+}
+
+impl AgentCalls {
+    /// The model was asked once, whatever it answers.
+    pub(crate) fn model_asked(&self) {
+        self.inferences.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The model asked for so many tools.
+    pub(crate) fn tools_asked_for(&self, calls: u32) {
+        self.tools.fetch_add(u64::from(calls), Ordering::Relaxed);
+    }
+}
+
 /// Measures the run of a tool, agent or workflow, also of one that is given up.
 #[derive(Debug)]
 pub(crate) struct Timed {
     what: What,
     name: String,
+    /// What the run of an agent counts.
+    calls: Option<Arc<AgentCalls>>,
     began: Instant,
     /// The context whose dimensions the series carries.
     cx: Context,
@@ -164,10 +190,17 @@ impl Timed {
         Self {
             what,
             name: name.into(),
+            calls: None,
             began: Instant::now(),
             cx: Context::current(),
             error_type: None,
         }
+    }
+
+    /// Records these numbers at the end, too.
+    pub(crate) fn counting(mut self, calls: Arc<AgentCalls>) -> Self {
+        self.calls = Some(calls);
+        self
     }
 
     /// It ended; with the `error.type` of the span, if it failed.
@@ -200,6 +233,11 @@ impl Drop for Timed {
                 What::Workflow => &instruments.genai.workflow,
             };
             histogram.record(secs, &labels);
+            if let Some(calls) = &self.calls {
+                let [inferences, tools] = &instruments.genai.agent_calls;
+                inferences.record(calls.inferences.load(Ordering::Relaxed), &labels);
+                tools.record(calls.tools.load(Ordering::Relaxed), &labels);
+            }
         });
     }
 }
@@ -210,6 +248,8 @@ pub(crate) struct GenAiInstruments {
     client: ClientInstruments,
     tool: Histogram<f64>,
     agent: Histogram<f64>,
+    /// Numbers of a run's calls: of its model, of its tools.
+    agent_calls: [Histogram<u64>; 2],
     workflow: Histogram<f64>,
 }
 
@@ -253,6 +293,14 @@ impl GenAiInstruments {
                 .with_unit("{token}")
                 .with_description(description)
                 .with_boundaries(TOKEN_BOUNDS.to_vec())
+                .build()
+        };
+        let calls = |name: &'static str, unit: &'static str, description: &'static str| {
+            meter
+                .u64_histogram(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_boundaries(CALL_COUNT_BOUNDS.to_vec())
                 .build()
         };
         let counter = |name: &'static str| {
@@ -314,6 +362,18 @@ impl GenAiInstruments {
                 "Duration of agents' runs",
                 &AGENT_BOUNDS_SECS,
             ),
+            agent_calls: [
+                calls(
+                    "gen_ai.invoke_agent.inference_calls",
+                    "{inference_call}",
+                    "Model calls of one run of an agent",
+                ),
+                calls(
+                    "gen_ai.invoke_agent.tool_calls",
+                    "{tool_call}",
+                    "Tool calls of one run of an agent",
+                ),
+            ],
             workflow: seconds(
                 "gen_ai.invoke_workflow.duration",
                 "Duration of workflows",
