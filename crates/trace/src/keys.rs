@@ -347,6 +347,8 @@ keys! {
     MCP_METHOD_NAME = "mcp.method.name";
     /// Version of MCP that both sides agreed on.
     MCP_PROTOCOL_VERSION = "mcp.protocol.version";
+    /// The session of MCP, as its transport names it.
+    MCP_SESSION_ID = "mcp.session.id";
     /// `grpc`, …
     RPC_SYSTEM_NAME = "rpc.system.name";
     /// The remote method, as `package.Service/Method`.
