@@ -182,6 +182,7 @@ impl From<WireUsage> for Usage {
             output_tokens: output,
             cache_read_tokens: prompt.cached_tokens.or(wire.prompt_cache_hit_tokens).unwrap_or(0),
             cache_write_tokens: prompt.cache_write_tokens.unwrap_or(0),
+            cache_write_1h_tokens: 0,
             reasoning_tokens: reasoning,
             audio_input_tokens: prompt.audio_tokens.unwrap_or(0),
             image_input_tokens: prompt.image_tokens.unwrap_or(0),

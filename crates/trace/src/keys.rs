@@ -144,6 +144,8 @@ keys! {
     /// How estimated token counts were made: `tokenizer` (the model's own) or `bytes` (a quarter of
     /// them).
     USAGE_METHOD = "throughline.usage.method";
+    /// Of the tokens written to a cache: those that it keeps for an hour.
+    USAGE_CACHE_WRITE_1H = "throughline.usage.cache_write_1h.input_tokens";
     /// Requests that a provider's rate limit still allows.
     LIMIT_REQUESTS = "throughline.rate_limit.remaining_requests";
     /// Tokens that a provider's rate limit still allows.

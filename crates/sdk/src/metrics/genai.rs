@@ -425,7 +425,8 @@ impl ClientInstruments {
                         }
                     }
                 }
-                let parts = [tokens.cache_read, tokens.cache_write, tokens.reasoning];
+                let written = tokens.cache_write + tokens.cache_write_1h;
+                let parts = [tokens.cache_read, written, tokens.reasoning];
                 for (counter, tokens) in details.iter().zip(parts).filter(|(_, n)| *n > 0) {
                     counter.add(tokens, &modality("unknown"));
                 }
