@@ -295,14 +295,6 @@ impl GenAiInstruments {
                 .with_boundaries(TOKEN_BOUNDS.to_vec())
                 .build()
         };
-        let calls = |name: &'static str, unit: &'static str, description: &'static str| {
-            meter
-                .u64_histogram(name)
-                .with_unit(unit)
-                .with_description(description)
-                .with_boundaries(CALL_COUNT_BOUNDS.to_vec())
-                .build()
-        };
         let counter = |name: &'static str| {
             meter
                 .u64_counter(name)
@@ -362,18 +354,7 @@ impl GenAiInstruments {
                 "Duration of agents' runs",
                 &AGENT_BOUNDS_SECS,
             ),
-            agent_calls: [
-                calls(
-                    "gen_ai.invoke_agent.inference_calls",
-                    "{inference_call}",
-                    "Model calls of one run of an agent",
-                ),
-                calls(
-                    "gen_ai.invoke_agent.tool_calls",
-                    "{tool_call}",
-                    "Tool calls of one run of an agent",
-                ),
-            ],
+            agent_calls: agent_calls(meter),
             workflow: seconds(
                 "gen_ai.invoke_workflow.duration",
                 "Duration of workflows",
@@ -381,6 +362,26 @@ impl GenAiInstruments {
             ),
         }
     }
+}
+
+/// The numbers of calls of an agent's run: of its model, of its tools.
+fn agent_calls(meter: &Meter) -> [Histogram<u64>; 2] {
+    [
+        (
+            "gen_ai.invoke_agent.inference_calls",
+            "{inference_call}",
+            "Model calls of one run of an agent",
+        ),
+        ("gen_ai.invoke_agent.tool_calls", "{tool_call}", "Tool calls of one run of an agent"),
+    ]
+    .map(|(name, unit, description)| {
+        meter
+            .u64_histogram(name)
+            .with_unit(unit)
+            .with_description(description)
+            .with_boundaries(CALL_COUNT_BOUNDS.to_vec())
+            .build()
+    })
 }
 
 impl ClientInstruments {
