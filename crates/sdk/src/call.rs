@@ -189,6 +189,11 @@ impl Call {
         self.chunk_times.chunk_came(Instant::now());
     }
 
+    /// The answer was cut and went on, so many times so far.
+    pub(crate) fn went_on(&self, times: u32) {
+        self.span.set(keys::STREAM_RESUMES, i64::from(times));
+    }
+
     /// What the provider or a gateway said beside the answer.
     fn tell_headers(&mut self, is_cached: bool, limits: Option<RateLimits>) {
         if is_cached {

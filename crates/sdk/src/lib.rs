@@ -127,7 +127,7 @@ pub use serve::{
 pub use span::{ActiveSpan, SpanBuilder, span};
 pub use steering::{MAX_DIRECTIVES, Steering, SteeringError, Told};
 pub use step::{StepBuilder, step};
-pub use stream::{DEFAULT_IDLE_TIMEOUT, StreamPosition, TracedChunk};
+pub use stream::{CutStream, DEFAULT_IDLE_TIMEOUT, StreamPosition, TracedChunk};
 pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
 pub use telemetry_builder::TelemetryBuilder;
 pub use telemetry_otlp::OtlpProtocol;

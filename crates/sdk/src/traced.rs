@@ -19,7 +19,7 @@ use crate::model_guard::ModelGuard;
 use crate::resilient::Resilience;
 use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::{Ready, Run, drive, report_of};
-use crate::stream::{Opened, StreamRules, TracedStream};
+use crate::stream::{Opened, Resuming, StreamRules, TracedStream};
 use crate::token_count::load_tokenizer;
 
 /// A chat model whose calls are spans, retried under a policy, priced and counted.
@@ -113,6 +113,20 @@ impl Traced {
         self
     }
 
+    /// Goes on with a streamed answer that is cut, so many times at most, instead of failing at once;
+    /// never, when not said. The segment that was cut says so, the next is linked to it, and chunks
+    /// that come again are passed over; `throughline.stream.resumes` counts on the call's span.
+    ///
+    /// A server must be able to: one of chat completions or messages gives its events ids, and goes on
+    /// after the one in `Last-Event-ID` when it gets the same request again. One that begins anew
+    /// instead is told by the id of its answer, which ends the stream; but that answer is billed.
+    /// OpenAI's responses go on when the request said `background: true`.
+    #[must_use]
+    pub fn resume_cut_streams(mut self, attempts: u32) -> Self {
+        self.stream_rules.resumes = attempts;
+        self
+    }
+
     /// Prices other than the built-in list.
     #[must_use]
     pub fn prices(mut self, prices: PriceTable) -> Self {
@@ -186,7 +200,11 @@ impl Traced {
             Ok(opened) => {
                 call.answer_began(&opened.stream);
                 let status_code = opened.stream.status_code();
-                let stream = TracedStream::new(opened, run, call);
+                // A stream may stay open for long, and holds its prompt only where it is wanted.
+                let resuming = (rules.resumes > 0).then(|| {
+                    Box::new(Resuming::new(Arc::clone(&self.model), request, rules.resumes))
+                });
+                let stream = TracedStream::new(opened, run, call, resuming);
                 let position = stream.position().clone();
                 Ok(ChatStream::new(status_code, stream).at(position))
             }

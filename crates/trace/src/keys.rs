@@ -165,6 +165,8 @@ keys! {
     STREAM_CHUNKS = "throughline.stream.chunks";
     /// Bytes of text of a stream, or of one of its segments.
     STREAM_BYTES = "throughline.stream.bytes";
+    /// How often a stream went on after it was cut.
+    STREAM_RESUMES = "throughline.stream.resumes";
     /// Why a segment ended: `first_token`, `done`, `idle`, `rotated`, `gap`, `failed`,
     /// `cancelled`, `timeout`.
     STREAM_END = "throughline.stream.end";

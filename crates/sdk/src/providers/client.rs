@@ -12,6 +12,7 @@ use super::builder::{ClientBuilder, ClientError, shown};
 use super::wire::Wire;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::embedding::EmbeddingModel;
+use crate::stream::CutStream;
 
 /// Where OpenAI itself is.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -219,6 +220,14 @@ impl<F: Form> ChatModel for ModelClient<F> {
 
     fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
         Box::pin(self.wire.stream(request))
+    }
+
+    fn resume(
+        &self,
+        request: ChatRequest,
+        cut: CutStream,
+    ) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        Box::pin(self.wire.resume(request, cut))
     }
 }
 

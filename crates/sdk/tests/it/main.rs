@@ -40,6 +40,7 @@ mod receiver;
 mod registries;
 #[cfg(all(feature = "server", feature = "grpc"))]
 mod remote_tools;
+mod resumed;
 mod routes;
 #[cfg(all(feature = "server", feature = "grpc", feature = "mcp"))]
 mod semconv;

@@ -33,9 +33,15 @@ impl Reply {
         Self { status: 200, headers, body: body.to_string() }
     }
 
-    fn events(body: &str) -> Self {
+    pub(crate) fn events(body: &str) -> Self {
         let headers = vec![("content-type", "text/event-stream")];
         Self { status: 200, headers, body: body.to_owned() }
+    }
+
+    /// The reply, with more at its end.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.body.push_str(more);
+        self
     }
 
     pub(crate) fn status(mut self, status: u16) -> Self {
@@ -78,9 +84,19 @@ impl Server {
         Anthropic::builder().base_url(&self.address).api_key("secret").build().expect("a client")
     }
 
-    fn responses(&self) -> OpenAiResponses {
+    pub(crate) fn responses(&self) -> OpenAiResponses {
         let base = format!("{}/v1", self.address);
         OpenAiResponses::builder().base_url(base).api_key("secret").build().expect("a client")
+    }
+
+    /// How many requests came.
+    pub(crate) fn count(&self) -> usize {
+        self.seen.lock().expect("the lock").len()
+    }
+
+    /// Where it listens, as an address.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Where it listens.
@@ -100,7 +116,8 @@ async fn reply(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let body = serde_json::from_slice(&body).expect("JSON");
+    let body =
+        if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).expect("JSON") };
     server.seen.lock().expect("the lock").push((uri.to_string(), headers, body));
     let reply = server.replies.lock().expect("the lock").pop_front().expect("a reply");
     let status = StatusCode::from_u16(reply.status).expect("a status");
@@ -431,11 +448,11 @@ async fn r3_1_prices_are_laid_over_the_built_in_ones_and_change_while_running() 
     telemetry.set_prices(table("acme-1", 2.0));
     insta::assert_snapshot!(ask().await, @"
     throughline.cost_usd=2
-    throughline.price_version=2026-11-22+acme-1
+    throughline.price_version=2026-11-26+acme-1
     ");
     telemetry.set_prices(table("acme-2", 3.0));
     insta::assert_snapshot!(ask().await, @"
     throughline.cost_usd=3
-    throughline.price_version=2026-11-22+acme-2
+    throughline.price_version=2026-11-26+acme-2
     ");
 }
