@@ -335,7 +335,7 @@ mod tests {
         machine.on(chunk(0), at(1));
         machine.on(chunk(1), at(2));
         let close = SegmentStep::Close { end: SegmentEnd::Failed, chunks: 2, bytes: 4 };
-        assert_eq!(machine.on(SegmentEvent::Cut, at(3)), [Some(close), None, None]);
+        assert_eq!(machine.on(SegmentEvent::Cut, at(3)), [None, Some(close), None]);
         assert_eq!(machine.idle_at(), None, "nobody waits for a stream that is cut");
         let open = SegmentStep::Open { is_init: false, seq: 2 };
         assert_eq!(machine.on(chunk(2), at(90_000)), [None, None, Some(open)]);
