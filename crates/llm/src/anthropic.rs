@@ -40,6 +40,12 @@ pub fn error_to_json(error: &ApiError) -> Value {
 const COUNTS: [&str; 4] =
     ["input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
 
+/// What a report says of the tokens written to a cache, by how long it keeps them.
+const CACHE_CREATION: &str = "cache_creation";
+
+/// The two parts of that.
+const CACHE_CREATION_PARTS: [&str; 2] = ["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"];
+
 /// A count of a report; `None` when it is missing or no number of tokens.
 fn count(usage: &Value, key: &str) -> Option<u64> {
     usage.get(key).and_then(Value::as_u64)
@@ -47,12 +53,17 @@ fn count(usage: &Value, key: &str) -> Option<u64> {
 
 /// Tokens as Anthropic reports them, the cached ones beside the others, as ours.
 fn usage_of(usage: &Value) -> Usage {
-    let [input, output, written, read] = COUNTS.map(|key| count(usage, key).unwrap_or(0));
+    let [input, output, told, read] = COUNTS.map(|key| count(usage, key).unwrap_or(0));
+    let parts = usage.get(CACHE_CREATION).unwrap_or(&Value::Null);
+    let [short, hour] = CACHE_CREATION_PARTS.map(|key| count(parts, key).unwrap_or(0));
+    // The parts are of the total; where it is not told, they make it.
+    let written = if told > 0 { told } else { short.saturating_add(hour) };
     Usage {
         input_tokens: input.saturating_add(written).saturating_add(read),
         output_tokens: output,
         cache_read_tokens: read,
         cache_write_tokens: written,
+        cache_write_1h_tokens: hour.min(written),
         ..Usage::default()
     }
 }
@@ -68,6 +79,12 @@ fn usage_to_json(usage: Usage, rest: Option<&Map<String, Value>>) -> Value {
         usage.cache_read_tokens,
     ]) {
         wire.insert(key.to_owned(), Value::from(tokens));
+    }
+    if usage.cache_write_1h_tokens > 0 {
+        let hour = usage.cache_write_1h_tokens.min(usage.cache_write_tokens);
+        let parts = CACHE_CREATION_PARTS.into_iter().zip([usage.cache_write_tokens - hour, hour]);
+        let parts = parts.map(|(key, tokens)| (key.to_owned(), Value::from(tokens)));
+        wire.insert(CACHE_CREATION.to_owned(), Value::Object(parts.collect()));
     }
     Value::Object(wire)
 }

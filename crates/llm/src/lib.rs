@@ -1,6 +1,6 @@
 //! What Throughline knows of language models: messages, requests and answers, the wire forms of
-//! OpenAI (chat completions, responses) and Anthropic (messages), server-sent events, the messages of
-//! the GenAI conventions, tokens and prices.
+//! OpenAI (chat completions, responses, embeddings) and Anthropic (messages), server-sent events, the
+//! messages of the GenAI conventions, tokens and prices.
 //!
 //! Nothing here touches a network: bytes come in, values go out, and the other way round. Client,
 //! gateway and simulated provider speak one wire form because it is written once. [`WireForm`] has all
@@ -33,6 +33,7 @@ pub mod tokens;
 
 mod assemble;
 mod chat;
+mod embedding;
 mod kept;
 mod message;
 #[cfg(test)]
@@ -45,6 +46,9 @@ pub use assemble::{Assembler, MAX_INDEX};
 pub use chat::{
     ChatRequest, ChatResponse, Choice, Chunk, Delta, RateLimits, ResponseFormat, Tool,
     ToolCallDelta, ToolChoice,
+};
+pub use embedding::{
+    EmbeddingFault, EmbeddingInput, EmbeddingRequest, EmbeddingResponse, EncodingFormat,
 };
 pub use message::{FinishReason, Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 pub use sse::{

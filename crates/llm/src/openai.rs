@@ -1,8 +1,9 @@
-//! The chat-completions wire form of OpenAI, in both directions: a client builds requests and
+//! The chat-completions wire form of OpenAI, in both directions, and its embeddings: a client builds requests and
 //! reads answers, a provider (the demo's simulated one, the gateway) reads requests and builds
 //! answers. Reading is lenient where compatible servers differ; what is not understood is kept.
 
 mod content;
+mod embeddings;
 mod request;
 mod response;
 
@@ -10,7 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use throughline_trace::Usage;
 
+use crate::embedding::EmbeddingFault;
+
 pub(crate) use content::{data_url, flat_text, part_of};
+pub use embeddings::{
+    EMBEDDINGS_PATH, embeddings_request_to_json, embeddings_response_to_json,
+    parse_embeddings_response,
+};
 pub use request::{parse_request, request_to_json};
 pub use response::{chunk_to_json, parse_chunk, parse_response, response_to_json};
 
@@ -41,6 +48,9 @@ pub enum WireError {
     /// The body is an error of the provider, where an answer was expected.
     #[error("the provider answered with an error: {0}")]
     Api(ApiError),
+    /// Embeddings that do not answer their request.
+    #[error("the embeddings do not answer the request: {0}")]
+    Embeddings(#[from] EmbeddingFault),
 }
 
 /// An error as OpenAI's form tells it: `{"error":{"message","type","param","code"}}`.
@@ -172,6 +182,7 @@ impl From<WireUsage> for Usage {
             output_tokens: output,
             cache_read_tokens: prompt.cached_tokens.or(wire.prompt_cache_hit_tokens).unwrap_or(0),
             cache_write_tokens: prompt.cache_write_tokens.unwrap_or(0),
+            cache_write_1h_tokens: 0,
             reasoning_tokens: reasoning,
             audio_input_tokens: prompt.audio_tokens.unwrap_or(0),
             image_input_tokens: prompt.image_tokens.unwrap_or(0),

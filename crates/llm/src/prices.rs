@@ -30,6 +30,10 @@ use crate::usage::{UsageBuckets, with_subsets};
 /// Tokens that one price stands for.
 const TOKENS_PER_PRICE: f64 = 1_000_000.0;
 
+/// What writing to a cache for an hour costs, in prices of `input`, where a table says nothing else: so
+/// Anthropic sells it, and nobody else does.
+const ONE_HOUR_WRITE_FACTOR: f64 = 2.0;
+
 /// Names of the tier that list prices are for.
 const STANDARD_TIERS: [&str; 4] = ["", "standard", "default", "auto"];
 
@@ -122,6 +126,8 @@ pub struct Rates {
     pub cached_input: Option<f64>,
     /// Tokens in that were written to a cache (the shortest life on offer); else as `input`.
     pub cache_write: Option<f64>,
+    /// Tokens in that were written to a cache for an hour; twice `input` when the table does not say.
+    pub cache_write_1h: Option<f64>,
     /// Tokens out, reasoning included.
     pub output: f64,
     /// Tokens in of sound. They cost many times those of text, so that without a price of theirs a
@@ -247,10 +253,12 @@ impl ModelPrice {
             0 => Some(0.0),
             tokens => Some(tokens as f64 * price?),
         };
+        let one_hour = rates.cache_write_1h.unwrap_or(rates.input * ONE_HOUR_WRITE_FACTOR);
         let or_input = |price: Option<f64>| Some(price.unwrap_or(rates.input));
         let sum = bill(tokens.input, Some(rates.input))?
             + bill(tokens.cache_read, or_input(rates.cached_input))?
             + bill(tokens.cache_write, or_input(rates.cache_write))?
+            + bill(tokens.cache_write_1h, Some(one_hour))?
             + bill(tokens.audio_input, rates.audio_input)?
             + bill(tokens.image_input, or_input(rates.image_input))?
             + bill(tokens.output, Some(rates.output))?
@@ -336,7 +344,8 @@ mod tests {
             ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", Some("claude-sonnet-4-5")),
             ("claude-sonnet-4-5@20250929", Some("claude-sonnet-4-5")),
             ("models/gemini-2.5-flash-preview-05-20", Some("gemini-2.5-flash")),
-            ("gpt-4o-audio-preview", None),
+            ("gpt-4o-audio-preview-2025-06-03", Some("gpt-4o-audio-preview")),
+            ("gpt-4o-search-preview", None),
             ("ft:gpt-4o:acme", None),
             ("llama-3.3-70b", None),
             ("", None),
@@ -370,7 +379,7 @@ mod tests {
         };
         insta::assert_snapshot!(message(r#"{"name":"m","input":-1,"output":1}"#), @r#"line 4, model "m": expected a price of at least 0 in `input`, got -1"#);
         insta::assert_snapshot!(message("{\"name\":\"a\",\"input\":1,\"output\":1},\n{\"name\":\"m\",\"input\":1}"), @r#"line 5, model "m": expected a price in `output`, got none"#);
-        insta::assert_snapshot!(message(r#"{"name":"m","input":1,"outptu":1}"#), @r#"line 4, model "m": expected one of the fields input, cached_input, cache_write, output, audio_input, audio_output, image_input, image_output, name, provider, long_prompt, tiers, note in `outptu`, got 1"#);
+        insta::assert_snapshot!(message(r#"{"name":"m","input":1,"outptu":1}"#), @r#"line 4, model "m": expected one of the fields input, cached_input, cache_write, cache_write_1h, output, audio_input, audio_output, image_input, image_output, name, provider, long_prompt, tiers, note in `outptu`, got 1"#);
         insta::assert_snapshot!(message(r#"{"input":1,"output":1}"#), @r#"line 4, model "": expected the name of a model in `name`, got none"#);
         insta::assert_snapshot!(message(r#"{"name":"m","input":1,"output":1,"tiers":{"batch":"half"}}"#), @r#"line 4, model "m": expected factors of at least 0 by the name of the tier in `tiers.batch`, got "half""#);
         insta::assert_snapshot!(message(r#"{"name":"m","input":1,"output":1},{"name":"M","input":1,"output":1}"#), @r#"line 4, model "m": expected each model once in `name`, got "M""#);
@@ -395,6 +404,42 @@ mod tests {
         };
         assert_eq!(table.cost_usd("m", spoken), Some(0.5 + 5.0 + 20.0));
         assert_eq!(table.cost_usd("n", spoken), None);
+    }
+
+    #[test]
+    fn models_that_hear_and_speak_have_prices_of_sound() {
+        // 700 of text at 2.50 and 300 of sound at 32; 40 of text at 10 and 60 of sound at 64.
+        let spoken = Usage {
+            input_tokens: 1_000,
+            audio_input_tokens: 300,
+            output_tokens: 100,
+            audio_output_tokens: 60,
+            ..Usage::default()
+        };
+        let cost = cost_usd("gpt-audio-2025-08-28", spoken).unwrap();
+        assert!((cost - (0.001_75 + 0.009_6 + 0.000_4 + 0.003_84)).abs() < 1e-12, "{cost}");
+        // 700 at 0.30 and 300 heard at 1.00; 100 out at 2.50.
+        let heard = Usage { audio_output_tokens: 0, ..spoken };
+        let cost = cost_usd("gemini-2.5-flash", heard).unwrap();
+        assert!((cost - (0.000_21 + 0.000_3 + 0.000_25)).abs() < 1e-12, "{cost}");
+        assert_eq!(cost_usd("gemini-2.5-flash", spoken), None, "it does not speak");
+    }
+
+    #[test]
+    fn what_a_cache_keeps_for_an_hour_costs_twice_the_input() {
+        // 10 plain at 3, 1,000 read at 0.30, 300 written at 3.75 and 700 for an hour at 6.
+        let written = Usage { cache_write_1h_tokens: 700, ..usage(2_010, 1_000, 1_000, 0) };
+        let cost = cost_usd("claude-sonnet-4-5", written).unwrap();
+        assert!((cost - (0.000_03 + 0.000_3 + 0.001_125 + 0.004_2)).abs() < 1e-12, "{cost}");
+        // More for an hour than was written at all is as much as was written.
+        let odd = Usage { cache_write_1h_tokens: 5_000, ..written };
+        let cost = cost_usd("claude-sonnet-4-5", odd).unwrap();
+        assert!((cost - (0.000_03 + 0.000_3 + 0.006)).abs() < 1e-12, "{cost}");
+        let own =
+            r#"{"version":"x","models":[{"name":"m","input":1,"output":1,"cache_write_1h":5}]}"#;
+        let own = PriceTable::from_json(own).unwrap().cost_usd("m", written).unwrap();
+        // 10 + 1,000 + 300 at 1, 700 at 5.
+        assert!((own - 0.004_81).abs() < 1e-12, "{own}");
     }
 
     #[test]

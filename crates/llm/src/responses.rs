@@ -35,6 +35,7 @@ fn usage_of(wire: &Value) -> Usage {
         output_tokens: count("/output_tokens"),
         cache_read_tokens: count("/input_tokens_details/cached_tokens"),
         cache_write_tokens: count("/input_tokens_details/cache_write_tokens"),
+        cache_write_1h_tokens: 0,
         reasoning_tokens: count("/output_tokens_details/reasoning_tokens"),
         audio_input_tokens: count("/input_tokens_details/audio_tokens"),
         image_input_tokens: count("/input_tokens_details/image_tokens"),

@@ -8,6 +8,7 @@
 //! Everything else is a quarter of the bytes.
 
 use crate::chat::{Choice, Tool};
+use crate::embedding::EmbeddingInput;
 use crate::message::{FinishReason, Message, Part};
 
 /// Bytes of text that are counted one by one; what is longer is scaled up from them.
@@ -63,6 +64,21 @@ pub fn count_prompt(model: &str, messages: &[Message], tools: &[Tool]) -> TokenC
         texts.push(tool.parameters.to_string().into());
     }
     count_texts(model, texts.iter().map(AsRef::as_ref), frames)
+}
+
+/// Counts the tokens of inputs to be embedded; those that are in tokens already have so many.
+pub fn count_inputs(model: &str, inputs: &[EmbeddingInput]) -> TokenCount {
+    let given = inputs.iter().map(|input| match input {
+        EmbeddingInput::Tokens(tokens) => tokens.len() as u64,
+        EmbeddingInput::Text(_) => 0,
+    });
+    let given: u64 = given.sum();
+    let texts = inputs.iter().filter_map(|input| match input {
+        EmbeddingInput::Text(text) => Some(text.as_str()),
+        EmbeddingInput::Tokens(_) => None,
+    });
+    let counted = count_texts(model, texts, 0);
+    TokenCount { tokens: counted.tokens + given, ..counted }
 }
 
 /// Counts the tokens of what a model answered. What a provider withheld is not counted.

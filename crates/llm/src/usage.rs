@@ -20,8 +20,10 @@ use throughline_trace::Usage;
 pub struct UsageBuckets {
     /// Tokens in that were read from a cache.
     pub cache_read: u64,
-    /// Tokens in that were written to a cache.
+    /// Tokens in that were written to a cache, for the shortest time on offer.
     pub cache_write: u64,
+    /// Tokens in that were written to a cache for an hour.
+    pub cache_write_1h: u64,
     /// Tokens in of sound, not cached.
     pub audio_input: u64,
     /// Tokens in of images, not cached.
@@ -42,9 +44,12 @@ impl UsageBuckets {
     /// The buckets of a report whose details are parts of its totals ([`with_subsets`]).
     pub fn of(usage: Usage) -> Self {
         let (mut input, mut output) = (usage.input_tokens, usage.output_tokens);
+        let cache_read = take(&mut input, usage.cache_read_tokens);
+        let mut written = take(&mut input, usage.cache_write_tokens);
         Self {
-            cache_read: take(&mut input, usage.cache_read_tokens),
-            cache_write: take(&mut input, usage.cache_write_tokens),
+            cache_read,
+            cache_write_1h: take(&mut written, usage.cache_write_1h_tokens),
+            cache_write: written,
             audio_input: take(&mut input, usage.audio_input_tokens),
             image_input: take(&mut input, usage.image_input_tokens),
             input,
@@ -57,7 +62,8 @@ impl UsageBuckets {
 
     /// All tokens in.
     pub fn input_total(self) -> u64 {
-        self.cache_read + self.cache_write + self.audio_input + self.image_input + self.input
+        let cached = self.cache_read + self.cache_write + self.cache_write_1h;
+        cached + self.audio_input + self.image_input + self.input
     }
 
     /// All tokens out.
@@ -95,7 +101,7 @@ mod tests {
 
     fn any_usage() -> impl Strategy<Value = Usage> {
         let number = prop_oneof![0u64..2_000, Just(u64::MAX), any::<u64>()];
-        proptest::collection::vec(number, 9).prop_map(|n| Usage {
+        proptest::collection::vec(number, 10).prop_map(|n| Usage {
             input_tokens: n[0],
             output_tokens: n[1],
             cache_read_tokens: n[2],
@@ -105,6 +111,7 @@ mod tests {
             image_input_tokens: n[6],
             audio_output_tokens: n[7],
             image_output_tokens: n[8],
+            cache_write_1h_tokens: n[9],
         })
     }
 

@@ -111,6 +111,14 @@ enum Reader {
 }
 
 impl StreamReader {
+    /// The number that the last event gave itself, in the form that has one (responses).
+    pub fn sequence_number(&self) -> Option<u64> {
+        match &self.0 {
+            Reader::Responses(reader) => reader.sequence_number(),
+            Reader::ChatCompletions | Reader::Messages(_) => None,
+        }
+    }
+
     /// Reads the next event.
     ///
     /// # Errors

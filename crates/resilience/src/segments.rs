@@ -79,6 +79,8 @@ pub enum SegmentEvent {
     FirstToken,
     /// Time has passed.
     Tick,
+    /// The stream was cut, and is to go on where it broke off.
+    Cut,
     /// The stream is over, for this reason.
     Over(SegmentEnd),
 }
@@ -181,12 +183,10 @@ impl Segments {
                 Some(idle_at) if now >= idle_at => [self.close(SegmentEnd::Idle), None, None],
                 _ => [None; 3],
             },
+            SegmentEvent::Cut => self.end(SegmentEnd::Failed, now),
             SegmentEvent::Over(end) => {
                 self.is_over = true;
-                // A stream that breaks between two segments still has one that says so.
-                let opened =
-                    (self.open.is_none() && end.is_error()).then(|| self.open(self.next_seq, now));
-                [opened, self.close(end), None]
+                self.end(end, now)
             }
         }
     }
@@ -210,6 +210,12 @@ impl Segments {
     /// Whether nothing can follow.
     pub fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    fn end(&mut self, end: SegmentEnd, now: Moment) -> SegmentSteps {
+        // A stream that breaks between two segments still has one that says so.
+        let opened = (self.open.is_none() && end.is_error()).then(|| self.open(self.next_seq, now));
+        [opened, self.close(end), None]
     }
 
     fn chunk(&mut self, seq: Option<u64>, bytes: u64, now: Moment) -> SegmentSteps {
@@ -323,6 +329,20 @@ mod tests {
     }
 
     #[test]
+    fn r3_2_a_stream_that_is_cut_may_go_on_in_another_segment() {
+        let (mut machine, _) = Segments::begin(SegmentPolicy::default(), at(0));
+        let chunk = |seq| SegmentEvent::Chunk { seq: Some(seq), bytes: 2 };
+        machine.on(chunk(0), at(1));
+        machine.on(chunk(1), at(2));
+        let close = SegmentStep::Close { end: SegmentEnd::Failed, chunks: 2, bytes: 4 };
+        assert_eq!(machine.on(SegmentEvent::Cut, at(3)), [None, Some(close), None]);
+        assert_eq!(machine.idle_at(), None, "nobody waits for a stream that is cut");
+        let open = SegmentStep::Open { is_init: false, seq: 2 };
+        assert_eq!(machine.on(chunk(2), at(90_000)), [None, None, Some(open)]);
+        assert_eq!(machine.totals(), StreamTotals { chunks: 3, bytes: 6 });
+    }
+
+    #[test]
     fn r3_2_a_resumed_stream_goes_on_counting() {
         let (mut machine, first) = Segments::resume(SegmentPolicy::default(), Some(4), at(0));
         assert_eq!(first, SegmentStep::Open { is_init: false, seq: 5 });
@@ -339,7 +359,7 @@ mod tests {
         /// tell sums to the whole.
         #[test]
         fn r3_2_segments_neither_leak_nor_end_twice(
-            events in proptest::collection::vec((0u8..6, 0u64..45_000, proptest::option::of(0u64..12), 0u64..9), 0..80),
+            events in proptest::collection::vec((0u8..7, 0u64..45_000, proptest::option::of(0u64..12), 0u64..9), 0..80),
             last in 0u8..4, resumed in proptest::option::of(0u64..9), missing in 0u64..4,
         ) {
             let policy = SegmentPolicy { missing, ..SegmentPolicy::default() };
@@ -351,6 +371,7 @@ mod tests {
                 let event = match what {
                     0 => SegmentEvent::Tick,
                     1 => SegmentEvent::FirstToken,
+                    2 => SegmentEvent::Cut,
                     _ => SegmentEvent::Chunk { seq, bytes },
                 };
                 let steps = machine.on(event, at(now));

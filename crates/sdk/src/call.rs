@@ -1,5 +1,7 @@
 //! One logical call of a model (requirement R3.1): its span, its event, its metrics.
 
+mod embeddings;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -24,6 +26,8 @@ use crate::resilient::{Fault as _, ResilientError, spoken, tries};
 use crate::span::{ActiveSpan, span};
 use crate::telemetry_pipeline;
 use crate::token_count::{CountedUsage, Prompt};
+
+pub(crate) use embeddings::EMBEDDINGS;
 
 /// The operation that a chat is, in GenAI conventions and metrics.
 pub(crate) const OPERATION: &str = "chat";
@@ -85,18 +89,32 @@ impl Call {
                 }
             }
         }
+        let prompt = Prompt::of(request);
+        Self::of(builder.start(), operation, &request.model, endpoint, prompt)
+            .priced_by(prices)
+            .told(capture, event)
+    }
+
+    /// A call whose span has begun.
+    fn of(
+        span: ActiveSpan,
+        operation: &'static str,
+        model: &str,
+        endpoint: Endpoint,
+        prompt: Prompt,
+    ) -> Self {
         Self {
-            span: builder.start(),
-            event,
+            span,
+            event: None,
             operation,
-            model: request.model.clone(),
+            model: model.to_owned(),
             endpoint,
             began: Instant::now(),
             time_to_first_chunk: None,
             chunk_times: ChunkTimes::default(),
-            capture,
-            prices,
-            prompt: Prompt::of(request),
+            capture: ContentCapture::NONE,
+            prices: None,
+            prompt,
             is_cached: false,
             usage: None,
             response_model: None,
@@ -104,6 +122,16 @@ impl Call {
             attempts: AtomicU32::new(0),
             is_recorded: false,
         }
+    }
+
+    fn priced_by(mut self, prices: Option<Arc<PriceTable>>) -> Self {
+        self.prices = prices;
+        self
+    }
+
+    fn told(mut self, capture: ContentCapture, event: Option<CallEvent>) -> Self {
+        (self.capture, self.event) = (capture, event);
+        self
     }
 
     /// The call's span.
@@ -161,6 +189,11 @@ impl Call {
         self.chunk_times.chunk_came(Instant::now());
     }
 
+    /// The answer was cut and went on, so many times so far.
+    pub(crate) fn went_on(&self, times: u32) {
+        self.span.set(keys::STREAM_RESUMES, i64::from(times));
+    }
+
     /// What the provider or a gateway said beside the answer.
     fn tell_headers(&mut self, is_cached: bool, limits: Option<RateLimits>) {
         if is_cached {
@@ -183,7 +216,7 @@ impl Call {
     pub(crate) fn tell(&mut self, response: &ChatResponse) {
         self.tell_answer(response);
         let usage = self.prompt.usage_of_part(&self.model, response);
-        self.tell_usage(usage, response);
+        self.tell_usage(usage, service_tier(response));
     }
 
     fn tell_answer(&mut self, response: &ChatResponse) {
@@ -199,10 +232,7 @@ impl Call {
         if !response.id.is_empty() {
             self.set(keys::GEN_AI_RESPONSE_ID, response.id.clone());
         }
-        if !response.model.is_empty() {
-            self.set(keys::GEN_AI_RESPONSE_MODEL, response.model.clone());
-            self.response_model = Some(response.model.clone());
-        }
+        self.tell_model(&response.model);
         self.status_code = response.status_code;
         let calls = response.choices.iter().flat_map(|choice| choice.message.tool_calls());
         note_tool_calls(&self.span.context(), calls.map(|call| call.id.as_str()));
@@ -219,14 +249,24 @@ impl Call {
         }
     }
 
-    fn tell_usage(&mut self, counted: CountedUsage, response: &ChatResponse) {
+    /// Which model answered, if somebody said.
+    fn tell_model(&mut self, model: &str) {
+        if !model.is_empty() {
+            self.set(keys::GEN_AI_RESPONSE_MODEL, model.to_owned());
+            self.response_model = Some(model.to_owned());
+        }
+    }
+
+    fn tell_usage(&mut self, counted: CountedUsage, tier: Option<&str>) {
         let usage = counted.usage;
         if let Some(method) = counted.method {
             self.set(keys::USAGE_ESTIMATED, true);
             self.set(keys::USAGE_METHOD, method.as_str());
         }
         self.set(keys::GEN_AI_USAGE_INPUT_TOKENS, count(usage.input_tokens));
-        self.set(keys::GEN_AI_USAGE_OUTPUT_TOKENS, count(usage.output_tokens));
+        if self.operation != EMBEDDINGS {
+            self.set(keys::GEN_AI_USAGE_OUTPUT_TOKENS, count(usage.output_tokens));
+        }
         for (key, tokens) in usage.details().into_iter().filter(|(_, tokens)| *tokens > 0) {
             self.set(key, count(tokens));
         }
@@ -234,7 +274,6 @@ impl Call {
         let prices = self.prices.clone().unwrap_or_else(telemetry_pipeline::prices);
         let models = [self.response_model.as_deref(), Some(self.model.as_str())];
         let known = models.into_iter().flatten().find(|model| prices.price(model).is_some());
-        let tier = service_tier(response);
         let cost = known.and_then(|model| prices.cost_usd_in_tier(model, usage, tier));
         if let Some(cost) = cost {
             self.set(keys::COST_USD, cost);
@@ -256,7 +295,11 @@ impl Call {
         self.tell_answer(response);
         self.tell_headers(response.is_cached, response.limits);
         let usage = self.prompt.usage_of(&self.model, response);
-        self.tell_usage(usage, response);
+        self.tell_usage(usage, service_tier(response));
+        self.succeeded();
+    }
+
+    fn succeeded(&mut self) {
         let is_first = self.attempts.load(Ordering::Relaxed) <= 1;
         let outcome = if is_first { Outcome::Ok } else { Outcome::RetrySucceeded };
         self.end(outcome, None);

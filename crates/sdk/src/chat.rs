@@ -15,7 +15,7 @@ use throughline_trace::ErrorType;
 use crate::instrument::in_context;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
-use crate::stream::{StreamPosition, TracedChunk, Unread};
+use crate::stream::{CutSlot, CutStream, StreamPosition, TracedChunk, Unread};
 
 /// A model that answers conversations. Implementations talk to a provider and do nothing else:
 /// spans, retries, costs and metrics are added by [`Traced`](crate::Traced), which wraps any of
@@ -43,6 +43,19 @@ pub trait ChatModel: Send + Sync {
     /// Asks for an answer in pieces. The stream ends after the last piece; one that breaks off
     /// ends with an error.
     fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>>;
+
+    /// Goes on with a streamed answer that was cut: the chunks after the last one that came.
+    /// [`Traced::resume_cut_streams`](crate::Traced::resume_cut_streams) asks for it. A model that
+    /// does not say otherwise cannot.
+    fn resume(
+        &self,
+        request: ChatRequest,
+        cut: CutStream,
+    ) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        drop(cut);
+        let message = format!("the client of {} cannot go on with an answer", request.model);
+        Box::pin(async move { Err(ChatError::new(ErrorType::InvalidRequest, message)) })
+    }
 }
 
 impl<M: ChatModel + ?Sized> ChatModel for Arc<M> {
@@ -64,6 +77,14 @@ impl<M: ChatModel + ?Sized> ChatModel for Arc<M> {
 
     fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
         (**self).stream(request)
+    }
+
+    fn resume(
+        &self,
+        request: ChatRequest,
+        cut: CutStream,
+    ) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        (**self).resume(request, cut)
     }
 }
 
@@ -94,6 +115,8 @@ pub struct ChatStream {
     /// The id that the wire gives the stream.
     wire_id: Option<Arc<str>>,
     position: Option<StreamPosition>,
+    /// Where the client leaves what is needed to go on, should the stream be cut.
+    cut: Option<CutSlot>,
     inner: BoxStream<'static, Result<Chunk, ChatError>>,
 }
 
@@ -109,6 +132,7 @@ impl ChatStream {
             limits: None,
             wire_id: None,
             position: None,
+            cut: None,
             inner: Box::pin(chunks),
         }
     }
@@ -123,6 +147,16 @@ impl ChatStream {
 
     pub(crate) fn wire_id(&self) -> Option<Arc<str>> {
         self.wire_id.clone()
+    }
+
+    pub(crate) fn leaving(mut self, slot: CutSlot) -> Self {
+        self.cut = Some(slot);
+        self
+    }
+
+    /// Where the stream was cut, once it was, if it can go on.
+    pub(crate) fn cut(&self) -> Option<&CutStream> {
+        Some(self.cut.as_ref()?.get()?)
     }
 
     pub(crate) fn at(mut self, position: StreamPosition) -> Self {

@@ -3,8 +3,8 @@
 //! [`Telemetry`] sets traces, metrics and logs up; [`span`] makes the spans that everything here is
 //! built from; [`Dimensions`] say whose they are; [`decision`] records what was chosen and why. On
 //! these stand [`Traced`] chat models ([`OpenAi`], [`OpenAiResponses`], [`Anthropic`] or your own
-//! [`ChatModel`]), a [`Router`] over several, tools ([`tool()`], [`macro@tool`], [`ToolRegistry`]),
-//! [`Fallback`] and the [`Agent`] that puts them together. [`propagation`] and [`middleware`] carry a
+//! [`ChatModel`]), [`TracedEmbeddings`], a [`Router`] over several models, tools ([`tool()`],
+//! [`macro@tool`], [`ToolRegistry`]), [`Fallback`] and the [`Agent`] that puts them together. [`propagation`] and [`middleware`] carry a
 //! trace over processes, [`task`] over tasks and threads; [`Recorder`] shows it to tests.
 //!
 //! One invariant: a span that was started is ended and exported, or counted
@@ -42,6 +42,7 @@ mod content;
 mod context_bag;
 mod decision;
 mod dimensions;
+mod embedding;
 mod export;
 mod fallback;
 mod http_client;
@@ -51,6 +52,7 @@ mod layer;
 mod log_layer;
 mod logs;
 mod made_by;
+mod model_guard;
 mod providers;
 mod recorder;
 mod remote;
@@ -70,6 +72,7 @@ mod telemetry_pipeline;
 mod token_count;
 mod tools;
 mod traced;
+mod traced_embeddings;
 mod tracer;
 mod watched;
 mod workflow;
@@ -94,6 +97,7 @@ pub use decision::{
     INPUT_HASH_KEY_MIN_BYTES, SpoolCounts, current_decision, decision,
 };
 pub use dimensions::Dimensions;
+pub use embedding::EmbeddingModel;
 pub use export::{Counts, SignalCounts};
 pub use fallback::{
     Answered, DegradedSwitch, Fallback, FallbackError, FallbackModel, LimitReached,
@@ -124,7 +128,7 @@ pub use serve::{
 pub use span::{ActiveSpan, SpanBuilder, span};
 pub use steering::{MAX_DIRECTIVES, Steering, SteeringError, Told};
 pub use step::{StepBuilder, step};
-pub use stream::{DEFAULT_IDLE_TIMEOUT, StreamPosition, TracedChunk};
+pub use stream::{CutStream, DEFAULT_IDLE_TIMEOUT, StreamPosition, TracedChunk};
 pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
 pub use telemetry_builder::TelemetryBuilder;
 pub use telemetry_otlp::OtlpProtocol;
@@ -197,6 +201,7 @@ pub use tools::{MCP_CONNECT_TIMEOUT, McpBuilder, McpError, McpServer, McpSync, M
 #[cfg(feature = "server")]
 pub use tools::{TOOL_SERVICE_MAX_BYTES, ToolService};
 pub use traced::Traced;
+pub use traced_embeddings::TracedEmbeddings;
 pub use tracer::{SdkSpan, SdkTracer};
 pub use workflow::{Workflow, workflow};
 

@@ -23,7 +23,7 @@ use crate::tracer::SCOPE;
 
 use genai::GenAiInstruments;
 pub use genai::ModelCall;
-pub(crate) use genai::{ChunkTimes, GenAiNames, Timed, What};
+pub(crate) use genai::{AgentCalls, ChunkTimes, GenAiNames, Timed, What};
 
 /// The label of a series that has no value for it: Prometheus would drop an empty one.
 const NONE: &str = "none";

@@ -3,6 +3,7 @@
 
 pub(crate) mod any;
 mod chat;
+mod cut;
 mod intake;
 mod numbers;
 mod position;
@@ -16,8 +17,10 @@ use throughline_resilience::SegmentPolicy;
 
 pub use any::{StreamChunk, TracedChunks, traced};
 pub(crate) use chat::{Opened, TracedStream};
+pub use cut::CutStream;
+pub(crate) use cut::{CutSlot, Resuming};
 pub use numbers::SseNumbers;
-pub(crate) use position::STREAM_ID;
+pub(crate) use position::{LAST_EVENT_ID, STREAM_ID};
 pub use position::{StreamPosition, TracedChunk};
 pub(crate) use unread::Unread;
 
@@ -37,6 +40,8 @@ pub(crate) struct StreamRules {
     pub(crate) segments: SegmentPolicy,
     /// Numbered chunks that are held back at most, to put them in order.
     pub(crate) reorder_window: usize,
+    /// How often a stream that is cut is gone on with, at most.
+    pub(crate) resumes: u32,
 }
 
 impl Default for StreamRules {
@@ -46,6 +51,6 @@ impl Default for StreamRules {
             max_age: SEGMENT_MAX_AGE,
             missing: DEFAULT_MISSING_CHUNKS,
         };
-        Self { segments, reorder_window: 0 }
+        Self { segments, reorder_window: 0, resumes: 0 }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use throughline_llm::tokens::{self, CountMethod, TokenCount};
-use throughline_llm::{ChatRequest, ChatResponse};
+use throughline_llm::{ChatRequest, ChatResponse, EmbeddingRequest};
 use throughline_trace::Usage;
 
 /// Whether a tokenizer is being read for the next time: a thousand streams that are cut off at once
@@ -26,6 +26,8 @@ pub(crate) enum Prompt {
     Counted(TokenCount),
     /// The request, to be counted by its model's tokenizer.
     Whole(Arc<ChatRequest>),
+    /// The inputs of embeddings.
+    Inputs(Arc<EmbeddingRequest>),
 }
 
 impl Prompt {
@@ -61,6 +63,7 @@ impl Prompt {
         let prompt = match self {
             Self::Counted(count) => *count,
             Self::Whole(request) => tokens::count_prompt(model, &request.messages, &request.tools),
+            Self::Inputs(request) => tokens::count_inputs(model, &request.inputs),
         };
         let answer = tokens::count_answer(model, &response.choices);
         let usage =

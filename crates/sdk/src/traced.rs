@@ -15,10 +15,11 @@ use crate::SpanKind;
 use crate::call::{Call, OPERATION};
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::made_by::MadeBy;
+use crate::model_guard::ModelGuard;
 use crate::resilient::Resilience;
 use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::{Ready, Run, drive, report_of};
-use crate::stream::{Opened, StreamRules, TracedStream};
+use crate::stream::{Opened, Resuming, StreamRules, TracedStream};
 use crate::token_count::load_tokenizer;
 
 /// A chat model whose calls are spans, retried under a policy, priced and counted.
@@ -36,9 +37,7 @@ use crate::token_count::load_tokenizer;
 #[derive(Clone)]
 pub struct Traced {
     model: Arc<dyn ChatModel>,
-    resilience: Resilience,
-    /// Whether each model that is asked for has a breaker of its own.
-    is_per_model: bool,
+    guard: ModelGuard,
     captures_content: Option<bool>,
     stream_rules: StreamRules,
     prices: Option<Arc<PriceTable>>,
@@ -49,8 +48,7 @@ impl Traced {
     pub fn new(model: impl ChatModel + 'static) -> Self {
         Self {
             model: Arc::new(model),
-            resilience: Resilience::new(Policy::default()),
-            is_per_model: true,
+            guard: ModelGuard::new(Policy::default()),
             captures_content: None,
             stream_rules: StreamRules::default(),
             prices: None,
@@ -61,32 +59,26 @@ impl Traced {
     /// named `{provider}/{model}`; clones share them.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.resilience = Resilience::new(policy);
-        self.is_per_model = true;
+        self.guard = ModelGuard::new(policy);
         self
     }
 
     /// A policy whose breaker, budget and bulkhead others share, whatever model is asked for.
     #[must_use]
     pub fn resilience(mut self, resilience: Resilience) -> Self {
-        self.resilience = resilience;
-        self.is_per_model = false;
+        self.guard = ModelGuard::shared(resilience);
         self
     }
 
     /// The policy, to change it while it runs ([`Resilience::set_policy`],
     /// [`Resilience::set_retry`]).
     pub fn resilience_handle(&self) -> &Resilience {
-        &self.resilience
+        self.guard.resilience()
     }
 
     /// The policy with the breaker that guards a model.
     fn guard(&self, model: &str) -> Resilience {
-        if !self.is_per_model {
-            return self.resilience.clone();
-        }
-        let provider = self.model.endpoint().provider;
-        self.resilience.target(&format!("{provider}/{model}"))
+        self.guard.of(&self.model.endpoint(), model)
     }
 
     /// Whether prompts and answers go onto the spans, whatever telemetry in general says
@@ -118,6 +110,20 @@ impl Traced {
     #[must_use]
     pub fn reorder_window(mut self, chunks: usize) -> Self {
         self.stream_rules.reorder_window = chunks;
+        self
+    }
+
+    /// Goes on with a streamed answer that is cut, so many times at most, instead of failing at once;
+    /// never, when not said. The segment that was cut says so, the next is linked to it, and chunks
+    /// that come again are passed over; `throughline.stream.resumes` counts on the call's span.
+    ///
+    /// A server must be able to: one of chat completions or messages gives its events ids, and goes on
+    /// after the one in `Last-Event-ID` when it gets the same request again. One that begins anew
+    /// instead is told by the id of its answer, which ends the stream; but that answer is billed.
+    /// OpenAI's responses go on when the request said `background: true`.
+    #[must_use]
+    pub fn resume_cut_streams(mut self, attempts: u32) -> Self {
+        self.stream_rules.resumes = attempts;
         self
     }
 
@@ -194,7 +200,11 @@ impl Traced {
             Ok(opened) => {
                 call.answer_began(&opened.stream);
                 let status_code = opened.stream.status_code();
-                let stream = TracedStream::new(opened, run, call);
+                // A stream may stay open for long, and holds its prompt only where it is wanted.
+                let resuming = (rules.resumes > 0).then(|| {
+                    Box::new(Resuming::new(Arc::clone(&self.model), request, rules.resumes))
+                });
+                let stream = TracedStream::new(opened, run, call, resuming);
                 let position = stream.position().clone();
                 Ok(ChatStream::new(status_code, stream).at(position))
             }

@@ -97,6 +97,10 @@ pub struct Usage {
     pub cache_read_tokens: u64,
     /// Of the tokens in: written to a cache.
     pub cache_write_tokens: u64,
+    /// Of the tokens written to a cache: those that it keeps for an hour rather than for the shortest
+    /// time on offer (Anthropic sells both).
+    #[serde(default)]
+    pub cache_write_1h_tokens: u64,
     /// Of the tokens out: spent on reasoning.
     pub reasoning_tokens: u64,
     /// Of the tokens in: sound.
@@ -132,6 +136,7 @@ impl Usage {
                 keys::GEN_AI_USAGE_CACHE_CREATION,
             ])
             .unwrap_or(0),
+            cache_write_1h_tokens: first(&[keys::USAGE_CACHE_WRITE_1H]).unwrap_or(0),
             reasoning_tokens: first(&[keys::GEN_AI_USAGE_REASONING]).unwrap_or(0),
             audio_input_tokens: first(&[keys::GEN_AI_USAGE_AUDIO_INPUT]).unwrap_or(0),
             image_input_tokens: first(&[keys::GEN_AI_USAGE_IMAGE_INPUT]).unwrap_or(0),
@@ -140,12 +145,13 @@ impl Usage {
         })
     }
 
-    /// The details with their GenAI attribute, old and new names being one: all of them subsets of
-    /// the totals.
-    pub fn details(self) -> [(&'static str, u64); 7] {
+    /// The details with their attribute, old and new names of the GenAI conventions being one: all of
+    /// them subsets of the totals.
+    pub fn details(self) -> [(&'static str, u64); 8] {
         [
             (keys::GEN_AI_USAGE_CACHE_READ, self.cache_read_tokens),
             (keys::GEN_AI_USAGE_CACHE_WRITE, self.cache_write_tokens),
+            (keys::USAGE_CACHE_WRITE_1H, self.cache_write_1h_tokens),
             (keys::GEN_AI_USAGE_REASONING, self.reasoning_tokens),
             (keys::GEN_AI_USAGE_AUDIO_INPUT, self.audio_input_tokens),
             (keys::GEN_AI_USAGE_IMAGE_INPUT, self.image_input_tokens),
@@ -162,6 +168,9 @@ impl Usage {
             output_tokens: self.output_tokens.saturating_add(other.output_tokens),
             cache_read_tokens: self.cache_read_tokens.saturating_add(other.cache_read_tokens),
             cache_write_tokens: self.cache_write_tokens.saturating_add(other.cache_write_tokens),
+            cache_write_1h_tokens: self
+                .cache_write_1h_tokens
+                .saturating_add(other.cache_write_1h_tokens),
             reasoning_tokens: self.reasoning_tokens.saturating_add(other.reasoning_tokens),
             audio_input_tokens: self.audio_input_tokens.saturating_add(other.audio_input_tokens),
             image_input_tokens: self.image_input_tokens.saturating_add(other.image_input_tokens),

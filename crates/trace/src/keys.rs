@@ -144,6 +144,8 @@ keys! {
     /// How estimated token counts were made: `tokenizer` (the model's own) or `bytes` (a quarter of
     /// them).
     USAGE_METHOD = "throughline.usage.method";
+    /// Of the tokens written to a cache: those that it keeps for an hour.
+    USAGE_CACHE_WRITE_1H = "throughline.usage.cache_write_1h.input_tokens";
     /// Requests that a provider's rate limit still allows.
     LIMIT_REQUESTS = "throughline.rate_limit.remaining_requests";
     /// Tokens that a provider's rate limit still allows.
@@ -163,6 +165,8 @@ keys! {
     STREAM_CHUNKS = "throughline.stream.chunks";
     /// Bytes of text of a stream, or of one of its segments.
     STREAM_BYTES = "throughline.stream.bytes";
+    /// How often a stream went on after it was cut.
+    STREAM_RESUMES = "throughline.stream.resumes";
     /// Why a segment ended: `first_token`, `done`, `idle`, `rotated`, `gap`, `failed`,
     /// `cancelled`, `timeout`.
     STREAM_END = "throughline.stream.end";
@@ -243,6 +247,10 @@ keys! {
     GEN_AI_REQUEST_PREVIOUS_RESPONSE = "gen_ai.request.previous_response.id";
     /// What kind of answer is asked for: `text`, `json`, `image`, `speech`.
     GEN_AI_OUTPUT_TYPE = "gen_ai.output.type";
+    /// How the numbers of embeddings are to travel: `float`, `base64`, a list.
+    GEN_AI_REQUEST_ENCODING_FORMATS = "gen_ai.request.encoding_formats";
+    /// Length of the vectors of embeddings.
+    GEN_AI_EMBEDDINGS_DIMENSION_COUNT = "gen_ai.embeddings.dimension.count";
     /// `event_name` of a model call told as an event.
     INFERENCE_DETAILS_EVENT = "gen_ai.client.inference.operation.details";
     /// Model that answered.
@@ -343,6 +351,8 @@ keys! {
     MCP_METHOD_NAME = "mcp.method.name";
     /// Version of MCP that both sides agreed on.
     MCP_PROTOCOL_VERSION = "mcp.protocol.version";
+    /// The session of MCP, as its transport names it.
+    MCP_SESSION_ID = "mcp.session.id";
     /// `grpc`, …
     RPC_SYSTEM_NAME = "rpc.system.name";
     /// The remote method, as `package.Service/Method`.

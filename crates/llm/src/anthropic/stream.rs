@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::content::is_unsigned;
 use super::response::is_error;
-use super::{COUNTS, usage_of};
+use super::{CACHE_CREATION, COUNTS, usage_of};
 use crate::assemble::MAX_INDEX;
 use crate::chat::{Chunk, Delta, ToolCallDelta};
 use crate::kept::kind_of;
@@ -170,7 +170,8 @@ impl StreamReader {
     /// Takes the counts of a report over those known, and tells all.
     fn learn(&mut self, usage: &Value) -> Option<throughline_trace::Usage> {
         for (key, value) in usage.as_object()? {
-            if COUNTS.contains(&key.as_str()) && value.is_u64() {
+            let is_count = COUNTS.contains(&key.as_str()) && value.is_u64();
+            if is_count || (key == CACHE_CREATION && value.is_object()) {
                 self.usage.insert(key.clone(), value.clone());
             }
         }

@@ -377,3 +377,36 @@ proptest! {
         }
     }
 }
+
+/// R3.1: what a cache keeps for an hour is a part of what was written, whole and streamed, and goes
+/// back as it came.
+#[test]
+fn r3_1_what_a_cache_keeps_for_an_hour_is_told_apart() {
+    let usage = json!({"input_tokens": 10, "cache_creation_input_tokens": 100,
+        "cache_read_input_tokens": 0, "output_tokens": 5,
+        "cache_creation": {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 70}});
+    let body = json!({"content": [], "stop_reason": "end_turn", "usage": usage});
+    let response = parse_response(body.to_string().as_bytes()).unwrap();
+    let told = response.usage.unwrap();
+    assert_eq!((told.input_tokens, told.cache_write_tokens), (110, 100));
+    assert_eq!(told.cache_write_1h_tokens, 70);
+    assert_eq!(response_to_json(&response)["usage"], usage);
+    let translated = ChatResponse { extra: Map::new(), ..response };
+    assert_eq!(response_to_json(&translated)["usage"], usage);
+
+    let mut reader = StreamReader::new();
+    let start = json!({"type": "message_start", "message": {"usage": usage}});
+    let delta = json!({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 9}});
+    let mut read = |data: Value| {
+        let event = SseEvent { data: data.to_string(), ..SseEvent::default() };
+        reader.read(&event).unwrap().chunk.unwrap().usage.unwrap()
+    };
+    assert_eq!(read(start).cache_write_1h_tokens, 70);
+    let last = read(delta);
+    assert_eq!((last.cache_write_1h_tokens, last.output_tokens), (70, 9));
+    let without_total = json!({"input_tokens": 10, "output_tokens": 5, "cache_creation":
+        {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 70}});
+    let body = json!({"content": [], "usage": without_total}).to_string();
+    let told = parse_response(body.as_bytes()).unwrap().usage.unwrap();
+    assert_eq!((told.input_tokens, told.cache_write_tokens), (110, 100));
+}

@@ -12,10 +12,11 @@ use super::{LongPrompt, ModelPrice, PriceError, PriceTable, Rates, Tiers};
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Fields of prices.
-const RATES: [&str; 8] = [
+const RATES: [&str; 9] = [
     "input",
     "cached_input",
     "cache_write",
+    "cache_write_1h",
     "output",
     "audio_input",
     "audio_output",
@@ -139,8 +140,9 @@ fn object_of<'v>(
     match object.iter().find(|(key, _)| !is_known(key)) {
         Some((key, value)) => Err(Wrong::new(
             format!("{path}{key}"),
-            "one of the fields input, cached_input, cache_write, output, audio_input, \
-             audio_output, image_input, image_output, name, provider, long_prompt, tiers, note",
+            "one of the fields input, cached_input, cache_write, cache_write_1h, output, \
+             audio_input, audio_output, image_input, image_output, name, provider, long_prompt, \
+             tiers, note",
             Some(value),
         )),
         None => Ok(object),
@@ -162,6 +164,7 @@ fn rates_of(object: &Map<String, Value>, path: &str) -> Result<Rates, Wrong> {
         input: needed("input")?,
         cached_input: price("cached_input")?,
         cache_write: price("cache_write")?,
+        cache_write_1h: price("cache_write_1h")?,
         output: needed("output")?,
         audio_input: price("audio_input")?,
         audio_output: price("audio_output")?,

@@ -23,6 +23,8 @@ pub struct StreamReader {
     created_unix_secs: u64,
     /// Calls of functions by the provider's number of the item.
     calls: BTreeMap<u64, Call>,
+    /// The number of the last event.
+    sequence_number: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,6 +41,11 @@ impl StreamReader {
         Self::default()
     }
 
+    /// The `sequence_number` of the last event that was read; `None` when it had none.
+    pub fn sequence_number(&self) -> Option<u64> {
+        self.sequence_number
+    }
+
     /// Reads the next event.
     ///
     /// # Errors
@@ -50,6 +57,7 @@ impl StreamReader {
         }
         let data: Value = serde_json::from_str(&event.data)
             .map_err(|source| WireError::Json { expected: "an event of a response", source })?;
+        self.sequence_number = data["sequence_number"].as_u64();
         let kind = kind_of(&data).unwrap_or(&event.event).to_owned();
         let item = data.get("output_index").and_then(Value::as_u64).unwrap_or(0);
         let text = || data["delta"].as_str().map(str::to_owned);

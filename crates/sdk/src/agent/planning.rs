@@ -161,6 +161,7 @@ impl Run<'_> {
         is_told: bool,
     ) -> Result<ChatResponse, ChatError> {
         let model = request.model.clone();
+        self.calls.model_asked();
         let response = self.ask_model(request, is_told).await?;
         // Roughly, for the budget alone: the span of the call has the model's own count.
         let estimated = || {

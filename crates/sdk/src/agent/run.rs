@@ -20,7 +20,7 @@ use crate::context_bag::ContextBag;
 use crate::decision::{current_decision, decision};
 use crate::dimensions::Dimensions;
 use crate::instrument::in_context;
-use crate::metrics::{Operation, Outcome, Timed, What};
+use crate::metrics::{AgentCalls, Operation, Outcome, Timed, What};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
 use crate::step::step;
@@ -35,11 +35,13 @@ pub(super) async fn run(
     let ledger = Ledger::open(&definition.name, definition.budget.and(task.budget));
     let cx = dimensions(definition, &task).onto(&Context::current());
     let cx = ledger.onto(&notes.onto(&cx));
+    let calls = std::sync::Arc::new(AgentCalls::default());
+    let timed = in_context_of(&cx, || Timed::start(What::Agent, definition.name.clone()));
     let end = RunEnd {
         span: in_context_of(&cx, || run_span(definition, &task)),
         outcome: Outcome::Cancelled,
         model: definition.request.model.clone(),
-        timed: in_context_of(&cx, || Timed::start(What::Agent, definition.name.clone())),
+        timed: timed.counting(std::sync::Arc::clone(&calls)),
         status: task.inbound.as_ref().map(|inbound| inbound.status),
     };
     let cause = task.cause.or_else(current_decision);
@@ -52,6 +54,7 @@ pub(super) async fn run(
         definition,
         events,
         ledger,
+        calls,
         span: &end.span,
         session: in_context_of(&cx, || Dimensions::current().session_id().map(str::to_owned)),
         cause,
@@ -193,6 +196,7 @@ pub(super) struct Run<'a> {
     pub(super) definition: &'a Definition,
     pub(super) events: Events,
     pub(super) ledger: std::sync::Arc<Ledger>,
+    pub(super) calls: std::sync::Arc<AgentCalls>,
     /// The span of the run.
     pub(super) span: &'a ActiveSpan,
     pub(super) session: Option<String>,
@@ -273,6 +277,7 @@ impl Run<'_> {
                 return Err(self.stopped(error));
             }
             self.tool_calls += calls;
+            self.calls.tools_asked_for(calls);
             self.may_go_on().await?;
             let acted = self.act(&plan).await?;
             self.observe(&acted).await;

@@ -6,6 +6,8 @@
 //! `OTEL_SEMCONV_STABILITY_OPT_IN` names `gen_ai_latest_experimental`: never both, so that nothing
 //! is counted twice. Those of tools, agents and workflows have one name.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::metrics::{Counter, Histogram, Meter};
@@ -13,6 +15,8 @@ use opentelemetry::{Context, KeyValue};
 use throughline_llm::UsageBuckets;
 use throughline_trace::{ErrorType, Usage, keys};
 use tokio::time::Instant;
+
+use crate::call::EMBEDDINGS;
 
 use super::{labels, with_instruments};
 
@@ -33,6 +37,9 @@ const AGENT_BOUNDS_SECS: [f64; 13] =
 /// Bounds of durations of workflows, seconds.
 const WORKFLOW_BOUNDS_SECS: [f64; 11] =
     [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
+
+/// Bounds of numbers of calls that a run makes.
+const CALL_COUNT_BOUNDS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// Chunks of one stream that are timed: the rest of a stream without end must not cost time at its
 /// end.
@@ -87,7 +94,7 @@ impl ModelCall<'_> {
         }
         with_instruments(|instruments| {
             let client = &instruments.genai.client;
-            client.record_usage(self.usage, &base);
+            client.record_usage(self.usage, self.operation != EMBEDDINGS, &base);
             if let Some(waited) = self.time_to_first_chunk {
                 client.first_chunk.record(waited.as_secs_f64(), &base);
             }
@@ -96,7 +103,7 @@ impl ModelCall<'_> {
                 base.push(KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
             }
             let duration = match (&client.embeddings, self.operation) {
-                (Some(embeddings), "embeddings") => embeddings,
+                (Some(embeddings), EMBEDDINGS) => embeddings,
                 _ => &client.duration,
             };
             duration.record(self.duration.as_secs_f64(), &base);
@@ -137,11 +144,32 @@ impl ChunkTimes {
     }
 }
 
+/// The calls that one run of an agent makes itself. A sub-agent counts its own.
+#[derive(Debug, Default)]
+pub(crate) struct AgentCalls {
+    inferences: AtomicU64,
+    tools: AtomicU64,
+}
+
+impl AgentCalls {
+    /// The model was asked once, whatever it answers.
+    pub(crate) fn model_asked(&self) {
+        self.inferences.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The model asked for so many tools.
+    pub(crate) fn tools_asked_for(&self, calls: u32) {
+        self.tools.fetch_add(u64::from(calls), Ordering::Relaxed);
+    }
+}
+
 /// Measures the run of a tool, agent or workflow, also of one that is given up.
 #[derive(Debug)]
 pub(crate) struct Timed {
     what: What,
     name: String,
+    /// What the run of an agent counts.
+    calls: Option<Arc<AgentCalls>>,
     began: Instant,
     /// The context whose dimensions the series carries.
     cx: Context,
@@ -162,10 +190,17 @@ impl Timed {
         Self {
             what,
             name: name.into(),
+            calls: None,
             began: Instant::now(),
             cx: Context::current(),
             error_type: None,
         }
+    }
+
+    /// Records these numbers at the end, too.
+    pub(crate) fn counting(mut self, calls: Arc<AgentCalls>) -> Self {
+        self.calls = Some(calls);
+        self
     }
 
     /// It ended; with the `error.type` of the span, if it failed.
@@ -198,6 +233,11 @@ impl Drop for Timed {
                 What::Workflow => &instruments.genai.workflow,
             };
             histogram.record(secs, &labels);
+            if let Some(calls) = &self.calls {
+                let [inferences, tools] = &instruments.genai.agent_calls;
+                inferences.record(calls.inferences.load(Ordering::Relaxed), &labels);
+                tools.record(calls.tools.load(Ordering::Relaxed), &labels);
+            }
         });
     }
 }
@@ -208,6 +248,8 @@ pub(crate) struct GenAiInstruments {
     client: ClientInstruments,
     tool: Histogram<f64>,
     agent: Histogram<f64>,
+    /// Numbers of a run's calls: of its model, of its tools.
+    agent_calls: [Histogram<u64>; 2],
     workflow: Histogram<f64>,
 }
 
@@ -312,6 +354,7 @@ impl GenAiInstruments {
                 "Duration of agents' runs",
                 &AGENT_BOUNDS_SECS,
             ),
+            agent_calls: agent_calls(meter),
             workflow: seconds(
                 "gen_ai.invoke_workflow.duration",
                 "Duration of workflows",
@@ -321,8 +364,30 @@ impl GenAiInstruments {
     }
 }
 
+/// The numbers of calls of an agent's run: of its model, of its tools.
+fn agent_calls(meter: &Meter) -> [Histogram<u64>; 2] {
+    [
+        (
+            "gen_ai.invoke_agent.inference_calls",
+            "{inference_call}",
+            "Model calls of one run of an agent",
+        ),
+        ("gen_ai.invoke_agent.tool_calls", "{tool_call}", "Tool calls of one run of an agent"),
+    ]
+    .map(|(name, unit, description)| {
+        meter
+            .u64_histogram(name)
+            .with_unit(unit)
+            .with_description(description)
+            .with_boundaries(CALL_COUNT_BOUNDS.to_vec())
+            .build()
+    })
+}
+
 impl ClientInstruments {
-    fn record_usage(&self, usage: Option<Usage>, base: &[KeyValue]) {
+    /// `has_output`: whether the operation makes tokens at all; embeddings are none.
+    fn record_usage(&self, usage: Option<Usage>, has_output: bool, base: &[KeyValue]) {
+        let sides = if has_output { 2 } else { 1 };
         let with = |key: &'static str, value: &'static str| {
             let mut labels = base.to_vec();
             labels.push(KeyValue::new(key, value));
@@ -331,9 +396,8 @@ impl ClientInstruments {
         match &self.tokens {
             Tokens::Established(histogram) => {
                 let Some(usage) = usage else { return };
-                for (kind, tokens) in
-                    [("input", usage.input_tokens), ("output", usage.output_tokens)]
-                {
+                let told = [("input", usage.input_tokens), ("output", usage.output_tokens)];
+                for (kind, tokens) in told.into_iter().take(sides) {
                     histogram.record(tokens, &with(keys::GEN_AI_TOKEN_TYPE, kind));
                 }
             }
@@ -341,16 +405,18 @@ impl ClientInstruments {
                 let modality = |name| with(keys::GEN_AI_TOKEN_MODALITY, name);
                 let Some(usage) = usage else {
                     // So says the convention: a call whose usage nobody knows counts 0.
-                    [input, output].iter().for_each(|c| c.add(0, &modality("unknown")));
+                    let counters = [input, output].into_iter().take(sides);
+                    counters.for_each(|counter| counter.add(0, &modality("unknown")));
                     return;
                 };
                 let tokens = UsageBuckets::of(usage);
                 let (audio_in, image_in) = (tokens.audio_input, tokens.image_input);
                 let (audio_out, image_out) = (tokens.audio_output, tokens.image_output);
-                for (counter, total, audio, image) in [
+                let told = [
                     (input, usage.input_tokens, audio_in, image_in),
                     (output, usage.output_tokens, audio_out, image_out),
-                ] {
+                ];
+                for (counter, total, audio, image) in told.into_iter().take(sides) {
                     // A report without kinds does not say that all was text.
                     let rest = if audio + image > 0 { "text" } else { "unknown" };
                     counter.add(total - audio - image, &modality(rest));
@@ -360,12 +426,13 @@ impl ClientInstruments {
                         }
                     }
                 }
-                let parts = [tokens.cache_read, tokens.cache_write, tokens.reasoning];
+                let written = tokens.cache_write + tokens.cache_write_1h;
+                let parts = [tokens.cache_read, written, tokens.reasoning];
                 for (counter, tokens) in details.iter().zip(parts).filter(|(_, n)| *n > 0) {
                     counter.add(tokens, &modality("unknown"));
                 }
-                per_call[0].record(usage.input_tokens, base);
-                per_call[1].record(usage.output_tokens, base);
+                let told = per_call.iter().zip([usage.input_tokens, usage.output_tokens]);
+                told.take(sides).for_each(|(histogram, tokens)| histogram.record(tokens, base));
             }
         }
     }

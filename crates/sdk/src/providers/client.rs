@@ -4,11 +4,15 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use futures_util::future::BoxFuture;
-use throughline_llm::{ChatRequest, ChatResponse, WireForm, anthropic};
+use throughline_llm::{
+    ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, WireForm, anthropic,
+};
 
 use super::builder::{ClientBuilder, ClientError, shown};
 use super::wire::Wire;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
+use crate::embedding::EmbeddingModel;
+use crate::stream::CutStream;
 
 /// Where OpenAI itself is.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -16,7 +20,8 @@ pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
 /// Where Anthropic itself is.
 pub const ANTHROPIC_BASE_URL: &str = "https://api.anthropic.com";
 
-/// A client of OpenAI's chat completions, and of the many servers that speak the same form.
+/// A client of OpenAI's chat completions and embeddings, and of the many servers that speak the same
+/// forms.
 ///
 /// ```no_run
 /// use throughline::{OpenAi, Traced};
@@ -215,5 +220,26 @@ impl<F: Form> ChatModel for ModelClient<F> {
 
     fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
         Box::pin(self.wire.stream(request))
+    }
+
+    fn resume(
+        &self,
+        request: ChatRequest,
+        cut: CutStream,
+    ) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        Box::pin(self.wire.resume(request, cut))
+    }
+}
+
+impl EmbeddingModel for ModelClient<ChatCompletions> {
+    fn endpoint(&self) -> Endpoint {
+        self.wire.endpoint.clone()
+    }
+
+    fn embed(
+        &self,
+        request: EmbeddingRequest,
+    ) -> BoxFuture<'_, Result<EmbeddingResponse, ChatError>> {
+        Box::pin(self.wire.embed(request))
     }
 }

@@ -1,20 +1,22 @@
 //! The streamed answer of a provider: bytes to events to chunks, in whichever wire form.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, Stream, StreamExt as _, unfold};
 use http::HeaderMap;
 use http::StatusCode;
 use http_body::Body as _;
+use serde::Deserialize;
 use throughline_llm::{Chunk, SseEvent, SseParser, StreamReader};
 use throughline_trace::ErrorType;
 
 use super::errors::causes;
 use super::wire::Wire;
 use crate::chat::ChatError;
-use crate::stream::SseNumbers;
 use crate::stream::any::is_failed_state;
+use crate::stream::{CutSlot, CutStream, SseNumbers};
 
 /// The header or trailer by which a server says what became of the stream.
 const STREAM_STATE: &str = "x-stream-state";
@@ -63,6 +65,37 @@ pub(super) struct Chunks {
     parser: Option<SseParser>,
     events: VecDeque<SseEvent>,
     is_over: bool,
+    /// The id of the answer, as its first chunk tells it.
+    response_id: String,
+    /// The last event id that was named.
+    last_event_id: String,
+    /// What came before the stream was cut, if it goes on from there.
+    before: Option<Before>,
+    /// Where to leave what is needed to go on.
+    slot: CutSlot,
+}
+
+/// The last of what came before a stream was cut.
+struct Before {
+    number: Option<u64>,
+    sequence_number: Option<u64>,
+}
+
+/// What an event says of itself and of the answer that it is part of, in whichever form.
+#[derive(Default, Deserialize)]
+struct Named {
+    #[serde(default)]
+    sequence_number: Option<u64>,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default, alias = "response")]
+    message: Option<NamedAnswer>,
+}
+
+#[derive(Deserialize)]
+struct NamedAnswer {
+    #[serde(default)]
+    id: Option<String>,
 }
 
 impl Chunks {
@@ -82,7 +115,28 @@ impl Chunks {
             parser: Some(SseParser::new()),
             events: VecDeque::new(),
             is_over: false,
+            response_id: String::new(),
+            last_event_id: String::new(),
+            before: None,
+            slot: CutSlot::default(),
         }
+    }
+
+    /// Leaves there what is needed to go on, should the stream be cut.
+    pub(super) fn leaving(mut self, slot: &CutSlot) -> Self {
+        self.slot = Arc::clone(slot);
+        self
+    }
+
+    /// Goes on with a stream that was cut.
+    pub(super) fn after(mut self, cut: CutStream) -> Self {
+        let CutStream { response_id, last_event_id, sequence_number, reader, numbers } = cut;
+        self.before = Some(Before { number: numbers.last(), sequence_number });
+        self.response_id = response_id;
+        self.last_event_id = last_event_id.unwrap_or_default();
+        self.reader = reader;
+        self.numbers = numbers;
+        self
     }
 
     /// The chunks, up to the end mark or an error.
@@ -110,13 +164,23 @@ impl Chunks {
                     return Err(self.told_failed());
                 }
                 let number = self.numbers.read_event(&event);
+                if self.has_come(&event, number)? {
+                    continue;
+                }
                 let streamed = self
                     .reader
                     .read(&event)
                     .map_err(|error| self.wire.invalid(&self.model, self.status, error))?;
                 self.is_over = streamed.is_last;
+                if event.names_id {
+                    self.last_event_id = event.id;
+                }
                 match streamed.chunk {
                     Some(chunk) => {
+                        if self.response_id.is_empty() {
+                            self.response_id.clone_from(&chunk.id);
+                        }
+                        self.is_of_this_answer(&chunk.id)?;
                         return Ok(Some(Chunk { seq: chunk.seq.or(number), ..chunk }));
                     }
                     None if streamed.is_last => return Ok(None),
@@ -146,6 +210,39 @@ impl Chunks {
         }
     }
 
+    /// Whether an event came already, before the stream was cut. What comes again must be of the
+    /// same answer.
+    fn has_come(&self, event: &SseEvent, number: Option<u64>) -> Result<bool, ChatError> {
+        let Some(before) = &self.before else { return Ok(false) };
+        let is_past = |number: Option<u64>, last: Option<u64>| matches!((number, last), (Some(number), Some(last)) if number <= last);
+        let is_numbered = is_past(number, before.number);
+        if !is_numbered && before.sequence_number.is_none() {
+            return Ok(false);
+        }
+        let named: Named = serde_json::from_str(&event.data).unwrap_or_default();
+        if !is_numbered && !is_past(named.sequence_number, before.sequence_number) {
+            return Ok(false);
+        }
+        let answer = named.id.or(named.message.and_then(|message| message.id));
+        self.is_of_this_answer(&answer.unwrap_or_default())?;
+        Ok(true)
+    }
+
+    /// A stream that is to go on must not begin another answer.
+    fn is_of_this_answer(&self, id: &str) -> Result<(), ChatError> {
+        if self.before.is_none() || id.is_empty() || id == self.response_id {
+            return Ok(());
+        }
+        let message = format!(
+            "expected {} at {} to go on with its answer {}, got the answer {id}",
+            self.model,
+            self.wire.host(),
+            self.response_id,
+        );
+        let status_code = Some(self.status.as_u16());
+        Err(ChatError { status_code, ..ChatError::new(ErrorType::StreamFailed, message) })
+    }
+
     fn is_end_mark(&self, event: &SseEvent) -> bool {
         self.reader.clone().read(event).is_ok_and(|streamed| streamed.is_last)
     }
@@ -158,7 +255,20 @@ impl Chunks {
         error
     }
 
-    fn cut(&self, error: Option<&reqwest::Error>) -> ChatError {
+    /// The stream was cut; what is needed to go on is left behind.
+    fn cut(&mut self, error: Option<&reqwest::Error>) -> ChatError {
+        let last_event_id = Some(std::mem::take(&mut self.last_event_id));
+        let cut = CutStream {
+            response_id: std::mem::take(&mut self.response_id),
+            last_event_id: last_event_id.filter(|id| !id.is_empty()),
+            sequence_number: self.reader.sequence_number(),
+            reader: self.reader.clone(),
+            numbers: self.numbers.clone(),
+        };
+        if cut.last_event_id.is_some() || cut.sequence_number.is_some() {
+            // A stream is cut once.
+            let _ = self.slot.set(Box::new(cut));
+        }
         let cause = error.map(|error| format!(": {}", causes(error))).unwrap_or_default();
         let message = format!(
             "the stream of {} at {} broke off before its end mark{cause}",

@@ -7,7 +7,7 @@ use reqwest::{Response, Url};
 use serde_json::Value;
 use std::sync::Arc;
 use throughline_llm::openai::{self, ApiError, WireError};
-use throughline_llm::{ChatRequest, ChatResponse, WireForm};
+use throughline_llm::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, WireForm};
 use throughline_trace::ErrorType;
 
 use super::builder::below;
@@ -16,6 +16,7 @@ use super::limits::{is_cached, pause, rate_limits};
 use super::stream::{Chunks, pieces};
 use crate::chat::{ChatError, ChatStream, Endpoint};
 use crate::propagation;
+use crate::stream::{CutSlot, CutStream, LAST_EVENT_ID};
 
 /// The content type of a stream of events.
 const EVENTS: &str = "text/event-stream";
@@ -55,17 +56,86 @@ impl Wire {
         Ok(answer)
     }
 
+    pub(super) async fn embed(
+        &self,
+        request: EmbeddingRequest,
+    ) -> Result<EmbeddingResponse, ChatError> {
+        let model = request.model.as_str();
+        let body = openai::embeddings_request_to_json(&request);
+        let response = self.send(openai::EMBEDDINGS_PATH, model, body, "application/json").await?;
+        let status = response.status();
+        let (is_cached, limits) = (is_cached(response.headers()), rate_limits(response.headers()));
+        let body = self.read_whole(model, response).await?;
+        let answer = openai::parse_embeddings_response(&body, &request)
+            .map_err(|error| self.invalid(model, status, error))?;
+        Ok(EmbeddingResponse { status_code: Some(status.as_u16()), is_cached, limits, ..answer })
+    }
+
     pub(super) async fn stream(&self, request: ChatRequest) -> Result<ChatStream, ChatError> {
         let request = ChatRequest { stream: true, ..request };
         let body = self.form.request_to_json(&request);
         let response = self.send(self.form.path(), &request.model, body, EVENTS).await?;
+        self.events_of(request.model, response, None)
+    }
+
+    /// Asks for the rest of a streamed answer: of a response that goes on in the background by its
+    /// id, else by the same request with `Last-Event-ID`.
+    pub(super) async fn resume(
+        &self,
+        request: ChatRequest,
+        cut: CutStream,
+    ) -> Result<ChatStream, ChatError> {
+        let model = request.model.as_str();
+        let asking = if let Some(address) = self.rest_of_response(&request, &cut) {
+            self.http.get(address).headers(self.headers_for(EVENTS))
+        } else if let Some(id) = &cut.last_event_id
+            && let Ok(id) = HeaderValue::from_str(id)
+        {
+            let mut headers = self.headers_for(EVENTS);
+            headers.insert(LAST_EVENT_ID, id);
+            let request = ChatRequest { stream: true, ..request.clone() };
+            let body = self.form.request_to_json(&request).to_string();
+            self.http.post(self.address(self.form.path())).headers(headers).body(body)
+        } else {
+            let message = format!(
+                "expected event ids in the stream of {model} at {} to go on from, got none",
+                self.host()
+            );
+            return Err(ChatError::new(ErrorType::InvalidRequest, message));
+        };
+        let response = self.ask(model, asking).await?;
+        self.events_of(request.model, response, Some(cut))
+    }
+
+    /// Where the rest of a response is that goes on in the background.
+    fn rest_of_response(&self, request: &ChatRequest, cut: &CutStream) -> Option<Url> {
+        let is_background = request.extra.get("background") == Some(&Value::Bool(true));
+        if self.form != WireForm::Responses || !is_background || cut.response_id.is_empty() {
+            return None;
+        }
+        let after = cut.sequence_number?;
+        let mut address = self.address(self.form.path());
+        address.path_segments_mut().ok()?.push(&cut.response_id);
+        address
+            .query_pairs_mut()
+            .append_pair("stream", "true")
+            .append_pair("starting_after", &after.to_string());
+        Some(address)
+    }
+
+    /// The stream that an answer is.
+    fn events_of(
+        &self,
+        model: String,
+        response: Response,
+        cut: Option<CutStream>,
+    ) -> Result<ChatStream, ChatError> {
         let status = response.status();
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
         if !content_type.is_some_and(|kind| kind.starts_with(EVENTS)) {
             let got = content_type.unwrap_or("none").to_owned();
             let message = format!(
-                "{} at {} answered {} with content type {got}, expected text/event-stream",
-                request.model,
+                "{model} at {} answered {} with content type {got}, expected text/event-stream",
                 self.host(),
                 status_text(status)
             );
@@ -77,10 +147,14 @@ impl Wire {
         let stream_id = response.headers().get("x-stream-id").and_then(|id| id.to_str().ok());
         let stream_id = stream_id.filter(|id| !id.is_empty()).map(Arc::<str>::from);
         let body = pieces(response);
-        let chunks = Chunks::new(self.clone(), request.model, status, body);
+        let slot = CutSlot::default();
+        let mut chunks = Chunks::new(self.clone(), model, status, body).leaving(&slot);
+        if let Some(cut) = cut {
+            chunks = chunks.after(cut);
+        }
         let stream =
             ChatStream::new(Some(status.as_u16()), chunks.into_stream()).with_stream_id(stream_id);
-        Ok(stream.with_cached(is_cached).with_limits(limits))
+        Ok(stream.with_cached(is_cached).with_limits(limits).leaving(slot))
     }
 
     /// Sends a body to a path of the provider; an answer with a status other than 2xx is an
@@ -92,6 +166,12 @@ impl Wire {
         body: Value,
         accept: &'static str,
     ) -> Result<Response, ChatError> {
+        let asking = self.http.post(self.address(path)).headers(self.headers_for(accept));
+        self.ask(model, asking.body(body.to_string())).await
+    }
+
+    /// The headers of a request within the current context.
+    fn headers_for(&self, accept: &'static str) -> HeaderMap {
         let mut headers = self.headers.clone();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         if accept == EVENTS {
@@ -104,9 +184,16 @@ impl Wire {
         } else {
             propagation::inject_trace(&cx, &mut headers);
         }
-        let sending =
-            self.http.post(self.address(path)).headers(headers).body(body.to_string()).send();
-        let response = sending.await.map_err(|error| self.transport_error(model, &error))?;
+        headers
+    }
+
+    /// Sends a request; an answer with a status other than 2xx is an error.
+    async fn ask(
+        &self,
+        model: &str,
+        asking: reqwest::RequestBuilder,
+    ) -> Result<Response, ChatError> {
+        let response = asking.send().await.map_err(|error| self.transport_error(model, &error))?;
         if response.status().is_success() {
             return Ok(response);
         }

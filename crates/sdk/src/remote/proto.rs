@@ -57,6 +57,8 @@ pub(crate) struct Usage {
     pub(crate) audio_output_tokens: u64,
     #[prost(uint64, tag = "9")]
     pub(crate) image_output_tokens: u64,
+    #[prost(uint64, tag = "10")]
+    pub(crate) cache_write_1h_tokens: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -122,6 +124,7 @@ impl From<wire::RunReply> for RunReply {
             output_tokens: reply.usage.output_tokens,
             cache_read_tokens: reply.usage.cache_read_tokens,
             cache_write_tokens: reply.usage.cache_write_tokens,
+            cache_write_1h_tokens: reply.usage.cache_write_1h_tokens,
             reasoning_tokens: reply.usage.reasoning_tokens,
             audio_input_tokens: reply.usage.audio_input_tokens,
             image_input_tokens: reply.usage.image_input_tokens,
@@ -154,6 +157,7 @@ impl From<RunReply> for wire::RunReply {
                 output_tokens: usage.output_tokens,
                 cache_read_tokens: usage.cache_read_tokens,
                 cache_write_tokens: usage.cache_write_tokens,
+                cache_write_1h_tokens: usage.cache_write_1h_tokens,
                 reasoning_tokens: usage.reasoning_tokens,
                 audio_input_tokens: usage.audio_input_tokens,
                 image_input_tokens: usage.image_input_tokens,

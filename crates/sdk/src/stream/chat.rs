@@ -13,6 +13,7 @@ use throughline_trace::ErrorType;
 use tokio::time::Instant;
 
 use super::StreamRules;
+use super::cut::Resuming;
 use super::intake::Intake;
 use super::position::StreamPosition;
 use super::spans::SegmentSpans;
@@ -100,15 +101,35 @@ struct Live {
     intake: Intake,
     run: Run,
     call: Call,
+    /// The way on when it is cut, where one is wanted.
+    resuming: Option<Box<Resuming>>,
+    /// Whether the last segment has told already that the stream broke.
+    is_cut_told: bool,
+    /// How often the stream went on after it was cut.
+    resumes: u32,
 }
 
 impl TracedStream {
-    pub(crate) fn new(opened: Opened, mut run: Run, call: Call) -> Self {
+    pub(crate) fn new(
+        opened: Opened,
+        mut run: Run,
+        call: Call,
+        resuming: Option<Box<Resuming>>,
+    ) -> Self {
         let deadline = run.deadline();
         let Opened { stream, chunks, intake, is_ended } = opened;
         let position = intake.segments.position().clone();
         Self {
-            live: Some(Box::new(Live { stream, is_ended, intake, run, call })),
+            live: Some(Box::new(Live {
+                stream,
+                is_ended,
+                intake,
+                run,
+                call,
+                resuming,
+                is_cut_told: false,
+                resumes: 0,
+            })),
             waiting: chunks,
             broke: None,
             position,
@@ -208,10 +229,43 @@ impl Drop for TracedStream {
 }
 
 impl Live {
-    /// The provider's stream, polled in the context of its attempt.
+    /// The provider's stream, polled in the context of its attempt. One that was cut goes on, where
+    /// that is wanted.
     fn poll(&mut self, poller: &mut Poller<'_>) -> Poll<Option<Result<Chunk, ChatError>>> {
         let _attached = self.intake.segments.parent().clone().attach();
-        Pin::new(&mut self.stream).poll_next(poller)
+        loop {
+            if let Some(resuming) = self.resuming.as_mut().filter(|one| one.is_under_way()) {
+                match ready!(resuming.poll(poller)) {
+                    Ok(stream) => self.stream = stream,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                }
+            }
+            let item = ready!(Pin::new(&mut self.stream).poll_next(poller));
+            match item {
+                Some(Err(error)) if self.goes_on(&error) => {}
+                Some(Ok(chunk)) => {
+                    if std::mem::take(&mut self.is_cut_told) {
+                        self.resumes += 1;
+                        self.call.went_on(self.resumes);
+                    }
+                    return Poll::Ready(Some(Ok(chunk)));
+                }
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Whether the stream, which broke, was cut and is gone on with.
+    fn goes_on(&mut self, error: &ChatError) -> bool {
+        let (Some(resuming), Some(cut)) = (&mut self.resuming, self.stream.cut()) else {
+            return false;
+        };
+        if !resuming.begin(cut.clone(), error.clone()) {
+            return false;
+        }
+        self.is_cut_told = true;
+        self.intake.segments.cut(error.error_type, &error.message);
+        true
     }
 
     fn finish(mut self: Box<Self>) {
@@ -227,7 +281,11 @@ impl Live {
     }
 
     fn fail(mut self: Box<Self>, error: &ChatError) {
-        self.intake.segments.fail(error.error_type, &error.message);
+        if self.is_cut_told {
+            self.intake.segments.end(SegmentEnd::Done);
+        } else {
+            self.intake.segments.fail(error.error_type, &error.message);
+        }
         let reason = reason_of(self.run.fail(&report_of(error)));
         self.end_partial(|call| call.fail(error, reason));
     }

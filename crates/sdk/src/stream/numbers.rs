@@ -22,6 +22,11 @@ impl SseNumbers {
         Self { last: Some(last_seq), is_trusted: Some(true) }
     }
 
+    /// The last number that was read.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.last
+    }
+
     /// The number that the last event id of the stream stands for; `None` when it stands for none.
     /// Where it is known which event named the id, [`read_event`](Self::read_event) knows more.
     pub fn read(&mut self, id: &str) -> Option<u64> {

@@ -10,7 +10,7 @@ use opentelemetry::Context;
 
 use crate::instrument::InContext;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const CHUNK_SEQ: HeaderName = HeaderName::from_static("x-chunk-seq");
 pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
 

@@ -119,6 +119,12 @@ impl SegmentSpans {
         self.apply(steps, Some(Broken { error_type, message, is_exception: true }));
     }
 
+    /// The stream was cut, and may go on in another segment. This one says that it broke.
+    pub(crate) fn cut(&mut self, error_type: ErrorType, message: &str) {
+        let steps = self.machine.on(SegmentEvent::Cut, self.now());
+        self.apply(steps, Some(Broken { error_type, message, is_exception: true }));
+    }
+
     #[cold]
     fn apply_chunk(&mut self, steps: SegmentSteps, expected: u64, number: u64) {
         let message = format!("expected chunk {expected} of the stream, got {number}");

@@ -3,6 +3,7 @@
 
 mod builder;
 mod server;
+mod session;
 mod tool;
 
 pub use builder::McpBuilder;

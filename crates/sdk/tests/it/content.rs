@@ -78,7 +78,7 @@ async fn r3_1_content_in_events_is_structured() {
     server.address=127.0.0.1
     status_code=200
     throughline.cost_usd=Double(0.003)
-    throughline.price_version=2026-11-22
+    throughline.price_version=2026-11-26
     ");
 }
 

@@ -20,6 +20,7 @@ mod decision_log;
 mod decisions;
 mod directed;
 mod directives;
+mod embeddings;
 mod existing_agents;
 mod export;
 mod fallbacks;
@@ -40,6 +41,7 @@ mod receiver;
 mod registries;
 #[cfg(all(feature = "server", feature = "grpc"))]
 mod remote_tools;
+mod resumed;
 mod routes;
 #[cfg(all(feature = "server", feature = "grpc", feature = "mcp"))]
 mod semconv;

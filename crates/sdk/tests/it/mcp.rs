@@ -163,6 +163,19 @@ async fn r4_1_tools_of_an_mcp_server_are_called_on_the_callers_trace() {
     }
     let attribute = |key: &str| span.attributes.iter().any(|entry| entry.key.as_str() == key);
     assert!(attribute(keys::JSONRPC_REQUEST_ID) && attribute(keys::MCP_PROTOCOL_VERSION));
+    // One session for all that was asked, from the handshake on.
+    let session = |span: &opentelemetry_sdk::trace::SpanData| {
+        let found = span.attributes.iter().find(|entry| entry.key.as_str() == keys::MCP_SESSION_ID);
+        found.map(|entry| entry.value.to_string())
+    };
+    let own = session(span).expect("a session");
+    let asked = ["initialize", "tools/list", "tools/call books.read", "tools/call fail"];
+    for name in asked {
+        let span = spans.iter().find(|span| span.name == name).expect("a span");
+        assert_eq!(session(span).as_ref(), Some(&own), "{name}");
+        let is_there = |key: &str| span.attributes.iter().any(|entry| entry.key.as_str() == key);
+        assert!(is_there(keys::MCP_PROTOCOL_VERSION), "{name}");
+    }
 }
 
 /// R4.1: a server that says that its tools changed is listed anew.
@@ -239,7 +252,7 @@ async fn r4_1_an_mcp_server_that_is_a_process_is_started_anew() {
         assert_eq!(none.error_type(), ErrorType::Connection);
     };
     telemetry.scope(work).await;
-    let tree = recorder.tree(&[keys::NETWORK_TRANSPORT]);
+    let tree = recorder.tree(&[keys::NETWORK_TRANSPORT, keys::MCP_SESSION_ID]);
     assert_eq!(tree.matches("initialize network.transport=pipe").count(), 3, "{tree}");
     assert!(tree.contains("tools/call books.read network.transport=pipe"), "{tree}");
 }

@@ -95,7 +95,7 @@ async fn a_call_tells_everything_on_one_span() {
     session_id=s-1
     status_code=200
     throughline.cost_usd=0.003
-    throughline.price_version=2026-11-22
+    throughline.price_version=2026-11-26
     throughline.role=llm_call
     "#);
 }

@@ -21,24 +21,30 @@ use crate::provider::{quick, recorded};
 
 /// One prepared reply.
 #[derive(Clone, Default)]
-struct Reply {
+pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, &'static str)>,
     body: String,
 }
 
 impl Reply {
-    fn json(body: Value) -> Self {
+    pub(crate) fn json(body: Value) -> Self {
         let headers = vec![("content-type", "application/json")];
         Self { status: 200, headers, body: body.to_string() }
     }
 
-    fn events(body: &str) -> Self {
+    pub(crate) fn events(body: &str) -> Self {
         let headers = vec![("content-type", "text/event-stream")];
         Self { status: 200, headers, body: body.to_owned() }
     }
 
-    fn status(mut self, status: u16) -> Self {
+    /// The reply, with more at its end.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.body.push_str(more);
+        self
+    }
+
+    pub(crate) fn status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
@@ -53,14 +59,14 @@ impl Reply {
 type Seen = (String, HeaderMap, Value);
 
 #[derive(Clone, Default)]
-struct Server {
+pub(crate) struct Server {
     replies: Arc<Mutex<VecDeque<Reply>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     address: String,
 }
 
 impl Server {
-    async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+    pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         let replies = Arc::new(Mutex::new(replies.into_iter().collect()));
@@ -70,7 +76,7 @@ impl Server {
         server
     }
 
-    fn seen(&self, at: usize) -> Seen {
+    pub(crate) fn seen(&self, at: usize) -> Seen {
         self.seen.lock().expect("the lock")[at].clone()
     }
 
@@ -78,12 +84,27 @@ impl Server {
         Anthropic::builder().base_url(&self.address).api_key("secret").build().expect("a client")
     }
 
-    fn responses(&self) -> OpenAiResponses {
+    pub(crate) fn responses(&self) -> OpenAiResponses {
         let base = format!("{}/v1", self.address);
         OpenAiResponses::builder().base_url(base).api_key("secret").build().expect("a client")
     }
 
-    fn openai(&self) -> OpenAi {
+    /// How many requests came.
+    pub(crate) fn count(&self) -> usize {
+        self.seen.lock().expect("the lock").len()
+    }
+
+    /// Where it listens, as an address.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    pub(crate) fn openai(&self) -> OpenAi {
         let base = format!("{}/v1", self.address);
         OpenAi::builder().base_url(base).build().expect("a client")
     }
@@ -95,7 +116,8 @@ async fn reply(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let body = serde_json::from_slice(&body).expect("JSON");
+    let body =
+        if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).expect("JSON") };
     server.seen.lock().expect("the lock").push((uri.to_string(), headers, body));
     let reply = server.replies.lock().expect("the lock").pop_front().expect("a reply");
     let status = StatusCode::from_u16(reply.status).expect("a status");
@@ -426,11 +448,11 @@ async fn r3_1_prices_are_laid_over_the_built_in_ones_and_change_while_running() 
     telemetry.set_prices(table("acme-1", 2.0));
     insta::assert_snapshot!(ask().await, @"
     throughline.cost_usd=2
-    throughline.price_version=2026-11-22+acme-1
+    throughline.price_version=2026-11-26+acme-1
     ");
     telemetry.set_prices(table("acme-2", 3.0));
     insta::assert_snapshot!(ask().await, @"
     throughline.cost_usd=3
-    throughline.price_version=2026-11-22+acme-2
+    throughline.price_version=2026-11-26+acme-2
     ");
 }

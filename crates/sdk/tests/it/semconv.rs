@@ -16,20 +16,21 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::Method;
 use opentelemetry::KeyValue;
 use serde_json::json;
-use throughline::llm::{ChatRequest, Tool};
+use throughline::llm::{ChatRequest, EmbeddingRequest, EncodingFormat, Tool};
 use throughline::middleware::{SendTraced as _, TraceClientLayer, UrlTemplate};
 use throughline::resilience::{BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy};
 use throughline::{
-    Agent, ChatError, ChatModel as _, Dimensions, ErrorType, GrpcTool, HttpRegistry, InMemory,
-    McpServer, MemoryWindow, ObservedRegistry, OtlpProtocol, Phase, Recorder, Registry as _,
-    RemoteAgent, Resilience, SpanKind, Task, Telemetry, ToolRegistry, ToolService, Traced,
-    serve_agent, step, workflow,
+    Agent, ChatError, ChatModel as _, Dimensions, EmbeddingModel as _, ErrorType, GrpcTool,
+    HttpRegistry, InMemory, McpServer, MemoryWindow, ObservedRegistry, OtlpProtocol, Phase,
+    Recorder, Registry as _, RemoteAgent, Resilience, SpanKind, Task, Telemetry, ToolRegistry,
+    ToolService, Traced, TracedEmbeddings, serve_agent, step, workflow,
 };
 use tonic::metadata::MetadataMap;
 use tower::{Layer as _, Service as _};
 
 use crate::agent::{Scripted, says, stage, tools, wants};
 use crate::chain::{client, recording, serve, server_layer};
+use crate::embeddings::Local;
 use crate::provider::{Cue, Provider, Puppet, Step, quick, recorded};
 use crate::{existing_agents, mcp, receiver, remote_tools, served, tool_kinds, workflows};
 
@@ -138,7 +139,12 @@ async fn providers_that_answer_refuse_and_break_off() {
                 }
             })
             .await;
+        let embeddings = TracedEmbeddings::new(Local::default());
+        let wanted = EmbeddingRequest::new("bge-small").encoding_format(EncodingFormat::Float);
+        embeddings.embed(wanted.clone().text("a tent").dimensions(2)).await.expect("vectors");
+        embeddings.embed(wanted).await.expect_err("nothing to embed");
         check(&recorder, &["chat gpt-4o", "attempt gpt-4o", "http.stream.segment"]);
+        check(&recorder, &["embeddings bge-small", "attempt bge-small"]);
     })
     .await;
 }
@@ -339,6 +345,9 @@ async fn check_metrics(is_latest: bool, names: &[table::Instrument]) {
         agent.run("And now?").await.expect_err("refused");
         let stream = Traced::new(provider.client.clone()).stream(request()).await;
         stream.expect("a stream").try_collect::<Vec<_>>().await.expect("an answer");
+        let embedded = EmbeddingRequest::new("bge-small").text("a tent").dimensions(2);
+        let embedded = TracedEmbeddings::new(Local::default()).embed(embedded).await;
+        embedded.expect("vectors");
         let breaker =
             Resilience::breaker(BreakerPolicy { min_attempts: 1, ..BreakerPolicy::default() });
         let kind = |_: &String| ErrorType::Connection;

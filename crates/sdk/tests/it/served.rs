@@ -81,7 +81,7 @@ async fn a_run_over_http_is_a_child_of_the_caller() {
     let mut reply: Value = response.json().await.expect("JSON");
     let decisions = reply["decisions"].take();
     assert_eq!(decisions.as_array().map(Vec::len), Some(2));
-    insta::assert_snapshot!(reply, @r#"{"answer":"There are 12.","cost_usd":0.000065,"decisions":null,"outcome":"ok","tool_calls":0,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","turns":1,"usage":{"audio_input_tokens":0,"audio_output_tokens":0,"cache_read_tokens":0,"cache_write_tokens":0,"image_input_tokens":0,"image_output_tokens":0,"input_tokens":10,"output_tokens":4,"reasoning_tokens":0}}"#);
+    insta::assert_snapshot!(reply, @r#"{"answer":"There are 12.","cost_usd":0.000065,"decisions":null,"outcome":"ok","tool_calls":0,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","turns":1,"usage":{"audio_input_tokens":0,"audio_output_tokens":0,"cache_read_tokens":0,"cache_write_1h_tokens":0,"cache_write_tokens":0,"image_input_tokens":0,"image_output_tokens":0,"input_tokens":10,"output_tokens":4,"reasoning_tokens":0}}"#);
     insta::assert_snapshot!(stage.recorder.tree(&["session_id", "workflow_id", "outcome"]), @r"
     ? invoke_agent shop session_id=s-1 workflow_id=w-1 outcome=ok
       shop.plan.answer session_id=s-1 workflow_id=w-1

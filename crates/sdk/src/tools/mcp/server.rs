@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
 use reqwest::Url;
 use rmcp::model::ServerPeerInfo;
@@ -18,6 +19,7 @@ use tokio::process::Command;
 use tokio::sync::{Mutex, watch};
 
 use super::builder::{McpBuilder, Via};
+use super::session::{Session, SessionClient};
 use super::tool::McpTool;
 use crate::context_bag::Need;
 use crate::http_client;
@@ -68,6 +70,7 @@ impl McpBuilder {
             origin: Origin::next(),
             connection: Mutex::new(None),
             info: SyncMutex::new(None),
+            session: Session::default(),
             changes,
         };
         let server = McpServer { shared: Arc::new(shared) };
@@ -94,6 +97,7 @@ struct Shared {
     origin: Origin,
     connection: Mutex<Option<RunningService<RoleClient, Listener>>>,
     info: SyncMutex<Option<Arc<ServerPeerInfo>>>,
+    session: Session,
     changes: watch::Sender<u64>,
 }
 
@@ -266,6 +270,7 @@ impl McpServer {
             return Ok(running.peer().clone());
         }
         *connection = None;
+        self.shared.session.forget();
         let span = self.span(METHOD, METHOD.to_owned()).start();
         let made = span.instrument(tokio::time::timeout(MCP_CONNECT_TIMEOUT, self.dial())).await;
         let made = match made {
@@ -275,6 +280,8 @@ impl McpServer {
         let running = made.inspect_err(|error| fail(&span, error))?;
         let peer = running.peer().clone();
         let info = peer.peer_info();
+        span.set_all(self.shared.session.attribute());
+        span.set_all(info.as_deref().map(version_attribute));
         *self.shared.info.lock().unwrap_or_else(PoisonError::into_inner) = info;
         *connection = Some(running);
         Ok(peer)
@@ -306,6 +313,7 @@ impl McpServer {
                     .map_err(|message| wrong(ErrorType::Connection, message))?;
                 let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
                     .custom_headers(headers.clone());
+                let client = SessionClient::new(client, self.shared.session.clone());
                 listener.serve(StreamableHttpClientTransport::with_client(client, config)).await
             }
         };
@@ -327,11 +335,9 @@ impl McpServer {
                 }
             }
         }
-        if let Some(info) = self.info() {
-            builder =
-                builder.attribute(keys::MCP_PROTOCOL_VERSION, info.protocol_version.to_string());
-        }
         builder
+            .attributes(self.info().as_deref().map(version_attribute))
+            .attributes(self.shared.session.attribute())
     }
 
     fn info(&self) -> Option<Arc<ServerPeerInfo>> {
@@ -402,6 +408,10 @@ impl fmt::Debug for McpServer {
             .field("server", &self.shared.of.via.shown())
             .finish_non_exhaustive()
     }
+}
+
+fn version_attribute(info: &ServerPeerInfo) -> KeyValue {
+    KeyValue::new(keys::MCP_PROTOCOL_VERSION, info.protocol_version.to_string())
 }
 
 fn fail(span: &ActiveSpan, error: &McpError) {

@@ -1,8 +1,10 @@
 //! Agents as tools of others: one trace, one session, nested budgets and decisions.
 
-use throughline::Budget;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use throughline::{Budget, OtlpProtocol};
 
 use super::*;
+use crate::receiver;
 
 #[tokio::test]
 async fn a_sub_agent_is_on_the_same_trace_with_its_own_name() {
@@ -60,4 +62,58 @@ async fn a_sub_agent_spends_the_budget_of_its_caller() {
     let run = stage.telemetry.scope(agent.expect("an agent").run("Is item 7 there?")).await;
     let told = format!("{:?}", run.expect("an answer").messages);
     assert!(told.contains("expected shop to need at most 3 of its tool calls, got 4"), "{told}");
+}
+
+/// The numbers of calls of the runs of an agent, as an exporter sends them: runs, and their sum.
+fn calls_of(received: &receiver::Received, metric: &str, agent: &str) -> Vec<(u64, f64)> {
+    let metrics = received.kept_metrics();
+    let points = metrics.iter().filter(|kept| kept.name == metric).flat_map(|kept| {
+        let Some(Data::Histogram(histogram)) = &kept.data else { panic!("no histogram") };
+        histogram.data_points.clone()
+    });
+    let is_its = |point: &opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint| {
+        point.attributes.iter().any(|entry| {
+            entry.key == "gen_ai.agent.name" && format!("{:?}", entry.value).contains(agent)
+        })
+    };
+    points.filter(is_its).map(|point| (point.count, point.sum.unwrap_or_default())).collect()
+}
+
+/// The calls of a run are its own: those of a sub-agent are the sub-agent's, and a run that fails has
+/// made its calls, too.
+#[tokio::test]
+async fn a_run_counts_its_own_calls_of_model_and_tools() {
+    let (address, received) = receiver::start();
+    let telemetry = Telemetry::builder()
+        .environment(false)
+        .service_name("shop")
+        .endpoint(format!("http://{address}"))
+        .protocol(OtlpProtocol::HttpProtobuf)
+        .build()
+        .expect("telemetry");
+    let stock = |id: &'static str| (id, "stock_v1", r#"{"item":7}"#);
+    let inner = Scripted::new([
+        wants("", &[stock("a1"), stock("a2"), stock("a3")]),
+        wants("", &[stock("a4")]),
+        says("12"),
+    ]);
+    let outer = Scripted::new([
+        wants("", &[("c1", "researcher_v1", r#"{"task":"Count item 7"}"#)]),
+        Err(ChatError::new(throughline::ErrorType::Auth, "the key is refused")),
+    ]);
+    let work = async {
+        let researcher = Agent::builder("researcher", inner, "gpt-4o-mini").tools(tools()).build();
+        let researcher = researcher.expect("an agent").as_tool("researcher_v1", "Finds things out");
+        let tools = ToolRegistry::new().with(researcher.expect("a tool")).expect("new");
+        let boss = Agent::builder("boss", outer, "gpt-4o").tools(tools).build().expect("an agent");
+        boss.run("Is item 7 there?").await.expect_err("refused in the second turn");
+    };
+    telemetry.scope(work).await;
+    telemetry.shutdown().expect("nothing is lost");
+    let inferences = "gen_ai.invoke_agent.inference_calls";
+    let tool_calls = "gen_ai.invoke_agent.tool_calls";
+    assert_eq!(calls_of(&received, inferences, "researcher"), [(1, 3.0)]);
+    assert_eq!(calls_of(&received, tool_calls, "researcher"), [(1, 4.0)]);
+    assert_eq!(calls_of(&received, inferences, "boss"), [(1, 2.0)]);
+    assert_eq!(calls_of(&received, tool_calls, "boss"), [(1, 1.0)]);
 }

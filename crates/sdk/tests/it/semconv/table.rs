@@ -334,6 +334,7 @@ const REGISTRY: &[f64] =
 
 const AGENT_RUNS: &[f64] =
     &[0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6];
+const CALL_COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 const WORKFLOWS: &[f64] =
     &[1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0];
 const CALL: &[&str] = &["gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"];
@@ -352,6 +353,7 @@ pub(crate) const ESTABLISHED: &[Instrument] = &[
 /// The instruments of model calls under the newest names.
 pub(crate) const LATEST: &[Instrument] = &[
     ("gen_ai.client.inference.duration", "s", DURATIONS, CALL),
+    ("gen_ai.client.embeddings.duration", "s", DURATIONS, CALL),
     ("gen_ai.client.inference.time_to_first_chunk", "s", DURATIONS, CALL),
     ("gen_ai.client.inference.time_per_output_chunk", "s", DURATIONS, CALL),
     ("gen_ai.client.inference.usage.input_tokens", "{token}", &[], MODALITY),
@@ -380,6 +382,18 @@ pub(crate) const INSTRUMENTS: &[Instrument] = &[
         "gen_ai.invoke_agent.duration",
         "s",
         AGENT_RUNS,
+        &["gen_ai.operation.name", "gen_ai.agent.name"],
+    ),
+    (
+        "gen_ai.invoke_agent.inference_calls",
+        "{inference_call}",
+        CALL_COUNTS,
+        &["gen_ai.operation.name", "gen_ai.agent.name"],
+    ),
+    (
+        "gen_ai.invoke_agent.tool_calls",
+        "{tool_call}",
+        CALL_COUNTS,
         &["gen_ai.operation.name", "gen_ai.agent.name"],
     ),
     (
