@@ -4,6 +4,7 @@
 //! without compression. Here is what they leave to the caller: the protocol, the HTTP client, TLS
 //! roots, that the builder's values come first, and that the environment may be left unread.
 
+mod answer;
 mod environment;
 mod headers;
 
@@ -21,6 +22,7 @@ use reqwest::Url;
 #[cfg(feature = "grpc")]
 use tonic::transport::{Certificate, ClientTlsConfig};
 
+pub(crate) use self::answer::LastAnswer;
 pub(crate) use self::environment::Environment;
 use self::headers::{ExportClient, ExportHeaders};
 use crate::http_client::{self, Roots, Route, without_userinfo};
@@ -143,6 +145,7 @@ impl Signal {
 pub(crate) struct OtlpExporters {
     settings: OtlpSettings,
     headers: ExportHeaders,
+    answer: LastAnswer,
     #[cfg(feature = "grpc")]
     certificate: Option<Vec<u8>>,
     /// For what is on this machine.
@@ -176,11 +179,17 @@ impl OtlpExporters {
         Ok(Self {
             settings,
             headers,
+            answer: LastAnswer::default(),
             #[cfg(feature = "grpc")]
             certificate,
             direct,
             proxied,
         })
+    }
+
+    /// The last answer to any of the exporters, for whoever has only one.
+    pub(crate) fn last_answer(&self) -> LastAnswer {
+        self.answer.clone()
     }
 
     pub(crate) fn spans(&self) -> Result<SpanExporter, TelemetryError> {
@@ -240,7 +249,11 @@ impl OtlpExporters {
             Some(Route::Direct) => &self.direct,
             Some(Route::AsTheSystemSays) | None => &self.proxied,
         };
-        let client = ExportClient { client: client.clone(), headers: self.headers.clone() };
+        let client = ExportClient {
+            client: client.clone(),
+            headers: self.headers.clone(),
+            answer: self.answer.clone(),
+        };
         let builder =
             self.with_timeout(builder).with_protocol(Protocol::HttpBinary).with_http_client(client);
         match self.endpoint(OtlpProtocol::HttpProtobuf) {

@@ -10,6 +10,7 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError};
 #[cfg(feature = "grpc")]
 use tonic::{Status, metadata::MetadataMap, service::Interceptor};
 
+use super::answer::LastAnswer;
 use super::environment::Environment;
 
 /// What is put on every request.
@@ -41,11 +42,12 @@ impl ExportHeaders {
     }
 }
 
-/// An HTTP client that puts the headers on.
+/// An HTTP client that puts the headers on, and notes what is answered.
 #[derive(Debug, Clone)]
 pub(crate) struct ExportClient {
     pub(crate) client: reqwest::Client,
     pub(crate) headers: ExportHeaders,
+    pub(crate) answer: LastAnswer,
 }
 
 impl HttpClient for ExportClient {
@@ -59,7 +61,12 @@ impl HttpClient for ExportClient {
         Self: 'sending,
     {
         self.headers.put_on(request.headers_mut());
-        self.client.send_bytes(request)
+        self.answer.forget();
+        Box::pin(async move {
+            let response = self.client.send_bytes(request).await?;
+            self.answer.note(response.status());
+            Ok(response)
+        })
     }
 }
 
