@@ -31,6 +31,7 @@ mod mcp;
 mod middleware;
 mod models;
 mod nesting;
+mod outcomes;
 mod pool_model;
 mod propagators;
 mod provider;
