@@ -14,6 +14,7 @@ use throughline_llm::UsageBuckets;
 use throughline_trace::{ErrorType, Usage, keys};
 use tokio::time::Instant;
 
+use super::exemplars::{Exemplars, Exemplified};
 use super::{labels, with_instruments};
 
 /// Bounds of durations of calls, seconds.
@@ -128,11 +129,11 @@ impl ChunkTimes {
     }
 
     /// Records each time as the mean of its bucket: counts and sum are exact.
-    fn record(&self, histogram: &Histogram<f64>, labels: &[KeyValue]) {
+    fn record(&self, histogram: &Exemplified<Histogram<f64>>, labels: &[KeyValue]) {
         for (at, (count, sum)) in self.buckets.iter().enumerate().filter(|(_, (n, _))| *n > 0) {
             let most = DURATION_BOUNDS_SECS.get(at).copied().unwrap_or(f64::INFINITY);
             let mean = (sum / f64::from(*count)).min(most);
-            (0..*count).for_each(|_| histogram.record(mean, labels));
+            histogram.record_times(*count, mean, labels);
         }
     }
 }
@@ -206,59 +207,65 @@ impl Drop for Timed {
 #[derive(Debug)]
 pub(crate) struct GenAiInstruments {
     client: ClientInstruments,
-    tool: Histogram<f64>,
-    agent: Histogram<f64>,
-    workflow: Histogram<f64>,
+    tool: Exemplified<Histogram<f64>>,
+    agent: Exemplified<Histogram<f64>>,
+    workflow: Exemplified<Histogram<f64>>,
 }
 
 /// Those whose names changed.
 #[derive(Debug)]
 struct ClientInstruments {
-    duration: Histogram<f64>,
+    duration: Exemplified<Histogram<f64>>,
     /// A metric of their own, under the latest names.
-    embeddings: Option<Histogram<f64>>,
-    first_chunk: Histogram<f64>,
-    output_chunk: Histogram<f64>,
+    embeddings: Option<Exemplified<Histogram<f64>>>,
+    first_chunk: Exemplified<Histogram<f64>>,
+    output_chunk: Exemplified<Histogram<f64>>,
     tokens: Tokens,
 }
 
 #[derive(Debug)]
 enum Tokens {
-    Established(Histogram<u64>),
-    Latest {
-        input: Counter<u64>,
-        output: Counter<u64>,
-        /// Subsets of the two: cache read, cache write, reasoning.
-        details: [Counter<u64>; 3],
-        per_call: [Histogram<u64>; 2],
-    },
+    Established(Exemplified<Histogram<u64>>),
+    Latest(Box<LatestTokens>),
+}
+
+#[derive(Debug)]
+struct LatestTokens {
+    input: Exemplified<Counter<u64>>,
+    output: Exemplified<Counter<u64>>,
+    /// Subsets of the two: cache read, cache write, reasoning.
+    details: [Exemplified<Counter<u64>>; 3],
+    per_call: [Exemplified<Histogram<u64>>; 2],
 }
 
 impl GenAiInstruments {
-    pub(super) fn new(meter: &Meter, names: GenAiNames) -> Self {
-        let seconds = |name: &'static str, description: &'static str, bounds: &[f64]| {
-            meter
+    pub(super) fn new(meter: &Meter, names: GenAiNames, exemplars: Option<&Exemplars>) -> Self {
+        let seconds = |name: &'static str, description: &'static str, bounds: &'static [f64]| {
+            let histogram = meter
                 .f64_histogram(name)
                 .with_unit("s")
                 .with_description(description)
                 .with_boundaries(bounds.to_vec())
-                .build()
+                .build();
+            Exemplified::new(histogram, name, bounds, exemplars)
         };
         let call = |name, description| seconds(name, description, &DURATION_BOUNDS_SECS);
         let tokens = |name: &'static str, description: &'static str| {
-            meter
+            let histogram = meter
                 .u64_histogram(name)
                 .with_unit("{token}")
                 .with_description(description)
                 .with_boundaries(TOKEN_BOUNDS.to_vec())
-                .build()
+                .build();
+            Exemplified::new(histogram, name, &TOKEN_BOUNDS, exemplars)
         };
         let counter = |name: &'static str| {
-            meter
+            let counter = meter
                 .u64_counter(name)
                 .with_unit("{token}")
                 .with_description("Tokens of model calls")
-                .build()
+                .build();
+            Exemplified::new(counter, name, &[], exemplars)
         };
         let duration = "Duration of model calls, retries included";
         let first_chunk = "Time until the first chunk of a streamed answer";
@@ -282,7 +289,7 @@ impl GenAiInstruments {
                 )),
                 first_chunk: call("gen_ai.client.inference.time_to_first_chunk", first_chunk),
                 output_chunk: call("gen_ai.client.inference.time_per_output_chunk", output_chunk),
-                tokens: Tokens::Latest {
+                tokens: Tokens::Latest(Box::new(LatestTokens {
                     input: counter("gen_ai.client.inference.usage.input_tokens"),
                     output: counter("gen_ai.client.inference.usage.output_tokens"),
                     details: [
@@ -301,7 +308,7 @@ impl GenAiInstruments {
                             "Tokens out of one model call",
                         ),
                     ],
-                },
+                })),
             },
         };
         Self {
@@ -337,7 +344,8 @@ impl ClientInstruments {
                     histogram.record(tokens, &with(keys::GEN_AI_TOKEN_TYPE, kind));
                 }
             }
-            Tokens::Latest { input, output, details, per_call } => {
+            Tokens::Latest(latest) => {
+                let LatestTokens { input, output, details, per_call } = latest.as_ref();
                 let modality = |name| with(keys::GEN_AI_TOKEN_MODALITY, name);
                 let Some(usage) = usage else {
                     // So says the convention: a call whose usage nobody knows counts 0.

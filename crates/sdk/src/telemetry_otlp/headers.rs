@@ -12,6 +12,8 @@ use tonic::{Status, metadata::MetadataMap, service::Interceptor};
 
 use super::answer::LastAnswer;
 use super::environment::Environment;
+use super::exemplars::with_exemplars;
+use crate::metrics::{Exemplars, Taken};
 
 /// What is put on every request.
 #[derive(Debug, Clone)]
@@ -48,6 +50,20 @@ pub(crate) struct ExportClient {
     pub(crate) client: reqwest::Client,
     pub(crate) headers: ExportHeaders,
     pub(crate) answer: LastAnswer,
+    /// What is laid onto the points of an export of metrics.
+    pub(crate) exemplars: Option<Exemplars>,
+}
+
+impl ExportClient {
+    /// Lays the exemplars that wait onto the points of the request, and says which they were.
+    fn take_exemplars(&self, request: &mut Request<Bytes>) -> Option<Taken> {
+        let taken = self.exemplars.as_ref()?.take();
+        if taken.is_empty() || request.headers().contains_key(CONTENT_ENCODING) {
+            return None;
+        }
+        *request.body_mut() = with_exemplars(request.body(), &taken)?.into();
+        Some(taken)
+    }
 }
 
 impl HttpClient for ExportClient {
@@ -63,9 +79,17 @@ impl HttpClient for ExportClient {
         self.headers.put_on(request.headers_mut());
         self.answer.forget();
         Box::pin(async move {
-            let response = self.client.send_bytes(request).await?;
-            self.answer.note(response.status());
-            Ok(response)
+            let taken = self.take_exemplars(&mut request);
+            let answered = self.client.send_bytes(request).await;
+            if let Ok(response) = &answered {
+                self.answer.note(response.status());
+            }
+            let has_arrived =
+                answered.as_ref().is_ok_and(|response| response.status().is_success());
+            if let (Some(exemplars), Some(taken), false) = (&self.exemplars, taken, has_arrived) {
+                exemplars.put_back(taken);
+            }
+            answered
         })
     }
 }

@@ -19,6 +19,7 @@ mod decision_log;
 mod decisions;
 mod directed;
 mod directives;
+mod exemplars;
 mod existing_agents;
 mod export;
 mod fallbacks;

@@ -189,6 +189,24 @@ async fn over_http(
     ""
 }
 
+/// An address where nobody listens: connections are refused. The port is kept for the life of the
+/// process, since exporters go on after their test, and would reach the server of another.
+pub(crate) fn nobody() -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    std::mem::forget(socket);
+    address
+}
+
+/// An address that takes connections and never answers, for the life of the process.
+pub(crate) fn mute() -> SocketAddr {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    std::mem::forget(socket);
+    address
+}
+
 /// Starts a receiver of gRPC and HTTP on a free port; it lives as long as the process.
 pub(crate) fn start() -> (SocketAddr, Received) {
     let received = Received::default();
