@@ -2,7 +2,7 @@
 //! goes away, a process that is killed, and a disk that refuses.
 
 mod refused;
-mod removed;
+pub(crate) mod removed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};

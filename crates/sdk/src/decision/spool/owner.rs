@@ -43,7 +43,10 @@ impl Owner {
 
     /// Makes directory and lock again, if somebody removed them.
     pub(super) fn renew(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
+        fs::create_dir_all(&self.directory).map_err(|error| {
+            let problem = format!("its directory cannot be made again: {}", error.kind());
+            io::Error::new(error.kind(), problem)
+        })?;
         let path = self.lock_path();
         for _ in 0..MAX_TRIES {
             if path.exists() {

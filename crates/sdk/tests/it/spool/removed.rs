@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// Puts a file where the directory is, however often it is made anew meanwhile.
+pub(crate) fn put_file_in_place(of: &Path) {
+    while std::fs::write(of, "a file in its place").is_err() {
+        let _ = std::fs::remove_dir_all(of);
+    }
+}
+
 #[test]
 fn r4_4_a_directory_that_was_removed_is_made_anew_and_what_was_open_is_not_lost() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -91,8 +98,7 @@ fn r4_4_where_no_directory_can_be_made_what_must_be_durable_is_refused() {
     let _in = telemetry.enter();
     decision("act").action("first").record();
     telemetry.flush();
-    std::fs::remove_dir_all(&spool).expect("removed");
-    std::fs::write(&spool, "a file in its place").expect("written");
+    put_file_in_place(&spool);
     let refused = decision("act").action("pay").record_required_blocking();
     assert!(matches!(refused, Err(AuditError::Spool(_))), "{refused:?}");
     std::fs::remove_file(&spool).expect("removed");
