@@ -24,7 +24,7 @@ pub(crate) use self::input_hash::Input;
 pub(crate) use self::record::unix_nanos;
 use self::record::{DecisionRecord, is_shown, json_of_value};
 pub use self::spool::{DECISION_SPOOL_MAX_BYTES, SpoolCounts};
-pub(crate) use self::spool::{Deliver, Delivery, Spool, SpoolSettings};
+pub(crate) use self::spool::{Deliver, Delivery, Spool, SpoolSettings, Undelivered};
 use crate::dimensions::Dimensions;
 use crate::instrument::InContext;
 use crate::span::ActiveSpan;

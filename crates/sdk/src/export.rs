@@ -200,6 +200,12 @@ impl Counters {
         self.exported.fetch_add(items, Ordering::AcqRel);
     }
 
+    /// Items of the spool that will not arrive: the receiver refused them for good, or somebody
+    /// removed them.
+    pub(crate) fn given_up(&self, items: u64) {
+        self.failed.fetch_add(items, Ordering::AcqRel);
+    }
+
     fn taken(&self, items: u64) {
         self.queued.fetch_sub(items, Ordering::AcqRel);
     }

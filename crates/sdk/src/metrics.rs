@@ -5,12 +5,14 @@
 //! asks for it: sessions have no end, and OpenTelemetry folds a metric with more than 2,000 series
 //! into one.
 
+mod exemplars;
 mod genai;
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
 use opentelemetry::{KeyValue, StringValue, global};
 use throughline_resilience::BreakerState;
 use throughline_trace::{ErrorType, keys};
@@ -21,12 +23,17 @@ use crate::routing::RoutingTags;
 use crate::telemetry_pipeline::Pipeline;
 use crate::tracer::SCOPE;
 
+use exemplars::Exemplified;
+pub(crate) use exemplars::{Exemplar, Exemplars, Label, Measured, SeriesId, Taken};
 use genai::GenAiInstruments;
 pub use genai::ModelCall;
 pub(crate) use genai::{AgentCalls, ChunkTimes, GenAiNames, Timed, What};
 
 /// The label of a series that has no value for it: Prometheus would drop an empty one.
 const NONE: &str = "none";
+
+/// The latency of the tool registry (requirement R4.1).
+const REGISTRY_LATENCY: &str = "tool_registry_latency_ms";
 
 /// Bounds of `tool_registry_latency_ms`, milliseconds: a local lookup takes microseconds, a remote
 /// one up to seconds.
@@ -197,50 +204,81 @@ fn labels<const N: usize>(own: [KeyValue; N]) -> Vec<KeyValue> {
 fn with_instruments(work: impl FnOnce(&Instruments)) {
     match Pipeline::current() {
         Some(pipeline) => work(pipeline.instruments()),
-        None => {
-            let meter = global::meter_with_scope(SCOPE.clone());
-            work(&Instruments::new(&meter, GenAiNames::default()));
+        None => work(&HostsInstruments::current()),
+    }
+}
+
+/// The instruments of the meter provider that the host has set globally.
+struct HostsInstruments {
+    /// Kept, so that no other provider can come to lie at its address.
+    provider: Arc<dyn MeterProvider + Send + Sync>,
+    instruments: Arc<Instruments>,
+}
+
+impl HostsInstruments {
+    /// Made once for a provider: a call of a model asks for them a dozen times.
+    fn current() -> Arc<Instruments> {
+        static LAST: Mutex<Option<HostsInstruments>> = Mutex::new(None);
+        let provider = global::meter_provider();
+        let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*last()
+            && Arc::ptr_eq(&known.provider, &provider)
+        {
+            return Arc::clone(&known.instruments);
         }
+        // Not under the lock: the provider is the host's code.
+        let meter = provider.meter_with_scope(SCOPE.clone());
+        let instruments = Arc::new(Instruments::new(&meter, GenAiNames::default(), None));
+        *last() = Some(Self { provider, instruments: Arc::clone(&instruments) });
+        instruments
     }
 }
 
 /// The instruments of one meter.
 #[derive(Debug)]
 pub(crate) struct Instruments {
-    operations: Counter<u64>,
+    operations: Exemplified<Counter<u64>>,
     genai: GenAiInstruments,
-    registry_latency: Histogram<f64>,
-    registry_calls: Counter<u64>,
+    registry_latency: Exemplified<Histogram<f64>>,
+    registry_calls: Exemplified<Counter<u64>>,
     breaker_state: Gauge<u64>,
-    breaker_transitions: Counter<u64>,
+    breaker_transitions: Exemplified<Counter<u64>>,
 }
 
 impl Instruments {
-    pub(crate) fn new(meter: &Meter, names: GenAiNames) -> Self {
+    /// With `exemplars` when an export takes them along.
+    pub(crate) fn new(meter: &Meter, names: GenAiNames, exemplars: Option<&Exemplars>) -> Self {
+        let counter = |name: &'static str, description: &'static str| {
+            let counter = meter.u64_counter(name).with_description(description).build();
+            Exemplified::new(counter, name, &[], exemplars)
+        };
+        let latency = meter
+            .f64_histogram(REGISTRY_LATENCY)
+            .with_unit("ms")
+            .with_description("Latency of the tool registry")
+            .with_boundaries(REGISTRY_BOUNDS_MS.to_vec())
+            .build();
         Self {
-            operations: meter
-                .u64_counter("agent_operations_total")
-                .with_description("Operations of agents by business outcome")
-                .build(),
-            genai: GenAiInstruments::new(meter, names),
-            registry_latency: meter
-                .f64_histogram("tool_registry_latency_ms")
-                .with_unit("ms")
-                .with_description("Latency of the tool registry")
-                .with_boundaries(REGISTRY_BOUNDS_MS.to_vec())
-                .build(),
-            registry_calls: meter
-                .u64_counter("tool_registry_calls_total")
-                .with_description("Requests to the tool registry")
-                .build(),
+            operations: counter(
+                "agent_operations_total",
+                "Operations of agents by business outcome",
+            ),
+            genai: GenAiInstruments::new(meter, names, exemplars),
+            registry_latency: Exemplified::new(
+                latency,
+                REGISTRY_LATENCY,
+                &REGISTRY_BOUNDS_MS,
+                exemplars,
+            ),
+            registry_calls: counter("tool_registry_calls_total", "Requests to the tool registry"),
             breaker_state: meter
                 .u64_gauge("throughline_breaker_state")
                 .with_description("State of a breaker: 0 closed, 1 half open, 2 open")
                 .build(),
-            breaker_transitions: meter
-                .u64_counter("throughline_breaker_transitions_total")
-                .with_description("Changes of a breaker's state, by the state that it entered")
-                .build(),
+            breaker_transitions: counter(
+                "throughline_breaker_transitions_total",
+                "Changes of a breaker's state, by the state that it entered",
+            ),
         }
     }
 }

@@ -85,6 +85,8 @@ fn lost_decisions(counts: &Counts) -> u64 {
 fn advice(counts: &Counts) -> &'static str {
     if lost_items(counts) == 0 {
         "end all work before the shutdown"
+    } else if counts.decision_spool.set_aside > 0 {
+        "see the *.refused files in the directory of the decision spool"
     } else {
         "check that the receiver is up"
     }

@@ -378,6 +378,7 @@ impl TelemetryBuilder {
             decisions: logger(&counters.decisions, &acknowledgements),
             counters,
             acknowledgements,
+            exemplars: None,
         }
     }
 
@@ -470,6 +471,7 @@ impl TelemetryBuilder {
             decisions: logger(&counters.decisions, &acknowledgements, Some(DECISION_DELAY))?,
             counters,
             acknowledgements,
+            exemplars: exporters.exemplars()?,
         })
     }
 

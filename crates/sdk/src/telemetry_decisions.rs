@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::logs::LogExporter as _;
 
 use crate::decision::{
     Acknowledgements, Audit, DECISION_SPOOL_MAX_BYTES, Deliver, Delivery, HashKey, Spool,
-    SpoolSettings, emit,
+    SpoolSettings, Undelivered, emit,
 };
 use crate::export::{Counters, ExportThread};
 use crate::recorder::Recorder;
@@ -73,17 +74,21 @@ impl Exit<'_> {
         match self {
             Self::Recorder(recorder) => {
                 let recorder = (*recorder).clone();
-                Box::new(move |_| Ok(Box::new(Delivery(recorder.clone()))))
+                Box::new(move |_| {
+                    let why = |error: &OTelSdkError| Undelivered::Later(error.to_string());
+                    Ok(Box::new(Delivery { exporter: recorder.clone(), why }))
+                })
             }
             Self::Otlp(settings) => {
                 let settings = (*settings).clone();
                 Box::new(move |resource| {
-                    let exporter = OtlpExporters::new(settings.clone())
-                        .and_then(|exporters| exporters.logs())
-                        .map_err(|error| error.to_string());
-                    let mut exporter = exporter?;
+                    let text = |error: TelemetryError| error.to_string();
+                    let exporters = OtlpExporters::new(settings.clone()).map_err(text)?;
+                    let mut exporter = exporters.logs().map_err(text)?;
                     exporter.set_resource(resource);
-                    Ok(Box::new(Delivery(exporter)))
+                    let answer = exporters.last_answer();
+                    let why = move |error: &OTelSdkError| answer.explain(error);
+                    Ok(Box::new(Delivery { exporter, why }))
                 })
             }
         }

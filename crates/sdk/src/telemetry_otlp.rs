@@ -4,7 +4,9 @@
 //! without compression. Here is what they leave to the caller: the protocol, the HTTP client, TLS
 //! roots, that the builder's values come first, and that the environment may be left unread.
 
+mod answer;
 mod environment;
+mod exemplars;
 mod headers;
 
 use std::fmt;
@@ -21,9 +23,11 @@ use reqwest::Url;
 #[cfg(feature = "grpc")]
 use tonic::transport::{Certificate, ClientTlsConfig};
 
+pub(crate) use self::answer::LastAnswer;
 pub(crate) use self::environment::Environment;
 use self::headers::{ExportClient, ExportHeaders};
 use crate::http_client::{self, Roots, Route, without_userinfo};
+use crate::metrics::Exemplars;
 use crate::telemetry::TelemetryError;
 
 /// How long one export may take when nobody says (OTLP exporter specification).
@@ -143,6 +147,8 @@ impl Signal {
 pub(crate) struct OtlpExporters {
     settings: OtlpSettings,
     headers: ExportHeaders,
+    answer: LastAnswer,
+    exemplars: Exemplars,
     #[cfg(feature = "grpc")]
     certificate: Option<Vec<u8>>,
     /// For what is on this machine.
@@ -176,11 +182,18 @@ impl OtlpExporters {
         Ok(Self {
             settings,
             headers,
+            answer: LastAnswer::default(),
+            exemplars: Exemplars::default(),
             #[cfg(feature = "grpc")]
             certificate,
             direct,
             proxied,
         })
+    }
+
+    /// The last answer to any of the exporters, for whoever has only one.
+    pub(crate) fn last_answer(&self) -> LastAnswer {
+        self.answer.clone()
     }
 
     pub(crate) fn spans(&self) -> Result<SpanExporter, TelemetryError> {
@@ -220,6 +233,31 @@ impl OtlpExporters {
         Ok(built?)
     }
 
+    /// The exemplars that the export of metrics takes along. Over gRPC it takes none: the exporter
+    /// makes the message where nobody can add to it.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Setting`] when `OTEL_METRICS_EXEMPLAR_FILTER` says something that it cannot.
+    pub(crate) fn exemplars(&self) -> Result<Option<Exemplars>, TelemetryError> {
+        const NAME: &str = "OTEL_METRICS_EXEMPLAR_FILTER";
+        let environment = self.settings.environment;
+        let is_on = match environment.variable(NAME).as_deref() {
+            Some("always_off") => false,
+            // One that leads to no trace is no use to anybody, so these two are one.
+            None | Some("trace_based" | "always_on") => true,
+            Some(text) => {
+                return Err(TelemetryError::Setting {
+                    name: NAME.to_owned(),
+                    expected: "always_on, always_off or trace_based",
+                    got: text.to_owned(),
+                });
+            }
+        };
+        let is_taken = environment.is_wanted("OTEL_METRICS_EXPORTER")
+            && Signal::Metrics.protocol(&self.settings)? == OtlpProtocol::HttpProtobuf;
+        Ok((is_on && is_taken).then(|| self.exemplars.clone()))
+    }
+
     #[cfg(feature = "grpc")]
     fn grpc<B: WithExportConfig + WithTonicConfig>(&self, builder: B) -> B {
         let mut tls = ClientTlsConfig::new().with_enabled_roots();
@@ -240,7 +278,12 @@ impl OtlpExporters {
             Some(Route::Direct) => &self.direct,
             Some(Route::AsTheSystemSays) | None => &self.proxied,
         };
-        let client = ExportClient { client: client.clone(), headers: self.headers.clone() };
+        let client = ExportClient {
+            client: client.clone(),
+            headers: self.headers.clone(),
+            answer: self.answer.clone(),
+            exemplars: matches!(signal, Signal::Metrics).then(|| self.exemplars.clone()),
+        };
         let builder =
             self.with_timeout(builder).with_protocol(Protocol::HttpBinary).with_http_client(client);
         match self.endpoint(OtlpProtocol::HttpProtobuf) {

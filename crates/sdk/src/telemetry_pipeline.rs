@@ -17,7 +17,7 @@ use throughline_llm::prices::PriceTable;
 use crate::content::{ContentCapture, Redactor};
 use crate::decision::{Acknowledgements, Audit, HashKey, Spool};
 use crate::export::{Counters, Counts};
-use crate::metrics::{GenAiNames, Instruments};
+use crate::metrics::{Exemplars, GenAiNames, Instruments};
 use crate::steering::{Process, Steering};
 use crate::tracer::SCOPE;
 
@@ -55,6 +55,8 @@ pub(crate) struct Providers {
     pub(crate) decisions: SdkLoggerProvider,
     pub(crate) counters: PipelineCounters,
     pub(crate) acknowledgements: Acknowledgements,
+    /// Those that the export of metrics takes along, if it does.
+    pub(crate) exemplars: Option<Exemplars>,
 }
 
 /// How decisions are kept.
@@ -110,13 +112,16 @@ impl Pipeline {
         prices: PriceTable,
         keeping: Keeping,
     ) -> Arc<Self> {
-        let Providers { traces, metrics, logs, decisions, counters, .. } = providers;
+        let Providers { traces, metrics, logs, decisions, counters, exemplars, .. } = providers;
         // What writes a log is told by the target of the record.
         let log_logger = logs.logger("");
         let event_logger = logs.logger_with_scope(SCOPE.clone());
         let decision_logger = decisions.logger_with_scope(SCOPE.clone());
-        let instruments =
-            Instruments::new(&metrics.meter_with_scope(SCOPE.clone()), switches.genai_names);
+        let instruments = Instruments::new(
+            &metrics.meter_with_scope(SCOPE.clone()),
+            switches.genai_names,
+            exemplars.as_ref(),
+        );
         Arc::new(Self {
             traces,
             metrics,

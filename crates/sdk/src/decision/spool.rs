@@ -3,8 +3,10 @@
 //! has acknowledged. What a process leaves behind, the next one with this directory sends.
 
 mod owner;
+mod refused;
 mod segment;
 mod sender;
+mod way_out;
 mod writer;
 
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use self::owner::Owner;
-pub(crate) use self::sender::{Deliver, Delivery};
+pub(crate) use self::way_out::{Deliver, Delivery, Undelivered};
 use self::writer::Writer;
 use super::audit::{AuditError, Done};
 use super::record::DecisionRecord;
@@ -51,6 +53,11 @@ pub struct SpoolCounts {
     /// Files with damage. They lie in the directory as `*.damaged`; what could be read of them was
     /// sent.
     pub damaged: u64,
+    /// Decisions that the receiver will never take: it found fault with what they say (HTTP 400, 413
+    /// or 422, gRPC `INVALID_ARGUMENT`). They lie in the directory as `*.refused`.
+    pub set_aside: u64,
+    /// Decisions that somebody removed from the disk before the receiver had them.
+    pub vanished: u64,
 }
 
 /// What the writer, the sender and their callers share.
@@ -67,6 +74,8 @@ struct Shared {
     replayed: AtomicU64,
     refused: AtomicU64,
     damaged: AtomicU64,
+    set_aside: AtomicU64,
+    vanished: AtomicU64,
     max_bytes: u64,
     /// Bytes of the files of other processes, when last looked.
     bytes_of_others: AtomicU64,
@@ -93,6 +102,8 @@ struct OwnFile {
     acknowledged: u64,
     /// Up to where it is written.
     written: u64,
+    /// Decisions in it that wait for the server.
+    waiting: u64,
     /// Whether nothing is added any more.
     is_sealed: bool,
 }
@@ -152,6 +163,8 @@ impl Spool {
             replayed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
+            set_aside: AtomicU64::new(0),
+            vanished: AtomicU64::new(0),
             max_bytes: settings.max_bytes,
             bytes_of_others: AtomicU64::new(owner.bytes_of_others()),
         });
@@ -218,6 +231,8 @@ impl Spool {
             replayed: self.shared.replayed.load(Ordering::Acquire),
             refused: self.shared.refused.load(Ordering::Acquire),
             damaged: self.shared.damaged.load(Ordering::Acquire),
+            set_aside: self.shared.set_aside.load(Ordering::Acquire),
+            vanished: self.shared.vanished.load(Ordering::Acquire),
         }
     }
 

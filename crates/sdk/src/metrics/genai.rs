@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::call::EMBEDDINGS;
 
+use super::exemplars::{Exemplars, Exemplified};
 use super::{labels, with_instruments};
 
 /// Bounds of durations of calls, seconds.
@@ -135,11 +136,11 @@ impl ChunkTimes {
     }
 
     /// Records each time as the mean of its bucket: counts and sum are exact.
-    fn record(&self, histogram: &Histogram<f64>, labels: &[KeyValue]) {
+    fn record(&self, histogram: &Exemplified<Histogram<f64>>, labels: &[KeyValue]) {
         for (at, (count, sum)) in self.buckets.iter().enumerate().filter(|(_, (n, _))| *n > 0) {
             let most = DURATION_BOUNDS_SECS.get(at).copied().unwrap_or(f64::INFINITY);
             let mean = (sum / f64::from(*count)).min(most);
-            (0..*count).for_each(|_| histogram.record(mean, labels));
+            histogram.record_times(*count, mean, labels);
         }
     }
 }
@@ -246,61 +247,67 @@ impl Drop for Timed {
 #[derive(Debug)]
 pub(crate) struct GenAiInstruments {
     client: ClientInstruments,
-    tool: Histogram<f64>,
-    agent: Histogram<f64>,
+    tool: Exemplified<Histogram<f64>>,
+    agent: Exemplified<Histogram<f64>>,
     /// Numbers of a run's calls: of its model, of its tools.
-    agent_calls: [Histogram<u64>; 2],
-    workflow: Histogram<f64>,
+    agent_calls: [Exemplified<Histogram<u64>>; 2],
+    workflow: Exemplified<Histogram<f64>>,
 }
 
 /// Those whose names changed.
 #[derive(Debug)]
 struct ClientInstruments {
-    duration: Histogram<f64>,
+    duration: Exemplified<Histogram<f64>>,
     /// A metric of their own, under the latest names.
-    embeddings: Option<Histogram<f64>>,
-    first_chunk: Histogram<f64>,
-    output_chunk: Histogram<f64>,
+    embeddings: Option<Exemplified<Histogram<f64>>>,
+    first_chunk: Exemplified<Histogram<f64>>,
+    output_chunk: Exemplified<Histogram<f64>>,
     tokens: Tokens,
 }
 
 #[derive(Debug)]
 enum Tokens {
-    Established(Histogram<u64>),
-    Latest {
-        input: Counter<u64>,
-        output: Counter<u64>,
-        /// Subsets of the two: cache read, cache write, reasoning.
-        details: [Counter<u64>; 3],
-        per_call: [Histogram<u64>; 2],
-    },
+    Established(Exemplified<Histogram<u64>>),
+    Latest(Box<LatestTokens>),
+}
+
+#[derive(Debug)]
+struct LatestTokens {
+    input: Exemplified<Counter<u64>>,
+    output: Exemplified<Counter<u64>>,
+    /// Subsets of the two: cache read, cache write, reasoning.
+    details: [Exemplified<Counter<u64>>; 3],
+    per_call: [Exemplified<Histogram<u64>>; 2],
 }
 
 impl GenAiInstruments {
-    pub(super) fn new(meter: &Meter, names: GenAiNames) -> Self {
-        let seconds = |name: &'static str, description: &'static str, bounds: &[f64]| {
-            meter
+    pub(super) fn new(meter: &Meter, names: GenAiNames, exemplars: Option<&Exemplars>) -> Self {
+        let seconds = |name: &'static str, description: &'static str, bounds: &'static [f64]| {
+            let histogram = meter
                 .f64_histogram(name)
                 .with_unit("s")
                 .with_description(description)
                 .with_boundaries(bounds.to_vec())
-                .build()
+                .build();
+            Exemplified::new(histogram, name, bounds, exemplars)
         };
         let call = |name, description| seconds(name, description, &DURATION_BOUNDS_SECS);
         let tokens = |name: &'static str, description: &'static str| {
-            meter
+            let histogram = meter
                 .u64_histogram(name)
                 .with_unit("{token}")
                 .with_description(description)
                 .with_boundaries(TOKEN_BOUNDS.to_vec())
-                .build()
+                .build();
+            Exemplified::new(histogram, name, &TOKEN_BOUNDS, exemplars)
         };
         let counter = |name: &'static str| {
-            meter
+            let counter = meter
                 .u64_counter(name)
                 .with_unit("{token}")
                 .with_description("Tokens of model calls")
-                .build()
+                .build();
+            Exemplified::new(counter, name, &[], exemplars)
         };
         let duration = "Duration of model calls, retries included";
         let first_chunk = "Time until the first chunk of a streamed answer";
@@ -324,7 +331,7 @@ impl GenAiInstruments {
                 )),
                 first_chunk: call("gen_ai.client.inference.time_to_first_chunk", first_chunk),
                 output_chunk: call("gen_ai.client.inference.time_per_output_chunk", output_chunk),
-                tokens: Tokens::Latest {
+                tokens: Tokens::Latest(Box::new(LatestTokens {
                     input: counter("gen_ai.client.inference.usage.input_tokens"),
                     output: counter("gen_ai.client.inference.usage.output_tokens"),
                     details: [
@@ -343,7 +350,7 @@ impl GenAiInstruments {
                             "Tokens out of one model call",
                         ),
                     ],
-                },
+                })),
             },
         };
         Self {
@@ -354,7 +361,7 @@ impl GenAiInstruments {
                 "Duration of agents' runs",
                 &AGENT_BOUNDS_SECS,
             ),
-            agent_calls: agent_calls(meter),
+            agent_calls: agent_calls(meter, exemplars),
             workflow: seconds(
                 "gen_ai.invoke_workflow.duration",
                 "Duration of workflows",
@@ -365,7 +372,7 @@ impl GenAiInstruments {
 }
 
 /// The numbers of calls of an agent's run: of its model, of its tools.
-fn agent_calls(meter: &Meter) -> [Histogram<u64>; 2] {
+fn agent_calls(meter: &Meter, exemplars: Option<&Exemplars>) -> [Exemplified<Histogram<u64>>; 2] {
     [
         (
             "gen_ai.invoke_agent.inference_calls",
@@ -375,12 +382,13 @@ fn agent_calls(meter: &Meter) -> [Histogram<u64>; 2] {
         ("gen_ai.invoke_agent.tool_calls", "{tool_call}", "Tool calls of one run of an agent"),
     ]
     .map(|(name, unit, description)| {
-        meter
+        let histogram = meter
             .u64_histogram(name)
             .with_unit(unit)
             .with_description(description)
             .with_boundaries(CALL_COUNT_BOUNDS.to_vec())
-            .build()
+            .build();
+        Exemplified::new(histogram, name, &CALL_COUNT_BOUNDS, exemplars)
     })
 }
 
@@ -401,7 +409,8 @@ impl ClientInstruments {
                     histogram.record(tokens, &with(keys::GEN_AI_TOKEN_TYPE, kind));
                 }
             }
-            Tokens::Latest { input, output, details, per_call } => {
+            Tokens::Latest(latest) => {
+                let LatestTokens { input, output, details, per_call } = latest.as_ref();
                 let modality = |name| with(keys::GEN_AI_TOKEN_MODALITY, name);
                 let Some(usage) = usage else {
                     // So says the convention: a call whose usage nobody knows counts 0.

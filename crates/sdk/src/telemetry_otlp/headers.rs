@@ -10,7 +10,10 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError};
 #[cfg(feature = "grpc")]
 use tonic::{Status, metadata::MetadataMap, service::Interceptor};
 
+use super::answer::LastAnswer;
 use super::environment::Environment;
+use super::exemplars::with_exemplars;
+use crate::metrics::{Exemplars, Taken};
 
 /// What is put on every request.
 #[derive(Debug, Clone)]
@@ -41,11 +44,26 @@ impl ExportHeaders {
     }
 }
 
-/// An HTTP client that puts the headers on.
+/// An HTTP client that puts the headers on, and notes what is answered.
 #[derive(Debug, Clone)]
 pub(crate) struct ExportClient {
     pub(crate) client: reqwest::Client,
     pub(crate) headers: ExportHeaders,
+    pub(crate) answer: LastAnswer,
+    /// What is laid onto the points of an export of metrics.
+    pub(crate) exemplars: Option<Exemplars>,
+}
+
+impl ExportClient {
+    /// Lays the exemplars that wait onto the points of the request, and says which they were.
+    fn take_exemplars(&self, request: &mut Request<Bytes>) -> Option<Taken> {
+        let taken = self.exemplars.as_ref()?.take();
+        if taken.is_empty() || request.headers().contains_key(CONTENT_ENCODING) {
+            return None;
+        }
+        *request.body_mut() = with_exemplars(request.body(), &taken)?.into();
+        Some(taken)
+    }
 }
 
 impl HttpClient for ExportClient {
@@ -59,7 +77,20 @@ impl HttpClient for ExportClient {
         Self: 'sending,
     {
         self.headers.put_on(request.headers_mut());
-        self.client.send_bytes(request)
+        self.answer.forget();
+        Box::pin(async move {
+            let taken = self.take_exemplars(&mut request);
+            let answered = self.client.send_bytes(request).await;
+            if let Ok(response) = &answered {
+                self.answer.note(response.status());
+            }
+            let has_arrived =
+                answered.as_ref().is_ok_and(|response| response.status().is_success());
+            if let (Some(exemplars), Some(taken), false) = (&self.exemplars, taken, has_arrived) {
+                exemplars.put_back(taken);
+            }
+            answered
+        })
     }
 }
 

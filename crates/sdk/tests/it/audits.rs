@@ -16,28 +16,31 @@ use throughline::{
 
 use crate::agent::{Scripted, says, wants};
 use crate::provider::{Cue, Puppet, quick};
+use crate::spool::removed::put_file_in_place;
 
 const SHOWN: [&str; 2] = [keys::OUTCOME, keys::ERROR_TYPE];
 
 struct Spooled {
     recorder: Recorder,
     telemetry: Telemetry,
-    directory: tempfile::TempDir,
+    directory: PathBuf,
+    _parent: tempfile::TempDir,
 }
 
 /// Telemetry with a spool of this size.
 fn spooled(max_bytes: u64, audit: Audit) -> Spooled {
-    let directory = tempfile::tempdir().expect("a directory");
+    let parent = tempfile::tempdir().expect("a directory");
+    let directory = parent.path().join("spool");
     let recorder = Recorder::new();
     let telemetry = Telemetry::builder()
         .environment(false)
         .recorder(&recorder)
-        .decision_spool(directory.path())
+        .decision_spool(&directory)
         .decision_spool_max_bytes(max_bytes)
         .audit(audit)
         .build()
         .expect("telemetry");
-    Spooled { recorder, telemetry, directory }
+    Spooled { recorder, telemetry, directory, _parent: parent }
 }
 
 /// A spool that has no room for a single decision.
@@ -55,7 +58,8 @@ async fn never<T>() -> T {
     panic!("it was done")
 }
 
-/// A registry of one tool that counts how often it ran, and removes a directory when it does.
+/// A registry of one tool that counts how often it ran, and when it does leaves no place for a
+/// directory.
 fn counted(removes: Option<PathBuf>) -> (ToolRegistry, Arc<AtomicUsize>) {
     let ran = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&ran);
@@ -63,7 +67,7 @@ fn counted(removes: Option<PathBuf>) -> (ToolRegistry, Arc<AtomicUsize>) {
         counter.fetch_add(1, Ordering::SeqCst);
         decision("inside").action("count").record();
         if let Some(directory) = &removes {
-            std::fs::remove_dir_all(directory).expect("removed");
+            put_file_in_place(directory);
         }
         async move { Json(ask.item) }
     });
@@ -99,7 +103,7 @@ async fn r4_4_audit_required_runs_no_tool_when_the_spool_is_full() {
 #[tokio::test]
 async fn r4_4_audit_required_runs_no_tool_when_the_spool_is_gone() {
     let stage = spooled(1_000_000, Audit::Required);
-    let (tools, ran) = counted(Some(stage.directory.path().to_owned()));
+    let (tools, ran) = counted(Some(stage.directory.clone()));
     let error = stage.telemetry.scope(agent(tools).run("How many?")).await.expect_err("refused");
     assert!(
         matches!(&error, AgentError::Audit { action, error: AuditError::Spool(_) } if action == "stock_v1"),
@@ -107,13 +111,13 @@ async fn r4_4_audit_required_runs_no_tool_when_the_spool_is_gone() {
     );
     assert_eq!(ran.load(Ordering::SeqCst), 1, "the second call was not made");
     insta::assert_snapshot!(stage.recorder.tree(&SHOWN), @r"
-    invoke_agent shop outcome=policy_rejected error.type=POLICY_REJECTED ERROR(stock_v1 was not started: expected the decision on the disk of the spool: entity not found)
+    invoke_agent shop outcome=policy_rejected error.type=POLICY_REJECTED ERROR(stock_v1 was not started: expected the decision on the disk of the spool: its directory cannot be made again: entity already exists)
       shop.plan.stock
         chat gpt-4o outcome=ok
       shop.act.stock
         tool.registry.stock_v1
         execute_tool stock_v1
-      shop.act.stock outcome=policy_rejected error.type=POLICY_REJECTED ERROR(stock_v1 was not started: expected the decision on the disk of the spool: entity not found)
+      shop.act.stock outcome=policy_rejected error.type=POLICY_REJECTED ERROR(stock_v1 was not started: expected the decision on the disk of the spool: its directory cannot be made again: entity already exists)
     ");
 }
 

@@ -11,6 +11,7 @@ use throughline::{
 };
 
 use crate::provider::{Cue, Provider, Puppet, Step, quick, recorded};
+use crate::receiver;
 
 /// What the trees of this file show.
 const SHOWN: [&str; 8] = [
@@ -234,9 +235,7 @@ async fn garbage_is_told_as_such() {
 
 #[tokio::test]
 async fn nobody_there() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let address = receiver::nobody();
     let client =
         OpenAi::builder().base_url(format!("http://{address}/v1")).build().expect("a client");
     let policy = Policy { retry: RetryPolicy { max_attempts: 1, ..quick().retry }, ..quick() };

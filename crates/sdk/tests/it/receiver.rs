@@ -24,8 +24,11 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -35,6 +38,8 @@ use tonic::{Request, Response, Status};
 pub(crate) struct Received {
     lines: Arc<Mutex<Vec<String>>>,
     metrics: Arc<Mutex<Vec<Metric>>>,
+    logs: Arc<Mutex<Vec<LogRecord>>>,
+    spans: Arc<Mutex<Vec<Span>>>,
 }
 
 impl Received {
@@ -53,6 +58,16 @@ impl Received {
     /// Every metric as it came.
     pub(crate) fn kept_metrics(&self) -> Vec<Metric> {
         self.metrics.lock().expect("metrics").clone()
+    }
+
+    /// Every log record as it came.
+    pub(crate) fn kept_logs(&self) -> Vec<LogRecord> {
+        self.logs.lock().expect("logs").clone()
+    }
+
+    /// Every span as it came.
+    pub(crate) fn kept_spans(&self) -> Vec<Span> {
+        self.spans.lock().expect("spans").clone()
     }
 
     /// Whether exactly this line came.
@@ -78,6 +93,7 @@ impl Received {
             self.resource(group.resource.as_ref());
             for span in group.scope_spans.iter().flat_map(|scope| &scope.spans) {
                 self.note(format!("trace {}", span.name));
+                self.spans.lock().expect("spans").push(span.clone());
             }
         }
     }
@@ -90,6 +106,7 @@ impl Received {
                     record.event_name,
                     if record.event_name.is_empty() { &record.severity_text } else { "" }
                 ));
+                self.logs.lock().expect("logs").push(record.clone());
             }
         }
     }
@@ -101,6 +118,18 @@ impl Received {
                 self.metrics.lock().expect("metrics").push(metric.clone());
             }
         }
+    }
+}
+
+/// An attribute as text, `-` when there is none.
+pub(crate) fn shown(attributes: &[KeyValue], key: &str) -> String {
+    let value = attributes.iter().find(|entry| entry.key == key);
+    match value.and_then(|entry| entry.value.clone()?.value) {
+        None => "-".to_owned(),
+        Some(Value::StringValue(text)) => text,
+        Some(Value::BoolValue(truth)) => truth.to_string(),
+        Some(Value::IntValue(number)) => number.to_string(),
+        Some(other) => format!("{other:?}"),
     }
 }
 
@@ -158,6 +187,24 @@ async fn over_http(
         other => received.note(format!("unknown path {other}")),
     }
     ""
+}
+
+/// An address where nobody listens: connections are refused. The port is kept for the life of the
+/// process, since exporters go on after their test, and would reach the server of another.
+pub(crate) fn nobody() -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    std::mem::forget(socket);
+    address
+}
+
+/// An address that takes connections and never answers, for the life of the process.
+pub(crate) fn mute() -> SocketAddr {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    std::mem::forget(socket);
+    address
 }
 
 /// Starts a receiver of gRPC and HTTP on a free port; it lives as long as the process.

@@ -1,12 +1,15 @@
 //! Decisions outlive the server and the agent (requirement R4.4): the spool against a receiver that
 //! goes away, a process that is killed, and a disk that refuses.
 
+mod refused;
+pub(crate) mod removed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use throughline::{Audit, AuditError, Recorder, Telemetry, TelemetryBuilder, decision, span};
 
@@ -33,7 +37,11 @@ struct Kept {
 #[derive(Clone, Default)]
 struct Server {
     kept: Arc<Mutex<BTreeMap<String, Kept>>>,
-    is_down: Arc<AtomicBool>,
+    /// The status of every answer; 0 for what is right.
+    status: Arc<AtomicU16>,
+    /// Whether a batch with the action `poison` is malformed.
+    knows_poison: Arc<AtomicBool>,
+    requests: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -61,7 +69,12 @@ impl Server {
     }
 
     fn set_down(&self, is_down: bool) {
-        self.is_down.store(is_down, Ordering::Release);
+        self.answer_with(if is_down { 503 } else { 0 });
+    }
+
+    /// Answers everything so; with 0 as is right.
+    fn answer_with(&self, status: u16) {
+        self.status.store(status, Ordering::Release);
     }
 }
 
@@ -77,10 +90,18 @@ fn text(of: &[KeyValue], key: &str) -> String {
 }
 
 async fn logs(State(server): State<Server>, body: Bytes) -> StatusCode {
-    if server.is_down.load(Ordering::Acquire) {
-        return StatusCode::BAD_REQUEST;
+    server.requests.fetch_add(1, Ordering::AcqRel);
+    if let Ok(status) = StatusCode::from_u16(server.status.load(Ordering::Acquire)) {
+        return status;
     }
     let request = ExportLogsServiceRequest::decode(body).expect("logs");
+    let all = request.resource_logs.iter().flat_map(|group| &group.scope_logs);
+    let is_poison = |record: &LogRecord| text(&record.attributes, "decision.action") == "poison";
+    if server.knows_poison.load(Ordering::Acquire)
+        && all.flat_map(|scope| &scope.log_records).any(is_poison)
+    {
+        return StatusCode::BAD_REQUEST;
+    }
     let mut kept = server.kept.lock().expect("kept");
     for group in request.resource_logs {
         let resource = group.resource.unwrap_or_default().attributes;

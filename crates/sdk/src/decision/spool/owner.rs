@@ -1,11 +1,12 @@
 //! Whose files are whose in a directory that several processes share. Each process holds the lock of
 //! one file, `ID.lock`, and writes `ID-N.spool`. The lock goes with its process, whatever ends it;
-//! then its files may be taken over.
+//! then its files may be taken over. So may those that have no lock: somebody put them there.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Names that are tried at most: each is random, a second is hardly ever needed.
 const MAX_TRIES: u32 = 8;
@@ -15,7 +16,7 @@ const MAX_TRIES: u32 = 8;
 pub(super) struct Owner {
     directory: PathBuf,
     id: String,
-    lock: File,
+    lock: Mutex<File>,
     next: AtomicU64,
 }
 
@@ -34,10 +35,39 @@ impl Owner {
                 Ok(()) if !path.exists() => continue,
                 Ok(()) => {}
             }
-            let next = AtomicU64::new(0);
-            return Ok(Self { directory: directory.to_owned(), id, lock, next });
+            let (directory, next) = (directory.to_owned(), AtomicU64::new(0));
+            return Ok(Self { directory, id, lock: Mutex::new(lock), next });
         }
         Err(io::Error::other("no name of its own was to be had"))
+    }
+
+    /// Makes directory and lock again, if somebody removed them.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.directory).map_err(|error| {
+            let problem = format!("its directory cannot be made again: {}", error.kind());
+            io::Error::new(error.kind(), problem)
+        })?;
+        let path = self.lock_path();
+        for _ in 0..MAX_TRIES {
+            if path.exists() {
+                return Ok(());
+            }
+            let lock = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            // Another process may take it for an orphan between the two lines, as in `claim`.
+            if lock.try_lock().is_ok() && path.exists() {
+                *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("the lock of the spool was not to be had again"))
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.directory.join(format!("{}.lock", self.id))
     }
 
     /// The path of this owner's next file. Numbers have ten digits: names sort by age.
@@ -48,6 +78,7 @@ impl Owner {
 
     /// Takes over what processes left that are gone.
     pub(super) fn orphans(&self) -> io::Result<Vec<Orphan>> {
+        self.lock_strays()?;
         let mut orphans = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
@@ -64,6 +95,21 @@ impl Owner {
         Ok(orphans)
     }
 
+    /// Gives a lock to files that have none, so that they are taken over like others.
+    fn lock_strays(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some((id, _)) = name.split_once('-') else { continue };
+            if path.extension().is_some_and(|end| end == "spool") && id != self.id {
+                // A lock that is there is its owner's.
+                let lock = self.directory.join(format!("{id}.lock"));
+                let _ = OpenOptions::new().write(true).create_new(true).open(lock);
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes of all files of the spool that are not ours.
     pub(super) fn bytes_of_others(&self) -> u64 {
         let Ok(entries) = fs::read_dir(&self.directory) else { return 0 };
@@ -73,7 +119,7 @@ impl Owner {
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
                 !name.starts_with(&self.id)
-                    && (name.ends_with(".spool") || name.ends_with(".damaged"))
+                    && [".spool", ".damaged", ".refused"].iter().any(|end| name.ends_with(end))
             })
             .filter_map(|entry| entry.metadata().ok())
             .map(|metadata| metadata.len())
@@ -85,9 +131,9 @@ impl Drop for Owner {
     /// Leaves no lock file behind when there is nothing under it.
     fn drop(&mut self) {
         if files_of(&self.directory, &self.id, "spool").is_ok_and(|files| files.is_empty()) {
-            let _ = fs::remove_file(self.directory.join(format!("{}.lock", self.id)));
+            let _ = fs::remove_file(self.lock_path());
         }
-        let _ = self.lock.unlock();
+        let _ = self.lock.lock().unwrap_or_else(PoisonError::into_inner).unlock();
     }
 }
 

@@ -137,6 +137,8 @@ pub(super) fn read_header(path: &Path) -> io::Result<Option<(Header, u64)>> {
 pub(super) struct Open {
     file: File,
     pub(super) path: PathBuf,
+    /// Offset behind the first frame, where decisions begin.
+    pub(super) start: u64,
     /// Offset behind the last whole frame.
     pub(super) written: u64,
 }
@@ -144,7 +146,7 @@ pub(super) struct Open {
 impl Open {
     /// Starts a file, which must not be there, and makes its name durable.
     pub(super) fn start(path: PathBuf, header: &Header) -> io::Result<Self> {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let mut bytes = MAGIC.to_vec();
         let json = serde_json::to_vec(header).map_err(io::Error::other)?;
         bytes.extend(frame(&json).ok_or_else(|| io::Error::other("the resource is too long"))?);
@@ -153,7 +155,8 @@ impl Open {
         if let Some(directory) = path.parent() {
             sync_directory(directory)?;
         }
-        Ok(Self { file, path, written: bytes.len() as u64 })
+        let start = bytes.len() as u64;
+        Ok(Self { file, path, start, written: start })
     }
 
     /// Appends whole frames. When that fails half-way, what was written is taken back.
@@ -175,7 +178,23 @@ impl Open {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
         // A file that nobody finds any more takes everything and keeps nothing.
-        if self.path.try_exists()? { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        if self.is_there() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Whether the file can still be found by its name.
+    pub(super) fn is_there(&self) -> bool {
+        self.path.try_exists().unwrap_or(false)
+    }
+
+    /// What is written behind an offset: also of a file that somebody removed, as long as it is open.
+    pub(super) fn behind(&self, offset: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(offset))?;
+        let read = file.take(self.written.saturating_sub(offset)).read_to_end(&mut bytes);
+        (&self.file).seek(SeekFrom::Start(self.written))?;
+        read?;
+        Ok(bytes)
     }
 }
 
@@ -212,13 +231,15 @@ pub(super) fn acknowledge(path: &Path, offset: u64) -> io::Result<()> {
     fs::write(ack_path(path), [offset, checksum(&offset)].concat())
 }
 
-/// Removes a file that the server has all of.
+/// Removes a file that the server has all of, if nobody else has done so.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)?;
-    match fs::remove_file(ack_path(path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    for path in [path, &ack_path(path)] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// Puts a damaged file aside, for people to look at.
@@ -296,5 +317,19 @@ mod tests {
         remove(&path).expect("removed");
         assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0);
         assert!(frame(&vec![0; FRAME_MAX_BYTES + 1]).is_none());
+    }
+
+    #[test]
+    fn r4_4_an_open_file_can_be_read_after_somebody_removed_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut open =
+            Open::start(directory.path().join("a.spool"), &Header::default()).expect("a file");
+        open.append(b"one").expect("written");
+        fs::remove_file(&open.path).expect("removed");
+        open.append(b"two").expect("written");
+        assert_eq!(open.behind(open.start).expect("read"), b"onetwo");
+        open.append(b"six").expect("written, at the end");
+        assert_eq!(open.behind(open.start + 3).expect("read"), b"twosix");
+        assert!(open.sync().is_err() && !open.is_there());
     }
 }

@@ -2,24 +2,24 @@
 //! order in which it was written. It reads what it sends from the disk, so that there is one way for
 //! all, however long the server was away.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use opentelemetry::KeyValue;
 use opentelemetry::logs::LoggerProvider as _;
-use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLogRecord, SdkLogger, SdkLoggerProvider};
+use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger, SdkLoggerProvider};
 use tokio::time::Instant;
 
 use super::owner::{Orphan, Owner};
+use super::refused::Refused;
 use super::segment::{self, End, Frames, Header};
+use super::way_out::{Deliver, Undelivered, WayOut};
 use super::{OwnFile, Shared};
 use crate::decision::record::{DecisionRecord, json_of_value, value_of_json};
-use crate::tracer::SCOPE;
 
 /// Decisions that are sent together at most.
 const BATCH_ITEMS: usize = 256;
@@ -39,26 +39,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often the directory is searched for what other processes left.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Where the records of one process go.
-pub(crate) trait WayOut: Send + Sync {
-    /// Sends records; they have arrived when it says so.
-    fn send(&self, records: Vec<SdkLogRecord>) -> BoxFuture<'_, OTelSdkResult>;
-}
+/// Longest wait for an answer: the exporter has a limit for its tries, not for one of them.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Makes the way out for the records of a process with this resource.
-pub(crate) type Deliver = Box<dyn Fn(&Resource) -> Result<Box<dyn WayOut>, String> + Send>;
+/// Decisions that are refused one after another, and none taken between them, before a batch is no
+/// longer parted to find the one at fault: the receiver takes nothing then.
+const REFUSALS_IN_A_ROW: u32 = 16;
 
-/// A log exporter as a way out.
-pub(crate) struct Delivery<E>(pub(crate) E);
-
-impl<E: LogExporter> WayOut for Delivery<E> {
-    fn send(&self, records: Vec<SdkLogRecord>) -> BoxFuture<'_, OTelSdkResult> {
-        Box::pin(async move {
-            let scope: &InstrumentationScope = &SCOPE;
-            let batch: Vec<_> = records.iter().map(|record| (record, scope)).collect();
-            self.0.export(LogBatch::new(&batch)).await
-        })
-    }
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The receiver has it.
+    Taken,
+    /// The receiver will never take it.
+    SetAside,
+    /// Something in it is refused: it is to be sent in smaller pieces.
+    Parted,
 }
 
 /// What a file says of its process.
@@ -84,6 +80,12 @@ struct Sender {
     way: Option<(Header, Box<dyn WayOut>)>,
     blank: SdkLogger,
     orphans: Vec<Orphan>,
+    refused: Refused,
+    /// Decisions that are sent together now.
+    batch_items: usize,
+    refusals_in_a_row: u32,
+    /// What stands in the way, as people were told.
+    told: Option<String>,
     pause: Duration,
 }
 
@@ -98,6 +100,10 @@ pub(super) async fn run(shared: Arc<Shared>, owner: Arc<Owner>, header: Header, 
         way: None,
         blank,
         orphans: Vec::new(),
+        refused: Refused::default(),
+        batch_items: BATCH_ITEMS,
+        refusals_in_a_row: 0,
+        told: None,
         pause: FIRST_PAUSE,
     };
     let mut next_search = Instant::now();
@@ -171,24 +177,29 @@ impl Sender {
         let header = self.header.clone();
         let (mut at, mut file) = (file.acknowledged, file.clone());
         while at < file.written {
-            let frames = self.read(&file.path, at, file.written)?;
+            let frames = match self.read(&file.path, at, file.written) {
+                Ok(frames) => frames,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return self.vanished(&file.path);
+                }
+                Err(error) => return Err(error.to_string()),
+            };
             let Some((_, end)) = frames.frames.last() else {
                 // Somebody else changed the file: what is behind cannot be told.
                 return Err(format!("{} cannot be read", file.path.display()));
             };
             let (end, count) = (*end, frames.frames.len() as u64);
-            self.send_frames(&header, &frames).await?;
-            segment::acknowledge(&file.path, end).map_err(|error| error.to_string())?;
-            self.shared.counters.acknowledged(count);
-            at = end;
-            let mut state = self.shared.state();
-            state.waiting = state.waiting.saturating_sub(count);
-            if let Some(own) = state.files.iter_mut().find(|own| own.path == file.path) {
-                own.acknowledged = end;
-                file = own.clone();
+            let fate = self.send_frames(&header, &frames).await?;
+            if fate == Fate::Parted {
+                continue;
             }
-            drop(state);
-            self.shared.progress.notify_all();
+            at = end;
+            match self.settle(&file.path, end, count, fate) {
+                Some(own) => file = own,
+                // It was removed meanwhile; the writer has put what it held into another.
+                None => return Ok(()),
+            }
+            segment::acknowledge(&file.path, end).map_err(|error| error.to_string())?;
         }
         if file.is_sealed {
             let mut state = self.shared.state();
@@ -196,6 +207,42 @@ impl Sender {
             drop(state);
             segment::remove(&file.path).map_err(|error| error.to_string())?;
         }
+        Ok(())
+    }
+
+    /// Notes that the decisions of our file up to `end` need no more sending, and says how the file
+    /// is now; `None` when it is ours no more.
+    fn settle(&self, path: &Path, end: u64, count: u64, fate: Fate) -> Option<OwnFile> {
+        let mut state = self.shared.state();
+        let own = state.files.iter_mut().find(|own| own.path == path)?;
+        own.acknowledged = end;
+        own.waiting = own.waiting.saturating_sub(count);
+        let file = own.clone();
+        state.waiting = state.waiting.saturating_sub(count);
+        match fate {
+            Fate::SetAside => self.shared.counters.given_up(count),
+            Fate::Taken | Fate::Parted => self.shared.counters.acknowledged(count),
+        }
+        drop(state);
+        self.shared.progress.notify_all();
+        Some(file)
+    }
+
+    /// A file of ours that somebody removed. What the writer has open it begins anew; what is sealed
+    /// is lost.
+    fn vanished(&self, path: &Path) -> Result<(), String> {
+        let mut state = self.shared.state();
+        let Some(at) = state.files.iter().position(|own| own.path == path && own.is_sealed) else {
+            return Err(format!("{} is gone", path.display()));
+        };
+        let lost = state.files.remove(at).waiting;
+        state.waiting = state.waiting.saturating_sub(lost);
+        drop(state);
+        self.shared.counters.given_up(lost);
+        self.shared.vanished.fetch_add(lost, Ordering::AcqRel);
+        self.shared.progress.notify_all();
+        let name = path.display();
+        tracing::warn!(target: "throughline", lost, "expected {name} to be there until its decisions are sent, found it removed; they are lost: leave the spool's directory alone while the agent runs");
         Ok(())
     }
 
@@ -216,12 +263,17 @@ impl Sender {
         };
         let mut at = segment::acknowledged(path).max(start);
         loop {
-            let frames = self.read(path, at, u64::MAX)?;
+            let frames = self.read(path, at, u64::MAX).map_err(|error| error.to_string())?;
             if let Some((_, end)) = frames.frames.last() {
+                match self.send_frames(&header, &frames).await? {
+                    Fate::Parted => continue,
+                    Fate::SetAside => {}
+                    Fate::Taken => {
+                        let count = frames.frames.len() as u64;
+                        self.shared.replayed.fetch_add(count, Ordering::AcqRel);
+                    }
+                }
                 at = *end;
-                self.send_frames(&header, &frames).await?;
-                let count = frames.frames.len() as u64;
-                self.shared.replayed.fetch_add(count, Ordering::AcqRel);
                 segment::acknowledge(path, at).map_err(|error| error.to_string())?;
             }
             match frames.end {
@@ -241,12 +293,48 @@ impl Sender {
         segment::put_aside(path).map_err(|error| error.to_string())
     }
 
-    fn read(&self, path: &Path, from: u64, to: u64) -> Result<Frames, String> {
-        segment::read_frames(path, from, to, BATCH_ITEMS, BATCH_BYTES)
-            .map_err(|error| error.to_string())
+    fn read(&self, path: &Path, from: u64, to: u64) -> io::Result<Frames> {
+        segment::read_frames(path, from, to, self.batch_items, BATCH_BYTES)
     }
 
-    async fn send_frames(&mut self, header: &Header, frames: &Frames) -> Result<(), String> {
+    /// Sends a batch, or finds out that it will never be taken.
+    async fn send_frames(&mut self, header: &Header, frames: &Frames) -> Result<Fate, String> {
+        let problem = match self.deliver_frames(header, frames).await? {
+            Ok(()) => {
+                self.batch_items = (self.batch_items * 2).min(BATCH_ITEMS);
+                self.refusals_in_a_row = 0;
+                self.told = None;
+                return Ok(Fate::Taken);
+            }
+            Err(Undelivered::Refused(problem)) => problem,
+            Err(undelivered) => {
+                let problem = undelivered.problem().to_owned();
+                if matches!(undelivered, Undelivered::Denied(_)) {
+                    self.tell_denied(&problem);
+                }
+                return Err(problem);
+            }
+        };
+        let (count, takes_none) =
+            (frames.frames.len(), self.refusals_in_a_row >= REFUSALS_IN_A_ROW);
+        if count > 1 && !takes_none {
+            // One of them is at fault, and the others are not to suffer for it.
+            self.batch_items = count / 2;
+            return Ok(Fate::Parted);
+        }
+        self.refusals_in_a_row = self.refusals_in_a_row.saturating_add(1);
+        if self.refusals_in_a_row >= REFUSALS_IN_A_ROW {
+            self.batch_items = BATCH_ITEMS;
+        }
+        self.set_aside(header, frames, &problem).map_err(|error| error.to_string())?;
+        Ok(Fate::SetAside)
+    }
+
+    async fn deliver_frames(
+        &mut self,
+        header: &Header,
+        frames: &Frames,
+    ) -> Result<Result<(), Undelivered>, String> {
         let records: Vec<SdkLogRecord> = frames
             .frames
             .iter()
@@ -257,9 +345,30 @@ impl Sender {
             let way = (self.deliver)(&resource_of(header))?;
             self.way = Some((header.clone(), way));
         }
-        match &self.way {
-            Some((_, way)) => way.send(records).await.map_err(|error| error.to_string()),
-            None => Ok(()),
+        let Some((_, way)) = &self.way else { return Ok(Ok(())) };
+        tokio::time::timeout(ANSWER_TIMEOUT, way.send(records)).await.map_err(|_| {
+            format!("the receiver did not answer within {} s", ANSWER_TIMEOUT.as_secs())
+        })
+    }
+
+    /// Keeps what the receiver will never take where people find it.
+    fn set_aside(&mut self, header: &Header, frames: &Frames, problem: &str) -> io::Result<()> {
+        let is_new = self.refused.put(self.owner.directory(), header, frames)?;
+        let count = frames.frames.len() as u64;
+        self.shared.set_aside.fetch_add(count, Ordering::AcqRel);
+        self.shared.bytes_of_others.store(self.owner.bytes_of_others(), Ordering::Release);
+        if is_new && let Some(path) = self.refused.path() {
+            let name = path.display();
+            tracing::warn!(target: "throughline", "expected the receiver to take decisions, it refused what some say, for good: {problem}; they are kept in {name}: when it takes such, name the file *.spool and they are sent again");
+        }
+        Ok(())
+    }
+
+    /// Says once that somebody has to repair something.
+    fn tell_denied(&mut self, problem: &str) {
+        if self.told.as_deref() != Some(problem) {
+            self.told = Some(problem.to_owned());
+            tracing::warn!(target: "throughline", "expected the receiver to let decisions in: {problem}; check its address and the credentials in OTEL_EXPORTER_OTLP_HEADERS or TelemetryBuilder::header; they are kept in the spool and tried again");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The thread that writes: many records with one write, and with one wait for the disk.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -29,6 +30,8 @@ pub(super) struct Writer {
     open: Option<Open>,
     last_sync: Instant,
     is_dirty: bool,
+    /// Whether people were told that a file which somebody removed cannot be begun anew.
+    is_stuck: bool,
 }
 
 /// Records that are written with one write.
@@ -39,13 +42,16 @@ struct Group {
 }
 
 impl Writer {
-    pub(super) fn open(
-        shared: Arc<Shared>,
-        owner: Arc<Owner>,
-        header: Header,
-    ) -> std::io::Result<Self> {
-        let mut writer =
-            Self { shared, owner, header, open: None, last_sync: Instant::now(), is_dirty: false };
+    pub(super) fn open(shared: Arc<Shared>, owner: Arc<Owner>, header: Header) -> io::Result<Self> {
+        let mut writer = Self {
+            shared,
+            owner,
+            header,
+            open: None,
+            last_sync: Instant::now(),
+            is_dirty: false,
+            is_stuck: false,
+        };
         writer.next_file()?;
         Ok(writer)
     }
@@ -73,6 +79,7 @@ impl Writer {
                     Ask::Stop => is_last = true,
                 }
             }
+            self.look();
             self.write(group, bypass);
             let is_due = self.last_sync.elapsed() >= SYNC_INTERVAL;
             if self.is_dirty && (is_due || !synced.is_empty() || is_last) {
@@ -123,7 +130,11 @@ impl Writer {
         let written = self.append(&frames, records.len() as u64);
         // Whoever waits is told what the disk says.
         let synced = match (&written, is_awaited) {
-            (Ok(()), true) => self.sync_now(),
+            (Ok(()), true) => match self.sync_now() {
+                // Removed between the two: a new file, on the disk, has this group too.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.begin_anew(),
+                synced => synced,
+            },
             _ => Ok(()),
         };
         self.shared.news.notify_one();
@@ -142,11 +153,12 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, frames: &[u8], records: u64) -> std::io::Result<()> {
+    fn append(&mut self, frames: &[u8], records: u64) -> io::Result<()> {
+        self.begin_anew_if_removed()?;
         if self.open.as_ref().is_none_or(|open| open.written >= FILE_BYTES) {
             self.next_file()?;
         }
-        let Some(open) = &mut self.open else { return Err(std::io::Error::other("no file")) };
+        let Some(open) = &mut self.open else { return Err(io::Error::other("no file")) };
         if let Err(error) = open.append(frames) {
             // The next group begins another file, should this one not be what it seems.
             self.seal();
@@ -160,17 +172,71 @@ impl Writer {
         state.waiting += records;
         if let Some(file) = state.files.iter_mut().find(|file| file.path == path) {
             file.written = written;
+            file.waiting += records;
         }
         Ok(())
     }
 
-    fn next_file(&mut self) -> std::io::Result<()> {
+    /// Sees to it that our files are there: somebody may remove them while nothing is written.
+    fn look(&mut self) {
+        match self.owner.renew().and_then(|()| self.begin_anew_if_removed()) {
+            Ok(()) => self.is_stuck = false,
+            Err(error) if !self.is_stuck => {
+                self.is_stuck = true;
+                let directory = self.owner.directory().display();
+                tracing::warn!(target: "throughline", "expected to write to the decision spool in {directory}: {error}; make it a directory that can be written, until then decisions are sent without it");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn begin_anew_if_removed(&mut self) -> io::Result<()> {
+        match &self.open {
+            Some(open) if !open.is_there() => self.begin_anew(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on in another file when somebody removed ours. What it held can still be read through the
+    /// open file, so none of it is lost; it is on the disk when this returns.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        let Some(removed) = &self.open else { return Ok(()) };
+        self.owner.renew()?;
+        // Held all the while, so that nothing of it is acknowledged meanwhile.
+        let mut state = self.shared.state();
+        let Some(file) = state.files.iter_mut().find(|file| file.path == removed.path) else {
+            return Err(io::Error::other("the file that is written is none of ours"));
+        };
+        let rescued = removed.behind(file.acknowledged.max(removed.start))?;
+        let mut open = Open::start(self.owner.next_path(), &self.header)?;
+        if let Err(error) = open.append(&rescued).and_then(|()| open.sync()) {
+            let _ = segment::remove(&open.path);
+            return Err(error);
+        }
+        let name = removed.path.display();
+        tracing::warn!(target: "throughline", waiting = file.waiting, "expected {name} to be there until its decisions are sent, found it removed; they are kept in another file: leave the spool's directory alone while the agent runs");
+        *file = OwnFile {
+            path: open.path.clone(),
+            acknowledged: open.start,
+            written: open.written,
+            waiting: file.waiting,
+            is_sealed: false,
+        };
+        drop(state);
+        self.open = Some(open);
+        self.is_dirty = false;
+        self.shared.news.notify_one();
+        Ok(())
+    }
+
+    fn next_file(&mut self) -> io::Result<()> {
         self.seal();
         let open = Open::start(self.owner.next_path(), &self.header)?;
         self.shared.state().files.push(OwnFile {
             path: open.path.clone(),
-            acknowledged: open.written,
+            acknowledged: open.start,
             written: open.written,
+            waiting: 0,
             is_sealed: false,
         });
         self.open = Some(open);
@@ -209,7 +275,7 @@ impl Writer {
         }
     }
 
-    fn sync_now(&mut self) -> std::io::Result<()> {
+    fn sync_now(&mut self) -> io::Result<()> {
         self.last_sync = Instant::now();
         self.is_dirty = false;
         self.open.as_ref().map_or(Ok(()), Open::sync)
@@ -237,6 +303,6 @@ impl Writer {
     }
 }
 
-fn problem(error: &std::io::Error) -> AuditError {
+fn problem(error: &io::Error) -> AuditError {
     AuditError::Spool(error.to_string())
 }

@@ -1,0 +1,131 @@
+//! What a receiver's answer means for records that it did not take. The exporters make text of it, so
+//! the status is kept on its way: that of HTTP where the answer arrives. That of gRPC has no such
+//! place (an exporter takes a `Channel`, which cannot be wrapped): its code is read from the text, at
+//! this one place, and a text without one means what a status that says nothing means.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use http::StatusCode;
+use opentelemetry_sdk::error::OTelSdkError;
+
+use crate::decision::Undelivered;
+
+/// The status of the last answer, for an exporter that waits for one answer at a time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LastAnswer(Arc<AtomicU16>);
+
+impl LastAnswer {
+    /// A request leaves: it has no answer yet.
+    pub(super) fn forget(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+
+    pub(super) fn note(&self, status: StatusCode) {
+        self.0.store(status.as_u16(), Ordering::Release);
+    }
+
+    fn status(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.0.load(Ordering::Acquire)).ok()
+    }
+
+    /// What the exporter's error means.
+    pub(crate) fn explain(&self, error: &OTelSdkError) -> Undelivered {
+        match self.status() {
+            Some(status) => of_http(status),
+            None => of_grpc(error.to_string()),
+        }
+    }
+}
+
+/// The kinds of HTTP statuses. What OTLP calls not to be retried (all but 429, 502, 503 and 504) is
+/// parted by what would help; a 5xx may be mended at the other end, and nothing is given up for it.
+fn of_http(status: StatusCode) -> Undelivered {
+    let problem = format!("the receiver answered {status}");
+    match status {
+        StatusCode::BAD_REQUEST
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNPROCESSABLE_ENTITY => Undelivered::Refused(problem),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Undelivered::Later(problem)
+        }
+        _ if status.is_client_error() || status.is_redirection() => Undelivered::Denied(problem),
+        _ => Undelivered::Later(problem),
+    }
+}
+
+#[cfg(feature = "grpc")]
+fn of_grpc(problem: String) -> Undelivered {
+    use tonic::Code;
+    match grpc_code(&problem) {
+        Some(Code::InvalidArgument | Code::AlreadyExists) => Undelivered::Refused(problem),
+        Some(
+            Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::Unimplemented
+            | Code::NotFound
+            | Code::FailedPrecondition,
+        ) => Undelivered::Denied(problem),
+        _ => Undelivered::Later(problem),
+    }
+}
+
+#[cfg(not(feature = "grpc"))]
+fn of_grpc(problem: String) -> Undelivered {
+    Undelivered::Later(problem)
+}
+
+/// The code in an exporter's error, `… export failed with gRPC code: InvalidArgument`.
+#[cfg(feature = "grpc")]
+fn grpc_code(problem: &str) -> Option<tonic::Code> {
+    /// The greatest code that gRPC has.
+    const LAST_CODE: i32 = tonic::Code::Unauthenticated as i32;
+    let (_, rest) = problem.split_once("gRPC code: ")?;
+    let said = rest.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
+    (0..=LAST_CODE).map(tonic::Code::from_i32).find(|code| format!("{code:?}") == said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(of: &Undelivered) -> &'static str {
+        match of {
+            Undelivered::Later(_) => "later",
+            Undelivered::Denied(_) => "denied",
+            Undelivered::Refused(_) => "refused",
+        }
+    }
+
+    #[test]
+    fn r4_4_a_status_says_whether_time_a_person_or_nothing_helps() {
+        for (status, expected) in [
+            (400, "refused"),
+            (401, "denied"),
+            (403, "denied"),
+            (404, "denied"),
+            (408, "later"),
+            (413, "refused"),
+            (415, "denied"),
+            (422, "refused"),
+            (429, "later"),
+            (500, "later"),
+            (503, "later"),
+            (301, "denied"),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(kind(&of_http(status)), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_error_without_an_answer_is_one_that_time_helps() {
+        let answer = LastAnswer::default();
+        let error = OTelSdkError::InternalFailure("network error".to_owned());
+        assert_eq!(kind(&answer.explain(&error)), "later");
+        answer.note(StatusCode::UNAUTHORIZED);
+        assert_eq!(kind(&answer.explain(&error)), "denied");
+        answer.forget();
+        assert_eq!(kind(&answer.explain(&error)), "later");
+    }
+}
