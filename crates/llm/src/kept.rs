@@ -100,6 +100,12 @@ pub(crate) fn kind_of(part: &Value) -> Option<&str> {
     part.get("type").and_then(Value::as_str)
 }
 
+/// Whether a list is one of parts of these kinds.
+pub(crate) fn is_made_of(parts: &[Value], kinds: &[&str]) -> bool {
+    let is_one = |part| kind_of(part).is_some_and(|kind| kinds.contains(&kind));
+    !parts.is_empty() && parts.iter().all(is_one)
+}
+
 /// Whether a part tells what a model thought in the words of a form that takes none of `own`.
 pub(crate) fn is_foreign_thought(part: &Value, own: &[&str]) -> bool {
     kind_of(part).is_some_and(|kind| THOUGHTS.contains(&kind) && !own.contains(&kind))

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kept::{Kept, is_foreign_thought, kind_of};
+use crate::kept::{Kept, is_foreign_thought, is_made_of, kind_of};
 use crate::message::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 use crate::openai::{data_url, flat_text};
 
@@ -146,13 +146,14 @@ fn input_of(call: &ToolCall) -> Value {
     }
 }
 
+/// What the content of a result may be made of. A tool's own list of things with a `type` is none.
+const RESULT_BLOCKS: [&str; 4] = ["text", "image", "document", "search_result"];
+
 /// Text, or blocks when the result is made of such; everything else as its JSON text.
 fn result_content(result: &Value) -> Value {
     match result {
         Value::String(_) => result.clone(),
-        Value::Array(items) if !items.is_empty() && items.iter().all(|i| kind_of(i).is_some()) => {
-            result.clone()
-        }
+        Value::Array(items) if is_made_of(items, &RESULT_BLOCKS) => result.clone(),
         Value::Null => Value::from(""),
         other => Value::from(other.to_string()),
     }

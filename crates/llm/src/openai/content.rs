@@ -65,14 +65,19 @@ impl From<WireMessage> for Message {
             Part::ToolCall(ToolCall {
                 id: call.id.unwrap_or_default(),
                 name: call.function.name.unwrap_or_default(),
-                arguments: match call.function.arguments {
-                    Value::Null => String::new(),
-                    Value::String(text) => text,
-                    json => json.to_string(),
-                },
+                arguments: arguments_of(call.function.arguments),
             })
         }));
         Self { role, parts, name: wire.name }
+    }
+}
+
+/// The arguments of a call: text that holds JSON, or from some servers the JSON itself.
+pub(super) fn arguments_of(wire: Value) -> String {
+    match wire {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        json => json.to_string(),
     }
 }
 
@@ -88,7 +93,7 @@ pub(crate) fn flat_text(content: Value) -> Value {
 }
 
 /// The parts of a `content` field: nothing, text, or a list.
-fn parts_of(content: Value) -> Vec<Part> {
+pub(super) fn parts_of(content: Value) -> Vec<Part> {
     match content {
         Value::Null => Vec::new(),
         Value::String(text) if text.is_empty() => Vec::new(),
@@ -107,6 +112,10 @@ pub(crate) fn part_of(item: Value) -> Part {
     let known = match item.get("type").and_then(Value::as_str) {
         Some("text" | "input_text" | "output_text") => text("/text").map(Part::Text),
         Some("refusal") => text("/refusal").map(Part::Refusal),
+        // Mistral's models that think aloud.
+        Some("thinking") if item["thinking"].is_array() => flat_text(item["thinking"].clone())
+            .as_str()
+            .map(|text| Part::Reasoning(text.to_owned())),
         Some("image_url") => text("/image_url/url").map(|url| match data_url(&url) {
             Some((mime_type, data)) => media("image", Some(mime_type), MediaSource::Base64(data)),
             None => media("image", None, MediaSource::Uri(url)),

@@ -4,11 +4,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use throughline_trace::Usage;
 
-use super::content::{Side, WireMessage, message_to_json};
+use super::content::{Side, WireMessage, arguments_of, message_to_json, parts_of};
 use super::{WireError, WireUsage, api_error};
 use crate::chat::{ChatResponse, Choice, Chunk, Delta, ToolCallDelta};
 use crate::kept::Kept;
-use crate::message::{FinishReason, Message, Role};
+use crate::message::{FinishReason, Message, Part, Role};
 
 #[derive(Deserialize)]
 struct WireResponse {
@@ -68,12 +68,14 @@ struct WireChunkChoice {
 struct WireDelta {
     #[serde(default)]
     role: Option<String>,
+    /// Text; from some servers a list of parts, as in a whole message.
     #[serde(default)]
-    content: Option<String>,
+    content: Value,
     #[serde(default)]
     reasoning_content: Option<String>,
+    /// Some send an object here, which is no text to show.
     #[serde(default)]
-    reasoning: Option<String>,
+    reasoning: Value,
     #[serde(default)]
     refusal: Option<String>,
     #[serde(default)]
@@ -95,7 +97,7 @@ struct WireFunctionDelta {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
-    arguments: Option<String>,
+    arguments: Value,
 }
 
 /// Reads the body of an answer.
@@ -106,6 +108,11 @@ struct WireFunctionDelta {
 pub fn parse_response(body: &[u8]) -> Result<ChatResponse, WireError> {
     let json_error = |source| WireError::Json { expected: "a chat completion", source };
     let wire: WireResponse = match serde_json::from_slice(body) {
+        // An error beside the choices came in the middle of the answer.
+        Ok(WireResponse { extra, .. }) if extra.get("error").is_some_and(Value::is_object) => {
+            let error = api_error(&Value::Object(extra)).unwrap_or_default();
+            return Err(WireError::Api(error));
+        }
         Ok(wire) => wire,
         Err(source) => return Err(error_within(body).unwrap_or_else(|| json_error(source))),
     };
@@ -150,29 +157,52 @@ pub fn parse_chunk(data: &str) -> Result<Chunk, WireError> {
     })
 }
 
-/// The error that a body carries in place of an answer. Answers have `choices`; the check keeps
-/// the cost of every ordinary chunk at one search.
+/// The error that a body carries in place of an answer, or beside what came of one (OpenRouter's, in
+/// the middle of a stream). The first check keeps the cost of every ordinary chunk at one search.
 fn error_within(body: &[u8]) -> Option<WireError> {
     let has_error = body.windows(7).any(|window| window == b"\"error\"");
     if !has_error {
         return None;
     }
     let json: Value = serde_json::from_slice(body).ok()?;
-    if json.get("choices").is_some_and(Value::is_array) {
+    let has_choices = json.get("choices").is_some_and(Value::is_array);
+    if has_choices && !json.get("error").is_some_and(Value::is_object) {
         return None;
     }
     api_error(&json).map(WireError::Api)
+}
+
+/// What a list of parts says, and what it tells of the model's thoughts.
+fn texts_of(content: Value) -> (Option<String>, Option<String>) {
+    let (mut text, mut thought) = (None, None);
+    for part in parts_of(content) {
+        let (all, more): (&mut Option<String>, String) = match part {
+            Part::Text(more) => (&mut text, more),
+            Part::Reasoning(more) => (&mut thought, more),
+            _ => continue,
+        };
+        all.get_or_insert_default().push_str(&more);
+    }
+    (text, thought)
 }
 
 impl From<WireChunkChoice> for Delta {
     fn from(wire: WireChunkChoice) -> Self {
         let delta = wire.delta.unwrap_or_default();
         let tool_calls = delta.tool_calls.into_iter().flatten();
+        let (text, thought) = match delta.content {
+            Value::String(text) => (Some(text), None),
+            content => texts_of(content),
+        };
+        let reasoning = match delta.reasoning {
+            Value::String(text) => Some(text),
+            _ => None,
+        };
         Self {
             index: wire.index,
             role: delta.role.as_deref().filter(|role| !role.is_empty()).map(Role::from_text),
-            text: delta.content,
-            reasoning: delta.reasoning_content.or(delta.reasoning),
+            text,
+            reasoning: delta.reasoning_content.or(reasoning).or(thought),
             refusal: delta.refusal,
             tool_calls: tool_calls
                 .map(|call| {
@@ -181,7 +211,7 @@ impl From<WireChunkChoice> for Delta {
                         index: call.index,
                         id: call.id.filter(|id| !id.is_empty()),
                         name: function.name.filter(|name| !name.is_empty()),
-                        arguments: function.arguments.unwrap_or_default(),
+                        arguments: arguments_of(function.arguments),
                     }
                 })
                 .collect(),

@@ -182,6 +182,38 @@ fn thoughts_are_told_by_providers_and_never_sent_back() {
     assert_eq!(request["messages"], json!([{"role": "assistant", "content": "yes"}]));
 }
 
+#[test]
+fn an_error_beside_the_choices_is_an_error() {
+    let body = json!({
+        "id": "g", "error": {"code": 502, "message": "upstream went away"},
+        "choices": [{"index": 0, "delta": {"content": ""}, "message": {"content": "half"},
+            "finish_reason": "error"}],
+    })
+    .to_string();
+    for read in [parse_chunk(&body).err(), parse_response(body.as_bytes()).err()] {
+        let Some(WireError::Api(error)) = read else { panic!("expected an error, found {read:?}") };
+        assert_eq!((error.message.as_str(), error.code.as_str()), ("upstream went away", "502"));
+    }
+    let fine = r#"{"error": null, "choices": [{"delta": {"content": "fine"}}]}"#;
+    assert_eq!(parse_chunk(fine).unwrap().deltas[0].text.as_deref(), Some("fine"));
+}
+
+#[test]
+fn a_delta_may_be_made_of_parts_and_arguments_of_json() {
+    let chunk = json!({"choices": [{"delta": {
+        "content": [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "two and two"}]},
+            {"type": "text", "text": "fo"}, {"type": "text", "text": "ur"},
+        ],
+        "reasoning": {"effort": "high"},
+        "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": {"n": 1}}}],
+    }}]});
+    let delta = parse_chunk(&chunk.to_string()).unwrap().deltas.remove(0);
+    assert_eq!(delta.text.as_deref(), Some("four"));
+    assert_eq!(delta.reasoning.as_deref(), Some("two and two"));
+    assert_eq!(delta.tool_calls[0].arguments, r#"{"n":1}"#);
+}
+
 proptest! {
     #[test]
     fn requests_survive_the_wire(

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kept::{is_foreign_thought, kind_of};
+use crate::kept::{is_foreign_thought, is_made_of, kind_of};
 use crate::message::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 use crate::openai::{data_url, flat_text, part_of};
 
@@ -176,13 +176,14 @@ pub(super) fn items_of(message: &Message, side: Side) -> Vec<Value> {
     items
 }
 
+/// What an output may be made of. A tool's own list of things with a `type` is none.
+const OUTPUT_PARTS: [&str; 3] = ["input_text", "input_image", "input_file"];
+
 /// Text, or parts when the result is made of such; everything else as its JSON text.
 fn output_to_json(result: &Value) -> Value {
     match result {
         Value::String(_) => result.clone(),
-        Value::Array(parts) if !parts.is_empty() && parts.iter().all(|p| kind_of(p).is_some()) => {
-            result.clone()
-        }
+        Value::Array(parts) if is_made_of(parts, &OUTPUT_PARTS) => result.clone(),
         other => Value::from(other.to_string()),
     }
 }

@@ -224,6 +224,15 @@ fn thoughts_of_other_providers_are_not_sent() {
     assert_eq!(wire["messages"], json!([{"role": "assistant", "content": "yes"}]));
 }
 
+#[test]
+fn a_tools_own_list_of_things_with_a_type_is_text() {
+    let things = json!([{"type": "order", "id": 1}]);
+    let request = ChatRequest::new("m").message(Message::tool_result("a", things.clone()));
+    let wire = request_to_json(&request).to_string();
+    let text = serde_json::to_string(&things.to_string()).unwrap();
+    assert!(wire.contains(&text), "{wire}");
+}
+
 proptest! {
     #[test]
     fn requests_survive_the_wire(
