@@ -26,6 +26,7 @@ use self::record::{DecisionRecord, is_shown, json_of_value};
 pub use self::spool::{DECISION_SPOOL_MAX_BYTES, SpoolCounts};
 pub(crate) use self::spool::{Deliver, Delivery, Spool, SpoolSettings, Undelivered};
 use crate::dimensions::Dimensions;
+use crate::export::log_is_dropped;
 use crate::instrument::InContext;
 use crate::span::ActiveSpan;
 use crate::telemetry_pipeline::Pipeline;
@@ -369,6 +370,7 @@ fn send(pipeline: &Arc<Pipeline>, mut record: DecisionRecord, done: Option<Done>
         if let Some(done) = done {
             match (pipeline.spool().is_some(), record.decision_id) {
                 (false, Some(id)) => pipeline.acknowledgements().expect(id, done),
+                _ if pipeline.acknowledgements().is_closed() => done(Err(AuditError::Stopped)),
                 _ => done(Err(AuditError::SpoolFull)),
             }
         }
@@ -383,12 +385,9 @@ fn next_seq(pipeline: &Pipeline) -> i64 {
 /// Emits a record by the logger's own queue.
 pub(crate) fn emit(pipeline: &Pipeline, record: &DecisionRecord) {
     let logger = pipeline.decision_logger();
-    let dropped_before = pipeline.counts().decisions.dropped;
-    logger.emit(record.log_record(logger));
+    let is_dropped = log_is_dropped(|| logger.emit(record.log_record(logger)));
     // It did not fit into the queue: nobody will acknowledge it.
-    if pipeline.counts().decisions.dropped > dropped_before
-        && let Some(id) = record.decision_id
-    {
+    if is_dropped && let Some(id) = record.decision_id {
         pipeline.acknowledgements().refuse(id, AuditError::QueueFull);
     }
 }

@@ -6,6 +6,7 @@
 //! in shutdown. Here every poll of an exporter enters the runtime of the export thread: sockets,
 //! timers and connection tasks live there, whatever the host does.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -262,6 +263,8 @@ impl<P: LogProcessor> LogProcessor for Gate<P> {
         crate::logs::stamp(record);
         if self.counters.admit() {
             self.inner.emit(record, scope);
+        } else {
+            IS_DROPPED.set(true);
         }
     }
 
@@ -276,6 +279,19 @@ impl<P: LogProcessor> LogProcessor for Gate<P> {
     fn set_resource(&mut self, resource: &Resource) {
         self.inner.set_resource(resource);
     }
+}
+
+thread_local! {
+    /// Whether a log record of this thread found its queue full.
+    static IS_DROPPED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the record that `emit` emits finds its queue full: records are queued by the thread that
+/// emits them.
+pub(crate) fn log_is_dropped(emit: impl FnOnce()) -> bool {
+    IS_DROPPED.set(false);
+    emit();
+    IS_DROPPED.take()
 }
 
 /// An exporter on the export thread that counts what became of its batches.

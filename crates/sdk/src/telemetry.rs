@@ -242,6 +242,7 @@ impl Telemetry {
             with(&pipeline, |pipeline| pipeline.logs.shutdown_with_timeout(SHUTDOWN_TIMEOUT)),
             with(&pipeline, |pipeline| pipeline.metrics.shutdown_with_timeout(SHUTDOWN_TIMEOUT)),
         ]);
+        pipeline.acknowledgements().close();
         if let Ok(mut thread) = self.thread.lock()
             && let Some(mut thread) = thread.take()
         {

@@ -64,10 +64,17 @@ impl Fault for AuditError {
 /// Is told once whether a record is durable.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), AuditError>) + Send>;
 
+#[derive(Default)]
+struct Waiting {
+    by_id: HashMap<DecisionId, Done>,
+    /// After the shutdown nothing is acknowledged, and no time limit runs.
+    is_closed: bool,
+}
+
 /// Who waits for the server to acknowledge which decision.
 #[derive(Clone, Default)]
 pub(crate) struct Acknowledgements {
-    waiting: Arc<Mutex<HashMap<DecisionId, Done>>>,
+    waiting: Arc<Mutex<Waiting>>,
     /// Where time limits run; without it the exporter answers at once.
     timers: Option<Handle>,
 }
@@ -79,7 +86,13 @@ impl Acknowledgements {
 
     /// Tells `done` when the decision is acknowledged, or not in time.
     pub(crate) fn expect(&self, id: DecisionId, done: Done) {
-        self.waiting().insert(id, done);
+        let mut waiting = self.waiting();
+        if waiting.is_closed {
+            drop(waiting);
+            return done(Err(AuditError::Stopped));
+        }
+        waiting.by_id.insert(id, done);
+        drop(waiting);
         if let Some(timers) = &self.timers {
             let waiting = self.clone();
             #[expect(
@@ -93,9 +106,25 @@ impl Acknowledgements {
         }
     }
 
+    /// Telemetry was shut down: who still waits is told so, and who comes later.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.waiting();
+        waiting.is_closed = true;
+        let left = std::mem::take(&mut waiting.by_id);
+        drop(waiting);
+        for done in left.into_values() {
+            done(Err(AuditError::Stopped));
+        }
+    }
+
+    /// Whether telemetry was shut down.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.waiting().is_closed
+    }
+
     /// Nobody will acknowledge the decision.
     pub(crate) fn refuse(&self, id: DecisionId, error: AuditError) {
-        let done = self.waiting().remove(&id);
+        let done = self.waiting().by_id.remove(&id);
         if let Some(done) = done {
             done(Err(error));
         }
@@ -103,7 +132,7 @@ impl Acknowledgements {
 
     /// The decisions of a batch that somebody waits for.
     pub(crate) fn awaited_in(&self, batch: &LogBatch<'_>) -> Vec<DecisionId> {
-        if self.waiting().is_empty() {
+        if self.waiting().by_id.is_empty() {
             return Vec::new();
         }
         let ids = batch.iter().filter_map(|(record, _)| {
@@ -119,20 +148,20 @@ impl Acknowledgements {
     /// A batch was answered.
     pub(crate) fn settle(&self, ids: Vec<DecisionId>, result: &Result<(), AuditError>) {
         for id in ids {
-            let done = self.waiting().remove(&id);
+            let done = self.waiting().by_id.remove(&id);
             if let Some(done) = done {
                 done(result.clone());
             }
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<DecisionId, Done>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Acknowledgements {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acknowledgements").field("waiting", &self.waiting().len()).finish()
+        f.debug_struct("Acknowledgements").field("waiting", &self.waiting().by_id.len()).finish()
     }
 }

@@ -207,3 +207,20 @@ async fn r4_4_an_action_in_the_scope_of_its_record_is_not_done_without() {
         .scope_audited(async { throughline::current_decision().is_some() });
     assert_eq!(stage.telemetry.scope(paid).await, Ok(true));
 }
+
+#[test]
+fn r4_4_after_the_shutdown_a_record_that_must_be_durable_is_refused_at_once() {
+    let spooled = spooled(1 << 20, Audit::Required);
+    let without = Telemetry::builder()
+        .environment(false)
+        .recorder(&Recorder::new())
+        .audit(Audit::Required)
+        .build()
+        .expect("telemetry");
+    for telemetry in [spooled.telemetry, without] {
+        telemetry.shutdown().expect("nothing is lost");
+        let _in = telemetry.enter();
+        let recorded = decision("pay").action("refund").record_required_blocking();
+        assert_eq!(recorded.err(), Some(AuditError::Stopped));
+    }
+}

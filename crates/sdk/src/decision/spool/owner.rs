@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::private::{make_directory, new_file};
+
 /// Names that are tried at most: each is random, a second is hardly ever needed.
 const MAX_TRIES: u32 = 8;
 
@@ -23,11 +25,11 @@ pub(super) struct Owner {
 impl Owner {
     /// A claim in this directory, which is made if it is not there.
     pub(super) fn claim(directory: &Path) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
+        make_directory(directory)?;
         for _ in 0..MAX_TRIES {
             let id = uuid::Uuid::new_v4().simple().to_string();
             let path = directory.join(format!("{id}.lock"));
-            let lock = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            let lock = new_file(&path)?;
             match lock.try_lock() {
                 // Another process took it for an orphan between the two lines, and removes it.
                 Err(TryLockError::WouldBlock) => continue,
@@ -43,7 +45,7 @@ impl Owner {
 
     /// Makes directory and lock again, if somebody removed them.
     pub(super) fn renew(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.directory).map_err(|error| {
+        make_directory(&self.directory).map_err(|error| {
             let problem = format!("its directory cannot be made again: {}", error.kind());
             io::Error::new(error.kind(), problem)
         })?;
@@ -52,7 +54,7 @@ impl Owner {
             if path.exists() {
                 return Ok(());
             }
-            let lock = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            let lock = new_file(&path)?;
             // Another process may take it for an orphan between the two lines, as in `claim`.
             if lock.try_lock().is_ok() && path.exists() {
                 *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
@@ -104,7 +106,7 @@ impl Owner {
             if path.extension().is_some_and(|end| end == "spool") && id != self.id {
                 // A lock that is there is its owner's.
                 let lock = self.directory.join(format!("{id}.lock"));
-                let _ = OpenOptions::new().write(true).create_new(true).open(lock);
+                let _ = new_file(&lock);
             }
         }
         Ok(())

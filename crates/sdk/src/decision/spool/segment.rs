@@ -3,12 +3,14 @@
 //! the offset up to which the server has acknowledged.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+
+use super::private::new_file;
 
 /// How a file of the spool begins.
 const MAGIC: &[u8; 8] = b"TLSPOOL1";
@@ -18,6 +20,9 @@ const HEAD_BYTES: usize = 4 + 8;
 
 /// Bytes of a frame's JSON at most.
 pub(super) const FRAME_MAX_BYTES: usize = 1024 * 1024;
+
+/// Bytes behind a torn frame that are searched for a whole one: those of two of the longest.
+const SEARCHED_BYTES: u64 = 2 * (HEAD_BYTES + FRAME_MAX_BYTES) as u64;
 
 /// Whose decisions a file holds: the resource of the process that took them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -120,6 +125,28 @@ fn read_up_to(reader: &mut impl io::Read, into: &mut [u8]) -> io::Result<usize> 
     Ok(read)
 }
 
+/// Whether a whole frame lies somewhere behind an offset where none is to be read: what is there was
+/// damaged then, and not torn off.
+pub(super) fn has_frame_behind(path: &Path, offset: u64) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut rest = Vec::new();
+    file.take(SEARCHED_BYTES).read_to_end(&mut rest)?;
+    let is_frame = |at: &usize| {
+        let Some((head, behind)) =
+            rest.get(*at..).and_then(|from| from.split_at_checked(HEAD_BYTES))
+        else {
+            return false;
+        };
+        let (length, sum) = head.split_at(4);
+        let length = length.try_into().map_or(usize::MAX, |four| u32::from_le_bytes(four) as usize);
+        // A frame's JSON is an object: few other places are worth a checksum.
+        behind.first() == Some(&b'{')
+            && behind.get(..length).is_some_and(|json| checksum(json) == sum)
+    };
+    Ok((1..rest.len()).any(|at| is_frame(&at)))
+}
+
 /// The header of a file, and the offset behind it; `None` when it has none that can be read.
 pub(super) fn read_header(path: &Path) -> io::Result<Option<(Header, u64)>> {
     let mut magic = [0; MAGIC.len()];
@@ -146,7 +173,7 @@ pub(super) struct Open {
 impl Open {
     /// Starts a file, which must not be there, and makes its name durable.
     pub(super) fn start(path: PathBuf, header: &Header) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let mut file = new_file(&path)?;
         let mut bytes = MAGIC.to_vec();
         let json = serde_json::to_vec(header).map_err(io::Error::other)?;
         bytes.extend(frame(&json).ok_or_else(|| io::Error::other("the resource is too long"))?);
@@ -227,8 +254,13 @@ pub(super) fn acknowledged(path: &Path) -> u64 {
 
 /// Notes up to where the server has acknowledged.
 pub(super) fn acknowledge(path: &Path, offset: u64) -> io::Result<()> {
-    let offset = offset.to_le_bytes();
-    fs::write(ack_path(path), [offset, checksum(&offset)].concat())
+    let (path, offset) = (ack_path(path), offset.to_le_bytes());
+    let note = [offset, checksum(&offset)].concat();
+    match new_file(&path) {
+        Ok(mut file) => file.write_all(&note),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::write(path, note),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a file that the server has all of, if nobody else has done so.
@@ -298,6 +330,37 @@ mod tests {
                 let end = if ends.contains(&(cut as u64)) { End::Whole } else { End::Torn };
                 prop_assert_eq!(read.end, end);
             }
+        }
+    }
+
+    #[test]
+    fn r4_4_a_length_that_was_damaged_is_not_taken_for_a_torn_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let all = [r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#].map(str::to_owned);
+        let (path, ends) = written(directory.path(), &all);
+        let mut bytes = fs::read(&path).expect("bytes");
+        // The second length now leads beyond the end of the file.
+        bytes[ends[1] as usize + 2] ^= 0x01;
+        fs::write(&path, &bytes).expect("written");
+        let read = read_frames(&path, ends[0], u64::MAX, 9, usize::MAX).expect("read");
+        assert_eq!((texts(&read), read.end), (vec![all[0].clone()], End::Torn));
+        assert!(has_frame_behind(&path, ends[1]).expect("searched"));
+        bytes.truncate(ends[2] as usize - 1);
+        fs::write(&path, &bytes).expect("written");
+        assert!(!has_frame_behind(&path, ends[1]).expect("searched"), "nothing whole is left");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn r4_4_only_the_owner_reads_what_is_written() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.spool");
+        Open::start(path.clone(), &Header::default()).expect("a file");
+        acknowledge(&path, 9).expect("noted");
+        for path in [&path, &ack_path(&path)] {
+            let mode = path.metadata().expect("a file").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
         }
     }
 

@@ -278,6 +278,12 @@ impl Sender {
             }
             match frames.end {
                 End::More => {}
+                End::Torn
+                    if segment::has_frame_behind(path, at)
+                        .map_err(|error| error.to_string())? =>
+                {
+                    return self.put_aside(path);
+                }
                 End::Whole | End::Torn => {
                     return segment::remove(path).map_err(|error| error.to_string());
                 }
@@ -335,12 +341,15 @@ impl Sender {
         header: &Header,
         frames: &Frames,
     ) -> Result<Result<(), Undelivered>, String> {
-        let records: Vec<SdkLogRecord> = frames
-            .frames
-            .iter()
-            .filter_map(|(json, _)| serde_json::from_slice::<DecisionRecord>(json).ok())
-            .map(|record| record.log_record(&self.blank))
-            .collect();
+        let read = frames.frames.iter().map(|(json, _)| serde_json::from_slice(json));
+        let records: Result<Vec<DecisionRecord>, _> = read.collect();
+        // Written by another version, it seems. It is set aside like what the receiver refuses.
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => return Ok(Err(Undelivered::Refused(format!("no decision: {error}")))),
+        };
+        let records: Vec<SdkLogRecord> =
+            records.into_iter().map(|record| record.log_record(&self.blank)).collect();
         if self.way.as_ref().is_none_or(|(of, _)| of != header) {
             let way = (self.deliver)(&resource_of(header))?;
             self.way = Some((header.clone(), way));
