@@ -5,6 +5,6 @@ mod builder;
 mod server;
 mod tool;
 
-pub use builder::McpBuilder;
+pub use builder::{MCP_INHERITED_VARIABLES, McpBuilder};
 pub use server::{MCP_CONNECT_TIMEOUT, McpError, McpServer, McpSync};
 pub use tool::McpTool;
