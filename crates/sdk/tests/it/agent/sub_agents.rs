@@ -1,6 +1,6 @@
 //! Agents as tools of others: one trace, one session, nested budgets and decisions.
 
-use throughline::Budget;
+use throughline::{Budget, InMemory, Memory as _, MemoryWindow};
 
 use super::*;
 
@@ -60,4 +60,29 @@ async fn a_sub_agent_spends_the_budget_of_its_caller() {
     let run = stage.telemetry.scope(agent.expect("an agent").run("Is item 7 there?")).await;
     let told = format!("{:?}", run.expect("an answer").messages);
     assert!(told.contains("expected shop to need at most 3 of its tool calls, got 4"), "{told}");
+}
+
+#[tokio::test]
+async fn a_sub_agent_that_shares_a_memory_does_not_mix_what_it_is_told_with_its_caller_s_session() {
+    let memory = InMemory::new(10, 100);
+    let (stage, builder) = stage([
+        wants("", &[("c1", "researcher_v1", r#"{"task":"Count item 7"}"#)]),
+        says("There are 12."),
+        says("You are welcome."),
+    ]);
+    let inner = Scripted::new([says("12")]);
+    let researcher = Agent::builder("researcher", inner, "gpt-4o-mini");
+    let researcher = researcher.memory(memory.clone(), MemoryWindow::default()).build();
+    let researcher = researcher.expect("an agent").as_tool("researcher_v1", "Finds things out");
+    let tools = ToolRegistry::new().with(researcher.expect("a tool")).expect("new");
+    let builder = builder.tools(tools).memory(memory.clone(), MemoryWindow::default());
+    let agent = builder.build().expect("an agent");
+    agent.run(Task::new("Is item 7 there?").session("s-1")).await.expect("an answer");
+    let run = agent.run(Task::new("Thank you").session("s-1")).await.expect("an answer");
+    let said: Vec<String> =
+        run.messages.iter().map(Message::joined_text).filter(|text| !text.is_empty()).collect();
+    assert_eq!(said, ["Is item 7 there?", "There are 12.", "Thank you", "You are welcome."]);
+    drop(stage);
+    let own = memory.load("s-1/researcher").await.expect("messages");
+    assert_eq!(own, [Message::user("Count item 7"), Message::assistant("12")]);
 }
