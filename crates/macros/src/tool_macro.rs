@@ -95,7 +95,27 @@ fn maker(
         Parameter::State { name, is_reference: true, .. } => quote!(&#name),
         Parameter::State { name, .. } => quote!(#name),
     });
-    let awaited = function.sig.asyncness.map(|_| quote!(.await));
+    let told = quote! {
+        let _ = &arguments;
+        #[allow(unused_imports, reason = "one of them fits what the function answers")]
+        use ::throughline::__private::{IsAnything as _, IsOutput as _};
+    };
+    let work = match function.sig.asyncness {
+        Some(_) => quote! {
+            #told
+            let answer = #called(#(#passed),*).await;
+            (&answer).told_as().tell(answer)
+        },
+        // It may wait or calculate for long, and cannot yield: no thread of the runtime is its own.
+        None => quote! {
+            ::throughline::__private::blocking(move || {
+                #told
+                let answer = #called(#(#passed),*);
+                (&answer).told_as().tell(answer)
+            })
+            .await
+        },
+    };
     let needs = settings.needs.iter().map(Ident::to_string);
     let wants = settings.wants.iter().map(Ident::to_string);
     let timeout = settings
@@ -115,13 +135,7 @@ fn maker(
                 #description,
                 move |arguments: Arguments| {
                     #(#clones)*
-                    async move {
-                        let _ = &arguments;
-                        #[allow(unused_imports, reason = "one of them fits what the function answers")]
-                        use ::throughline::__private::{IsAnything as _, IsOutput as _};
-                        let answer = #called(#(#passed),*) #awaited;
-                        (&answer).told_as().tell(answer)
-                    }
+                    async move { #work }
                 },
             );
             #timeout

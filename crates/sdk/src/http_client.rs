@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use reqwest::Url;
 use reqwest::redirect::Policy;
 use rustls::pki_types::CertificateDer;
@@ -99,6 +100,24 @@ pub(crate) fn tls(roots: Roots<'_>) -> Result<ClientConfig, String> {
     Ok(config)
 }
 
+/// A header that no span, error or debug text shows the value of.
+///
+/// # Errors
+/// HTTP does not allow it: what was expected and came, for people, without the value.
+pub(crate) fn secret_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let key = HeaderName::try_from(name)
+        .map_err(|_| format!("expected the name of a header, got {name:?}"))?;
+    let mut shown = HeaderValue::try_from(value).map_err(|_| {
+        let strange = value.chars().find(|c| c.is_control()).map_or_else(
+            || "some that are not".to_owned(),
+            |c| format!("{c:?} among its {} bytes; cut it off", value.len()),
+        );
+        format!("expected characters that a header may have as the value of {name}, got {strange}")
+    })?;
+    shown.set_sensitive(true);
+    Ok((key, shown))
+}
+
 /// An address as it may be shown: without user and password. Also of what is no address, where
 /// nobody can say how far a password goes: all up to the last `@` is left out.
 pub(crate) fn without_userinfo(address: &str) -> String {
@@ -107,6 +126,17 @@ pub(crate) fn without_userinfo(address: &str) -> String {
         Some(at) if at >= begin => format!("{}{}", &address[..begin], &address[at + 1..]),
         _ => address.to_owned(),
     }
+}
+
+/// An address as it may be shown: without user, password and query, which may be anything.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    // What cannot have them has none.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.set_query(None);
+    shown.set_fragment(None);
+    shown.into()
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -137,14 +167,16 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_without_its_password() {
-        for (address, shown) in [
+        for (address, without) in [
             ("http://u:p@host:1/v1", "http://host:1/v1"),
             ("https://host/v1", "https://host/v1"),
             ("http://u:p/w@host", "http://host"),
             ("u:p@host", "host"),
             ("no address", "no address"),
         ] {
-            assert_eq!(without_userinfo(address), shown);
+            assert_eq!(without_userinfo(address), without);
         }
+        let url = Url::parse("http://u:p@host:1/v1/a@b?key=k#x").expect("an address");
+        assert_eq!(shown(&url), "http://host:1/v1/a@b");
     }
 }

@@ -145,6 +145,10 @@ pub use throughline_llm as llm;
 /// - A `#[state]` parameter is given once, to the maker: `#[state] store: &Store` makes
 ///   `stock_tool(store: Arc<Store>)`.
 /// - `timeout_secs = 5` is the time it may take; `name = …` another name for the maker.
+/// - A plain `fn` runs on a thread for blocking work ([`task::spawn_blocking`]), in the trace and
+///   context of its call: it may read files and calculate. When its time is over the caller goes on,
+///   the function does too, until it returns. An `async fn` runs where its caller does, and is not to
+///   block.
 /// - The function answers with anything that serialises, or with a `Result` of it.
 ///
 /// ```
@@ -197,7 +201,9 @@ pub use tools::{
     ToolType, tool,
 };
 #[cfg(feature = "mcp")]
-pub use tools::{MCP_CONNECT_TIMEOUT, McpBuilder, McpError, McpServer, McpSync, McpTool};
+pub use tools::{
+    MCP_CONNECT_TIMEOUT, MCP_INHERITED_VARIABLES, McpBuilder, McpError, McpServer, McpSync, McpTool,
+};
 #[cfg(feature = "server")]
 pub use tools::{TOOL_SERVICE_MAX_BYTES, ToolService};
 pub use traced::Traced;

@@ -1,6 +1,7 @@
 //! An agent in another process: the client of what [`serve_agent`](crate::serve_agent) serves, on
 //! the caller's trace.
 
+mod budget;
 #[cfg(feature = "grpc")]
 mod over_grpc;
 mod over_http;
@@ -25,6 +26,7 @@ use crate::SpanKind;
 use crate::agent::{AGENT_TOOL_TIMEOUT, AgentTool, Ledger, Task};
 use crate::decision::current_decision;
 use crate::dimensions::Dimensions;
+use crate::http_client;
 use crate::metrics::Outcome;
 use crate::propagation;
 use crate::resilient::Fault;
@@ -129,7 +131,7 @@ enum Way {
 /// use throughline::{RemoteAgent, ToolRegistry};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let pricing = RemoteAgent::http("http://pricing.internal:4321", "pricing")?.api_key("tl_…");
+/// let pricing = RemoteAgent::http("http://pricing.internal:4321", "pricing")?.api_key("tl_secret")?;
 /// let answer = pricing.run("What does item 7 cost?").await?.answer;
 /// let tools = ToolRegistry::new().with(pricing.as_tool("pricing_v1", "What things cost")?)?;
 /// # drop((answer, tools)); Ok(()) }
@@ -153,10 +155,11 @@ impl RemoteAgent {
     pub fn http(url: &str, name: impl Into<String>) -> Result<Self, RemoteError> {
         let (name, url) = (name.into(), address_of(url)?);
         let wrong = |reason| RemoteError::new(ErrorType::InvalidRequest, reason);
-        let client = crate::http_client::client(&url).map_err(wrong)?;
+        let client = http_client::client(&url).map_err(wrong)?;
         let run = over_http::path(&url, &name).ok_or_else(|| {
             wrong(format!(
-                "expected an address with a host and a name of an agent, got {url} and {name:?}"
+                "expected an address with a host and a name of an agent, got {} and {name:?}",
+                http_client::shown(&url)
             ))
         })?;
         Ok(Self::at(name, &url, Way::Http { url: run, client }))
@@ -185,14 +188,17 @@ impl RemoteAgent {
         }
     }
 
-    /// The key that the service asks for. One that cannot be part of a header is not sent.
-    #[must_use]
-    pub fn api_key(mut self, key: &str) -> Self {
-        self.key = HeaderValue::from_str(&format!("Bearer {key}")).ok().map(|mut value| {
-            value.set_sensitive(true);
-            value
-        });
-        self
+    /// The key that the service asks for. White space around it, as the end of a file has it, is no
+    /// part of it.
+    ///
+    /// # Errors
+    /// [`RemoteError`] when the key cannot be part of a header; the error does not show it.
+    pub fn api_key(mut self, key: &str) -> Result<Self, RemoteError> {
+        let value = format!("Bearer {}", key.trim());
+        let (_, value) = http_client::secret_header(AUTHORIZATION.as_str(), &value)
+            .map_err(|reason| RemoteError::new(ErrorType::InvalidRequest, reason))?;
+        self.key = Some(value);
+        Ok(self)
     }
 
     /// How long an answer is waited for; [`AGENT_TOOL_TIMEOUT`] when not said.
@@ -208,15 +214,28 @@ impl RemoteAgent {
     }
 
     /// Has the agent do a task. What it spends counts in the budget of the run that this is part of.
-    /// The task's own budget and token are the caller's: when they end the call, the agent there is
-    /// told by the end of the connection.
+    ///
+    /// The task's own [budget](Task::budget) holds too: its time is waited for here at most, its
+    /// other limits go along, and the service takes the lesser of these and its own. When its
+    /// [token](Task::cancelled_by) is cancelled, the call ends with
+    /// [`ErrorType::Cancelled`]; the agent there is told by the end of the connection.
     ///
     /// # Errors
-    /// [`RemoteError`], also on the span.
+    /// [`RemoteError`], also on the span, but for a task that was taken back: that is no failure.
     pub async fn run(&self, task: impl Into<Task>) -> Result<RemoteRun, RemoteError> {
         let task = task.into();
         let call = Watched::new(self.span(), None);
-        let result = call.span.instrument(self.call(&task)).await;
+        let asking = call.span.instrument(self.call(&task));
+        let result = match &task.cancel {
+            None => asking.await,
+            Some(token) => match token.run_until_cancelled(asking).await {
+                Some(result) => result,
+                None => {
+                    call.tell(Outcome::Cancelled);
+                    return Err(taken_back());
+                }
+            },
+        };
         match &result {
             Ok(run) => {
                 if let Some(ledger) = Ledger::current() {
@@ -236,7 +255,8 @@ impl RemoteAgent {
 
     /// [`run`](Self::run), told as it happens. The span begins here and ends with the last event; of
     /// a stream that is dropped before, it says `cancelled`, and the agent there is told by the end
-    /// of the connection. The time limit is that of the whole run.
+    /// of the connection. The time limit is that of the whole run. A task that is taken back by its
+    /// token ends the stream with [`ErrorType::Cancelled`].
     ///
     /// ```no_run
     /// use futures_util::StreamExt as _;
@@ -265,7 +285,7 @@ impl RemoteAgent {
             #[cfg(feature = "grpc")]
             Way::Grpc(agent) => Box::pin(Arc::clone(agent).events(&self.name, headers, request)),
         };
-        RemoteStream::new(events, call, self.status_key(), self.timeout)
+        RemoteStream::new(events, call, self.status_key(), self.time_for(&task), task.cancel)
     }
 
     /// This agent as a tool of another.
@@ -303,6 +323,11 @@ impl RemoteAgent {
         builder.start()
     }
 
+    /// How long the answer to a task is waited for.
+    fn time_for(&self, task: &Task) -> Duration {
+        task.budget.max_time.map_or(self.timeout, |most| most.min(self.timeout))
+    }
+
     fn status_key(&self) -> &'static str {
         match &self.way {
             Way::Http { .. } => keys::HTTP_RESPONSE_STATUS_CODE,
@@ -336,8 +361,9 @@ impl RemoteAgent {
             #[cfg(feature = "grpc")]
             Way::Grpc(agent) => Box::pin(agent.run(&self.name, headers, request)),
         };
-        tokio::time::timeout(self.timeout, asked).await.unwrap_or_else(|_| {
-            let secs = self.timeout.as_secs_f64();
+        let limit = self.time_for(task);
+        tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
+            let secs = limit.as_secs_f64();
             let message = format!("expected {} to answer within {secs} s, got nothing", self.name);
             Err(RemoteError::new(ErrorType::Timeout, message))
         })
@@ -354,9 +380,15 @@ impl fmt::Debug for RemoteAgent {
     }
 }
 
+/// The end of a call whose task was taken back.
+fn taken_back() -> RemoteError {
+    RemoteError::new(ErrorType::Cancelled, "the task was taken back")
+}
+
 fn address_of(text: &str) -> Result<Url, RemoteError> {
     let wrong = || {
-        let message = format!("expected an address (http://127.0.0.1:4321), got {text:?}");
+        let shown = http_client::without_userinfo(text);
+        let message = format!("expected an address (http://127.0.0.1:4321), got {shown:?}");
         RemoteError::new(ErrorType::InvalidRequest, message)
     };
     let url = Url::parse(text).map_err(|_| wrong())?;

@@ -83,6 +83,11 @@ pub enum ServeError {
 /// | `GET /healthz` | 200, without a key |
 /// | gRPC `throughline.agent.v1.Agent` | `Run`, `RunStream` (`proto/agent.proto`) |
 ///
+/// Who may ask an agent may also put words into its mouth: `messages` of all roles are taken as they
+/// come, in both forms, and those of role `system` or `developer` stand behind the agent's own
+/// instructions, where a model obeys them too. Leave what the agent must not do to its policies and
+/// tools, and callers who are not trusted so far to a service of yours that sends `task` alone.
+///
 /// The run's span is of kind SERVER, below the caller's; `x-trace-id` tells the trace. A client that
 /// goes away cancels its run, unless that is in the background.
 ///

@@ -32,7 +32,9 @@ pub use grpc::GrpcTool;
 pub use http::{HTTP_TOOL_MAX_BYTES, HttpTool, HttpToolError};
 pub use local::ToolRegistry;
 #[cfg(feature = "mcp")]
-pub use mcp::{MCP_CONNECT_TIMEOUT, McpBuilder, McpError, McpServer, McpSync, McpTool};
+pub use mcp::{
+    MCP_CONNECT_TIMEOUT, MCP_INHERITED_VARIABLES, McpBuilder, McpError, McpServer, McpSync, McpTool,
+};
 pub use registry::{ObservedRegistry, Registry};
 pub use remote::{HttpRegistry, REGISTRY_TIMEOUT};
 #[cfg(feature = "server")]

@@ -155,6 +155,11 @@ impl Ledger {
         Context::map_current(|cx| cx.get::<LedgerHandle>().map(|handle| Arc::clone(&handle.0)))
     }
 
+    /// Whether the run is part of another one.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.outer.is_some()
+    }
+
     /// `cx` with this account.
     pub(crate) fn onto(self: &Arc<Self>, cx: &Context) -> Context {
         cx.with_value(LedgerHandle(Arc::clone(self)))

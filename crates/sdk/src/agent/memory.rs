@@ -36,6 +36,11 @@ impl MemoryError {
 
 /// Remembers what was said in sessions. An agent loads before a run and appends what is new after an
 /// answer; with a memory, give it only the new messages.
+///
+/// Agents that share a memory share their sessions: one goes on with what another was told. A
+/// sub-agent shares the session of its caller too, but not what was said in it: within another run it
+/// remembers under `{session}/{agent}`. One in another process is not known to be a sub-agent: give
+/// it a memory, or sessions, of its own.
 pub trait Memory: Send + Sync {
     /// Name of the memory, on its spans.
     fn name(&self) -> &str;

@@ -33,8 +33,9 @@ pub(super) struct Plan {
 }
 
 impl Run<'_> {
-    /// Asks the model what to do. A model whose answer a policy refuses is told so and asked again
-    /// within the turns that there are.
+    /// Asks the model what to do. A model whose answer a policy refuses is told so and asked again,
+    /// within the turns and the budget that there are and unless an order is against it: each answer
+    /// costs as much as one that is allowed.
     pub(super) async fn plan(&mut self) -> Result<Plan, AgentError> {
         loop {
             let step = self.step(Phase::Plan, "task").await;
@@ -52,6 +53,7 @@ impl Run<'_> {
                     if self.turns >= self.definition.max_turns {
                         return Err(AgentError::TurnLimit { turns: self.turns });
                     }
+                    self.may_go_on().await?;
                     self.turns += 1;
                     self.messages.push(Message::user(denied.told("this answer")));
                 }

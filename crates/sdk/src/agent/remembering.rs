@@ -23,7 +23,8 @@ const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);
 impl Run<'_> {
     /// Puts what was said before in front of the task.
     pub(super) async fn recall(&mut self) -> Result<(), AgentError> {
-        let (Some(remembered), Some(session)) = (&self.definition.memory, &self.session) else {
+        let (Some(remembered), Some(session)) = (&self.definition.memory, &self.remembered_as)
+        else {
             return Ok(());
         };
         let span = memory_span("search_memory", remembered);
@@ -41,7 +42,8 @@ impl Run<'_> {
 
     /// Keeps what is new of the conversation.
     pub(super) async fn keep(&mut self) -> Result<(), AgentError> {
-        let (Some(remembered), Some(session)) = (&self.definition.memory, &self.session) else {
+        let (Some(remembered), Some(session)) = (&self.definition.memory, &self.remembered_as)
+        else {
             return Ok(());
         };
         let span = memory_span("update_memory", remembered);

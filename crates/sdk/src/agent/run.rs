@@ -50,13 +50,20 @@ pub(super) async fn run(
         // One run tells it once.
         let _ = told.set(id);
     }
+    let session = in_context_of(&cx, || Dimensions::current().session_id().map(str::to_owned));
+    // What a sub-agent is told is no part of the conversation that its caller has.
+    let remembered_as = match &session {
+        Some(session) if ledger.is_nested() => Some(format!("{session}/{}", definition.name)),
+        session => session.clone(),
+    };
     let mut run = Run {
         definition,
         events,
         ledger,
         calls,
         span: &end.span,
-        session: in_context_of(&cx, || Dimensions::current().session_id().map(str::to_owned)),
+        session,
+        remembered_as,
         cause,
         messages: task.messages,
         remembered: 0,
@@ -200,6 +207,8 @@ pub(super) struct Run<'a> {
     /// The span of the run.
     pub(super) span: &'a ActiveSpan,
     pub(super) session: Option<String>,
+    /// The session as the memory knows it.
+    pub(super) remembered_as: Option<String>,
     /// The decision, of another run, that led to this one.
     pub(super) cause: Option<DecisionId>,
     pub(super) messages: Vec<Message>,
@@ -349,7 +358,7 @@ impl Run<'_> {
     }
 
     /// Asks, between two steps, whether there is an order or a budget against going on.
-    async fn may_go_on(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn may_go_on(&mut self) -> Result<(), AgentError> {
         match steering::between_steps(self.definition, self.session.as_deref()) {
             None => {}
             Some(Steered::Stop { reason }) => {

@@ -19,6 +19,7 @@ use super::proto::{ERROR_TYPE, OUTCOME, PUSHBACK_MS, RUN, RUN_STREAM, RunReply, 
 use super::streaming::RemoteEvent;
 use super::wire::{self, remote_error};
 use super::{ANSWER_MAX_BYTES, RemoteError, RemoteRun};
+use crate::http_client;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,12 +34,12 @@ pub(super) struct GrpcAgent {
 
 impl GrpcAgent {
     pub(super) fn new(url: &Url) -> Result<Self, RemoteError> {
-        let address = url.as_str().trim_end_matches('/').to_owned();
+        let address = http_client::shown(url).trim_end_matches('/').to_owned();
         let wrong = |error: tonic::transport::Error| {
             let message = format!("expected a gRPC address, got {address}: {error}");
             RemoteError::new(ErrorType::InvalidRequest, message)
         };
-        let endpoint = Endpoint::from_shared(address.clone()).map_err(wrong)?;
+        let endpoint = Endpoint::from_shared(url.as_str().to_owned()).map_err(wrong)?;
         let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
         if url.scheme() == "https" {
             let tls = ClientTlsConfig::new().with_enabled_roots();

@@ -13,6 +13,7 @@ use throughline_trace::ErrorType;
 use super::streaming::{RemoteEvent, read_event};
 use super::wire::{ErrorReply, RunReply, RunRequest, remote_error};
 use super::{ANSWER_MAX_BYTES, RemoteError, RemoteRun};
+use crate::http_client;
 
 /// The content type of events.
 const EVENT_STREAM: &str = "text/event-stream";
@@ -30,7 +31,7 @@ pub(super) async fn run(
     headers: HeaderMap,
     request: RunRequest,
 ) -> Result<RemoteRun, RemoteError> {
-    let asked = url.to_string();
+    let asked = http_client::shown(&url);
     let sent = client.post(url).headers(headers).json(&request).send().await;
     let response = sent.map_err(|error| unreachable(&asked, error))?;
     if !response.status().is_success() {
@@ -61,7 +62,7 @@ async fn open(
     headers: HeaderMap,
     request: RunRequest,
 ) -> Result<impl Stream<Item = Result<RemoteEvent, RemoteError>> + Send + 'static, RemoteError> {
-    let asked = url.to_string();
+    let asked = http_client::shown(&url);
     let asking = client.post(url).headers(headers).header(ACCEPT, EVENT_STREAM).json(&request);
     let response = asking.send().await.map_err(|error| unreachable(&asked, error))?;
     if !response.status().is_success() {

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt as _, Stream};
 use serde::Deserialize;
 use serde_json::Value;
 use throughline_llm::{SseEvent, ToolCall};
 use throughline_trace::{ErrorType, Phase};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::wire::{ErrorReply, RunReply, remote_error};
 use super::{RemoteError, RemoteRun};
 use crate::agent::Ledger;
 use crate::instrument::{InContext, in_context};
+use crate::metrics::Outcome;
 use crate::resilient::run::report_of;
 use crate::stream::timer::Timer;
 use crate::watched::Watched;
@@ -72,6 +75,8 @@ pub struct RemoteStream {
     deadline: Instant,
     limit: Duration,
     timer: Timer,
+    /// Ready when the task is taken back.
+    taken_back: Option<BoxFuture<'static, ()>>,
 }
 
 impl RemoteStream {
@@ -80,6 +85,7 @@ impl RemoteStream {
         call: Watched,
         status_key: &'static str,
         limit: Duration,
+        cancel: Option<CancellationToken>,
     ) -> Self {
         let events = in_context(call.span.context(), events);
         let now = Instant::now();
@@ -91,6 +97,7 @@ impl RemoteStream {
             deadline: now.checked_add(limit).unwrap_or(now + FAR),
             limit,
             timer: Timer::default(),
+            taken_back: cancel.map(|token| token.cancelled_owned().boxed()),
         }
     }
 
@@ -121,6 +128,11 @@ impl Stream for RemoteStream {
     fn poll_next(self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let Some(events) = &mut this.events else { return Poll::Ready(None) };
+        if this.taken_back.as_mut().is_some_and(|token| token.as_mut().poll(poller).is_ready()) {
+            this.events = None;
+            this.call.tell(Outcome::Cancelled);
+            return Poll::Ready(Some(Err(super::taken_back())));
+        }
         match Pin::new(events).poll_next(poller) {
             Poll::Ready(Some(Ok(event))) => {
                 if let RemoteEvent::Done(run) = &event {

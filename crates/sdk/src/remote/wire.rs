@@ -7,6 +7,7 @@ use serde_json::Value;
 use throughline_llm::{Message, Part, Role, genai};
 use throughline_trace::{DecisionId, ErrorType, TraceId, Usage};
 
+use super::budget::SentBudget;
 use super::{RemoteError, RemoteRun};
 use crate::agent::{AgentRun, Perception, Task};
 use crate::metrics::Outcome;
@@ -32,6 +33,9 @@ pub(crate) struct RunRequest {
     /// The decision that led here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent_decision_id: Option<String>,
+    /// What the task may cost at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) budget: Option<SentBudget>,
     /// Whether the answer is fetched later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) background: bool,
@@ -54,6 +58,7 @@ impl RunRequest {
             messages,
             session_id: task.session.clone(),
             workflow_id: task.workflow.clone(),
+            budget: SentBudget::of(&task.budget),
             ..Self::default()
         }
     }
@@ -89,6 +94,9 @@ impl RunRequest {
             let decision = DecisionId::from_str(&text)
                 .map_err(|_| format!("expected a UUID in `parent_decision_id`, got {text:?}"))?;
             task = task.caused_by(decision);
+        }
+        if let Some(budget) = self.budget {
+            task = task.budget(budget.into_budget()?);
         }
         Ok(task)
     }
@@ -199,6 +207,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::agent::Budget;
 
     fn task_of(value: Value) -> Result<Task, String> {
         serde_json::from_value::<RunRequest>(value).map_err(|error| error.to_string())?.into_task()
@@ -211,8 +220,31 @@ mod tests {
         let read = task_of(json!(RunRequest::of(&task))).expect("a task");
         assert_eq!(read.messages, said);
         assert_eq!((read.session.as_deref(), read.workflow.as_deref()), (Some("s"), Some("w")));
+        let budget = Budget::none().tokens(9).cost_usd(0.5).steps(7).tool_calls(3);
+        let read = task_of(json!(RunRequest::of(&Task::new("x").budget(budget)))).expect("a task");
+        assert_eq!(read.budget, budget);
         let openai = json!({ "messages": [{ "role": "user", "content": "hello" }] });
         assert_eq!(task_of(openai).expect("a task").messages, [Message::user("hello")]);
+    }
+
+    #[test]
+    fn a_budget_is_of_numbers_from_0_on() {
+        for (budget, said) in [
+            (
+                json!({ "max_time_secs": -1 }),
+                "expected seconds from 0 on in `budget.max_time_secs`, got -1",
+            ),
+            (
+                json!({ "max_cost_usd": -0.5 }),
+                "expected US dollars from 0 on in `budget.max_cost_usd`, got -0.5",
+            ),
+        ] {
+            let error = task_of(json!({ "task": "x", "budget": budget })).expect_err("no limit");
+            assert_eq!(error, said);
+        }
+        let timed = task_of(json!({ "task": "x", "budget": { "max_time_secs": 1.5 } }));
+        let budget = timed.expect("a task").budget;
+        assert_eq!(budget, Budget::none().time(std::time::Duration::from_millis(1_500)));
     }
 
     proptest! {

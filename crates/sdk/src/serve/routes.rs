@@ -138,9 +138,10 @@ impl Service {
         let place = place.map_err(|_| Refusal::busy(self.limits.max_runs))?;
         let trace = Arc::<OnceLock<TraceId>>::default();
         let time = self.limits.run_time.min(limit.unwrap_or(Duration::MAX));
+        let budget = task.budget.and(Budget::none().time(time));
         let task = task
             .hosted()
-            .budget(Budget::none().time(time))
+            .budget(budget)
             .cancelled_by(self.give_up.child_token())
             .telling_trace(Arc::clone(&trace));
         Ok(Admitted { agent, task, place, trace })

@@ -64,7 +64,7 @@ impl From<RegistryError> for ToolError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
     /// No tool of that id is registered.
-    #[error("expected a registered tool ({}), got {id:?}", known_text(.known))]
+    #[error("expected a registered tool ({}), got {}", known_text(.known), super::registry::shown(.id))]
     Missing {
         /// What was asked for.
         id: String,

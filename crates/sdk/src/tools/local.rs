@@ -35,7 +35,26 @@ impl Origin {
 struct Kept {
     tool: Arc<dyn Tool>,
     #[cfg_attr(not(feature = "mcp"), expect(dead_code, reason = "connections ask for it"))]
-    origin: Option<Origin>,
+    came: Option<Came>,
+}
+
+/// Which connection a tool came from, and what tells its description from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Came {
+    origin: Origin,
+    fingerprint: blake3::Hash,
+}
+
+/// What became of a tool that a connection brings.
+#[cfg(feature = "mcp")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// There was none of its id.
+    New,
+    /// It was described otherwise before.
+    Changed,
+    /// It is there as it is.
+    AsItWas,
 }
 
 /// Tools by id, with their schemas compiled. Clones share them. Every request is observed as
@@ -57,30 +76,49 @@ impl ToolRegistry {
     /// [`RegistryError::AlreadyRegistered`] when there is one of that id, [`RegistryError::Schema`]
     /// when a schema of the tool is none; the registry is unchanged then.
     pub fn register(&self, tool: impl Tool + 'static) -> Result<(), RegistryError> {
-        self.add(Arc::new(tool), None)
+        self.add(Arc::new(tool))
     }
 
-    /// [`register`](Self::register), saying who does it.
+    /// Has a tool of a connection as it is described now: adds it, or replaces the one that the same
+    /// connection brought before.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register): somebody else has registered one of that id, or a schema is
+    /// none.
     #[cfg(feature = "mcp")]
-    pub(super) fn register_from(
+    pub(super) fn take_from(
         &self,
         origin: Origin,
+        fingerprint: blake3::Hash,
         tool: impl Tool + 'static,
-    ) -> Result<(), RegistryError> {
-        self.add(Arc::new(tool), Some(origin))
-    }
-
-    /// Who registered a tool, if a connection did.
-    #[cfg(feature = "mcp")]
-    pub(super) fn origin(&self, id: &ToolId) -> Option<Origin> {
-        self.kept().get(id).and_then(|kept| kept.origin)
+    ) -> Result<Taken, RegistryError> {
+        let came = Came { origin, fingerprint };
+        if self.kept().get(tool.id()).is_some_and(|kept| kept.came == Some(came)) {
+            return Ok(Taken::AsItWas);
+        }
+        let request = Request::begin(tool.id().as_str(), "register");
+        let result = request.span.in_scope(|| {
+            let id = tool.id().clone();
+            let tool = Arc::new(CheckedTool::new(Arc::new(tool))?);
+            let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+            let taken = match tools.get(&id).map(|kept| kept.came) {
+                None => Taken::New,
+                Some(Some(before)) if before.origin == origin => Taken::Changed,
+                Some(_) => return Err(RegistryError::AlreadyRegistered(id)),
+            };
+            tools.insert(id, Kept { tool, came: Some(came) });
+            Ok(taken)
+        });
+        request.registered(&result);
+        result
     }
 
     /// What a connection registered.
     #[cfg(feature = "mcp")]
     pub(super) fn of_origin(&self, origin: Origin) -> Vec<ToolId> {
         let kept = self.kept();
-        let own = kept.iter().filter(|(_, kept)| kept.origin == Some(origin));
+        let own =
+            kept.iter().filter(|(_, kept)| kept.came.is_some_and(|came| came.origin == origin));
         own.map(|(id, _)| id.clone()).collect()
     }
 
@@ -88,21 +126,21 @@ impl ToolRegistry {
         self.tools.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, tool: Arc<dyn Tool>, origin: Option<Origin>) -> Result<(), RegistryError> {
+    fn add(&self, tool: Arc<dyn Tool>) -> Result<(), RegistryError> {
         let request = Request::begin(tool.id().as_str(), "register");
-        let result = request.span.in_scope(|| self.insert(tool, origin));
+        let result = request.span.in_scope(|| self.insert(tool));
         request.registered(&result);
         result
     }
 
-    fn insert(&self, tool: Arc<dyn Tool>, origin: Option<Origin>) -> Result<(), RegistryError> {
+    fn insert(&self, tool: Arc<dyn Tool>) -> Result<(), RegistryError> {
         let id = tool.id().clone();
         let tool = CheckedTool::new(tool)?;
         let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
         if tools.contains_key(&id) {
             return Err(RegistryError::AlreadyRegistered(id));
         }
-        tools.insert(id, Kept { tool: Arc::new(tool), origin });
+        tools.insert(id, Kept { tool: Arc::new(tool), came: None });
         Ok(())
     }
 
@@ -129,7 +167,7 @@ impl ToolRegistry {
         let mut added = 0;
         for id in other.list().await? {
             if let Some(tool) = other.lookup(id.as_str()).await? {
-                self.add(tool, None)?;
+                self.add(tool)?;
                 added += 1;
             }
         }
@@ -140,7 +178,7 @@ impl ToolRegistry {
     pub fn lookup(&self, id: &str) -> Option<Arc<dyn Tool>> {
         let request = Request::begin(id, "lookup");
         let found = request.span.in_scope(|| self.find(id));
-        request.looked_up(id, found.is_some());
+        request.looked_up(id, found.as_deref());
         found
     }
 
@@ -201,7 +239,7 @@ impl ToolRegistry {
 
 impl Registry for ToolRegistry {
     fn register(&self, tool: Arc<dyn Tool>) -> BoxFuture<'_, Result<(), RegistryError>> {
-        Box::pin(ready(self.add(tool, None)))
+        Box::pin(ready(self.add(tool)))
     }
 
     fn lookup<'a>(

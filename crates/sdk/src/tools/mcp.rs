@@ -6,6 +6,6 @@ mod server;
 mod session;
 mod tool;
 
-pub use builder::McpBuilder;
+pub use builder::{MCP_INHERITED_VARIABLES, McpBuilder};
 pub use server::{MCP_CONNECT_TIMEOUT, McpError, McpServer, McpSync};
 pub use tool::McpTool;

@@ -14,11 +14,12 @@ use throughline_trace::{ErrorType, SpanRole, keys};
 use super::error::{RegistryError, ToolError};
 use super::execute;
 use super::tool::Tool;
-use super::tool_id::ToolId;
+use super::tool_id::{TOOL_ID_MAX_CHARS, ToolId};
 use crate::agent_notes;
 use crate::metrics::RegistryCall;
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
+use crate::step::cut;
 
 /// Tools by id, wherever they are kept. [`ToolRegistry`](super::ToolRegistry) keeps them in this
 /// process, [`HttpRegistry`](super::HttpRegistry) asks another.
@@ -163,7 +164,7 @@ impl<R: Registry> Registry for ObservedRegistry<R> {
             let request = Request::begin(id, "lookup");
             let result = request.span.instrument(async { self.inner.lookup(id).await }).await;
             match &result {
-                Ok(found) => request.looked_up(id, found.is_some()),
+                Ok(found) => request.looked_up(id, found.as_deref()),
                 Err(error) => request.failed(error),
             }
             result
@@ -193,9 +194,31 @@ pub(super) struct Request {
     is_told: bool,
 }
 
+/// Name of the span of a request for what cannot be a tool's id: the model may have made up any
+/// text, and a name that is a text of its own is of no use to anybody who counts spans.
+const UNKNOWN: &str = "unknown";
+
+/// Characters of what a registry was asked for that its errors tell.
+const ASKED_SHOWN_CHARS: usize = 128;
+
+/// Whether a text may be a tool's id, or its name alone.
+fn is_well_formed(id: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    (1..=TOOL_ID_MAX_CHARS).contains(&id.len()) && id.chars().all(fits)
+}
+
+/// What a registry was asked for, as errors tell it.
+pub(super) fn shown(id: &str) -> String {
+    match cut(id, ASKED_SHOWN_CHARS) {
+        whole if whole.len() == id.len() => format!("{id:?}"),
+        beginning => format!("{:?}", format!("{beginning}…")),
+    }
+}
+
 impl Request {
     pub(super) fn begin(id: &str, method: &'static str) -> Self {
-        let span = span(format!("tool.registry.{id}"))
+        let named = if is_well_formed(id) { id } else { UNKNOWN };
+        let span = span(format!("tool.registry.{named}"))
             .role(SpanRole::Registry)
             .attribute(keys::COMPONENT, "tool-registry")
             .attribute(keys::METHOD, method)
@@ -203,20 +226,23 @@ impl Request {
         Self { span, method, started: Instant::now(), is_told: false }
     }
 
-    pub(super) fn registered(self, result: &Result<(), RegistryError>) {
+    pub(super) fn registered<T>(self, result: &Result<T, RegistryError>) {
         match result {
-            Ok(()) => self.end("registered", None),
+            Ok(_) => self.end("registered", None),
             Err(error) => self.failed(error),
         }
     }
 
-    pub(super) fn looked_up(self, id: &str, is_found: bool) {
-        if is_found {
-            self.end("found", None);
-        } else {
-            let text = format!("no tool {id:?} is registered");
-            self.end("missing", Some((ErrorType::ToolMissing, text)));
+    pub(super) fn looked_up(self, id: &str, found: Option<&dyn Tool>) {
+        let Some(tool) = found else {
+            let text = format!("no tool {} is registered", shown(id));
+            return self.end("missing", Some((ErrorType::ToolMissing, text)));
+        };
+        if !is_well_formed(id) {
+            // Somebody's registry knows other names than ours: the tool has an id all the same.
+            self.span.rename(format!("tool.registry.{}", tool.id()));
         }
+        self.end("found", None);
     }
 
     pub(super) fn failed(self, error: &RegistryError) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use opentelemetry::trace::SpanKind;
 use reqwest::Url;
 use serde::de::DeserializeOwned;
@@ -68,16 +68,15 @@ impl HttpRegistry {
         Ok(Self { base, client, headers: HeaderMap::new() })
     }
 
-    /// A header of every request, for credentials; one that HTTP does not allow is left out.
-    #[must_use]
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        if let (Ok(name), Ok(mut value)) =
-            (HeaderName::try_from(name), HeaderValue::try_from(value))
-        {
-            value.set_sensitive(true);
-            self.headers.insert(name, value);
-        }
-        self
+    /// A header of every request, for credentials.
+    ///
+    /// # Errors
+    /// [`RegistryError::Remote`] when HTTP does not allow it; the error does not show the value.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, RegistryError> {
+        let (name, value) = http_client::secret_header(name, value)
+            .map_err(|text| remote(ErrorType::InvalidRequest, text))?;
+        self.headers.insert(name, value);
+        Ok(self)
     }
 
     fn url(&self, segments: &[&str]) -> Url {

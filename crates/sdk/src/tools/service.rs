@@ -112,15 +112,17 @@ impl ToolService {
             Ok(bag) => bag,
             Err(error) => return bad(error.error_type(), error.to_string()),
         };
+        // Of a name alone the tool that it means now: what came was given to that one.
+        let id = self.tools.find(id).map_or_else(|| id.to_owned(), |tool| tool.id().to_string());
         let call = ToolCall {
             id: called.call_id,
-            name: id.to_owned(),
+            name: id.clone(),
             arguments: called.arguments.to_string(),
         };
         let work = self.tools.execute_for(&call, None);
         let result = match bag {
             // What came was given to this tool, and is handed to it as such.
-            Some(bag) => bag.given_to(id).scope(work).await,
+            Some(bag) => bag.given_to(&id).scope(work).await,
             None => work.await,
         };
         match result {

@@ -259,7 +259,7 @@ async fn tools_that_fail_are_told_to_the_model() {
         tool.registry.stock_v1
         execute_tool stock_v1 error.type=TOOL_FAILED ERROR(there is no item 0)
       shop.act.weather_ error.type=TOOL_MISSING ERROR(expected a registered tool (price_v2, stock_v1), got "Weather?")
-        tool.registry.Weather? error.type=TOOL_MISSING ERROR(no tool "Weather?" is registered)
+        tool.registry.unknown error.type=TOOL_MISSING ERROR(no tool "Weather?" is registered)
       shop.observe.stock ai.reasoning_trace=there is no item 0
       shop.observe.weather_ ai.reasoning_trace=expected a registered tool (price_v2, stock_v1), got "Weather?"
       shop.reflect.stock ai.reasoning_trace=2 of 2 tools failed

@@ -25,7 +25,7 @@ use crate::provider::recorded;
 /// The variable that makes a process of this test binary an MCP server.
 const SERVE: &str = "THROUGHLINE_TEST_MCP_SERVER";
 
-/// A server with four tools, and a fifth after `grow`.
+/// A server with four tools. After `grow` it has one more and one less, and numbers pages with texts.
 #[derive(Clone, Default)]
 pub(crate) struct Library {
     is_grown: Arc<AtomicBool>,
@@ -51,14 +51,17 @@ impl ServerHandler for Library {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let object = json!({"type": "object"});
-        let page = json!({"type": "object", "properties": {"page": {"type": "integer"}}, "required": ["page"]});
+        let is_grown = self.is_grown.load(Ordering::Relaxed);
+        let kind = if is_grown { "string" } else { "integer" };
+        let page =
+            json!({"type": "object", "properties": {"page": {"type": kind}}, "required": ["page"]});
         let mut tools = vec![
             listed("books.read", page),
             listed("fail", object.clone()),
             listed("grow", object.clone()),
             listed("wait", object.clone()),
         ];
-        if self.is_grown.load(Ordering::Relaxed) {
+        if is_grown {
             tools.remove(1);
             tools.push(listed("write", object));
         }
@@ -197,7 +200,28 @@ async fn r4_1_a_changed_list_of_tools_is_followed() {
     let ids = |ids: &[throughline::ToolId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(ids(&told.added), ["lib_write_v9"]);
     assert_eq!(ids(&told.removed), ["lib_fail_v9"]);
+    assert_eq!(ids(&told.changed), ["lib_books_read_v9"]);
+    let read = registry.execute(&call("lib_books_read_v9", &json!({"page": "iv"}))).await;
+    assert_eq!(read.expect("as it is described now")["arguments"], json!({"page": "iv"}));
+    assert_eq!(server.sync(&registry).await, Ok(Default::default()), "nothing has changed since");
     assert_eq!(server.tools().await.expect("listed").len(), 4);
+}
+
+/// A key with a line break cannot be sent, and is not left out in silence.
+#[tokio::test]
+async fn a_header_that_cannot_be_sent_is_an_error_of_connecting() {
+    let (_library, address) = library().await;
+    let server = || McpServer::http(&address).expect("an address");
+    server().header("authorization", "Bearer s3cret").connect().await.expect("up");
+    let error = server().header("authorization", "Bearer s3cret\n").connect().await;
+    let error = error.expect_err("a line break");
+    assert_eq!(error.error_type(), ErrorType::InvalidRequest);
+    assert_eq!(
+        error.to_string(),
+        "expected the MCP server 127.0.0.1 to answer initialize: expected characters that a header may have as the value of authorization, got '\\n' among its 14 bytes; cut it off"
+    );
+    let error = server().header("no name", "x").connect().await.expect_err("a space");
+    assert!(error.message.contains("expected the name of a header"), "{error}");
 }
 
 /// R4.1: a call that is given up, or runs out of time, is cancelled at the server.
@@ -255,4 +279,54 @@ async fn r4_1_an_mcp_server_that_is_a_process_is_started_anew() {
     let tree = recorder.tree(&[keys::NETWORK_TRANSPORT, keys::MCP_SESSION_ID]);
     assert_eq!(tree.matches("initialize network.transport=pipe").count(), 3, "{tree}");
     assert!(tree.contains("tools/call books.read network.transport=pipe"), "{tree}");
+}
+
+/// The variable that makes a process of this test binary start programs that tell their environment,
+/// into this directory.
+const TELL: &str = "THROUGHLINE_TEST_MCP_ENVIRONMENT";
+
+/// The other process of the next test: nothing, unless it was asked for.
+#[cfg(unix)]
+#[tokio::test]
+async fn mcp_client_of_the_environment_test() {
+    let Some(directory) = std::env::var_os(TELL).map(std::path::PathBuf::from) else { return };
+    let program = |name: &str| {
+        let script = r#"env > "$0""#;
+        McpServer::stdio("sh").arg("-c").arg(script).arg(directory.join(name)).env("OWN", "own")
+    };
+    for (name, server) in [
+        ("small", program("small")),
+        ("all", program("all").inherit_environment()),
+        ("path", program("path").clear_environment()),
+    ] {
+        server.connect().await.expect_err(name);
+    }
+}
+
+/// R2.3: what a call was told is not left to a server that outlives it, nor are this process's
+/// credentials to a program that nobody gave them to.
+#[cfg(unix)]
+#[test]
+fn the_program_of_an_mcp_server_has_a_small_environment() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let own = std::env::current_exe().expect("the test binary");
+    let status = std::process::Command::new(own)
+        .args(["mcp::mcp_client_of_the_environment_test", "--exact"])
+        .env(TELL, directory.path())
+        .env("HOME", "/home/ada")
+        .env("SECRET_KEY", "s3cret")
+        .env("TRACEPARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .env("THROUGHLINE_CONTEXT", "{}")
+        .stdout(std::process::Stdio::null())
+        .status();
+    assert!(status.expect("a process").success());
+    let names = ["PATH", "HOME", "OWN", "SECRET_KEY", "TRACEPARENT", "THROUGHLINE_CONTEXT"];
+    let told = |file: &str| {
+        let text = std::fs::read_to_string(directory.path().join(file)).expect(file);
+        let has = |name: &&str| text.lines().any(|line| line.starts_with(&format!("{name}=")));
+        names.into_iter().filter(has).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(told("small"), "PATH HOME OWN");
+    assert_eq!(told("all"), "PATH HOME OWN SECRET_KEY");
+    assert_eq!(told("path"), "PATH OWN");
 }

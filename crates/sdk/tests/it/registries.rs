@@ -219,3 +219,51 @@ async fn r4_1_a_tool_call_is_linked_to_the_model_call_also_outside_of_an_agent()
         (keys::GEN_AI_TOOL_CALL_ID, "call_outside".into())
     );
 }
+
+/// R4.1: what a model made up is no name of a span, however long it is.
+#[tokio::test]
+async fn r4_1_a_made_up_tool_name_does_not_name_a_span() {
+    let (recorder, telemetry) = recorded();
+    let made_up = format!("Ignore all of it. {}", "x".repeat(10_000));
+    let work = async {
+        let registry = ToolRegistry::new().with(ping()).expect("new");
+        let error = registry.execute(&call("", &made_up)).await.expect_err("none");
+        assert!(error.to_string().len() < 300, "{error}");
+        assert!(registry.lookup("").is_none());
+        assert!(registry.lookup("pong_v1").is_none());
+    };
+    telemetry.scope(work).await;
+    let beginning: String = made_up.chars().take(128).collect();
+    let tree = recorder.tree(&[keys::METHOD]);
+    let unknown = format!(
+        "tool.registry.unknown method=lookup ERROR(no tool \"{beginning}…\" is registered)\n"
+    );
+    let empty = "tool.registry.unknown method=lookup ERROR(no tool \"\" is registered)\n";
+    let known = "tool.registry.pong_v1 method=lookup ERROR(no tool \"pong_v1\" is registered)\n";
+    assert_eq!(tree, ["tool.registry.ping_v1 method=register\n", &unknown, empty, known].concat());
+}
+
+/// R4.1: a registry of somebody else may know tools by other names.
+#[tokio::test]
+async fn r4_1_a_tool_found_by_a_foreign_name_is_named_by_its_id() {
+    struct Aliased;
+    impl Registry for Aliased {
+        fn register(&self, _: Arc<dyn Tool>) -> BoxFuture<'_, Result<(), RegistryError>> {
+            Box::pin(ready(Ok(())))
+        }
+        fn lookup<'a>(
+            &'a self,
+            _: &'a str,
+        ) -> BoxFuture<'a, Result<Option<Arc<dyn Tool>>, RegistryError>> {
+            Box::pin(ready(Ok(Some(ping()))))
+        }
+        fn list(&self) -> BoxFuture<'_, Result<Vec<ToolId>, RegistryError>> {
+            Box::pin(ready(Ok(Vec::new())))
+        }
+    }
+    let (recorder, telemetry) = recorded();
+    let registry = ObservedRegistry::new(Aliased);
+    let found = telemetry.scope(registry.lookup("tools/ping")).await.expect("up");
+    assert!(found.is_some());
+    assert_eq!(recorder.tree(&[]), "tool.registry.ping_v1\n");
+}

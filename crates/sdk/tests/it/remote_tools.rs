@@ -107,6 +107,45 @@ async fn r4_1_a_registry_is_served_over_http() {
     assert!(tree.contains(&ran.join("\n")), "{tree}");
 }
 
+/// R2.3: who calls a tool by its bare name is served as who writes its version too.
+#[tokio::test]
+async fn r2_3_a_tool_that_is_called_by_its_name_alone_gets_what_was_given_to_it() {
+    let (recorder, telemetry) = recorded();
+    let stock = tool("stock_v3", "How many there are", |_: Ask| async {
+        Json(ContextBag::current().fields())
+    });
+    let stock = stock.expect("an id").with_needs([Need::of("consent_flag")]);
+    let bag = filled();
+    bag.authorise("consent_flag", "the user", "asked").expect("a field");
+    let given = bag.view_for("stock_v3", &[Need::of("consent_flag")]).expect("a view");
+    let work = async {
+        let registry = ToolRegistry::new().with(stock).expect("new");
+        let address = served(ToolService::new(registry)).await;
+        let mut headers = http::HeaderMap::new();
+        given.inject_headers(&mut headers).expect("headers");
+        let request = crate::served::client()
+            .post(format!("{address}/tools/stock/call"))
+            .headers(headers)
+            .json(&json!({"arguments": {"item": 7}}));
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.expect("JSON"))
+    };
+    let told = telemetry.scope(work).await;
+    assert_eq!(told, (200, json!({"result": ["consent_flag"]})));
+    assert!(recorder.tree(&[]).contains("tool.registry.stock_v3"), "{}", recorder.tree(&[]));
+}
+
+/// A key with a line break cannot be sent, and is not left out in silence.
+#[test]
+fn a_header_that_cannot_be_sent_is_refused() {
+    let registry = || HttpRegistry::new("http://127.0.0.1:1/").expect("an address");
+    assert!(registry().header("authorization", "Bearer s3cret").is_ok());
+    let error = registry().header("authorization", "Bearer s3cret\n").expect_err("a line break");
+    assert_eq!(error.error_type(), ErrorType::InvalidRequest);
+    assert!(!error.to_string().contains("s3cret"), "{error}");
+}
+
 /// R4.1: only a tool that has an address can be registered elsewhere, and only where that is wanted.
 #[tokio::test]
 async fn r4_1_a_tool_is_registered_at_a_service_that_accepts_it() {

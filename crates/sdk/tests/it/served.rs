@@ -1,6 +1,7 @@
 //! Agents as services over HTTP and gRPC, with real sockets and models that answer from a script.
 
 mod background;
+mod calls;
 mod chain;
 mod grpc;
 mod limits;

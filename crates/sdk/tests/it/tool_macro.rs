@@ -1,7 +1,8 @@
 //! `#[throughline::tool]`: tools made of functions.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use serde_json::json;
 use throughline::{ContextBag, Dimensions, ErrorType, Fault as _, SourceLayer, Tool, ToolRegistry};
@@ -51,6 +52,25 @@ fn add(a: i64, b: i64) -> i64 {
 #[throughline::tool(id = "ping_v1", name = pinging)]
 fn ping(#[state] answer: String) -> throughline::Json<String> {
     throughline::Json(answer)
+}
+
+/// Waits for a word, and says who hears it.
+#[throughline::tool(id = "hear_v1")]
+fn hear(
+    dimensions: Dimensions,
+    #[state] words: &Mutex<mpsc::Receiver<&'static str>>,
+) -> Result<String, String> {
+    throughline::span("SELECT words").start().end();
+    let word = words.lock().expect("words").recv_timeout(Duration::from_secs(20));
+    let word = word.map_err(|_| "nobody said a word while the tool ran".to_owned())?;
+    Ok(format!("{word}, {}", dimensions.session_id().unwrap_or("nobody")))
+}
+
+/// Panics.
+#[throughline::tool(id = "panic_v1")]
+fn panics(#[default(true)] really: bool) -> u8 {
+    assert!(!really, "the tool panics");
+    0
 }
 
 fn call(name: &str, arguments: serde_json::Value) -> ToolCall {
@@ -139,6 +159,33 @@ async fn r4_1_a_tool_of_the_macro_runs_with_what_is_injected() {
     assert_eq!(tools.execute(&call("add_v2", json!({"a": 1, "b": 2}))).await, Ok(json!(3)));
     assert_eq!(tools.execute(&call("ping_v1", json!({}))).await, Ok(json!("pong")));
     assert_eq!(add(1, 2), 3, "the function stays");
+}
+
+/// A function that is not async does not keep the runtime's only thread from others, and is on the
+/// trace of its call all the same.
+#[tokio::test]
+async fn a_function_that_blocks_keeps_nobody_waiting() {
+    let (recorder, telemetry) = crate::provider::recorded();
+    let (say, words) = mpsc::channel();
+    let tools = ToolRegistry::new()
+        .with(hear_tool(Arc::new(Mutex::new(words))))
+        .and_then(|all| all.with(panics_tool()))
+        .expect("new");
+    let asked = call("hear_v1", json!({}));
+    let work = async {
+        let run = Dimensions::new().session("s-1").scope(tools.execute(&asked));
+        let speaking = async { say.send("hello").expect("the tool hears") };
+        tokio::join!(run, speaking).0
+    };
+    let told = telemetry.scope(work).await;
+    assert_eq!(told, Ok(json!("hello, s-1")));
+    let tree = recorder.tree(&["session_id"]);
+    let ran = "execute_tool hear_v1 session_id=s-1\n  SELECT words session_id=s-1\n";
+    assert!(tree.contains(ran), "{tree}");
+
+    let panicked = tokio::spawn(async move { tools.execute(&call("panic_v1", json!({}))).await });
+    let panic = panicked.await.expect_err("it panics").into_panic();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the tool panics"));
 }
 
 /// The macro judges ids as [`throughline::ToolId`] does: these are accepted by both, and the

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use reqwest::Url;
+use tokio::process::Command;
 
-use crate::context_bag::Need;
+use crate::context_bag::{CONTEXT_BAG_ENV, Need};
+use crate::http_client;
+use crate::propagation;
 use crate::tools::tool::TOOL_TIMEOUT;
 
 /// How a server is reached.
@@ -18,12 +21,65 @@ pub(super) enum Via {
         program: OsString,
         args: Vec<OsString>,
         environment: Vec<(OsString, OsString)>,
-        is_cleared: bool,
+        inherits: Inherits,
     },
     Http {
         url: Url,
         headers: HashMap<HeaderName, HeaderValue>,
     },
+}
+
+/// What a server's program has of this process's environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inherits {
+    /// `PATH` alone.
+    Path,
+    /// [`MCP_INHERITED_VARIABLES`].
+    Small,
+    /// All of it.
+    All,
+}
+
+/// The variables of this process that the program of an MCP server has when nothing else is said:
+/// those that the official SDKs for MCP pass on, none of which holds credentials.
+#[cfg(not(windows))]
+pub const MCP_INHERITED_VARIABLES: &[&str] = &["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
+
+/// The variables of this process that the program of an MCP server has when nothing else is said:
+/// those that the official SDKs for MCP pass on, none of which holds credentials.
+#[cfg(windows)]
+pub const MCP_INHERITED_VARIABLES: &[&str] = &[
+    "APPDATA",
+    "HOMEDRIVE",
+    "HOMEPATH",
+    "LOCALAPPDATA",
+    "PATH",
+    "PATHEXT",
+    "PROCESSOR_ARCHITECTURE",
+    "SYSTEMDRIVE",
+    "SYSTEMROOT",
+    "TEMP",
+    "USERNAME",
+    "USERPROFILE",
+];
+
+impl Inherits {
+    /// Makes the environment of a program that, before what its server is given by name. Nothing of
+    /// a trace or context is in it: the server outlives the call that it is started in.
+    pub(super) fn apply(self, command: &mut Command) {
+        let kept: &[&str] = match self {
+            Self::All => {
+                for name in propagation::ENV_NAMES.into_iter().chain([CONTEXT_BAG_ENV]) {
+                    command.env_remove(name);
+                }
+                return;
+            }
+            Self::Small => MCP_INHERITED_VARIABLES,
+            Self::Path => &["PATH"],
+        };
+        command.env_clear();
+        command.envs(kept.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    }
 }
 
 /// A server that is not connected yet.
@@ -34,11 +90,20 @@ pub struct McpBuilder {
     pub(super) version: Option<u32>,
     pub(super) needs: Vec<Need>,
     pub(super) timeout: Duration,
+    /// What was said that cannot be meant, first: connecting fails with it.
+    pub(super) wrong: Option<String>,
 }
 
 impl McpBuilder {
     pub(super) fn new(via: Via) -> Self {
-        Self { via, prefix: String::new(), version: None, needs: Vec::new(), timeout: TOOL_TIMEOUT }
+        Self {
+            via,
+            prefix: String::new(),
+            version: None,
+            needs: Vec::new(),
+            timeout: TOOL_TIMEOUT,
+            wrong: None,
+        }
     }
 
     /// One argument of a server's program.
@@ -50,7 +115,7 @@ impl McpBuilder {
         self
     }
 
-    /// A variable of the environment of a server's program.
+    /// A variable of the environment of a server's program, beside those that it inherits.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         if let Via::Stdio { environment, .. } = &mut self.via {
@@ -59,25 +124,37 @@ impl McpBuilder {
         self
     }
 
-    /// Starts a server's program with `PATH` and the variables of [`env`](Self::env) alone.
+    /// Starts a server's program with `PATH` and the variables of [`env`](Self::env) alone, without
+    /// the other [`MCP_INHERITED_VARIABLES`].
     #[must_use]
-    pub fn clear_environment(mut self) -> Self {
-        if let Via::Stdio { is_cleared, .. } = &mut self.via {
-            *is_cleared = true;
+    pub fn clear_environment(self) -> Self {
+        self.inheriting(Inherits::Path)
+    }
+
+    /// Starts a server's program with this process's whole environment, credentials among it, but
+    /// for the variables of a trace and context. Only for a program that may know all that this one
+    /// knows: to others give what they need with [`env`](Self::env).
+    #[must_use]
+    pub fn inherit_environment(self) -> Self {
+        self.inheriting(Inherits::All)
+    }
+
+    fn inheriting(mut self, what: Inherits) -> Self {
+        if let Via::Stdio { inherits, .. } = &mut self.via {
+            *inherits = what;
         }
         self
     }
 
     /// A header of every request to a server over HTTP, for credentials among others. One that HTTP
-    /// does not allow is left out.
+    /// does not allow is an error of [`connect`](Self::connect).
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        if let Via::Http { headers, .. } = &mut self.via
-            && let (Ok(name), Ok(mut value)) =
-                (HeaderName::try_from(name), HeaderValue::try_from(value))
-        {
-            value.set_sensitive(true);
-            headers.insert(name, value);
+        if let Via::Http { headers, .. } = &mut self.via {
+            match http_client::secret_header(name, value) {
+                Ok((name, value)) => drop(headers.insert(name, value)),
+                Err(wrong) => self.wrong = self.wrong.or(Some(wrong)),
+            }
         }
         self
     }

@@ -18,15 +18,14 @@ use throughline_trace::{ErrorType, keys};
 use tokio::process::Command;
 use tokio::sync::{Mutex, watch};
 
-use super::builder::{McpBuilder, Via};
+use super::builder::{Inherits, McpBuilder, Via};
 use super::session::{Session, SessionClient};
 use super::tool::McpTool;
 use crate::context_bag::Need;
 use crate::http_client;
-use crate::propagation;
 use crate::resilient::Fault;
 use crate::span::{ActiveSpan, span};
-use crate::tools::local::{Origin, ToolRegistry};
+use crate::tools::local::{Origin, Taken, ToolRegistry};
 use crate::tools::tool::Tool as _;
 use crate::tools::tool_id::{TOOL_ID_MAX_CHARS, ToolId};
 
@@ -62,8 +61,13 @@ impl McpBuilder {
     /// Starts the server, or reaches it, and shakes hands.
     ///
     /// # Errors
-    /// [`McpError`].
+    /// [`McpError`], also when a header was said that HTTP does not allow.
     pub async fn connect(self) -> Result<McpServer, McpError> {
+        if let Some(message) = self.wrong {
+            let (server, method) = (self.via.shown(), "initialize");
+            let kind = ErrorType::InvalidRequest;
+            return Err(McpError { server, method, kind, code: None, message });
+        }
         let (changes, _) = watch::channel(0);
         let shared = Shared {
             of: self,
@@ -125,6 +129,8 @@ pub struct McpServer {
 pub struct McpSync {
     /// Tools that are new in the registry.
     pub added: Vec<ToolId>,
+    /// Tools that the server describes otherwise than before, replaced in the registry.
+    pub changed: Vec<ToolId>,
     /// Tools that the server no longer has, taken out of the registry.
     pub removed: Vec<ToolId>,
     /// Tools that cannot be registered, with the reason.
@@ -132,13 +138,15 @@ pub struct McpSync {
 }
 
 impl McpServer {
-    /// A server that is a program, spoken to over its standard input and output.
+    /// A server that is a program, spoken to over its standard input and output. Of this process's
+    /// environment it has [`MCP_INHERITED_VARIABLES`](super::MCP_INHERITED_VARIABLES) alone, unless
+    /// the builder says otherwise: a server is often somebody else's program.
     pub fn stdio(program: impl Into<OsString>) -> McpBuilder {
         McpBuilder::new(Via::Stdio {
             program: program.into(),
             args: Vec::new(),
             environment: Vec::new(),
-            is_cleared: false,
+            inherits: Inherits::Small,
         })
     }
 
@@ -191,11 +199,13 @@ impl McpServer {
         Ok(made.collect())
     }
 
-    /// Makes a registry have the tools that the server has: adds new ones, takes out those of this
-    /// connection that are gone.
+    /// Makes a registry have the tools that the server has: adds new ones, replaces those whose name,
+    /// description or schemas changed, takes out those of this connection that are gone. A call that
+    /// runs goes on with the tool that it began with.
     ///
     /// # Errors
-    /// [`McpError`]; a tool that cannot be registered is told in the answer.
+    /// [`McpError`]; a tool that cannot be registered is told in the answer. One whose new schema is
+    /// none is taken out too: the old one is no longer true.
     pub async fn sync(&self, registry: &ToolRegistry) -> Result<McpSync, McpError> {
         let mut told = McpSync::default();
         let mut there = HashSet::new();
@@ -208,14 +218,20 @@ impl McpServer {
                 }
             };
             let id = tool.id().clone();
-            there.insert(id.clone());
-            if registry.origin(&id) == Some(self.shared.origin) {
+            if there.contains(&id) {
+                told.skipped.push((name, format!("expected a name of its own, got {id} twice")));
                 continue;
             }
-            match registry.register_from(self.shared.origin, tool) {
-                Ok(()) => told.added.push(id),
-                Err(error) => told.skipped.push((name, error.to_string())),
+            match registry.take_from(self.shared.origin, tool.fingerprint(), tool) {
+                Ok(Taken::New) => told.added.push(id.clone()),
+                Ok(Taken::Changed) => told.changed.push(id.clone()),
+                Ok(Taken::AsItWas) => {}
+                Err(error) => {
+                    told.skipped.push((name, error.to_string()));
+                    continue;
+                }
             }
+            there.insert(id);
         }
         for id in registry.of_origin(self.shared.origin) {
             if !there.contains(&id) && registry.remove(&id) {
@@ -291,16 +307,9 @@ impl McpServer {
         let listener = Listener { changes: self.shared.changes.clone() };
         let wrong = |kind, message: String| self.error("initialize", kind, message);
         let served = match &self.shared.of.via {
-            Via::Stdio { program, args, environment, is_cleared } => {
+            Via::Stdio { program, args, environment, inherits } => {
                 let mut command = Command::new(program);
-                if *is_cleared {
-                    command.env_clear();
-                    command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-                }
-                // The server outlives the call that it is started in: it has no parent of its own.
-                for name in propagation::ENV_NAMES {
-                    command.env_remove(name);
-                }
+                inherits.apply(&mut command);
                 command.args(args).envs(environment.iter().cloned());
                 let spawned =
                     TokioChildProcess::builder(command).stderr(std::process::Stdio::null()).spawn();

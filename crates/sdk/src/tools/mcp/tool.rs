@@ -60,6 +60,13 @@ impl McpTool {
         &self.name
     }
 
+    /// What tells this description of the tool from another.
+    pub(super) fn fingerprint(&self) -> blake3::Hash {
+        let described =
+            serde_json::json!([self.name, self.description, self.parameters, self.result]);
+        blake3::hash(described.to_string().as_bytes())
+    }
+
     async fn ask(&self, arguments: Value) -> Result<Value, ToolError> {
         let span = self
             .server

@@ -2,8 +2,8 @@
 
 use futures_util::future::BoxFuture;
 use throughline::{
-    Denial, HumanAnswer, HumanGate, HumanQuestion, StepAction, StepContext, StepPolicy, StepResult,
-    Verdict,
+    Budget, BudgetLimit, Denial, HumanAnswer, HumanGate, HumanQuestion, Steer, Steered, StepAction,
+    StepContext, StepPolicy, StepResult, Verdict,
 };
 
 use super::*;
@@ -213,4 +213,37 @@ async fn a_human_may_be_asked_and_silence_is_a_no() {
             ");
         }
     }
+}
+
+/// Stops at the second question.
+struct Second(std::sync::atomic::AtomicBool);
+
+impl Steer for Second {
+    fn between_steps(&self, _: &str, _: Option<&str>) -> Option<Steered> {
+        let reason = "enough".to_owned();
+        let is_second = self.0.swap(true, std::sync::atomic::Ordering::SeqCst);
+        is_second.then_some(Steered::Stop { reason })
+    }
+}
+
+/// A model whose answers are refused one after the other is paid for each of them.
+#[tokio::test]
+async fn answers_that_are_refused_are_within_the_budget_and_can_be_stopped() {
+    let never: Says = |action, is_after| match action {
+        StepAction::ModelCall(_) if is_after => Verdict::deny("too rude"),
+        _ => Verdict::Allow,
+    };
+    // One answer costs 65 millionths of a dollar.
+    let (stage, builder) = stage((0..20).map(|_| says("No!")));
+    let builder = builder.max_turns(20).budget(Budget::none().cost_usd(0.000_06));
+    let run = stage.run(builder.policy(Policy(never, Denial::TellModel)), "Hello").await;
+    let error = run.expect_err("no answer is allowed");
+    assert!(matches!(error, AgentError::Budget { limit: BudgetLimit::Cost, .. }), "{error}");
+    assert_eq!(stage.model.asked.lock().expect("asked").len(), 1);
+
+    let (stage, builder) = self::stage((0..20).map(|_| says("No!")));
+    let builder = builder.max_turns(20).steer(Second(false.into()));
+    let run = stage.run(builder.policy(Policy(never, Denial::TellModel)), "Hello").await;
+    assert_eq!(run.expect_err("an order"), AgentError::Stopped { reason: "enough".to_owned() });
+    assert_eq!(stage.model.asked.lock().expect("asked").len(), 1);
 }

@@ -1,7 +1,7 @@
 //! Agents as tools of others: one trace, one session, nested budgets and decisions.
 
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use throughline::{Budget, OtlpProtocol};
+use throughline::{Budget, InMemory, Memory as _, MemoryWindow, OtlpProtocol};
 
 use super::*;
 use crate::receiver;
@@ -116,4 +116,29 @@ async fn a_run_counts_its_own_calls_of_model_and_tools() {
     assert_eq!(calls_of(&received, tool_calls, "researcher"), [(1, 4.0)]);
     assert_eq!(calls_of(&received, inferences, "boss"), [(1, 2.0)]);
     assert_eq!(calls_of(&received, tool_calls, "boss"), [(1, 1.0)]);
+}
+
+#[tokio::test]
+async fn a_sub_agent_that_shares_a_memory_does_not_mix_what_it_is_told_with_its_caller_s_session() {
+    let memory = InMemory::new(10, 100);
+    let (stage, builder) = stage([
+        wants("", &[("c1", "researcher_v1", r#"{"task":"Count item 7"}"#)]),
+        says("There are 12."),
+        says("You are welcome."),
+    ]);
+    let inner = Scripted::new([says("12")]);
+    let researcher = Agent::builder("researcher", inner, "gpt-4o-mini");
+    let researcher = researcher.memory(memory.clone(), MemoryWindow::default()).build();
+    let researcher = researcher.expect("an agent").as_tool("researcher_v1", "Finds things out");
+    let tools = ToolRegistry::new().with(researcher.expect("a tool")).expect("new");
+    let builder = builder.tools(tools).memory(memory.clone(), MemoryWindow::default());
+    let agent = builder.build().expect("an agent");
+    agent.run(Task::new("Is item 7 there?").session("s-1")).await.expect("an answer");
+    let run = agent.run(Task::new("Thank you").session("s-1")).await.expect("an answer");
+    let said: Vec<String> =
+        run.messages.iter().map(Message::joined_text).filter(|text| !text.is_empty()).collect();
+    assert_eq!(said, ["Is item 7 there?", "There are 12.", "Thank you", "You are welcome."]);
+    drop(stage);
+    let own = memory.load("s-1/researcher").await.expect("messages");
+    assert_eq!(own, [Message::user("Count item 7"), Message::assistant("12")]);
 }
