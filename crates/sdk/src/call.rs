@@ -184,9 +184,9 @@ impl Call {
         self.set(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, waited.as_secs_f64());
     }
 
-    /// A further chunk of the answer has come.
-    pub(crate) fn chunk_came(&mut self) {
-        self.chunk_times.chunk_came(Instant::now());
+    /// A further chunk of the answer has come, at this time.
+    pub(crate) fn chunk_came(&mut self, now: Instant) {
+        self.chunk_times.chunk_came(now);
     }
 
     /// The answer was cut and went on, so many times so far.

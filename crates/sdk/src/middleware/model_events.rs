@@ -172,7 +172,7 @@ impl Events {
     }
 
     fn take(&mut self, number: Option<u64>, mut chunk: Chunk) {
-        self.segments.take(chunk.seq.or(number), text_bytes(&chunk));
+        self.segments.take(chunk.seq.or(number), text_bytes(&chunk), tokio::time::Instant::now());
         if self.assembler.text_bytes() > MAX_STREAM_TEXT_BYTES {
             for delta in &mut chunk.deltas {
                 (delta.text, delta.reasoning, delta.refusal) = (None, None, None);

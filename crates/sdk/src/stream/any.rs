@@ -388,7 +388,7 @@ impl<T: StreamChunk> State<T> {
         // After its end mark a stream says nothing.
         let Some(spans) = self.spans.as_mut().filter(|_| !self.is_over) else { return };
         let is_first = spans.totals().chunks == 0;
-        let seq = spans.take(number, chunk.bytes());
+        let seq = spans.take(number, chunk.bytes(), Instant::now());
         if is_first {
             spans.answer_began();
             if let Some(call) = &self.call {

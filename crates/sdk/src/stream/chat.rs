@@ -49,7 +49,7 @@ impl Opened {
         while !is_ended && !intake.has_begun() {
             match stream.next().await {
                 Some(Ok(chunk)) => {
-                    if let Some(chunk) = intake.take(chunk, &mut chunks) {
+                    if let Some(chunk) = intake.take(chunk, Instant::now(), &mut chunks) {
                         chunks.push_back(chunk);
                     }
                 }
@@ -191,8 +191,10 @@ impl Stream for TracedStream {
             match polled {
                 Poll::Pending => ready!(this.poll_limits(poller)),
                 Poll::Ready(Some(Ok(chunk))) => {
-                    live.call.chunk_came();
-                    if let Some(chunk) = live.intake.take(chunk, &mut this.waiting) {
+                    // The clock is read once for all that want to know.
+                    let now = Instant::now();
+                    live.call.chunk_came(now);
+                    if let Some(chunk) = live.intake.take(chunk, now, &mut this.waiting) {
                         return this.hand_on(chunk);
                     }
                 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use throughline_llm::{Assembler, Chunk};
 use throughline_resilience::Reorder;
+use tokio::time::Instant;
 
 use super::StreamRules;
 use super::any::text_bytes;
@@ -29,15 +30,20 @@ impl Intake {
         self.assembler.text_bytes() > 0 || self.assembler.is_finished()
     }
 
-    /// A chunk came. It comes back if nothing is put in order; else what is in order now is in
+    /// A chunk came, at this time. It comes back if nothing is put in order; else what is in order now is in
     /// `ready`.
-    pub(super) fn take(&mut self, chunk: Chunk, ready: &mut VecDeque<Chunk>) -> Option<Chunk> {
+    pub(super) fn take(
+        &mut self,
+        chunk: Chunk,
+        at: Instant,
+        ready: &mut VecDeque<Chunk>,
+    ) -> Option<Chunk> {
         let (Some(number), Some(reorder)) = (chunk.seq, &mut self.reorder) else {
-            return Some(self.note(chunk));
+            return Some(self.note(chunk, at));
         };
         let mut next = reorder.push(number, chunk);
         while let Some((_, chunk)) = next {
-            ready.push_back(self.note(chunk));
+            ready.push_back(self.note(chunk, at));
             next = self.reorder.as_mut().and_then(|reorder| reorder.pop());
         }
         None
@@ -46,12 +52,12 @@ impl Intake {
     /// Nothing more comes: what still waits for its turn is next.
     pub(super) fn rest(&mut self, ready: &mut VecDeque<Chunk>) {
         while let Some((_, chunk)) = self.reorder.as_mut().and_then(|reorder| reorder.pop_first()) {
-            ready.push_back(self.note(chunk));
+            ready.push_back(self.note(chunk, Instant::now()));
         }
     }
 
-    fn note(&mut self, mut chunk: Chunk) -> Chunk {
-        chunk.seq = Some(self.segments.take(chunk.seq, text_bytes(&chunk)));
+    fn note(&mut self, mut chunk: Chunk, at: Instant) -> Chunk {
+        chunk.seq = Some(self.segments.take(chunk.seq, text_bytes(&chunk), at));
         self.assembler.push(&chunk);
         chunk
     }

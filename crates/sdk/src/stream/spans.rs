@@ -79,10 +79,10 @@ impl SegmentSpans {
         open.or_else(|| self.previous.clone())
     }
 
-    /// A chunk has come; its number.
-    pub(crate) fn take(&mut self, seq: Option<u64>, bytes: u64) -> u64 {
+    /// A chunk has come, at this time; its number.
+    pub(crate) fn take(&mut self, seq: Option<u64>, bytes: u64, at: Instant) -> u64 {
         let expected = self.machine.next_seq();
-        let steps = self.machine.on(SegmentEvent::Chunk { seq, bytes }, self.now());
+        let steps = self.machine.on(SegmentEvent::Chunk { seq, bytes }, self.moment(at));
         let number = self.machine.next_seq().saturating_sub(1);
         if steps != [None; 3] {
             self.apply_chunk(steps, expected, number);
@@ -178,7 +178,11 @@ impl SegmentSpans {
     }
 
     fn now(&self) -> Moment {
-        Moment::from_origin(Instant::now().saturating_duration_since(self.origin))
+        self.moment(Instant::now())
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        Moment::from_origin(at.saturating_duration_since(self.origin))
     }
 }
 
