@@ -1,6 +1,9 @@
 //! Prints what decoding costs: nanoseconds of one thread for each span.
 //!
 //! `cargo run --release -p throughline-ingest --example decode_cost`
+//!
+//! The spans bear keys that say nothing to anybody, and then those of a model call as OpenInference
+//! tells it, which is brought into normal form.
 
 use std::time::Instant;
 
@@ -23,7 +26,7 @@ const TEXT_BYTES: usize = 400;
 
 const RECEIVED_UNIX_NANO: u64 = 1_795_348_800_000_000_000;
 
-fn request() -> ExportTraceServiceRequest {
+fn request(attribute: fn(usize) -> KeyValue) -> ExportTraceServiceRequest {
     let spans = (1..=SPANS).map(|number| Span {
         trace_id: (u128::from(number) | 1 << 100).to_be_bytes().to_vec(),
         span_id: number.to_be_bytes().to_vec(),
@@ -54,21 +57,51 @@ fn attribute(number: usize) -> KeyValue {
     }
 }
 
+/// As [`attribute`], of a model call with one message in and one out.
+fn openinference(number: usize) -> KeyValue {
+    let text = |text: &str| Value::StringValue(text.to_owned());
+    let said = || Value::StringValue("x".repeat(TEXT_BYTES / 2));
+    let (key, value) = match number {
+        0 => ("openinference.span.kind", text("LLM")),
+        1 => ("llm.model_name", text("gpt-4o-mini")),
+        2 => ("llm.provider", text("openai")),
+        3 => ("llm.token_count.prompt", Value::IntValue(120)),
+        4 => ("llm.token_count.completion", Value::IntValue(23)),
+        5 => ("llm.token_count.prompt_details.cache_read", Value::IntValue(64)),
+        6 => ("llm.input_messages.0.message.role", text("user")),
+        7 => ("llm.input_messages.0.message.content", said()),
+        8 => ("llm.output_messages.0.message.role", text("assistant")),
+        9 => ("llm.output_messages.0.message.content", said()),
+        10 => ("llm.finish_reason", text("stop")),
+        _ => ("session.id", text("s-42")),
+    };
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "printing figures is what it is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let request = request();
     println!(
         "{SPANS} spans a request, {ATTRIBUTES} attributes and {TEXT_BYTES} bytes of text each"
     );
-    let bodies = [
-        (Encoding::Protobuf, request.encode_to_vec()),
-        (Encoding::Json, serde_json::to_vec(&request)?),
-    ];
-    for (encoding, body) in bodies {
-        let started = Instant::now();
-        let spans = rounds(encoding, &body)?;
-        let nanos = started.elapsed().as_nanos() / u128::from(spans);
-        println!("{encoding}: {nanos} ns a span ({} bytes)", body.len() as u64 / SPANS);
+    for (kind, attribute) in
+        [("nobody's", attribute as fn(usize) -> _), ("OpenInference", openinference)]
+    {
+        let request = request(attribute);
+        let bodies = [
+            (Encoding::Protobuf, request.encode_to_vec()),
+            (Encoding::Json, serde_json::to_vec(&request)?),
+        ];
+        for (encoding, body) in bodies {
+            let started = Instant::now();
+            let spans = rounds(encoding, &body)?;
+            let nanos = started.elapsed().as_nanos() / u128::from(spans);
+            let bytes = body.len() as u64 / SPANS;
+            println!("{kind}, {encoding}: {nanos} ns a span ({bytes} bytes)");
+        }
     }
     Ok(())
 }

@@ -127,6 +127,11 @@ impl Allowance {
         self.reservation.map(RefCell::into_inner)
     }
 
+    /// What the request may still take on its own, bytes.
+    pub(crate) fn room_bytes(&self) -> usize {
+        self.limit_bytes.saturating_sub(self.used.get())
+    }
+
     /// What the request may take on its own, bytes.
     pub(crate) fn limit_bytes(&self) -> usize {
         self.limit_bytes

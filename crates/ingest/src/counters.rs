@@ -157,6 +157,7 @@ impl Counters {
         self.add(item, "mended", report.mended);
         self.add(item, "truncated", report.truncated);
         self.add("exemplar", "left_out", report.exemplars_left_out);
+        self.add("pending_span", "left_out", report.pending_left_out);
         for (problem, count) in report.problems() {
             let labels = ProblemLabels { problem: problem.as_str() };
             self.problems.get_or_create(&labels).inc_by(count);

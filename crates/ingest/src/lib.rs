@@ -31,6 +31,7 @@ mod convert;
 mod cors;
 mod counters;
 mod decode;
+mod dialect;
 mod failure;
 mod grpc;
 mod hosts;

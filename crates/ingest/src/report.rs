@@ -76,6 +76,9 @@ problems! {
     PointValue = "point_value",
     /// Buckets whose numbers do not fit together: left out, count and sum kept.
     Buckets = "buckets",
+    /// The normal form of a foreign span would take more room than there is: what is long of it is
+    /// not added. What came is there.
+    NormalForm = "normal_form",
 }
 
 impl Problem {
@@ -109,6 +112,8 @@ pub struct Report {
     pub truncated: u64,
     /// Exemplars of metric points, which are not kept.
     pub exemplars_left_out: u64,
+    /// Notices that a span has begun (Logfire's pending spans), which comes again when it ends.
+    pub pending_left_out: u64,
     counts: [u64; Problem::ALL.len()],
     first_rejected: Option<String>,
     first_mended: Option<String>,
@@ -121,6 +126,7 @@ impl Default for Report {
             mended: 0,
             truncated: 0,
             exemplars_left_out: 0,
+            pending_left_out: 0,
             counts: [0; Problem::ALL.len()],
             first_rejected: None,
             first_mended: None,

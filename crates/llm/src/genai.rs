@@ -37,6 +37,19 @@ pub fn output_messages(choices: &[Choice]) -> Value {
     choices.iter().map(with_reason).collect()
 }
 
+/// Messages as read from a span, in the newest form: what [`parse_messages`] understood, written
+/// anew.
+pub fn span_messages(messages: &[SpanMessage]) -> Value {
+    let with_reason = |SpanMessage { message, finish_reason }: &SpanMessage| {
+        let mut json = message_to_json(message);
+        if let Some(reason) = finish_reason {
+            json.insert("finish_reason".to_owned(), Value::from(reason.as_str()));
+        }
+        Value::Object(json)
+    };
+    messages.iter().map(with_reason).collect()
+}
+
 /// The value of `gen_ai.tool.definitions`.
 pub fn tool_definitions(tools: &[Tool]) -> Value {
     let definition = |tool: &Tool| {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension as _};
-use throughline_trace::{SpanId, TraceId, TraceSummary};
+use throughline_trace::{TraceId, TraceSummary};
 
 use crate::id_filter::IdFilter;
 use crate::layout::{Day, Layout};
 use crate::schema::{SEGMENT, SchemaError};
-use crate::trace_rows::{self, RowError, TraceRows};
+use crate::trace_rows::{self, RowError, SeenSpan, TraceRows};
 
 /// Page cache of a connection that is only asked now and then, KiB.
 const CACHE_KIB: i64 = 512;
@@ -54,7 +54,7 @@ impl EarlierSegments {
     pub(crate) fn find(
         &mut self,
         id: TraceId,
-        mut see: impl FnMut(SpanId, u64),
+        mut see: impl FnMut(SeenSpan),
     ) -> Option<TraceSummary> {
         let mut whole: Option<TraceSummary> = None;
         let mut is_whole = false;
@@ -95,7 +95,7 @@ impl Earlier {
         &self,
         recent: &mut Vec<(PathBuf, Connection)>,
         id: TraceId,
-        see: impl FnMut(SpanId, u64),
+        see: impl FnMut(SeenSpan),
     ) -> Result<Option<TraceRows>, FindError> {
         let kept = recent.iter().position(|(path, _)| *path == self.path);
         let connection = match kept {

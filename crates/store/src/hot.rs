@@ -2,9 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use throughline_trace::{Decision, FallbackState, SpanId, TraceId, TraceSummary};
+use throughline_trace::{
+    Call, CallLedger, Decision, FallbackState, Span, SpanId, TraceId, TraceSummary,
+};
 
 use crate::facet;
+use crate::trace_rows::SeenSpan;
 
 /// A trace of the open segment, in memory.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct HotTrace {
     seen: HashMap<SpanId, u64>,
     /// Further spans of an id that was there already.
     conflicts: HashSet<(SpanId, u64)>,
+    /// Its model calls, by which one that is told twice is found.
+    calls: CallLedger,
 }
 
 /// The postings of a trace.
@@ -103,6 +108,7 @@ impl HotTrace {
             posted: None,
             seen: HashMap::new(),
             conflicts: HashSet::new(),
+            calls: CallLedger::default(),
         }
     }
 
@@ -117,6 +123,22 @@ impl HotTrace {
             Entry::Occupied(first) if *first.get() == checksum => Novelty::Duplicate,
             Entry::Occupied(_) if self.conflicts.insert((span_id, checksum)) => Novelty::Conflict,
             Entry::Occupied(_) => Novelty::Duplicate,
+        }
+    }
+
+    /// Takes in a span that is written, and is no repetition.
+    pub(crate) fn take_span(&mut self, span: &Span, received_unix_nano: u64) {
+        self.summary.add_span(span, received_unix_nano);
+        if let Some(call) = Call::of(span) {
+            self.summary.take_back(self.calls.add(call));
+        }
+    }
+
+    /// Takes in a span that the summary already has.
+    pub(crate) fn remember(&mut self, stored: SeenSpan) {
+        let novelty = self.see(stored.span_id, stored.checksum);
+        if let (Some(call), Novelty::New | Novelty::Conflict) = (stored.call, novelty) {
+            self.calls.add(call);
         }
     }
 
@@ -138,7 +160,7 @@ impl HotTrace {
 
     /// How many spans it holds in memory, for the bound of the cache.
     pub(crate) fn weight(&self) -> usize {
-        1 + self.seen.len() + self.conflicts.len()
+        1 + self.seen.len() + self.conflicts.len() + self.calls.len()
     }
 }
 

@@ -75,7 +75,7 @@ impl Memory {
                     continue;
                 }
             }
-            hot.summary.add_span(span, received);
+            hot.take_span(span, received);
             changes.mark(hot);
             if hot.next >= spans_per_trace_no {
                 self.widen(connections, span.trace_id)?;
@@ -224,9 +224,7 @@ impl Memory {
             let stored = trace_rows::find(connections.segment, id)?;
             let mut trace = HotTrace::new(id, numbers.trace_no + 1);
             if stored.as_ref().is_none_or(|stored| stored.is_carried) {
-                let known = earlier.find(id, |span_id, sum| {
-                    trace.see(span_id, sum);
-                });
+                let known = earlier.find(id, |span| trace.remember(span));
                 trace.is_carried = known.is_some() || stored.is_some();
                 // Its first row here has all of it, so that lists find it in one place.
                 trace.summary = known.unwrap_or(trace.summary);
@@ -236,8 +234,8 @@ impl Memory {
                     trace.trace_no = stored.trace_no;
                     trace.space_no = stored.spaces.last().copied().unwrap_or(stored.trace_no);
                     trace.next =
-                        trace_rows::seen_spans(connections.segment, &stored.spaces, |id, sum| {
-                            trace.see(id, sum);
+                        trace_rows::seen_spans(connections.segment, &stored.spaces, |span| {
+                            trace.remember(span);
                         })?;
                     trace.posted = flush::posted_of(connections.segment, &stored.summary)?;
                     trace.summary = stored.summary;

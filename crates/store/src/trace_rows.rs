@@ -1,9 +1,11 @@
 //! The rows of one trace in one segment, as writer and readers find them.
 
 use rusqlite::{Connection, Row};
-use throughline_trace::{SpanId, TraceId, TraceSummary};
+use throughline_trace::{Attributes, Call, SpanId, SpanRole, TraceId, TraceSummary};
 
-use crate::body::{self, BodyError};
+use crate::body::{self, BodyError, SpanBody};
+use crate::messages::Slot;
+use crate::schema::to_nanos;
 
 /// Bits of a span's key below the row number of its trace.
 pub(crate) const SPAN_BITS: u32 = 20;
@@ -81,15 +83,54 @@ pub(crate) fn summary(row: &Row<'_>, column: usize) -> Result<TraceSummary, RowE
     Ok(body::decode(bytes)?)
 }
 
-/// Tells `see` every span id with its checksum, and answers the next free number of the last
-/// key space.
+/// What the writer remembers of a span that is stored.
+#[derive(Debug)]
+pub(crate) struct SeenSpan {
+    pub(crate) span_id: SpanId,
+    pub(crate) checksum: u64,
+    /// The model call that it tells, if it does.
+    pub(crate) call: Option<Call>,
+}
+
+/// Columns of `spans` that [`SeenSpan`] is read from; bodies are read of model calls only.
+fn seen_columns() -> String {
+    format!(
+        "SELECT key, span_id, checksum, parent, start, duration,
+            CASE WHEN role IN ({}, {}) THEN body END
+            FROM spans WHERE key >= ?1 AND key < ?2",
+        SpanRole::LlmCall as i64,
+        SpanRole::Embeddings as i64,
+    )
+}
+
+fn seen_span(row: &Row<'_>) -> Result<SeenSpan, RowError> {
+    let id = |column| Ok::<_, RowError>(row.get::<_, Option<i64>>(column)?);
+    let span_id = SpanId::from_u64(row.get::<_, i64>(1)? as u64);
+    let call = match row.get_ref(6)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
+        None => None,
+        Some(bytes) => {
+            let body: SpanBody = body::decode(&body::unpack(bytes)?)?;
+            let plain = body.attributes.into_iter().filter_map(|(key, slot)| match slot {
+                Slot::Plain(value) => Some((key, value)),
+                Slot::Text { .. } | Slot::List { .. } => None,
+            });
+            let parent = id(3)?.map(|id| SpanId::from_u64(id as u64));
+            let start = to_nanos(row.get(4)?);
+            let end = start.wrapping_add(row.get::<_, i64>(5)? as u64);
+            let attributes = Attributes(plain.collect());
+            Some(Call::of_parts(span_id, parent, (start, end), &attributes))
+        }
+    };
+    Ok(SeenSpan { span_id, checksum: row.get::<_, i64>(2)? as u64, call })
+}
+
+/// Tells `see` every span, and answers the next free number of the last key space.
 pub(crate) fn seen_spans(
     connection: &Connection,
     spaces: &[i64],
-    mut see: impl FnMut(SpanId, u64),
+    mut see: impl FnMut(SeenSpan),
 ) -> Result<u32, RowError> {
-    let mut statement = connection
-        .prepare_cached("SELECT key, span_id, checksum FROM spans WHERE key >= ?1 AND key < ?2")?;
+    let mut statement = connection.prepare_cached(&seen_columns())?;
     let mut next = 0;
     for space in spaces {
         next = 0;
@@ -98,7 +139,7 @@ pub(crate) fn seen_spans(
         while let Some(row) = rows.next()? {
             let key: i64 = row.get(0)?;
             next = (key - from) as u32 + 1;
-            see(SpanId::from_u64(row.get::<_, i64>(1)? as u64), row.get::<_, i64>(2)? as u64);
+            see(seen_span(row)?);
         }
     }
     Ok(next)

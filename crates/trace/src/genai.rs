@@ -127,17 +127,24 @@ impl Usage {
         if input.is_none() && output.is_none() {
             return None;
         }
+        let cache_read = first(&[keys::GEN_AI_USAGE_CACHE_READ]).unwrap_or(0);
+        let cache_write =
+            first(&[keys::GEN_AI_USAGE_CACHE_WRITE, keys::GEN_AI_USAGE_CACHE_CREATION])
+                .unwrap_or(0);
+        let reasoning = first(&[keys::GEN_AI_USAGE_REASONING]).unwrap_or(0);
+        // Some senders pass on Anthropic's counts, in which the total leaves cached tokens out (and
+        // Google's, in which it leaves thoughts out). A part larger than its whole shows that.
+        let whole = |total: Option<u64>, part: u64| match total.unwrap_or(0) {
+            total if total < part => total.saturating_add(part),
+            total => total,
+        };
         Some(Self {
-            input_tokens: input.unwrap_or(0),
-            output_tokens: output.unwrap_or(0),
-            cache_read_tokens: first(&[keys::GEN_AI_USAGE_CACHE_READ]).unwrap_or(0),
-            cache_write_tokens: first(&[
-                keys::GEN_AI_USAGE_CACHE_WRITE,
-                keys::GEN_AI_USAGE_CACHE_CREATION,
-            ])
-            .unwrap_or(0),
+            input_tokens: whole(input, cache_read.saturating_add(cache_write)),
+            output_tokens: whole(output, reasoning),
+            cache_read_tokens: cache_read,
+            cache_write_tokens: cache_write,
             cache_write_1h_tokens: first(&[keys::USAGE_CACHE_WRITE_1H]).unwrap_or(0),
-            reasoning_tokens: first(&[keys::GEN_AI_USAGE_REASONING]).unwrap_or(0),
+            reasoning_tokens: reasoning,
             audio_input_tokens: first(&[keys::GEN_AI_USAGE_AUDIO_INPUT]).unwrap_or(0),
             image_input_tokens: first(&[keys::GEN_AI_USAGE_IMAGE_INPUT]).unwrap_or(0),
             audio_output_tokens: first(&[keys::GEN_AI_USAGE_AUDIO_OUTPUT]).unwrap_or(0),

@@ -27,6 +27,7 @@ pub mod access;
 pub mod keys;
 
 mod batch;
+mod calls;
 mod decision;
 mod directive;
 mod error_type;
@@ -42,6 +43,7 @@ mod tree;
 mod value;
 
 pub use batch::{Accepted, Refusal, SpanBatch};
+pub use calls::{Call, CallCounts, CallLedger, is_call};
 pub use decision::{Decision, DecisionId};
 pub use directive::{
     ActionError, DIRECTIVE_ID_MAX_CHARS, DIRECTIVE_MAX_BYTES, DIRECTIVE_VERSION, Directive,

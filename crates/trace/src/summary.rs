@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Span, SpanId, SpanRole, TraceId, keys};
+use crate::calls::nano_usd;
+use crate::{CallCounts, Decision, Span, SpanId, SpanRole, TraceId, keys};
 
 /// Most distinct agents, models, services or tools that a summary lists; further ones are not
 /// named (the spans still have them). The kept ones are the first in alphabetical order, so that
@@ -161,7 +162,9 @@ impl TraceSummary {
         }
     }
 
-    /// Takes one span in that has really been inserted (a redelivery must not come here).
+    /// Takes one span in that has really been inserted (a redelivery must not come here). Whoever
+    /// has all spans of the trace at hand asks a [`CallLedger`](crate::CallLedger) which calls were
+    /// told twice, and [takes them back](Self::take_back).
     pub fn add_span(&mut self, span: &Span, received_unix_nano: u64) {
         self.offer_root(span);
         self.start_unix_nano = self.start_unix_nano.min(span.start_unix_nano);
@@ -192,8 +195,7 @@ impl TraceSummary {
                     self.output_tokens = self.output_tokens.saturating_add(usage.output_tokens);
                 }
                 if let Some(cost) = span.counted_cost_usd() {
-                    let nano = (cost * 1e9).round() as u64;
-                    self.cost_nano_usd = self.cost_nano_usd.saturating_add(nano);
+                    self.cost_nano_usd = self.cost_nano_usd.saturating_add(nano_usd(cost));
                 }
             }
             SpanRole::Tool => {
@@ -208,6 +210,15 @@ impl TraceSummary {
             SpanRole::Fallback => self.fallback = self.fallback.max(FallbackState::of(span)),
             _ => {}
         }
+    }
+
+    /// Takes back what [`CallLedger`](crate::CallLedger) found to be told twice.
+    pub fn take_back(&mut self, told_twice: CallCounts) {
+        let CallCounts { calls, input_tokens, output_tokens, cost_nano_usd } = told_twice;
+        self.llm_calls = self.llm_calls.saturating_sub(calls);
+        self.input_tokens = self.input_tokens.saturating_sub(input_tokens);
+        self.output_tokens = self.output_tokens.saturating_sub(output_tokens);
+        self.cost_nano_usd = self.cost_nano_usd.saturating_sub(cost_nano_usd);
     }
 
     /// Takes one decision in that has really been inserted.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use throughline_trace::access::{AccessError, ApiKey, KeyHash, Keyring, Scope};
 use throughline_trace::{
     FallbackState, Phase, Span, SpanId, StatusCode, StepName, TraceId, TraceSummary, TraceTree,
-    Value, keys,
+    Usage, Value, keys,
 };
 
 fn trace_id() -> TraceId {
@@ -173,6 +173,21 @@ fn attempts_and_agent_runs_do_not_count_tokens_twice() {
     assert_eq!((summary.input_tokens, summary.llm_calls, summary.retries), (100, 1, 1));
     assert_eq!(summary.cost_usd(), 0.25);
     assert_eq!(summary.fallback, FallbackState::Degraded);
+}
+
+#[test]
+fn a_part_that_is_larger_than_its_whole_was_left_out_of_it() {
+    let read = |counts: [(&str, i64); 3]| {
+        let usage = Usage::from_attributes(&counts.into_iter().collect()).unwrap();
+        (usage.input_tokens, usage.output_tokens)
+    };
+    let input = keys::GEN_AI_USAGE_INPUT_TOKENS;
+    let (cached, written) = (keys::GEN_AI_USAGE_CACHE_READ, keys::GEN_AI_USAGE_CACHE_WRITE);
+    assert_eq!(read([(input, 100), (cached, 64), (written, 36)]), (100, 0));
+    // Anthropic's total leaves cached tokens out.
+    assert_eq!(read([(input, 10), (cached, 64), (written, 36)]), (110, 0));
+    let (output, thought) = (keys::GEN_AI_USAGE_OUTPUT_TOKENS, keys::GEN_AI_USAGE_REASONING);
+    assert_eq!(read([(input, 1), (output, 5), (thought, 8)]), (1, 13));
 }
 
 #[test]

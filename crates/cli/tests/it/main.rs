@@ -10,6 +10,7 @@ mod access;
 mod commands;
 mod crash;
 mod demo;
+mod dialects;
 mod drain;
 mod export;
 mod refusals;

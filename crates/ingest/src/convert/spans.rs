@@ -10,6 +10,8 @@ use throughline_trace::{
 };
 
 use super::Converter;
+use super::size::Content as _;
+use crate::dialect::{self, Added, Reading};
 use crate::report::{Problem, quote};
 
 /// Name of a span or event that came without one.
@@ -25,6 +27,7 @@ impl Converter<'_> {
             .map(|group| group.spans.len())
             .sum();
         self.batch.spans.reserve_exact(total);
+        let mut has_fallbacks = false;
         for group in request.resource_spans {
             let resource = self.resource(group.resource, group.schema_url);
             for group in group.scope_spans {
@@ -32,10 +35,14 @@ impl Converter<'_> {
                 for span in group.spans {
                     self.begin_item();
                     if let Some(span) = self.span(span, &resource, &scope) {
+                        has_fallbacks |= dialect::is_fallback(&span.name);
                         self.batch.spans.push(span);
                     }
                 }
             }
+        }
+        if has_fallbacks {
+            dialect::fallbacks(&mut self.batch.spans);
         }
     }
 
@@ -89,6 +96,14 @@ impl Converter<'_> {
             resource: Arc::clone(resource),
             scope: Arc::clone(scope),
         };
+        match dialect::read(&span) {
+            Reading::Plain => {}
+            Reading::Added(added) => self.add_normal_form(&mut span, added),
+            Reading::Pending => {
+                self.report.pending_left_out += 1;
+                return None;
+            }
+        }
         add_cost(&mut span);
         self.notes.mark(&mut span.attributes);
         if !self.fits(&span, || format!("span {}", quote(&span.name))) {
@@ -98,6 +113,19 @@ impl Converter<'_> {
             self.report.mended(&self.notes, || format!("span {}", quote(&span.name)));
         }
         Some(span)
+    }
+
+    /// Writes the normal form onto the span, as far as there is room: it must never be what makes a
+    /// span, or its whole request, too large.
+    fn add_normal_form(&mut self, span: &mut Span, mut added: Added) {
+        let taken = span.bytes() + self.resource_bytes + self.scope_bytes;
+        let room = self.limits.max_item_bytes.saturating_sub(taken);
+        if added.fit(self.limits.max_attribute_bytes, room.min(self.allowance.room_bytes())) {
+            self.mend(Problem::NormalForm);
+        }
+        if self.allowance.charge(added.bytes()).is_ok() {
+            added.write(&mut span.attributes);
+        }
     }
 
     /// A missing parent and one of zeros (which some exporters send for a root) are no parent; one

@@ -7,6 +7,7 @@
 )]
 
 mod decoding;
+mod dialects;
 mod grpc;
 mod http;
 mod json;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use throughline_store::TraceFilter;
-use throughline_trace::{Span, SpanBatch, TraceId, TraceSummary};
+use throughline_trace::{Call, CallLedger, Span, SpanBatch, TraceId, TraceSummary};
 
 use crate::made::{self, DAY, NOON};
 
@@ -48,20 +48,22 @@ fn any_telling_span() -> impl Strategy<Value = Span> {
 
 fn expected(batches: &[(u64, Vec<Span>)]) -> BTreeMap<TraceId, TraceSummary> {
     let mut seen: Vec<&Span> = Vec::new();
-    let mut summaries: BTreeMap<TraceId, TraceSummary> = BTreeMap::new();
+    let mut summaries: BTreeMap<TraceId, (TraceSummary, CallLedger)> = BTreeMap::new();
     for (received, spans) in batches {
         for span in spans {
             if seen.contains(&span) {
                 continue;
             }
             seen.push(span);
-            summaries
-                .entry(span.trace_id)
-                .or_insert_with(|| TraceSummary::empty(span.trace_id))
-                .add_span(span, *received);
+            let empty = || (TraceSummary::empty(span.trace_id), CallLedger::default());
+            let (summary, ledger) = summaries.entry(span.trace_id).or_insert_with(empty);
+            summary.add_span(span, *received);
+            if let Some(call) = Call::of(span) {
+                summary.take_back(ledger.add(call));
+            }
         }
     }
-    summaries
+    summaries.into_iter().map(|(id, (summary, _))| (id, summary)).collect()
 }
 
 fn filters() -> Vec<TraceFilter> {
@@ -176,4 +178,40 @@ async fn logs_and_decisions_of_a_trace_are_counted_with_it() {
     assert_eq!(store.reader().traces(&by_agent, None, 9).await.unwrap().items.len(), 1);
     let trace = store.reader().trace(TraceId::from_u128(1)).await.unwrap().unwrap();
     assert_eq!((trace.spans.len(), trace.logs.len(), trace.decisions.len()), (1, 1, 1));
+}
+
+/// A framework's span around the client's, as `parent` of it or beside it with the same answer.
+fn told_twice(parent: Option<u64>) -> [Span; 2] {
+    let call = |id, parent, tokens: i64| {
+        let mut span = made::span(1, id, parent, 0);
+        span.attributes.set("gen_ai.operation.name", "chat");
+        span.attributes.set("gen_ai.response.id", "chatcmpl-1");
+        span.attributes.set("gen_ai.usage.input_tokens", tokens);
+        span.attributes.set("throughline.cost_usd", 0.5);
+        span
+    };
+    [call(2, parent, 100), call(3, None, 100)]
+}
+
+#[tokio::test]
+async fn a_call_that_is_told_twice_counts_once_also_across_restarts_and_days() {
+    for parent in [Some(3), None] {
+        for (between, is_restarted) in [(0, false), (0, true), (DAY, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = made::open(dir.path());
+            let [client, framework] = told_twice(parent);
+            store.inbox().commit(made::spans(NOON, vec![client.clone()])).await.unwrap();
+            if is_restarted {
+                drop(store);
+                store = made::open(dir.path());
+            }
+            let later = made::spans(NOON + between, vec![framework, client]);
+            store.inbox().commit(later).await.unwrap();
+            let page = store.reader().traces(&TraceFilter::default(), None, 9).await.unwrap();
+            let [summary] = page.items.as_slice() else { panic!("one trace") };
+            let got = (summary.span_count, summary.llm_calls, summary.input_tokens);
+            assert_eq!(got, (2, 1, 100), "{parent:?} {between} {is_restarted}");
+            assert_eq!(summary.cost_usd(), 0.5);
+        }
+    }
 }
