@@ -31,11 +31,13 @@ mod mcp;
 mod middleware;
 mod models;
 mod nesting;
+mod panics;
 mod pool_model;
 mod propagators;
 mod provider;
 mod providers;
 mod receiver;
+mod recognised;
 mod registries;
 #[cfg(all(feature = "server", feature = "grpc"))]
 mod remote_tools;
