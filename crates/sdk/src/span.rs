@@ -14,6 +14,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::instrument::{InContext, Instrumented, Running};
 use crate::layer::{HandedOver, SdkTracer, TRACING_NAME};
 use crate::metrics::Outcome;
+use crate::panic_stack;
 
 /// Attributes that a sampler decides by: they are given to the span when it starts, all others when
 /// it ends (OpenTelemetry GenAI conventions, "set at span start").
@@ -205,7 +206,9 @@ fn replace(entries: &mut Vec<KeyValue>, entry: KeyValue) {
 }
 
 /// A span that has started. Dropping it ends it: it is exported then, whether its children have
-/// ended or not; a panic that unwinds through it marks it as failed with `error.type=PANIC`.
+/// ended or not; a panic that unwinds through it marks it as failed with `error.type=PANIC`, the
+/// innermost also with `error.stack`: where it came from, and the backtrace if `RUST_BACKTRACE` asks
+/// for one.
 #[derive(Debug)]
 #[must_use = "a span ends when it is dropped"]
 pub struct ActiveSpan {
@@ -404,6 +407,8 @@ impl Drop for ActiveSpan {
         if failure.is_none() && std::thread::panicking() && !self.was_panicking {
             failure = Some((ErrorType::Panic, "a panic ended the operation".to_owned()));
             replace(&mut attributes, KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
+            let stack = panic_stack::take();
+            attributes.extend(stack.map(|stack| KeyValue::new(keys::ERROR_STACK, stack)));
         }
         let is_told = attributes.iter().any(|entry| entry.key.as_str() == keys::OUTCOME);
         if failure.is_none() && !is_told && self.is_given_up() {
