@@ -212,6 +212,8 @@ pub struct Attempts {
     timeouts: TimeoutPolicy,
     backoff: Backoff,
     total_deadline: Option<Moment>,
+    /// When the answer must have begun.
+    opening_deadline: Option<Moment>,
     /// Attempts begun.
     begun: u32,
     phase: Phase,
@@ -244,6 +246,7 @@ impl Attempts {
             timeouts,
             backoff: Backoff::new(seed),
             total_deadline: policy.timeouts.total_ms.map(|total| now + millis(total)),
+            opening_deadline: None,
             begun: 0,
             phase: Phase::Ready,
         }
@@ -257,6 +260,18 @@ impl Attempts {
     /// The operation must be over at this moment, if its policy does not ask for less.
     pub fn limit(&mut self, deadline: Moment) {
         self.total_deadline = Some(self.total_deadline.map_or(deadline, |own| own.min(deadline)));
+    }
+
+    /// The answer must have begun at this moment ([`Event::FirstToken`]), whichever attempt brings
+    /// it; how long it then takes is not limited by this.
+    pub fn limit_opening(&mut self, deadline: Moment) {
+        let own = self.opening_deadline;
+        self.opening_deadline = Some(own.map_or(deadline, |own| own.min(deadline)));
+    }
+
+    /// When the operation must have begun to answer, or be over.
+    pub fn answer_deadline(&self) -> Option<Moment> {
+        self.opening_deadline.into_iter().chain(self.total_deadline).min()
     }
 
     /// When the operation must be over.
@@ -318,7 +333,7 @@ impl Attempts {
     }
 
     fn try_now(&mut self, target: &mut Target, now: Moment) -> Next {
-        if self.total_deadline.is_some_and(|deadline| now >= deadline) {
+        if self.answer_deadline().is_some_and(|deadline| now >= deadline) {
             return self.give_up(ErrorType::Timeout, GiveUp::DeadlineSpent);
         }
         let permit = match target.breaker.as_mut().map(|breaker| breaker.acquire(now)) {
@@ -368,7 +383,7 @@ impl Attempts {
         }
         let own = self.backoff.delay(&self.retry, self.begun.saturating_sub(1));
         let until = now + own.max(asked);
-        if self.total_deadline.is_some_and(|deadline| until >= deadline) {
+        if self.answer_deadline().is_some_and(|deadline| until >= deadline) {
             return Err(GiveUp::DeadlineSpent);
         }
         let breaker = target.breaker.as_ref().map(|breaker| breaker.state(until));
@@ -406,7 +421,8 @@ impl Attempts {
         let Phase::Running { since, is_answering, .. } = self.phase else { return None };
         let own = [self.timeouts.attempt_ms, self.timeouts.first_token_ms];
         let own = own.into_iter().flatten().min().filter(|_| !is_answering);
-        own.map(|limit| since + millis(limit)).into_iter().chain(self.total_deadline).min()
+        let all = if is_answering { self.total_deadline } else { self.answer_deadline() };
+        own.map(|limit| since + millis(limit)).into_iter().chain(all).min()
     }
 
     fn unchanged(&self) -> Next {

@@ -11,7 +11,14 @@ const NEWEST: f64 = 0.2;
 /// Deviations above the mean that nearly all answers stay within.
 const DEVIATIONS: f64 = 2.0;
 
-/// Latencies of the successful answers of one target.
+/// A failure counts as an answer that took so many times as long: whoever was failed asks again, and
+/// waits again.
+const FAILURE_FACTOR: u32 = 2;
+
+/// What a failure counts as at least, so that a target that refuses at once is not the fastest.
+pub const FAILURE_COUNTS_AS: Duration = Duration::from_secs(30);
+
+/// Latencies of the answers of one target.
 #[derive(Debug, Clone, Default)]
 pub struct Latencies {
     /// The last answers, in microseconds: a ring.
@@ -45,6 +52,12 @@ impl Latencies {
             self.last_micros[self.next] = micros;
         }
         self.next = (self.next + 1) % WINDOW;
+    }
+
+    /// A call failed after this long: counted as a slow answer, of twice the time and of
+    /// [`FAILURE_COUNTS_AS`] at least.
+    pub fn record_failure(&mut self, took: Duration) {
+        self.record(took.saturating_mul(FAILURE_FACTOR).max(FAILURE_COUNTS_AS));
     }
 
     /// Answers that are known, at most 128.
@@ -106,6 +119,17 @@ mod tests {
         assert!(latencies.mean().unwrap() < Duration::from_millis(101));
         assert!(latencies.nearly_always().unwrap() < Duration::from_millis(110));
         assert_eq!(latencies.percentile(f64::NAN), None);
+    }
+
+    #[test]
+    fn r3_3_a_target_that_fails_at_once_is_no_fast_one() {
+        let (mut fails, mut answers) = (Latencies::new(), Latencies::new());
+        fails.record_failure(Duration::from_millis(1));
+        answers.record(Duration::from_secs(9));
+        assert!(fails.mean() > answers.mean());
+        let budget = Duration::from_secs(60);
+        fails.record_failure(budget);
+        assert!(fails.nearly_always().unwrap() > budget);
     }
 
     proptest! {

@@ -51,7 +51,7 @@ pub use fallback::{
     FallbackVerdict,
 };
 pub use hedge::{Hedge, HedgeEvent, HedgeNext};
-pub use latency::Latencies;
+pub use latency::{FAILURE_COUNTS_AS, Latencies};
 pub use moment::Moment;
 pub use policy::{
     BreakerPolicy, BudgetPolicy, BulkheadPolicy, HedgePolicy, Jitter, Policy, RetryPolicy,

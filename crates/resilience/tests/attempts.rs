@@ -114,6 +114,36 @@ fn time_runs_out() {
 }
 
 #[test]
+fn r4_2_a_limit_of_the_opening_is_over_with_the_first_token() {
+    let policy = policy();
+    let mut target = Target::new(&policy);
+    let mut attempts = Attempts::streamed(&policy, 1, Moment::ZERO);
+    attempts.limit_opening(at(5_000));
+    attempts.limit_opening(at(9_000));
+    let mut told = vec![line(at(0), attempts.begin(&mut target, at(0)))];
+    for (now, event) in [
+        (1_000, failed(ErrorType::Server)),
+        (1_250, Event::DelayOver),
+        (4_000, Event::FirstToken),
+        (60_000, Event::Succeeded),
+    ] {
+        told.push(line(at(now), attempts.on(event, &mut target, at(now))));
+    }
+    insta::assert_snapshot!(told.join("\n"), @"
+    0: attempt 0 until 5000
+    1000: wait until 1250 after SERVER
+    1250: attempt 1 until 5000
+    4000: continue until 120000
+    60000: succeeded after 2
+    ");
+    let mut late = Attempts::streamed(&policy, 1, Moment::ZERO);
+    late.limit_opening(at(5_000));
+    late.begin(&mut target, at(0));
+    let next = late.on(failed(ErrorType::Server), &mut target, at(4_900));
+    insta::assert_snapshot!(line(at(4_900), next), @"4900: failed with SERVER after 1: deadline_spent");
+}
+
+#[test]
 fn a_stream_that_has_begun_is_not_tried_again() {
     let policy = policy();
     insta::assert_snapshot!(play(&policy, &mut Target::new(&policy), &[

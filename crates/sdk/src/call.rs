@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use throughline_llm::prices::PriceTable;
-use throughline_llm::{ChatRequest, ChatResponse, RateLimits, genai};
+use throughline_llm::{ChatRequest, ChatResponse, RateLimits};
 use throughline_resilience::GiveUp;
 use throughline_trace::{ErrorType, SpanRole, Usage, keys};
 use tokio::time::Instant;
@@ -75,17 +75,16 @@ impl Call {
             .attribute(keys::IS_CACHED, false);
         let is_event_told = event.as_ref().is_some_and(|event| event.has_content);
         if capture.spans || is_event_told {
-            let mut told =
-                vec![(keys::GEN_AI_INPUT_MESSAGES, content::input_messages(&request.messages))];
+            let mut told = vec![content::input_messages(&request.messages)];
             if !request.tools.is_empty() {
-                told.push((keys::GEN_AI_TOOL_DEFINITIONS, genai::tool_definitions(&request.tools)));
+                told.push(content::tool_definitions(&request.tools));
             }
-            for (key, value) in told {
-                if capture.spans {
-                    builder = builder.attribute(key, value.to_string());
-                }
+            for kept in told {
                 if let Some(event) = &mut event {
-                    event.tell_content(key, value);
+                    event.tell_content(&kept);
+                }
+                if capture.spans {
+                    builder = builder.attributes(kept.into_attributes());
                 }
             }
         }
@@ -239,12 +238,12 @@ impl Call {
         let is_event_told = self.event.as_ref().is_some_and(|event| event.has_content);
         if !response.choices.is_empty() && (self.capture.spans || is_event_told) {
             let _attached = self.span.context().attach();
-            let messages = content::output_messages(&response.choices);
-            if self.capture.spans {
-                self.span.set(keys::GEN_AI_OUTPUT_MESSAGES, messages.to_string());
-            }
+            let kept = content::output_messages(&response.choices);
             if let Some(event) = &mut self.event {
-                event.tell_content(keys::GEN_AI_OUTPUT_MESSAGES, messages);
+                event.tell_content(&kept);
+            }
+            if self.capture.spans {
+                self.span.set_all(kept.into_attributes());
             }
         }
     }

@@ -8,7 +8,7 @@ use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, Severity};
 use opentelemetry::{Array, Context, Key, KeyValue};
 use throughline_trace::keys;
 
-use crate::content::ContentCapture;
+use crate::content::{ContentCapture, Kept};
 use crate::telemetry_pipeline::Pipeline;
 
 /// Keys that the event does not repeat: our own dimensions of the span.
@@ -37,9 +37,11 @@ impl CallEvent {
     }
 
     /// Content, which is structured here.
-    pub(crate) fn tell_content(&mut self, key: &'static str, value: serde_json::Value) {
+    pub(crate) fn tell_content(&mut self, kept: &Kept) {
         if self.has_content {
-            self.attributes.push((Key::from_static_str(key), structured(value)));
+            let value = structured(kept.value.clone());
+            self.attributes.push((Key::from_static_str(kept.key), value));
+            kept.cut.iter().for_each(|entry| self.tell(entry));
         }
     }
 

@@ -210,6 +210,17 @@ impl ChatStream {
         Self { inner: Box::pin(in_context(cx, self.inner)), ..self }
     }
 
+    /// The stream through another that passes its chunks on.
+    pub(crate) fn through<S>(
+        self,
+        wrap: impl FnOnce(BoxStream<'static, Result<Chunk, ChatError>>) -> S,
+    ) -> Self
+    where
+        S: Stream<Item = Result<Chunk, ChatError>> + Send + 'static,
+    {
+        Self { inner: Box::pin(wrap(self.inner)), ..self }
+    }
+
     /// The stream with chunks put back that were read from it.
     pub(crate) fn after(self, read: Vec<Chunk>) -> Self {
         let unread = Unread::new(read, self.position.clone(), self.inner);

@@ -4,14 +4,19 @@
 //! (`true`, `false`, `SPAN_ONLY`, `EVENT_ONLY`, `SPAN_AND_EVENT`, `NO_CONTENT`) and
 //! `OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT`. A [`Redactor`] sees all of it before it goes anywhere.
 
+mod limit;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
-use throughline_llm::{Choice, MediaSource, Message, Part, genai};
+use throughline_llm::{Choice, MediaSource, Message, Part, Tool, genai};
 
 use crate::agent_notes;
 use crate::telemetry_pipeline::Pipeline;
+pub use limit::CONTENT_MAX_BYTES;
+pub(crate) use limit::Kept;
+use limit::Kind;
 
 /// Where content goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,12 +120,7 @@ fn redact_json<R: Redactor + ?Sized>(redactor: &R, value: &mut Value) {
         Value::String(text) => *text = redactor.text(text),
         Value::Array(items) => items.iter_mut().for_each(|item| redactor.json(item)),
         Value::Object(fields) => {
-            for (key, field) in fields {
-                // The kind of a part is its shape, not what it says.
-                if key != "type" {
-                    redactor.json(field);
-                }
-            }
+            fields.values_mut().for_each(|field| redactor.json(field));
         }
         _ => {}
     }
@@ -141,21 +141,33 @@ pub(crate) fn places(said: Option<bool>) -> ContentCapture {
     }
 }
 
-/// The value of `gen_ai.input.messages`, redacted.
-pub(crate) fn input_messages(messages: &[Message]) -> Value {
-    match redactor() {
+/// Content of this kind, in at most as many bytes as the current telemetry keeps.
+fn kept(kind: Kind, value: Value) -> Kept {
+    let max_bytes = Pipeline::current().map_or(CONTENT_MAX_BYTES, |one| one.max_content_bytes());
+    Kept::within(max_bytes, kind, value)
+}
+
+/// `gen_ai.input.messages`, redacted.
+pub(crate) fn input_messages(messages: &[Message]) -> Kept {
+    let value = match redactor() {
         Some(redactor) => {
             let redacted: Vec<Message> =
                 messages.iter().map(|message| redact_message(&*redactor, message)).collect();
             genai::input_messages(&redacted)
         }
         None => genai::input_messages(messages),
-    }
+    };
+    kept(Kind::Input, value)
 }
 
-/// The value of `gen_ai.output.messages`, redacted.
-pub(crate) fn output_messages(choices: &[Choice]) -> Value {
-    match redactor() {
+/// `gen_ai.tool.definitions`.
+pub(crate) fn tool_definitions(tools: &[Tool]) -> Kept {
+    kept(Kind::ToolDefinitions, genai::tool_definitions(tools))
+}
+
+/// `gen_ai.output.messages`, redacted.
+pub(crate) fn output_messages(choices: &[Choice]) -> Kept {
+    let value = match redactor() {
         Some(redactor) => {
             let redact = |choice: &Choice| Choice {
                 message: redact_message(&*redactor, &choice.message),
@@ -164,7 +176,8 @@ pub(crate) fn output_messages(choices: &[Choice]) -> Value {
             genai::output_messages(&choices.iter().map(redact).collect::<Vec<_>>())
         }
         None => genai::output_messages(choices),
-    }
+    };
+    kept(Kind::Output, value)
 }
 
 /// A text that quotes content, redacted.
@@ -220,11 +233,21 @@ fn redact_message(redactor: &dyn Redactor, message: &Message) -> Message {
                 MediaSource::Uri(uri) => *uri = redactor.text(uri),
                 MediaSource::FileId(_) => {}
             },
-            Part::Other(other) => redactor.json(other),
+            Part::Other(other) => redact_other(redactor, other),
         }
     }
     message.name = message.name.map(|name| redactor.text(&name));
     message
+}
+
+/// A part of a kind that we do not know. Its kind is its shape, not what it says; what else is called
+/// `type` in it may say anything.
+fn redact_other(redactor: &dyn Redactor, part: &mut Value) {
+    let kind = part.get("type").filter(|kind| kind.is_string()).cloned();
+    redactor.json(part);
+    if let (Some(kind), Some(fields)) = (kind, part.as_object_mut()) {
+        fields.insert("type".to_owned(), kind);
+    }
 }
 
 #[cfg(test)]
@@ -279,6 +302,30 @@ mod tests {
         let media = r#""content":"hunter2""#;
         assert_eq!(told.to_string().matches("hunter2").count(), 1, "{told}");
         assert!(told.to_string().contains(media), "base64 is no text");
+    }
+
+    #[test]
+    fn r3_1_a_field_called_type_is_redacted_like_any_other() {
+        let message = Message {
+            role: Role::User,
+            parts: vec![
+                Part::ToolCall(ToolCall {
+                    arguments: r#"{"type":"hunter2"}"#.to_owned(),
+                    ..ToolCall::default()
+                }),
+                Part::ToolResult(ToolResult {
+                    id: None,
+                    result: json!({"type": "hunter2", "in": [{"type": "hunter2"}]}),
+                }),
+                Part::Other(json!({"type": "odd", "in": {"type": "hunter2"}})),
+                Part::Other(json!({"type": {"of": "hunter2"}})),
+            ],
+            name: None,
+        };
+        let masked = redact_message(&MaskContent, &message);
+        let told = genai::input_messages(&[masked]).to_string();
+        assert!(!told.contains("hunter2"), "{told}");
+        assert!(told.contains(r#""type":"odd""#), "{told}");
     }
 
     #[test]

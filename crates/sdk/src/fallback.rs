@@ -23,8 +23,8 @@ use crate::resilient::run::report_of;
 use crate::span::span;
 use crate::watched::Watched;
 pub use model::FallbackModel;
-use switch::limited;
 pub use switch::{DegradedSwitch, LimitReached};
+use switch::{Until, limited};
 
 /// The stage of the decision that a triggered fallback records.
 const STAGE: &str = "fallback";
@@ -148,7 +148,7 @@ impl<'a, T, E> Fallback<'a, T, E> {
         T: Send + 'a,
         E: From<LimitReached> + Send + 'a,
     {
-        self.primary = Box::pin(limited(limit, self.primary));
+        self.primary = Box::pin(limited(limit, Until::Complete, self.primary));
         self
     }
 
@@ -163,7 +163,7 @@ impl<'a, T, E> Fallback<'a, T, E> {
         T: Send + 'a,
         E: From<LimitReached> + Send + 'a,
     {
-        self.degraded(name, limited(limit, branch))
+        self.degraded(name, limited(limit, Until::Complete, branch))
     }
 
     /// Leaves the primary out while the switch is thrown. An order whose decision must be durable and

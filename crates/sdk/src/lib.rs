@@ -28,6 +28,7 @@
 
 pub mod metrics;
 pub mod middleware;
+mod panic_stack;
 pub mod propagation;
 pub mod stream;
 pub mod task;
@@ -86,7 +87,7 @@ pub use agent::{
 };
 pub use agent_notes::captures_content;
 pub use chat::{ChatError, ChatModel, ChatStream, Endpoint};
-pub use content::{ContentCapture, MaskContent, Redactor};
+pub use content::{CONTENT_MAX_BYTES, ContentCapture, MaskContent, Redactor};
 pub use context_bag::{
     BagError, BagField, BagSchema, CONTEXT_BAG_ENV, CONTEXT_BAG_FORM, CONTEXT_BAG_HEADER,
     CONTEXT_BAG_MAX_BYTES, CONTEXT_BAG_MAX_FIELDS, CONTEXT_BAG_META_KEY, CONTEXT_BAG_VERSION,

@@ -3,6 +3,7 @@
 mod builder;
 mod experiment;
 mod hints;
+mod learned;
 mod router;
 mod tags;
 

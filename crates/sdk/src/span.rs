@@ -16,6 +16,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::instrument::{InContext, Instrumented, Running};
 use crate::layer::{self, Entrance, TRACING_NAME, TRACING_TARGET};
 use crate::metrics::Outcome;
+use crate::panic_stack;
 use crate::tracer::{HandedOver, SdkTracer};
 use attributes::{Attributes, replace, sampler_bit};
 
@@ -227,7 +228,9 @@ fn kind_text(kind: &SpanKind) -> &'static str {
 }
 
 /// A span that has started. Dropping it ends it: it is exported then, whether its children have
-/// ended or not; a panic that unwinds through it marks it as failed with `error.type=PANIC`.
+/// ended or not; a panic that unwinds through it marks it as failed with `error.type=PANIC`, the
+/// innermost also with `error.stack`: where it came from, and the backtrace if `RUST_BACKTRACE` asks
+/// for one.
 #[derive(Debug)]
 #[must_use = "a span ends when it is dropped"]
 pub struct ActiveSpan {
@@ -433,6 +436,9 @@ impl Drop for ActiveSpan {
         if failure.is_none() && std::thread::panicking() && !self.was_panicking {
             failure = Some((ErrorType::Panic, "a panic ended the operation".to_owned()));
             attributes.set(KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
+            if let Some(stack) = panic_stack::take() {
+                attributes.set(KeyValue::new(keys::ERROR_STACK, stack));
+            }
         }
         if failure.is_none() && self.is_given_up() && !attributes.has(keys::OUTCOME) {
             attributes.set(KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str()));

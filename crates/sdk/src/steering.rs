@@ -16,7 +16,8 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use opentelemetry::Context;
 use throughline_trace::{
-    Directive, DirectiveAction, DirectiveStatus, ErrorType, RetryStrategy, RouteWeights, keys,
+    DecisionId, Directive, DirectiveAction, DirectiveStatus, ErrorType, RetryStrategy,
+    RouteWeights, keys,
 };
 use tokio::sync::watch;
 
@@ -153,10 +154,27 @@ impl Steering {
     /// Makes a directive hold until it expires, and records the decision to obey. The same directive
     /// again changes nothing and is no error.
     ///
+    /// Where decisions must be durable ([`audit`](crate::TelemetryBuilder::audit)) this blocks the
+    /// thread until the record is, up to [`AUDIT_TIMEOUT`](crate::AUDIT_TIMEOUT): asynchronous code
+    /// calls [`apply_audited`](Self::apply_audited).
+    ///
     /// # Errors
     /// [`SteeringError`]: it does not hold.
     pub fn apply(&self, directive: Directive) -> Result<(), SteeringError> {
         self.obey(directive, &Context::current()).map(|_| ())
+    }
+
+    /// [`apply`](Self::apply) for asynchronous code: waits for a record that must be durable without
+    /// blocking the thread. Dropped meanwhile, the directive does not hold.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub async fn apply_audited(&self, directive: Directive) -> Result<(), SteeringError> {
+        if self.room_for(&self.seen(), &directive)?.is_none() {
+            return Ok(());
+        }
+        let decision = effect::obedience(&directive, &Context::current()).recorded().await?;
+        self.hold(directive, decision).map(|_| ())
     }
 
     /// [`apply`](Self::apply), and the decision; `None` when the directive was known.
@@ -164,18 +182,50 @@ impl Steering {
         &self,
         directive: Directive,
         cx: &Context,
-    ) -> Result<Option<throughline_trace::DecisionId>, SteeringError> {
-        let mut seen = self.seen();
+    ) -> Result<Option<DecisionId>, SteeringError> {
+        if self.room_for(&self.seen(), &directive)?.is_none() {
+            return Ok(None);
+        }
+        let decision = effect::obedience(&directive, cx).recorded_blocking()?;
+        self.hold(directive, decision)
+    }
+
+    /// What holds already, if the directive may stand beside it; `None` when it is known.
+    fn room_for(
+        &self,
+        seen: &VecDeque<String>,
+        directive: &Directive,
+    ) -> Result<Option<Vec<Arc<effect::Holding>>>, SteeringError> {
         if seen.contains(&directive.id) {
             return Ok(None);
         }
         let now = now_ns();
-        self.check(&directive, now)?;
-        let mut next: Vec<Arc<effect::Holding>> = self.holding(now).collect();
-        if next.len() >= MAX_DIRECTIVES {
+        self.check(directive, now)?;
+        let holding: Vec<Arc<effect::Holding>> = self.holding(now).collect();
+        if holding.len() >= MAX_DIRECTIVES {
             return Err(SteeringError::TooMany);
         }
-        let decision = effect::record_obedience(&directive, cx)?;
+        Ok(Some(holding))
+    }
+
+    /// Makes a directive hold that was decided to be obeyed. The record may have taken its time, and
+    /// other writers were not held up meanwhile: what they did may leave no room for this one now,
+    /// which is then recorded too.
+    fn hold(
+        &self,
+        directive: Directive,
+        decision: DecisionId,
+    ) -> Result<Option<DecisionId>, SteeringError> {
+        let mut seen = self.seen();
+        let mut next = match self.room_for(&seen, &directive) {
+            Ok(Some(next)) => next,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                drop(seen);
+                effect::record_reversal(&directive, decision, &error);
+                return Err(error);
+            }
+        };
         if let DirectiveAction::Revoke { directive_id } = &directive.action {
             next.retain(|holding| holding.directive.id != *directive_id);
             // A directive that comes after it was taken back stays taken back.

@@ -22,11 +22,12 @@ use throughline_llm::prices::PriceTable;
 use throughline_trace::keys;
 use tracing::level_filters::LevelFilter;
 
-use crate::content::{ContentCapture, Redactor};
+use crate::content::{CONTENT_MAX_BYTES, ContentCapture, Redactor};
 use crate::decision::Acknowledgements;
 use crate::export::{Acknowledging, Counted, Counters, ExportThread, Gate, MetricsOnThread};
 use crate::logs::{StdoutLogs, SubscriberSettings};
 use crate::metrics::GenAiNames;
+use crate::panic_stack;
 use crate::propagation::Propagator;
 use crate::recorder::Recorder;
 use crate::steering::Process;
@@ -70,6 +71,7 @@ pub struct TelemetryBuilder {
     export_delay: Option<Duration>,
     metric_interval: Option<Duration>,
     content: Option<ContentCapture>,
+    max_content_bytes: Option<usize>,
     emits_events: Option<bool>,
     redactor: Option<Arc<dyn Redactor>>,
     session_on_metrics: bool,
@@ -242,12 +244,14 @@ impl TelemetryBuilder {
         if environment.is_disabled() {
             return Ok(Telemetry::disabled());
         }
+        panic_stack::listen();
         let instance_id = uuid::Uuid::new_v4().to_string();
         let switches = Switches {
             content: match self.content {
                 Some(content) => content,
                 None => environment.content_capture()?,
             },
+            max_content_bytes: self.max_content_bytes.unwrap_or(CONTENT_MAX_BYTES),
             emits_events: match self.emits_events {
                 Some(wanted) => Some(wanted),
                 None => environment.truth("OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT")?,

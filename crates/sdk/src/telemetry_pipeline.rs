@@ -80,6 +80,8 @@ pub(crate) struct PipelineCounters {
 #[derive(Clone)]
 pub(crate) struct Switches {
     pub(crate) content: ContentCapture,
+    /// Of one attribute.
+    pub(crate) max_content_bytes: usize,
     /// Whether model calls are events too; as `content` wants them when nobody says.
     pub(crate) emits_events: Option<bool>,
     pub(crate) redactor: Option<Arc<dyn Redactor>>,
@@ -93,6 +95,7 @@ impl fmt::Debug for Switches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Switches")
             .field("content", &self.content)
+            .field("max_content_bytes", &self.max_content_bytes)
             .field("emits_events", &self.emits_events)
             .field("is_redacted", &self.redactor.is_some())
             .field("session_on_metrics", &self.session_on_metrics)
@@ -254,6 +257,10 @@ impl Pipeline {
 
     pub(crate) fn content_capture(&self) -> ContentCapture {
         self.switches.content
+    }
+
+    pub(crate) fn max_content_bytes(&self) -> usize {
+        self.switches.max_content_bytes
     }
 
     pub(crate) fn propagates_baggage(&self, key: &str) -> bool {

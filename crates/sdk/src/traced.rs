@@ -106,7 +106,8 @@ impl Traced {
     }
 
     /// Holds up to so many numbered chunks of a stream back to put them in order; none when not
-    /// said.
+    /// said. The first chunk has the number 0: of a stream that counts from 1, the first are held
+    /// until the window is full.
     #[must_use]
     pub fn reorder_window(mut self, chunks: usize) -> Self {
         self.stream_rules.reorder_window = chunks;

@@ -87,7 +87,8 @@ keys! {
     ERROR_TYPE = "error.type";
     /// For people, with the parameters that matter.
     ERROR_MESSAGE = "error.message";
-    /// Server-side only.
+    /// Where a panic of this process came from, and its backtrace; in telemetry only, never in an
+    /// answer.
     ERROR_STACK = "error.stack";
     /// The provider's raw code.
     ERROR_CODE = "throughline.error.code";
@@ -189,6 +190,30 @@ keys! {
     MENDED = "throughline.mended";
     /// Original sizes of values that were cut: a map from attribute key to bytes.
     TRUNCATED_BYTES = "throughline.truncated_bytes";
+    /// Bytes that `gen_ai.input.messages` had before it was cut to the limit of content.
+    CONTENT_INPUT_BYTES = "throughline.content.input.bytes";
+    /// SHA-256, in hex, of `gen_ai.input.messages` before it was cut.
+    CONTENT_INPUT_SHA256 = "throughline.content.input.sha256";
+    /// Whole messages that were left out of `gen_ai.input.messages`.
+    CONTENT_INPUT_LEFT_OUT = "throughline.content.input.left_out";
+    /// Bytes that `gen_ai.output.messages` had before it was cut to the limit of content.
+    CONTENT_OUTPUT_BYTES = "throughline.content.output.bytes";
+    /// SHA-256, in hex, of `gen_ai.output.messages` before it was cut.
+    CONTENT_OUTPUT_SHA256 = "throughline.content.output.sha256";
+    /// Whole messages that were left out of `gen_ai.output.messages`.
+    CONTENT_OUTPUT_LEFT_OUT = "throughline.content.output.left_out";
+    /// Bytes that `gen_ai.tool.definitions` had before it was cut to the limit of content.
+    CONTENT_TOOLS_BYTES = "throughline.content.tools.bytes";
+    /// SHA-256, in hex, of `gen_ai.tool.definitions` before it was cut.
+    CONTENT_TOOLS_SHA256 = "throughline.content.tools.sha256";
+    /// Whole definitions that were left out of `gen_ai.tool.definitions`.
+    CONTENT_TOOLS_LEFT_OUT = "throughline.content.tools.left_out";
+    /// In a part or definition that was cut: bytes of what was taken out or shortened.
+    CONTENT_BYTES = "throughline.content.bytes";
+    /// In a part or definition that was cut: SHA-256, in hex, of what was taken out or shortened.
+    CONTENT_SHA256 = "throughline.content.sha256";
+    /// In a message that was cut: parts that were left out.
+    CONTENT_PARTS_LEFT_OUT = "throughline.content.parts_left_out";
     /// What an agent's task was taken to be about.
     INTENT = "throughline.intent";
     /// What the task names, a JSON object.

@@ -131,8 +131,7 @@ fn run_span(definition: &Definition, task: &Task) -> ActiveSpan {
         builder = builder.attributes(inbound.attributes.iter().cloned());
     }
     if captures_content() {
-        let messages = content::input_messages(&task.messages).to_string();
-        builder = builder.attribute(keys::GEN_AI_INPUT_MESSAGES, messages);
+        builder = builder.attributes(content::input_messages(&task.messages).into_attributes());
     }
     builder.start()
 }
@@ -161,8 +160,7 @@ impl RunEnd {
                 {
                     let choice =
                         Choice { message: message.clone(), finish_reason: FinishReason::Stop };
-                    let messages = content::output_messages(&[choice]).to_string();
-                    self.span.set(keys::GEN_AI_OUTPUT_MESSAGES, messages);
+                    self.span.set_all(content::output_messages(&[choice]).into_attributes());
                 }
                 Ok(run)
             }

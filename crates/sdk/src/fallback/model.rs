@@ -13,6 +13,7 @@ use crate::agent::conversation;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::resilient::Fault as _;
 
+use super::switch::{Until, limited};
 use super::{DegradedSwitch, Fallback, FallbackError};
 
 /// What is tried, in the fallback's span: `fallback chat`.
@@ -88,32 +89,39 @@ impl FallbackModel {
     async fn ask<'a, T: Send + 'a>(
         &'a self,
         request: ChatRequest,
+        until: Until,
         ask: impl Fn(&'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>
         + Copy
         + Send
         + 'a,
     ) -> Result<T, ChatError> {
         let input = conversation(&request.messages);
-        let mut next = Vec::with_capacity(self.others.len());
-        for (model, name) in &self.others {
-            next.push((model, ChatRequest { model: name.clone(), ..request.clone() }));
-        }
-        let first = async move { ask(&*self.primary, request).await };
-        let mut fallback = Fallback::new(OPERATION, first)
+        // Copied by the branches that run: a prompt may be long, and most fallbacks are not needed.
+        let request = Arc::new(request);
+        let branch = |model: &'a dyn ChatModel, name: Option<&'a str>| {
+            let (request, limit) = (Arc::clone(&request), self.limit);
+            async move {
+                let work = async move {
+                    let mut request = Arc::unwrap_or_clone(request);
+                    if let Some(name) = name {
+                        name.clone_into(&mut request.model);
+                    }
+                    ask(model, request).await
+                };
+                match limit {
+                    Some(limit) => limited(limit, until, work).await,
+                    None => work.await,
+                }
+            }
+        };
+        let mut fallback = Fallback::new(OPERATION, branch(&*self.primary, None))
             .triggers(self.triggers)
             .input(&input)
             .forced_by(&self.switch);
-        if let Some(limit) = self.limit {
-            fallback = fallback.primary_within(limit);
+        for (model, name) in &self.others {
+            fallback = fallback.degraded(name.clone(), branch(&**model, Some(name)));
         }
-        for (model, request) in next {
-            let name = request.model.clone();
-            let branch = async move { ask(&**model, request).await };
-            fallback = match self.limit {
-                Some(limit) => fallback.degraded_within(name, limit, branch),
-                None => fallback.degraded(name, branch),
-            };
-        }
+        drop(request);
         fallback.run().await.map(|answered| answered.value).map_err(error_of)
     }
 }
@@ -139,7 +147,7 @@ impl ChatModel for FallbackModel {
     }
 
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
-        Box::pin(self.ask(request, |model, request| model.chat(request)))
+        Box::pin(self.ask(request, Until::Complete, |model, request| model.chat(request)))
     }
 
     fn is_available(&self, model: &str) -> bool {
@@ -150,7 +158,7 @@ impl ChatModel for FallbackModel {
     /// The next model is asked as long as no content has come; a stream that breaks off later is
     /// the caller's to ask again.
     fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
-        Box::pin(self.ask(request, |model, request| {
+        Box::pin(self.ask(request, Until::FirstContent, |model, request| {
             Box::pin(async move { with_content(model.stream(request).await?).await })
         }))
     }

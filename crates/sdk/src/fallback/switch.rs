@@ -81,13 +81,26 @@ impl From<LimitReached> for ChatError {
     }
 }
 
+/// What of a branch's work a limit is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Until {
+    /// All of it.
+    Complete,
+    /// The opening of a stream, which then goes on for as long as it takes.
+    FirstContent,
+}
+
 /// The work, given up at its limit. What obeys a policy below ends by itself then, and says that it
 /// was for time.
 pub(super) async fn limited<T, E: From<LimitReached>>(
     limit: Duration,
+    until: Until,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let cx = Deadline::within(limit, &Context::current());
+    let cx = match until {
+        Until::Complete => Deadline::within(limit, &Context::current()),
+        Until::FirstContent => Deadline::of_opening(limit, &Context::current()),
+    };
     match tokio::time::timeout(limit, in_context(cx, work)).await {
         Ok(result) => result,
         Err(_) => Err(LimitReached { limit }.into()),

@@ -19,7 +19,9 @@ use super::naming::{
 };
 use crate::SpanKind;
 use crate::http_client::without_userinfo;
+use crate::made_by::is_within_call;
 use crate::propagation;
+use crate::providers::provider_of_host;
 use crate::span::span;
 use crate::telemetry_pipeline::Pipeline;
 
@@ -76,8 +78,11 @@ impl TraceClientLayer {
     }
 
     /// Whether requests carry baggage. When nobody says, they do unless they go to a model provider:
-    /// that is a third party, to whom these ids say who asks. The trace context always goes: its ids
-    /// mean nothing to others.
+    /// that is a third party, to whom these ids say who asks. A provider is whoever has the address of
+    /// one that we know, whoever is asked within a model call, and over reqwest whoever is asked in the
+    /// form of a model call, or at the path of one with a body that cannot be looked at. Over other
+    /// clients bodies are never looked at: say `baggage(false)` there for a gateway or provider with an
+    /// address of its own. The trace context always goes: its ids mean nothing to others.
     #[must_use]
     pub fn baggage(mut self, wanted: bool) -> Self {
         self.sends_baggage = Some(wanted);
@@ -126,6 +131,7 @@ impl TraceClientLayer {
         url: &str,
         address: Option<Address>,
         template: Option<&UrlTemplate>,
+        is_provider: bool,
         headers: &mut HeaderMap,
     ) -> Exchange {
         let verb = method_name(method);
@@ -144,7 +150,8 @@ impl TraceClientLayer {
             Some(address) => format!("{verb} {}", address.host),
             None => verb.to_owned(),
         };
-        self.started(name, attributes, address, Protocol::Http, asked, headers)
+        let from = Started { name, attributes, address, protocol: Protocol::Http, asked };
+        self.started(from, is_provider, headers)
     }
 
     fn start<B>(&self, request: &mut Request<B>) -> Exchange {
@@ -155,30 +162,27 @@ impl TraceClientLayer {
             let address = self.server.clone().or(address);
             let asked = method.clone();
             let headers = request.headers_mut();
-            return self.started(method, attributes, address, Protocol::Grpc, asked, headers);
+            let from =
+                Started { name: method, attributes, address, protocol: Protocol::Grpc, asked };
+            return self.started(from, false, headers);
         }
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let template = request.extensions().get::<UrlTemplate>().cloned();
         let url = whole_url(&uri, address.as_ref());
-        self.start_http(&method, &url, address, template.as_ref(), request.headers_mut())
+        self.start_http(&method, &url, address, template.as_ref(), false, request.headers_mut())
     }
 
-    fn started(
-        &self,
-        name: String,
-        mut attributes: Vec<KeyValue>,
-        address: Option<Address>,
-        protocol: Protocol,
-        asked: String,
-        headers: &mut HeaderMap,
-    ) -> Exchange {
+    /// Starts the span. A provider may also be told by its address, or that a call goes to it.
+    fn started(&self, from: Started, is_provider: bool, headers: &mut HeaderMap) -> Exchange {
+        let Started { name, mut attributes, address, protocol, asked } = from;
+        let is_provider = is_provider || is_within_call() || address.as_ref().is_some_and(is_known);
         if let Some(address) = address {
             address.attributes(&mut attributes);
         }
         let span =
             span(name).kind(SpanKind::Client).attributes(attributes).parent(self.parent()).start();
         let cx = span.context();
-        if self.sends_baggage.unwrap_or(true) {
+        if self.sends_baggage.unwrap_or(!is_provider) {
             propagation::inject_context(&cx, headers);
         } else {
             propagation::inject_trace(&cx, headers);
@@ -189,6 +193,20 @@ impl TraceClientLayer {
         }
         Exchange::new(span, Side::Client, protocol, asked)
     }
+}
+
+/// A request whose span is to be started.
+struct Started {
+    name: String,
+    attributes: Vec<KeyValue>,
+    address: Option<Address>,
+    protocol: Protocol,
+    asked: String,
+}
+
+/// Whether a model provider is at this address.
+fn is_known(address: &Address) -> bool {
+    provider_of_host(&address.host).is_some()
 }
 
 /// The address of a request as it may be shown: without user, password and query, where keys are.

@@ -162,10 +162,12 @@ impl Watch for ModelExchange {
             Reading::Whole(_) => self.reading = Reading::Unread,
             Reading::Events(events) => {
                 let had_text = events.has_text();
-                events.push(bytes);
+                let further = events.push(bytes);
                 if events.has_text() && !had_text {
                     self.call.first_token();
                 }
+                let now = tokio::time::Instant::now();
+                (0..further).for_each(|_| self.call.chunk_came(now));
             }
             Reading::Unread => {}
         }

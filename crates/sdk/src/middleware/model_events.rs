@@ -18,7 +18,7 @@ use crate::stream::{
     DEFAULT_IDLE_TIMEOUT, DEFAULT_MISSING_CHUNKS, SEGMENT_MAX_AGE, STREAM_ID, SseNumbers,
 };
 
-/// The trailer of a stream that failed.
+/// The header or trailer of a stream that failed.
 const STREAM_STATE: &str = "x-stream-state";
 
 /// Longest text of a streamed answer that is gathered, bytes; what follows only counts as an end.
@@ -45,6 +45,8 @@ pub(super) struct Events {
     timer: Timer,
     /// Whether the part before the first token is over.
     has_begun: bool,
+    /// Chunks that came after the one with the first token.
+    further_chunks: usize,
     is_complete: bool,
     has_failed: bool,
     /// What the provider told instead of an answer.
@@ -69,8 +71,9 @@ impl Events {
             segments: SegmentSpans::begin(policy, stream_id, parent, None, None),
             timer: Timer::default(),
             has_begun: false,
+            further_chunks: 0,
             is_complete: false,
-            has_failed: false,
+            has_failed: says_failed(headers),
             error: None,
         }
     }
@@ -84,17 +87,20 @@ impl Events {
         self.assembler.text_bytes() > 0
     }
 
-    /// Reads more of the body.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// Reads more of the body. How many chunks of the answer came, not counting those up to the
+    /// first token.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> usize {
         if self.is_over() {
-            return;
+            return 0;
         }
+        let before = self.further_chunks;
         let mut events = Vec::new();
         // A stream of endless lines cannot be read on; what its client makes of it is its own.
         let _ = self.parser.push(bytes, &mut events);
         for event in &events {
             self.read(event);
         }
+        self.further_chunks - before
     }
 
     /// Nothing has come: silence ends the segment when it lasts.
@@ -108,8 +114,7 @@ impl Events {
 
     /// Reads the trailers, which may say that the stream failed.
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
-        let state = trailers.get(STREAM_STATE).and_then(|state| state.to_str().ok());
-        self.has_failed |= state.is_some_and(|state| state.trim() == "failed");
+        self.has_failed |= says_failed(trailers);
     }
 
     /// Whether a reader that has read so far has read it all, and need not wait for the end mark.
@@ -180,9 +185,16 @@ impl Events {
             }
         }
         self.assembler.push(&chunk);
+        self.further_chunks += usize::from(self.has_begun);
         if !self.has_begun && (self.has_text() || self.assembler.is_finished()) {
             self.has_begun = true;
             self.segments.answer_began();
         }
     }
+}
+
+/// Whether headers or trailers say that the stream failed.
+fn says_failed(headers: &HeaderMap) -> bool {
+    let state = headers.get(STREAM_STATE).and_then(|state| state.to_str().ok());
+    state.is_some_and(|state| state.trim() == "failed")
 }

@@ -45,9 +45,11 @@ impl TraceClientLayer {
         if let Some(exchange) = self.start_model(request) {
             return Box::new(exchange);
         }
+        let is_provider = may_be_model(request);
         let address = address_of(request.url());
         let (method, url) = (request.method().clone(), request.url().to_string());
-        Box::new(self.start_http(&method, &url, address, None, request.headers_mut()))
+        let headers = request.headers_mut();
+        Box::new(self.start_http(&method, &url, address, None, is_provider, headers))
     }
 
     /// The span of a model call, if the request is one that we can read. Within a call that has its
@@ -55,7 +57,7 @@ impl TraceClientLayer {
     fn start_model(&self, request: &mut Request) -> Option<ModelExchange> {
         let url = request.url();
         let form = Form::of(request.method(), url.path())?;
-        let body = request.body()?.as_bytes().filter(|body| body.len() <= MAX_REQUEST_BYTES)?;
+        let body = readable_body(request)?;
         let asked = form.request(url.path(), body)?;
         if is_within_call() {
             return None;
@@ -82,6 +84,20 @@ impl TraceClientLayer {
         }
         Some(ModelExchange::new(call, form))
     }
+}
+
+/// The body of a request, if it can be looked at.
+fn readable_body(request: &Request) -> Option<&[u8]> {
+    request.body()?.as_bytes().filter(|body| body.len() <= MAX_REQUEST_BYTES)
+}
+
+/// Whether a request that was not recognised may be one to a model all the same: it goes where they
+/// go, and its body cannot be looked at or is one.
+fn may_be_model(request: &Request) -> bool {
+    let path = request.url().path();
+    Form::of(request.method(), path).is_some_and(|form| {
+        readable_body(request).is_none_or(|body| form.request(path, body).is_some())
+    })
 }
 
 fn address_of(url: &Url) -> Option<Address> {

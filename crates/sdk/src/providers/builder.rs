@@ -12,14 +12,17 @@ use super::wire::Wire;
 use crate::chat::Endpoint;
 use crate::http_client::{self, without_userinfo};
 
-/// Hosts whose provider is known by another name than the form's (GenAI conventions).
-const PROVIDERS: [(&str, &str); 9] = [
+/// Hosts of providers, with the names that the GenAI conventions give them.
+const PROVIDERS: [(&str, &str); 12] = [
+    ("api.openai.com", "openai"),
     ("openai.azure.com", "azure.ai.openai"),
     ("services.ai.azure.com", "azure.ai.inference"),
     ("api.anthropic.com", "anthropic"),
+    ("api.cohere.com", "cohere"),
     ("api.deepseek.com", "deepseek"),
     ("api.groq.com", "groq"),
     ("api.mistral.ai", "mistral_ai"),
+    ("api.moonshot.ai", "moonshot_ai"),
     ("api.perplexity.ai", "perplexity"),
     ("api.x.ai", "x_ai"),
     ("generativelanguage.googleapis.com", "gcp.gemini"),

@@ -12,6 +12,9 @@ pub(crate) fn refusal_type(status: StatusCode, told: &ApiError) -> ErrorType {
     if is_filtered(told) {
         return ErrorType::ContentFiltered;
     }
+    if is_unpaid(told) {
+        return ErrorType::Auth;
+    }
     // A redirect is not followed: a POST would arrive as a GET, and the key elsewhere.
     ErrorType::from_http_status(status.as_u16()).unwrap_or(ErrorType::InvalidResponse)
 }
@@ -20,6 +23,9 @@ pub(crate) fn refusal_type(status: StatusCode, told: &ApiError) -> ErrorType {
 pub(crate) fn told_type(told: &ApiError) -> ErrorType {
     if is_filtered(told) {
         return ErrorType::ContentFiltered;
+    }
+    if is_unpaid(told) {
+        return ErrorType::Auth;
     }
     match told.code.parse::<u16>().ok().and_then(ErrorType::from_http_status) {
         Some(kind) => kind,
@@ -43,6 +49,15 @@ fn named_type(name: &str) -> ErrorType {
 
 fn is_filtered(told: &ApiError) -> bool {
     matches!(told.code.as_str(), "content_filter" | "content_policy_violation")
+}
+
+/// Whether the account is refused until somebody pays: OpenAI says so with the status of a rate limit,
+/// but no pause helps.
+fn is_unpaid(told: &ApiError) -> bool {
+    let is_of = |text: &str| {
+        matches!(text, "insufficient_quota" | "billing_hard_limit_reached" | "billing_not_active")
+    };
+    is_of(&told.code) || is_of(&told.kind)
 }
 
 /// A status as people know it: `429 Too Many Requests`.
@@ -93,6 +108,14 @@ mod tests {
             ("api_error", ErrorType::Server),
         ] {
             assert_eq!(told_type(&told(kind)), error_type, "{kind}");
+        }
+        let too_many = StatusCode::TOO_MANY_REQUESTS;
+        for (code, error_type) in [
+            ("insufficient_quota", ErrorType::Auth),
+            ("rate_limit_exceeded", ErrorType::RateLimited),
+        ] {
+            let told = ApiError { code: code.to_owned(), ..ApiError::default() };
+            assert_eq!(refusal_type(too_many, &told), error_type, "{code}");
         }
         let overloaded = StatusCode::from_u16(529).expect("a status");
         assert_eq!(refusal_type(overloaded, &ApiError::default()), ErrorType::Overloaded);

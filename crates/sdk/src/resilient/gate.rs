@@ -74,12 +74,21 @@ impl Drop for Held {
     }
 }
 
-/// Waits for a place, but not beyond `deadline`; `None` when there is none.
+/// Why an operation got no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// Too many are under way, and have been for as long as one may wait.
+    Full,
+    /// The operation's own time is over.
+    Late,
+}
+
+/// Waits for a place, but not beyond `deadline`.
 pub(super) async fn enter(
     shared: &Arc<Shared>,
     policy: &BulkheadPolicy,
     deadline: Option<Moment>,
-) -> Option<Held> {
+) -> Result<Held, NoPlace> {
     let held = |place| Held { shared: Arc::clone(shared), place: Some(place) };
     let (mut wait, until) = {
         let now = shared.now();
@@ -89,8 +98,8 @@ pub(super) async fn enter(
             wakers: HashMap::new(),
         });
         match waiters.machine.enter(now) {
-            Entry::Admitted(place) => return Some(held(place)),
-            Entry::Full => return None,
+            Entry::Admitted(place) => return Ok(held(place)),
+            Entry::Full => return Err(NoPlace::Full),
             Entry::Waiting { ticket, until } => {
                 let (waker, receiver) = oneshot::channel();
                 waiters.wakers.insert(ticket, waker);
@@ -100,8 +109,9 @@ pub(super) async fn enter(
     };
     let until: Instant = shared.instant(deadline.map_or(until, |deadline| deadline.min(until)));
     match timeout_at(until, &mut wait.receiver).await {
-        Ok(Ok(place)) => Some(held(place)),
-        Ok(Err(_)) | Err(_) => None,
+        Ok(Ok(place)) => Ok(held(place)),
+        Err(_) if deadline.is_some_and(|deadline| shared.now() >= deadline) => Err(NoPlace::Late),
+        Ok(Err(_)) | Err(_) => Err(NoPlace::Full),
     }
 }
 

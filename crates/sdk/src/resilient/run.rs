@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::attempt::{AttemptSpans, FaultReport, Followed, Who};
 use super::error::spoken;
-use super::gate::{self, Held};
+use super::gate::{self, Held, NoPlace};
 use super::hedged::try_hedged;
 use super::{Deadline, Fault, Resilience, ResilientError, Shared};
 
@@ -63,6 +63,9 @@ impl Run {
         };
         if let Some(deadline) = Deadline::current() {
             machine.limit(shared.moment(deadline));
+        }
+        if let (Ready::FirstToken, Some(deadline)) = (ready, Deadline::current_opening()) {
+            machine.limit_opening(shared.moment(deadline));
         }
         Self {
             shared,
@@ -140,10 +143,14 @@ impl Run {
     /// Waits for a place in the bulkhead, if there is one, and begins.
     async fn begin(&mut self) -> Next {
         if let Some(policy) = &self.policy.bulkhead {
-            self.held = gate::enter(&self.shared, policy, self.machine.total_deadline()).await;
-            if self.held.is_none() {
-                let next = self.machine.refuse();
-                return self.note(next);
+            match gate::enter(&self.shared, policy, self.machine.answer_deadline()).await {
+                Ok(held) => self.held = Some(held),
+                Err(NoPlace::Full) => {
+                    let next = self.machine.refuse();
+                    return self.note(next);
+                }
+                // The machine says itself that no time is left.
+                Err(NoPlace::Late) => {}
             }
         }
         let now = self.shared.now();

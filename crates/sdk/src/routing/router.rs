@@ -11,13 +11,12 @@ use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
 use throughline_llm::prices::PriceTable;
 use throughline_llm::{ChatRequest, ChatResponse, tokens};
-use throughline_resilience::Latencies;
 use throughline_resilience::route::{Ask, Candidate, Choice, RouteRule, RoutingStrategy, choose};
 use throughline_trace::{ErrorType, RouteWeights, RouteWeightsError, Usage, keys};
-use tokio::time::Instant;
 
 use super::builder::{RouteTo, RouterBuilder};
 use super::hints::RouteHints;
+use super::learned::{Learned, LearningStream, Lesson};
 use super::tags::{AbGroup, RoutingTags};
 use crate::agent::conversation;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
@@ -110,13 +109,7 @@ struct Inner {
 
 struct Target {
     to: RouteTo,
-    latencies: Mutex<Latencies>,
-}
-
-impl Target {
-    fn latencies(&self) -> std::sync::MutexGuard<'_, Latencies> {
-        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    learned: Learned,
 }
 
 /// One request on its way.
@@ -134,7 +127,7 @@ impl Router {
     }
 
     pub(super) fn of(builder: RouterBuilder, weights: RouteWeights) -> Self {
-        let target = |to| Target { to, latencies: Mutex::default() };
+        let target = |to| Target { to, learned: Learned::default() };
         let inner = Inner {
             route: builder.route,
             strategy: builder.strategy,
@@ -307,7 +300,7 @@ impl Router {
         candidate.is_available = to.model.is_available(model);
         match inner.strategy {
             RoutingStrategy::Weighted | RoutingStrategy::HeaderBased => {}
-            RoutingStrategy::LatencyAware => candidate.latency = target.latencies().mean(),
+            RoutingStrategy::LatencyAware => candidate.latency = target.learned.mean(),
             RoutingStrategy::CostAware | RoutingStrategy::LatencyBudget => {
                 let prices = inner.prices.clone().unwrap_or_else(telemetry_pipeline::prices);
                 let usage = Usage {
@@ -317,7 +310,7 @@ impl Router {
                     ..Usage::default()
                 };
                 candidate.cost_usd = prices.cost_usd(model, usage);
-                candidate.slow_latency = target.latencies().nearly_always();
+                candidate.slow_latency = target.learned.nearly_always();
             }
         }
         candidate
@@ -327,16 +320,18 @@ impl Router {
         &'a self,
         request: ChatRequest,
         ask: impl Fn(&'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>,
-    ) -> Result<(T, Context), ChatError> {
+    ) -> Result<(T, Context, Lesson), ChatError> {
         let Routed { target, request, cx, budget } = self.route_request(request).await?;
-        let began = Instant::now();
+        let lesson = target.learned.ask(budget);
         let model = request.model.clone();
         let work = {
             let _attached = cx.clone().attach();
             ask(&*target.to.model, request)
         };
         let work = in_context(cx.clone(), work);
-        let result = match budget.and_then(|budget| began.checked_add(budget + BUDGET_GRACE)) {
+        let result = match budget
+            .and_then(|budget| lesson.began().checked_add(budget + BUDGET_GRACE))
+        {
             None => work.await,
             Some(at) => match tokio::time::timeout_at(at, work).await {
                 Ok(result) => result,
@@ -347,10 +342,13 @@ impl Router {
                 }
             },
         };
-        if result.is_ok() {
-            target.latencies().record(began.elapsed());
+        match result {
+            Ok(answer) => Ok((answer, cx, lesson)),
+            Err(error) => {
+                lesson.fail(error.error_type);
+                Err(error)
+            }
         }
-        Ok((result?, cx))
     }
 }
 
@@ -383,15 +381,18 @@ impl ChatModel for Router {
 
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
         Box::pin(async move {
-            let (response, _) = self.ask(request, |model, request| model.chat(request)).await?;
+            let (response, _, lesson) =
+                self.ask(request, |model, request| model.chat(request)).await?;
+            lesson.succeed();
             Ok(response)
         })
     }
 
     fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
         Box::pin(async move {
-            let (stream, cx) = self.ask(request, |model, request| model.stream(request)).await?;
-            Ok(stream.within(cx))
+            let (stream, cx, lesson) =
+                self.ask(request, |model, request| model.stream(request)).await?;
+            Ok(stream.within(cx).through(|inner| LearningStream::new(inner, lesson)))
         })
     }
 }

@@ -11,7 +11,7 @@ use throughline_trace::{DecisionId, Directive, keys};
 use super::SteeringError;
 use crate::decision::{Audit, DecisionBuilder, decision};
 use crate::dimensions::Dimensions;
-use crate::span::span;
+use crate::span::{ActiveSpan, span};
 use crate::telemetry_pipeline::Pipeline;
 
 /// The stage of decisions about directives.
@@ -98,23 +98,53 @@ impl<T> Told<T> {
     }
 }
 
-/// Records the decision to obey, in a trace of its own: it belongs to no run yet.
-///
-/// # Errors
-/// [`SteeringError::Audit`] when decisions must be durable and this one is not.
-pub(super) fn record_obedience(
-    directive: &Directive,
-    cx: &Context,
-) -> Result<DecisionId, SteeringError> {
+/// The decision to obey, in a trace of its own: it belongs to no run yet.
+pub(super) struct Obedience {
+    decided: DecisionBuilder,
+    /// Ends when the decision is recorded.
+    span: ActiveSpan,
+    is_required: bool,
+}
+
+pub(super) fn obedience(directive: &Directive, cx: &Context) -> Obedience {
     let _attached = cx.clone().attach();
     let span =
         span(format!("directive {}", directive.action.kind())).attributes(about(directive)).start();
     let decided = described(directive).on(&span);
     let is_required = Pipeline::of(cx).is_some_and(|one| one.audit() == Audit::Required);
-    match is_required {
-        true => Ok(decided.record_required_blocking()?),
-        false => Ok(decided.record()),
+    Obedience { decided, span, is_required }
+}
+
+impl Obedience {
+    /// Records it.
+    ///
+    /// # Errors
+    /// [`SteeringError::Audit`] when decisions must be durable and this one is not.
+    pub(super) async fn recorded(self) -> Result<DecisionId, SteeringError> {
+        let Self { decided, span, is_required } = self;
+        let id = match is_required {
+            true => decided.record_required().await?,
+            false => decided.record(),
+        };
+        span.end();
+        Ok(id)
     }
+
+    /// [`recorded`](Self::recorded), blocking the thread as long as it takes.
+    pub(super) fn recorded_blocking(self) -> Result<DecisionId, SteeringError> {
+        let Self { decided, span, is_required } = self;
+        let id = match is_required {
+            true => decided.record_required_blocking()?,
+            false => decided.record(),
+        };
+        span.end();
+        Ok(id)
+    }
+}
+
+/// Records that a directive does not hold although it was decided to obey it.
+pub(super) fn record_reversal(directive: &Directive, decided: DecisionId, why: &SteeringError) {
+    described(directive).action("refuse").reason(why.to_string()).parent(decided).record();
 }
 
 fn described(directive: &Directive) -> DecisionBuilder {

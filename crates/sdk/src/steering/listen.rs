@@ -31,6 +31,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause before a new connection.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Shortest pause before a new connection, whatever the server asks for.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+
 /// A connection on which nothing comes for so long, not even a comment, is taken for dead.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -153,7 +156,7 @@ impl Listener {
                     None
                 }
             };
-            let wait = asked_for.unwrap_or(pause).min(LONGEST_PAUSE);
+            let wait = within_bounds(asked_for.unwrap_or(pause));
             tokio::time::sleep(wait / 2 + (wait / 2).mul_f64(rand::random::<f64>())).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -237,6 +240,11 @@ impl Listener {
     }
 }
 
+/// A pause that neither wears the server out nor leaves the agent without orders.
+fn within_bounds(pause: Duration) -> Duration {
+    pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
 /// What becomes of a directive that came, and what the sender is told; `None` when it was known, or
 /// is for somebody else.
 fn answer(
@@ -287,5 +295,17 @@ fn is_signed(key: &HashKey, json: &str) -> bool {
     match signature.split_once(':') {
         Some((id, tag)) => id == key.id() && key.is_tag(&Value::Object(fields), tag),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_asks_for_no_pause_is_not_asked_in_a_tight_loop() {
+        assert_eq!(within_bounds(Duration::ZERO), SHORTEST_PAUSE);
+        assert_eq!(within_bounds(Duration::from_secs(2)), Duration::from_secs(2));
+        assert_eq!(within_bounds(Duration::MAX), LONGEST_PAUSE);
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -45,29 +46,31 @@ where
 ///
 /// Each time is a trace of its own, whose span bears this name and links to the span that is current
 /// here: a trace that grew for as long as the process lives would be of no use to anybody.
-/// Dimensions, baggage and telemetry are those of this line.
+/// Dimensions, baggage and telemetry are those of this line. The `tracing` span that is current here
+/// is not kept: it ends when its own work does, however long the repetitions go on.
 ///
 /// # Panics
 /// Outside a tokio runtime with its timer on.
 #[track_caller]
+#[expect(clippy::disallowed_methods, reason = "it carries all but the host's `tracing` span")]
 pub fn every<W, F>(name: impl Into<Cow<'static, str>>, period: Duration, work: W) -> JoinHandle<()>
 where
     W: FnMut() -> F + Send + 'static,
     F: Future + Send + 'static,
 {
-    let origin = Origin::here().detached();
-    let starter = origin.span_context();
-    let apart = origin.context().with_remote_span_context(SpanContext::NONE);
+    let here = Context::current();
+    let starter = here.span().span_context().clone();
+    let apart = here.with_remote_span_context(SpanContext::NONE);
     let (name, mut work) = (name.into(), work);
     let mut ticks = tokio::time::interval(period.max(SHORTEST_PERIOD));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let _attached = apart.attach();
-    spawn(Box::pin(async move {
+    tokio::spawn(Origin::here().detached().carry(Box::pin(async move {
         loop {
             ticks.tick().await;
             let one = span(name.clone()).link(&starter, Vec::new()).start();
             let future = one.in_scope(&mut work);
             one.run(future).await;
         }
-    }))
+    })))
 }

@@ -28,6 +28,16 @@ impl TelemetryBuilder {
         self
     }
 
+    /// How many bytes of JSON a prompt, an answer or the definitions of tools may have on one span or
+    /// in one event; [`CONTENT_MAX_BYTES`](crate::CONTENT_MAX_BYTES) when nobody says. What is longer
+    /// is cut: media become their size and SHA-256, long parts keep their beginning, the oldest
+    /// messages are left out. `throughline.content.*` says what was cut, from how many bytes, and the
+    /// SHA-256 of the original.
+    pub fn max_content_bytes(mut self, bytes: usize) -> Self {
+        self.max_content_bytes = Some(bytes);
+        self
+    }
+
     /// Whether each model call is also the event `gen_ai.client.inference.operation.details`
     /// (`OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT`; when content goes into events).
     pub fn emit_events(mut self, wanted: bool) -> Self {

@@ -165,7 +165,7 @@ const STEP_KEYS: [&str; 5] =
     ["ai.step_index", "ai.phase", "ai.tool_used", "ai.reasoning_trace", "outcome"];
 
 #[tokio::test]
-async fn a_run_is_one_trace_with_its_decisions() {
+async fn r2_5_a_run_is_one_trace_of_named_steps_with_its_decisions() {
     let (stage, builder) = stage([
         wants(
             "I check stock and price.",
@@ -424,7 +424,7 @@ async fn only_the_timeout_of_a_model_is_a_model_timeout() {
 }
 
 #[test]
-fn a_name_that_cannot_be_part_of_a_span_name_is_refused() {
+fn r2_5_a_name_that_cannot_be_part_of_a_span_name_is_refused() {
     let error =
         Agent::builder("My Shop", Scripted::default(), "gpt-4o").build().expect_err("a name");
     assert_eq!(error.to_string(), "expected an agent of a-z, 0-9, '_' and '-', got \"My Shop\"");

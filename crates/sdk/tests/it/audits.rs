@@ -1,17 +1,19 @@
 //! `audit=required` (requirement R4.4): what was decided is not done when its record is not durable,
 //! and the trace tells why.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use throughline::llm::ChatRequest;
 use throughline::{
-    Agent, AgentError, Audit, AuditError, ChatError, ChatModel as _, DegradedSwitch, ErrorType,
-    Fallback, Fault as _, Json, Outcome, Recorder, RouteTo, Router, Telemetry, ToolRegistry,
-    Traced, decision, keys, tool,
+    Agent, AgentError, Audit, AuditError, ChatError, ChatModel as _, DegradedSwitch, Directive,
+    ErrorType, Fallback, Fault as _, Json, Outcome, Recorder, RouteTo, Router, Steering,
+    SteeringError, Telemetry, ToolRegistry, Traced, decision, keys, tool,
 };
 
 use crate::agent::{Scripted, says, wants};
@@ -223,4 +225,66 @@ fn r4_4_after_the_shutdown_a_record_that_must_be_durable_is_refused_at_once() {
         let recorded = decision("pay").action("refund").record_required_blocking();
         assert_eq!(recorded.err(), Some(AuditError::Stopped));
     }
+}
+
+/// A directive that holds for a minute.
+fn told(id: &str, action: &str) -> Directive {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    Directive::new(id, now, now + 60_000_000_000, action.parse().expect("an action"))
+}
+
+/// Telemetry whose decisions must be durable, with this server.
+fn required(server: SocketAddr) -> Telemetry {
+    let builder = Telemetry::builder().environment(false).endpoint(format!("http://{server}"));
+    builder.audit(Audit::Required).build().expect("telemetry")
+}
+
+#[test]
+fn r4_4_a_directive_that_waits_for_its_record_holds_up_nobody_else() {
+    // A server that takes connections and never answers.
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let telemetry = required(server.local_addr().expect("an address"));
+    let _in = telemetry.enter();
+    let steering = Steering::current();
+    let here = throughline::task::Origin::here();
+    let waits = steering.clone();
+    let waiting = std::thread::spawn(move || here.run(|| waits.apply(told("d-1", "stop"))));
+    let connection = server.accept().expect("the export of the decision");
+    steering.clear();
+    assert!(!waiting.is_finished(), "others need not wait until the record is durable");
+    // Nor does asynchronous code block its thread.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let applied = steering.apply_audited(told("d-2", "stop"));
+        let at_once = tokio::time::timeout(Duration::from_millis(10), applied);
+        at_once.await.expect_err("it waits");
+        assert!(!waiting.is_finished(), "the thread was free meanwhile");
+    });
+    drop((connection, server));
+    let refused = waiting.join().expect("joined").expect_err("not durable");
+    assert!(matches!(refused, SteeringError::Audit(_)), "{refused:?}");
+    assert!(steering.directives().is_empty());
+}
+
+#[tokio::test]
+async fn r4_4_a_directive_that_was_outrun_while_its_record_was_made_does_not_hold() {
+    let server = crate::chain::serve(axum::Router::new().fallback(|| async { "" })).await;
+    let telemetry = required(server);
+    telemetry
+        .scope(async {
+            let steering = Steering::current();
+            let newer = told("d-2", "route_weights: chat generation=2 a=1");
+            let older = told("d-1", "route_weights: chat generation=1 a=1");
+            let both = async {
+                let (newer, older) = (steering.apply_audited(newer), steering.apply_audited(older));
+                // The first is looked at first, each time.
+                futures_util::future::join(newer, older).await
+            };
+            let outdated = SteeringError::Outdated { holding: 2, got: 1 };
+            assert_eq!(both.await, (Ok(()), Err(outdated)));
+            assert_eq!(steering.directives().len(), 1);
+        })
+        .await;
+    // Two decisions to obey, and one that says that the second was not kept.
+    assert_eq!(telemetry.counts().decisions.ended, 3);
 }

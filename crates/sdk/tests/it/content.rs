@@ -1,10 +1,12 @@
 //! Where content goes: spans, events, nowhere, by the standard switches (requirement R3.1).
 
 use opentelemetry::logs::AnyValue;
-use throughline::llm::ChatRequest;
-use throughline::{ChatModel, ContentCapture, Recorder, Telemetry, TelemetryBuilder, Traced, keys};
+use throughline::llm::{ChatRequest, Media, MediaSource, Message, Part};
+use throughline::{
+    Agent, ChatModel, ContentCapture, Recorder, Task, Telemetry, TelemetryBuilder, Traced, keys,
+};
 
-use crate::provider::{Provider, Step, quick};
+use crate::provider::{Cue, Provider, Puppet, Step, quick};
 
 const EVENT: &str = "gen_ai.client.inference.operation.details";
 
@@ -105,4 +107,65 @@ async fn r3_1_content_goes_where_the_switches_say() {
 async fn the_event_of_a_failure_has_the_error_type_of_the_span() {
     let (events, _) = told(Step::Refuse(401, &[], "no key"), |t| t.emit_events(true)).await;
     assert!(events[0].contains("error.type=AUTH"), "{events:?}");
+}
+
+#[tokio::test]
+async fn r3_1_an_image_of_five_megabytes_is_on_no_span_and_in_no_event() {
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder()
+        .recorder(&recorder)
+        .capture_content(ContentCapture::BOTH)
+        .build()
+        .expect("telemetry");
+    let image = "A".repeat(5_000_000);
+    let asked = || {
+        let mut message = Message::user("what is it?");
+        message.parts.push(Part::Media(Media {
+            modality: "image".to_owned(),
+            mime_type: Some("image/png".to_owned()),
+            source: MediaSource::Base64(image.clone()),
+        }));
+        message
+    };
+    let model = Traced::new(Puppet::new([vec![Cue::Say("a cat"), Cue::Last]]));
+    let agent = Agent::builder("shop", model, "gpt-4o").build().expect("an agent");
+    let task = Task::conversation([asked()]);
+    telemetry.scope(agent.run(task)).await.expect("an answer");
+    let mut told = Vec::new();
+    for span in recorder.spans() {
+        let bytes: usize = span.attributes.iter().map(|one| one.value.to_string().len()).sum();
+        assert!(bytes < 4_096, "{} has {bytes} bytes", span.name);
+        let of = |key: &str| {
+            let entry = span.attributes.iter().find(|entry| entry.key.as_str() == key)?;
+            Some(entry.value.to_string())
+        };
+        if let Some(text) = of(keys::GEN_AI_INPUT_MESSAGES) {
+            let bytes = of(keys::CONTENT_INPUT_BYTES).expect("how many bytes there were");
+            told.push(format!("{} {bytes} {text}", span.name));
+        }
+    }
+    told.sort();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    chat gpt-4o 5000139 [{"parts":[{"content":"what is it?","type":"text"},{"mime_type":"image/png","modality":"image","throughline.content.bytes":5000000,"throughline.content.sha256":"17489c179266203146568d71e1869805e11a78230f12b589f4624e4a5c67a385","type":"blob"}],"role":"user"}]
+    invoke_agent shop 5000139 [{"parts":[{"content":"what is it?","type":"text"},{"mime_type":"image/png","modality":"image","throughline.content.bytes":5000000,"throughline.content.sha256":"17489c179266203146568d71e1869805e11a78230f12b589f4624e4a5c67a385","type":"blob"}],"role":"user"}]
+    "#);
+    let event = recorder.logs().into_iter().find(|log| log.event_name() == Some(EVENT));
+    let event = event.expect("the event");
+    let of = |key: &str| {
+        let found = event.attributes_iter().find(|(one, _)| one.as_str() == key);
+        shown(&found.expect("an attribute").1)
+    };
+    insta::assert_snapshot!(of(keys::GEN_AI_INPUT_MESSAGES), @"[{parts: [{content: what is it?, type: text}, {mime_type: image/png, modality: image, throughline.content.bytes: 5000000, throughline.content.sha256: 17489c179266203146568d71e1869805e11a78230f12b589f4624e4a5c67a385, type: blob}], role: user}]");
+    assert_eq!(of(keys::CONTENT_INPUT_LEFT_OUT), "0");
+}
+
+#[tokio::test]
+async fn r3_1_how_much_content_is_kept_can_be_said() {
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder().recorder(&recorder).max_content_bytes(100);
+    let telemetry = telemetry.build().expect("telemetry");
+    let model = Traced::new(Puppet::new([vec![Cue::Say("hello"), Cue::Last]]));
+    let request = ChatRequest::new("gpt-4o").user("an old word").user("a new word");
+    telemetry.scope(model.chat(request)).await.expect("an answer");
+    insta::assert_snapshot!(recorder.tree(&[keys::GEN_AI_INPUT_MESSAGES, keys::CONTENT_INPUT_BYTES, keys::CONTENT_INPUT_LEFT_OUT, keys::CONTENT_OUTPUT_BYTES]), @r#"chat gpt-4o gen_ai.input.messages=[{"parts":[{"content":"a new word","type":"text"}],"role":"user"}] throughline.content.input.bytes=132 throughline.content.input.left_out=1"#);
 }

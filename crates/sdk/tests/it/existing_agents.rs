@@ -258,7 +258,11 @@ async fn tokens_of_a_call_are_counted_once_when_wrapper_and_layer_both_see_it() 
     recording(|recorder| async move {
         let provider = Provider::start([Step::Answer("17")]).await;
         let model = Traced::new(Layered(provider.base_url().to_owned())).policy(quick());
-        model.chat(ChatRequest::new("gpt-4o").user("how many?")).await.expect("an answer");
+        let asking = model.chat(ChatRequest::new("gpt-4o").user("how many?"));
+        Dimensions::new().session("s").scope(asking).await.expect("an answer");
+        for (headers, _) in provider.requests() {
+            assert!(!headers.contains_key("baggage"), "who is asked within a call is a provider");
+        }
         let keys = ["gen_ai.usage.input_tokens", "http.request.method"];
         insta::assert_snapshot!(recorder.tree(&keys), @r"
         chat gpt-4o gen_ai.usage.input_tokens=1000

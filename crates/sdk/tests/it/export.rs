@@ -47,7 +47,7 @@ pub(crate) fn work() {
 }
 
 #[test]
-fn everything_arrives_over_grpc_and_http_from_a_blocked_single_thread_runtime() {
+fn r2_1_everything_arrives_over_grpc_and_http_from_a_blocked_single_thread_runtime() {
     for protocol in [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf] {
         let (address, received) = receiver::start();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -80,7 +80,7 @@ fn everything_arrives_over_grpc_and_http_from_a_blocked_single_thread_runtime() 
 }
 
 #[test]
-fn shutdown_is_bounded_when_nobody_listens() {
+fn r2_1_shutdown_is_bounded_when_nobody_listens() {
     // Connections are refused, the exporter retries.
     let endpoint = format!("http://{}", receiver::nobody());
     for protocol in [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf] {
@@ -104,7 +104,7 @@ fn shutdown_is_bounded_when_nobody_listens() {
 }
 
 #[test]
-fn a_full_queue_drops_and_counts_and_never_waits() {
+fn r2_1_a_full_queue_drops_and_counts_and_never_waits() {
     // The first batch hangs, the rest queues up.
     let telemetry = Telemetry::builder()
         .endpoint(format!("http://{}", receiver::mute()))
@@ -137,7 +137,7 @@ fn wrong_settings_are_named() {
 }
 
 #[test]
-fn the_standard_variables_are_honoured() {
+fn r2_1_the_standard_variables_are_honoured() {
     let (address, received) = receiver::start();
     let endpoint = format!("http://{address}");
     run_child(

@@ -205,6 +205,34 @@ async fn r4_2_a_stream_falls_back_until_its_first_content() {
     ");
 }
 
+#[tokio::test(start_paused = true)]
+async fn r4_2_the_limit_of_a_streamed_answer_ends_with_its_first_content() {
+    use futures_util::StreamExt as _;
+    let (recorder, telemetry) = recorded();
+    let pause = || Cue::Wait(Duration::from_secs(4));
+    let stuck = Puppet::new([vec![Cue::Wait(Duration::from_secs(60)), Cue::Say("late")]]);
+    let long = vec![pause(), Cue::Say("a"), pause(), Cue::Say("b"), pause(), Cue::Last];
+    let model = FallbackModel::new(Traced::new(stuck))
+        .then(Traced::new(Puppet::new([long])), "small")
+        .each_within(Duration::from_secs(5));
+    let work = async {
+        let stream = model.stream(ChatRequest::new("large").user("hi")).await.expect("a stream");
+        stream.map(|chunk| chunk.expect("a chunk").text().to_owned()).collect::<String>().await
+    };
+    assert_eq!(telemetry.scope(work).await, "ab");
+    insta::assert_snapshot!(recorder.tree(&SHOWN[3..]), @r"
+    fallback chat outcome=fallback_degraded
+      attempt chat outcome=model_timeout throughline.fallback.name=primary error.type=TIMEOUT ERROR(TIMEOUT)
+        chat large outcome=model_timeout error.type=TIMEOUT ERROR(TIMEOUT)
+          attempt large error.type=TIMEOUT ERROR(TIMEOUT)
+          http.stream.init error.type=TIMEOUT ERROR(TIMEOUT)
+      attempt chat outcome=ok throughline.fallback.name=small
+        chat small outcome=ok
+          http.stream.init
+          http.stream.segment
+    ");
+}
+
 /// The fallback itself has read the whole answer, a single chunk, to know that it is one.
 #[tokio::test(start_paused = true)]
 async fn r3_2_an_answer_of_a_fallback_that_nobody_read_is_cancelled() {

@@ -219,6 +219,24 @@ async fn r4_2_a_call_that_finds_the_bulkhead_full_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r4_2_a_call_whose_time_ends_while_it_waits_for_a_place_is_a_timeout() {
+    let (recorder, telemetry) = recorded();
+    let bulkhead = BulkheadPolicy { max_concurrent: 1, max_waiting: 9, max_wait_ms: 60_000 };
+    let timeouts = TimeoutPolicy { total_ms: Some(100), ..TimeoutPolicy::default() };
+    let scripts = vec![vec![wait(99), Cue::Say("fine")], vec![wait(99), Cue::Say("late")]];
+    let policy = Policy { bulkhead: Some(bulkhead), timeouts, ..quick() };
+    let model = Traced::new(Puppet::new(scripts)).policy(policy);
+    let three =
+        async { tokio::join!(model.chat(request()), model.chat(request()), model.chat(request())) };
+    let (first, _, third) = telemetry.scope(three).await;
+    assert_eq!(first.expect("an answer").text(), "fine");
+    assert_eq!(third.expect_err("too late").error_type, ErrorType::Timeout);
+    let tree = recorder.tree(&SHOWN);
+    let waited = tree.lines().filter(|line| line.contains("give_up=deadline_spent")).count();
+    assert_eq!(waited, 2, "{tree}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn r4_3_an_open_breaker_is_an_error_of_that_name_and_tells_its_state() {
     let (recorder, telemetry) = recorded();
     let breaker =

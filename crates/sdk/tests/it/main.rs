@@ -35,11 +35,13 @@ mod middleware;
 mod models;
 mod nesting;
 mod outcomes;
+mod panics;
 mod pool_model;
 mod propagators;
 mod provider;
 mod providers;
 mod receiver;
+mod recognised;
 mod registries;
 #[cfg(all(feature = "server", feature = "grpc"))]
 mod remote_tools;

@@ -283,3 +283,81 @@ fn r3_3_nonsense_in_the_baggage_is_left_out() {
     span("serve").parent(propagation::extract(&headers)).start().end();
     assert_eq!(recorder.tree(&SHOWN), "serve model_version=v1\n");
 }
+
+/// Who answers each of so many calls, one after the other.
+async fn answers(router: &Router, calls: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    for _ in 0..calls {
+        all.push(answer(router).await);
+    }
+    all
+}
+
+fn scripts(cues: &[Cue]) -> Puppet {
+    Puppet::new(vec![cues.to_vec(); 400])
+}
+
+#[tokio::test(start_paused = true)]
+async fn r3_3_a_target_that_misses_the_latency_budget_is_left_until_it_may_have_recovered() {
+    let (_recorder, telemetry) = recorded();
+    let late = vec![Cue::Wait(Duration::from_secs(60)), Cue::Say("late")];
+    let recovered = vec![Cue::Say("cheap"), Cue::Last];
+    let cheap = Puppet::new([vec![late], vec![recovered; 9]].concat());
+    let router = Router::builder("chat")
+        .target(RouteTo::new("gpt-4o", model("dear")))
+        .target(RouteTo::new("gpt-4o-mini", Traced::new(cheap).policy(quick())))
+        .strategy(RoutingStrategy::LatencyBudget)
+        .latency_budget(Duration::from_secs(2))
+        .build()
+        .expect("a router");
+    telemetry
+        .scope(async {
+            let told = answers(&router, 4).await;
+            assert!(told[0].starts_with("gpt-4o-mini gave no answer within 2.0 s"), "{told:?}");
+            assert_eq!(told[1..], ["dear", "dear", "dear"]);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(answers(&router, 2).await, ["cheap", "cheap"]);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn r3_3_a_target_that_fails_at_once_is_not_the_fastest() {
+    let (_recorder, telemetry) = recorded();
+    let good = [Cue::Wait(Duration::from_millis(100)), Cue::Say("good"), Cue::Last];
+    let router = Router::builder("chat")
+        .target(RouteTo::new("good", scripts(&good)))
+        .target(RouteTo::new("new", scripts(&[Cue::Fail(ChatError::new(ErrorType::Auth, "no"))])))
+        .strategy(RoutingStrategy::LatencyAware)
+        .build()
+        .expect("a router");
+    let told = telemetry.scope(answers(&router, 200)).await;
+    let failed = told.iter().filter(|told| *told == "no").count();
+    assert!((1..60).contains(&failed), "{failed} of 200 went to the target that fails");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r3_3_a_streamed_answer_takes_as_long_as_it_takes_to_its_end() {
+    let (_recorder, telemetry) = recorded();
+    let pause = |ms| Cue::Wait(Duration::from_millis(ms));
+    let slow = [Cue::Say("slow"), pause(1_000), Cue::Last];
+    let quick = [pause(50), Cue::Say("quick"), Cue::Last];
+    let router = Router::builder("chat")
+        .target(RouteTo::new("slow", scripts(&slow)))
+        .target(RouteTo::new("quick", scripts(&quick)))
+        .strategy(RoutingStrategy::LatencyAware)
+        .build()
+        .expect("a router");
+    let quick = telemetry.scope(async {
+        let mut quick = 0;
+        for _ in 0..200 {
+            let stream = router.stream(request()).await.expect("a stream");
+            let text: Vec<String> =
+                stream.map(|chunk| chunk.expect("a chunk").text().to_owned()).collect().await;
+            quick += usize::from(text.concat() == "quick");
+        }
+        quick
+    });
+    let quick = quick.await;
+    assert!(quick > 120, "{quick} of 200 went to the one whose answers end first");
+}

@@ -215,7 +215,7 @@ fn the_last_failure_counts_and_may_be_taken_back() {
 }
 
 #[test]
-fn dimensions_are_on_every_span_once() {
+fn r1_2_dimensions_are_on_every_span_once() {
     let stage = with_layer();
     let _outer = Dimensions::new().agent("shop").session("s-1").enter();
     mixed_nesting();
@@ -238,7 +238,7 @@ fn dimensions_are_on_every_span_once() {
 }
 
 #[test]
-fn dimensions_reach_spans_of_the_api_that_pass_by_our_tracer() {
+fn r1_2_dimensions_reach_spans_of_the_api_that_pass_by_our_tracer() {
     let recorder = Recorder::new();
     let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
     let _context = telemetry.enter();

@@ -276,6 +276,43 @@ fn r2_4_each_time_of_repeated_work_is_a_trace_that_links_to_its_beginning() {
     assert!(stage.recorder.tree(&[]).contains("poll\n  look\n"));
 }
 
+/// Notes the names of the host's spans that close.
+#[derive(Clone, Default)]
+struct Closed(std::sync::Arc<std::sync::Mutex<Vec<&'static str>>>);
+
+impl<S> tracing_subscriber::Layer<S> for Closed
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    fn on_close(&self, id: tracing::Id, cx: tracing_subscriber::layer::Context<'_, S>) {
+        let name = cx.metadata(&id).map(|metadata| metadata.name());
+        self.0.lock().expect("the lock").extend(name);
+    }
+}
+
+#[tokio::test]
+async fn r2_4_repeated_work_does_not_keep_the_span_open_that_started_it() {
+    let closed = Closed::default();
+    let subscriber = tracing_subscriber::registry().with(closed.clone());
+    let _subscriber = tracing::subscriber::set_default(subscriber);
+    let (done, mut times) = tokio::sync::mpsc::unbounded_channel();
+    let started = tracing::info_span!("handle_request");
+    let polling = started.in_scope(|| {
+        task::every("poll", Duration::from_millis(1), move || {
+            let done = done.clone();
+            async move {
+                let _ = done.send(());
+            }
+        })
+    });
+    drop(started);
+    times.recv().await.expect("once");
+    times.recv().await.expect("twice");
+    let names = closed.0.lock().expect("the lock").clone();
+    assert!(names.contains(&"handle_request"), "{names:?}");
+    polling.abort();
+}
+
 #[test]
 fn r2_4_a_carried_stream_is_polled_and_dropped_in_its_trace() {
     use futures_util::StreamExt as _;

@@ -57,7 +57,7 @@ async fn a_workflow_is_whose_it_says_and_ends_as_what_is_in_it_ended() {
 }
 
 #[test]
-fn a_step_by_hand_has_what_a_step_of_an_agent_has() {
+fn r2_5_a_step_by_hand_has_what_a_step_of_an_agent_has() {
     let (recorder, telemetry) = recorded();
     {
         let _in = telemetry.enter();
