@@ -9,7 +9,9 @@ use throughline::llm::ChatRequest;
 use throughline::resilience::{
     BreakerPolicy, BreakerState, BulkheadPolicy, HedgePolicy, Policy, RetryPolicy, TimeoutPolicy,
 };
-use throughline::{ChatError, ChatModel, ErrorType, Resilience, Traced, breakers, keys, span};
+use throughline::{
+    ChatError, ChatModel, ErrorType, FallbackModel, Resilience, Traced, breakers, keys, span,
+};
 
 use crate::provider::{Cue, Puppet, quick, recorded};
 
@@ -222,18 +224,20 @@ async fn r4_2_a_call_that_finds_the_bulkhead_full_says_so() {
 async fn r4_2_a_call_whose_time_ends_while_it_waits_for_a_place_is_a_timeout() {
     let (recorder, telemetry) = recorded();
     let bulkhead = BulkheadPolicy { max_concurrent: 1, max_waiting: 9, max_wait_ms: 60_000 };
-    let timeouts = TimeoutPolicy { total_ms: Some(100), ..TimeoutPolicy::default() };
-    let scripts = vec![vec![wait(99), Cue::Say("fine")], vec![wait(99), Cue::Say("late")]];
-    let policy = Policy { bulkhead: Some(bulkhead), timeouts, ..quick() };
-    let model = Traced::new(Puppet::new(scripts)).policy(policy);
-    let three =
-        async { tokio::join!(model.chat(request()), model.chat(request()), model.chat(request())) };
-    let (first, _, third) = telemetry.scope(three).await;
+    let scripts = vec![vec![wait(500), Cue::Say("fine")]];
+    let model =
+        Traced::new(Puppet::new(scripts)).policy(Policy { bulkhead: Some(bulkhead), ..quick() });
+    let hurried = FallbackModel::new(model.clone()).each_within(Duration::from_millis(100));
+    let two = async { tokio::join!(model.chat(request()), hurried.chat(request())) };
+    let (first, second) = telemetry.scope(two).await;
     assert_eq!(first.expect("an answer").text(), "fine");
-    assert_eq!(third.expect_err("too late").error_type, ErrorType::Timeout);
-    let tree = recorder.tree(&SHOWN);
-    let waited = tree.lines().filter(|line| line.contains("give_up=deadline_spent")).count();
-    assert_eq!(waited, 2, "{tree}");
+    assert_eq!(second.expect_err("too late").error_type, ErrorType::Timeout);
+    insta::assert_snapshot!(recorder.tree(&SHOWN), @r"
+    chat gpt-4o outcome=ok retry_count=0
+    fallback chat outcome=model_timeout error.type=TIMEOUT ERROR(TIMEOUT)
+      attempt chat outcome=model_timeout error.type=TIMEOUT ERROR(TIMEOUT)
+        chat gpt-4o outcome=model_timeout retry_count=0 error.type=TIMEOUT throughline.give_up=deadline_spent ERROR(TIMEOUT)
+    ");
 }
 
 #[tokio::test(start_paused = true)]
