@@ -163,6 +163,7 @@ where
             spans: None,
             timer: Timer::default(),
             is_over: false,
+            is_ending: false,
         },
     }
 }
@@ -223,6 +224,8 @@ struct State<T> {
     spans: Option<SegmentSpans>,
     timer: Timer,
     is_over: bool,
+    /// The end has come, and chunks before it wait to be read: it is over when they are.
+    is_ending: bool,
 }
 
 impl<S> TracedChunks<S>
@@ -310,7 +313,11 @@ where
         let mut this = self.project();
         loop {
             if let Some((seq, chunk)) = this.ready.pop_front() {
-                return Poll::Ready(Some(Ok(this.state.hand_on(seq, chunk))));
+                let chunk = this.state.hand_on(seq, chunk);
+                if this.state.is_ending && this.ready.is_empty() {
+                    this.state.finish();
+                }
+                return Poll::Ready(Some(Ok(chunk)));
             }
             if let Some(error) = this.broke.take() {
                 return Poll::Ready(Some(Err(error)));
@@ -386,7 +393,8 @@ impl<T: StreamChunk> State<T> {
     /// Puts a chunk into its segment.
     fn note(&mut self, number: Option<u64>, chunk: T, ready: &mut VecDeque<(u64, T)>) {
         // After its end mark a stream says nothing.
-        let Some(spans) = self.spans.as_mut().filter(|_| !self.is_over) else { return };
+        let is_said_out = self.is_over || self.is_ending;
+        let Some(spans) = self.spans.as_mut().filter(|_| !is_said_out) else { return };
         let is_first = spans.totals().chunks == 0;
         let seq = spans.take(number, chunk.bytes(), Instant::now());
         if is_first {
@@ -399,7 +407,7 @@ impl<T: StreamChunk> State<T> {
         if chunk.is_failure() {
             self.fail("the other side says that the stream failed");
         } else if chunk.is_end_mark() {
-            self.finish();
+            self.is_ending = true;
         }
         ready.push_back((seq, chunk));
     }
@@ -425,13 +433,15 @@ impl<T: StreamChunk> State<T> {
     /// The inner stream has ended.
     fn end(&mut self, ready: &mut VecDeque<(u64, T)>) {
         self.flush(ready);
-        if self.is_over {
+        if self.is_over || self.is_ending {
             return;
         }
         if self.has_end_mark {
             self.fail("the stream broke off before its end mark");
-        } else {
+        } else if ready.is_empty() {
             self.finish();
+        } else {
+            self.is_ending = true;
         }
     }
 

@@ -236,6 +236,33 @@ fn in_paused_time<F: Future>(work: F) -> F::Output {
     runtime.enable_all().start_paused(true).build().expect("a runtime").block_on(work)
 }
 
+#[test]
+fn r3_2_a_reader_that_goes_away_before_the_last_chunks_in_order_has_cancelled() {
+    let said = |number| Turn::Say(Some(number));
+    // The end comes while chunks before it wait for their turn.
+    let mut turns = vec![said(1); 12];
+    turns.extend([said(2), said(1), Turn::Last]);
+    for (reads, expected) in [(13, "cancelled"), (16, "ok")] {
+        let history = History {
+            turns: turns.clone(),
+            is_stuck: false,
+            reads,
+            patience_secs: 1,
+            window: 2,
+            missing: 0,
+            idle_secs: 5,
+        };
+        let (recorder, telemetry) = recorded();
+        in_paused_time(telemetry.scope(async {
+            let source = play(&history).map(|(turn, number)| Ok::<_, &str>(Said(turn, number)));
+            let chunks = traced(Box::pin(source)).reorder_window(history.window);
+            let chunks = chunks.within(span("GET /events").start());
+            read(&history, chunks, drop).await
+        }));
+        assert_eq!(outcome(&recorder.spans(), "GET /events"), expected, "{reads} reads");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
