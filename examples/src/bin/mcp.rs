@@ -5,6 +5,9 @@
 use throughline::{Agent, McpServer, Telemetry, ToolRegistry, Traced};
 use throughline_examples::stock_server::StockServer;
 
+/// Where telemetry goes (OpenTelemetry's environment variables).
+const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -12,7 +15,13 @@ async fn main() -> anyhow::Result<()> {
         [only] if only == "serve" => return StockServer.serve_stdio().await,
         [url] if url.starts_with("http") => McpServer::http(url)?,
         [program, arguments @ ..] => {
-            arguments.iter().fold(McpServer::stdio(program), |server, text| server.arg(text))
+            let server = McpServer::stdio(program);
+            let server = arguments.iter().fold(server, |server, text| server.arg(text));
+            // It inherits next to nothing; where its telemetry is to go, it is told.
+            match std::env::var_os(OTLP_ENDPOINT) {
+                Some(endpoint) => server.env(OTLP_ENDPOINT, endpoint),
+                None => server,
+            }
         }
         [] => McpServer::stdio(std::env::current_exe()?).arg("serve"),
     };
