@@ -2,6 +2,7 @@
 
 mod embeddings;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,13 +20,15 @@ use crate::call_attributes::{endpoint_attributes, request_attributes, service_ti
 use crate::call_event::CallEvent;
 use crate::chat::{ChatError, ChatStream, Endpoint};
 use crate::content::{self, ContentCapture};
-use crate::made_by::{MadeBy, within_call};
+use crate::made_by::MadeBy;
 use crate::metrics::{ChunkTimes, ModelCall, Operation, Outcome};
+use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::Stopped;
 use crate::resilient::{Fault as _, ResilientError, spoken, tries};
 use crate::span::{ActiveSpan, span};
 use crate::telemetry_pipeline;
 use crate::token_count::{CountedUsage, Prompt};
+use crate::work_scope::WorkScope;
 
 pub(crate) use embeddings::EMBEDDINGS;
 
@@ -68,7 +71,7 @@ impl Call {
             begun.iter().for_each(|entry| event.tell(entry));
         }
         let mut builder = span(format!("{operation} {}", request.model))
-            .parent(within_call())
+            .parent(WorkScope::call())
             .kind(SpanKind::Client)
             .role(SpanRole::LlmCall)
             .attributes(begun)
@@ -161,11 +164,14 @@ impl Call {
         self.attempts.store(index + 1, Ordering::Relaxed);
     }
 
-    pub(crate) fn attempt_attributes(&self) -> Vec<KeyValue> {
+    /// The spans of its attempts.
+    pub(crate) fn attempt_spans(&self) -> AttemptSpans {
+        let name = Cow::Owned(format!("attempt {}", self.model));
         let mut attributes = endpoint_attributes(self.operation, &self.endpoint, &self.model);
         // Who counts operations counts the call, once.
         attributes.retain(|entry| entry.key.as_str() != keys::GEN_AI_OPERATION_NAME);
-        attributes
+        let spans = AttemptSpans::new(name, SpanKind::Client, attributes, self.span.context());
+        spans.of_operation(self.operation)
     }
 
     /// The first token of a streamed answer has come.

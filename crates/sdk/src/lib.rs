@@ -76,6 +76,7 @@ mod traced;
 mod traced_embeddings;
 mod tracer;
 mod watched;
+mod work_scope;
 mod workflow;
 
 pub use agent::{

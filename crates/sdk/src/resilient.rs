@@ -2,7 +2,6 @@
 //! of `throughline-resilience`, with a clock, sleeps and spans.
 
 pub(crate) mod attempt;
-mod deadline;
 mod error;
 mod gate;
 mod hedged;
@@ -24,7 +23,6 @@ use tokio::sync::watch;
 
 use crate::metrics::Outcome;
 use attempt::{AttemptSpans, FaultReport};
-pub(crate) use deadline::Deadline;
 pub use error::ResilientError;
 pub(crate) use error::{spoken, tries};
 use run::{Ready, Run, drive, report_of};

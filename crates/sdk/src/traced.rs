@@ -2,7 +2,6 @@
 //! retries included, with prompt, answer, tokens, cost and outcome; attempts below it when there is
 //! more to tell.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +10,11 @@ use throughline_llm::prices::PriceTable;
 use throughline_llm::{ChatRequest, ChatResponse};
 use throughline_resilience::Policy;
 
-use crate::SpanKind;
 use crate::call::{Call, OPERATION};
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::made_by::MadeBy;
 use crate::model_guard::ModelGuard;
 use crate::resilient::Resilience;
-use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::{Ready, Run, drive, report_of};
 use crate::stream::{Opened, Resuming, StreamRules, TracedStream};
 use crate::token_count::load_tokenizer;
@@ -147,10 +144,7 @@ impl Traced {
     }
 
     fn run(&self, call: &Call, ready: Ready) -> Run {
-        let name = Cow::Owned(format!("attempt {}", call.model()));
-        let attributes = call.attempt_attributes();
-        let spans = AttemptSpans::new(name, SpanKind::Client, attributes, call.span().context());
-        Run::new(&self.guard(call.model()), ready, spans.of_operation(OPERATION))
+        Run::new(&self.guard(call.model()), ready, call.attempt_spans())
     }
 
     async fn chat_traced(&self, request: ChatRequest) -> Result<ChatResponse, ChatError> {

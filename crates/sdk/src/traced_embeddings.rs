@@ -1,7 +1,6 @@
 //! The wrapper that puts any model of embeddings on the trace (requirement R3.1): one span a logical
 //! call, retries included, with tokens, cost and outcome.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -10,14 +9,12 @@ use throughline_llm::{EmbeddingRequest, EmbeddingResponse};
 use throughline_resilience::Policy;
 use throughline_trace::ErrorType;
 
-use crate::SpanKind;
 use crate::call::{Call, EMBEDDINGS};
 use crate::chat::{ChatError, Endpoint};
 use crate::embedding::EmbeddingModel;
 use crate::made_by::MadeBy;
 use crate::model_guard::ModelGuard;
 use crate::resilient::Resilience;
-use crate::resilient::attempt::AttemptSpans;
 use crate::resilient::run::{Ready, Run, drive, report_of};
 use crate::token_count::load_tokenizer;
 
@@ -87,10 +84,7 @@ impl TracedEmbeddings {
         let prices = self.prices.clone();
         let made_by = MadeBy { operation: EMBEDDINGS, endpoint, captures_content: None, prices };
         let call = Call::begin_embeddings(made_by, &request);
-        let name = Cow::Owned(format!("attempt {}", call.model()));
-        let attributes = call.attempt_attributes();
-        let spans = AttemptSpans::new(name, SpanKind::Client, attributes, call.span().context());
-        let mut run = Run::new(&guard, Ready::Whole, spans.of_operation(EMBEDDINGS));
+        let mut run = Run::new(&guard, Ready::Whole, call.attempt_spans());
         let attempts = drive(
             &mut run,
             report_of,

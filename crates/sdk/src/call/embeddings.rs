@@ -10,9 +10,10 @@ use throughline_trace::{SpanRole, keys};
 use super::{Call, count};
 use crate::SpanKind;
 use crate::call_attributes::endpoint_attributes;
-use crate::made_by::{MadeBy, within_call};
+use crate::made_by::MadeBy;
 use crate::span::span;
 use crate::token_count::Prompt;
+use crate::work_scope::WorkScope;
 
 /// The operation that embedding is, in GenAI conventions and metrics.
 pub(crate) const EMBEDDINGS: &str = "embeddings";
@@ -22,7 +23,7 @@ impl Call {
     pub(crate) fn begin_embeddings(made_by: MadeBy, request: &Arc<EmbeddingRequest>) -> Self {
         let MadeBy { operation, endpoint, captures_content: _, prices } = made_by;
         let span = span(format!("{operation} {}", request.model))
-            .parent(within_call())
+            .parent(WorkScope::call())
             .kind(SpanKind::Client)
             .role(SpanRole::LlmCall)
             .attributes(endpoint_attributes(operation, &endpoint, &request.model))

@@ -10,7 +10,8 @@ use throughline_trace::ErrorType;
 
 use crate::chat::ChatError;
 use crate::instrument::in_context;
-use crate::resilient::{Deadline, Fault, spoken};
+use crate::resilient::{Fault, spoken};
+use crate::work_scope::WorkScope;
 
 /// Orders degraded answers while it is thrown: fallbacks that hold a clone leave their primary out.
 /// For directives and for people.
@@ -98,8 +99,8 @@ pub(super) async fn limited<T, E: From<LimitReached>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let cx = match until {
-        Until::Complete => Deadline::within(limit, &Context::current()),
-        Until::FirstContent => Deadline::of_opening(limit, &Context::current()),
+        Until::Complete => WorkScope::over_within(limit, &Context::current()),
+        Until::FirstContent => WorkScope::opened_within(limit, &Context::current()),
     };
     match tokio::time::timeout(limit, in_context(cx, work)).await {
         Ok(result) => result,

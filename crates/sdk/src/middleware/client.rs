@@ -19,11 +19,11 @@ use super::naming::{
 };
 use crate::SpanKind;
 use crate::http_client::without_userinfo;
-use crate::made_by::is_within_call;
 use crate::propagation;
 use crate::providers::provider_of_host;
 use crate::span::span;
 use crate::telemetry_pipeline::Pipeline;
+use crate::work_scope::WorkScope;
 
 /// Puts a span around each request of a client, over HTTP or gRPC, and the trace into its headers:
 /// over hyper clients, tonic channels and [`reqwest::Client`]. An HTTP span is named by its method
@@ -175,7 +175,8 @@ impl TraceClientLayer {
     /// Starts the span. A provider may also be told by its address, or that a call goes to it.
     fn started(&self, from: Started, is_provider: bool, headers: &mut HeaderMap) -> Exchange {
         let Started { name, mut attributes, address, protocol, asked } = from;
-        let is_provider = is_provider || is_within_call() || address.as_ref().is_some_and(is_known);
+        let is_provider =
+            is_provider || WorkScope::current().is_call() || address.as_ref().is_some_and(is_known);
         if let Some(address) = address {
             address.attributes(&mut attributes);
         }

@@ -16,9 +16,10 @@ use super::model_form::Form;
 use super::naming::Address;
 use crate::call::Call;
 use crate::chat::Endpoint;
-use crate::made_by::{MadeBy, is_within_call};
+use crate::made_by::MadeBy;
 use crate::propagation;
 use crate::providers::provider_of_host;
+use crate::work_scope::WorkScope;
 
 /// Longest body of a request that is looked at, bytes.
 const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
@@ -59,7 +60,7 @@ impl TraceClientLayer {
         let form = Form::of(request.method(), url.path())?;
         let body = readable_body(request)?;
         let asked = form.request(url.path(), body)?;
-        if is_within_call() {
+        if WorkScope::current().is_call() {
             return None;
         }
         let host = url.host_str()?.to_owned();

@@ -14,7 +14,8 @@ use super::attempt::{AttemptSpans, FaultReport, Followed, Who};
 use super::error::spoken;
 use super::gate::{self, Held, NoPlace};
 use super::hedged::try_hedged;
-use super::{Deadline, Fault, Resilience, ResilientError, Shared};
+use super::{Fault, Resilience, ResilientError, Shared};
+use crate::work_scope::WorkScope;
 
 /// Tells what an attempt does while it is dropped that it is dropped for its time limit, and not
 /// because its caller went away.
@@ -61,10 +62,11 @@ impl Run {
             Ready::Whole => Attempts::new(&policy, seed, now),
             Ready::FirstToken => Attempts::streamed(&policy, seed, now),
         };
-        if let Some(deadline) = Deadline::current() {
+        let scope = WorkScope::current();
+        if let Some(deadline) = scope.deadline() {
             machine.limit(shared.moment(deadline));
         }
-        if let (Ready::FirstToken, Some(deadline)) = (ready, Deadline::current_opening()) {
+        if let (Ready::FirstToken, Some(deadline)) = (ready, scope.opening_deadline()) {
             machine.limit_opening(shared.moment(deadline));
         }
         Self {

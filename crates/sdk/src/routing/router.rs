@@ -23,8 +23,9 @@ use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::decision::{DecisionBuilder, decision};
 use crate::dimensions::Dimensions;
 use crate::instrument::in_context;
-use crate::resilient::{Deadline, Fault as _, spoken};
+use crate::resilient::{Fault as _, spoken};
 use crate::telemetry_pipeline;
+use crate::work_scope::WorkScope;
 
 /// The stage of the decisions that routers take.
 const STAGE: &str = "route";
@@ -235,7 +236,7 @@ impl Router {
             tags = tags.group(group);
         }
         let cx = tags.onto(&Context::current());
-        let cx = budget.map_or(cx.clone(), |budget| Deadline::within(budget, &cx));
+        let cx = budget.map_or(cx.clone(), |budget| WorkScope::over_within(budget, &cx));
         request.model = requested;
         Ok((Routed { target, request, cx, budget }, decided))
     }

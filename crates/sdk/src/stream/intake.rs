@@ -30,8 +30,8 @@ impl Intake {
         self.assembler.text_bytes() > 0 || self.assembler.is_finished()
     }
 
-    /// A chunk came, at this time. It comes back if nothing is put in order; else what is in order now is in
-    /// `ready`.
+    /// A chunk came, at this time. It comes back if nothing is put in order; else what is in order
+    /// now is in `ready`.
     pub(super) fn take(
         &mut self,
         chunk: Chunk,

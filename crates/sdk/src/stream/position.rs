@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::Context;
 
 use crate::instrument::InContext;
+use crate::work_scope::WorkScope;
 
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const CHUNK_SEQ: HeaderName = HeaderName::from_static("x-chunk-seq");
@@ -25,6 +26,8 @@ pub struct StreamPosition {
 
 impl StreamPosition {
     pub(super) fn new(stream_id: Arc<str>, next_seq: u64, cx: Context) -> Self {
+        // Who goes on with a chunk is not within the call any more.
+        let cx = WorkScope::left(cx);
         Self { stream_id, next_seq: Arc::new(AtomicU64::new(next_seq)), cx }
     }
 

@@ -361,3 +361,29 @@ async fn r3_3_a_streamed_answer_takes_as_long_as_it_takes_to_its_end() {
     let quick = quick.await;
     assert!(quick > 120, "{quick} of 200 went to the one whose answers end first");
 }
+
+#[tokio::test(start_paused = true)]
+async fn r3_2_who_goes_on_with_a_chunk_has_left_the_budget_of_its_call() {
+    let (recorder, telemetry) = recorded();
+    let router = Router::builder("chat")
+        .target(RouteTo::new("first", model("once")))
+        .latency_budget(Duration::from_millis(200))
+        .build()
+        .expect("a router");
+    let work = async {
+        let mut stream = router.stream(request()).await.expect("a stream");
+        stream.next().await.expect("a chunk").expect("in time");
+        let position = stream.position().expect("a traced stream");
+        drop(stream);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let later = model("later");
+        let asked = throughline::in_context(position.context(), later.chat(request()));
+        assert_eq!(asked.await.expect("its own time").text(), "later");
+    };
+    telemetry.scope(work).await;
+    insta::assert_snapshot!(recorder.tree(&[keys::OUTCOME]), @r"
+    chat first outcome=cancelled
+      http.stream.init
+      chat any outcome=ok
+    ");
+}
