@@ -397,3 +397,40 @@ impl<E: PushMetricExporter> PushMetricExporter for MetricsOnThread<E> {
         self.inner.temporality()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl LogProcessor for Nothing {
+        fn emit(&self, _: &mut SdkLogRecord, _: &InstrumentationScope) {}
+
+        fn force_flush(&self) -> OTelSdkResult {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn r4_4_a_record_is_told_its_own_fate_and_not_that_of_another_thread() {
+        use opentelemetry::logs::{Logger as _, LoggerProvider as _};
+        let logger = |capacity| {
+            let gate = Gate { inner: Nothing, counters: Counters::new(capacity) };
+            let provider = opentelemetry_sdk::logs::SdkLoggerProvider::builder();
+            provider.with_log_processor(gate).build().logger("")
+        };
+        let (full, roomy) = (logger(0), logger(9));
+        let emit = |logger: &opentelemetry_sdk::logs::SdkLogger| {
+            let logger = logger.clone();
+            move || logger.emit(logger.create_log_record())
+        };
+        assert!(log_is_dropped(emit(&full)));
+        let is_dropped = log_is_dropped(|| {
+            std::thread::spawn(emit(&full)).join().expect("emitted");
+            emit(&roomy)();
+        });
+        assert!(!is_dropped);
+    }
+}

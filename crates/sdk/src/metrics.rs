@@ -282,3 +282,13 @@ impl Instruments {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_instruments_of_a_provider_are_made_once() {
+        assert!(Arc::ptr_eq(&HostsInstruments::current(), &HostsInstruments::current()));
+    }
+}

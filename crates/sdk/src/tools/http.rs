@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use opentelemetry::Context;
 use opentelemetry::trace::SpanKind;
 use reqwest::Url;
@@ -139,10 +139,8 @@ impl HttpTool {
     /// # Errors
     /// [`HttpToolError::Header`].
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, HttpToolError> {
-        let wrong = || HttpToolError::Header { name: name.to_owned() };
-        let key = HeaderName::try_from(name).map_err(|_| wrong())?;
-        let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;
-        value.set_sensitive(true);
+        let (key, value) = http_client::secret_header(name, value)
+            .map_err(|_| HttpToolError::Header { name: name.to_owned() })?;
         self.headers.insert(key, value);
         Ok(self)
     }

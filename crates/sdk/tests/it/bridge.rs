@@ -1,31 +1,16 @@
 //! A tracing span of ours, seen by who uses the traits of `tracing-opentelemetry`, explicit parents
 //! and followers: it stands for the OpenTelemetry span, whatever way it is come by.
 
+use opentelemetry::KeyValue;
 use opentelemetry::trace::{
     SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId,
 };
-use opentelemetry::{ContextGuard, KeyValue};
 use throughline::{Recorder, Telemetry, span};
 use tracing::Instrument as _;
-use tracing::subscriber::DefaultGuard;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-struct Stage {
-    recorder: Recorder,
-    _telemetry: Telemetry,
-    _subscriber: DefaultGuard,
-    _context: ContextGuard,
-}
-
-fn with_layer() -> Stage {
-    let recorder = Recorder::new();
-    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
-    let subscriber = tracing_subscriber::registry().with(throughline::layer());
-    let subscriber = tracing::subscriber::set_default(subscriber);
-    let context = telemetry.enter();
-    Stage { recorder, _telemetry: telemetry, _subscriber: subscriber, _context: context }
-}
+use crate::stage::with_layer;
 
 #[test]
 fn the_context_of_the_tracing_span_is_that_of_ours() {

@@ -53,6 +53,7 @@ mod served;
 mod signals;
 mod spans;
 mod spool;
+mod stage;
 mod stream_histories;
 mod streams;
 mod stress;

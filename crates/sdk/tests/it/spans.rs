@@ -14,37 +14,13 @@ use throughline::{
     Dimensions, ErrorType, Outcome, Recorder, SdkTracer, SpanKind, SpanRole, Telemetry, in_context,
     keys, span,
 };
-use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::layer::SubscriberExt;
 
-/// Telemetry of its own for one test, on this thread.
-struct Stage {
-    recorder: Recorder,
-    _telemetry: Telemetry,
-    _subscriber: DefaultGuard,
-    _context: opentelemetry::ContextGuard,
-}
-
-fn stage(subscriber: impl tracing::Subscriber + Send + Sync + 'static) -> Stage {
-    let recorder = Recorder::new();
-    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
-    let subscriber = tracing::subscriber::set_default(subscriber);
-    let context = telemetry.enter();
-    Stage { recorder, _telemetry: telemetry, _subscriber: subscriber, _context: context }
-}
-
-fn with_layer() -> Stage {
-    stage(tracing_subscriber::registry().with(throughline::layer()))
-}
+use crate::stage::{Stage, stage, with_layer};
 
 fn without_layer() -> Stage {
     stage(NoSubscriber::new())
-}
-
-impl Stage {
-    fn tree(&self) -> String {
-        self.recorder.tree(&[])
-    }
 }
 
 fn mixed_nesting() {
@@ -490,4 +466,16 @@ fn what_samplers_decide_by_is_on_the_span_once() {
         let roles = spans[0].attributes.iter().filter(|one| one.key.as_str() == keys::ROLE);
         assert_eq!(roles.count(), 1);
     }
+}
+
+#[test]
+fn values_that_ask_their_span_may_be_set_together() {
+    let stage = with_layer();
+    let ours = span("ours").start();
+    ours.set_all((0..2).map(|n: i64| {
+        ours.set("last", n);
+        KeyValue::new("n", n)
+    }));
+    ours.end();
+    assert_eq!(stage.recorder.tree(&["last", "n"]), "ours last=1 n=1\n");
 }

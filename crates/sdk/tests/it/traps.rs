@@ -7,30 +7,12 @@ use opentelemetry::Context;
 use opentelemetry::trace::FutureExt as _;
 use throughline::{ErrorType, Recorder, Telemetry, TelemetryError, in_context, keys, span};
 use tracing::level_filters::LevelFilter;
-use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt};
 
 use crate::export::{is_child, run_child};
 use crate::receiver;
 
-struct Stage {
-    recorder: Recorder,
-    telemetry: Telemetry,
-    _subscriber: DefaultGuard,
-    _context: opentelemetry::ContextGuard,
-}
-
-fn stage(subscriber: impl tracing::Subscriber + Send + Sync + 'static) -> Stage {
-    let recorder = Recorder::new();
-    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
-    let subscriber = tracing::subscriber::set_default(subscriber);
-    let context = telemetry.enter();
-    Stage { recorder, telemetry, _subscriber: subscriber, _context: context }
-}
-
-fn with_layer() -> Stage {
-    stage(tracing_subscriber::registry().with(throughline::layer()))
-}
+use crate::stage::{stage, with_layer};
 
 /// The bridge ends a span when it was last left.
 #[test]

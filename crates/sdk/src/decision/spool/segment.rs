@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::private::new_file;
+use super::private::{self, new_file};
 
 /// How a file of the spool begins.
 const MAGIC: &[u8; 8] = b"TLSPOOL1";
@@ -254,13 +254,8 @@ pub(super) fn acknowledged(path: &Path) -> u64 {
 
 /// Notes up to where the server has acknowledged.
 pub(super) fn acknowledge(path: &Path, offset: u64) -> io::Result<()> {
-    let (path, offset) = (ack_path(path), offset.to_le_bytes());
-    let note = [offset, checksum(&offset)].concat();
-    match new_file(&path) {
-        Ok(mut file) => file.write_all(&note),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::write(path, note),
-        Err(error) => Err(error),
-    }
+    let offset = offset.to_le_bytes();
+    private::write(&ack_path(path), &[offset, checksum(&offset)].concat())
 }
 
 /// Removes a file that the server has all of, if nobody else has done so.
