@@ -2,8 +2,6 @@
 //! how decisions nest, and what becomes of one that cannot be durable.
 
 use std::collections::HashMap;
-use std::io;
-use std::sync::{Arc, Mutex};
 
 use opentelemetry::logs::AnyValue;
 use opentelemetry_sdk::logs::SdkLogRecord;
@@ -13,6 +11,8 @@ use throughline::{
     TelemetryBuilder, current_decision, decision, json_layer, span,
 };
 use tracing_subscriber::layer::SubscriberExt as _;
+
+use crate::lines::Lines;
 
 const SCHEMA: &str = include_str!("../../../../docs/decision.schema.json");
 
@@ -127,20 +127,6 @@ fn r4_4_what_the_sdk_emits_is_what_the_schema_says() {
     assert_eq!(problems(&wrong).len(), 4, "{:?}", problems(&wrong));
 }
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("lines").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn r4_4_stdout_has_every_field_of_a_decision_for_fluent_bit() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -160,7 +146,7 @@ fn r4_4_stdout_has_every_field_of_a_decision_for_fluent_bit() {
             full_decision();
         });
         telemetry.flush();
-        let text = String::from_utf8(lines.0.lock().expect("lines").clone()).expect("utf-8");
+        let text = lines.text();
         let last = text.lines().rfind(|line| line.contains("check_stock_v1")).expect("a line");
         let line: Map<String, Value> = serde_json::from_str(last).expect("json");
         assert_eq!(line["event_name"], "agent.decision");

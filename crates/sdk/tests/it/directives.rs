@@ -206,21 +206,14 @@ impl Server {
     fn start(scripts: Vec<Script>) -> (SocketAddr, Self) {
         let server = Self { scripts: Arc::new(Mutex::new(scripts)), heard: Arc::default() };
         let served = server.clone();
-        let (bound, address) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async move {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                bound.send(listener.local_addr().expect("an address")).expect("a waiting test");
-                let app = axum::Router::new()
-                    .route("/api/v1/directives", axum::routing::get(say))
-                    .route("/api/v1/directives/{id}/ack", axum::routing::post(hear))
-                    .fallback(|| async { "" })
-                    .with_state(served);
-                axum::serve(listener, app).await.expect("served");
-            });
+        let address = crate::receiver::serve(move || {
+            axum::Router::new()
+                .route("/api/v1/directives", axum::routing::get(say))
+                .route("/api/v1/directives/{id}/ack", axum::routing::post(hear))
+                .fallback(|| async { "" })
+                .with_state(served)
         });
-        (address.recv().expect("a server"), server)
+        (address, server)
     }
 
     fn note(&self, line: String) {

@@ -1,31 +1,9 @@
 //! Logs carry the trace and the dimensions they were written in, as JSON lines and as OTLP records.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use throughline::{Dimensions, Recorder, Telemetry, json_layer, span};
 use tracing_subscriber::layer::SubscriberExt;
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("lines").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    fn json(&self) -> Vec<serde_json::Value> {
-        let text = String::from_utf8(self.0.lock().expect("lines").clone()).expect("utf-8");
-        text.lines().map(|line| serde_json::from_str(line).expect("json")).collect()
-    }
-}
+use crate::lines::Lines;
 
 #[test]
 fn a_json_line_says_where_it_was_written() {

@@ -28,6 +28,7 @@ mod fallbacks;
 mod genai_metrics;
 mod grpc_layers;
 mod guards;
+mod lines;
 mod logs;
 #[cfg(feature = "mcp")]
 mod mcp;

@@ -16,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::export::{is_child, run_child};
+use crate::lines::Lines;
 
 /// Tells a child what it must find.
 const EXPECTED: &str = "THROUGHLINE_TEST_EXPECTED";
@@ -163,19 +164,9 @@ fn a_host_whose_spans_join_no_trace_is_told() {
     run_child("propagators::child_whose_layers_share_no_contexts", &[]);
 }
 
+/// Keeps what the SDK says.
 #[derive(Clone, Default)]
-struct Said(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("the lock").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
+struct Said(Lines);
 
 impl Said {
     /// A layer that keeps what the SDK says, and nothing of other libraries.
@@ -183,14 +174,14 @@ impl Said {
     where
         S: tracing::Subscriber + for<'span> LookupSpan<'span>,
     {
-        let writer = self.clone();
+        let writer = self.0.clone();
         tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_filter(filter_fn(
             |metadata| metadata.is_event() && metadata.target() == "throughline",
         ))
     }
 
     fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("the lock").clone()).expect("a text")
+        self.0.text()
     }
 }
 

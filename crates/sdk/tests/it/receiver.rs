@@ -207,26 +207,34 @@ pub(crate) fn mute() -> SocketAddr {
     address
 }
 
-/// Starts a receiver of gRPC and HTTP on a free port; it lives as long as the process.
-pub(crate) fn start() -> (SocketAddr, Received) {
-    let received = Received::default();
-    let served = received.clone();
+/// Serves what `app` makes, on a free port and a thread of its own, for as long as the process lives.
+pub(crate) fn serve(app: impl FnOnce() -> axum::Router + Send + 'static) -> SocketAddr {
     let (bound, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
             bound.send(listener.local_addr().expect("an address")).expect("a waiting test");
-            let grpc = tonic::service::Routes::new(TraceServiceServer::new(served.clone()))
-                .add_service(LogsServiceServer::new(served.clone()))
-                .add_service(MetricsServiceServer::new(served.clone()))
-                .prepare()
-                .into_axum_router();
-            let http = axum::Router::new()
-                .route("/v1/{signal}", axum::routing::post(over_http))
-                .with_state(served);
-            axum::serve(listener, grpc.merge(http)).await.expect("served");
+            axum::serve(listener, app()).await.expect("served");
         });
     });
-    (address.recv().expect("a receiver"), received)
+    address.recv().expect("a server")
+}
+
+/// Starts a receiver of gRPC and HTTP on a free port; it lives as long as the process.
+pub(crate) fn start() -> (SocketAddr, Received) {
+    let received = Received::default();
+    let served = received.clone();
+    let address = serve(move || {
+        let grpc = tonic::service::Routes::new(TraceServiceServer::new(served.clone()))
+            .add_service(LogsServiceServer::new(served.clone()))
+            .add_service(MetricsServiceServer::new(served.clone()))
+            .prepare()
+            .into_axum_router();
+        let http = axum::Router::new()
+            .route("/v1/{signal}", axum::routing::post(over_http))
+            .with_state(served);
+        grpc.merge(http)
+    });
+    (address, received)
 }

@@ -1,8 +1,7 @@
 //! Logs and metrics as the requirements name them (R1.5, R4.1).
 
 use std::collections::BTreeSet;
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use opentelemetry::logs::AnyValue;
 use throughline::{
@@ -10,26 +9,12 @@ use throughline::{
 };
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use crate::lines::Lines;
 use crate::provider::recorded;
-
-/// What takes the place of stdout.
-#[derive(Clone, Default)]
-struct Stdout(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Stdout {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("lines").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn r1_5_logs_on_stdout_are_correlated_json_lines_and_the_same_as_otlp_logs() {
-    let stdout = Stdout::default();
+    let stdout = Lines::default();
     let writer = stdout.clone();
     let (recorder, telemetry) = recorded();
     let _in = telemetry.enter();
@@ -44,7 +29,7 @@ fn r1_5_logs_on_stdout_are_correlated_json_lines_and_the_same_as_otlp_logs() {
         let step = span("triage.plan.symptoms").start();
         step.in_scope(|| tracing::warn!(count = 3, "symptoms \"unclear\"\nask again"));
     }
-    let text = String::from_utf8(stdout.0.lock().expect("lines").clone()).expect("utf-8");
+    let text = stdout.text();
     assert_eq!(text.lines().count(), 1, "one line for each log: {text}");
     let line: serde_json::Value = serde_json::from_str(text.trim_end()).expect("json");
     let logs = recorder.logs();

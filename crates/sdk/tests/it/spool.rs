@@ -48,20 +48,13 @@ impl Server {
     fn start() -> (SocketAddr, Self) {
         let server = Self::default();
         let served = server.clone();
-        let (bound, address) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async move {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                bound.send(listener.local_addr().expect("an address")).expect("a waiting test");
-                let app = axum::Router::new()
-                    .route("/v1/logs", axum::routing::post(logs))
-                    .fallback(|| async { "" })
-                    .with_state(served);
-                axum::serve(listener, app).await.expect("served");
-            });
+        let address = crate::receiver::serve(move || {
+            axum::Router::new()
+                .route("/v1/logs", axum::routing::post(logs))
+                .fallback(|| async { "" })
+                .with_state(served)
         });
-        (address.recv().expect("a server"), server)
+        (address, server)
     }
 
     fn kept(&self) -> BTreeMap<String, Kept> {

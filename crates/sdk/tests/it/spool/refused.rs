@@ -147,19 +147,10 @@ impl Coded {
     fn start(code: Code) -> (SocketAddr, Self) {
         let server = Self(Arc::new(Mutex::new(code)));
         let served = server.clone();
-        let (bound, address) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async move {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                bound.send(listener.local_addr().expect("an address")).expect("a waiting test");
-                let app = tonic::service::Routes::new(LogsServiceServer::new(served))
-                    .prepare()
-                    .into_axum_router();
-                axum::serve(listener, app).await.expect("served");
-            });
+        let address = crate::receiver::serve(move || {
+            tonic::service::Routes::new(LogsServiceServer::new(served)).prepare().into_axum_router()
         });
-        (address.recv().expect("a server"), server)
+        (address, server)
     }
 }
 
