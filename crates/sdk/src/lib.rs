@@ -54,6 +54,7 @@ mod log_layer;
 mod logs;
 mod made_by;
 mod model_guard;
+mod private_file;
 mod providers;
 mod recorder;
 mod remote;

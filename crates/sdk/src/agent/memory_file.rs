@@ -11,6 +11,7 @@ use throughline_llm::{Message, Part, genai};
 use tokio::time::Instant;
 
 use super::memory::{Memory, MemoryError};
+use crate::private_file::private;
 use crate::task;
 
 /// Bytes of a session that are read at most, the newest. A file of twice as many is cut to them.
@@ -137,17 +138,6 @@ fn append(path: &Path, lines: &str) -> io::Result<()> {
         fs::rename(&beside, path)?;
     }
     Ok(())
-}
-
-#[cfg(unix)]
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    options.mode(0o600)
-}
-
-#[cfg(not(unix))]
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    options
 }
 
 /// The newest whole lines of a file, [`SESSION_MAX_BYTES`] at most.

@@ -3,7 +3,6 @@
 //! has acknowledged. What a process leaves behind, the next one with this directory sends.
 
 mod owner;
-mod private;
 mod refused;
 mod segment;
 mod sender;

@@ -5,20 +5,25 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Budget;
 
 /// The limits of a [`Budget`] that hold where the agent runs. The service takes the lesser of these
-/// and its own.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+/// and its own. In JSON as in protobuf (`Budget` of `proto/agent.proto`).
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, prost::Message)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SentBudget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[prost(uint32, optional, tag = "1")]
     pub(crate) max_steps: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[prost(uint64, optional, tag = "2")]
     pub(crate) max_tokens: Option<u64>,
     /// US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[prost(double, optional, tag = "3")]
     pub(crate) max_cost_usd: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[prost(uint32, optional, tag = "4")]
     pub(crate) max_tool_calls: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[prost(double, optional, tag = "5")]
     pub(crate) max_time_secs: Option<f64>,
 }
 

@@ -38,21 +38,7 @@ pub(crate) struct RunRequest {
     #[prost(string, tag = "6")]
     pub(crate) parent_decision_id: String,
     #[prost(message, optional, tag = "7")]
-    pub(crate) budget: Option<Budget>,
-}
-
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(crate) struct Budget {
-    #[prost(uint32, optional, tag = "1")]
-    pub(crate) max_steps: Option<u32>,
-    #[prost(uint64, optional, tag = "2")]
-    pub(crate) max_tokens: Option<u64>,
-    #[prost(double, optional, tag = "3")]
-    pub(crate) max_cost_usd: Option<f64>,
-    #[prost(uint32, optional, tag = "4")]
-    pub(crate) max_tool_calls: Option<u32>,
-    #[prost(double, optional, tag = "5")]
-    pub(crate) max_time_secs: Option<f64>,
+    pub(crate) budget: Option<SentBudget>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -119,13 +105,7 @@ impl RunRequest {
             session_id: said(self.session_id),
             workflow_id: said(self.workflow_id),
             parent_decision_id: said(self.parent_decision_id),
-            budget: self.budget.map(|budget| SentBudget {
-                max_steps: budget.max_steps,
-                max_tokens: budget.max_tokens,
-                max_cost_usd: budget.max_cost_usd,
-                max_tool_calls: budget.max_tool_calls,
-                max_time_secs: budget.max_time_secs,
-            }),
+            budget: self.budget,
             background: false,
         })
     }
@@ -138,13 +118,7 @@ impl RunRequest {
             session_id: request.session_id.unwrap_or_default(),
             workflow_id: request.workflow_id.unwrap_or_default(),
             parent_decision_id: request.parent_decision_id.unwrap_or_default(),
-            budget: request.budget.map(|budget| Budget {
-                max_steps: budget.max_steps,
-                max_tokens: budget.max_tokens,
-                max_cost_usd: budget.max_cost_usd,
-                max_tool_calls: budget.max_tool_calls,
-                max_time_secs: budget.max_time_secs,
-            }),
+            budget: request.budget,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::private::{make_directory, new_file};
+use crate::private_file::{make_directory, new_file};
 
 /// Names that are tried at most: each is random, a second is hardly ever needed.
 const MAX_TRIES: u32 = 8;

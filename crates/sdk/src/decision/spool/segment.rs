@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::private::{self, new_file};
+use crate::private_file::{self, new_file};
 
 /// How a file of the spool begins.
 const MAGIC: &[u8; 8] = b"TLSPOOL1";
@@ -255,7 +255,7 @@ pub(super) fn acknowledged(path: &Path) -> u64 {
 /// Notes up to where the server has acknowledged.
 pub(super) fn acknowledge(path: &Path, offset: u64) -> io::Result<()> {
     let offset = offset.to_le_bytes();
-    private::write(&ack_path(path), &[offset, checksum(&offset)].concat())
+    private_file::write(&ack_path(path), &[offset, checksum(&offset)].concat())
 }
 
 /// Removes a file that the server has all of, if nobody else has done so.
