@@ -428,7 +428,7 @@ mod tests {
         };
         assert!(log_is_dropped(emit(&full)));
         let is_dropped = log_is_dropped(|| {
-            std::thread::spawn(emit(&full)).join().expect("emitted");
+            crate::task::thread::spawn(emit(&full)).join().expect("emitted");
             emit(&roomy)();
         });
         assert!(!is_dropped);
