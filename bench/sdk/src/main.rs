@@ -10,6 +10,8 @@ mod tasks;
 
 use std::time::Instant;
 
+use tracing_subscriber::layer::SubscriberExt as _;
+
 /// Rounds of each measurement; the median counts.
 const ROUNDS: usize = 15;
 
@@ -55,6 +57,14 @@ fn ns_each(turns: u32, work: impl FnOnce()) -> f64 {
     let began = Instant::now();
     work();
     began.elapsed().as_secs_f64() * 1e9 / f64::from(turns)
+}
+
+/// Our layer for the whole process from here on, as an agent has it: a subscriber of one thread, as
+/// the spans are measured with, makes `tracing` look for it at every turn.
+fn subscribe() {
+    let subscriber = tracing_subscriber::registry().with(throughline::layer());
+    // An error means that it is there already.
+    let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
 /// What was measured, in the order of measuring.

@@ -6,9 +6,8 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use throughline::llm::{ChatRequest, ChatResponse, Chunk, Delta, FinishReason};
 use throughline::{ChatError, ChatModel, ChatStream, Endpoint, Recorder, Telemetry, Traced};
-use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::{Table, medians, ns_each};
+use crate::{Table, medians, ns_each, subscribe};
 
 /// Chunks of one answer.
 pub(crate) const CHUNKS: u32 = 20_000;
@@ -64,8 +63,7 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let recorder = Recorder::new();
     let telemetry = Telemetry::builder().environment(false).recorder(&recorder).build()?;
-    let subscriber = tracing_subscriber::registry().with(throughline::layer());
-    let _subscriber = tracing::subscriber::set_default(subscriber);
+    subscribe();
     let _in = telemetry.enter();
     let request = || ChatRequest::new("m-1").user("go on");
 

@@ -2,10 +2,8 @@
 
 use throughline::{Recorder, Telemetry, span, task};
 use tokio::task::JoinHandle;
-use tracing::subscriber::NoSubscriber;
-use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::{Table, medians, ns_each};
+use crate::{Table, medians, ns_each, subscribe};
 
 /// Tasks of one round.
 pub(crate) const TASKS: u32 = 20_000;
@@ -16,13 +14,10 @@ const AT_ONCE: u32 = 100;
 pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let telemetry = Telemetry::builder().environment(false).recorder(&Recorder::new()).build()?;
-    for (what, has_layer) in [("a tracing layer", true), ("none", false)] {
-        let _subscriber = if has_layer {
-            let registry = tracing_subscriber::registry();
-            tracing::subscriber::set_default(registry.with(throughline::layer()))
-        } else {
-            tracing::subscriber::set_default(NoSubscriber::new())
-        };
+    for (what, has_layer) in [("no tracing layer", false), ("one", true)] {
+        if has_layer {
+            subscribe();
+        }
         let _in = telemetry.enter();
         let outer = span("outer").start();
         let round = |spawn: fn() -> JoinHandle<()>| {
@@ -37,11 +32,13 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
                 }));
             })
         };
-        let [raw, carried] = medians([
+        let [raw, in_span, carried] = medians([
             Box::new(|| round(|| tokio::spawn(async {}))),
+            Box::new(|| round(|| tokio::spawn(tracing::Instrument::in_current_span(async {})))),
             Box::new(|| round(|| task::spawn(async {}))),
         ]);
         table.ns(&format!("tokio::spawn and its end, with {what}"), raw);
+        table.ns("tracing's own in_current_span adds to it", in_span - raw);
         let added = carried - raw;
         table.row(&format!("task::spawn adds, with {what}"), format!("{added:.0} ns (target 200)"));
     }

@@ -104,14 +104,23 @@ impl Assembler {
 
 impl Answer {
     fn push(&mut self, delta: &Delta) {
-        if self.role.is_none() {
+        if self.role.is_none() && delta.role.is_some() {
             self.role.clone_from(&delta.role);
         }
-        self.text.push_str(delta.text.as_deref().unwrap_or_default());
-        self.reasoning.push_str(delta.reasoning.as_deref().unwrap_or_default());
-        self.refusal.push_str(delta.refusal.as_deref().unwrap_or_default());
-        let room = MAX_INDEX.saturating_sub(self.kept.len());
-        self.kept.extend(delta.kept.iter().take(room).cloned());
+        let grown = [
+            (&mut self.text, &delta.text),
+            (&mut self.reasoning, &delta.reasoning),
+            (&mut self.refusal, &delta.refusal),
+        ];
+        for (whole, more) in grown {
+            if let Some(more) = more {
+                whole.push_str(more);
+            }
+        }
+        if !delta.kept.is_empty() {
+            let room = MAX_INDEX.saturating_sub(self.kept.len());
+            self.kept.extend(delta.kept.iter().take(room).cloned());
+        }
         for (at, piece) in delta.tool_calls.iter().enumerate() {
             let index = piece.index.unwrap_or_else(|| self.index_of_uncounted(at, piece));
             if index >= MAX_INDEX {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing::dispatcher::{self, Dispatch};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Entered, Id, Record};
 use tracing::{Metadata, Subscriber};
@@ -172,7 +173,7 @@ where
 
 /// Whether the current subscriber has our layer.
 pub(crate) fn has_bridge() -> bool {
-    tracing::dispatcher::get_default(|subscriber| subscriber.is::<AnyBridge>())
+    dispatcher::get_default(|subscriber| subscriber.is::<AnyBridge>())
 }
 
 /// Whether the tracing span that is being made has its OpenTelemetry span in the current context.
@@ -238,6 +239,71 @@ impl Drop for Entrance<'_> {
     fn drop(&mut self) {
         if let Some(entered) = self.entered.take() {
             marked(self.mark, || drop(entered));
+        }
+    }
+}
+
+/// A subscriber and the span that was current with it, which stays open as long as this lives: what
+/// [`tracing::Span::current`] and the subscriber beside it are, with one hold on the subscriber
+/// instead of two.
+pub(crate) struct Scene {
+    pub(crate) subscriber: Dispatch,
+    span: Option<Id>,
+    mark: Mark,
+}
+
+impl Scene {
+    /// That of this line.
+    pub(crate) fn current() -> Self {
+        dispatcher::get_default(|subscriber| {
+            let (span, mark) = match subscriber.current_span().into_inner() {
+                Some((id, metadata)) => {
+                    let mark = if is_ours(metadata) { Mark::Entered } else { Mark::Nothing };
+                    (Some(subscriber.clone_span(&id)), mark)
+                }
+                None => (None, Mark::Nothing),
+            };
+            Self { subscriber: subscriber.clone(), span, mark }
+        })
+    }
+
+    /// Leaves the span, if there is one.
+    pub(crate) fn leave_span(&mut self) {
+        if let Some(id) = self.span.take() {
+            self.subscriber.try_close(id);
+        }
+    }
+
+    /// The span is entered until what this answers goes.
+    pub(crate) fn enter_span(&self) -> EnteredScene<'_> {
+        if let Some(id) = &self.span {
+            marked(self.mark, || self.subscriber.enter(id));
+        }
+        EnteredScene(self)
+    }
+}
+
+impl Clone for Scene {
+    fn clone(&self) -> Self {
+        let span = self.span.as_ref().map(|id| self.subscriber.clone_span(id));
+        Self { subscriber: self.subscriber.clone(), span, mark: self.mark }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.leave_span();
+    }
+}
+
+/// The thread within the span of a [`Scene`].
+pub(crate) struct EnteredScene<'a>(&'a Scene);
+
+impl Drop for EnteredScene<'_> {
+    fn drop(&mut self) {
+        let Scene { subscriber, span, mark } = self.0;
+        if let Some(id) = span {
+            marked(*mark, || subscriber.exit(id));
         }
     }
 }

@@ -228,7 +228,7 @@ impl HostsInstruments {
         }
         // Not under the lock: the provider is the host's code.
         let meter = provider.meter_with_scope(SCOPE.clone());
-        let instruments = Arc::new(Instruments::new(&meter, GenAiNames::default(), None));
+        let instruments = Arc::new(Instruments::new(&meter, GenAiNames::default(), None, false));
         *last() = Some(Self { provider, instruments: Arc::clone(&instruments) });
         instruments
     }
@@ -246,8 +246,14 @@ pub(crate) struct Instruments {
 }
 
 impl Instruments {
-    /// With `exemplars` when an export takes them along.
-    pub(crate) fn new(meter: &Meter, names: GenAiNames, exemplars: Option<&Exemplars>) -> Self {
+    /// With `exemplars` when an export takes them along; `can_bind` when the meter is of
+    /// OpenTelemetry's own SDK.
+    pub(crate) fn new(
+        meter: &Meter,
+        names: GenAiNames,
+        exemplars: Option<&Exemplars>,
+        can_bind: bool,
+    ) -> Self {
         let counter = |name: &'static str, description: &'static str| {
             let counter = meter.u64_counter(name).with_description(description).build();
             Exemplified::new(counter, name, &[], exemplars)
@@ -263,7 +269,7 @@ impl Instruments {
                 "agent_operations_total",
                 "Operations of agents by business outcome",
             ),
-            genai: GenAiInstruments::new(meter, names, exemplars),
+            genai: GenAiInstruments::new(meter, names, exemplars, can_bind),
             registry_latency: Exemplified::new(
                 latency,
                 REGISTRY_LATENCY,

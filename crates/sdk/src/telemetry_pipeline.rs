@@ -124,6 +124,7 @@ impl Pipeline {
             &metrics.meter_with_scope(SCOPE.clone()),
             switches.genai_names,
             exemplars.as_ref(),
+            true,
         );
         Arc::new(Self {
             traces,

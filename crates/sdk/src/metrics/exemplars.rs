@@ -195,12 +195,18 @@ impl Exemplified<Histogram<u64>> {
 
 impl Exemplified<Histogram<f64>> {
     pub(super) fn record(&self, value: f64, labels: &[KeyValue]) {
-        self.record_times(1, value, labels);
+        self.record_times(1, value, labels, false);
     }
 
-    /// Records the value so many times.
-    pub(super) fn record_times(&self, times: u32, value: f64, labels: &[KeyValue]) {
-        (0..times).for_each(|_| self.inner.record(value, labels));
+    /// Records the value so many times. Where the instrument `can_bind`, its series is looked up
+    /// once for all of them: that is what a measurement costs.
+    pub(super) fn record_times(&self, times: u32, value: f64, labels: &[KeyValue], can_bind: bool) {
+        if can_bind && times > 1 {
+            let bound = self.inner.bind(labels);
+            (0..times).for_each(|_| bound.record(value));
+        } else {
+            (0..times).for_each(|_| self.inner.record(value, labels));
+        }
         if times > 0 {
             self.offer(Measured::Real(value), labels);
         }

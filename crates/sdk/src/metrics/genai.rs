@@ -99,7 +99,7 @@ impl ModelCall<'_> {
             if let Some(waited) = self.time_to_first_chunk {
                 client.first_chunk.record(waited.as_secs_f64(), &base);
             }
-            chunks.record(&client.output_chunk, &base);
+            chunks.record(&client.output_chunk, &base, instruments.genai.can_bind);
             if let Some(kind) = self.error_type {
                 base.push(KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
             }
@@ -136,11 +136,11 @@ impl ChunkTimes {
     }
 
     /// Records each time as the mean of its bucket: counts and sum are exact.
-    fn record(&self, histogram: &Exemplified<Histogram<f64>>, labels: &[KeyValue]) {
+    fn record(&self, histogram: &Exemplified<Histogram<f64>>, labels: &[KeyValue], can_bind: bool) {
         for (at, (count, sum)) in self.buckets.iter().enumerate().filter(|(_, (n, _))| *n > 0) {
             let most = DURATION_BOUNDS_SECS.get(at).copied().unwrap_or(f64::INFINITY);
             let mean = (sum / f64::from(*count)).min(most);
-            histogram.record_times(*count, mean, labels);
+            histogram.record_times(*count, mean, labels, can_bind);
         }
     }
 }
@@ -252,6 +252,9 @@ pub(crate) struct GenAiInstruments {
     /// Numbers of a run's calls: of its model, of its tools.
     agent_calls: [Exemplified<Histogram<u64>>; 2],
     workflow: Exemplified<Histogram<f64>>,
+    /// Whether they are of OpenTelemetry's own SDK: those can be bound to a series. Those of another
+    /// provider may lose what a bound one is told.
+    can_bind: bool,
 }
 
 /// Those whose names changed.
@@ -281,7 +284,12 @@ struct LatestTokens {
 }
 
 impl GenAiInstruments {
-    pub(super) fn new(meter: &Meter, names: GenAiNames, exemplars: Option<&Exemplars>) -> Self {
+    pub(super) fn new(
+        meter: &Meter,
+        names: GenAiNames,
+        exemplars: Option<&Exemplars>,
+        can_bind: bool,
+    ) -> Self {
         let seconds = |name: &'static str, description: &'static str, bounds: &'static [f64]| {
             let histogram = meter
                 .f64_histogram(name)
@@ -367,6 +375,7 @@ impl GenAiInstruments {
                 "Duration of workflows",
                 &WORKFLOW_BOUNDS_SECS,
             ),
+            can_bind,
         }
     }
 }

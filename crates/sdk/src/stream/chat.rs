@@ -48,9 +48,12 @@ impl Opened {
         let mut is_ended = false;
         while !is_ended && !intake.has_begun() {
             match stream.next().await {
-                Some(Ok(chunk)) => {
-                    if let Some(chunk) = intake.take(chunk, Instant::now(), &mut chunks) {
+                Some(Ok(mut chunk)) => {
+                    let now = Instant::now();
+                    if intake.passes(&mut chunk, now) {
                         chunks.push_back(chunk);
+                    } else {
+                        intake.keep(chunk, now, &mut chunks);
                     }
                 }
                 Some(Err(error)) => {
@@ -190,13 +193,14 @@ impl Stream for TracedStream {
             let polled = if live.is_ended { Poll::Ready(None) } else { live.poll(poller) };
             match polled {
                 Poll::Pending => ready!(this.poll_limits(poller)),
-                Poll::Ready(Some(Ok(chunk))) => {
+                Poll::Ready(Some(Ok(mut chunk))) => {
                     // The clock is read once for all that want to know.
                     let now = Instant::now();
                     live.call.chunk_came(now);
-                    if let Some(chunk) = live.intake.take(chunk, now, &mut this.waiting) {
+                    if live.intake.passes(&mut chunk, now) {
                         return this.hand_on(chunk);
                     }
+                    live.intake.keep(chunk, now, &mut this.waiting);
                 }
                 Poll::Ready(Some(Err(error))) => {
                     live.intake.rest(&mut this.waiting);

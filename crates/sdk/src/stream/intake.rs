@@ -30,35 +30,39 @@ impl Intake {
         self.assembler.text_bytes() > 0 || self.assembler.is_finished()
     }
 
-    /// A chunk came, at this time. It comes back if nothing is put in order; else what is in order
-    /// now is in `ready`.
-    pub(super) fn take(
-        &mut self,
-        chunk: Chunk,
-        at: Instant,
-        ready: &mut VecDeque<Chunk>,
-    ) -> Option<Chunk> {
-        let (Some(number), Some(reorder)) = (chunk.seq, &mut self.reorder) else {
-            return Some(self.note(chunk, at));
-        };
-        let mut next = reorder.push(number, chunk);
-        while let Some((_, chunk)) = next {
-            ready.push_back(self.note(chunk, at));
+    /// A chunk came, at this time. `true` if nothing is put in order and it is the next to be read;
+    /// else it goes to [`keep`](Self::keep).
+    pub(super) fn passes(&mut self, chunk: &mut Chunk, at: Instant) -> bool {
+        if chunk.seq.is_some() && self.reorder.is_some() {
+            return false;
+        }
+        self.note(chunk, at);
+        true
+    }
+
+    /// Takes a chunk that waits for its turn: what is in order now is in `ready`.
+    pub(super) fn keep(&mut self, chunk: Chunk, at: Instant, ready: &mut VecDeque<Chunk>) {
+        let number = chunk.seq.unwrap_or_default();
+        let mut next = self.reorder.as_mut().and_then(|reorder| reorder.push(number, chunk));
+        while let Some((_, mut chunk)) = next {
+            self.note(&mut chunk, at);
+            ready.push_back(chunk);
             next = self.reorder.as_mut().and_then(|reorder| reorder.pop());
         }
-        None
     }
 
     /// Nothing more comes: what still waits for its turn is next.
     pub(super) fn rest(&mut self, ready: &mut VecDeque<Chunk>) {
-        while let Some((_, chunk)) = self.reorder.as_mut().and_then(|reorder| reorder.pop_first()) {
-            ready.push_back(self.note(chunk, Instant::now()));
+        while let Some((_, mut chunk)) =
+            self.reorder.as_mut().and_then(|reorder| reorder.pop_first())
+        {
+            self.note(&mut chunk, Instant::now());
+            ready.push_back(chunk);
         }
     }
 
-    fn note(&mut self, mut chunk: Chunk, at: Instant) -> Chunk {
-        chunk.seq = Some(self.segments.take(chunk.seq, text_bytes(&chunk), at));
-        self.assembler.push(&chunk);
-        chunk
+    fn note(&mut self, chunk: &mut Chunk, at: Instant) {
+        chunk.seq = Some(self.segments.take(chunk.seq, text_bytes(chunk), at));
+        self.assembler.push(chunk);
     }
 }

@@ -13,7 +13,7 @@ use tracing::dispatcher::{self, DefaultGuard};
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::Registry;
 
-use crate::layer::{self, Entrance};
+use crate::layer::{EnteredScene, Scene};
 use crate::span::SpanBuilder;
 
 /// The surroundings of the code that starts some work: the OpenTelemetry context (with its trace,
@@ -34,10 +34,8 @@ use crate::span::SpanBuilder;
 #[derive(Clone)]
 pub struct Origin {
     cx: Context,
-    span: tracing::Span,
-    /// Whether the span is one of the SDK's.
-    is_ours: bool,
-    subscriber: Dispatch,
+    /// The subscriber and its span.
+    scene: Scene,
     /// Which subscriber that is, if it can be told from others.
     identity: Option<usize>,
 }
@@ -45,18 +43,16 @@ pub struct Origin {
 impl Origin {
     /// The surroundings of this line.
     pub fn here() -> Self {
-        let subscriber = dispatcher::get_default(Dispatch::clone);
-        let identity = identity_of(&subscriber);
-        let span = tracing::Span::current();
-        let is_ours = span.metadata().is_some_and(layer::is_ours);
-        Self { cx: Context::current(), span, is_ours, subscriber, identity }
+        let scene = Scene::current();
+        let identity = identity_of(&scene.subscriber);
+        Self { cx: Context::current(), scene, identity }
     }
 
     /// The same without the `tracing` span, for work that outlives it. A span of the host's that is
     /// carried stays open until the work ends, as with `tracing`'s own `in_current_span`; a span of
     /// the SDK ends when its guard goes, whoever carries it.
     pub fn detached(mut self) -> Self {
-        self.span = tracing::Span::none();
+        self.scene.leave_span();
         self
     }
 
@@ -85,11 +81,11 @@ impl Origin {
     /// Declared so that the fields go in this order: the context that the layer attached for the
     /// span goes after ours and before the subscriber.
     fn enter(&self) -> Inside<'_> {
-        let subscriber =
-            (!self.is_current_subscriber()).then(|| dispatcher::set_default(&self.subscriber));
+        let subscriber = (!self.is_current_subscriber())
+            .then(|| dispatcher::set_default(&self.scene.subscriber));
         // The span before the context: its layer attaches the context that it knows, ours goes on
         // top. It is attached also when empty: whatever was left on the thread is then hidden.
-        let span = Entrance::of(&self.span, self.is_ours);
+        let span = self.scene.enter_span();
         let context = self.cx.clone().attach();
         Inside { _context: context, _span: span, _subscriber: subscriber }
     }
@@ -115,7 +111,7 @@ impl fmt::Debug for Origin {
 /// The thread within an [`Origin`].
 struct Inside<'a> {
     _context: ContextGuard,
-    _span: Entrance<'a>,
+    _span: EnteredScene<'a>,
     _subscriber: Option<DefaultGuard>,
 }
 
