@@ -11,7 +11,7 @@ use crate::allowance::{Allowance, Exceeded};
 use crate::convert::{Converter, NotUtf8};
 use crate::options::Limits;
 use crate::report::Report;
-use crate::{json, protobuf};
+use crate::{json, protobuf, zipkin};
 
 /// What a request carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +42,8 @@ pub enum Encoding {
     Protobuf,
     /// `application/json`.
     Json,
+    /// Zipkin v2, `application/json` on a path of its own; spans only.
+    Zipkin,
 }
 
 impl Encoding {
@@ -50,6 +52,7 @@ impl Encoding {
         match self {
             Self::Protobuf => "protobuf",
             Self::Json => "json",
+            Self::Zipkin => "zipkin",
         }
     }
 }
@@ -73,7 +76,7 @@ pub struct Decoded {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes are no OTLP request.
-    #[error("expected an OTLP {} request as {encoding}, got bytes that do not fit: {reason}", signal.as_str())]
+    #[error("expected {}, got bytes that do not fit: {reason}", asked(*signal, *encoding))]
     Malformed {
         /// What was expected.
         signal: Signal,
@@ -124,8 +127,7 @@ pub(crate) fn decode_within(
     let read = Reading { signal, encoding, body, allowance };
     let (batch, report) = match signal {
         Signal::Traces => {
-            let (request, not_utf8) =
-                read.message::<ExportTraceServiceRequest>(protobuf::Kind::TraceRequest)?;
+            let (request, not_utf8) = read.traces()?;
             let mut converter = Converter::new(limits, allowance, received_unix_nano, &not_utf8);
             converter.traces(request);
             converter.finish()
@@ -159,6 +161,15 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    fn traces(&self) -> Result<(ExportTraceServiceRequest, NotUtf8), DecodeError> {
+        match self.encoding {
+            Encoding::Zipkin => {
+                zipkin::decode(self.body, self.allowance).map_err(|e| self.of_json(&e))
+            }
+            Encoding::Protobuf | Encoding::Json => self.message(protobuf::Kind::TraceRequest),
+        }
+    }
+
     /// The message, and where its text was mended.
     fn message<T>(&self, kind: protobuf::Kind) -> Result<(T, NotUtf8), DecodeError>
     where
@@ -166,9 +177,13 @@ impl Reading<'_> {
     {
         match self.encoding {
             Encoding::Protobuf => self.protobuf(kind),
-            Encoding::Json => json::decode(self.body, self.allowance)
-                .map_err(|error| self.exceeded().unwrap_or_else(|| self.malformed(&error))),
+            Encoding::Json => json::decode(self.body, self.allowance).map_err(|e| self.of_json(&e)),
+            Encoding::Zipkin => Err(self.malformed(&"Zipkin has spans only")),
         }
+    }
+
+    fn of_json(&self, error: &serde_json::Error) -> DecodeError {
+        self.exceeded().unwrap_or_else(|| self.malformed(error))
     }
 
     fn protobuf<T: prost::Message + Default>(
@@ -210,6 +225,14 @@ impl Reading<'_> {
             encoding: self.encoding,
             reason: shorten(&error.to_string()),
         }
+    }
+}
+
+/// What a request should have been.
+fn asked(signal: Signal, encoding: Encoding) -> String {
+    match encoding {
+        Encoding::Zipkin => "a list of Zipkin v2 spans as JSON".to_owned(),
+        _ => format!("an OTLP {} request as {encoding}", signal.as_str()),
     }
 }
 

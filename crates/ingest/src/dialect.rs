@@ -144,9 +144,26 @@ fn dimensions(draft: &mut Draft<'_>) {
     let phase = match draft.str(keys::GEN_AI_OPERATION_NAME) {
         Some("plan") => "plan",
         Some("execute_tool" | "retrieval") => "act",
+        // A model that asks for a tool has chosen the next action. What another answer was for (a
+        // plan in words, a critique, the result), nothing on the span says.
+        Some("chat" | "generate_content") if asks_for_tools(draft) => "plan",
         _ => return,
     };
     draft.put(keys::AI_PHASE, phase);
+}
+
+/// Why an answer ended that asks for tools, by the names of conventions and providers.
+const TOOL_FINISHES: &[&str] = &["tool_call", "tool_calls", "tool_use", "function_call"];
+
+fn asks_for_tools(draft: &Draft<'_>) -> bool {
+    match draft.get(keys::GEN_AI_RESPONSE_FINISH_REASONS) {
+        Some(Value::Array(reasons)) => {
+            let mut reasons = reasons.iter().filter_map(Value::as_str);
+            reasons.any(|reason| TOOL_FINISHES.contains(&reason))
+        }
+        Some(Value::String(reason)) => TOOL_FINISHES.contains(&reason.as_str()),
+        _ => false,
+    }
 }
 
 /// Providers by the names that instrumentations have for them, and by those of the conventions.

@@ -1,4 +1,5 @@
-//! OTLP/HTTP: `POST /v1/{traces,logs,metrics}`, protobuf and JSON on one port.
+//! OTLP/HTTP: `POST /v1/{traces,logs,metrics}`, protobuf and JSON on one port, and Zipkin beside it:
+//! `POST /api/v2/spans`.
 
 use std::sync::Arc;
 
@@ -22,19 +23,31 @@ use crate::reply;
 /// What a request may be.
 const MEDIA_TYPES: &str = "application/x-protobuf or application/json";
 
+/// Where Zipkin's reporters send spans.
+const ZIPKIN_PATH: &str = "/api/v2/spans";
+
+/// What a request of theirs may be.
+const ZIPKIN_MEDIA_TYPE: &str = "application/json (Zipkin v2; set your reporter's encoder to JSON)";
+
 /// What is answered on any other path.
-const PATHS: &str = "expected POST /v1/traces, /v1/logs or /v1/metrics (OTLP/HTTP), got another \
-                     path; set OTEL_EXPORTER_OTLP_ENDPOINT, which is without a path, or the whole \
+const PATHS: &str = "expected POST /v1/traces, /v1/logs or /v1/metrics (OTLP/HTTP), or \
+                     /api/v2/spans (Zipkin), got another path; set OTEL_EXPORTER_OTLP_ENDPOINT, which is without a path, or the whole \
                      URL in OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and its like";
 
 pub(crate) fn router(receiver: &Arc<Receiver>) -> Router {
     let mut router = Router::new();
     for signal in [Signal::Traces, Signal::Logs, Signal::Metrics] {
         let export = move |State(receiver): State<Arc<Receiver>>, request: Request| {
-            export(receiver, signal, request)
+            let encoding = media_type(request.headers());
+            export(receiver, signal, encoding, request)
         };
         router = router.route(&format!("/v1/{}", signal.as_str()), any(export));
     }
+    let zipkin = |State(receiver): State<Arc<Receiver>>, request: Request| {
+        let encoding = zipkin_media_type(request.headers());
+        export(receiver, Signal::Traces, encoding, request)
+    };
+    router = router.route(ZIPKIN_PATH, any(zipkin));
     let router = router.fallback(elsewhere).with_state(Arc::clone(receiver));
     match cors::Origins::new(&receiver.options.cors_origins) {
         Some(origins) => {
@@ -44,9 +57,13 @@ pub(crate) fn router(receiver: &Arc<Receiver>) -> Router {
     }
 }
 
-async fn export(receiver: Arc<Receiver>, signal: Signal, request: Request) -> Response {
+async fn export(
+    receiver: Arc<Receiver>,
+    signal: Signal,
+    encoding: Result<Encoding, Failure>,
+    request: Request,
+) -> Response {
     let (head, mut body) = request.into_parts();
-    let encoding = media_type(&head.headers);
     let call =
         Call { transport: Transport::Http, signal, encoding: encoding.as_ref().ok().copied() };
     let result = match check(&receiver, &head, call, encoding) {
@@ -59,7 +76,13 @@ async fn export(receiver: Arc<Receiver>, signal: Signal, request: Request) -> Re
     // Who asked in no type that we know is answered in the one that people can read.
     let encoding = call.encoding.unwrap_or(Encoding::Json);
     match result {
-        Ok(answer) => respond(StatusCode::OK, encoding, reply::success(encoding, signal, &answer)),
+        Ok(answer) => {
+            let status = match encoding {
+                Encoding::Zipkin => StatusCode::ACCEPTED,
+                Encoding::Protobuf | Encoding::Json => StatusCode::OK,
+            };
+            respond(status, encoding, reply::success(encoding, signal, &answer))
+        }
         Err(failure) => {
             if head.version < Version::HTTP_2 {
                 body::drain(&mut body, receiver.options.max_request_bytes).await;
@@ -91,18 +114,34 @@ fn check(
     Ok(Incoming { call, encoding, compression })
 }
 
-/// The encoding that `Content-Type` names, its parameters (`charset=utf-8`) aside.
+/// The encoding that `Content-Type` names.
 fn media_type(headers: &HeaderMap) -> Result<Encoding, Failure> {
-    let header = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable text"));
-    let essence = header.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    match essence.to_ascii_lowercase().as_str() {
+    match essence(headers).as_str() {
         "application/x-protobuf" | "application/protobuf" => Ok(Encoding::Protobuf),
         "application/json" => Ok(Encoding::Json),
-        _ => Err(Failure::MediaType {
-            expected: MEDIA_TYPES,
-            got: header.map_or_else(|| "none".to_owned(), |text| format!("{text:?}")),
-        }),
+        _ => Err(other_media_type(headers, MEDIA_TYPES)),
     }
+}
+
+/// Zipkin's clients do not all name a type; what they send then is JSON.
+fn zipkin_media_type(headers: &HeaderMap) -> Result<Encoding, Failure> {
+    match essence(headers).as_str() {
+        "application/json" | "text/json" | "" => Ok(Encoding::Zipkin),
+        _ => Err(other_media_type(headers, ZIPKIN_MEDIA_TYPE)),
+    }
+}
+
+/// What `Content-Type` names, its parameters (`charset=utf-8`) aside, in lower case.
+fn essence(headers: &HeaderMap) -> String {
+    let header = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable text"));
+    let essence = header.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.to_ascii_lowercase()
+}
+
+fn other_media_type(headers: &HeaderMap, expected: &'static str) -> Failure {
+    let header = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable text"));
+    let got = header.map_or_else(|| "none".to_owned(), |text| format!("{text:?}"));
+    Failure::MediaType { expected, got }
 }
 
 fn respond(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response {

@@ -41,6 +41,7 @@ mod protobuf;
 mod receive;
 mod reply;
 mod report;
+mod zipkin;
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Replies in the request's own encoding, as the OTLP specification asks, errors included.
+//! Replies in the request's own encoding, as the OTLP specification asks, errors included; those to
+//! Zipkin's clients are text.
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
@@ -14,6 +15,7 @@ pub(crate) fn content_type(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::Protobuf => "application/x-protobuf",
         Encoding::Json => "application/json",
+        Encoding::Zipkin => "text/plain; charset=utf-8",
     }
 }
 
@@ -22,6 +24,8 @@ pub(crate) fn success(encoding: Encoding, signal: Signal, answer: &Answer) -> Ve
     match encoding {
         Encoding::Protobuf => protobuf_success(answer),
         Encoding::Json => json_success(signal, answer),
+        // Zipkin asks for an empty body; what was rejected is told to whoever reads one.
+        Encoding::Zipkin => answer.message.clone().into_bytes(),
     }
 }
 
@@ -52,7 +56,7 @@ fn json_success(signal: Signal, answer: &Answer) -> Vec<u8> {
     serde_json::json!({ "partialSuccess": partial }).to_string().into_bytes()
 }
 
-/// The body of an error: a `google.rpc.Status`.
+/// The body of an error: a `google.rpc.Status`; for Zipkin, its text.
 pub(crate) fn failure(encoding: Encoding, failure: &Failure) -> Vec<u8> {
     let code = failure.grpc_code() as i32;
     let message = failure.to_string();
@@ -63,5 +67,6 @@ pub(crate) fn failure(encoding: Encoding, failure: &Failure) -> Vec<u8> {
         Encoding::Json => {
             serde_json::json!({ "code": code, "message": message }).to_string().into_bytes()
         }
+        Encoding::Zipkin => message.into_bytes(),
     }
 }

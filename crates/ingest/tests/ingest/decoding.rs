@@ -258,7 +258,7 @@ fn text_that_is_not_utf8_harms_only_itself() {
         let request = traces(vec![span(1, "good")]);
         let mut body = match encoding {
             Encoding::Protobuf => request.encode_to_vec(),
-            Encoding::Json => serde_json::to_vec(&request).unwrap(),
+            Encoding::Json | Encoding::Zipkin => serde_json::to_vec(&request).unwrap(),
         };
         let at = body.windows(4).position(|bytes| bytes == b"shop").unwrap();
         body[at] = 0xff;

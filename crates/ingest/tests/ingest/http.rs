@@ -247,7 +247,7 @@ async fn errors_are_answered_in_the_type_of_the_request() {
     400 application/json {"code":3,"message":"expected a body compressed with zstd: Unknown frame descriptor"}
     405 application/json {"code":12,"message":"expected POST, got GET"}
     405 application/x-protobuf Status 12 "expected POST, got PUT"
-    404 application/x-protobuf Status 12 "expected POST /v1/traces, /v1/logs or /v1/metrics (OTLP/HTTP), got another path; set OTEL_EXPORTER_OTLP_ENDPOINT, which is without a path, or the whole URL in OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and its like"
+    404 application/x-protobuf Status 12 "expected POST /v1/traces, /v1/logs or /v1/metrics (OTLP/HTTP), or /api/v2/spans (Zipkin), got another path; set OTEL_EXPORTER_OTLP_ENDPOINT, which is without a path, or the whole URL in OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and its like"
     "#);
     let (_, headers) = reply(client().get(server.url("/v1/traces"))).await;
     assert_eq!(headers["allow"], "POST");

@@ -17,3 +17,4 @@ mod properties;
 mod sizes;
 mod support;
 mod troubles;
+mod zipkin;
