@@ -76,12 +76,8 @@ impl Spine {
             Box::pin(async move { inbox.commit(batch).await })
         });
         let keeper = Keeper::start(&settings.data_dir, &settings.audit, &mut registry)?;
-        let ingest = Ingest::new(
-            admission::ingest(serve),
-            Arc::clone(&submit),
-            Arc::clone(&keyring),
-            &mut registry,
-        );
+        let limits = admission::ingest(serve);
+        let ingest = Ingest::new(limits, Arc::clone(&submit), Arc::clone(&keyring), &mut registry);
 
         let grpc = Port::bind("grpc", serve.grpc)?;
         let http = Port::bind("http", serve.http)?;
@@ -112,8 +108,8 @@ impl Spine {
         let otlp = Doors::new(tls.clone(), max_connections);
         otlp.open(grpc, ingest.grpc_router());
         otlp.open(http, ingest.http_router());
-        let doors = Doors::new(tls, max_connections);
-        doors.open(web, pages);
+        let site = Doors::new(tls, max_connections);
+        site.open(web, pages);
         ready.send_replace(true);
         tracing::info!(
             grpc = addresses.grpc,
@@ -125,17 +121,8 @@ impl Spine {
             "ready"
         );
         let drain_timeout = serve.drain_timeout;
-        let spine = Self {
-            store,
-            keyring,
-            keeper,
-            live,
-            ready,
-            otlp,
-            web: doors,
-            drain_timeout,
-            addresses,
-        };
+        let spine =
+            Self { store, keyring, keeper, live, ready, otlp, web: site, drain_timeout, addresses };
         Ok((spine, events))
     }
 
