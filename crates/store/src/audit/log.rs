@@ -304,13 +304,14 @@ impl AuditLog {
     /// # Errors
     /// [`AuditError`].
     pub fn retire(&self, before_unix_nano: u64) -> Result<Retired, AuditError> {
-        let mut total = Retired::default();
+        let (mut total, mut from) = (Retired::default(), 0);
         loop {
-            let batch = self
-                .write_chained(|control, key| retention::batch(control, key, before_unix_nano))?;
+            let batch = self.write_chained(|control, key| {
+                retention::batch(control, key, before_unix_nano, &mut from)
+            })?;
             total.records += batch.records;
             total.decisions += batch.decisions;
-            total.held = batch.held;
+            total.held += batch.held;
             if batch.records == 0 {
                 return Ok(total);
             }

@@ -35,12 +35,14 @@ struct Old {
     decision: Option<(i64, String)>,
 }
 
-/// Retires some of what was received before a time; the caller holds a write transaction and goes
-/// on while something was retired.
+/// Retires some of what was received before a time, from the record `from` on, and moves `from`
+/// behind what it has looked at: what is held is looked at once. The caller holds a write
+/// transaction and goes on while something was retired.
 pub(crate) fn batch(
     control: &Connection,
     key: &ChainKey,
     before_unix_nano: u64,
+    from: &mut u64,
 ) -> Result<Retired, AuditError> {
     let mut retired = Retired::default();
     let head = Head::read(control)?;
@@ -48,9 +50,9 @@ pub(crate) fn batch(
     let mut statement = control.prepare_cached(
         "SELECT c.number, c.kind, c.link, c.received, d.decision, d.stage, c.decision_id
          FROM chain c LEFT JOIN decisions d ON c.kind = 0 AND d.decision_id = c.decision_id
-         WHERE c.number < ?1 ORDER BY c.number",
+         WHERE c.number >= ?2 AND c.number < ?1 ORDER BY c.number",
     )?;
-    let mut rows = statement.query([head.number as i64])?;
+    let mut rows = statement.query([head.number as i64, *from as i64])?;
     let mut run: Vec<Old> = Vec::new();
     let mut runs: Vec<Vec<Old>> = Vec::new();
     while let Some(row) = rows.next()? {
@@ -58,6 +60,7 @@ pub(crate) fn batch(
             break;
         }
         let number = row.get::<_, i64>(0)? as u64;
+        *from = number + 1;
         let decision = row.get::<_, Option<i64>>(4)?.zip(row.get::<_, Option<String>>(5)?);
         let stays = match Kind::of_column(row.get(1)?) {
             Some(Kind::Decision) => {
