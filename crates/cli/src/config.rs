@@ -10,6 +10,9 @@ use serde_saphyr::Error as YamlError;
 use crate::args::{Access, ListenAddress, LogFormat};
 use crate::failure::{Failure, Outcome};
 
+mod audit;
+pub(crate) use audit::{AnchorConfig, AuditConfig, HttpMethod};
+
 /// Largest configuration file that is read, bytes: a wrong path should not fill the memory.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -20,7 +23,9 @@ const DEFAULT_HINT: &str = "leave the key out to get its default";
 const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), \
      allowed_hosts, \
      cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, \
-     max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)";
+     max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format), \
+     audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, \
+     verify_interval_secs, retention_days, reads_retention_days, anchors)";
 
 /// How many edits a key may be away from a known one to be taken for a slip.
 const MAX_SLIP_EDITS: usize = 2;
@@ -51,6 +56,8 @@ pub(crate) struct FileConfig {
     pub(crate) limits: LimitsConfig,
     /// The server's own log.
     pub(crate) log: LogConfig,
+    /// The audit log of decisions.
+    pub(crate) audit: AuditConfig,
 }
 
 /// `limits:`, all in bytes.
@@ -130,8 +137,10 @@ impl FileConfig {
         let mut config: Self =
             serde_saphyr::from_str(text).map_err(|error| explain(path, text, &error))?;
         let base = path.parent().unwrap_or(Path::new(""));
-        for relative in
-            [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key].into_iter().flatten()
+        for relative in [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key]
+            .into_iter()
+            .flatten()
+            .chain(config.audit.paths())
         {
             *relative = base.join(&*relative);
         }
@@ -305,7 +314,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -313,7 +322,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
         ");
     }
 

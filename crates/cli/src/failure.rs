@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// The data directory or a port belongs to another process.
     Busy = 4,
+    /// The audit log is not what it was.
+    Tampered = 5,
 }
 
 /// The table of exit codes under `--help`.
@@ -26,7 +28,8 @@ Exit codes:
   1  failure
   2  wrong arguments, environment or configuration
   3  what was asked for does not exist
-  4  the data directory or a port is in use by another process";
+  4  the data directory or a port is in use by another process
+  5  the audit log does not verify";
 
 /// What every command answers.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;

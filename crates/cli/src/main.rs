@@ -1,6 +1,7 @@
 //! The binary `throughline`: a table from command to function. Read [`spine`] first.
 
 mod admission;
+mod anchors;
 mod args;
 mod commands;
 mod config;
@@ -73,6 +74,9 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Traces(args) => query_runtime()?.block_on(commands::traces::run(&settings, &args)),
         Command::Decisions(args) => {
             query_runtime()?.block_on(commands::decisions::run(&settings, &args))
+        }
+        Command::Audit(args) => {
+            query_runtime()?.block_on(commands::audit::run(&settings, args.action))
         }
         Command::Keys(args) => commands::keys::run(&settings, args.action),
         Command::Version(args) => commands::version::run(&args),

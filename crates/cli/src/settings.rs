@@ -10,6 +10,10 @@ use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
 use crate::config::{FileConfig, LimitsConfig};
 use crate::failure::{Failure, Outcome};
 
+mod audit;
+use audit::KeySource;
+pub(crate) use audit::{AnchorSettings, AnchorTarget, AuditSettings};
+
 /// The file that is read when none is named.
 pub(crate) const DEFAULT_CONFIG_FILE: &str = "throughline.yaml";
 
@@ -39,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) log_filter: Option<String>,
     /// Form of the log.
     pub(crate) log_format: LogFormat,
+    /// The audit log of decisions.
+    pub(crate) audit: AuditSettings,
 }
 
 /// What a server needs to know.
@@ -121,6 +127,7 @@ pub(crate) fn resolve(
         config_file,
         log_filter: global.log.clone().or_else(|| config.log.filter.clone()),
         log_format: global.log_format.or(config.log.format).unwrap_or_default(),
+        audit: audit::resolve(&config.audit, KeySource::of_environment())?,
     })
 }
 

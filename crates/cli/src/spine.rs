@@ -15,6 +15,7 @@ use throughline_web::WebState;
 use tokio::sync::{broadcast, watch};
 
 use crate::admission;
+use crate::anchors::Keeper;
 use crate::commands::{of_control, of_open};
 use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
@@ -35,6 +36,7 @@ const LEAST_WEB_DRAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Spine {
     store: Store,
     keyring: Arc<Keyring>,
+    keeper: Keeper,
     live: broadcast::Sender<Arc<Committed>>,
     ready: watch::Sender<bool>,
     otlp: Doors,
@@ -62,6 +64,7 @@ impl Spine {
         let mut registry = Registry::default();
         let mut options = StoreOptions::new(&settings.data_dir);
         options.max_inbox_bytes = serve.limits.max_inbox_bytes;
+        options.audit_keys = settings.audit.keys.clone();
         let store = Store::open(options, &mut registry).map_err(|error| of_open(&error))?;
         let control = store.control();
         let keys_version = control.keys_version().map_err(|error| of_control(&error))?;
@@ -72,8 +75,9 @@ impl Spine {
             let inbox = inbox.clone();
             Box::pin(async move { inbox.commit(batch).await })
         });
-        let ingest =
-            Ingest::new(admission::ingest(serve), submit, Arc::clone(&keyring), &mut registry);
+        let keeper = Keeper::start(&settings.data_dir, &settings.audit, &mut registry)?;
+        let limits = admission::ingest(serve);
+        let ingest = Ingest::new(limits, Arc::clone(&submit), Arc::clone(&keyring), &mut registry);
 
         let grpc = Port::bind("grpc", serve.grpc)?;
         let http = Port::bind("http", serve.http)?;
@@ -85,6 +89,9 @@ impl Spine {
         let (ready, is_ready) = watch::channel(false);
         let pages = throughline_web::router(WebState {
             reader: store.reader(),
+            audit: keeper.audit.clone(),
+            reads: keeper.reads.clone(),
+            submit,
             committed: live.clone(),
             keyring: Arc::clone(&keyring),
             cookie_secret: control.secret(COOKIE_SECRET).map_err(|error| of_control(&error))?,
@@ -101,8 +108,8 @@ impl Spine {
         let otlp = Doors::new(tls.clone(), max_connections);
         otlp.open(grpc, ingest.grpc_router());
         otlp.open(http, ingest.http_router());
-        let doors = Doors::new(tls, max_connections);
-        doors.open(web, pages);
+        let site = Doors::new(tls, max_connections);
+        site.open(web, pages);
         ready.send_replace(true);
         tracing::info!(
             grpc = addresses.grpc,
@@ -115,7 +122,7 @@ impl Spine {
         );
         let drain_timeout = serve.drain_timeout;
         let spine =
-            Self { store, keyring, live, ready, otlp, web: doors, drain_timeout, addresses };
+            Self { store, keyring, keeper, live, ready, otlp, web: site, drain_timeout, addresses };
         Ok((spine, events))
     }
 
@@ -162,7 +169,7 @@ impl Spine {
 
     /// Lets what was accepted finish, from the ports inwards.
     async fn drain(self, demo: Option<Demo>) -> Outcome {
-        let Self { store, ready, otlp, web, drain_timeout, .. } = self;
+        let Self { store, keeper, ready, otlp, web, drain_timeout, .. } = self;
         if let Some(demo) = demo {
             demo.stop().await;
         }
@@ -176,6 +183,8 @@ impl Spine {
             tracing::warn!(requests = cut, "cut requests that did not finish in time");
         }
         store.close().await?;
+        // Now the head is the last: it gets its checkpoint.
+        keeper.finish().await;
         tracing::info!("stopped; everything accepted is on disk");
         Ok(())
     }

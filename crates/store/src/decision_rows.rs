@@ -6,21 +6,28 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use throughline_trace::{Decision, DecisionId, TraceId};
 
+use crate::audit::chain::{Chain, Kind};
 use crate::body;
 use crate::decision_gaps;
 use crate::layout::Day;
 use crate::page::{Found, Offer, Place, Want};
+use crate::prepare::PreparedDecision;
 use crate::query::DecisionFilter;
 use crate::schema::{from_nanos, to_nanos};
 use crate::trace_rows::RowError;
 
 const INSERT: &str = "INSERT OR IGNORE INTO decisions(decision_id, time, received, trace_id, agent,
-    session, stage, action, confidence, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    session, stage, action, confidence, body, number, salt)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
+    WHERE NOT EXISTS (SELECT 1 FROM erased WHERE decision_id = ?1)";
 
-/// Writes a decision with its body; `false` when its id is there already.
+/// Writes a decision with its body and its link; `false` when its id is there already, or when it
+/// was erased: a sender's repetition does not bring back what somebody had removed.
 pub(crate) fn insert(
     control: &Connection,
+    chain: &mut Chain<'_>,
     decision: &Decision,
+    prepared: &PreparedDecision,
     stored: &[u8],
 ) -> Result<bool, RowError> {
     let changed = control.prepare_cached(INSERT)?.execute(params![
@@ -34,10 +41,18 @@ pub(crate) fn insert(
         decision.action,
         decision.confidence,
         stored,
+        chain.next_number() as i64,
+        prepared.salt.as_slice(),
     ])?;
     if changed == 0 {
         return Ok(false);
     }
+    chain.append(
+        Kind::Decision,
+        Some(*decision.decision_id.0.as_bytes()),
+        decision.received_at_ns,
+        prepared.commitment,
+    )?;
     control
         .prepare_cached(
             "INSERT INTO stages VALUES (?1, 1) ON CONFLICT DO UPDATE SET decisions = decisions + 1",

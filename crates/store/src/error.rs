@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::audit::chain::ChainError;
+
 /// Why a data directory could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -42,6 +44,9 @@ pub enum OpenError {
         /// What SQLite said.
         detail: String,
     },
+    /// The chain of the audit log cannot be gone on with.
+    #[error(transparent)]
+    Audit(#[from] ChainError),
     /// Something else that SQLite said.
     #[error("cannot open {}: {detail}", path.display())]
     Storage {
@@ -53,6 +58,14 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// What a failure of the chain in this file means.
+    pub(crate) fn of_chain(path: &Path, error: ChainError) -> Self {
+        match error {
+            ChainError::Storage(error) => Self::of(path, &error),
+            error => Self::Audit(error),
+        }
+    }
+
     /// What a failure of SQLite on this file means.
     pub(crate) fn of(path: &Path, error: &rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;

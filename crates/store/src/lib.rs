@@ -50,6 +50,9 @@ mod prepare;
 mod told;
 mod writer;
 
+// The audit log.
+mod audit;
+
 // Reading.
 mod page;
 mod read_logs;
@@ -75,6 +78,19 @@ pub use answer::{
     Committed, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint, StoreStats,
     StoredTrace, Truncated,
 };
+pub use audit::chain::ChainError;
+pub use audit::erase::Erased;
+pub use audit::findings::{AnchorFinding, MAX_PROBLEMS, Problem, ProblemKind, Verification};
+pub use audit::holds::{AuditFilter, Hold, MAX_REASON_CHARS};
+pub use audit::key::{
+    AuditKey, AuditKeyError, AuditKeys, MAX_AUDIT_KEY_BYTES, MIN_AUDIT_KEY_BYTES,
+};
+pub use audit::log::{AuditError, AuditLog, MAX_PENDING_CHECKPOINTS, audit_hex};
+pub use audit::reads::{DecisionRead, MAX_READ_RECORDS, READS_RETENTION_DAYS, ReadLog, ReadRecord};
+pub use audit::retention::Retired;
+pub use audit::standing::{AnchorState, AuditStatus, ChainPlace, LastVerification};
+pub use audit::statement::{Checkpoint, CheckpointLineError};
+pub use audit::verify::{AnchorLines, VerifyOptions};
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use inbox::Inbox;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::audit::key::AuditKeys;
+
 /// Most batches that wait in the inbox.
 pub const MAX_INBOX_BATCHES: usize = 4_096;
 
@@ -31,6 +33,8 @@ pub struct StoreOptions {
     pub max_group_items: usize,
     /// Most bytes in one transaction; one batch is never divided.
     pub max_group_bytes: usize,
+    /// The keys of the audit log; by default the data directory keeps its own.
+    pub audit_keys: AuditKeys,
     /// Spans of a trace under one row number; lower in tests only.
     #[doc(hidden)]
     pub spans_per_trace_no: u32,
@@ -49,6 +53,7 @@ impl StoreOptions {
             max_inbox_bytes: MAX_INBOX_BYTES,
             max_group_items: MAX_GROUP_ITEMS,
             max_group_bytes: MAX_GROUP_BYTES,
+            audit_keys: AuditKeys::default(),
             spans_per_trace_no: SPANS_PER_TRACE_NO,
             first_day_unix_nano: None,
         }

@@ -10,6 +10,7 @@ use throughline_trace::{
     SpanBatch, SpanRole, Value,
 };
 
+use crate::audit::chain::{self, Hash, SALT_BYTES};
 use crate::body::{self, BodyError, LogBodyRef, SpanBodyRef};
 use crate::messages::{self, Message};
 
@@ -24,8 +25,8 @@ pub(crate) struct Prepared {
     pub(crate) logs: Vec<PreparedLog>,
     /// One for each metric point, in order.
     pub(crate) points: Vec<PreparedPoint>,
-    /// The body of each decision, in order.
-    pub(crate) decisions: Vec<Range<usize>>,
+    /// One for each decision, in order.
+    pub(crate) decisions: Vec<PreparedDecision>,
     /// Resources that the above refer to by index.
     pub(crate) resources: Vec<Addressed>,
     /// Scopes that the above refer to by index.
@@ -52,6 +53,16 @@ pub(crate) struct PreparedLog {
     pub(crate) resource: usize,
     pub(crate) scope: usize,
     pub(crate) messages: Vec<Message>,
+}
+
+/// What the row of a decision needs beside the decision.
+#[derive(Debug)]
+pub(crate) struct PreparedDecision {
+    pub(crate) body: Range<usize>,
+    /// What the commitment is salted with.
+    pub(crate) salt: [u8; SALT_BYTES],
+    /// What the chain says of the content.
+    pub(crate) commitment: Hash,
 }
 
 /// What the columns of a metric point need beside the point.
@@ -214,10 +225,11 @@ impl Work {
         Ok(PreparedLog { body, resource, scope, messages: extracted.messages })
     }
 
-    fn decision(&mut self, decision: &Decision) -> Result<Range<usize>, BodyError> {
+    fn decision(&mut self, decision: &Decision) -> Result<PreparedDecision, BodyError> {
         self.scratch.clear();
         body::encode_into(decision, &mut self.scratch)?;
-        self.pack(self.scratch.len())
+        let (salt, commitment) = chain::commit(&self.scratch);
+        Ok(PreparedDecision { body: self.pack(self.scratch.len())?, salt, commitment })
     }
 
     fn point(&mut self, point: &MetricPoint) -> Result<PreparedPoint, BodyError> {

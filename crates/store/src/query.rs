@@ -80,6 +80,14 @@ pub struct DecisionFilter {
     pub stage: Option<String>,
     /// What was chosen.
     pub action: Option<String>,
+    /// Version of the model that decided.
+    pub model_version: Option<String>,
+    /// Hash of what it was based on.
+    pub input_hash: Option<String>,
+    /// The process that recorded it.
+    pub instance: Option<String>,
+    /// Whether the server derived it from a foreign span.
+    pub derived: Option<bool>,
     /// Taken in the course of this trace.
     pub trace_id: Option<TraceId>,
     /// Part of the reason, in any case of letters.
@@ -103,6 +111,10 @@ impl DecisionFilter {
             && is(&self.session, &decision.session_id)
             && is(&self.stage, &decision.stage)
             && is(&self.action, &decision.action)
+            && is(&self.model_version, &decision.model_version)
+            && is(&self.input_hash, &decision.input_hash)
+            && is(&self.instance, &decision.instance_id)
+            && self.derived.is_none_or(|derived| derived == decision.derived)
             && self.trace_id.is_none_or(|id| decision.trace_id == Some(id))
             && self.min_confidence.is_none_or(|min| decision.confidence.is_some_and(|c| c >= min))
             && self.max_confidence.is_none_or(|max| decision.confidence.is_some_and(|c| c <= max))

@@ -1,11 +1,12 @@
 //! Lists of log records and of decisions.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::params;
 use throughline_trace::{Decision, DecisionId, LogRecord};
 
 use crate::answer::DecisionGap;
+use crate::audit::standing;
 use crate::error::QueryError;
 use crate::page::{self, Found, List, Offer, Place, Want};
 use crate::query::{DecisionFilter, LogFilter, Page};
@@ -119,6 +120,15 @@ pub(crate) fn decisions(
 pub(crate) fn decision(session: &Session, id: DecisionId) -> Result<Option<Decision>, QueryError> {
     let control = session.control()?;
     decision_rows::find(&control, id).map_err(|error| error.on_query(control.path()))
+}
+
+/// Places of decisions in the chain of the audit log.
+pub(crate) fn chain_places(
+    session: &Session,
+    ids: &[DecisionId],
+) -> Result<HashMap<DecisionId, (u64, [u8; 32])>, QueryError> {
+    let control = session.control()?;
+    standing::places(&control, ids).map_err(|error| control.fails(&error))
 }
 
 /// Decisions that are missing.

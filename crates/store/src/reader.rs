@@ -1,5 +1,6 @@
 //! Questions and their answers, apart from the writer.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -95,6 +96,17 @@ impl Reader {
     /// [`QueryError`].
     pub async fn decision(&self, id: DecisionId) -> Result<Option<Decision>, QueryError> {
         self.ask(move |session| read_logs::decision(session, id)).await
+    }
+
+    /// Number and link of decisions in the chain of the audit log.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn chain_places(
+        &self,
+        ids: Vec<DecisionId>,
+    ) -> Result<HashMap<DecisionId, (u64, [u8; 32])>, QueryError> {
+        self.ask(move |session| read_logs::chain_places(session, &ids)).await
     }
 
     /// Decisions that are missing: numbers of an instance that never came, those noticed last

@@ -6,7 +6,8 @@
 //! id, so the segment, which has them, commits last, and its commit is what is acknowledged. A
 //! crash between the two leaves decisions that nobody was told of; the sender repeats the batch,
 //! they are found to be there, and everything else is written once. Both files keep the number of
-//! the last group, from which the next start goes on.
+//! the last group, from which the next start goes on. A decision has its place in the chain of the
+//! audit log in the same transaction as its row: what such a crash leaves stays in the chain too.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,7 @@ use throughline_trace::{Accepted, Decision, DecisionId, Refusal};
 use tokio::sync::broadcast;
 
 use crate::answer::Committed;
+use crate::audit::chain::{self, Chain, ChainKey};
 use crate::checkpoint::Checkpointer;
 use crate::clock::Doubt;
 use crate::decision_rows;
@@ -51,6 +53,7 @@ const DISK_FULL_RETRY_MILLIS: u64 = 5_000;
 pub(crate) struct Writer {
     pub(crate) segment: OpenSegment,
     pub(crate) control: Connection,
+    chain_key: ChainKey,
     layout: Layout,
     spans_per_trace_no: u32,
     /// Decisions that a failed group left in the control database: nobody was told of them.
@@ -107,11 +110,14 @@ impl Writer {
         committed: broadcast::Sender<Arc<Committed>>,
     ) -> Result<Self, OpenError> {
         let control_path = layout.control();
-        let control = CONTROL.open_writer(&control_path).map_err(|e| e.on_open(&control_path))?;
+        let mut control =
+            CONTROL.open_writer(&control_path).map_err(|e| e.on_open(&control_path))?;
         let fails = |error| OpenError::of(&control_path, &error);
         control
             .pragma_update(None, "wal_autocheckpoint", CONTROL_CHECKPOINT_PAGES)
             .map_err(fails)?;
+        let chain_key = chain::make_ready(&mut control, &options.audit_keys)
+            .map_err(|error| OpenError::of_chain(&control_path, error))?;
         control.busy_timeout(CONTROL_BUSY_TIMEOUT).map_err(fails)?;
         let segments = layout.segments();
         let days = layout
@@ -135,6 +141,7 @@ impl Writer {
         Ok(Self {
             segment,
             control,
+            chain_key,
             layout,
             spans_per_trace_no: options.spans_per_trace_no,
             unanswered: HashSet::new(),
@@ -295,20 +302,26 @@ impl Writer {
             connections.control.execute_batch("BEGIN IMMEDIATE")?;
         }
         connections.segment.execute_batch("BEGIN IMMEDIATE")?;
+        let mut chain = has_decisions
+            .then(|| Chain::begin(connections.control, &self.chain_key))
+            .transpose()?;
         let mut accepted = Vec::with_capacity(group.len());
         let mut decisions: Vec<&Decision> = Vec::new();
         let mut inserted: Vec<DecisionId> = Vec::new();
         for prepared in group {
             let mut of_batch = memory.insert(connections, prepared, self.spans_per_trace_no)?;
-            for (decision, body) in prepared.batch.decisions.iter().zip(&prepared.decisions) {
+            for (decision, ready) in prepared.batch.decisions.iter().zip(&prepared.decisions) {
+                let Some(chain) = &mut chain else { continue };
                 if let Some(id) = decision.trace_id {
                     // The trace counts what is in the control database before this decision.
                     memory.hot(connections, id)?;
                 }
                 let is_new = decision_rows::insert(
                     connections.control,
+                    chain,
                     decision,
-                    &prepared.bodies[body.clone()],
+                    ready,
+                    &prepared.bodies[ready.body.clone()],
                 )?;
                 memory.note_decision(connections, decision, is_new)?;
                 if is_new {
@@ -331,7 +344,8 @@ impl Writer {
                 told::pieces(batch_no, memory.changed_summaries(), told, &accepted)
             }
         };
-        if has_decisions {
+        if let Some(chain) = chain {
+            chain.end()?;
             connections
                 .control
                 .prepare_cached("UPDATE state SET value = ?1 WHERE name = 'batch_no'")?

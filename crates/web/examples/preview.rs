@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
-use throughline_store::{Inbox, Store, StoreOptions};
+use throughline_store::{AuditKeys, AuditLog, Inbox, ReadLog, Store, StoreOptions};
 use throughline_trace::access::{Keyring, Scope};
 use throughline_web::{WebState, loopback_hosts, router};
 
@@ -30,9 +30,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let keyring = if has("keys") { Keyring::required() } else { Keyring::open() };
     let (text, _) = store.control().create_key("preview", &[Scope::Read])?;
     keyring.replace(store.control().load_keyring()?);
+    let audit = AuditLog::new(dir.path(), AuditKeys::default());
+    let reads = ReadLog::start(audit.clone(), 365, &mut registry)?;
+    let inbox = store.inbox();
     let (_readiness, ready) = tokio::sync::watch::channel(true);
     let app = router(WebState {
         reader: store.reader(),
+        audit,
+        reads,
+        submit: Arc::new(move |batch| {
+            let inbox = inbox.clone();
+            Box::pin(async move { inbox.commit(batch).await })
+        }),
         committed: store.committed_sender(),
         keyring: Arc::new(keyring),
         cookie_secret: store.control().secret("web-cookies")?,

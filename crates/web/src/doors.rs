@@ -18,8 +18,8 @@ use crate::layout::{self, Nav, Theme};
 use crate::session;
 use crate::state::{App, Shared};
 
-/// The routes that need no key. Everything else needs one with the scope `read`, unless access
-/// control is off.
+/// The routes that need no key. Everything else needs one with the scope `read` (or what
+/// `needed_scope` says), unless access control is off.
 pub const OPEN_ROUTES: [&str; 4] = ["/healthz", "/readyz", "/login", "/assets/{hash}/{name}"];
 
 /// Nothing but our own files, no inline script or style, no frames, no other form targets.
@@ -93,6 +93,19 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
     response
 }
 
+/// What a key must allow for a route, by its pattern.
+fn needed_scope(pattern: &str, method: &Method) -> Scope {
+    match pattern {
+        "/api/v1/decisions" if *method == Method::POST => Scope::Ingest,
+        // Who read what, and what is kept and erased, is not everybody's business.
+        "/api/v1/audit/reads"
+        | "/api/v1/audit/erase"
+        | "/api/v1/audit/holds"
+        | "/api/v1/audit/holds/{hold_id}/release" => Scope::Admin,
+        _ => Scope::Read,
+    }
+}
+
 /// Why a request was not let in.
 enum Turned {
     /// Show the sign-in page, then come back.
@@ -126,14 +139,15 @@ fn enter(app: &App, request: &Request, visitor: &mut Visitor) -> Result<(), Turn
     check_host(app, address).map_err(Turned::Away)?;
     let headers = request.headers();
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let needed = needed_scope(matched.unwrap_or_default(), request.method());
     let is_open = matched.is_some_and(|path| OPEN_ROUTES.contains(&path));
     let bearer = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(Keyring::key_of_header);
     let checked = match &bearer {
-        Some(key) => app.web.keyring.check(Some(key), Scope::Read),
-        None => check_cookie(app, headers, visitor),
+        Some(key) => app.web.keyring.check(Some(key), needed),
+        None => check_cookie(app, headers, visitor, needed),
     };
     let is_by_header = bearer.is_some() && checked.is_ok();
     match checked {
@@ -150,7 +164,12 @@ fn enter(app: &App, request: &Request, visitor: &mut Visitor) -> Result<(), Turn
         }
         Err(_) => return Err(Turned::ToSignIn),
     }
-    if !is_by_header && !is_safe(request.method()) {
+    // A program says no origin, a browser always does; a session is a browser's.
+    let is_program = visitor.form_token.is_none()
+        && request.uri().path().starts_with("/api/")
+        && !headers.contains_key("sec-fetch-site")
+        && !headers.contains_key(header::ORIGIN);
+    if !is_by_header && !is_safe(request.method()) && !is_program {
         check_origin(headers, address).map_err(Turned::Away)?;
     }
     Ok(())
@@ -160,6 +179,7 @@ fn check_cookie(
     app: &App,
     headers: &HeaderMap,
     visitor: &mut Visitor,
+    needed: Scope,
 ) -> Result<Option<ApiKey>, AccessError> {
     if !app.web.keyring.is_required() {
         return Ok(None);
@@ -168,7 +188,7 @@ fn check_cookie(
     let cookie = session::cookie(headers, name).ok_or(AccessError::Missing)?;
     let session = session::unseal(&app.web.cookie_secret, cookie, visitor.now_unix_nano)
         .ok_or(AccessError::Unknown)?;
-    let key = app.web.keyring.check_id(session.key_id, Scope::Read)?;
+    let key = app.web.keyring.check_id(session.key_id, needed)?;
     visitor.session_ends_unix_secs = Some(session.expires_unix_secs);
     visitor.form_token = Some(session::form_token(&app.web.cookie_secret, cookie));
     Ok(Some(key))

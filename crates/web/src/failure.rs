@@ -14,6 +14,8 @@ pub(crate) struct Failure {
     pub(crate) code: &'static str,
     pub(crate) message: String,
     pub(crate) hint: String,
+    /// Details of a body that cannot be read, for programs.
+    problems: Vec<serde_json::Value>,
 }
 
 impl Failure {
@@ -24,7 +26,13 @@ impl Failure {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { status, code, message: message.into(), hint: hint.into() }
+        Self { status, code, message: message.into(), hint: hint.into(), problems: Vec::new() }
+    }
+
+    /// Adds what is wrong with each part of a body.
+    pub(crate) fn with_problems(mut self, problems: Vec<serde_json::Value>) -> Self {
+        self.problems = problems;
+        self
     }
 
     /// A query parameter that cannot be read.
@@ -51,9 +59,13 @@ impl Failure {
 
     /// The body of an API answer.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut json = serde_json::json!({
             "error": { "code": self.code, "message": self.message, "hint": self.hint }
-        })
+        });
+        if !self.problems.is_empty() {
+            json["error"]["problems"] = self.problems.clone().into();
+        }
+        json
     }
 
     /// The inside of an error page.

@@ -23,12 +23,16 @@ pub(crate) const TRACE_PARAMS: [&str; 11] = [
     "until",
 ];
 /// Parameters that choose decisions.
-pub(crate) const DECISION_PARAMS: [&str; 10] = [
+pub(crate) const DECISION_PARAMS: [&str; 14] = [
     "q",
     "agent",
     "session",
     "stage",
     "action",
+    "model_version",
+    "input_hash",
+    "instance",
+    "derived",
     "trace_id",
     "min_confidence",
     "max_confidence",
@@ -63,6 +67,10 @@ pub(crate) fn decisions(params: &Params, now_unix_nano: u64) -> Result<DecisionF
         session: params.owned("session"),
         stage: params.owned("stage"),
         action: params.owned("action"),
+        model_version: params.owned("model_version"),
+        input_hash: params.owned("input_hash"),
+        instance: params.owned("instance"),
+        derived: params.truth("derived")?,
         trace_id: params.trace_id("trace_id")?,
         text: params.owned("q"),
         min_confidence: params.share("min_confidence")?,

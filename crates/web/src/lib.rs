@@ -5,13 +5,13 @@
 //! page, with its drawing as pure functions from data to markup, so that tests need no server. The
 //! JSON API under `/api/v1` answers the same questions from the same filters.
 //!
-//! One invariant: a route needs a key with the scope `read` unless it stands in [`OPEN_ROUTES`],
-//! and a test walks the whole table of [`route_paths`] to see that.
+//! One invariant: a route needs a key with the scope `read`, or another that one list in `doors`
+//! names, unless it stands in [`OPEN_ROUTES`]; a test walks the whole table of [`route_paths`].
 //!
 //! ```
 //! use std::sync::Arc;
 //! use prometheus_client::registry::Registry;
-//! use throughline_store::{Store, StoreOptions};
+//! use throughline_store::{AuditKeys, AuditLog, ReadLog, Store, StoreOptions};
 //! use throughline_trace::access::Keyring;
 //! use throughline_web::{WebState, router};
 //!
@@ -20,9 +20,18 @@
 //! let dir = tempfile::tempdir()?;
 //! let mut registry = Registry::default();
 //! let store = Store::open(StoreOptions::new(dir.path()), &mut registry)?;
+//! let audit = AuditLog::new(dir.path(), AuditKeys::default());
+//! let reads = ReadLog::start(audit.clone(), 365, &mut registry)?;
+//! let inbox = store.inbox();
 //! let (_readiness, ready) = tokio::sync::watch::channel(true);
 //! let app: axum::Router = router(WebState {
 //!     reader: store.reader(),
+//!     audit,
+//!     reads,
+//!     submit: Arc::new(move |batch| {
+//!         let inbox = inbox.clone();
+//!         Box::pin(async move { inbox.commit(batch).await })
+//!     }),
 //!     committed: store.committed_sender(),
 //!     keyring: Arc::new(Keyring::open()),
 //!     cookie_secret: store.control().secret("web-cookies")?,
@@ -52,11 +61,13 @@ mod layout;
 mod live;
 mod pages;
 mod params;
+mod reads;
 mod routes;
 mod session;
 mod state;
 
+pub use api::audit::status_json as audit_status_json;
 pub use api::shapes::{decision as decision_json, summary as summary_json, trace as trace_json};
 pub use doors::OPEN_ROUTES;
 pub use routes::{route_paths, router};
-pub use state::{WebState, loopback_hosts};
+pub use state::{Submit, WebState, loopback_hosts};

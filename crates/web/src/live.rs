@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::filters;
 use crate::format::now_unix_nano;
 use crate::params::Params;
+use crate::reads::{Via, note};
 use crate::state::Shared;
 use crate::{api, pages};
 
@@ -46,6 +47,7 @@ pub(crate) async fn rows(
         .read("scale", "nanoseconds", |text| text.parse().ok())?
         .unwrap_or(crate::format::NANOS_PER_SEC);
     let wanted = wanted(&params, visitor.now_unix_nano)?;
+    note_listener(&app, &visitor, Via::Page, &wanted, params.question("/live"));
     Ok(stream(&app, visitor, move |committed| {
         let now = now_unix_nano();
         let mut rows: Vec<Json> = Vec::new();
@@ -76,6 +78,7 @@ pub(crate) async fn events(
     params: Params,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let wanted = wanted(&params, visitor.now_unix_nano)?;
+    note_listener(&app, &visitor, Via::Api, &wanted, params.question("/api/v1/live"));
     Ok(stream(&app, visitor, move |committed| {
         let (traces, decisions) = match &wanted {
             Wanted::Traces(filter) => (Some(filter), None),
@@ -102,6 +105,13 @@ pub(crate) async fn events(
         });
         Some(Event::default().event("committed").data(data.to_string()))
     }))
+}
+
+/// Notes that somebody listens to decisions; how many will come is not known yet.
+fn note_listener(app: &Shared, visitor: &Visitor, via: Via, wanted: &Wanted, question: String) {
+    if !matches!(wanted, Wanted::Traces(_)) {
+        note(app, visitor, via, question, 0);
+    }
 }
 
 fn wanted(params: &Params, now_unix_nano: u64) -> Result<Wanted, Failure> {

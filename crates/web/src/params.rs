@@ -117,6 +117,18 @@ impl Params {
         query_string(pairs.chain(value.map(|value| (name, value))))
     }
 
+    /// The question in words, for the log of reads: the path and the parameters, but not which page.
+    pub(crate) fn question(&self, path: &str) -> String {
+        let mut pairs: Vec<String> = self
+            .0
+            .iter()
+            .filter(|(name, _)| name != "cursor")
+            .map(|(name, value)| format!(" {name}={}", value.trim()))
+            .collect();
+        pairs.sort_unstable();
+        format!("{path}{}", pairs.concat())
+    }
+
     /// The parameters among `names`, in the order of `names`.
     pub(crate) fn chosen<'a>(
         &'a self,

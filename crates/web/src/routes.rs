@@ -9,6 +9,7 @@ use axum::response::Redirect;
 use axum::routing::{MethodRouter, get, post};
 use tower_http::compression::CompressionLayer;
 
+use crate::api::record::MAX_BODY_BYTES;
 use crate::failure::Failure;
 use crate::form::MAX_FORM_BYTES;
 use crate::state::{App, Shared, WebState};
@@ -36,9 +37,18 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/api/v1/traces", get(api::traces::list)),
         ("/api/v1/traces/{trace_id}", get(api::traces::one)),
         ("/api/v1/traces/{trace_id}/tree", get(api::traces::tree)),
-        ("/api/v1/decisions", get(api::decisions::list)),
+        (
+            "/api/v1/decisions",
+            get(api::decisions::list)
+                .merge(post(api::record::record).layer(DefaultBodyLimit::max(MAX_BODY_BYTES))),
+        ),
         ("/api/v1/decisions/gaps", get(api::decisions::missing)),
         ("/api/v1/decisions/{decision_id}", get(api::decisions::one)),
+        ("/api/v1/audit/verify", get(api::audit::verify)),
+        ("/api/v1/audit/reads", get(api::audit::reads)),
+        ("/api/v1/audit/erase", post(api::audit::erase)),
+        ("/api/v1/audit/holds", get(api::audit::holds).post(api::audit::hold)),
+        ("/api/v1/audit/holds/{hold_id}/release", post(api::audit::release)),
         ("/api/v1/logs", get(api::logs::list)),
         ("/api/v1/metrics", get(api::metrics::list)),
         ("/api/v1/metrics/{name}", get(api::metrics::one)),
@@ -93,6 +103,6 @@ async fn wrong_method(method: axum::http::Method) -> Failure {
         axum::http::StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
         format!("this address does not take {method}"),
-        "the API only reads: use GET",
+        "see /api/v1/openapi.json for what it takes",
     )
 }

@@ -3,20 +3,33 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
-use throughline_store::{Committed, Reader};
+use throughline_store::{AuditLog, Committed, ReadLog, Reader};
 use throughline_trace::access::Keyring;
+use throughline_trace::{Accepted, Refusal, SpanBatch};
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 
 use crate::failure::Failure;
 use crate::kept::Kept;
 use crate::session::SignInLimiter;
 
+/// Hands a batch to whoever makes it durable, through every door that telemetry goes through;
+/// returns when it is, and only then is success answered.
+pub type Submit =
+    Arc<dyn Fn(SpanBatch) -> BoxFuture<'static, Result<Accepted, Refusal>> + Send + Sync>;
+
 /// Everything [`router`](crate::router) needs; the binary fills it in.
 #[derive(Clone)]
 pub struct WebState {
     /// Answers from the store.
     pub reader: Reader,
+    /// The audit log of decisions.
+    pub audit: AuditLog,
+    /// Where reads of decisions are noted.
+    pub reads: ReadLog,
+    /// Where decisions go that are sent to the API.
+    pub submit: Submit,
     /// Where the store tells what became durable; live events subscribe to it.
     pub committed: broadcast::Sender<Arc<Committed>>,
     /// The live API keys.

@@ -9,6 +9,7 @@ use throughline_store::{DecisionFilter, Reader};
 use throughline_trace::{Decision, DecisionId};
 
 use crate::args::DecisionsArgs;
+use crate::commands::audit::note_read;
 use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
 use crate::failure::{Failure, Outcome};
 use crate::settings::Settings;
@@ -32,6 +33,10 @@ pub(crate) async fn run(settings: &Settings, args: &DecisionsArgs) -> Outcome {
         session: args.session.clone(),
         stage: args.stage.clone(),
         action: args.action.clone(),
+        model_version: args.model_version.clone(),
+        input_hash: args.input_hash.clone(),
+        instance: args.instance.clone(),
+        derived: args.derived,
         trace_id: args.trace,
         text: args.text.clone(),
         min_confidence: args.min_confidence,
@@ -40,12 +45,15 @@ pub(crate) async fn run(settings: &Settings, args: &DecisionsArgs) -> Outcome {
         before_unix_nano: args.list.until,
     };
     if args.follow {
+        // What arrives later is not known yet; that somebody watched is.
+        note_read(settings, format!("{} follow", question(args)), 0);
         return follow(&reader, &filter, args).await;
     }
     let found = match args.id {
         Some(id) => vec![one(&reader, id).await?],
         None => newest(&reader, &filter, args.list.limit).await?,
     };
+    note_read(settings, question(args), found.len());
     let mut out = anstream::stdout().lock();
     if args.list.json {
         return found
@@ -68,6 +76,30 @@ pub(crate) async fn run(settings: &Settings, args: &DecisionsArgs) -> Outcome {
     ];
     table::write(&mut out, &columns, found.iter().map(|found| row(found, &zone)).collect())?;
     Ok(())
+}
+
+/// What was asked, for the log of reads.
+fn question(args: &DecisionsArgs) -> String {
+    let mut text = "decisions".to_owned();
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text.push_str(&format!(" {name}={value}"));
+        }
+    };
+    add("id", args.id.map(|id| id.to_string()));
+    add("agent", args.agent.clone());
+    add("session", args.session.clone());
+    add("stage", args.stage.clone());
+    add("action", args.action.clone());
+    add("model_version", args.model_version.clone());
+    add("input_hash", args.input_hash.clone());
+    add("instance", args.instance.clone());
+    add("derived", args.derived.map(|derived| derived.to_string()));
+    add("trace_id", args.trace.map(|id| id.to_string()));
+    add("text", args.text.clone());
+    add("min_confidence", args.min_confidence.map(|share| share.to_string()));
+    add("max_confidence", args.max_confidence.map(|share| share.to_string()));
+    text
 }
 
 async fn one(reader: &Reader, id: DecisionId) -> Outcome<Decision> {

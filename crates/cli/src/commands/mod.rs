@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod audit;
 pub(crate) mod decisions;
 pub(crate) mod demo;
 pub(crate) mod keys;
@@ -43,6 +44,7 @@ fn of_query(error: QueryError) -> Failure {
 pub(crate) fn of_open(error: &OpenError) -> Failure {
     let exit = match error {
         OpenError::InUse { .. } => Exit::Busy,
+        OpenError::Audit(_) => Exit::Usage,
         _ => Exit::Failure,
     };
     advised(exit, &error.to_string())

@@ -7,6 +7,7 @@ use throughline_store::{Reader, StoredTrace, TraceFilter};
 use throughline_trace::{TraceId, TraceTree};
 
 use crate::args::{TraceArgs, TraceRef};
+use crate::commands::audit::note_read;
 use crate::commands::{of_query, open_reader, write_json};
 use crate::draw;
 use crate::failure::{Failure, Outcome};
@@ -27,6 +28,9 @@ pub(crate) async fn run(settings: &Settings, args: &TraceArgs) -> Outcome {
         ))
         .hint("list traces with `throughline traces`; name another directory with --data-dir"));
     };
+    if !trace.decisions.is_empty() {
+        note_read(settings, format!("trace {id}"), trace.decisions.len());
+    }
     let mut out = anstream::stdout().lock();
     if args.json {
         return write_json(&mut out, &throughline_web::trace_json(trace));

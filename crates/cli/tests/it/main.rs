@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod audit;
 mod commands;
 mod crash;
 mod demo;

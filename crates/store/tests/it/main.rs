@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail the test")]
 
 mod access;
+mod audit;
+mod audit_life;
 mod duplicates;
 mod durability;
 mod lists;

@@ -1,9 +1,13 @@
-//! The JSON API under `/api/v1`. It reads only; failures are `{"error": {code, message, hint}}`.
+//! The JSON API under `/api/v1`. Failures are `{"error": {code, message, hint}}`.
 
+pub(crate) mod audit;
+mod decision_body;
 pub(crate) mod decisions;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
+mod openapi_bodies;
 pub(crate) mod overview;
+pub(crate) mod record;
 pub(crate) mod shapes;
 pub(crate) mod traces;

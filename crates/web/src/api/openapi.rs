@@ -5,6 +5,8 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
+use crate::api::audit::READS_PARAMS;
+use crate::api::openapi_bodies;
 use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, TRACE_PARAMS};
 use crate::params::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::state::Shared;
@@ -43,7 +45,7 @@ fn entries() -> Vec<Entry> {
         ),
         (
             "/api/v1/decisions",
-            "Decisions, newest first: {items, next}.",
+            "Decisions, newest first: {items, next}; each with its place in the audit log as `chain`: {number, link}.",
             with(&[&DECISION_PARAMS, &PAGING]),
             JSON,
         ),
@@ -55,7 +57,25 @@ fn entries() -> Vec<Entry> {
         ),
         (
             "/api/v1/decisions/{decision_id}",
-            "A decision and the chain that led to it, first ancestor first: {decision, chain}.",
+            "A decision, the chain that led to it, first ancestor first, and its place in the audit log: {decision, chain, audit}.",
+            vec![],
+            JSON,
+        ),
+        (
+            "/api/v1/audit/verify",
+            "How the audit log stands: {log, head, key, checkpoint_count, last_checkpoint, anchors, last_verification}.",
+            vec![],
+            JSON,
+        ),
+        (
+            "/api/v1/audit/reads",
+            "Who read decisions, newest first: {items, next}. Needs the scope `admin`.",
+            READS_PARAMS.to_vec(),
+            JSON,
+        ),
+        (
+            "/api/v1/audit/holds",
+            "Legal holds, released ones too: {items}. Needs the scope `admin`.",
             vec![],
             JSON,
         ),
@@ -108,6 +128,10 @@ fn parameter_text(name: &str) -> &'static str {
         "stage" => "Only of this stage.",
         "action" => "Only with this action.",
         "trace_id" => "Only of this trace (32 hexadecimal characters).",
+        "model_version" => "Only of this version of a model.",
+        "input_hash" => "Only on the input with this hash.",
+        "instance" => "Only recorded by this process.",
+        "derived" => "`true`: only those that the server derived; `false`: only recorded ones.",
         "min_confidence" => "At least this sure, 0 to 1.",
         "max_confidence" => "At most this sure, 0 to 1.",
         "severity" => "At least this severe: `trace`, `debug`, `info`, `warn`, `error` or `fatal`.",
@@ -120,7 +144,7 @@ fn parameter_text(name: &str) -> &'static str {
 }
 
 fn describe(version: &str) -> Value {
-    let paths: Map<String, Value> = entries()
+    let mut paths: Map<String, Value> = entries()
         .into_iter()
         .map(|(path, text, query, media)| {
             let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
@@ -130,7 +154,7 @@ fn describe(version: &str) -> Value {
             let in_query = query.iter().map(|name| {
                 let schema = match *name {
                     "limit" => json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT }),
-                    "error" => json!({ "type": "boolean" }),
+                    "error" | "derived" => json!({ "type": "boolean" }),
                     "min_confidence" | "max_confidence" => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
                     _ => json!({ "type": "string" }),
                 };
@@ -151,6 +175,9 @@ fn describe(version: &str) -> Value {
             (path.to_owned(), entry)
         })
         .collect();
+    for (path, operation) in openapi_bodies::operations() {
+        paths.entry(path).or_insert_with(|| json!({}))["post"] = operation;
+    }
     json!({
         "openapi": "3.1.0",
         "info": { "title": "Throughline", "version": version, "license": { "name": "Apache-2.0" } },
@@ -174,9 +201,11 @@ mod tests {
     #[test]
     fn every_route_of_the_api_is_described_and_no_other() {
         let mut described: Vec<&str> = entries().into_iter().map(|(path, ..)| path).collect();
+        described.extend(openapi_bodies::operations().into_iter().map(|(path, _)| path));
         let mut routed = crate::route_paths();
         routed.retain(|path| path.starts_with("/api/v1/"));
         described.sort_unstable();
+        described.dedup();
         routed.sort_unstable();
         assert_eq!(described, routed);
     }

@@ -174,6 +174,7 @@ pub fn decision(decision: &Decision) -> Json {
         "timestamp": rfc3339(decision.timestamp_ns),
         "timestamp_ns": decision.timestamp_ns.to_string(),
         "received": rfc3339(decision.received_at_ns),
+        "received_at_ns": decision.received_at_ns.to_string(),
         "stage": decision.stage,
         "input_hash": decision.input_hash,
         "model_version": decision.model_version,

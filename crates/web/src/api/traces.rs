@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::filters::{self, PAGING, TRACE_PARAMS};
 use crate::pages::trace::load;
 use crate::params::Params;
+use crate::reads::{Via, note_path};
 use crate::state::Shared;
 
 /// `GET /api/v1/traces`
@@ -29,11 +30,16 @@ pub(crate) async fn list(
 /// `GET /api/v1/traces/{trace_id}`: spans in reading order, with messages, logs and decisions.
 pub(crate) async fn one(
     State(app): State<Shared>,
+    visitor: Visitor,
     Path(trace_id): Path<String>,
     params: Params,
 ) -> Result<Response, Failure> {
     params.expect_only(&[])?;
     let (trace, _turn) = load(&app, &trace_id).await?;
+    if !trace.decisions.is_empty() {
+        let path = format!("/api/v1/traces/{}", trace.summary.trace_id);
+        note_path(&app, &visitor, Via::Api, &path, trace.decisions.len());
+    }
     Ok(Json(shapes::trace(trace)).into_response())
 }
 

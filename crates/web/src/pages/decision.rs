@@ -2,20 +2,26 @@
 
 use axum::extract::{Path, State};
 use maud::{Markup, html};
+use throughline_store::{ChainPlace, audit_hex};
 use throughline_trace::{Decision, DecisionId};
 
 use super::decisions::{confidence, or_dash, trace_link};
 use super::span::attribute_row;
+use crate::api::audit::ask;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::format;
 use crate::icons::icon;
 use crate::layout::{self, Nav, copy_button};
 use crate::params::query_string;
+use crate::reads::{Via, note_path};
 use crate::state::Shared;
 
 /// Most ancestors that are looked up.
 pub(crate) const MAX_CHAIN: usize = 32;
+
+/// Digits of a link that are shown; the rest is a click away.
+const LINK_DIGITS: usize = 12;
 
 /// `GET /decisions/{decision_id}`
 pub(crate) async fn show(
@@ -25,8 +31,11 @@ pub(crate) async fn show(
 ) -> Result<Markup, Failure> {
     let decision = load(&app, &decision_id).await?;
     let chain = chain(&app, &decision).await?;
+    let place = place(&app, &decision).await?;
+    let path = format!("/decisions/{}", decision.decision_id);
+    note_path(&app, &visitor, Via::Page, &path, 1 + chain.len());
     let title = format!("Decision: {}", or_dash(&decision.action));
-    let body = draw(&decision, &chain, visitor.now_unix_nano);
+    let body = draw(&decision, &chain, place.as_ref(), visitor.now_unix_nano);
     Ok(layout::page(&visitor, Nav::Decisions, &title, body))
 }
 
@@ -57,7 +66,40 @@ pub(crate) async fn chain(app: &Shared, decision: &Decision) -> Result<Vec<Decis
     Ok(chain)
 }
 
-fn draw(decision: &Decision, chain: &[Decision], now_unix_nano: u64) -> Markup {
+/// Where the decision stands in the chain of the audit log, looked at anew.
+pub(crate) async fn place(
+    app: &Shared,
+    decision: &Decision,
+) -> Result<Option<ChainPlace>, Failure> {
+    let id = decision.decision_id;
+    ask(app, move |audit| audit.place(id)).await
+}
+
+/// Whether the record is what it was when it came.
+fn chain_badge(place: Option<&ChainPlace>) -> Markup {
+    let Some(place) = place else {
+        return html! { span.badge.error title="The decision has no place in the chain of the audit log: it was put in past the server" { (icon("alert")) "Not in the chain" } };
+    };
+    let number = format::count(place.number);
+    match (place.is_good, &place.problem) {
+        (Some(true), _) => html! {
+            span.badge.ok title="Its content and its link are what they were when it came" { (icon("tick")) "Chain " (number) " · verified" }
+        },
+        (_, Some(problem)) => html! {
+            span.badge.error title=(problem) { (icon("alert")) "Chain " (number) " · does not verify" }
+        },
+        _ => html! {
+            span.badge title="The audit key of this record is not at hand" { "Chain " (number) " · key missing" }
+        },
+    }
+}
+
+fn draw(
+    decision: &Decision,
+    chain: &[Decision],
+    place: Option<&ChainPlace>,
+    now_unix_nano: u64,
+) -> Markup {
     let id = decision.decision_id.to_string();
     let has_lost_parent = decision.parent_decision_id.is_some() && chain.is_empty();
     html! {
@@ -67,7 +109,7 @@ fn draw(decision: &Decision, chain: &[Decision], now_unix_nano: u64) -> Markup {
                     a href="/decisions" { "Decisions" } (icon("right"))
                     span.mono.cut { (id) } (copy_button("Copy the decision id", &id))
                 }
-                div.title { h1 { (or_dash(&decision.action)) } span.badge.decision { (or_dash(&decision.stage)) } @if decision.derived { span.badge title="Worked out by the server from a span" { "derived" } } }
+                div.title { h1 { (or_dash(&decision.action)) } span.badge.decision { (or_dash(&decision.stage)) } @if decision.derived { span.badge title="Worked out by the server from a span" { "derived" } } (chain_badge(place)) }
             }
             div.tools {
                 @if let Some(trace_id) = decision.trace_id {
@@ -98,7 +140,7 @@ fn draw(decision: &Decision, chain: &[Decision], now_unix_nano: u64) -> Markup {
                     }
                 }
             }
-            (facts(decision, now_unix_nano))
+            (facts(decision, place, now_unix_nano))
         }
     }
 }
@@ -114,7 +156,7 @@ fn link_of(decision: &Decision, now_unix_nano: u64, is_this: bool) -> Markup {
     }
 }
 
-fn facts(decision: &Decision, now_unix_nano: u64) -> Markup {
+fn facts(decision: &Decision, place: Option<&ChainPlace>, now_unix_nano: u64) -> Markup {
     let filtered = |name: &str, value: &str| html! { a.link href={ "/decisions" (query_string([(name, value)])) } { (value) } };
     let text = |label: &str, value: &str| html! { @if !value.is_empty() { dt { (label) } dd { (value) } } };
     html! {
@@ -133,6 +175,11 @@ fn facts(decision: &Decision, now_unix_nano: u64) -> Markup {
                     dt { "Recorded by" } dd { code { (decision.instance_id) } @if decision.seq > 0 { ", number " (format::count(decision.seq)) } }
                 }
                 dt { "Received" } dd { (format::time(decision.received_at_ns, now_unix_nano)) }
+                @if let Some(place) = place {
+                    @let link = audit_hex(&place.link);
+                    dt { "Audit chain" } dd { "record " (format::count(place.number)) ", link " code title=(link) { (&link[..LINK_DIGITS]) "…" } (copy_button("Copy the link", &link)) }
+                    @if let Some(problem) = &place.problem { dt { "Problem" } dd { (problem) } }
+                }
             }
         }
     }

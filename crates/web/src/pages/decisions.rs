@@ -15,6 +15,7 @@ use crate::format::{self, cut};
 use crate::icons::line_art;
 use crate::layout::{self, Nav};
 use crate::params::{Params, query_string};
+use crate::reads::{Via, note};
 use crate::state::Shared;
 
 const PATH: &str = "/decisions";
@@ -34,6 +35,7 @@ pub(crate) async fn show(
     let filter = filters::decisions(&params, visitor.now_unix_nano)?;
     let _turn = app.turns.take().await?;
     let page = app.web.reader.decisions(&filter, params.text("cursor"), params.limit()?).await?;
+    note(&app, &visitor, Via::Page, params.question(PATH), page.items.len());
     let facets = app.web.reader.facets().await?;
     let gaps = gaps::known(&app, visitor.now_unix_nano).await?;
     let body = html! {

@@ -16,6 +16,7 @@ use crate::format;
 use crate::icons::icon;
 use crate::layout::{self, Nav};
 use crate::params::{Params, query_string};
+use crate::reads::{Via, note_path};
 use crate::state::Shared;
 
 /// `GET /traces/{trace_id}`; `?span=` opens the details of a span.
@@ -27,6 +28,10 @@ pub(crate) async fn show(
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["span"]])?;
     let (trace, _turn) = load_kept(&app, &trace_id).await?;
+    if !trace.decisions.is_empty() {
+        let path = format!("/traces/{}", trace.summary.trace_id);
+        note_path(&app, &visitor, Via::Page, &path, trace.decisions.len());
+    }
     let view = View::new(&trace);
     let chosen = params.read("span", "a span id of 16 hexadecimal characters", |text| {
         text.parse::<SpanId>().ok()

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod api;
+mod audit;
 mod doors;
 mod fixtures;
 mod pages;
@@ -14,7 +15,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use futures_util::StreamExt as _;
 use prometheus_client::registry::Registry;
-use throughline_store::{Store, StoreOptions};
+use throughline_store::{AuditKeys, AuditLog, ReadLog, Store, StoreOptions};
 use throughline_trace::access::{Keyring, Scope};
 use throughline_web::{WebState, loopback_hosts, router};
 use tokio::sync::watch;
@@ -33,6 +34,8 @@ const LISTEN_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 struct Site {
     store: Store,
     app: Router,
+    audit: AuditLog,
+    reads: ReadLog,
     keyring: Arc<Keyring>,
     readiness: watch::Sender<bool>,
     _dir: tempfile::TempDir,
@@ -79,10 +82,19 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let mut registry = Registry::default();
         let store = Store::open(StoreOptions::new(dir.path()), &mut registry).unwrap();
+        let audit = AuditLog::new(dir.path(), AuditKeys::default());
+        let reads = ReadLog::start(audit.clone(), 365, &mut registry).unwrap();
+        let inbox = store.inbox();
         let (readiness, ready) = watch::channel(true);
         let keyring = Arc::new(keyring);
         let app = router(WebState {
             reader: store.reader(),
+            audit: audit.clone(),
+            reads: reads.clone(),
+            submit: Arc::new(move |batch| {
+                let inbox = inbox.clone();
+                Box::pin(async move { inbox.commit(batch).await })
+            }),
             committed: store.committed_sender(),
             keyring: Arc::clone(&keyring),
             cookie_secret: store.control().secret("web-cookies").unwrap(),
@@ -94,7 +106,7 @@ impl Site {
             otlp_http_url: "http://127.0.0.1:4318".to_owned(),
             otlp_grpc_url: "http://127.0.0.1:4317".to_owned(),
         });
-        Self { store, app, keyring, readiness, _dir: dir }
+        Self { store, app, audit, reads, keyring, readiness, _dir: dir }
     }
 
     /// A new key with these scopes, live at once.

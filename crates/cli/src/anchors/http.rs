@@ -1,0 +1,75 @@
+//! An HTTP endpoint: a service that takes checkpoints in (POST), or an object store (PUT).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, Method};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use throughline_store::Checkpoint;
+
+use crate::config::HttpMethod;
+
+/// Longest wait for an answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What an address may have for the chain number.
+const NUMBER: &str = "{number}";
+
+/// Sends checkpoints one by one, oldest first; the first that is not taken ends it. Sending one
+/// twice must do no harm: that is what a lost answer leads to.
+pub(super) async fn write(
+    url: &str,
+    method: HttpMethod,
+    headers: &BTreeMap<String, String>,
+    checkpoints: &[Checkpoint],
+) -> Result<(), String> {
+    let client = client(url.starts_with("https:"))?;
+    let method = match method {
+        HttpMethod::Post => Method::POST,
+        HttpMethod::Put => Method::PUT,
+    };
+    // One object that is written over and over needs the newest only.
+    let is_one_object = method == Method::PUT && !url.contains(NUMBER);
+    let first = if is_one_object { checkpoints.len().saturating_sub(1) } else { 0 };
+    for checkpoint in &checkpoints[first..] {
+        let url = url.replace(NUMBER, &checkpoint.number.to_string());
+        let mut request = client
+            .request(method.clone(), &url)
+            .header("content-type", "application/json")
+            .body(checkpoint.to_line());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        // The query of a presigned address is a secret.
+        let shown = url.split('?').next().unwrap_or_default();
+        let answer = request.send().await.map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{shown}: {}", cause.unwrap_or_else(|| error.without_url().to_string()))
+        })?;
+        if !answer.status().is_success() {
+            return Err(format!("{shown} answered {}", answer.status()));
+        }
+    }
+    Ok(())
+}
+
+fn client(is_tls: bool) -> Result<Client, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    // A system without roots can reach an address without TLS.
+    let builder = match is_tls {
+        true => builder.with_platform_verifier().map_err(|error| error.to_string())?,
+        false => builder.with_root_certificates(RootCertStore::empty()),
+    };
+    Client::builder()
+        .tls_backend_preconfigured(builder.with_no_client_auth())
+        .timeout(REQUEST_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("throughline/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| error.to_string())
+}

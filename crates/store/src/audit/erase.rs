@@ -1,0 +1,134 @@
+//! Erasure: content and salt of decisions go, their places in the chain stay.
+//!
+//! With content and salt gone nobody can say what a commitment is of. What remains of a decision is
+//! its number, its id, the time of its arrival and the commitment. The erasure is a record of the
+//! chain itself; it names the numbers, and the person only as a keyed hash.
+
+use rusqlite::{Connection, params, params_from_iter};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use crate::audit::chain::{ChainKey, Kind, append_record};
+use crate::audit::holds::{self, AuditFilter};
+use crate::audit::log::AuditError;
+
+/// Decisions that one transaction erases: a server that writes waits for it.
+pub(crate) const BATCH_ROWS: usize = 500;
+
+/// What an erasure did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Erased {
+    /// Decisions whose content is gone.
+    pub decisions: u64,
+    /// Chain numbers of the records that say so.
+    pub records: Vec<u64>,
+    /// Whether the write-ahead log was emptied too. If not, old pages lie in `control.db-wal` until
+    /// the server's next checkpoint.
+    pub is_log_clean: bool,
+}
+
+/// Who erases what, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Request<'a> {
+    pub(crate) id: String,
+    pub(crate) filter: &'a AuditFilter,
+    pub(crate) reason: String,
+    pub(crate) by: &'a str,
+}
+
+/// How many decisions a filter chooses.
+pub(crate) fn count(control: &Connection, filter: &AuditFilter) -> Result<u64, rusqlite::Error> {
+    let (wanted, values) = filter.to_sql();
+    let sql = format!("SELECT count(*) FROM decisions WHERE {wanted}");
+    let count: i64 = control.query_row(&sql, params_from_iter(values), |row| row.get(0))?;
+    Ok(count as u64)
+}
+
+/// Erases some of what is left; `None` when nothing is. The caller holds a write transaction.
+pub(crate) fn batch(
+    control: &Connection,
+    key: &ChainKey,
+    request: &Request<'_>,
+) -> Result<Option<(u64, u64)>, AuditError> {
+    holds::refuse_held(control, request.filter)?;
+    let (wanted, values) = request.filter.to_sql();
+    let sql = format!(
+        "SELECT decision, decision_id, number, stage FROM decisions
+         WHERE {wanted} AND number IS NOT NULL ORDER BY number LIMIT {BATCH_ROWS}"
+    );
+    let mut statement = control.prepare(&sql)?;
+    let rows = statement.query_map(params_from_iter(values), |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
+    let rows: Vec<(i64, [u8; 16], i64, String)> = rows.collect::<Result<_, _>>()?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for (decision, decision_id, number, stage) in &rows {
+        control
+            .prepare_cached("INSERT OR IGNORE INTO erased VALUES (?1, ?2)")?
+            .execute(params![decision_id.as_slice(), number])?;
+        remove_content(control, *decision, stage)?;
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            _ => ranges.push((*number, *number)),
+        }
+    }
+    let body = json!({
+        "id": request.id,
+        "by": request.by,
+        "reason": request.reason,
+        "subjects": subjects(key, request.filter),
+        "numbers": ranges,
+        "count": rows.len(),
+    });
+    let record = append_record(control, key, Kind::Erasure, &body)?;
+    Ok(Some((rows.len() as u64, record)))
+}
+
+/// Takes the row of a decision, and what is counted of it.
+pub(crate) fn remove_content(
+    control: &Connection,
+    decision: i64,
+    stage: &str,
+) -> Result<(), rusqlite::Error> {
+    control.prepare_cached("DELETE FROM decisions WHERE decision = ?1")?.execute([decision])?;
+    control
+        .prepare_cached("UPDATE stages SET decisions = decisions - 1 WHERE stage = ?1")?
+        .execute([stage])?;
+    control
+        .prepare_cached("DELETE FROM stages WHERE stage = ?1 AND decisions <= 0")?
+        .execute([stage])?;
+    control
+        .prepare_cached("UPDATE state SET value = value - 1 WHERE name = 'decisions'")?
+        .execute([])?;
+    Ok(())
+}
+
+/// Who was erased, as far as a record may say: keyed hashes of names, and times.
+fn subjects(key: &ChainKey, filter: &AuditFilter) -> Json {
+    let hashed = |kind: &str, value: &Option<String>| {
+        value.as_ref().map(|value| json!({ "kind": kind, "hash": key.key.subject(kind, value) }))
+    };
+    let mut subjects: Vec<Json> =
+        [hashed("agent", &filter.agent), hashed("session", &filter.session)]
+            .into_iter()
+            .flatten()
+            .collect();
+    if let Some(id) = filter.trace_id {
+        subjects.extend(hashed("trace_id", &Some(id.to_string())));
+    }
+    if let Some(id) = filter.decision_id {
+        subjects.push(json!({ "kind": "decision_id", "id": id }));
+    }
+    if filter.after_unix_nano.is_some() || filter.before_unix_nano.is_some() {
+        let text = |time: Option<u64>| time.map(|time| time.to_string());
+        subjects.push(json!({
+            "kind": "time",
+            "after_unix_nano": text(filter.after_unix_nano),
+            "before_unix_nano": text(filter.before_unix_nano),
+        }));
+    }
+    Json::Array(subjects)
+}
