@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_saphyr::Error as YamlError;
+use throughline_redact::RedactionConfig;
 
 use crate::args::{Access, ListenAddress, LogFormat};
 use crate::failure::{Failure, Outcome};
@@ -20,7 +21,8 @@ const DEFAULT_HINT: &str = "leave the key out to get its default";
 const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), \
      allowed_hosts, \
      cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, \
-     max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)";
+     max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), \
+     redaction (secrets, rules, hash_key_file), log (filter, format)";
 
 /// How many edits a key may be away from a known one to be taken for a slip.
 const MAX_SLIP_EDITS: usize = 2;
@@ -49,6 +51,8 @@ pub(crate) struct FileConfig {
     pub(crate) drain_timeout_secs: Option<u64>,
     /// How much is received and held.
     pub(crate) limits: LimitsConfig,
+    /// What is taken out before anything is written.
+    pub(crate) redaction: RedactionConfig,
     /// The server's own log.
     pub(crate) log: LogConfig,
 }
@@ -130,8 +134,11 @@ impl FileConfig {
         let mut config: Self =
             serde_saphyr::from_str(text).map_err(|error| explain(path, text, &error))?;
         let base = path.parent().unwrap_or(Path::new(""));
+        let hash_key_file = &mut config.redaction.hash_key_file;
         for relative in
-            [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key].into_iter().flatten()
+            [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key, hash_key_file]
+                .into_iter()
+                .flatten()
         {
             *relative = base.join(&*relative);
         }
@@ -220,6 +227,8 @@ fn edits(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use throughline_redact::{Action, Builtin, RuleConfig, Secrets};
+
     use super::*;
 
     fn refusal(yaml: &str) -> String {
@@ -305,7 +314,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), log (filter, format)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -313,8 +322,40 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), log (filter, format)
         ");
+    }
+
+    #[test]
+    fn mistakes_in_redaction_rules_name_their_place() {
+        let rules = |rules: &str| refusal(&format!("redaction:\n  rules:\n{rules}"));
+        insta::assert_snapshot!(refusal("redaction: on\n"), @"");
+        insta::assert_snapshot!(refusal("redaction: { secrets: maks }\n"), @"");
+        insta::assert_snapshot!(refusal("redaction: { secret: off }\n"), @"");
+        insta::assert_snapshot!(rules("    - builtin: emial\n"), @"");
+        insta::assert_snapshot!(rules("    - builtin: ssn\n"), @"");
+        insta::assert_snapshot!(rules("    - name: x\n      pattern: 'C-[0-9'\n"), @"");
+        insta::assert_snapshot!(rules("    - { name: x, path: customer.ssn }\n"), @"");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], action: hide }\n"), @"");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], feilds: [a] }\n"), @"");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], path: $.a }\n"), @"");
+        insta::assert_snapshot!(rules("    - { pattern: abc }\n"), @"");
+        insta::assert_snapshot!(rules("    - { builtin: email, action: hash, replacement: x }\n"), @"");
+        insta::assert_snapshot!(rules("    - { name: a b, keys: [pin] }\n"), @"");
+    }
+
+    #[test]
+    fn redaction_is_on_for_secrets_unless_it_is_off() {
+        assert_eq!(refused_or_default("listen: 127.0.0.1\n").redaction.secrets, Secrets::Mask);
+        for off in ["redaction: off\n", "redaction: false\n", "redaction: { secrets: off }\n"] {
+            assert_eq!(refused_or_default(off).redaction, RedactionConfig::off(), "{off}");
+        }
+        let yaml = "redaction:\n  hash_key_file: a.key\n  rules:\n    - builtin: email\n      action: hash\n";
+        let config = FileConfig::parse(Path::new("/etc/tl.yaml"), yaml).expect("good");
+        let RedactionConfig { secrets, rules, hash_key_file } = config.redaction;
+        assert_eq!(secrets, Secrets::Mask);
+        assert_eq!(rules, [RuleConfig::builtin(Builtin::Email, Action::Hash)]);
+        assert_eq!(hash_key_file.as_deref(), Some(Path::new("/etc/a.key")));
     }
 
     #[test]
