@@ -169,7 +169,7 @@ fn explain(path: &Path, text: &str, error: &YamlError) -> Failure {
             format!("the key `{}` is there twice", key.as_deref().unwrap_or("?")),
             Some("keep one of them".to_owned()),
         ),
-        YamlError::Message { msg, .. } => (msg.clone(), None),
+        YamlError::Message { msg, .. } => (msg.clone(), hint_of_rule(msg)),
         YamlError::Unexpected { expected: "mapping start", .. } => {
             (format!("expected keys and values, got `{got}`"), Some(KNOWN_KEYS.to_owned()))
         }
@@ -181,6 +181,13 @@ fn explain(path: &Path, text: &str, error: &YamlError) -> Failure {
     let place = place.map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
     let failure = Failure::usage(format!("{}{place}: {message}", path.display()));
     failure.hint(hint.unwrap_or_else(|| DEFAULT_HINT.to_owned()))
+}
+
+/// A redaction rule that is wrong has no default.
+fn hint_of_rule(message: &str) -> Option<String> {
+    let beginnings = ["rule `", "this rule", "pattern `", "path `"];
+    let is_of_rule = beginnings.iter().any(|beginning| message.starts_with(beginning));
+    is_of_rule.then(|| "docs/redaction.md tells what a rule may say".to_owned())
 }
 
 /// What stands at a place, up to a comma, a closing bracket, a comment or the end of the line.
@@ -329,19 +336,58 @@ log:
     #[test]
     fn mistakes_in_redaction_rules_name_their_place() {
         let rules = |rules: &str| refusal(&format!("redaction:\n  rules:\n{rules}"));
-        insta::assert_snapshot!(refusal("redaction: on\n"), @"");
-        insta::assert_snapshot!(refusal("redaction: { secrets: maks }\n"), @"");
-        insta::assert_snapshot!(refusal("redaction: { secret: off }\n"), @"");
-        insta::assert_snapshot!(rules("    - builtin: emial\n"), @"");
-        insta::assert_snapshot!(rules("    - builtin: ssn\n"), @"");
-        insta::assert_snapshot!(rules("    - name: x\n      pattern: 'C-[0-9'\n"), @"");
-        insta::assert_snapshot!(rules("    - { name: x, path: customer.ssn }\n"), @"");
-        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], action: hide }\n"), @"");
-        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], feilds: [a] }\n"), @"");
-        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], path: $.a }\n"), @"");
-        insta::assert_snapshot!(rules("    - { pattern: abc }\n"), @"");
-        insta::assert_snapshot!(rules("    - { builtin: email, action: hash, replacement: x }\n"), @"");
-        insta::assert_snapshot!(rules("    - { name: a b, keys: [pin] }\n"), @"");
+        insta::assert_snapshot!(refusal("redaction: on\n"), @r"
+        error(2): throughline.yaml:1:1: expected `off`, or a mapping with secrets, rules, hash_key_file, got boolean `true`
+        hint: leave the key out to get its default
+        ");
+        insta::assert_snapshot!(refusal("redaction: { secrets: maks }\n"), @r"
+        error(2): throughline.yaml:1:23: expected mask or hash or drop or off, got `maks`
+        hint: did you mean `mask`?
+        ");
+        insta::assert_snapshot!(refusal("redaction: { secret: off }\n"), @r"
+        error(2): throughline.yaml:1:14: unknown key `secret`
+        hint: did you mean `secrets`?
+        ");
+        insta::assert_snapshot!(rules("    - builtin: emial\n"), @r"
+        error(2): throughline.yaml:3:16: expected email or phone or card or api_key or github_token or aws_key or slack_token or jwt or bearer or private_key or url_password or secret_names, got `emial`
+        hint: did you mean `email`?
+        ");
+        insta::assert_snapshot!(rules("    - builtin: ssn\n"), @r"
+        error(2): throughline.yaml:3:16: expected email or phone or card or api_key or github_token or aws_key or slack_token or jwt or bearer or private_key or url_password or secret_names, got `ssn`
+        hint: known here: email, phone, card, api_key, github_token, aws_key, slack_token, jwt, bearer, private_key, url_password, secret_names
+        ");
+        insta::assert_snapshot!(rules("    - name: x\n      pattern: 'C-[0-9'\n"), @r"
+        error(2): throughline.yaml:4:16: pattern `C-[0-9`, column 3: unclosed character class
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { name: x, path: customer.ssn }\n"), @r"
+        error(2): throughline.yaml:3:24: path `customer.ssn`, column 1: expected `$`, which stands for the whole value
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], action: hide }\n"), @r"
+        error(2): throughline.yaml:3:39: expected mask or hash or drop, got `hide`
+        hint: known here: mask, hash, drop
+        ");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], feilds: [a] }\n"), @r"
+        error(2): throughline.yaml:3:31: unknown key `feilds`
+        hint: did you mean `fields`?
+        ");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], path: $.a }\n"), @r"
+        error(2): throughline.yaml:3:7: rule `x`: expected exactly one of `builtin`, `pattern`, `keys`, `path`, got 2
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { pattern: abc }\n"), @r"
+        error(2): throughline.yaml:3:7: this rule: expected a `name`, which masks and counters show
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { builtin: email, action: hash, replacement: x }\n"), @r"
+        error(2): throughline.yaml:3:7: this rule: expected `replacement` with `action: mask` only
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { name: a b, keys: [pin] }\n"), @r"
+        error(2): throughline.yaml:3:7: rule `a b`: expected a name of 1 to 40 letters, digits, `_`, `-` and `.`, got `a b`
+        hint: docs/redaction.md tells what a rule may say
+        ");
     }
 
     #[test]

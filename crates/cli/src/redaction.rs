@@ -81,8 +81,14 @@ mod tests {
     #[test]
     fn a_key_that_is_missing_or_short_is_refused() {
         let refusal = |outcome: Outcome<[u8; 32]>| outcome.expect_err("a refusal").to_text();
-        insta::assert_snapshot!(refusal(read(Path::new("/nowhere/redaction.key"))), @"");
-        insta::assert_snapshot!(refusal(made_of(b" short\n", HASH_KEY_VARIABLE)), @"");
+        insta::assert_snapshot!(refusal(read(Path::new("/nowhere/redaction.key"))), @r"
+        error(2): cannot read `redaction.hash_key_file` /nowhere/redaction.key: No such file or directory (os error 2)
+        hint: make one with `openssl rand -hex 32`, or leave it out to use the one in the data directory
+        ");
+        insta::assert_snapshot!(refusal(made_of(b" short\n", HASH_KEY_VARIABLE)), @r"
+        error(2): expected at least 16 bytes as the key of redaction hashes in THROUGHLINE_REDACTION_KEY, got 5
+        hint: make one with `openssl rand -hex 32`, or leave it out to use the one in the data directory
+        ");
         assert_eq!(
             made_of(b"0123456789abcdef\n", "x").expect("a key"),
             made_of(b"0123456789abcdef", "y").expect("a key"),

@@ -48,6 +48,8 @@ pub(crate) struct Definition {
     pub(crate) patterns: &'static [&'static str],
     /// One of these is in every find.
     pub(crate) triggers: &'static [Trigger],
+    /// Whether every find has an `@` behind it as well: addresses without one are many.
+    pub(crate) needs_at: bool,
     /// Narrows or rejects what a pattern has found in a text.
     pub(crate) check: fn(&str, Range<usize>) -> Option<Range<usize>>,
     /// Spellings that mean the same, to one: the hash is made of it.
@@ -63,6 +65,7 @@ const DIGITS: &[u8] = b"0123456789";
 const PLAIN: Definition = Definition {
     patterns: &[],
     triggers: &[],
+    needs_at: false,
     check: |_, found| Some(found),
     normal: |text| Cow::Borrowed(text),
     is_fuzzy: false,
@@ -151,6 +154,7 @@ const CARD: Definition = Definition {
     normal: |text| Cow::Owned(card::digits(text)),
     is_fuzzy: true,
     takes_numbers: true,
+    ..PLAIN
 };
 
 const API_KEY: Definition = Definition {
@@ -282,5 +286,6 @@ const URL_PASSWORD: Definition = Definition {
         r#"(?-u:\b)[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n/:@"'<>]*:(?P<secret>[^ \t\r\n/@"'<>]+)@"#,
     ],
     triggers: &[Trigger::Text("://")],
+    needs_at: true,
     ..PLAIN
 };

@@ -106,7 +106,7 @@ impl<'r> Examiner<'r> {
     /// name apply too.
     pub(crate) fn attribute_field(&mut self, place: Place, key: &str, text: &mut String) {
         let rules = self.set.of_field(self.rules, key);
-        self.replace_text(place, text, |this, value| this.named_value(rules, key, value));
+        self.replace_text(place, text, |this, value| this.named_value(rules, rules, key, value));
     }
 
     fn replace_text(
@@ -134,10 +134,13 @@ impl<'r> Examiner<'r> {
         attributes.0.retain_mut(|(key, value)| {
             self.place = place.of_key(key);
             let rules = set.of_field(self.rules, key);
-            let dropped = self.named_value(rules, key, value).is_some();
             // Names of attributes are written by programmers: what only looks like something there
             // is none.
-            self.key(rules & !set.fuzzy, key);
+            let (of_key, _) = set.candidates(rules & !set.fuzzy, key);
+            let dropped = self.named_value(rules, of_key, key, value).is_some();
+            if of_key != 0 {
+                self.key(of_key, key);
+            }
             !dropped
         });
     }
@@ -150,8 +153,15 @@ impl<'r> Examiner<'r> {
         }
     }
 
-    /// Looks at the value of an attribute; answers the rule that drops it.
-    fn named_value(&mut self, rules: u64, key: &str, value: &mut Value) -> Option<usize> {
+    /// Looks at the value of an attribute; answers the rule that drops it. `of_key` are the rules whose
+    /// triggers are in the name.
+    fn named_value(
+        &mut self,
+        rules: u64,
+        of_key: u64,
+        key: &str,
+        value: &mut Value,
+    ) -> Option<usize> {
         let set = self.set;
         if rules & set.keyed != 0 {
             let last = key.rsplit('.').next().unwrap_or(key);
@@ -159,7 +169,7 @@ impl<'r> Examiner<'r> {
                 return self.take_whole(rule, value);
             }
         }
-        if let Some(rule) = set.by_secret_name(rules, key) {
+        if let Some(rule) = set.by_secret_name(of_key, key) {
             return self.take_scalars(rule, &mut Trail::new(set, rules, key), value);
         }
         self.looked_at(rules, key, value)
@@ -179,10 +189,9 @@ impl<'r> Examiner<'r> {
             Value::Empty | Value::Bool(_) | Value::Double(_) => true,
             Value::Int(_) => rules & self.set.numbers == 0,
             Value::String(text) => {
-                let seen = self.set.prefilter.scan(text.as_bytes());
-                let looks = (seen.rules | self.set.unfiltered) & rules != 0
-                    || (self.needs_structure(rules, seen.escapes) && json::may_be(text));
-                !looks
+                let (candidates, escapes) = self.set.candidates(rules, text);
+                let structure = || self.needs_structure(rules, escapes) && json::may_be(text);
+                candidates == 0 && !structure()
             }
             Value::Bytes(_) | Value::Array(_) | Value::Map(_) => false,
         }
@@ -308,22 +317,17 @@ impl<'r> Examiner<'r> {
 
     /// What a name is to be instead, if anything is found in it.
     pub(crate) fn name(&mut self, rules: u64, name: &str) -> Option<String> {
-        let candidates = self.candidates(rules, name);
+        let (candidates, _) = self.set.candidates(rules, name);
         match self.plain(candidates, name)? {
             Edit::Text(new) => Some(new),
             Edit::Drop => Some(self.set.rules[self.last_found()].mask.clone()),
         }
     }
 
-    fn candidates(&self, rules: u64, text: &str) -> u64 {
-        (self.set.prefilter.scan(text.as_bytes()).rules | self.set.unfiltered) & rules
-    }
-
     /// Looks at a text, inside its strings if it is JSON.
     pub(crate) fn text(&mut self, trail: &mut Trail, text: &str) -> Option<Edit> {
-        let seen = self.set.prefilter.scan(text.as_bytes());
-        let candidates = (seen.rules | self.set.unfiltered) & trail.rules;
-        let has_cause = candidates != 0 || self.needs_structure(trail.rules, seen.escapes);
+        let (candidates, escapes) = self.set.candidates(trail.rules, text);
+        let has_cause = candidates != 0 || self.needs_structure(trail.rules, escapes);
         if has_cause && trail.embedded < MAX_EMBEDDED && json::may_be(text) {
             trail.embedded += 1;
             let edit = json::redact(self, trail, text);
@@ -335,7 +339,7 @@ impl<'r> Examiner<'r> {
 
     /// Looks at text that is no JSON.
     pub(crate) fn plain_text(&mut self, rules: u64, text: &str) -> Option<Edit> {
-        self.plain(self.candidates(rules, text), text)
+        self.plain(self.set.candidates(rules, text).0, text)
     }
 
     /// Looks at an integer as at its digits.

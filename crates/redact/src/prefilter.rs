@@ -34,8 +34,6 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Prefilter {
     tables: Box<[[u64; 256]; WIDTH]>,
-    /// Triggers that ask nothing of this byte: what the end of the text stands for.
-    past_end: [u64; WIDTH],
     /// The rule of each trigger, as a bit.
     rules: Vec<u64>,
     /// Rules whose triggers had no room: always tried.
@@ -51,7 +49,6 @@ impl Prefilter {
     pub(crate) fn new(triggers: impl IntoIterator<Item = (Trigger, u64)>) -> Self {
         let mut prefilter = Self {
             tables: Box::new([[0; 256]; WIDTH]),
-            past_end: [0; WIDTH],
             rules: Vec::new(),
             crowded_out: 0,
             escape: 0,
@@ -82,7 +79,6 @@ impl Prefilter {
                 Trigger::Sets(sets) => sets.get(at).copied().unwrap_or_default(),
             };
             if set.is_empty() {
-                self.past_end[at] |= bit;
                 table.iter_mut().for_each(|entry| *entry |= bit);
                 continue;
             }
@@ -109,15 +105,15 @@ impl Prefilter {
                 hits |= begun & fourth[usize::from(window[3])];
             }
         }
-        for start in text.len().saturating_sub(WIDTH - 1)..text.len() {
-            let mut left = u64::MAX;
-            for at in 0..WIDTH {
-                left &= match text.get(start + at) {
-                    Some(byte) => self.tables[at][usize::from(*byte)],
-                    None => self.past_end[at],
-                };
-            }
-            hits |= left;
+        // The last bytes, with zeros behind them: what a trigger asks nothing of, a zero fits.
+        let mut tail = [0; 2 * (WIDTH - 1)];
+        let last = &text[text.len().saturating_sub(WIDTH - 1)..];
+        tail[..last.len()].copy_from_slice(last);
+        for window in tail.windows(WIDTH) {
+            hits |= first[usize::from(window[0])]
+                & second[usize::from(window[1])]
+                & third[usize::from(window[2])]
+                & fourth[usize::from(window[3])];
         }
         let mut rules = self.crowded_out;
         let mut left = hits;

@@ -26,11 +26,6 @@ const AGENT_KEYS: [&str; 4] =
 pub struct Redacted(SpanBatch);
 
 impl Redacted {
-    /// A batch that no rule has looked at: for tests and measurements, which make up their own data.
-    pub fn without_rules(batch: SpanBatch) -> Self {
-        Self(batch)
-    }
-
     /// What is in it.
     pub fn batch(&self) -> &SpanBatch {
         &self.0
@@ -77,7 +72,7 @@ impl Redactor {
         Ok(redactor)
     }
 
-    /// Takes nothing out.
+    /// Takes nothing out: for tests and measurements, which make up their own data.
     pub fn off() -> Self {
         Self { set: None, redactions: Family::default() }
     }

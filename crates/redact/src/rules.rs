@@ -84,11 +84,11 @@ pub(crate) struct Search {
 #[derive(Debug)]
 pub(crate) struct RuleSet {
     pub(crate) rules: Vec<Rule>,
-    pub(crate) prefilter: Prefilter,
+    prefilter: Prefilter,
     /// Every rule.
     pub(crate) all: u64,
     /// Those that every text has to be tried against.
-    pub(crate) unfiltered: u64,
+    unfiltered: u64,
     /// Those that look for names given by the configuration.
     pub(crate) keyed: u64,
     /// Those that look at places.
@@ -99,6 +99,8 @@ pub(crate) struct RuleSet {
     pub(crate) numbers: u64,
     /// Those that find what only looks like it, and are not limited to fields on purpose.
     pub(crate) fuzzy: u64,
+    /// Those that find nothing where there is no `@`.
+    needing_at: u64,
     with_fields: u64,
     with_agents: u64,
     hash_key: [u8; 32],
@@ -140,6 +142,7 @@ impl RuleSet {
             secret_names,
             numbers: those(&|rule| rule.definition.as_ref().is_some_and(|it| it.takes_numbers)),
             fuzzy: those(&|rule| rule.is_fuzzy() && rule.fields.is_empty()),
+            needing_at: those(&|rule| rule.definition.as_ref().is_some_and(|it| it.needs_at)),
             with_fields: those(&|rule| !rule.fields.is_empty()),
             with_agents: those(&|rule| !rule.agents.is_empty()),
             prefilter,
@@ -171,6 +174,17 @@ impl RuleSet {
             left &= !self.fuzzy;
         }
         left
+    }
+
+    /// The rules among these that may have something to find in a text, and whether escapes of JSON
+    /// may hide more.
+    pub(crate) fn candidates(&self, rules: u64, text: &str) -> (u64, bool) {
+        let seen = self.prefilter.scan(text.as_bytes());
+        let mut candidates = (seen.rules | self.unfiltered) & rules;
+        if candidates & self.needing_at != 0 && !text.as_bytes().contains(&b'@') {
+            candidates &= !self.needing_at;
+        }
+        (candidates, seen.escapes)
     }
 
     fn without(&self, rules: u64, limited: u64, is_meant: impl Fn(&Rule) -> bool) -> u64 {
