@@ -77,6 +77,20 @@ fn made_of(material: &[u8], origin: &str) -> Outcome<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::FileConfig;
+
+    #[test]
+    fn the_examples_of_the_guide_are_good() {
+        let guide = include_str!("../../../docs/redaction.md");
+        let examples: Vec<&str> = guide.split("```yaml\n").skip(1).collect();
+        assert_eq!(examples.len(), 2);
+        for example in examples {
+            let yaml = example.split("```").next().expect("an end");
+            let config = FileConfig::parse(Path::new("x.yaml"), yaml);
+            let config = config.map_err(|failure| failure.to_text()).expect("good");
+            resolve(&config.redaction).map_err(|failure| failure.to_text()).expect("good rules");
+        }
+    }
 
     #[test]
     fn a_key_that_is_missing_or_short_is_refused() {
