@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_saphyr::Error as YamlError;
+use throughline_redact::RedactionConfig;
 
 use crate::args::{Access, ListenAddress, LogFormat};
 use crate::failure::{Failure, Outcome};
@@ -23,7 +24,8 @@ const DEFAULT_HINT: &str = "leave the key out to get its default";
 const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), \
      allowed_hosts, \
      cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, \
-     max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format), \
+     max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), \
+     redaction (secrets, rules, hash_key_file), log (filter, format), \
      audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, \
      verify_interval_secs, retention_days, reads_retention_days, anchors)";
 
@@ -54,6 +56,8 @@ pub(crate) struct FileConfig {
     pub(crate) drain_timeout_secs: Option<u64>,
     /// How much is received and held.
     pub(crate) limits: LimitsConfig,
+    /// What is taken out before anything is written.
+    pub(crate) redaction: RedactionConfig,
     /// The server's own log.
     pub(crate) log: LogConfig,
     /// The audit log of decisions.
@@ -137,10 +141,12 @@ impl FileConfig {
         let mut config: Self =
             serde_saphyr::from_str(text).map_err(|error| explain(path, text, &error))?;
         let base = path.parent().unwrap_or(Path::new(""));
-        for relative in [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key]
-            .into_iter()
-            .flatten()
-            .chain(config.audit.paths())
+        let hash_key_file = &mut config.redaction.hash_key_file;
+        for relative in
+            [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key, hash_key_file]
+                .into_iter()
+                .flatten()
+                .chain(config.audit.paths())
         {
             *relative = base.join(&*relative);
         }
@@ -171,7 +177,7 @@ fn explain(path: &Path, text: &str, error: &YamlError) -> Failure {
             format!("the key `{}` is there twice", key.as_deref().unwrap_or("?")),
             Some("keep one of them".to_owned()),
         ),
-        YamlError::Message { msg, .. } => (msg.clone(), None),
+        YamlError::Message { msg, .. } => (msg.clone(), hint_of_rule(msg)),
         YamlError::Unexpected { expected: "mapping start", .. } => {
             (format!("expected keys and values, got `{got}`"), Some(KNOWN_KEYS.to_owned()))
         }
@@ -183,6 +189,13 @@ fn explain(path: &Path, text: &str, error: &YamlError) -> Failure {
     let place = place.map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
     let failure = Failure::usage(format!("{}{place}: {message}", path.display()));
     failure.hint(hint.unwrap_or_else(|| DEFAULT_HINT.to_owned()))
+}
+
+/// A redaction rule that is wrong has no default.
+fn hint_of_rule(message: &str) -> Option<String> {
+    let beginnings = ["rule `", "this rule", "pattern `", "path `"];
+    let is_of_rule = beginnings.iter().any(|beginning| message.starts_with(beginning));
+    is_of_rule.then(|| "docs/redaction.md tells what a rule may say".to_owned())
 }
 
 /// What stands at a place, up to a comma, a closing bracket, a comment or the end of the line.
@@ -229,6 +242,8 @@ fn edits(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use throughline_redact::{Action, Builtin, RuleConfig, Secrets};
+
     use super::*;
 
     fn refusal(yaml: &str) -> String {
@@ -314,7 +329,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -322,8 +337,79 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
         ");
+    }
+
+    #[test]
+    fn mistakes_in_redaction_rules_name_their_place() {
+        let rules = |rules: &str| refusal(&format!("redaction:\n  rules:\n{rules}"));
+        insta::assert_snapshot!(refusal("redaction: on\n"), @r"
+        error(2): throughline.yaml:1:1: expected `off`, or a mapping with secrets, rules, hash_key_file, got boolean `true`
+        hint: leave the key out to get its default
+        ");
+        insta::assert_snapshot!(refusal("redaction: { secrets: maks }\n"), @r"
+        error(2): throughline.yaml:1:23: expected mask or hash or drop or off, got `maks`
+        hint: did you mean `mask`?
+        ");
+        insta::assert_snapshot!(refusal("redaction: { secret: off }\n"), @r"
+        error(2): throughline.yaml:1:14: unknown key `secret`
+        hint: did you mean `secrets`?
+        ");
+        insta::assert_snapshot!(rules("    - builtin: emial\n"), @r"
+        error(2): throughline.yaml:3:16: expected email or phone or card or api_key or github_token or aws_key or slack_token or jwt or bearer or private_key or url_password or secret_names, got `emial`
+        hint: did you mean `email`?
+        ");
+        insta::assert_snapshot!(rules("    - builtin: ssn\n"), @r"
+        error(2): throughline.yaml:3:16: expected email or phone or card or api_key or github_token or aws_key or slack_token or jwt or bearer or private_key or url_password or secret_names, got `ssn`
+        hint: known here: email, phone, card, api_key, github_token, aws_key, slack_token, jwt, bearer, private_key, url_password, secret_names
+        ");
+        insta::assert_snapshot!(rules("    - name: x\n      pattern: 'C-[0-9'\n"), @r"
+        error(2): throughline.yaml:4:16: pattern `C-[0-9`, column 3: unclosed character class
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { name: x, path: customer.ssn }\n"), @r"
+        error(2): throughline.yaml:3:24: path `customer.ssn`, column 1: expected `$`, which stands for the whole value
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], action: hide }\n"), @r"
+        error(2): throughline.yaml:3:39: expected mask or hash or drop, got `hide`
+        hint: known here: mask, hash, drop
+        ");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], feilds: [a] }\n"), @r"
+        error(2): throughline.yaml:3:31: unknown key `feilds`
+        hint: did you mean `fields`?
+        ");
+        insta::assert_snapshot!(rules("    - { name: x, keys: [pin], path: $.a }\n"), @r"
+        error(2): throughline.yaml:3:7: rule `x`: expected exactly one of `builtin`, `pattern`, `keys`, `path`, got 2
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { pattern: abc }\n"), @r"
+        error(2): throughline.yaml:3:7: this rule: expected a `name`, which masks and counters show
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { builtin: email, action: hash, replacement: x }\n"), @r"
+        error(2): throughline.yaml:3:7: this rule: expected `replacement` with `action: mask` only
+        hint: docs/redaction.md tells what a rule may say
+        ");
+        insta::assert_snapshot!(rules("    - { name: a b, keys: [pin] }\n"), @r"
+        error(2): throughline.yaml:3:7: rule `a b`: expected a name of 1 to 40 letters, digits, `_`, `-` and `.`, got `a b`
+        hint: docs/redaction.md tells what a rule may say
+        ");
+    }
+
+    #[test]
+    fn redaction_is_on_for_secrets_unless_it_is_off() {
+        assert_eq!(refused_or_default("listen: 127.0.0.1\n").redaction.secrets, Secrets::Mask);
+        for off in ["redaction: off\n", "redaction: false\n", "redaction: { secrets: off }\n"] {
+            assert_eq!(refused_or_default(off).redaction, RedactionConfig::off(), "{off}");
+        }
+        let yaml = "redaction:\n  hash_key_file: a.key\n  rules:\n    - builtin: email\n      action: hash\n";
+        let config = FileConfig::parse(Path::new("/etc/tl.yaml"), yaml).expect("good");
+        let RedactionConfig { secrets, rules, hash_key_file } = config.redaction;
+        assert_eq!(secrets, Secrets::Mask);
+        assert_eq!(rules, [RuleConfig::builtin(Builtin::Email, Action::Hash)]);
+        assert_eq!(hash_key_file.as_deref(), Some(Path::new("/etc/a.key")));
     }
 
     #[test]

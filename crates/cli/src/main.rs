@@ -12,6 +12,7 @@ mod listen;
 mod logging;
 mod open_files;
 mod opening;
+mod redaction;
 mod settings;
 mod show;
 mod spine;

@@ -6,9 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use throughline_redact::RedactionConfig;
+
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
 use crate::config::{FileConfig, LimitsConfig};
 use crate::failure::{Failure, Outcome};
+use crate::redaction;
 
 mod audit;
 use audit::KeySource;
@@ -70,6 +73,8 @@ pub(crate) struct ServeSettings {
     pub(crate) drain_timeout: Duration,
     /// How much is received and held.
     pub(crate) limits: LimitSettings,
+    /// What is taken out before anything is written.
+    pub(crate) redaction: RedactionConfig,
 }
 
 /// How much is received and held, bytes.
@@ -192,6 +197,7 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         max_connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
         drain_timeout: Duration::from_secs(drain_timeout_secs),
         limits: resolve_limits(&config.limits)?,
+        redaction: redaction::resolve(&config.redaction)?,
     })
 }
 

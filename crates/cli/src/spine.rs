@@ -1,15 +1,16 @@
 //! The spine: where every room is wired to the next, and one loop over everything that can happen.
 //!
-//! A span comes in by a port, [`throughline_ingest`] makes a `SpanBatch` of it, the store's inbox
-//! makes that durable and the store tells `Committed`, which the loop passes on to the pages.
+//! A span comes in by a port, [`throughline_ingest`] makes a `SpanBatch` of it and has it redacted,
+//! the store's inbox makes that durable and the store tells `Committed`, which the loop passes on to
+//! the pages.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use throughline_ingest::{Ingest, Submit};
+use throughline_redact::Redacted;
 use throughline_store::{Committed, Store, StoreOptions};
-use throughline_trace::SpanBatch;
 use throughline_trace::access::Keyring;
 use throughline_web::WebState;
 use tokio::sync::{broadcast, watch};
@@ -21,6 +22,7 @@ use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::{Doors, Port};
 use crate::open_files;
+use crate::redaction;
 use crate::settings::{ServeSettings, Settings};
 use crate::tls;
 
@@ -71,13 +73,16 @@ impl Spine {
         let keyring = Arc::new(admission::keyring(settings, serve, &control)?);
 
         let inbox = store.inbox();
-        let submit: Submit = Arc::new(move |batch: SpanBatch| {
+        // The one door to the disk: what goes through it was made by a redactor.
+        let submit: Submit = Arc::new(move |batch: Redacted| {
             let inbox = inbox.clone();
-            Box::pin(async move { inbox.commit(batch).await })
+            Box::pin(async move { inbox.commit(batch.into_batch()).await })
         });
         let keeper = Keeper::start(&settings.data_dir, &settings.audit, &mut registry)?;
-        let limits = admission::ingest(serve);
-        let ingest = Ingest::new(limits, Arc::clone(&submit), Arc::clone(&keyring), &mut registry);
+        let redactor = redaction::redactor(&serve.redaction, &control, &mut registry)?;
+        let of_the_api = redaction::before(Arc::clone(&redactor), Arc::clone(&submit));
+        let receives = admission::ingest(serve);
+        let ingest = Ingest::new(receives, redactor, submit, Arc::clone(&keyring), &mut registry);
 
         let grpc = Port::bind("grpc", serve.grpc)?;
         let http = Port::bind("http", serve.http)?;
@@ -91,7 +96,7 @@ impl Spine {
             reader: store.reader(),
             audit: keeper.audit.clone(),
             reads: keeper.reads.clone(),
-            submit,
+            submit: of_the_api,
             committed: live.clone(),
             keyring: Arc::clone(&keyring),
             cookie_secret: control.secret(COOKIE_SECRET).map_err(|error| of_control(&error))?,

@@ -1,7 +1,7 @@
 //! OTLP bytes to span batches: the receivers of traces, logs and metrics over gRPC and HTTP.
 //!
 //! [`Ingest`] makes two routers; whoever owns the sockets serves them. A request is read within
-//! bounds, unfolded, decoded, mended where it can be ([`Problem`] lists how), and handed to
+//! bounds, unfolded, decoded, mended where it can be ([`Problem`] lists how), redacted, and handed to
 //! [`Submit`], which knows of storage; this crate does not. [`decode`] is the middle of it, without
 //! IO.
 //!
@@ -12,15 +12,21 @@
 //! use std::sync::Arc;
 //! use prometheus_client::registry::Registry;
 //! use throughline_ingest::{Ingest, IngestOptions, Submit};
+//! use throughline_redact::{Redacted, RedactionConfig, Redactor};
 //! use throughline_trace::{Accepted, access::Keyring};
 //!
-//! let submit: Submit = Arc::new(|batch| {
-//!     Box::pin(async move { Ok(Accepted { spans: batch.spans.len() as u64, ..Accepted::default() }) })
+//! let submit: Submit = Arc::new(|batch: Redacted| {
+//!     let spans = batch.batch().spans.len() as u64;
+//!     Box::pin(async move { Ok(Accepted { spans, ..Accepted::default() }) })
 //! });
 //! let mut registry = Registry::default();
+//! let rules = RedactionConfig::default();
+//! let redactor = Arc::new(Redactor::new(&rules, [7; 32], &mut registry)?);
+//! let keyring = Arc::new(Keyring::open());
 //! let ingest =
-//!     Ingest::new(IngestOptions::default(), submit, Arc::new(Keyring::open()), &mut registry);
+//!     Ingest::new(IngestOptions::default(), redactor, submit, keyring, &mut registry);
 //! let (_on_4317, _on_4318) = (ingest.grpc_router(), ingest.http_router());
+//! # Ok::<(), throughline_redact::RedactionError>(())
 //! ```
 
 pub mod options;
@@ -47,6 +53,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use prometheus_client::registry::Registry;
+use throughline_redact::Redactor;
 use throughline_trace::access::Keyring;
 
 pub use decode::{DecodeError, Decoded, Encoding, Signal, decode};
@@ -62,16 +69,17 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Receivers that hand what they decode to `submit`, ask `keyring` for the scope `ingest`, and
+    /// Receivers that have `redactor` look at what they decode and hand it to `submit`, ask `keyring` for the scope `ingest`, and
     /// count in `registry` under `throughline_ingest_`.
     pub fn new(
         options: IngestOptions,
+        redactor: Arc<Redactor>,
         submit: Submit,
         keyring: Arc<Keyring>,
         registry: &mut Registry,
     ) -> Self {
         let counters = counters::Counters::register(registry);
-        Self { receiver: Arc::new(Receiver::new(options, submit, keyring, counters)) }
+        Self { receiver: Arc::new(Receiver::new(options, redactor, submit, keyring, counters)) }
     }
 
     /// `POST /v1/{traces,logs,metrics}`, protobuf and JSON. Has a fallback that explains the paths,

@@ -7,8 +7,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, request};
+use throughline_redact::{Redacted, Redactor};
 use throughline_trace::access::{KEY_PREFIX, Keyring, Scope};
-use throughline_trace::{Accepted, Refusal, SpanBatch};
+use throughline_trace::{Accepted, Refusal};
 
 use crate::allowance::{Allowance, MemoryGate, Reservation};
 use crate::body::{self, Bounds, Compression};
@@ -18,11 +19,12 @@ use crate::failure::Failure;
 use crate::grpc;
 use crate::hosts;
 use crate::options::IngestOptions;
+use crate::report::Report;
 
-/// Hands a batch to whoever makes it durable; returns when it is, and only then is success
+/// Hands a batch, redacted, to whoever makes it durable; returns when it is, and only then is success
 /// answered.
 pub type Submit =
-    Arc<dyn Fn(SpanBatch) -> BoxFuture<'static, Result<Accepted, Refusal>> + Send + Sync>;
+    Arc<dyn Fn(Redacted) -> BoxFuture<'static, Result<Accepted, Refusal>> + Send + Sync>;
 
 /// Bodies up to this size, bytes, are decoded where they were read; larger ones on a thread of
 /// their own, so that they hold up nobody else.
@@ -91,6 +93,7 @@ impl Answer {
 /// What all requests share.
 pub(crate) struct Receiver {
     pub(crate) options: IngestOptions,
+    redactor: Arc<Redactor>,
     submit: Submit,
     keyring: Arc<Keyring>,
     pub(crate) counters: Counters,
@@ -100,12 +103,13 @@ pub(crate) struct Receiver {
 impl Receiver {
     pub(crate) fn new(
         options: IngestOptions,
+        redactor: Arc<Redactor>,
         submit: Submit,
         keyring: Arc<Keyring>,
         counters: Counters,
     ) -> Self {
         let gate = MemoryGate::new(options.in_flight_bytes(), counters.in_flight.clone());
-        Self { options, submit, keyring, counters, gate: Arc::new(gate) }
+        Self { options, redactor, submit, keyring, counters, gate: Arc::new(gate) }
     }
 
     /// Whether the request may be read at all: its key, and where a browser page sent it.
@@ -183,7 +187,7 @@ impl Receiver {
             Compression::Identity => DECODE_INLINE_BYTES,
             Compression::Gzip | Compression::Zstd => UNFOLD_INLINE_BYTES,
         };
-        let (decoded, reservation) = if wire.len() <= inline {
+        let (batch, report, reservation) = if wire.len() <= inline {
             self.decode(incoming, wire, reservation)?
         } else {
             let receiver = Arc::clone(self);
@@ -194,9 +198,8 @@ impl Receiver {
                     Failure::Internal
                 })??
         };
-        let Decoded { batch, report } = decoded;
-        let items = batch.len();
-        let accepted = if batch.is_empty() {
+        let items = batch.batch().len();
+        let accepted = if items == 0 {
             Accepted::default()
         } else {
             (self.submit)(batch).await.map_err(|refusal| {
@@ -212,12 +215,14 @@ impl Receiver {
         Ok(Answer { rejected: report.rejected, message: report.message() })
     }
 
+    /// Unfolds, decodes and redacts: all the work on a body, so that it may be done on a thread of
+    /// its own.
     fn decode(
         &self,
         incoming: Incoming,
         wire: Bytes,
         mut reservation: Reservation,
-    ) -> Result<(Decoded, Option<Reservation>), Failure> {
+    ) -> Result<(Redacted, Report, Option<Reservation>), Failure> {
         let wire_bytes = wire.len();
         let (payload, compression) = match incoming.call.transport {
             Transport::Http => (wire, incoming.compression),
@@ -227,7 +232,7 @@ impl Receiver {
         self.counters.body(incoming.call, wire_bytes, body.len());
         let held = body.len();
         let allowance = Allowance::new(self.options.limits.max_decoded_bytes, Some(reservation));
-        let decoded = decode::decode_within(
+        let Decoded { batch, report } = decode::decode_within(
             incoming.call.signal,
             incoming.encoding,
             &body,
@@ -244,7 +249,7 @@ impl Receiver {
         if let Some(reservation) = &mut reservation {
             reservation.shrink(held);
         }
-        Ok((decoded, reservation))
+        Ok((self.redactor.redact(batch), report, reservation))
     }
 
     fn bounds(&self) -> Bounds {

@@ -188,6 +188,8 @@ keys! {
     /// Names of the problems that ingest put right on this item, joined by commas; an id that could
     /// not be read follows its problem's name after a colon.
     MENDED = "throughline.mended";
+    /// What redaction took out of this item: a map from rule to how often.
+    REDACTED = "throughline.redacted";
     /// Original sizes of values that were cut: a map from attribute key to bytes.
     TRUNCATED_BYTES = "throughline.truncated_bytes";
     /// Bytes that `gen_ai.input.messages` had before it was cut to the limit of content.

@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prometheus_client::registry::Registry;
 use prost::Message;
 use throughline_ingest::{Encoding, Ingest, IngestOptions, Limits, Report, Signal, Submit, decode};
+use throughline_redact::{Redacted, Redactor};
 use throughline_trace::access::Keyring;
 use throughline_trace::{Accepted, Attributes, Refusal, SpanBatch};
 use tower::ServiceExt as _;
@@ -94,7 +95,8 @@ impl Server {
     pub(crate) async fn start(options: IngestOptions, keyring: Keyring, answer: Answer) -> Self {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&batches);
-        let submit: Submit = Arc::new(move |batch| {
+        let submit: Submit = Arc::new(move |batch: Redacted| {
+            let batch = batch.into_batch();
             let result = answer(&batch);
             if result.is_ok() {
                 kept.lock().unwrap().push(batch);
@@ -102,7 +104,13 @@ impl Server {
             Box::pin(async move { result })
         });
         let mut registry = Registry::default();
-        let ingest = Ingest::new(options, submit, Arc::new(keyring), &mut registry);
+        let ingest = Ingest::new(
+            options,
+            Arc::new(Redactor::off()),
+            submit,
+            Arc::new(keyring),
+            &mut registry,
+        );
         // One port here; `cli` has one for each.
         let address = serve(by_content_type(ingest.http_router(), ingest.grpc_router())).await;
         Self { address, registry, batches }
@@ -113,7 +121,13 @@ impl Server {
         let mut registry = Registry::default();
         let submit: Submit = Arc::new(|_| Box::pin(async { Ok(Accepted::default()) }));
         let keyring = Arc::new(Keyring::open());
-        let ingest = Ingest::new(IngestOptions::default(), submit, keyring, &mut registry);
+        let ingest = Ingest::new(
+            IngestOptions::default(),
+            Arc::new(Redactor::off()),
+            submit,
+            keyring,
+            &mut registry,
+        );
         Self { address: serve(ingest.grpc_router()).await, registry, batches: Arc::default() }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_ingest::{Ingest, IngestOptions, Submit};
+use throughline_redact::{Redacted, Redactor};
 use throughline_trace::Accepted;
 use throughline_trace::access::Keyring;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,16 +25,22 @@ async fn requests_beyond_the_memory_of_all_are_refused_until_there_is_room() {
     let (entered, mut has_entered) = tokio::sync::mpsc::unbounded_channel();
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let opened = Arc::clone(&gate);
-    let submit: Submit = Arc::new(move |batch| {
+    let submit: Submit = Arc::new(move |batch: Redacted| {
         let (entered, gate) = (entered.clone(), Arc::clone(&opened));
         Box::pin(async move {
             entered.send(()).unwrap();
             gate.acquire().await.unwrap().forget();
-            Ok(Accepted { spans: batch.spans.len() as u64, ..Accepted::default() })
+            Ok(Accepted { spans: batch.batch().spans.len() as u64, ..Accepted::default() })
         })
     });
     let mut registry = prometheus_client::registry::Registry::default();
-    let ingest = Ingest::new(options, submit, Arc::new(Keyring::open()), &mut registry);
+    let ingest = Ingest::new(
+        options,
+        Arc::new(Redactor::off()),
+        submit,
+        Arc::new(Keyring::open()),
+        &mut registry,
+    );
     let address = serve(ingest.http_router()).await;
     let send = move || {
         let spans = (0..200).map(|id| span(id, &"n".repeat(300))).collect();
@@ -135,17 +142,22 @@ async fn a_client_that_leaves_before_the_answer_neither_cancels_nor_hides_its_ba
     let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
     let commit = Arc::new(tokio::sync::Notify::new());
     let may_commit = Arc::clone(&commit);
-    let submit: Submit = Arc::new(move |batch| {
+    let submit: Submit = Arc::new(move |batch: Redacted| {
         let (entered, commit) = (entered.clone(), Arc::clone(&may_commit));
         Box::pin(async move {
             entered.send(()).unwrap();
             commit.notified().await;
-            Ok(Accepted { spans: batch.spans.len() as u64, ..Accepted::default() })
+            Ok(Accepted { spans: batch.batch().spans.len() as u64, ..Accepted::default() })
         })
     });
     let mut registry = prometheus_client::registry::Registry::default();
-    let ingest =
-        Ingest::new(IngestOptions::default(), submit, Arc::new(Keyring::open()), &mut registry);
+    let ingest = Ingest::new(
+        IngestOptions::default(),
+        Arc::new(Redactor::off()),
+        submit,
+        Arc::new(Keyring::open()),
+        &mut registry,
+    );
     /// Says when the server has dropped the handler.
     struct OnDrop(tokio::sync::mpsc::UnboundedSender<()>);
     impl Drop for OnDrop {

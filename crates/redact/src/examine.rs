@@ -1,0 +1,430 @@
+//! One item under the eye of the rules: every text of it is looked at, and what was found is noted.
+
+use std::ops::Range;
+
+use throughline_trace::{Attributes, Value, keys};
+
+use crate::config::Action;
+use crate::fields::Place;
+use crate::json;
+use crate::rules::{RuleSet, numbers};
+use crate::trail::{Trail, Verdict};
+
+/// JSON in a text in JSON in a text, and so on: how deep it is read as such. Beyond, texts are
+/// looked at as they are. Each level doubles the backslashes, so nobody gets far.
+const MAX_EMBEDDED: usize = 8;
+
+/// Smallest integer that is looked at, when a rule looks at integers: cards have 13 digits.
+const LEAST_NUMBER: i64 = 1_000_000_000_000;
+
+/// What is to be done with a text.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Edit {
+    /// This stands in its place.
+    Text(String),
+    /// The attribute that holds it is dropped.
+    Drop,
+}
+
+/// Finds of a whole batch: how often, by rule and place.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(Vec<((usize, usize), u64)>);
+
+impl Tally {
+    fn add(&mut self, rule: usize, place: Place) {
+        let key = (rule, place as usize);
+        match self.0.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((key, 1)),
+        }
+    }
+
+    /// Rule, place and count.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, Place, u64)> {
+        self.0.iter().map(|((rule, place), count)| (*rule, Place::ALL[*place], *count))
+    }
+}
+
+/// Looks at one item.
+pub(crate) struct Examiner<'r> {
+    pub(crate) set: &'r RuleSet,
+    /// The rules that apply to the item's agent.
+    pub(crate) rules: u64,
+    pub(crate) tally: &'r mut Tally,
+    place: Place,
+    /// Rules and how often each found something in this item.
+    found: Vec<(usize, i64)>,
+}
+
+impl<'r> Examiner<'r> {
+    pub(crate) fn new(set: &'r RuleSet, rules: u64, tally: &'r mut Tally) -> Self {
+        Self { set, rules, tally, place: Place::SpanName, found: Vec::new() }
+    }
+
+    /// Notes one find.
+    pub(crate) fn note(&mut self, rule: usize) {
+        self.tally.add(rule, self.place);
+        match self.found.iter_mut().find(|(known, _)| *known == rule) {
+            Some((_, count)) => *count += 1,
+            None => self.found.push((rule, 1)),
+        }
+    }
+
+    /// Whether anything was found in the item.
+    pub(crate) fn has_found(&self) -> bool {
+        !self.found.is_empty()
+    }
+
+    /// Says on the item what was taken out, adding to what somebody before us has said.
+    pub(crate) fn mark(self, attributes: &mut Attributes) {
+        if self.found.is_empty() {
+            return;
+        }
+        let mut said = match attributes.remove(keys::REDACTED) {
+            Some(Value::Map(said)) => said,
+            _ => Vec::new(),
+        };
+        for (rule, count) in self.found {
+            let name = &self.set.rules[rule].name;
+            match said.iter_mut().find(|(known, _)| known == name) {
+                Some((_, Value::Int(known))) => *known = known.saturating_add(count),
+                Some((_, other)) => *other = Value::Int(count),
+                None => said.push((name.clone(), Value::Int(count))),
+            }
+        }
+        attributes.set(keys::REDACTED, Value::Map(said));
+    }
+
+    /// Looks at a text that is no attribute. Where a rule would drop it, its mask stands instead: the
+    /// field is always there.
+    pub(crate) fn text_field(&mut self, place: Place, field: &str, text: &mut String) {
+        let rules = self.set.of_field(self.rules, field);
+        self.replace_text(place, text, |this, value| this.looked_at(rules, field, value));
+    }
+
+    /// As [`Examiner::text_field`], of a field that was an attribute when it came, so that rules by
+    /// name apply too.
+    pub(crate) fn attribute_field(&mut self, place: Place, key: &str, text: &mut String) {
+        let rules = self.set.of_field(self.rules, key);
+        self.replace_text(place, text, |this, value| this.named_value(rules, rules, key, value));
+    }
+
+    fn replace_text(
+        &mut self,
+        place: Place,
+        text: &mut String,
+        look: impl FnOnce(&mut Self, &mut Value) -> Option<usize>,
+    ) {
+        if text.is_empty() {
+            return;
+        }
+        self.place = place;
+        let mut value = Value::String(std::mem::take(text));
+        let dropped = look(self, &mut value);
+        *text = match (dropped, value) {
+            (Some(rule), _) => self.set.rules[rule].mask.clone(),
+            (None, Value::String(text)) => text,
+            (None, other) => other.to_text(),
+        };
+    }
+
+    /// Looks at all attributes: their names, and their values.
+    pub(crate) fn attributes(&mut self, place: Place, attributes: &mut Attributes) {
+        let set = self.set;
+        attributes.0.retain_mut(|(key, value)| {
+            self.place = place.of_key(key);
+            let rules = set.of_field(self.rules, key);
+            // Names of attributes are written by programmers: what only looks like something there
+            // is none.
+            let (of_key, _) = set.candidates(rules & !set.fuzzy, key);
+            let dropped = self.named_value(rules, of_key, key, value).is_some();
+            if of_key != 0 {
+                self.key(of_key, key);
+            }
+            !dropped
+        });
+    }
+
+    /// Looks at the body of a log record.
+    pub(crate) fn body(&mut self, place: Place, rules: u64, field: &str, body: &mut Value) {
+        self.place = place;
+        if let Some(rule) = self.looked_at(rules, field, body) {
+            *body = Value::String(self.set.rules[rule].mask.clone());
+        }
+    }
+
+    /// Looks at the value of an attribute; answers the rule that drops it. `of_key` are the rules whose
+    /// triggers are in the name.
+    fn named_value(
+        &mut self,
+        rules: u64,
+        of_key: u64,
+        key: &str,
+        value: &mut Value,
+    ) -> Option<usize> {
+        let set = self.set;
+        if rules & set.keyed != 0 {
+            let last = key.rsplit('.').next().unwrap_or(key);
+            if let Some(rule) = set.by_key(rules, key, last) {
+                return self.take_whole(rule, value);
+            }
+        }
+        if let Some(rule) = set.by_secret_name(of_key, key) {
+            return self.take_scalars(rule, &mut Trail::new(set, rules, key), value);
+        }
+        self.looked_at(rules, key, value)
+    }
+
+    /// Looks at a value by what is in it; answers the rule that drops it.
+    fn looked_at(&mut self, rules: u64, field: &str, value: &mut Value) -> Option<usize> {
+        if rules == 0 || self.is_quickly_passed(rules, value) {
+            return None;
+        }
+        self.value(&mut Trail::new(self.set, rules, field), value)
+    }
+
+    /// Whether there is nothing to find in most values of most items.
+    fn is_quickly_passed(&self, rules: u64, value: &Value) -> bool {
+        match value {
+            Value::Empty | Value::Bool(_) | Value::Double(_) => true,
+            Value::Int(_) => rules & self.set.numbers == 0,
+            Value::String(text) => {
+                let (candidates, escapes) = self.set.candidates(rules, text);
+                let structure = || self.needs_structure(rules, escapes) && json::may_be(text);
+                candidates == 0 && !structure()
+            }
+            Value::Bytes(_) | Value::Array(_) | Value::Map(_) => false,
+        }
+    }
+
+    /// Whether JSON has to be read even if its text has no trigger.
+    fn needs_structure(&self, rules: u64, escapes: bool) -> bool {
+        escapes || rules & (self.set.keyed | self.set.paths) != 0
+    }
+
+    /// Looks at a value and what is in it; answers the rule that drops the attribute.
+    fn value(&mut self, trail: &mut Trail, value: &mut Value) -> Option<usize> {
+        match value {
+            Value::String(text) => match self.text(trail, text)? {
+                Edit::Text(new) => *text = new,
+                Edit::Drop => return Some(self.last_found()),
+            },
+            Value::Int(number) => {
+                if let Some(new) = self.number(trail.rules, *number) {
+                    match new {
+                        Edit::Text(new) => *value = Value::String(new),
+                        Edit::Drop => return Some(self.last_found()),
+                    }
+                }
+            }
+            Value::Bytes(bytes) => match self.bytes(trail, bytes)? {
+                Edit::Text(new) => *bytes = new.into_bytes(),
+                Edit::Drop => return Some(self.last_found()),
+            },
+            Value::Array(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    let verdict = trail.enter_index(self.set, index);
+                    let dropped = self.by_verdict(verdict, trail, item);
+                    trail.leave();
+                    if dropped.is_some() {
+                        return dropped;
+                    }
+                }
+            }
+            Value::Map(entries) => {
+                for (key, item) in entries {
+                    let verdict = trail.enter_key(self.set, key);
+                    let dropped = self.by_verdict(verdict, trail, item);
+                    trail.leave();
+                    if dropped.is_some() {
+                        return dropped;
+                    }
+                    self.key(trail.rules, key);
+                }
+            }
+            Value::Empty | Value::Bool(_) | Value::Double(_) => {}
+        }
+        None
+    }
+
+    fn by_verdict(
+        &mut self,
+        verdict: Verdict,
+        trail: &mut Trail,
+        value: &mut Value,
+    ) -> Option<usize> {
+        match verdict {
+            Verdict::Look => self.value(trail, value),
+            Verdict::Whole(rule) => {
+                if self.take_whole(rule, value).is_some() {
+                    *value = Value::Empty;
+                }
+                None
+            }
+            Verdict::Scalars(rule) => {
+                let dropped = self.take_scalars(rule, trail, value)?;
+                if dropped != rule {
+                    return Some(dropped);
+                }
+                *value = Value::Empty;
+                None
+            }
+        }
+    }
+
+    /// Takes out a value as a whole; answers the rule if that drops it.
+    fn take_whole(&mut self, rule: usize, value: &mut Value) -> Option<usize> {
+        let text = match value {
+            Value::Empty => return None,
+            Value::String(text) if text.is_empty() => return None,
+            Value::String(text) => std::mem::take(text),
+            ref other => other.to_text(),
+        };
+        if text == self.set.rules[rule].mask {
+            // Somebody before us has taken it out.
+            *value = Value::String(text);
+            return None;
+        }
+        self.note(rule);
+        *value = Value::String(self.set.replacement(rule, &text));
+        (self.set.rules[rule].action == Action::Drop).then_some(rule)
+    }
+
+    /// Takes out texts and numbers, also those in a list; other values are looked at.
+    fn take_scalars(&mut self, rule: usize, trail: &mut Trail, value: &mut Value) -> Option<usize> {
+        match value {
+            Value::String(_) | Value::Int(_) | Value::Double(_) | Value::Bytes(_) => {
+                self.take_whole(rule, value)
+            }
+            Value::Array(items) => {
+                let mut dropped = None;
+                for item in items {
+                    dropped = dropped.or(self.take_scalars(rule, trail, item));
+                }
+                dropped
+            }
+            Value::Map(_) => self.value(trail, value),
+            Value::Empty | Value::Bool(_) => None,
+        }
+    }
+
+    /// Looks at the name of an attribute or a member. A name is never dropped.
+    fn key(&mut self, rules: u64, key: &mut String) {
+        if let Some(new) = self.name(rules, key) {
+            *key = new;
+        }
+    }
+
+    /// What a name is to be instead, if anything is found in it.
+    pub(crate) fn name(&mut self, rules: u64, name: &str) -> Option<String> {
+        let (candidates, _) = self.set.candidates(rules, name);
+        match self.plain(candidates, name)? {
+            Edit::Text(new) => Some(new),
+            Edit::Drop => Some(self.set.rules[self.last_found()].mask.clone()),
+        }
+    }
+
+    /// Looks at a text, inside its strings if it is JSON.
+    pub(crate) fn text(&mut self, trail: &mut Trail, text: &str) -> Option<Edit> {
+        let (candidates, escapes) = self.set.candidates(trail.rules, text);
+        let has_cause = candidates != 0 || self.needs_structure(trail.rules, escapes);
+        if has_cause && trail.embedded < MAX_EMBEDDED && json::may_be(text) {
+            trail.embedded += 1;
+            let edit = json::redact(self, trail, text);
+            trail.embedded -= 1;
+            return edit;
+        }
+        self.plain(candidates, text)
+    }
+
+    /// Looks at text that is no JSON.
+    pub(crate) fn plain_text(&mut self, rules: u64, text: &str) -> Option<Edit> {
+        self.plain(self.set.candidates(rules, text).0, text)
+    }
+
+    /// Looks at an integer as at its digits.
+    pub(crate) fn number(&mut self, rules: u64, number: i64) -> Option<Edit> {
+        let rules = rules & self.set.numbers;
+        if rules == 0 || number < LEAST_NUMBER {
+            return None;
+        }
+        self.plain_text(rules, &number.to_string())
+    }
+
+    /// Looks at bytes as far as they are text; what is not stays as it is.
+    fn bytes(&mut self, trail: &mut Trail, bytes: &mut Vec<u8>) -> Option<Edit> {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            return self.text(trail, text);
+        }
+        let mut new = Vec::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            match self.plain_text(trail.rules, chunk.valid()) {
+                Some(Edit::Drop) => return Some(Edit::Drop),
+                Some(Edit::Text(text)) => new.extend_from_slice(text.as_bytes()),
+                None => new.extend_from_slice(chunk.valid().as_bytes()),
+            }
+            new.extend_from_slice(chunk.invalid());
+        }
+        *bytes = new;
+        None
+    }
+
+    fn last_found(&self) -> usize {
+        let drops = |(rule, _): &&(usize, i64)| self.set.rules[*rule].action == Action::Drop;
+        self.found.iter().rev().find(drops).map_or(0, |(rule, _)| *rule)
+    }
+
+    /// Replaces what these rules find. Finds that overlap become one, so that no end of a longer
+    /// one stays behind; the one that begins first gives it its name, then the earlier rule.
+    fn plain(&mut self, candidates: u64, text: &str) -> Option<Edit> {
+        if candidates == 0 {
+            return None;
+        }
+        let mut finds: Vec<(Range<usize>, usize)> = Vec::new();
+        for rule in numbers(candidates) {
+            self.find(rule, text, &mut finds);
+        }
+        if finds.is_empty() {
+            return None;
+        }
+        finds.sort_by_key(|(range, rule)| (range.start, *rule));
+        let mut merged: Vec<(Range<usize>, usize)> = Vec::new();
+        for (range, rule) in finds {
+            match merged.last_mut() {
+                Some((last, _)) if range.start < last.end => last.end = last.end.max(range.end),
+                _ => merged.push((range, rule)),
+            }
+        }
+        let mut new = String::with_capacity(text.len());
+        let (mut copied, mut is_dropped) = (0, false);
+        for (range, rule) in merged {
+            self.note(rule);
+            is_dropped |= self.set.rules[rule].action == Action::Drop;
+            new.push_str(&text[copied..range.start]);
+            new.push_str(&self.set.replacement(rule, &text[range.clone()]));
+            copied = range.end;
+        }
+        if is_dropped {
+            return Some(Edit::Drop);
+        }
+        new.push_str(&text[copied..]);
+        Some(Edit::Text(new))
+    }
+
+    fn find(&self, number: usize, text: &str, finds: &mut Vec<(Range<usize>, usize)>) {
+        let rule = &self.set.rules[number];
+        for search in &rule.patterns {
+            let mut from = 0;
+            while let Some((whole, found)) = search.next(text, from) {
+                let kept = match &rule.definition {
+                    Some(definition) => (definition.check)(text, found),
+                    None => Some(found),
+                };
+                // Where only the beginning of a match was meant, the rest may hold another.
+                from = kept.as_ref().map_or(whole.end, |kept| kept.end).max(whole.start + 1);
+                from = text.ceil_char_boundary(from);
+                finds.extend(kept.filter(|kept| !kept.is_empty()).map(|kept| (kept, number)));
+            }
+        }
+    }
+}

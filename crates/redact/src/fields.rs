@@ -1,0 +1,184 @@
+//! Names of the places where text is, for limits of rules and for counters.
+
+use throughline_trace::keys;
+
+use crate::glob::Glob;
+
+/// Fields that are no attributes, by the names that `fields` of a rule may use.
+pub(crate) mod named {
+    pub(crate) const SPAN_NAME: &str = "span.name";
+    pub(crate) const STATUS_MESSAGE: &str = "status.message";
+    pub(crate) const TRACE_STATE: &str = "trace_state";
+    pub(crate) const EVENT_NAME: &str = "event.name";
+    pub(crate) const LOG_BODY: &str = "log.body";
+    pub(crate) const LOG_SEVERITY: &str = "log.severity";
+    pub(crate) const METRIC_NAME: &str = "metric.name";
+    pub(crate) const METRIC_DESCRIPTION: &str = "metric.description";
+    pub(crate) const METRIC_UNIT: &str = "metric.unit";
+    pub(crate) const SCOPE_NAME: &str = "scope.name";
+    pub(crate) const SCOPE_VERSION: &str = "scope.version";
+    pub(crate) const SCHEMA_URL: &str = "schema_url";
+}
+
+/// The word for everything that a conversation with a model may be in.
+const MESSAGES: &str = "messages";
+
+/// What the word stands for: our normal form, and the attributes of the dialects that it was made
+/// of, which stay beside it.
+const MESSAGE_GLOBS: &[&str] = &[
+    "gen_ai.*.messages",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.*",
+    "gen_ai.prompt*",
+    "gen_ai.completion*",
+    "gen_ai.event.content",
+    "gen_ai.*.message",
+    "gen_ai.choice",
+    "llm.*messages*",
+    "llm.prompt*",
+    "llm.completion*",
+    "llm.invocation_parameters",
+    "llm.tools*",
+    "tool.parameters",
+    "tool.output",
+    "input.value",
+    "output.value",
+    "traceloop.entity.*put",
+    "ai.prompt*",
+    "ai.response.*",
+    "ai.toolcall.*",
+    "ai.result.*",
+    "mlflow.spaninputs",
+    "mlflow.spanoutputs",
+    "langsmith.*put*",
+    "all_messages_events",
+    "pydantic_ai.all_messages",
+    "events",
+    "request_data",
+    "response_data",
+    "tool_arguments",
+    "tool_response",
+    "content",
+    "message",
+];
+
+/// Whether a rule that is limited to `globs` applies to a field.
+pub(crate) fn is_among(globs: &[Glob], field: &str) -> bool {
+    globs.iter().any(|glob| {
+        if glob.as_str() == MESSAGES {
+            return MESSAGE_GLOBS.iter().any(|glob| Glob::is_match(glob, field));
+        }
+        glob.matches(field)
+    })
+}
+
+/// Attributes that machines join by: ids, hashes, models, counts. What only looks like a telephone
+/// number there is none.
+pub(crate) fn is_machine_made(field: &str) -> bool {
+    const EXACT: &[&str] = &[
+        keys::DECISION_ID,
+        keys::PARENT_DECISION_ID,
+        keys::INPUT_HASH,
+        keys::INPUT_HASH_KEY_ID,
+        keys::INSTANCE_ID,
+        keys::TIMESTAMP_NS,
+        keys::SEQ,
+        keys::STREAM_ID,
+        keys::MODEL_NAME,
+        keys::MODEL_VERSION,
+        keys::MODEL_ID,
+        keys::SERVICE_INSTANCE_ID,
+        keys::GEN_AI_REQUEST_MODEL,
+        keys::GEN_AI_RESPONSE_MODEL,
+        keys::GEN_AI_RESPONSE_ID,
+        keys::GEN_AI_REQUEST_PREVIOUS_RESPONSE,
+        keys::GEN_AI_TOOL_CALL_ID,
+        keys::JSONRPC_REQUEST_ID,
+        keys::MCP_SESSION_ID,
+        named::TRACE_STATE,
+        named::SCOPE_VERSION,
+        named::SCHEMA_URL,
+        "trace_id",
+        "span_id",
+        "parent_id",
+        "traceparent",
+    ];
+    field.starts_with("throughline.")
+        || field.starts_with("gen_ai.usage.")
+        || field.starts_with("telemetry.sdk.")
+        || EXACT.contains(&field)
+}
+
+/// Where something was taken out: the label `field` of the counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    SpanName,
+    StatusMessage,
+    TraceState,
+    SpanAttribute,
+    Message,
+    EventName,
+    EventAttribute,
+    LinkAttribute,
+    Resource,
+    Scope,
+    LogBody,
+    LogText,
+    LogAttribute,
+    Decision,
+    DecisionAttribute,
+    MetricText,
+    MetricAttribute,
+}
+
+impl Place {
+    pub(crate) const ALL: [Self; 17] = [
+        Self::SpanName,
+        Self::StatusMessage,
+        Self::TraceState,
+        Self::SpanAttribute,
+        Self::Message,
+        Self::EventName,
+        Self::EventAttribute,
+        Self::LinkAttribute,
+        Self::Resource,
+        Self::Scope,
+        Self::LogBody,
+        Self::LogText,
+        Self::LogAttribute,
+        Self::Decision,
+        Self::DecisionAttribute,
+        Self::MetricText,
+        Self::MetricAttribute,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::SpanName => "span_name",
+            Self::StatusMessage => "status_message",
+            Self::TraceState => "trace_state",
+            Self::SpanAttribute => "span_attribute",
+            Self::Message => "message",
+            Self::EventName => "event_name",
+            Self::EventAttribute => "event_attribute",
+            Self::LinkAttribute => "link_attribute",
+            Self::Resource => "resource",
+            Self::Scope => "scope",
+            Self::LogBody => "log_body",
+            Self::LogText => "log_text",
+            Self::LogAttribute => "log_attribute",
+            Self::Decision => "decision",
+            Self::DecisionAttribute => "decision_attribute",
+            Self::MetricText => "metric_text",
+            Self::MetricAttribute => "metric_attribute",
+        }
+    }
+
+    /// Messages are counted apart from the other attributes of a span.
+    pub(crate) fn of_key(self, key: &str) -> Self {
+        if self == Self::SpanAttribute && keys::MESSAGE_KEYS.contains(&key) {
+            return Self::Message;
+        }
+        self
+    }
+}

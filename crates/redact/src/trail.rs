@@ -1,0 +1,108 @@
+//! Where in a structured value we are: the names that led here, and how far the paths of rules have
+//! come.
+
+use crate::path::{Child, Step};
+use crate::rules::{RuleSet, numbers};
+
+/// What is to be done with a value because of where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is looked at like any other.
+    Look,
+    /// It goes as a whole, by this rule.
+    Whole(usize),
+    /// Texts and numbers go by this rule, also those in a list; an object is looked at.
+    Scalars(usize),
+}
+
+/// The way from an attribute down into its value.
+#[derive(Debug)]
+pub(crate) struct Trail {
+    /// The rules that apply to the attribute.
+    pub(crate) rules: u64,
+    /// JSON within texts of JSON that we are in.
+    pub(crate) embedded: usize,
+    /// Names that led here, with dots between them.
+    dotted: String,
+    /// Steps that were reached, of all levels: (rule, number of the step that is next).
+    reached: Vec<(usize, usize)>,
+    /// Of each level: where its part of `dotted` ends for its parent, and its part of `reached`
+    /// begins.
+    levels: Vec<(usize, usize)>,
+}
+
+impl Trail {
+    pub(crate) fn new(set: &RuleSet, rules: u64, field: &str) -> Self {
+        Self {
+            rules,
+            embedded: 0,
+            dotted: if rules & set.keyed == 0 { String::new() } else { field.to_owned() },
+            reached: numbers(rules & set.paths).map(|rule| (rule, 0)).collect(),
+            levels: Vec::new(),
+        }
+    }
+
+    /// Goes down to the member of this name.
+    pub(crate) fn enter_key(&mut self, set: &RuleSet, key: &str) -> Verdict {
+        let parent_dotted = self.dotted.len();
+        if self.rules & set.keyed != 0 {
+            self.dotted.push('.');
+            self.dotted.push_str(key);
+        }
+        let by_path = self.enter(set, parent_dotted, Child::Key(key));
+        if let Some(rule) = by_path.or_else(|| set.by_key(self.rules, &self.dotted, key)) {
+            return Verdict::Whole(rule);
+        }
+        set.by_secret_name(self.rules, key).map_or(Verdict::Look, Verdict::Scalars)
+    }
+
+    /// Goes down to the element of this number.
+    pub(crate) fn enter_index(&mut self, set: &RuleSet, index: usize) -> Verdict {
+        let parent_dotted = self.dotted.len();
+        self.enter(set, parent_dotted, Child::Index(index)).map_or(Verdict::Look, Verdict::Whole)
+    }
+
+    /// How many levels down it is.
+    pub(crate) fn depth(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Goes back up.
+    pub(crate) fn leave(&mut self) {
+        if let Some((dotted, reached)) = self.levels.pop() {
+            self.dotted.truncate(dotted);
+            self.reached.truncate(reached);
+        }
+    }
+
+    /// Carries the paths one level down, and answers the first rule whose path ends there.
+    fn enter(&mut self, set: &RuleSet, dotted: usize, child: Child<'_>) -> Option<usize> {
+        let from = self.levels.last().map_or(0, |(_, reached)| *reached);
+        let to = self.reached.len();
+        self.levels.push((dotted, to));
+        let mut ended: Option<usize> = None;
+        for at in from..to {
+            let (rule, mut step) = self.reached[at];
+            let steps = &set.rules[rule].steps;
+            if steps.get(step) == Some(&Step::Deep) {
+                self.reach(to, (rule, step));
+                step += 1;
+            }
+            if steps.get(step).is_some_and(|step| step.takes(child)) {
+                if step + 1 == steps.len() {
+                    ended = Some(ended.map_or(rule, |earlier| earlier.min(rule)));
+                } else {
+                    self.reach(to, (rule, step + 1));
+                }
+            }
+        }
+        ended
+    }
+
+    /// Notes a step of the current level, once.
+    fn reach(&mut self, level: usize, state: (usize, usize)) {
+        if !self.reached[level..].contains(&state) {
+            self.reached.push(state);
+        }
+    }
+}
