@@ -196,7 +196,7 @@ impl Work {
     }
 
     fn run(&mut self, ended: &Receiver<()>) {
-        let mut pause = Duration::ZERO;
+        let mut pause = self.options.rollup_interval;
         loop {
             let is_end = match ended.recv_timeout(pause) {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
@@ -239,6 +239,12 @@ impl Work {
             }
             match self.apply_segment(day) {
                 Ok(true) if Some(day) != newest => {
+                    if self.file.applied(day)?.is_none() {
+                        // Nothing ever came: noted, so that readers need not look into it.
+                        let none: Sums<Dimensions> = Vec::new();
+                        let applied = Applied { batch_no: 0, is_rebuilding: false };
+                        self.file.add(day, &none, applied)?;
+                    }
                     self.settled.insert(day);
                 }
                 Ok(true) => {}

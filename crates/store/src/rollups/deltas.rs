@@ -59,7 +59,7 @@ impl Horizon {
     /// The facts of a span, filed under a time that can be.
     pub(crate) fn filed(&self, facts: &SpanFacts) -> Option<SpanFacts> {
         let (end_unix_nano, is_misdated) = self.judge(facts.end_unix_nano);
-        is_misdated.then(|| SpanFacts { end_unix_nano, is_misdated, ..facts.clone() })
+        is_misdated.then(|| facts.misdated(end_unix_nano))
     }
 }
 
