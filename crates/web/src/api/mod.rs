@@ -5,5 +5,6 @@ pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod overview;
+pub(crate) mod series;
 pub(crate) mod shapes;
 pub(crate) mod traces;
