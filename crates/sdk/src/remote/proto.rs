@@ -4,7 +4,6 @@ pub(crate) mod events;
 
 use throughline_trace as trace;
 
-#[cfg(feature = "server")]
 use super::budget::SentBudget;
 use super::wire;
 
