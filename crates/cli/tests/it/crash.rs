@@ -135,7 +135,7 @@ async fn check_rollups(data_dir: &Path) {
                 ..SeriesQuery::new(
                     vec![Measure::Spans, Measure::Decisions],
                     about - 3_600,
-                    now + 60,
+                    about + 3_600,
                 )
             };
             let found = reader.series(&query).await.expect("an answer");

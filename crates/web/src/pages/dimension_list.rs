@@ -119,7 +119,7 @@ fn page(
         }
         (overview::coverage(&series.coverage))
         div.sheet-list {
-            table.list aria-label=(kind.title) {
+            table.list.sums aria-label=(kind.title) {
                 colgroup { col; col.w-l.w-opt; @for _ in COLUMNS { col.w-s; } }
                 thead {
                     tr {
@@ -163,8 +163,8 @@ fn row(series: &RollupSeries, group: &RollupGroup, kind: Kind, since: &str) -> M
                 }
             }
             td.w-opt { (chart::spark(&overview::points(series, group, Measure::Count))) }
-            @for (_, label, measure) in COLUMNS {
-                td.num data-label=(label) { (cell(value(series, group, measure), measure)) }
+            @for (name, label, measure) in COLUMNS {
+                td.num data-label=(if name == "count" { kind.operations } else { label }) { (cell(value(series, group, measure), measure)) }
             }
         }
     }

@@ -156,7 +156,7 @@ fn cards(series: &RollupSeries) -> Markup {
         |value: Option<f64>, text: &dyn Fn(f64) -> String| value.map_or("–".to_owned(), text);
     html! {
         div.charts {
-            (card(series, group, "Requests", &shown(total(Measure::Count), &count), &[("Requests", Measure::Count, 2)], count))
+            (card(series, group, "Requests", &shown(total(Measure::Count), &count), &[("Requests", Measure::Count, 0)], count))
             (card(series, group, "Error rate", &shown(total(Measure::ErrorRate), &share), &[("Error rate", Measure::ErrorRate, ERROR)], share))
             (card(series, group, "Duration", &format!("{} p95", shown(total(Measure::Duration(950)), &seconds)), &[("p50", Measure::Duration(500), 0), ("p95", Measure::Duration(950), 4)], seconds))
             (card(series, group, "Tokens", &count(tokens), &[("In", Measure::InputTokens, 1), ("Out", Measure::OutputTokens, 3)], count))
@@ -204,7 +204,7 @@ fn card(
                 h2 { (title) }
                 strong { (total) }
                 @if lines.len() > 1 {
-                    span.keys { @for (name, _, colour) in lines { span.swl class=(class(*colour)) { i.sw {} (name) } } }
+                    span.legend { @for (name, _, colour) in lines { span.swl class=(class(*colour)) { i.sw {} (name) } } }
                 }
             }
             (chart::small(&drawn, time, label))
