@@ -382,7 +382,6 @@ impl Work {
 }
 
 /// Deltas beyond a group, as many as one transaction takes; and the last group among them.
-#[expect(clippy::type_complexity, reason = "a number and the sums up to it")]
 fn read_deltas(
     segment: &Connection,
     from: u64,
