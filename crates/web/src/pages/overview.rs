@@ -204,7 +204,7 @@ fn card(
                 h2 { (title) }
                 strong { (total) }
                 @if lines.len() > 1 {
-                    span.legend { @for (name, _, colour) in lines { span.swl class=(class(*colour)) { i.sw {} (name) } } }
+                    span.legend { @for (name, _, colour) in lines { span class={ "swl " (class(*colour)) } { i.sw {} (name) } } }
                 }
             }
             (chart::small(&drawn, time, label))
