@@ -1,7 +1,8 @@
 //! What the store answers, and what it tells after a commit.
 
 use throughline_trace::{
-    Attributes, Decision, LogRecord, MetricKind, MetricValue, Span, TraceSummary,
+    Attributes, Decision, Dimension, LogRecord, Measure, MetricKind, MetricValue, OperationKind,
+    Resolution, Span, TraceSummary,
 };
 
 /// What one durable group of batches changed. Told to everybody who listens, after the commit. A
@@ -158,4 +159,73 @@ pub struct StoreStats {
     pub oldest_unix_nano: Option<u64>,
     /// Start of the latest trace, nanoseconds since the Unix epoch.
     pub newest_unix_nano: Option<u64>,
+}
+
+/// Series of rollups, with how far they can be relied on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RollupSeries {
+    /// What each value of a point is, in their order.
+    pub measures: Vec<Measure>,
+    /// What the series are told apart by.
+    pub group_by: Vec<Dimension>,
+    /// The operations that counts and durations are of.
+    pub kinds: Vec<OperationKind>,
+    /// The grain that was read.
+    pub resolution: Resolution,
+    /// The first second, since the Unix epoch.
+    pub from_unix_seconds: u64,
+    /// The second behind the last.
+    pub to_unix_seconds: u64,
+    /// Seconds between points.
+    pub step_seconds: u64,
+    /// The series, those with the most spans first.
+    pub groups: Vec<RollupGroup>,
+    /// Series that were left out beyond the limit.
+    pub groups_left_out: usize,
+    /// How far the rollups can be relied on.
+    pub coverage: Coverage,
+}
+
+/// One series of rollups.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RollupGroup {
+    /// The values of `group_by`, in its order; an empty text where none was named.
+    pub labels: Vec<String>,
+    /// Spans in all of it.
+    pub spans: i64,
+    /// The measures over the whole time, in their order.
+    pub totals: Vec<Option<f64>>,
+    /// Steps that have anything, by time.
+    pub points: Vec<RollupPoint>,
+}
+
+/// One step of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RollupPoint {
+    /// The first second of the step, since the Unix epoch.
+    pub unix_seconds: u64,
+    /// Spans in the step.
+    pub spans: i64,
+    /// The measures, in their order; `None` where there is nothing to tell from.
+    pub values: Vec<Option<f64>>,
+}
+
+/// How far rollups can be relied on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Coverage {
+    /// Whatever was acknowledged before this is counted, nanoseconds since the Unix epoch; `None`
+    /// when everything that is stored is.
+    pub watermark_unix_nano: Option<u64>,
+    /// Days of arrival that are not whole: their rollups are being rebuilt. Seconds of their
+    /// beginnings since the Unix epoch, oldest first.
+    pub rebuilding_days: Vec<u64>,
+    /// Nothing of this grain is kept from before this second since the Unix epoch; 0 when all is.
+    pub kept_from_unix_seconds: u64,
+}
+
+impl Coverage {
+    /// Whether everything that is stored is counted.
+    pub fn is_whole(&self) -> bool {
+        self.watermark_unix_nano.is_none() && self.rebuilding_days.is_empty()
+    }
 }

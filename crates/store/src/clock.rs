@@ -6,7 +6,7 @@ use crate::layout::Day;
 
 /// Days that the clock may be ahead of the open segment without a second look: a server that was
 /// off over the weekend is further.
-const MAX_UNDOUBTED_DAYS: i64 = 2;
+pub(crate) const MAX_UNDOUBTED_DAYS: i64 = 2;
 
 /// How long a jump must last. Until then batches go to the segment that is open; a clock that is
 /// set right meanwhile leaves no segment of a future day behind, which nothing could follow.

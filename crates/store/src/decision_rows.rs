@@ -96,6 +96,23 @@ pub(crate) fn of_trace(
     Ok(decisions)
 }
 
+/// Decisions in rows behind this one, in the order in which they were written.
+pub(crate) fn after(
+    control: &Connection,
+    row_no: i64,
+    limit: usize,
+) -> Result<Vec<(i64, Decision)>, RowError> {
+    let mut statement = control.prepare_cached(
+        "SELECT decision, body FROM decisions WHERE decision > ?1 ORDER BY decision LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![row_no, limit as i64])?;
+    let mut decisions = Vec::new();
+    while let Some(row) = rows.next()? {
+        decisions.push((row.get(0)?, read(row, 1)?.1));
+    }
+    Ok(decisions)
+}
+
 /// One decision.
 pub(crate) fn find(control: &Connection, id: DecisionId) -> Result<Option<Decision>, RowError> {
     let stored: Option<Vec<u8>> = control

@@ -124,6 +124,9 @@ pub enum QueryError {
     /// There is no store at this place.
     #[error("expected a data directory at {}, found none; start `throughline serve` first or choose another with --data-dir", .0.display())]
     NoStore(PathBuf),
+    /// The rollups cannot answer this.
+    #[error(transparent)]
+    Series(#[from] throughline_trace::SeriesQueryError),
     /// Something else that storage said.
     #[error("storage failed: {0}")]
     Storage(String),

@@ -53,7 +53,7 @@ impl Memory {
                 numbers.logs,
                 numbers.points
             ])?;
-        Ok(())
+        changes.deltas.store(segment, numbers.batch_no, changes.received_unix_nano)
     }
 
     /// The whole current summaries of the traces that changed in the running group.

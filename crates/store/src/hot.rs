@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use throughline_trace::{
-    Call, CallLedger, Decision, FallbackState, Span, SpanId, TraceId, TraceSummary,
+    Call, CallLedger, Decision, FallbackState, Span, SpanFacts, SpanId, TraceId, TraceSummary,
 };
 
 use crate::facet;
+use crate::rollups::Deltas;
 use crate::trace_rows::SeenSpan;
 
 /// A trace of the open segment, in memory.
@@ -127,10 +128,19 @@ impl HotTrace {
     }
 
     /// Takes in a span that is written, and is no repetition.
-    pub(crate) fn take_span(&mut self, span: &Span, received_unix_nano: u64) {
+    pub(crate) fn take_span(
+        &mut self,
+        span: &Span,
+        facts: &SpanFacts,
+        received_unix_nano: u64,
+        deltas: &mut Deltas,
+    ) {
         self.summary.add_span(span, received_unix_nano);
+        deltas.add_span(facts);
         if let Some(call) = Call::of(span) {
-            self.summary.take_back(self.calls.add(call));
+            let call = call.with_facts(facts.clone());
+            let told_twice = self.calls.add_telling(call, |facts| deltas.take_back(facts));
+            self.summary.take_back(told_twice);
         }
     }
 

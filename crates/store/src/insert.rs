@@ -65,6 +65,7 @@ impl Memory {
     ) -> Result<(), RowError> {
         let mut insert = connections.segment.prepare_cached(INSERT_SPAN)?;
         let received = prepared.batch.received_unix_nano;
+        let horizon = self.changes.see(received);
         for (span, row) in prepared.batch.spans.iter().zip(&prepared.spans) {
             let (hot, changes) = self.hot(connections, span.trace_id)?;
             match hot.see(span.span_id, row.checksum) {
@@ -75,7 +76,9 @@ impl Memory {
                     continue;
                 }
             }
-            hot.take_span(span, received);
+            let filed = horizon.filed(&row.facts);
+            let facts = filed.as_ref().unwrap_or(&row.facts);
+            hot.take_span(span, facts, received, &mut changes.deltas);
             changes.mark(hot);
             if hot.next >= spans_per_trace_no {
                 self.widen(connections, span.trace_id)?;

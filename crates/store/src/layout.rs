@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::OpenError;
 
 /// Nanoseconds in a UTC day.
-const NANOS_PER_DAY: u64 = 86_400 * 1_000_000_000;
+pub(crate) const NANOS_PER_DAY: u64 = 86_400 * 1_000_000_000;
 
 /// Mode of the directories that we make: for their owner only.
 #[cfg(unix)]
@@ -18,7 +18,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
 /// A UTC day, counted from 1970-01-01.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Day(pub(crate) i64);
 
 impl Day {
@@ -85,6 +85,11 @@ impl Layout {
     /// Keys, secrets, decisions.
     pub(crate) fn control(&self) -> PathBuf {
         self.root.join("control.db")
+    }
+
+    /// What everything adds up to.
+    pub(crate) fn rollups(&self) -> PathBuf {
+        self.root.join("rollups.db")
     }
 
     /// The folder of the segments.

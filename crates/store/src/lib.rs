@@ -47,6 +47,7 @@ mod insert;
 mod messages;
 mod metrics;
 mod prepare;
+mod rollups;
 mod told;
 mod writer;
 
@@ -57,6 +58,7 @@ mod audit;
 mod page;
 mod read_logs;
 mod read_metrics;
+mod read_rollups;
 mod read_spans;
 mod read_traces;
 mod session;
@@ -75,8 +77,8 @@ mod segment;
 mod trace_rows;
 
 pub use answer::{
-    Committed, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint, StoreStats,
-    StoredTrace, Truncated,
+    Committed, Coverage, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries, RollupGroup,
+    RollupPoint, RollupSeries, SeriesPoint, StoreStats, StoredTrace, Truncated,
 };
 pub use audit::chain::ChainError;
 pub use audit::erase::Erased;
@@ -95,7 +97,8 @@ pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use inbox::Inbox;
 pub use options::{
-    MAX_GROUP_BYTES, MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, StoreOptions,
+    KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES, MAX_GROUP_ITEMS,
+    MAX_INBOX_BATCHES, MAX_INBOX_BYTES, ROLLUP_INTERVAL, RollupRetention, StoreOptions,
 };
 pub use query::{DecisionFilter, LogFilter, Page, TraceFilter};
 pub use reader::{MAX_QUERY_MILLIS, Reader};

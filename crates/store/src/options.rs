@@ -1,6 +1,9 @@
 //! What may be set about a store, with the limits that hold when nothing is said.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use throughline_trace::Resolution;
 
 use crate::audit::key::AuditKeys;
 
@@ -15,6 +18,52 @@ pub const MAX_GROUP_ITEMS: usize = 16_384;
 
 /// Most bytes (estimated, decoded) that are drained into one transaction.
 pub const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
+
+/// How often rollups are brought up to date.
+pub const ROLLUP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One day.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How long rollups by the minute are kept.
+pub const KEEP_MINUTES: Duration = Duration::from_secs(7 * 86_400);
+
+/// How long rollups by five minutes are kept.
+pub const KEEP_FIVE_MINUTES: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long rollups by the hour are kept.
+pub const KEEP_HOURS: Duration = Duration::from_secs(366 * 86_400);
+
+/// How long rollups of each grain are kept; those by the day are kept for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RollupRetention {
+    /// Those by the minute.
+    pub minutes: Duration,
+    /// Those by five minutes.
+    pub five_minutes: Duration,
+    /// Those by the hour.
+    pub hours: Duration,
+}
+
+impl Default for RollupRetention {
+    fn default() -> Self {
+        Self { minutes: KEEP_MINUTES, five_minutes: KEEP_FIVE_MINUTES, hours: KEEP_HOURS }
+    }
+}
+
+impl RollupRetention {
+    /// The first second of what is kept, since the Unix epoch; `None` when all of it is.
+    pub(crate) fn kept_from(&self, resolution: Resolution, now_unix_seconds: u64) -> Option<u64> {
+        let kept = match resolution {
+            Resolution::Minute => self.minutes,
+            Resolution::FiveMinutes => self.five_minutes,
+            Resolution::Hour => self.hours,
+            Resolution::Day => return None,
+        };
+        // A day at least: yesterday's segment may still be fed.
+        Some(now_unix_seconds.saturating_sub(kept.max(DAY).as_secs()))
+    }
+}
 
 /// Most spans of one trace under one row number: the low bits of a span's key count them.
 pub(crate) const SPANS_PER_TRACE_NO: u32 = 1 << 20;
@@ -35,6 +84,10 @@ pub struct StoreOptions {
     pub max_group_bytes: usize,
     /// The keys of the audit log; by default the data directory keeps its own.
     pub audit_keys: AuditKeys,
+    /// How often rollups are brought up to date.
+    pub rollup_interval: Duration,
+    /// How long rollups are kept.
+    pub rollup_retention: RollupRetention,
     /// Spans of a trace under one row number; lower in tests only.
     #[doc(hidden)]
     pub spans_per_trace_no: u32,
@@ -54,6 +107,8 @@ impl StoreOptions {
             max_group_items: MAX_GROUP_ITEMS,
             max_group_bytes: MAX_GROUP_BYTES,
             audit_keys: AuditKeys::default(),
+            rollup_interval: ROLLUP_INTERVAL,
+            rollup_retention: RollupRetention::default(),
             spans_per_trace_no: SPANS_PER_TRACE_NO,
             first_day_unix_nano: None,
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use throughline_trace::{
-    Attributes, Decision, LogRecord, MetricKind, MetricPoint, MetricValue, Resource, Scope, Span,
-    SpanBatch, SpanRole, Value,
+    Attributes, Decision, Dimensions, DimensionsRef, LogRecord, MetricKind, MetricPoint,
+    MetricValue, Resource, Scope, Span, SpanBatch, SpanFacts, SpanRole, Value,
 };
 
 use crate::audit::chain::{self, Hash, SALT_BYTES};
@@ -44,6 +44,8 @@ pub(crate) struct PreparedSpan {
     pub(crate) resource: usize,
     pub(crate) scope: usize,
     pub(crate) messages: Vec<Message>,
+    /// What it adds to rollups.
+    pub(crate) facts: SpanFacts,
 }
 
 /// What the columns of a log record need beside the record.
@@ -111,6 +113,24 @@ struct Work {
     bodies: Vec<u8>,
     resources: Shared,
     scopes: Shared,
+    dimensions: Vec<Arc<Dimensions>>,
+}
+
+/// Combinations of dimensions that one batch looks for among those that it had already: a batch
+/// comes from one process, which has few.
+const MAX_SHARED_DIMENSIONS: usize = 32;
+
+/// The shared form of dimensions: the last ones that were alike.
+fn share(known: &mut Vec<Arc<Dimensions>>, dimensions: DimensionsRef<'_>) -> Arc<Dimensions> {
+    if let Some(found) = known.iter().find(|known| dimensions.is(known)) {
+        return Arc::clone(found);
+    }
+    let made = dimensions.to_shared();
+    if known.len() >= MAX_SHARED_DIMENSIONS {
+        known.clear();
+    }
+    known.push(Arc::clone(&made));
+    made
 }
 
 /// Values that many items of a batch share, told apart by where they lie in memory.
@@ -199,9 +219,12 @@ impl Work {
         for message in &extracted.messages {
             self.scratch.extend_from_slice(&message.address);
         }
+        let role = span.role();
+        let facts = SpanFacts::of(span, role, |of| share(&mut self.dimensions, of));
         Ok(PreparedSpan {
             checksum: body::checksum(&self.scratch),
-            role: span.role(),
+            role,
+            facts,
             body,
             resource,
             scope,

@@ -6,14 +6,19 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use throughline_trace::{Decision, DecisionId, LogRecord, TraceId, TraceSummary};
+use throughline_trace::{
+    Decision, DecisionId, Dimension, LogRecord, SeriesQuery, TraceId, TraceSummary,
+};
 
-use crate::answer::{DecisionGap, Facets, MetricInfo, MetricSeries, StoreStats, StoredTrace};
+use crate::answer::{
+    DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, StoreStats, StoredTrace,
+};
 use crate::error::QueryError;
 use crate::layout::Layout;
+use crate::options::RollupRetention;
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
 use crate::session::{Files, Session, unreadable};
-use crate::{read_logs, read_metrics, read_traces};
+use crate::{read_logs, read_metrics, read_rollups, read_traces};
 
 /// Longest that one query may hold a file, milliseconds.
 pub const MAX_QUERY_MILLIS: u64 = 2_000;
@@ -23,6 +28,7 @@ pub const MAX_QUERY_MILLIS: u64 = 2_000;
 pub struct Reader {
     files: Arc<Files>,
     permits: Arc<Semaphore>,
+    rollup_retention: RollupRetention,
 }
 
 impl Reader {
@@ -36,13 +42,13 @@ impl Reader {
         if !control.try_exists().map_err(|error| unreadable(&control, &error))? {
             return Err(QueryError::NoStore(data_dir.to_owned()));
         }
-        Ok(Self::new(layout))
+        Ok(Self::new(layout, RollupRetention::default()))
     }
 
-    pub(crate) fn new(layout: Layout) -> Self {
+    pub(crate) fn new(layout: Layout, rollup_retention: RollupRetention) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let permits = Arc::new(Semaphore::new((cores / 2).max(1)));
-        Self { files: Arc::new(Files::new(layout)), permits }
+        Self { files: Arc::new(Files::new(layout)), permits, rollup_retention }
     }
 
     /// Traces that have spans, newest start first. `limit` is 1 to 1,000.
@@ -159,6 +165,40 @@ impl Reader {
         let name = name.to_owned();
         self.ask(move |session| read_metrics::series(session, &name, since_unix_nano, limit_points))
             .await
+    }
+
+    /// Series of rollups, from the coarsest grain that fits the step.
+    ///
+    /// # Errors
+    /// [`QueryError::Series`] for what cannot be asked, and the others.
+    pub async fn series(&self, query: &SeriesQuery) -> Result<RollupSeries, QueryError> {
+        let query = query.clone();
+        let retention = self.rollup_retention;
+        self.ask(move |session| read_rollups::series(session, &query, &retention)).await
+    }
+
+    /// Agents over a time, those with the most spans first, with totals of these measures.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn agents(&self, query: SeriesQuery) -> Result<RollupSeries, QueryError> {
+        self.series(&query.by(Dimension::Agent)).await
+    }
+
+    /// Models over a time, as [`Reader::agents`].
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn models(&self, query: SeriesQuery) -> Result<RollupSeries, QueryError> {
+        self.series(&query.by(Dimension::Model)).await
+    }
+
+    /// Tools over a time, as [`Reader::agents`].
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn tools(&self, query: SeriesQuery) -> Result<RollupSeries, QueryError> {
+        self.series(&query.by(Dimension::Tool)).await
     }
 
     /// Values for filter menus.

@@ -32,10 +32,14 @@ pub(crate) struct Schema {
 }
 
 /// A segment: one day of arrivals.
-pub(crate) const SEGMENT: Schema = Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX] };
+pub(crate) const SEGMENT: Schema =
+    Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS] };
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
 pub(crate) const CONTROL: Schema = Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT] };
+
+/// `rollups.db`: sums over the lattice.
+pub(crate) const ROLLUPS: Schema = Schema { migrations: &[ROLLUPS_V1] };
 
 /// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
 pub(crate) fn from_nanos(nanos: u64) -> i64 {
@@ -232,6 +236,32 @@ CREATE TABLE points(
 
 /// Nobody lists carried traces any more.
 const NO_CARRIED_INDEX: &str = "DROP INDEX traces_carried;";
+
+/// What groups add to rollups, until it is in `rollups.db`. Deltas of groups above `complete_from`
+/// are all there; those of a segment that was begun by an older version are not.
+const ROLLUP_DELTAS: &str = "
+CREATE TABLE rollup_deltas(
+    batch_no INTEGER PRIMARY KEY, received INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE rollup_state(
+    id INTEGER PRIMARY KEY CHECK (id = 1), complete_from INTEGER NOT NULL);
+INSERT INTO rollup_state SELECT 1, batch_no FROM state;
+";
+
+/// `cells` lie by time first: what is written together lies together, and so does what is read for
+/// a list or pruned. `segment` is the day whose arrivals a part is from, or 0 for decisions;
+/// `bucket` is counted in lengths of its resolution since the Unix epoch. A key's number is its
+/// cuboid in the high bits, then a running number.
+const ROLLUPS_V1: &str = "
+CREATE TABLE keys(
+    key INTEGER PRIMARY KEY, cuboid INTEGER NOT NULL, a TEXT NOT NULL, b TEXT NOT NULL,
+    c TEXT NOT NULL, UNIQUE (cuboid, a, b, c));
+CREATE TABLE cells(
+    resolution INTEGER NOT NULL, bucket INTEGER NOT NULL, key INTEGER NOT NULL,
+    segment INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (resolution, bucket, key, segment)) WITHOUT ROWID;
+CREATE TABLE applied(
+    segment INTEGER PRIMARY KEY, batch_no INTEGER NOT NULL, is_rebuilding INTEGER NOT NULL);
+";
 
 const CONTROL_V1: &str = "
 CREATE TABLE state(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;

@@ -11,6 +11,7 @@ use crate::facet::FacetKind;
 use crate::hot::HotTrace;
 use crate::layout::{Day, Layout, sync_directory};
 use crate::recent::Recent;
+use crate::rollups::{Deltas, Horizon};
 use crate::schema::{SEGMENT, SchemaError};
 
 /// Spans of hot traces that are remembered in each of two generations (24 bytes and more each).
@@ -52,6 +53,7 @@ pub(crate) struct Memory {
     pub(crate) earlier: EarlierSegments,
     /// What the running group did.
     pub(crate) changes: Changes,
+    day: Day,
 }
 
 /// Row numbers given out and rows stored. What is stored is also in the `state` row.
@@ -83,6 +85,12 @@ pub(crate) struct Changes {
     pub(crate) facets: Vec<(FacetKind, String)>,
     /// How many traces each facet gained.
     pub(crate) facet_traces: HashMap<i64, i64>,
+    /// What it adds to rollups.
+    pub(crate) deltas: Deltas,
+    /// Earliest arrival of a batch of it, nanoseconds since the Unix epoch; 0 before the first.
+    pub(crate) received_unix_nano: u64,
+    /// The day of the segment.
+    day: Day,
 }
 
 impl OpenSegment {
@@ -108,6 +116,7 @@ impl OpenSegment {
             facets: std::array::from_fn(|_| Recent::new(MAX_REMEMBERED, |_| 1)),
             earlier: EarlierSegments::load(layout, day).map_err(io)?,
             changes: Changes::default(),
+            day,
         };
         memory.warm_messages(&connection)?;
         Ok(Self { day, path, connection, memory })
@@ -132,6 +141,14 @@ pub(crate) fn checkpoint(
 }
 
 impl Changes {
+    /// Notes the arrival of a batch; answers which times are believed of it.
+    pub(crate) fn see(&mut self, received_unix_nano: u64) -> Horizon {
+        if self.received_unix_nano == 0 || received_unix_nano < self.received_unix_nano {
+            self.received_unix_nano = received_unix_nano;
+        }
+        Horizon::new(received_unix_nano, self.day)
+    }
+
     /// Remembers that a trace changed: it is written at the end of the group, and forgotten if
     /// the group fails.
     pub(crate) fn mark(&mut self, trace: &mut HotTrace) {
@@ -181,7 +198,7 @@ impl Memory {
 
     /// Begins a group.
     pub(crate) fn begin(&mut self) {
-        self.changes = Changes { before: self.numbers, ..Changes::default() };
+        self.changes = Changes { before: self.numbers, day: self.day, ..Changes::default() };
     }
 
     /// The group is durable.

@@ -17,7 +17,7 @@ use crate::facet::ALL_TRACES;
 use crate::id_filter::IdFilter;
 use crate::layout::{Day, Layout};
 use crate::reader::MAX_QUERY_MILLIS;
-use crate::schema::{CONTROL, SEGMENT, Schema, to_nanos};
+use crate::schema::{CONTROL, ROLLUPS, SEGMENT, Schema, to_nanos};
 
 /// Connections that are kept open between queries; each holds a page cache.
 const MAX_IDLE_CONNECTIONS: usize = 8;
@@ -145,6 +145,18 @@ impl Session {
     /// A segment, in one read transaction.
     pub(crate) fn segment(&self, day: Day) -> Result<Lease, QueryError> {
         self.lease(&SEGMENT, self.files.layout.segment(day))
+    }
+
+    /// The rollups, in one read transaction; `None` when nothing has made them yet.
+    pub(crate) fn rollups(&self) -> Result<Option<Lease>, QueryError> {
+        let path = self.files.layout.rollups();
+        if !path.try_exists().map_err(|error| unreadable(&path, &error))? {
+            return Ok(None);
+        }
+        match self.lease(&ROLLUPS, path) {
+            Err(QueryError::NoStore(_)) => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     fn digest(&self, day: Day, is_open: bool) -> Result<Arc<Digest>, QueryError> {

@@ -60,6 +60,7 @@ impl Store {
             ControlError::Open(error) => error,
             other => OpenError::Storage { path: layout.control(), detail: other.to_string() },
         })?;
+        let reader = Reader::new(layout.clone(), options.rollup_retention);
         let queue = Queue::new(options, metrics);
         let of_writer = Arc::clone(&queue);
         let (end, ended) = watch::channel(false);
@@ -71,7 +72,6 @@ impl Store {
                 writer.run(&of_writer)
             })
             .map_err(|source| OpenError::NotWritable { path: layout.control(), source })?;
-        let reader = Reader::new(layout);
         Ok(Self { queue, writer: Some(writer), reader, control, committed, ended })
     }
 

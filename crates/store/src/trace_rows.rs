@@ -1,7 +1,13 @@
 //! The rows of one trace in one segment, as writer and readers find them.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use rusqlite::{Connection, Row};
-use throughline_trace::{Attributes, Call, SpanId, SpanRole, TraceId, TraceSummary};
+use throughline_trace::{
+    Attributes, Call, DimensionsRef, Resource, SpanFacts, SpanFrame, SpanId, SpanRole, StatusCode,
+    TraceId, TraceSummary, is_call, keys,
+};
 
 use crate::body::{self, BodyError, SpanBody};
 use crate::messages::Slot;
@@ -92,36 +98,88 @@ pub(crate) struct SeenSpan {
     pub(crate) call: Option<Call>,
 }
 
-/// Columns of `spans` that [`SeenSpan`] is read from; bodies are read of model calls only.
-fn seen_columns() -> String {
+/// Columns of `spans` that [`SpanRow`] is read from, with these bodies.
+fn span_columns(body: &str) -> String {
     format!(
-        "SELECT key, span_id, checksum, parent, start, duration,
-            CASE WHEN role IN ({}, {}) THEN body END
-            FROM spans WHERE key >= ?1 AND key < ?2",
-        SpanRole::LlmCall as i64,
-        SpanRole::Embeddings as i64,
+        "SELECT key, span_id, checksum, parent, start, duration, role, status, resource, {body}
+            FROM spans WHERE key >= ?1 AND key < ?2"
     )
 }
 
-fn seen_span(row: &Row<'_>) -> Result<SeenSpan, RowError> {
-    let id = |column| Ok::<_, RowError>(row.get::<_, Option<i64>>(column)?);
-    let span_id = SpanId::from_u64(row.get::<_, i64>(1)? as u64);
-    let call = match row.get_ref(6)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
-        None => None,
-        Some(bytes) => {
-            let body: SpanBody = body::decode(&body::unpack(bytes)?)?;
-            let plain = body.attributes.into_iter().filter_map(|(key, slot)| match slot {
-                Slot::Plain(value) => Some((key, value)),
-                Slot::Text { .. } | Slot::List { .. } => None,
-            });
-            let parent = id(3)?.map(|id| SpanId::from_u64(id as u64));
-            let start = to_nanos(row.get(4)?);
-            let end = start.wrapping_add(row.get::<_, i64>(5)? as u64);
-            let attributes = Attributes(plain.collect());
-            Some(Call::of_parts(span_id, parent, (start, end), &attributes))
+/// The body, of model calls only.
+fn bodies_of_calls() -> String {
+    let calls = [SpanRole::LlmCall, SpanRole::Embeddings].map(|role| (role as i64).to_string());
+    format!("CASE WHEN role IN ({}) THEN body END", calls.join(", "))
+}
+
+/// Versions of services by the number of their resource.
+type Versions = HashMap<i64, Option<String>>;
+
+/// What the span of a row with [`span_columns`] adds to rollups, and the model call that it tells;
+/// `None` when its body was not asked for.
+fn told(
+    connection: &Connection,
+    row: &Row<'_>,
+    versions: &mut Versions,
+) -> Result<Option<(Option<Call>, SpanFacts)>, RowError> {
+    let Some(bytes) = row.get_ref(9)?.as_blob_or_null().map_err(rusqlite::Error::from)? else {
+        return Ok(None);
+    };
+    let body: SpanBody = body::unpack_value(bytes)?;
+    let plain = body.attributes.into_iter().filter_map(|(key, slot)| match slot {
+        Slot::Plain(value) => Some((key, value)),
+        Slot::Text { .. } | Slot::List { .. } => None,
+    });
+    let attributes = Attributes(plain.collect());
+    let parent: Option<i64> = row.get(3)?;
+    let parent = parent.map(|id| SpanId::from_u64(id as u64));
+    let start = to_nanos(row.get(4)?);
+    let end = start.wrapping_add(row.get::<_, i64>(5)? as u64);
+    let role: u32 = row.get(6)?;
+    let role = SpanRole::ALL.get(role as usize).copied().unwrap_or(SpanRole::Other);
+    let resource: i64 = row.get(8)?;
+    let version = match versions.entry(resource) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(slot) => {
+            let bytes: Vec<u8> = connection
+                .prepare_cached("SELECT body FROM resources WHERE resource = ?1")?
+                .query_row([resource], |row| row.get(0))?;
+            let resource: Resource = body::decode(&bytes)?;
+            slot.insert(resource.attributes.str(keys::SERVICE_VERSION).map(str::to_owned))
         }
     };
-    Ok(SeenSpan { span_id, checksum: row.get::<_, i64>(2)? as u64, call })
+    let dimensions = DimensionsRef::of_attributes(&attributes, || version.as_deref()).to_shared();
+    let frame = SpanFrame {
+        role,
+        is_root: parent.is_none(),
+        status: StatusCode::from_i32(row.get(7)?),
+        start_unix_nano: start,
+        end_unix_nano: end,
+    };
+    let facts = SpanFacts::of_parts(frame, &attributes, dimensions);
+    let span_id = SpanId::from_u64(row.get::<_, i64>(1)? as u64);
+    let call = is_call(role).then(|| Call::of_parts(span_id, parent, (start, end), &attributes));
+    Ok(Some((call, facts)))
+}
+
+/// Tells `tell` what every span adds to rollups, and the model call that it tells.
+pub(crate) fn told_spans(
+    connection: &Connection,
+    spaces: &[i64],
+    mut tell: impl FnMut(Option<Call>, SpanFacts),
+) -> Result<(), RowError> {
+    let mut statement = connection.prepare_cached(&span_columns("body"))?;
+    let mut versions = Versions::new();
+    for space in spaces {
+        let (from, to) = key_range(*space);
+        let mut rows = statement.query([from, to])?;
+        while let Some(row) = rows.next()? {
+            if let Some((call, facts)) = told(connection, row, &mut versions)? {
+                tell(call, facts);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Tells `see` every span, and answers the next free number of the last key space.
@@ -130,7 +188,8 @@ pub(crate) fn seen_spans(
     spaces: &[i64],
     mut see: impl FnMut(SeenSpan),
 ) -> Result<u32, RowError> {
-    let mut statement = connection.prepare_cached(&seen_columns())?;
+    let mut statement = connection.prepare_cached(&span_columns(&bodies_of_calls()))?;
+    let mut versions = Versions::new();
     let mut next = 0;
     for space in spaces {
         next = 0;
@@ -139,7 +198,12 @@ pub(crate) fn seen_spans(
         while let Some(row) = rows.next()? {
             let key: i64 = row.get(0)?;
             next = (key - from) as u32 + 1;
-            see(seen_span(row)?);
+            let told = told(connection, row, &mut versions)?;
+            see(SeenSpan {
+                span_id: SpanId::from_u64(row.get::<_, i64>(1)? as u64),
+                checksum: row.get::<_, i64>(2)? as u64,
+                call: told.and_then(|(call, facts)| Some(call?.with_facts(facts))),
+            });
         }
     }
     Ok(next)

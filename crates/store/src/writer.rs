@@ -30,6 +30,7 @@ use crate::layout::{Day, DirectoryLock, Layout};
 use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::prepare::Prepared;
+use crate::rollups::Applier;
 use crate::schema::{CONTROL, from_nanos};
 use crate::segment::OpenSegment;
 use crate::told;
@@ -59,6 +60,7 @@ pub(crate) struct Writer {
     /// Decisions that a failed group left in the control database: nobody was told of them.
     unanswered: HashSet<DecisionId>,
     checkpointer: Checkpointer,
+    rollups: Applier,
     doubt: Doubt,
     metrics: StoreMetrics,
     committed: broadcast::Sender<Arc<Committed>>,
@@ -138,6 +140,8 @@ impl Writer {
         let checkpointer = Checkpointer::start(metrics.clone())
             .map_err(|source| OpenError::NotWritable { path: path.clone(), source })?;
         checkpointer.watch(&mut segment.connection).map_err(|e| OpenError::of(&path, &e))?;
+        let rollups = Applier::start(&layout, options)
+            .map_err(|source| OpenError::NotWritable { path: layout.rollups(), source })?;
         Ok(Self {
             segment,
             control,
@@ -146,6 +150,7 @@ impl Writer {
             spans_per_trace_no: options.spans_per_trace_no,
             unanswered: HashSet::new(),
             checkpointer,
+            rollups,
             doubt: Doubt::default(),
             metrics,
             committed,
@@ -182,8 +187,10 @@ impl Writer {
     }
 
     fn close(self) -> Result<(), StoreError> {
-        let Self { segment, control, checkpointer, .. } = self;
+        let Self { segment, control, checkpointer, rollups, .. } = self;
         drop(checkpointer);
+        // It reads on to the end.
+        drop(rollups);
         let checkpoint = |error: rusqlite::Error| StoreError::Checkpoint(error.to_string());
         crate::segment::checkpoint(&segment.connection, "TRUNCATE").map_err(checkpoint)?;
         crate::segment::checkpoint(&control, "TRUNCATE").map_err(checkpoint)?;
@@ -337,6 +344,7 @@ impl Writer {
             accepted.push(of_batch);
         }
         memory.flush(connections.segment)?;
+        self.rollups.trim(connections.segment, self.segment.day)?;
         let committed = match self.committed.receiver_count() {
             0 => Vec::new(),
             _ => {

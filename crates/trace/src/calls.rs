@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::{Attributes, Span, SpanId, SpanRole, Usage, keys};
+use crate::{Attributes, Span, SpanFacts, SpanId, SpanRole, Usage, keys};
 
 /// Tellings of one answer, or under one span id, that a further one is compared with: the latest.
 /// There are two or three of them, unless somebody means harm.
@@ -53,6 +53,8 @@ pub struct Call {
     start_unix_nano: u64,
     end_unix_nano: u64,
     counts: CallCounts,
+    /// What it added to rollups, to be taken back if it turns out not to count.
+    facts: Option<Box<SpanFacts>>,
 }
 
 impl Call {
@@ -85,7 +87,13 @@ impl Call {
             output_tokens: usage.output_tokens,
             cost_nano_usd: cost.map_or(0, nano_usd),
         };
-        Self { span_id, parent, answer, start_unix_nano, end_unix_nano, counts }
+        Self { span_id, parent, answer, start_unix_nano, end_unix_nano, counts, facts: None }
+    }
+
+    /// The same call with what it adds to rollups.
+    #[must_use]
+    pub fn with_facts(self, facts: SpanFacts) -> Self {
+        Self { facts: Some(Box::new(facts)), ..self }
     }
 
     /// What it stands for if it counts.
@@ -146,17 +154,24 @@ impl CallLedger {
     /// Takes a call in. Answers what is to be taken back from totals in which each call was counted
     /// as it came.
     pub fn add(&mut self, call: Call) -> CallCounts {
+        self.add_telling(call, |_| {})
+    }
+
+    /// [`CallLedger::add`] that also tells the facts of each call that is to be taken back.
+    pub fn add_telling(&mut self, call: Call, mut take_back: impl FnMut(&SpanFacts)) -> CallCounts {
         let mut back = CallCounts::default();
         let mut counts = true;
         for other in self.akin(&call) {
             let (told, is_counted) = &mut self.calls[other];
             if told.loses_to(&call) && std::mem::take(is_counted) {
                 back = back.plus(told.counts);
+                told.facts.as_deref().into_iter().for_each(&mut take_back);
             }
             counts &= !call.loses_to(told);
         }
         if !counts {
             back = back.plus(call.counts);
+            call.facts.as_deref().into_iter().for_each(&mut take_back);
         }
         let at = self.calls.len();
         self.by_span.entry(call.span_id).or_default().push(at);
@@ -207,6 +222,7 @@ mod tests {
             start_unix_nano: start,
             end_unix_nano: start + 3,
             counts: CallCounts { calls: 1, input_tokens: tokens, ..CallCounts::default() },
+            facts: None,
         }
     }
 

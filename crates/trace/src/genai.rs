@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Attributes, Phase, Span, StepName, keys};
 
 /// What part of an agent's work a span is (the table "The span of the SDK" in the design).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SpanRole {
     /// One run of an agent.
@@ -36,6 +36,22 @@ pub enum SpanRole {
 }
 
 impl SpanRole {
+    /// All of them; the place in this list is the number that files know them by.
+    pub const ALL: [Self; 12] = [
+        Self::AgentRun,
+        Self::Step,
+        Self::LlmCall,
+        Self::Attempt,
+        Self::StreamSegment,
+        Self::Embeddings,
+        Self::Tool,
+        Self::Registry,
+        Self::Fallback,
+        Self::Retrieval,
+        Self::Workflow,
+        Self::Other,
+    ];
+
     /// The value of `throughline.role`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +70,8 @@ impl SpanRole {
         }
     }
 
-    fn from_text(text: &str) -> Option<Self> {
+    /// The role of a value of `throughline.role`.
+    pub fn from_text(text: &str) -> Option<Self> {
         Some(match text {
             "agent_run" => Self::AgentRun,
             "step" => Self::Step,
@@ -192,6 +209,28 @@ impl Usage {
     }
 }
 
+impl Attributes {
+    /// The agent that they name.
+    pub fn agent(&self) -> Option<&str> {
+        self.first_str(&[
+            keys::AGENT_ID,
+            keys::AI_AGENT_NAME,
+            keys::GEN_AI_AGENT_NAME,
+            keys::GEN_AI_AGENT_ID,
+        ])
+    }
+
+    /// The model that answered, or else the one that was asked.
+    pub fn model(&self) -> Option<&str> {
+        self.first_str(&[keys::GEN_AI_RESPONSE_MODEL, keys::GEN_AI_REQUEST_MODEL])
+    }
+
+    /// The tool that ran.
+    pub fn tool(&self) -> Option<&str> {
+        self.first_str(&[keys::GEN_AI_TOOL_NAME, keys::AI_TOOL_USED])
+    }
+}
+
 impl Span {
     /// What part of an agent's work this span is.
     pub fn role(&self) -> SpanRole {
@@ -225,12 +264,7 @@ impl Span {
 
     /// The agent that this span says it belongs to.
     pub fn agent(&self) -> Option<&str> {
-        self.attributes.first_str(&[
-            keys::AGENT_ID,
-            keys::AI_AGENT_NAME,
-            keys::GEN_AI_AGENT_NAME,
-            keys::GEN_AI_AGENT_ID,
-        ])
+        self.attributes.agent()
     }
 
     /// The session or conversation.
@@ -240,12 +274,12 @@ impl Span {
 
     /// The model that answered, or else the one that was asked.
     pub fn model(&self) -> Option<&str> {
-        self.attributes.first_str(&[keys::GEN_AI_RESPONSE_MODEL, keys::GEN_AI_REQUEST_MODEL])
+        self.attributes.model()
     }
 
     /// The tool that ran.
     pub fn tool(&self) -> Option<&str> {
-        self.attributes.first_str(&[keys::GEN_AI_TOOL_NAME, keys::AI_TOOL_USED])
+        self.attributes.tool()
     }
 
     /// `error.type` of the span.

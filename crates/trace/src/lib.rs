@@ -36,6 +36,7 @@ mod ids;
 mod log;
 mod metric;
 mod names;
+mod rollup;
 mod route_weights;
 mod span;
 mod summary;
@@ -56,6 +57,12 @@ pub use ids::{ParseIdError, SpanId, TraceId};
 pub use log::{LogRecord, Severity};
 pub use metric::{HistogramValue, MetricKind, MetricPoint, MetricValue};
 pub use names::{Phase, StepName, StepNameError};
+pub use rollup::{
+    Cuboid, Dimension, Dimensions, DimensionsRef, Fallbacks, LatticeKey, MAX_DIMENSION_CHARS,
+    MAX_SERIES_GROUPS, MAX_SERIES_MEASURES, MAX_SERIES_POINTS, Measure, OTHER, OperationKind,
+    Operations, Outcome, PhaseName, Resolution, Rollup, SKETCH_ACCURACY, SeriesPlan, SeriesQuery,
+    SeriesQueryError, Sketch, SpanFacts, SpanFrame, Spent,
+};
 pub use route_weights::{
     MAX_ROUTE_TARGETS, ROUTE_NAME_MAX_CHARS, RouteTarget, RouteWeights, RouteWeightsError,
 };

@@ -99,6 +99,12 @@ impl From<QueryError> for Failure {
                 format!("parameter `cursor`: {message}"),
                 "leave `cursor` out for the first page",
             ),
+            QueryError::Series(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "bad_parameter",
+                message,
+                "see /api/v1/openapi.json for all parameters",
+            ),
             QueryError::Timeout { .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "query_timeout",

@@ -12,6 +12,7 @@ const HTMX_CONFIG: &str = r#"{"includeIndicatorStyles":false,"allowEval":false,"
 /// Entries of the rail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Nav {
+    Overview,
     Traces,
     Decisions,
     Logs,
@@ -21,7 +22,8 @@ pub(crate) enum Nav {
     None,
 }
 
-const RAIL: [(Nav, &str, &str, &str); 5] = [
+const RAIL: [(Nav, &str, &str, &str); 6] = [
+    (Nav::Overview, "/overview", "overview", "Overview"),
     (Nav::Traces, "/traces", "traces", "Traces"),
     (Nav::Decisions, "/decisions", "decisions", "Decisions"),
     (Nav::Logs, "/logs", "logs", "Logs"),

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use throughline_store::Reader;
-use throughline_trace::{DecisionId, TraceId};
+use throughline_trace::{DecisionId, Measure, SeriesQuery, TraceId};
 use tokio::task::JoinSet;
 
-use crate::export::{Exporter, decision, log, logs, span, traces};
+use crate::export::{Exporter, NOON, decision, log, logs, span, traces};
 use crate::server::Server;
 
 /// How often the server is killed.
@@ -37,6 +37,7 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
     for kill in 0..KILLS {
         let server = Server::start(&data_dir);
         check(&data_dir, &all[checked..]).await;
+        check_rollups(&data_dir).await;
         checked = all.len();
         let mut exporters = JoinSet::new();
         let mut notes = Vec::new();
@@ -61,6 +62,7 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
     // Once more, everything: later starts must not have lost what earlier ones still had.
     Server::start(&data_dir).stop();
     check(&data_dir, &all).await;
+    check_rollups(&data_dir).await;
     let total: usize = all.iter().map(|(_, acknowledged)| acknowledged.spans.len()).sum();
     assert!(total > 1_000, "the load was a load: {total} spans");
 }
@@ -111,4 +113,41 @@ async fn check(data_dir: &Path, expected: &[(TraceId, Acknowledged)]) {
         assert_eq!(lost, (0, 0, 0), "spans, logs, decisions acknowledged and lost of {trace}");
         assert_eq!(spans.len(), found.spans.len(), "nothing is there twice");
     }
+}
+
+/// How long rollups may take to catch up after a start, in looks of 20 ms.
+const ROLLUP_LOOKS: usize = 1_000;
+
+/// What rollups count is what is stored, in the finest grain and in the coarsest.
+async fn check_rollups(data_dir: &Path) {
+    let reader = Reader::open(data_dir).expect("a store");
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // The made time; a clock that is before it does not believe it and files under the arrival.
+    let about = since.expect("a clock").as_secs().min(NOON / 1_000_000_000);
+    let stored = reader.stats().await.expect("an answer");
+    let mut told = Vec::new();
+    for _ in 0..ROLLUP_LOOKS {
+        told.clear();
+        let mut is_whole = true;
+        for step_seconds in [60, 86_400] {
+            let query = SeriesQuery {
+                step_seconds,
+                ..SeriesQuery::new(
+                    vec![Measure::Spans, Measure::Decisions],
+                    about - 3_600,
+                    about + 3_600,
+                )
+            };
+            let found = reader.series(&query).await.expect("an answer");
+            is_whole &= found.coverage.is_whole();
+            let totals = found.groups.first().map(|group| group.totals.clone());
+            told.push(totals.unwrap_or_else(|| vec![Some(0.0); 2]));
+        }
+        let expected = vec![Some(stored.spans as f64), Some(stored.decisions as f64)];
+        if is_whole && told.iter().all(|told| *told == expected) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{} spans and {} decisions are stored; told: {told:?}", stored.spans, stored.decisions);
 }

@@ -4,6 +4,7 @@ use throughline_trace::{LogRecord, Span, SpanBatch, SpanId, TraceId};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::options::RollupRetention;
 use crate::prepare;
 use crate::reader::Reader;
 use crate::session::{Files, Session};
@@ -202,7 +203,14 @@ async fn a_query_that_takes_too_long_ends_with_advice() {
     insta::assert_snapshot!(lease.fails(&error), @"the query took longer than 2000 ms; narrow it by time, agent or session");
     drop(lease);
     assert!(session.check_time().is_err());
-    assert_eq!(Reader::new(bench.layout.clone()).stats().await.unwrap().segments, 1);
+    assert_eq!(
+        Reader::new(bench.layout.clone(), RollupRetention::default())
+            .stats()
+            .await
+            .unwrap()
+            .segments,
+        1
+    );
 }
 
 #[test]

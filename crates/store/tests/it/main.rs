@@ -9,5 +9,6 @@ mod durability;
 mod lists;
 mod made;
 mod opening;
+mod rollups;
 mod round_trip;
 mod summaries;

@@ -49,8 +49,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     store.close().await.unwrap();
     let segment = dir.path().join("segments/2026-11-22.db");
     set_version(&segment, 9);
-    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 2 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
-    set_version(&segment, 2);
+    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 3 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
+    set_version(&segment, 3);
     set_version(&dir.path().join("control.db"), 9);
     assert!(matches!(refused(dir.path()), OpenError::NewerSchema { supported: 3, found: 9, .. }));
     set_version(&dir.path().join("control.db"), 3);
@@ -158,11 +158,12 @@ async fn what_the_system_refuses_is_not_called_a_missing_directory() {
     }
 }
 
-/// Takes a segment back to the version before.
+/// Takes a segment back to the first version, which knew no rollups.
 fn make_older(segment: &Path) {
     let connection = rusqlite::Connection::open(segment).unwrap();
     let index = "CREATE INDEX traces_carried ON traces(trace_no) WHERE carried = 1";
     connection.execute_batch(index).unwrap();
+    connection.execute_batch("DROP TABLE rollup_deltas; DROP TABLE rollup_state").unwrap();
     drop(connection);
     set_version(segment, 1);
 }
@@ -183,12 +184,13 @@ async fn every_segment_is_brought_up_to_date_and_one_that_is_not_is_told() {
         let reader = Reader::open(dir.path()).unwrap();
         let error = reader.traces(&TraceFilter::default(), None, 9).await.unwrap_err();
         assert!(
-            message(&error, dir.path()).contains("expected schema version 2, found 1"),
+            message(&error, dir.path()).contains("expected schema version 3, found 1"),
             "{error}"
         );
     }
     drop(reader);
-    let store = made::open(dir.path());
+    std::fs::remove_file(dir.path().join("rollups.db")).unwrap();
+    let store = crate::rollups::open(dir.path());
     let listed = store.reader().traces(&TraceFilter::default(), None, 9).await.unwrap();
     assert_eq!(listed.items.len(), 2);
     // A trace of the older one goes on.
@@ -196,4 +198,6 @@ async fn every_segment_is_brought_up_to_date_and_one_that_is_not_is_told() {
     store.inbox().commit(batch).await.unwrap();
     let summary = store.reader().summary(TraceId::from_u128(1)).await.unwrap().unwrap();
     assert_eq!(summary.span_count, 2);
+    // What the older version had is in the rollups too, and what came meanwhile.
+    assert_eq!(crate::rollups::count_of_spans(&store.reader()).await, 3.0);
 }

@@ -9,5 +9,6 @@ pub(crate) mod openapi;
 mod openapi_bodies;
 pub(crate) mod overview;
 pub(crate) mod record;
+pub(crate) mod series;
 pub(crate) mod shapes;
 pub(crate) mod traces;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::audit::READS_PARAMS;
 use crate::api::openapi_bodies;
+use crate::api::series::SERIES_PARAMS;
 use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, TRACE_PARAMS};
 use crate::params::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::state::Shared;
@@ -93,6 +94,30 @@ fn entries() -> Vec<Entry> {
             JSON,
         ),
         (
+            "/api/v1/series",
+            "Measures over time from rollups, by a fixed lattice of dimensions (all; agent; agent and phase; model; tool; agent, version and branch): {measures, group_by, kinds, resolution, from, to, step_seconds, groups, groups_left_out, coverage}. Steps without spans or decisions have no point; a value is null where there is nothing to tell from. `coverage.whole` says whether everything stored is counted.",
+            SERIES_PARAMS.to_vec(),
+            JSON,
+        ),
+        (
+            "/api/v1/agents",
+            "Agents over a time, the busiest first, with totals: {items, left_out, coverage}.",
+            vec!["since", "until"],
+            JSON,
+        ),
+        (
+            "/api/v1/models",
+            "Models over a time, the busiest first, with totals: {items, left_out, coverage}.",
+            vec!["since", "until"],
+            JSON,
+        ),
+        (
+            "/api/v1/tools",
+            "Tools over a time, the busiest first, with totals: {items, left_out, coverage}.",
+            vec!["since", "until"],
+            JSON,
+        ),
+        (
             "/api/v1/facets",
             "Values that filters may be set to, the most frequent of the recent ones first.",
             vec![],
@@ -125,6 +150,22 @@ fn parameter_text(name: &str) -> &'static str {
             "At or after: back from now (`15m`, `24h`, `7d`), RFC 3339, or Unix nanoseconds."
         }
         "until" => "Before, written the same way.",
+        "measure" => {
+            "What each point tells, joined by commas: `spans`, `count`, `rate`, `errors`, `error_rate`, `outcome_{outcome}`, `p50`, `p75`, `p90`, `p95`, `p99`, `mean`, `ttft_p50`, `ttft_p90`, `ttft_p95`, `ttft_p99`, `input_tokens`, `output_tokens`, `cached_tokens`, `reasoning_tokens`, `tokens`, `cost_usd`, `retries`, `fallbacks`, `fallback_success_rate`, `fallback_activation_ratio`, `decisions`, `confidence`; `count` when left out."
+        }
+        "group_by" => {
+            "One series for each value: `agent`, `phase`, `model`, `tool`, `version`, `branch`, joined by commas."
+        }
+        "operation" => {
+            "What counts and durations are of, joined by commas: `root` (spans without a parent) or roles such as `agent_run`, `step`, `llm_call`, `tool`; what the dimensions are about when left out."
+        }
+        "phase" => "Only of this phase: `plan`, `act`, `observe` or `reflect`.",
+        "tool" => "Only of this tool.",
+        "version" => "Only of this version of the model, agent or service.",
+        "branch" => "Only of this branch of a fallback: `primary` or `degraded`.",
+        "step" => {
+            "Time between points, whole minutes: `1m`, `5m`, `1h`, `1d`; one that gives at most 120 points when left out."
+        }
         "stage" => "Only of this stage.",
         "action" => "Only with this action.",
         "trace_id" => "Only of this trace (32 hexadecimal characters).",

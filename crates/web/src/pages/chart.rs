@@ -10,6 +10,9 @@ use crate::format;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 260.0;
+/// Of a card among others; the text has its size at about this width.
+const SMALL_WIDTH: f64 = 520.0;
+const SMALL_HEIGHT: f64 = 190.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
@@ -172,36 +175,55 @@ fn quantile(bounds: &[f64], counts: &[u64], old: Option<&[u64]>, share: f64) -> 
 
 /// A chart of several lines over one time.
 pub(crate) fn lines(lines: &[(String, Points)], label: impl Fn(f64) -> String) -> Markup {
+    draw(lines, (WIDTH, HEIGHT), None, label)
+}
+
+/// A small chart over a given time, for a card among others: lines with the class of their colour.
+pub(crate) fn small(
+    lines: &[(String, Points)],
+    time: (u64, u64),
+    label: impl Fn(f64) -> String,
+) -> Markup {
+    draw(lines, (SMALL_WIDTH, SMALL_HEIGHT), Some(time), label)
+}
+
+fn draw(
+    lines: &[(String, Points)],
+    (width, height): (f64, f64),
+    time: Option<(u64, u64)>,
+    label: impl Fn(f64) -> String,
+) -> Markup {
     let all = || lines.iter().flat_map(|(_, points)| points.iter());
     let (Some(first), Some(last)) =
         (all().map(|(at, _)| *at).min(), all().map(|(at, _)| *at).max())
     else {
         return html! { div.none { p { "There are too few points to draw in this time." } } };
     };
+    let (first, last) = time.unwrap_or((first, last));
     let high = all().map(|(_, value)| *value).fold(0.0_f64, f64::max);
     let low = all().map(|(_, value)| *value).fold(0.0_f64, f64::min);
     let step = nice_step((high - low).max(f64::MIN_POSITIVE) / Y_TICKS);
     let (low, high) = ((low / step).floor() * step, ((high / step).ceil() * step).max(low + step));
     let time_span = last.saturating_sub(first).max(1) as f64;
-    let x = |at: u64| LEFT + (at - first) as f64 / time_span * (WIDTH - LEFT - RIGHT);
-    let y = |value: f64| TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM);
+    let x = |at: u64| LEFT + at.saturating_sub(first) as f64 / time_span * (width - LEFT - RIGHT);
+    let y = |value: f64| TOP + (high - value) / (high - low) * (height - TOP - BOTTOM);
     let rows = ((high - low) / step).round().clamp(1.0, 20.0) as usize;
     html! {
-        svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label="Chart" {
+        svg.chart viewBox={ "0 0 " (width) " " (height) } role="img" aria-label="Chart" {
             @for row in 0..=rows {
                 @let value = low + step * row as f64;
-                line.gl x1=(LEFT) x2=(WIDTH - RIGHT) y1=(format!("{:.1}", y(value))) y2=(format!("{:.1}", y(value))) {}
+                line.gl x1=(LEFT) x2=(width - RIGHT) y1=(format!("{:.1}", y(value))) y2=(format!("{:.1}", y(value))) {}
                 text x=(LEFT - 8.0) y=(format!("{:.1}", y(value) + 4.0)) text-anchor="end" { (label(value)) }
             }
-            text x=(LEFT) y=(HEIGHT - 6.0) { (time_label(first)) }
-            text x=(WIDTH - RIGHT) y=(HEIGHT - 6.0) text-anchor="end" { (time_label(last)) }
+            text x=(LEFT) y=(height - 6.0) { (time_label(first)) }
+            text x=(width - RIGHT) y=(height - 6.0) text-anchor="end" { (time_label(last)) }
             @for (at, (name, points)) in lines.iter().enumerate() {
-                g class={ "s" (at % COLOURS) } {
-                    title { (name) }
+                g class=(if time.is_some() { name.clone() } else { format!("s{}", at % COLOURS) }) {
+                    @if time.is_none() { title { (name) } }
                     @if points.len() == 1 {
                         circle.pt cx=(format!("{:.1}", x(points[0].0))) cy=(format!("{:.1}", y(points[0].1))) r="3" {}
                     } @else if lines.len() == 1 {
-                        path.area d=(format!("{}V{:.1}H{:.1}Z", path(points, x, y), y(low), x(first))) {}
+                        path.area d=(format!("{}V{:.1}H{:.1}Z", path(points, x, y), y(low), x(points.first().map_or(first, |(at, _)| *at)))) {}
                     }
                     path.ln d=(path(points, x, y)) {}
                 }

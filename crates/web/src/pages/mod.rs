@@ -3,10 +3,12 @@
 mod chat;
 pub(crate) mod decision;
 pub(crate) mod decisions;
+pub(crate) mod dimension_list;
 mod filterbar;
 pub(crate) mod gaps;
 pub(crate) mod login;
 pub(crate) mod logs;
+pub(crate) mod overview;
 pub(crate) mod series;
 pub(crate) mod setup;
 mod span;
