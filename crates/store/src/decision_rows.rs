@@ -16,9 +16,11 @@ use crate::query::DecisionFilter;
 use crate::schema::{from_nanos, to_nanos};
 use crate::trace_rows::RowError;
 
+/// The row has the number of the decision in the chain, which never comes twice: that of an erased
+/// one would, and who counts rows from the last that it saw would miss the next decision.
 const INSERT: &str = "INSERT OR IGNORE INTO decisions(decision_id, time, received, trace_id, agent,
-    session, stage, action, confidence, body, number, salt)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
+    session, stage, action, confidence, body, decision, number, salt)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12
     WHERE NOT EXISTS (SELECT 1 FROM erased WHERE decision_id = ?1)";
 
 /// Writes a decision with its body and its link; `false` when its id is there already, or when it

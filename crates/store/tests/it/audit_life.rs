@@ -51,6 +51,11 @@ async fn r4_4_an_erased_person_is_gone_and_the_chain_is_whole() {
     assert_eq!(send(&store, vec![decision(8, 8, 8)]).await, (1, 0));
     assert_eq!(store.reader().stats().await.unwrap().decisions, 6);
     store.close().await.unwrap();
+    let rows = Connection::open(dir.path().join("control.db")).unwrap();
+    let newest: i64 =
+        rows.query_row("SELECT max(decision) FROM decisions", [], |row| row.get(0)).unwrap();
+    assert_eq!(newest, 8, "the row of an erased decision is not given away again");
+    drop(rows);
     let found = verify(&audit);
     assert!(found.is_good(), "{}", text(&found));
     assert_eq!((found.records, found.decisions, found.erased), (8, 6, 1));
