@@ -411,13 +411,15 @@ impl Run<'_> {
         })
     }
 
-    /// Counts what a policy refused, for those who watch the metric (requirement R1.3).
+    /// Counts what a policy refused, for those who watch the metric (requirement R1.3). A call whose
+    /// result was refused after it has run has counted with its own outcome, too.
     pub(super) fn count_rejected(&self, operation: &str) {
+        let model = self.definition.request.model.as_str();
         let operation = Operation {
             operation,
             outcome: Outcome::PolicyRejected,
             status_code: None,
-            model_name: Some(&self.definition.request.model),
+            model_name: (operation != "execute_tool").then_some(model),
             is_cached: false,
         };
         operation.record();

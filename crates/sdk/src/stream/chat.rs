@@ -163,13 +163,18 @@ impl TracedStream {
                 return Poll::Pending;
             }
             live.intake.segments.tick();
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-                && let Some(mut live) = self.live.take()
-            {
-                live.intake.rest(&mut self.waiting);
-                self.broke = Some(Box::new(live.time_out()));
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.time_out();
                 return Poll::Ready(());
             }
+        }
+    }
+
+    /// Ends the stream, whose time is over; what has come is still read.
+    fn time_out(&mut self) {
+        if let Some(mut live) = self.live.take() {
+            live.intake.rest(&mut self.waiting);
+            self.broke = Some(Box::new(live.time_out()));
         }
     }
 }
@@ -197,10 +202,16 @@ impl Stream for TracedStream {
                     // The clock is read once for all that want to know.
                     let now = Instant::now();
                     live.call.chunk_came(now);
-                    if live.intake.passes(&mut chunk, now) {
-                        return this.hand_on(chunk);
+                    // A provider that always has a chunk gives the timer no turn.
+                    let is_late = this.deadline.is_some_and(|deadline| now >= deadline);
+                    match live.intake.passes(&mut chunk, now) {
+                        true if !is_late => return this.hand_on(chunk),
+                        true => this.waiting.push_back(chunk),
+                        false => live.intake.keep(chunk, now, &mut this.waiting),
                     }
-                    live.intake.keep(chunk, now, &mut this.waiting);
+                    if is_late {
+                        this.time_out();
+                    }
                 }
                 Poll::Ready(Some(Err(error))) => {
                     live.intake.rest(&mut this.waiting);

@@ -11,9 +11,10 @@ use super::tool::Tool;
 use crate::agent_notes::captures_content;
 use crate::content;
 use crate::context_bag::{BagError, ContextBag};
-use crate::metrics::{Timed, What};
+use crate::metrics::{Outcome, Timed, What};
 use crate::resilient::Fault as _;
 use crate::span::{ActiveSpan, span};
+use crate::watched::Watched;
 
 /// Bytes of a tool's arguments or result on its span at most; the tool itself sees all of them.
 pub const TOOL_CONTENT_MAX_BYTES: usize = 256 * 1024;
@@ -27,21 +28,24 @@ pub(crate) async fn execute(
     call: &ToolCall,
     asked_by: Option<&SpanContext>,
 ) -> Result<Value, ToolError> {
-    let span = tool_span(tool, call, asked_by);
+    let watched = Watched::new(tool_span(tool, call, asked_by), Some("execute_tool"));
+    let span = &watched.span;
     let mut timed = span.in_scope(|| Timed::start(What::Tool, tool.id().to_string()));
-    let result = span.instrument(run(tool, call, &span)).await;
+    let result = span.instrument(run(tool, call, span)).await;
     timed.end(result.as_ref().err().map(ToolError::error_type));
     match &result {
         Ok(value) => {
             if captures_content() {
-                set_content(&span, keys::GEN_AI_TOOL_CALL_RESULT, content::result(value));
+                set_content(span, keys::GEN_AI_TOOL_CALL_RESULT, content::result(value));
             }
+            watched.tell(Outcome::Ok);
         }
         Err(error) => {
             if let Some(code) = error.code() {
                 span.set(keys::ERROR_CODE, code.to_owned());
             }
             span.fail(error.error_type(), error_text(error));
+            watched.tell(Outcome::of_error(error.error_type()));
         }
     }
     result

@@ -188,10 +188,10 @@ async fn r2_5_a_run_is_one_trace_of_named_steps_with_its_decisions() {
         chat gpt-4o outcome=ok
       shop.act.stock ai.step_index=1 ai.phase=act ai.tool_used=stock_v1 ai.reasoning_trace=I check stock and price.
         tool.registry.stock_v1
-        execute_tool stock_v1 ai.tool_used=stock_v1
+        execute_tool stock_v1 ai.tool_used=stock_v1 outcome=ok
       shop.act.price ai.step_index=2 ai.phase=act ai.tool_used=price_v2 ai.reasoning_trace=I check stock and price.
         tool.registry.price_v2
-        execute_tool price_v2 ai.tool_used=price_v2
+        execute_tool price_v2 ai.tool_used=price_v2 outcome=ok
       shop.observe.stock ai.step_index=3 ai.phase=observe ai.tool_used=stock_v1 ai.reasoning_trace=the tool answered
       shop.observe.price ai.step_index=4 ai.phase=observe ai.tool_used=price_v2 ai.reasoning_trace=the tool answered
       shop.reflect.stock ai.step_index=5 ai.phase=reflect ai.reasoning_trace=the tools answered
@@ -387,7 +387,7 @@ async fn a_tool_that_fell_back_makes_the_run_degraded() {
         chat gpt-4o outcome=ok
       shop.act.cached
         tool.registry.cached_v1
-        execute_tool cached_v1
+        execute_tool cached_v1 outcome=ok
           fallback stock fallback.decision=triggered fallback.branch=degraded fallback.result=success outcome=fallback_degraded
             attempt stock fallback.branch=primary outcome=error ERROR(connection refused)
             attempt stock fallback.branch=degraded outcome=ok
@@ -450,7 +450,7 @@ async fn a_run_that_is_dropped_cancels_its_tools_and_steps() {
         execute_tool hang_v1 outcome=cancelled
       shop.act.stock
         tool.registry.stock_v1
-        execute_tool stock_v1
+        execute_tool stock_v1 outcome=ok
     ");
 }
 

@@ -118,7 +118,7 @@ async fn r4_4_audit_required_runs_no_tool_when_the_spool_is_gone() {
         chat gpt-4o outcome=ok
       shop.act.stock
         tool.registry.stock_v1
-        execute_tool stock_v1
+        execute_tool stock_v1 outcome=ok
       shop.act.stock outcome=policy_rejected error.type=POLICY_REJECTED ERROR(stock_v1 was not started: expected the decision on the disk of the spool: its directory cannot be made again: entity already exists)
     ");
 }

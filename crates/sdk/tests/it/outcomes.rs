@@ -167,7 +167,8 @@ async fn r1_3_every_outcome_arrives_with_the_labels_of_the_requirement() {
     ok 200 gpt-4o true chat: 1
     ok 200 gpt-4o-mini false chat: 1
     ok none gpt-4o false invoke_agent: 1
-    policy_rejected none gpt-4o false execute_tool: 1
+    ok none none false execute_tool: 1
+    policy_rejected none none false execute_tool: 1
     retry_succeeded 200 gpt-4o false chat: 1
     ");
 }

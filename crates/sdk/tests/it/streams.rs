@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use throughline::llm::ChatRequest;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use throughline::llm::{ChatRequest, ChatResponse, Chunk, Delta};
 use throughline::resilience::{BreakerPolicy, BreakerState, Policy, RetryPolicy, TimeoutPolicy};
-use throughline::{ChatError, ChatModel, ErrorType, Recorder, Resilience, Telemetry, Traced, keys};
+use throughline::{
+    ChatError, ChatModel, ChatStream, Endpoint, ErrorType, Recorder, Resilience, Telemetry, Traced,
+    keys,
+};
 
 use crate::provider::{Cue, Provider, Puppet, Step, quick, recorded};
 
@@ -257,6 +261,41 @@ async fn an_answer_that_never_ends_times_out_as_a_whole() {
       http.stream.init chunk_seq=0 throughline.stream.chunks=1 throughline.stream.end=first_token
       http.stream.segment chunk_seq=1 throughline.stream.chunks=1 throughline.stream.end=idle
     ");
+}
+
+/// A provider that always has another chunk at hand, for longer than anybody waits.
+struct Endless;
+
+impl ChatModel for Endless {
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::in_process("endless")
+    }
+
+    fn chat(&self, _: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
+        async { Err(ChatError::new(ErrorType::Server, "streams only")) }.boxed()
+    }
+
+    fn stream(&self, _: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        let word = Delta { text: Some("a".to_owned()), ..Delta::default() };
+        let chunk = Chunk { deltas: vec![word], ..Chunk::default() };
+        let words = stream::repeat(chunk).map(Ok).take(3_000_000);
+        async move { Ok(ChatStream::new(None, words)) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_leaves_the_timer_no_turn_times_out_too() {
+    let timeouts = TimeoutPolicy { total_ms: Some(20), ..TimeoutPolicy::default() };
+    let (recorder, telemetry) = recorded();
+    let model = Traced::new(Endless).policy(Policy { timeouts, ..quick() });
+    let text = telemetry.scope(read(&model)).await;
+    assert!(
+        text.ends_with(" / error: the answer of gpt-4o was not complete within 20 ms"),
+        "{}",
+        &text[text.len() - 80..]
+    );
+    assert!(recorder.tree(&[keys::OUTCOME]).starts_with("chat gpt-4o outcome=model_timeout"));
+    assert_eq!(telemetry.counts().open_spans, 0);
 }
 
 #[tokio::test(start_paused = true)]

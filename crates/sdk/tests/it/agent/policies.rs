@@ -60,7 +60,7 @@ async fn a_denied_tool_call_is_told_to_the_model_and_decided() {
       shop.act.stock outcome=policy_rejected error.type=POLICY_REJECTED ERROR(the policy house_rules refused stock_v1: stock is secret)
       shop.act.price
         tool.registry.price_v2
-        execute_tool price_v2
+        execute_tool price_v2 outcome=ok
       shop.observe.stock
       shop.observe.price
       shop.reflect.stock
