@@ -11,6 +11,7 @@
 //! their summed usage; two instrumentations that tell the same call are the business of
 //! [`CallLedger`](throughline_trace::CallLedger), which sees the whole trace.
 
+mod derived;
 mod draft;
 mod events;
 mod genai;
@@ -26,6 +27,7 @@ mod vercel_ai;
 
 use throughline_trace::{Attributes, Span, Value, keys};
 
+pub(crate) use derived::decisions;
 pub(crate) use draft::Added;
 use draft::Draft;
 pub(crate) use langchain::{fallbacks, is_fallback};

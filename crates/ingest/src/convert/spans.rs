@@ -44,6 +44,12 @@ impl Converter<'_> {
         if has_fallbacks {
             dialect::fallbacks(&mut self.batch.spans);
         }
+        let derived = dialect::decisions(&self.batch.spans, self.batch.received_unix_nano);
+        let bytes: usize = derived.iter().map(|decision| decision.bytes()).sum();
+        // As with the normal form, what is only derived never makes a request too large.
+        if bytes <= self.allowance.room_bytes() && self.allowance.charge(bytes).is_ok() {
+            self.batch.decisions.extend(derived);
+        }
     }
 
     fn span(

@@ -255,6 +255,34 @@ fn tokens_that_are_told_twice_count_once() {
 }
 
 #[test]
+fn r4_4_decisions_that_spans_show_are_derived_and_say_so() {
+    let mut text = String::new();
+    for name in FIXTURES {
+        let batch = decoded(name).batch;
+        let mut ids = std::collections::HashSet::new();
+        for decision in &batch.decisions {
+            assert!(decision.derived && ids.insert(decision.decision_id), "{name}");
+            let of = batch.spans.iter().find(|span| Some(span.span_id) == decision.span_id);
+            let (stage, action, agent) = (&decision.stage, &decision.action, &decision.agent_id);
+            let _ =
+                writeln!(text, "{name}: {stage} {action} by {agent:?} on {:?}", of.unwrap().name);
+        }
+    }
+    insta::assert_snapshot!(text, @r#"
+    fallback_langchain: fallback degraded by "" on "RunnableWithFallbacks"
+    langsmith_otel: act get_weather by "forecaster" on "get_weather"
+    mlflow_openai: act get_weather by "" on "get_weather"
+    openinference_nested: act get_weather by "forecaster" on "get_weather"
+    pydantic_logfire: act get_weather by "forecaster" on "execute_tool get_weather"
+    traceloop_nested: act get_weather by "forecaster" on "execute_tool get_weather"
+    vercel_ai_6: act get_weather by "forecaster" on "ai.toolCall"
+    vercel_ai_6: act get_weather by "forecaster" on "ai.toolCall"
+    vercel_ai_7: act get_weather by "" on "execute_tool get_weather"
+    vercel_ai_7: act get_weather by "" on "execute_tool get_weather"
+    "#);
+}
+
+#[test]
 fn a_pending_span_is_left_out_and_counted() {
     let decoded = decoded("pydantic_logfire");
     assert_eq!((decoded.batch.spans.len(), decoded.report.pending_left_out), (6, 6));
