@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value as Json;
 use throughline_llm::genai::{self, SpanMessage};
 use throughline_llm::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
-use throughline_trace::{Attributes, keys};
+use throughline_trace::{Attributes, LogRecord, keys};
 
 use super::json_text;
 use crate::format;
@@ -18,6 +18,16 @@ const PREVIEW_CHARS: usize = 700;
 const FOLD_MESSAGES: usize = 8;
 /// Messages that stay in sight at the end of a long conversation.
 const LAST_MESSAGES: usize = 4;
+
+/// Events of one message, with the role of messages that do not say theirs.
+const MESSAGE_EVENTS: [(&str, &str); 4] = [
+    ("gen_ai.system.message", "system"),
+    ("gen_ai.user.message", "user"),
+    ("gen_ai.assistant.message", "assistant"),
+    ("gen_ai.tool.message", "tool"),
+];
+/// The event of an answer.
+const ANSWER_EVENT: &str = "gen_ai.choice";
 
 /// The conversation of a model call.
 #[derive(Debug, Default)]
@@ -48,6 +58,48 @@ impl Chat {
             let (messages, problems) = genai::parse_messages(&value);
             chat.output = messages;
             chat.problems.extend(problems);
+        }
+        chat
+    }
+
+    /// The conversation that log records of the span hold, for instrumentations that send content as
+    /// events beside it (GenAI conventions, "events"): one record a message, or one for all of them.
+    pub(crate) fn from_logs(logs: &[&LogRecord]) -> Self {
+        let mut records = logs.to_vec();
+        records.sort_by_key(|record| record.time_unix_nano);
+        if let Some(all) =
+            records.iter().find(|record| record.event_name == keys::INFERENCE_DETAILS_EVENT)
+        {
+            return Self::from_attributes(&all.attributes);
+        }
+        let mut chat = Self::default();
+        for record in records {
+            let role = MESSAGE_EVENTS.iter().find(|(name, _)| *name == record.event_name);
+            let is_answer = record.event_name == ANSWER_EVENT;
+            if !is_answer && role.is_none() {
+                continue;
+            }
+            let mut body = record.body.to_structured_json();
+            if let (true, Some(inner)) = (is_answer, body.get_mut("message").map(Json::take)) {
+                let reason = body.get("finish_reason").cloned();
+                body = inner;
+                if let (Some(fields), Some(reason)) = (body.as_object_mut(), reason) {
+                    fields.insert("finish_reason".to_owned(), reason);
+                }
+            }
+            if let Some(fields) = body.as_object_mut() {
+                let role = role.map_or("assistant", |(_, role)| role);
+                fields.entry("role").or_insert_with(|| Json::from(role));
+                // The call that a tool's result answers, by the name that it had in events.
+                if let (None, Some(id)) = (fields.get("tool_call_id"), fields.get("id").cloned())
+                    && role == "tool"
+                {
+                    fields.insert("tool_call_id".to_owned(), id);
+                }
+            }
+            let (messages, problems) = genai::parse_messages(&body);
+            chat.problems.extend(problems);
+            if is_answer { &mut chat.output } else { &mut chat.input }.extend(messages);
         }
         chat
     }

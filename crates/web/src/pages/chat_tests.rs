@@ -99,3 +99,61 @@ fn a_cut_within_a_character_is_none() {
     let text = "ü".repeat(PREVIEW_CHARS + 10);
     assert_eq!(preview(&text).chars().count(), PREVIEW_CHARS);
 }
+
+/// A record of the span with this body.
+fn event(at: u64, name: &str, body: Json) -> LogRecord {
+    LogRecord {
+        time_unix_nano: at,
+        observed_unix_nano: at,
+        trace_id: None,
+        span_id: None,
+        severity: throughline_trace::Severity::INFO,
+        severity_text: String::new(),
+        event_name: name.to_owned(),
+        body: Value::from_json(body),
+        attributes: Attributes::new(),
+        dropped_attributes_count: 0,
+        resource: std::sync::Arc::default(),
+        scope: std::sync::Arc::default(),
+    }
+}
+
+#[test]
+fn content_that_came_as_log_records_is_the_conversation() {
+    let called = json!([{ "id": "c1", "type": "function",
+                          "function": { "name": "clock", "arguments": "{}" } }]);
+    let records = [
+        event(
+            4,
+            "gen_ai.choice",
+            json!({ "index": 0, "finish_reason": "stop",
+            "message": { "role": "assistant", "content": "It is noon." } }),
+        ),
+        event(1, "gen_ai.user.message", json!({ "content": "What is the time?" })),
+        event(2, "gen_ai.assistant.message", json!({ "tool_calls": called })),
+        event(3, "gen_ai.tool.message", json!({ "content": "12:00", "id": "c1" })),
+        event(3, "something.else", json!({ "content": "not said" })),
+    ];
+    let logs: Vec<&LogRecord> = records.iter().collect();
+    let chat = Chat::from_logs(&logs);
+    assert_eq!(chat.len(), 4);
+    insta::assert_snapshot!(seen(&chat), @r"
+    User
+    What is the time?
+
+    Assistant
+    callsclockc1
+
+
+    Tool
+    resultc1
+    12:00
+
+    Assistantanswerstop
+    It is noon.
+    ");
+
+    let mut all = event(1, keys::INFERENCE_DETAILS_EVENT, Json::Null);
+    all.attributes.set(keys::GEN_AI_INPUT_MESSAGES, r#"[{"role":"user","content":"hi"}]"#);
+    assert_eq!(Chat::from_logs(&[&all]).len(), 1);
+}

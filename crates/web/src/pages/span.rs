@@ -50,8 +50,12 @@ impl<'a> SpanView<'a> {
     pub(crate) fn find(view: &'a View<'a>, span_id: SpanId) -> Result<Self, Failure> {
         let (at, node) =
             view.find(span_id).ok_or_else(|| Failure::not_found("span", &span_id.to_string()))?;
-        let logs = view.trace.logs.iter().filter(|log| log.span_id == Some(span_id)).collect();
-        let chat = Chat::from_attributes(&node.span.attributes);
+        let logs: Vec<&LogRecord> =
+            view.trace.logs.iter().filter(|log| log.span_id == Some(span_id)).collect();
+        let mut chat = Chat::from_attributes(&node.span.attributes);
+        if chat.len() == 0 {
+            chat = Chat::from_logs(&logs);
+        }
         Ok(Self { view, at, node, chat, logs })
     }
 
