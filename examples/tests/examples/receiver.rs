@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use prometheus_client::registry::Registry;
 use throughline_ingest::{Ingest, IngestOptions, Submit};
+use throughline_redact::Redactor;
 use throughline_trace::access::Keyring;
 use throughline_trace::{Accepted, Decision, Span, SpanBatch, TraceId, TraceTree};
 
@@ -21,6 +22,7 @@ impl Receiver {
         let came: Arc<Mutex<SpanBatch>> = Arc::default();
         let kept = Arc::clone(&came);
         let submit: Submit = Arc::new(move |batch| {
+            let batch = batch.into_batch();
             let accepted = Accepted { spans: batch.spans.len() as u64, ..Accepted::default() };
             let mut kept = kept.lock().expect("what came");
             kept.spans.extend(batch.spans);
@@ -29,6 +31,7 @@ impl Receiver {
         });
         let ingest = Ingest::new(
             IngestOptions::default(),
+            Arc::new(Redactor::off()),
             submit,
             Arc::new(Keyring::open()),
             &mut Registry::default(),

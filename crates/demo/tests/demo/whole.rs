@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use prometheus_client::registry::Registry;
 use throughline_demo::{DemoOptions, Seed, Weather};
 use throughline_ingest::{Ingest, IngestOptions, Submit};
+use throughline_redact::Redactor;
 use throughline_trace::access::Keyring;
 use throughline_trace::{Accepted, Span, SpanBatch, TraceId, TraceTree};
 use tokio::net::TcpListener;
@@ -17,14 +18,16 @@ const RUNS: u64 = 8;
 async fn receiver() -> (String, Arc<Mutex<Vec<SpanBatch>>>) {
     let kept: Arc<Mutex<Vec<SpanBatch>>> = Arc::default();
     let keep = Arc::clone(&kept);
-    let submit: Submit = Arc::new(move |batch: SpanBatch| {
+    let submit: Submit = Arc::new(move |batch| {
+        let batch = batch.into_batch();
         let accepted = Accepted { spans: batch.spans.len() as u64, ..Accepted::default() };
         keep.lock().expect("no test panics holding it").push(batch);
         Box::pin(async move { Ok(accepted) })
     });
     let mut registry = Registry::default();
     let keyring = Arc::new(Keyring::open());
-    let ingest = Ingest::new(IngestOptions::default(), submit, keyring, &mut registry);
+    let redactor = Arc::new(Redactor::off());
+    let ingest = Ingest::new(IngestOptions::default(), redactor, submit, keyring, &mut registry);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(axum::serve(listener, ingest.http_router()).into_future());

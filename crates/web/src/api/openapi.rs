@@ -23,6 +23,10 @@ pub(crate) async fn document(State(app): State<Shared>) -> Json<Value> {
 }
 
 fn entries() -> Vec<Entry> {
+    [stored_entries(), audit_entries(), rollup_entries()].concat()
+}
+
+fn stored_entries() -> Vec<Entry> {
     let with = |lists: &[&[&'static str]]| lists.concat();
     vec![
         ("/api/v1/openapi.json", "This description.", vec![], JSON),
@@ -63,6 +67,37 @@ fn entries() -> Vec<Entry> {
             JSON,
         ),
         (
+            "/api/v1/logs",
+            "Log records, newest first: {items, next}.",
+            with(&[&LOG_PARAMS, &PAGING]),
+            JSON,
+        ),
+        ("/api/v1/metrics", "Names of stored metrics: {items}.", vec![], JSON),
+        (
+            "/api/v1/metrics/{name}",
+            "The points of a metric: {name, unit, series}.",
+            vec!["since"],
+            JSON,
+        ),
+        (
+            "/api/v1/facets",
+            "Values that filters may be set to, the most frequent of the recent ones first.",
+            vec![],
+            JSON,
+        ),
+        ("/api/v1/stats", "How much is stored.", vec![], JSON),
+        (
+            "/api/v1/live",
+            "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.",
+            vec!["kind", "agent", "session"],
+            "text/event-stream",
+        ),
+    ]
+}
+
+fn audit_entries() -> Vec<Entry> {
+    vec![
+        (
             "/api/v1/audit/verify",
             "How the audit log stands: {log, head, key, checkpoint_count, last_checkpoint, anchors, last_verification}.",
             vec![],
@@ -80,19 +115,11 @@ fn entries() -> Vec<Entry> {
             vec![],
             JSON,
         ),
-        (
-            "/api/v1/logs",
-            "Log records, newest first: {items, next}.",
-            with(&[&LOG_PARAMS, &PAGING]),
-            JSON,
-        ),
-        ("/api/v1/metrics", "Names of stored metrics: {items}.", vec![], JSON),
-        (
-            "/api/v1/metrics/{name}",
-            "The points of a metric: {name, unit, series}.",
-            vec!["since"],
-            JSON,
-        ),
+    ]
+}
+
+fn rollup_entries() -> Vec<Entry> {
+    vec![
         (
             "/api/v1/series",
             "Measures over time from rollups, by a fixed lattice of dimensions (all; agent; agent and phase; model; tool; agent, version and branch): {measures, group_by, kinds, resolution, from, to, step_seconds, groups, groups_left_out, coverage}. Steps without spans or decisions have no point; a value is null where there is nothing to tell from. `coverage.whole` says whether everything stored is counted.",
@@ -116,19 +143,6 @@ fn entries() -> Vec<Entry> {
             "Tools over a time, the busiest first, with totals: {items, left_out, coverage}.",
             vec!["since", "until"],
             JSON,
-        ),
-        (
-            "/api/v1/facets",
-            "Values that filters may be set to, the most frequent of the recent ones first.",
-            vec![],
-            JSON,
-        ),
-        ("/api/v1/stats", "How much is stored.", vec![], JSON),
-        (
-            "/api/v1/live",
-            "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.",
-            vec!["kind", "agent", "session"],
-            "text/event-stream",
         ),
     ]
 }
