@@ -1,0 +1,580 @@
+//! The tracker: what is waited for, judged and mended.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+
+use super::edges::Edges;
+use super::skew::{Skews, SpanTimes};
+use super::splits::{EntryRoot, Splits};
+use super::tally::{Tallies, Tally};
+use super::{
+    CALLER_SLACK_NANOS, ContinuityLimits, Conversation, FORGET_NANOS, GRACE_NANOS, KEPT_NANOS,
+    MAX_WAIT_NANOS, MINUTE, Sighting,
+};
+use crate::{SpanId, SpanKind, TraceId};
+
+/// Tells where traces break. See the module for the rules.
+#[derive(Debug)]
+pub struct ContinuityTracker {
+    pub(super) limits: ContinuityLimits,
+    grace: u64,
+    /// Nothing is judged before: senders may still be repeating what a stopped server refused.
+    not_before: u64,
+    pub(super) traces: HashMap<TraceId, Trace>,
+    /// When each trace is to be looked at; entries that a trace no longer knows of are passed over.
+    checks: BinaryHeap<Reverse<(u64, TraceId)>>,
+    /// Traces whose spans are remembered, those made first in front.
+    detailed: VecDeque<TraceId>,
+    spans_held: usize,
+    waiting: usize,
+    lost: Judged,
+    remote: Judged,
+    /// Traces with lost spans.
+    pub(super) broken: HashSet<TraceId>,
+    pub(super) tallies: Tallies,
+    pub(super) edges: Edges,
+    pub(super) skews: Skews,
+    pub(super) splits: Splits,
+    pub(super) lost_total: HashMap<u16, u64>,
+    pub(super) overflow: Overflow,
+}
+
+/// What went beyond the limits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Overflow {
+    /// Spans that were not remembered in detail for as long as usual.
+    pub(super) details: u64,
+    /// Spans whose parent was not waited for.
+    pub(super) untracked: u64,
+    /// Judged spans that can no longer be mended or named.
+    pub(super) judged: u64,
+}
+
+/// Judged spans of one verdict, those judged first in front; some may be mended by now.
+#[derive(Debug, Default)]
+struct Judged {
+    order: VecDeque<(TraceId, SpanId, SpanId)>,
+    held: usize,
+}
+
+/// What is remembered of one trace.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    pub(super) spans: HashMap<SpanId, Known>,
+    /// Spans without a parent, by the parent's id.
+    pub(super) orphans: HashMap<SpanId, Vec<Orphan>>,
+    last_arrival: u64,
+    /// When it is to be looked at.
+    check_at: u64,
+    pub(super) has_root: bool,
+    pub(super) entry_root: Option<EntryRoot>,
+    pub(super) conversations: Vec<Conversation>,
+}
+
+/// A span in detail.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) operation: u32,
+    pub(super) times: SpanTimes,
+    pub(super) calls_out: bool,
+    pub(super) has_children: bool,
+}
+
+/// A span whose parent is not there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Orphan {
+    pub(super) span_id: SpanId,
+    pub(super) operation: u32,
+    pub(super) times: SpanTimes,
+    pub(super) is_entry: bool,
+    pub(super) filed: u64,
+    arrival: u64,
+    pub(super) verdict: Verdict,
+}
+
+/// What became of a span without a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Waiting,
+    Lost {
+        /// The operation that its parent probably was.
+        caller: Option<u32>,
+    },
+    Remote,
+}
+
+impl Verdict {
+    /// Whether it is a verdict of this sort.
+    fn is_judged(self, is_lost: bool) -> bool {
+        match self {
+            Self::Waiting => false,
+            Self::Lost { .. } => is_lost,
+            Self::Remote => !is_lost,
+        }
+    }
+}
+
+impl Default for ContinuityTracker {
+    fn default() -> Self {
+        Self::new(ContinuityLimits::default(), GRACE_NANOS)
+    }
+}
+
+impl ContinuityTracker {
+    /// A tracker without anything. `grace_nanos` is the quiet time of a trace after which its missing
+    /// parents are judged, [`GRACE_NANOS`] where nobody wants another.
+    pub fn new(limits: ContinuityLimits, grace_nanos: u64) -> Self {
+        Self {
+            limits,
+            grace: grace_nanos,
+            not_before: 0,
+            traces: HashMap::new(),
+            checks: BinaryHeap::new(),
+            detailed: VecDeque::new(),
+            spans_held: 0,
+            waiting: 0,
+            lost: Judged::default(),
+            remote: Judged::default(),
+            broken: HashSet::new(),
+            tallies: Tallies::default(),
+            edges: Edges::new(limits.services, limits.operations),
+            skews: Skews::default(),
+            splits: Splits::default(),
+            lost_total: HashMap::new(),
+            overflow: Overflow::default(),
+        }
+    }
+
+    /// Judges nothing before this moment and a grace, nanoseconds since the Unix epoch: for a server
+    /// that was down and is up again.
+    pub fn resume_at(&mut self, unix_nano: u64) {
+        self.not_before = unix_nano.saturating_add(self.grace);
+    }
+
+    /// Takes in a span that was really inserted.
+    pub fn see(&mut self, seen: &Sighting) {
+        let operation = self.edges.number(&seen.service, &seen.name);
+        let service = self.edges.service_of(operation);
+        let trace = match self.traces.entry(seen.trace_id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(slot) => slot.insert(Trace { check_at: u64::MAX, ..Trace::default() }),
+        };
+        let check_at = seen.received_unix_nano.saturating_add(self.grace);
+        if check_at < trace.check_at {
+            trace.check_at = check_at;
+            self.checks.push(Reverse((check_at, seen.trace_id)));
+        }
+        trace.last_arrival = trace.last_arrival.max(seen.received_unix_nano);
+        trace.has_root |= seen.has_root || seen.parent_span_id.is_none();
+        let filed = seen.filed_unix_nano();
+        if let Some(tally) = self.tallies.at(filed, service) {
+            tally.spans += 1;
+            match seen.parent_span_id {
+                Some(_) => tally.with_parent += 1,
+                None => tally.roots += 1,
+            }
+        }
+        if let Some(conversation) = seen.conversation {
+            self.splits.file(seen.trace_id, trace, conversation);
+        }
+        let is_entry_root = seen.parent_span_id.is_none()
+            && matches!(seen.kind, SpanKind::Server | SpanKind::Consumer);
+        if is_entry_root && trace.entry_root.is_none() {
+            trace.entry_root = Some(EntryRoot {
+                operation,
+                kind: seen.kind,
+                start: seen.start_unix_nano,
+                end: seen.end_unix_nano,
+                filed,
+            });
+        }
+        self.remember(seen, operation);
+        self.mend(seen, operation);
+        if let Some(parent) = seen.parent_span_id {
+            self.look_for_parent(seen, operation, parent);
+        }
+    }
+
+    fn remember(&mut self, seen: &Sighting, operation: u32) {
+        let Some(trace) = self.traces.get_mut(&seen.trace_id) else { return };
+        if trace.spans.contains_key(&seen.span_id) {
+            return;
+        }
+        if trace.spans.len() >= self.limits.spans_of_trace {
+            self.overflow.details += 1;
+            return;
+        }
+        if trace.spans.is_empty() {
+            self.detailed.push_back(seen.trace_id);
+        }
+        let calls_out = seen.calls_out;
+        let known = Known { operation, times: seen.times(), calls_out, has_children: false };
+        trace.spans.insert(seen.span_id, known);
+        self.spans_held += 1;
+        while self.spans_held > self.limits.spans
+            && let Some(oldest) = self.detailed.pop_front()
+        {
+            self.overflow.details += self.forget_spans(oldest) as u64;
+        }
+    }
+
+    /// Forgets the spans of a trace, and answers how many they were.
+    fn forget_spans(&mut self, id: TraceId) -> usize {
+        let Some(trace) = self.traces.get_mut(&id) else { return 0 };
+        let spans = std::mem::take(&mut trace.spans).len();
+        self.spans_held -= spans;
+        spans
+    }
+
+    /// The span is a parent that was missing, perhaps.
+    fn mend(&mut self, parent: &Sighting, operation: u32) {
+        let Some(trace) = self.traces.get_mut(&parent.trace_id) else { return };
+        let Some(mended) = trace.orphans.remove(&parent.span_id) else { return };
+        if let Some(known) = trace.spans.get_mut(&parent.span_id) {
+            known.has_children = true;
+        }
+        if !trace.is_broken() {
+            self.broken.remove(&parent.trace_id);
+        }
+        for child in mended {
+            let service = self.edges.service_of(child.operation);
+            let tally = self.tallies.at(child.filed, service);
+            let mut fallback = Tally::default();
+            let tally = tally.unwrap_or(&mut fallback);
+            match child.verdict {
+                Verdict::Waiting => {
+                    self.waiting -= 1;
+                    tally.waiting = tally.waiting.saturating_sub(1);
+                }
+                Verdict::Lost { .. } => {
+                    self.lost.held -= 1;
+                    tally.lost = tally.lost.saturating_sub(1);
+                    tally.mended_late += 1;
+                }
+                Verdict::Remote => {
+                    self.remote.held -= 1;
+                    tally.remote = tally.remote.saturating_sub(1);
+                    tally.mended_late += 1;
+                }
+            }
+            let waited = parent.received_unix_nano.saturating_sub(child.arrival);
+            self.edges.learn(child.operation, Some(operation), waited);
+            let times = (parent.times(), child.times);
+            self.compare_clocks((operation, child.operation), times, parent.trace_id, child.filed);
+        }
+    }
+
+    fn look_for_parent(&mut self, seen: &Sighting, operation: u32, parent: SpanId) {
+        let Some(trace) = self.traces.get_mut(&seen.trace_id) else { return };
+        let filed = seen.filed_unix_nano();
+        if let Some(known) = trace.spans.get_mut(&parent) {
+            known.has_children = true;
+            let known = *known;
+            self.edges.learn(operation, Some(known.operation), 0);
+            let times = (known.times, seen.times());
+            self.compare_clocks((known.operation, operation), times, seen.trace_id, filed);
+            return;
+        }
+        if seen.is_parent_known {
+            self.edges.learn(operation, None, 0);
+            return;
+        }
+        let tally = self.tallies.at(filed, self.edges.service_of(operation));
+        if self.waiting >= self.limits.waiting {
+            self.overflow.untracked += 1;
+            if let Some(tally) = tally {
+                tally.untracked += 1;
+            }
+            return;
+        }
+        if let Some(tally) = tally {
+            tally.waiting += 1;
+        }
+        self.waiting += 1;
+        trace.orphans.entry(parent).or_default().push(Orphan {
+            span_id: seen.span_id,
+            operation,
+            times: seen.times(),
+            is_entry: seen.is_entry,
+            filed,
+            arrival: seen.received_unix_nano,
+            verdict: Verdict::Waiting,
+        });
+    }
+
+    fn compare_clocks(
+        &mut self,
+        (parent, child): (u32, u32),
+        times: (SpanTimes, SpanTimes),
+        trace_id: TraceId,
+        at: u64,
+    ) {
+        let services = (self.edges.service_of(parent), self.edges.service_of(child));
+        if services.0 != services.1 {
+            self.skews.add(services, times, (trace_id, at), self.limits.findings);
+        }
+    }
+
+    /// Lets time pass: judges what was waited for long enough, and forgets what is too old.
+    pub fn advance(&mut self, now_unix_nano: u64) {
+        let kept_from = now_unix_nano.saturating_sub(KEPT_NANOS);
+        self.tallies.prune(kept_from);
+        self.skews.prune(kept_from);
+        self.splits.prune(kept_from);
+        while let Some(Reverse((at, id))) = self.checks.peek().copied()
+            && at <= now_unix_nano
+        {
+            self.checks.pop();
+            if self.traces.get(&id).is_none_or(|trace| trace.check_at != at) {
+                continue;
+            }
+            let next = match self.not_before {
+                not_before if now_unix_nano < not_before => Some(not_before),
+                _ => self.check(id, now_unix_nano),
+            };
+            if let Some((next, trace)) = next.zip(self.traces.get_mut(&id)) {
+                trace.check_at = next.max(now_unix_nano + 1);
+                self.checks.push(Reverse((trace.check_at, id)));
+            }
+        }
+        // What was mended leaves its place in the queue; it is swept when that is most of it.
+        let Self { lost, remote, traces, .. } = self;
+        lost.sweep(traces, true);
+        remote.sweep(traces, false);
+    }
+
+    /// Looks at one trace, and answers when to look again; `None` when it is forgotten.
+    fn check(&mut self, id: TraceId, now: u64) -> Option<u64> {
+        let trace = self.traces.get(&id)?;
+        let quiet_from = trace.last_arrival.saturating_add(self.grace);
+        let next_due = self.judge(id, quiet_from, now);
+        if now < quiet_from {
+            return Some(next_due.map_or(quiet_from, |due| due.min(quiet_from)));
+        }
+        let Self { splits, traces, edges, limits, .. } = self;
+        splits.look(id, traces, |operation| edges.service_of(operation), limits);
+        if next_due.is_some() {
+            return next_due;
+        }
+        let trace = self.traces.get_mut(&id)?;
+        let forget_at = trace.last_arrival.saturating_add(self.grace + FORGET_NANOS);
+        if now < forget_at {
+            return Some(forget_at);
+        }
+        let end = trace.last_arrival.saturating_add(KEPT_NANOS);
+        self.splits.remove(id, trace);
+        if !trace.orphans.is_empty() && now < end {
+            self.forget_spans(id);
+            return Some(end);
+        }
+        self.forget_spans(id);
+        let trace = self.traces.remove(&id)?;
+        for orphan in trace.orphans.values().flatten() {
+            match orphan.verdict {
+                Verdict::Waiting => self.waiting -= 1,
+                Verdict::Lost { .. } => self.lost.held -= 1,
+                Verdict::Remote => self.remote.held -= 1,
+            }
+        }
+        self.broken.remove(&id);
+        None
+    }
+
+    /// Judges the spans of a trace that waited long enough; when the next one will have.
+    fn judge(&mut self, id: TraceId, quiet_from: u64, now: u64) -> Option<u64> {
+        let trace = self.traces.get(&id)?;
+        let mut next: Option<u64> = None;
+        let mut due: Vec<(SpanId, usize)> = Vec::new();
+        for (parent, children) in &trace.orphans {
+            for (at, orphan) in children.iter().enumerate() {
+                if orphan.verdict != Verdict::Waiting {
+                    continue;
+                }
+                let patience = orphan.arrival.saturating_add(self.edges.patience(orphan.operation));
+                let longest = orphan.arrival.saturating_add(MAX_WAIT_NANOS.max(self.grace));
+                let when = quiet_from.max(patience).min(longest);
+                if when <= now {
+                    due.push((*parent, at));
+                } else {
+                    next = Some(next.map_or(when, |next| next.min(when)));
+                }
+            }
+        }
+        if due.is_empty() {
+            return next;
+        }
+        // By start: what is learned from one must not depend on the order of a hash map.
+        due.sort_by_key(|(parent, at)| {
+            let orphan = &trace.orphans[parent][*at];
+            (orphan.times.start_unix_nano, orphan.span_id)
+        });
+        let scene = Scene::of(trace, &self.edges);
+        let mut judged = Vec::with_capacity(due.len());
+        for (parent, at) in due {
+            let orphan = trace.orphans[&parent][at];
+            let verdict = scene.verdict(&orphan, &self.edges);
+            if verdict == Verdict::Remote {
+                self.edges.learn_unproven(orphan.operation);
+            }
+            judged.push((parent, at, verdict));
+        }
+        for (parent, at, verdict) in judged {
+            self.enter(id, parent, at, verdict);
+        }
+        self.keep_judged_within_limits();
+        next
+    }
+
+    /// Enters one verdict.
+    fn enter(&mut self, id: TraceId, parent: SpanId, at: usize, verdict: Verdict) {
+        let trace = self.traces.get_mut(&id);
+        let Some(orphan) =
+            trace.and_then(|trace| trace.orphans.get_mut(&parent)).and_then(|all| all.get_mut(at))
+        else {
+            return;
+        };
+        orphan.verdict = verdict;
+        self.waiting -= 1;
+        let service = self.edges.service_of(orphan.operation);
+        let tally = self.tallies.at(orphan.filed, service);
+        let mut fallback = Tally::default();
+        let tally = tally.unwrap_or(&mut fallback);
+        tally.waiting = tally.waiting.saturating_sub(1);
+        let place = (id, parent, orphan.span_id);
+        let judged = if let Verdict::Lost { .. } = verdict {
+            tally.lost += 1;
+            *self.lost_total.entry(service).or_default() += 1;
+            self.broken.insert(id);
+            &mut self.lost
+        } else {
+            tally.remote += 1;
+            &mut self.remote
+        };
+        judged.order.push_back(place);
+        judged.held += 1;
+    }
+
+    /// Lets go of those that were judged first; they stay counted.
+    fn keep_judged_within_limits(&mut self) {
+        let Self { lost, remote, traces, broken, limits, overflow, .. } = self;
+        for (judged, most, is_lost) in [(lost, limits.lost, true), (remote, limits.remote, false)] {
+            while judged.held > most
+                && let Some((id, parent, span_id)) = judged.order.pop_front()
+            {
+                let Some(trace) = traces.get_mut(&id) else { continue };
+                let Some(children) = trace.orphans.get_mut(&parent) else { continue };
+                let is_it =
+                    |child: &Orphan| child.span_id == span_id && child.verdict.is_judged(is_lost);
+                let Some(at) = children.iter().position(is_it) else { continue };
+                children.remove(at);
+                if children.is_empty() {
+                    trace.orphans.remove(&parent);
+                }
+                judged.held -= 1;
+                overflow.judged += 1;
+                if !trace.is_broken() {
+                    broken.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// How many entries of each kind are held, for tests of the bounds.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> [usize; 6] {
+        [
+            self.traces.len(),
+            self.spans_held,
+            self.waiting,
+            self.lost.held,
+            self.remote.held,
+            self.checks.len(),
+        ]
+    }
+
+    /// The first moment that is kept, nanoseconds since the Unix epoch.
+    pub(super) fn kept_from(now_unix_nano: u64) -> u64 {
+        now_unix_nano.saturating_sub(KEPT_NANOS).next_multiple_of(MINUTE)
+    }
+}
+
+impl Judged {
+    fn sweep(&mut self, traces: &HashMap<TraceId, Trace>, is_lost: bool) {
+        const SLACK: usize = 1_024;
+        if self.order.len() <= self.held * 2 + SLACK {
+            return;
+        }
+        self.order.retain(|(id, parent, span_id)| {
+            traces.get(id).and_then(|trace| trace.orphans.get(parent)).is_some_and(|children| {
+                children
+                    .iter()
+                    .any(|child| child.span_id == *span_id && child.verdict.is_judged(is_lost))
+            })
+        });
+    }
+}
+
+impl Trace {
+    /// Whether it has lost spans.
+    pub(super) fn is_broken(&self) -> bool {
+        let mut orphans = self.orphans.values().flatten();
+        orphans.any(|orphan| matches!(orphan.verdict, Verdict::Lost { .. }))
+    }
+}
+
+/// What a trace says about who may have called.
+struct Scene {
+    has_root: bool,
+    /// Calls without children, by start: start, end, operation.
+    calls: Vec<(SpanTimes, SpanId, u32)>,
+    services: HashSet<u16>,
+}
+
+impl Scene {
+    fn of(trace: &Trace, edges: &Edges) -> Self {
+        let mut calls: Vec<(SpanTimes, SpanId, u32)> = trace
+            .spans
+            .iter()
+            .filter(|(_, span)| span.calls_out && !span.has_children)
+            .map(|(id, span)| (span.times, *id, span.operation))
+            .collect();
+        calls.sort_by_key(|(times, id, _)| (times.start_unix_nano, *id));
+        let services = trace.spans.values().map(|span| edges.service_of(span.operation)).collect();
+        Self { has_root: trace.has_root, calls, services }
+    }
+
+    /// The latest call of another service that covers the start of a span.
+    fn call(&self, orphan: &Orphan, edges: &Edges) -> Option<u32> {
+        let start = orphan.times.start_unix_nano;
+        let covers = |times: &SpanTimes| {
+            let is_sending = times.kind == SpanKind::Producer;
+            times.start_unix_nano <= start.saturating_add(CALLER_SLACK_NANOS)
+                && (is_sending || start <= times.end_unix_nano.saturating_add(CALLER_SLACK_NANOS))
+        };
+        let service = edges.service_of(orphan.operation);
+        let mut calls = self.calls.iter().rev();
+        calls
+            .find(|(times, _, call)| covers(times) && edges.service_of(*call) != service)
+            .map(|(.., call)| *call)
+    }
+
+    fn verdict(&self, orphan: &Orphan, edges: &Edges) -> Verdict {
+        let operation = orphan.operation;
+        let usual = || edges.usual_caller(operation, orphan.is_entry);
+        if !orphan.is_entry {
+            return Verdict::Lost { caller: usual() };
+        }
+        if let Some(call) = self.call(orphan, edges) {
+            return Verdict::Lost { caller: Some(call) };
+        }
+        let has_caller =
+            || self.services.iter().any(|service| edges.is_caller(*service, operation));
+        let is_ours = edges.was_seen(operation) && (self.has_root || has_caller());
+        if is_ours || edges.is_usually_seen(operation) {
+            Verdict::Lost { caller: usual() }
+        } else {
+            Verdict::Remote
+        }
+    }
+}
