@@ -47,7 +47,7 @@ use crate::{Span, SpanId, SpanKind, SpanRole, TraceId};
 
 pub use report::{
     Break, ClockSkew, ContinuityCoverage, ContinuityReport, MissingRoots, ServiceContinuity,
-    SplitTraces, SuspectedEdge, describe_edges,
+    SplitTraces, SuspectedEdge, describe_edges, edges_of_spans,
 };
 pub use skew::{CLOCK_TOLERANCE_NANOS, ClockOddity, SpanTimes, clock_oddity};
 pub use tracker::ContinuityTracker;

@@ -50,7 +50,7 @@ pub use continuity::{
     Break, CLOCK_TOLERANCE_NANOS, ClockOddity, ClockSkew, ContinuityCoverage, ContinuityLimits,
     ContinuityReport, ContinuityTracker, Conversation, FOLDED, GRACE_NANOS, KEPT_NANOS,
     MAX_EXAMPLES, MAX_WAIT_NANOS, MIN_SEEN, MissingRoots, ServiceContinuity, Sighting, SpanTimes,
-    SplitTraces, SuspectedEdge, USUALLY_PERCENT, clock_oddity, describe_edges,
+    SplitTraces, SuspectedEdge, USUALLY_PERCENT, clock_oddity, describe_edges, edges_of_spans,
 };
 pub use decision::{Decision, DecisionId};
 pub use directive::{

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use super::tally::Tally;
 use super::tracker::{ContinuityTracker, Orphan, Verdict};
-use super::{MAX_EXAMPLES, MINUTE};
-use crate::{SpanKind, TraceId};
+use super::{MAX_EXAMPLES, MAX_WAIT_NANOS, MINUTE, Sighting};
+use crate::{Span, SpanKind, TraceId};
 
 /// Most edges that one report names, the most frequent first.
 const MAX_EDGES: usize = 100;
@@ -402,4 +402,19 @@ impl ContinuityTracker {
         });
         edges
     }
+}
+
+/// The edges that a finished trace broke at, by its own spans alone: for traces that no tracker
+/// remembers. Without what others teach, an entry is lost only where a call without children shows it.
+pub fn edges_of_spans(spans: &[Span]) -> Vec<SuspectedEdge> {
+    let Some(id) = spans.first().map(|span| span.trace_id) else { return Vec::new() };
+    let mut tracker = ContinuityTracker::default();
+    for span in spans {
+        let mut sighting = Sighting::of(span, span.role(), Sighting::name(span.service()));
+        sighting.received_unix_nano = span.end_unix_nano;
+        tracker.see(&sighting);
+    }
+    let last = spans.iter().map(|span| span.end_unix_nano).max().unwrap_or(0);
+    tracker.advance(last.saturating_add(MAX_WAIT_NANOS));
+    tracker.edges_of_trace(id)
 }
