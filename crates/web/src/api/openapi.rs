@@ -118,6 +118,12 @@ fn entries() -> Vec<Entry> {
             JSON,
         ),
         (
+            "/api/v1/continuity",
+            "Where traces broke, the last hour unless `since` says otherwise (six hours are kept): {since, is_well, services, suspected_edges, edges_left_out, missing_roots, split_traces, clock_skews, coverage}. A service's `score` is the share of its spans with a parent id whose parent is there or legitimately remote; null without such spans.",
+            vec!["since"],
+            JSON,
+        ),
+        (
             "/api/v1/facets",
             "Values that filters may be set to, the most frequent of the recent ones first.",
             vec![],
