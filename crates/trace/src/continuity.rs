@@ -34,7 +34,9 @@
 //! would lie in the future. Spans that ended before [`KEPT_NANOS`] are not counted, but mend.
 
 mod edges;
+mod judged;
 mod report;
+mod scene;
 mod skew;
 mod splits;
 mod tally;

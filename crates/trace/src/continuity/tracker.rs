@@ -5,12 +5,14 @@ use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use super::edges::Edges;
+use super::judged::Judged;
+use super::scene::Scene;
 use super::skew::{Skews, SpanTimes};
 use super::splits::{EntryRoot, Splits};
 use super::tally::{Tallies, Tally};
 use super::{
-    CALLER_SLACK_NANOS, ContinuityLimits, Conversation, FORGET_NANOS, GRACE_NANOS, KEPT_NANOS,
-    MAX_WAIT_NANOS, MINUTE, Sighting,
+    ContinuityLimits, Conversation, FORGET_NANOS, GRACE_NANOS, KEPT_NANOS, MAX_WAIT_NANOS, MINUTE,
+    Sighting,
 };
 use crate::{SpanId, SpanKind, TraceId};
 
@@ -49,13 +51,6 @@ pub(super) struct Overflow {
     pub(super) untracked: u64,
     /// Judged spans that can no longer be mended or named.
     pub(super) judged: u64,
-}
-
-/// Judged spans of one verdict, those judged first in front; some may be mended by now.
-#[derive(Debug, Default)]
-struct Judged {
-    order: VecDeque<(TraceId, SpanId, SpanId)>,
-    held: usize,
 }
 
 /// What is remembered of one trace.
@@ -106,7 +101,7 @@ pub(super) enum Verdict {
 
 impl Verdict {
     /// Whether it is a verdict of this sort.
-    fn is_judged(self, is_lost: bool) -> bool {
+    pub(super) fn is_judged(self, is_lost: bool) -> bool {
         match self {
             Self::Waiting => false,
             Self::Lost { .. } => is_lost,
@@ -455,28 +450,12 @@ impl ContinuityTracker {
         judged.held += 1;
     }
 
-    /// Lets go of those that were judged first; they stay counted.
     fn keep_judged_within_limits(&mut self) {
         let Self { lost, remote, traces, broken, limits, overflow, .. } = self;
         for (judged, most, is_lost) in [(lost, limits.lost, true), (remote, limits.remote, false)] {
-            while judged.held > most
-                && let Some((id, parent, span_id)) = judged.order.pop_front()
-            {
-                let Some(trace) = traces.get_mut(&id) else { continue };
-                let Some(children) = trace.orphans.get_mut(&parent) else { continue };
-                let is_it =
-                    |child: &Orphan| child.span_id == span_id && child.verdict.is_judged(is_lost);
-                let Some(at) = children.iter().position(is_it) else { continue };
-                children.remove(at);
-                if children.is_empty() {
-                    trace.orphans.remove(&parent);
-                }
-                judged.held -= 1;
-                overflow.judged += 1;
-                if !trace.is_broken() {
-                    broken.remove(&id);
-                }
-            }
+            overflow.judged += judged.keep_last(most, is_lost, traces, |id| {
+                broken.remove(&id);
+            });
         }
     }
 
@@ -499,82 +478,10 @@ impl ContinuityTracker {
     }
 }
 
-impl Judged {
-    fn sweep(&mut self, traces: &HashMap<TraceId, Trace>, is_lost: bool) {
-        const SLACK: usize = 1_024;
-        if self.order.len() <= self.held * 2 + SLACK {
-            return;
-        }
-        self.order.retain(|(id, parent, span_id)| {
-            traces.get(id).and_then(|trace| trace.orphans.get(parent)).is_some_and(|children| {
-                children
-                    .iter()
-                    .any(|child| child.span_id == *span_id && child.verdict.is_judged(is_lost))
-            })
-        });
-    }
-}
-
 impl Trace {
     /// Whether it has lost spans.
     pub(super) fn is_broken(&self) -> bool {
         let mut orphans = self.orphans.values().flatten();
         orphans.any(|orphan| matches!(orphan.verdict, Verdict::Lost { .. }))
-    }
-}
-
-/// What a trace says about who may have called.
-struct Scene {
-    has_root: bool,
-    /// Calls without children, by start: start, end, operation.
-    calls: Vec<(SpanTimes, SpanId, u32)>,
-    services: HashSet<u16>,
-}
-
-impl Scene {
-    fn of(trace: &Trace, edges: &Edges) -> Self {
-        let mut calls: Vec<(SpanTimes, SpanId, u32)> = trace
-            .spans
-            .iter()
-            .filter(|(_, span)| span.calls_out && !span.has_children)
-            .map(|(id, span)| (span.times, *id, span.operation))
-            .collect();
-        calls.sort_by_key(|(times, id, _)| (times.start_unix_nano, *id));
-        let services = trace.spans.values().map(|span| edges.service_of(span.operation)).collect();
-        Self { has_root: trace.has_root, calls, services }
-    }
-
-    /// The latest call of another service that covers the start of a span.
-    fn call(&self, orphan: &Orphan, edges: &Edges) -> Option<u32> {
-        let start = orphan.times.start_unix_nano;
-        let covers = |times: &SpanTimes| {
-            let is_sending = times.kind == SpanKind::Producer;
-            times.start_unix_nano <= start.saturating_add(CALLER_SLACK_NANOS)
-                && (is_sending || start <= times.end_unix_nano.saturating_add(CALLER_SLACK_NANOS))
-        };
-        let service = edges.service_of(orphan.operation);
-        let mut calls = self.calls.iter().rev();
-        calls
-            .find(|(times, _, call)| covers(times) && edges.service_of(*call) != service)
-            .map(|(.., call)| *call)
-    }
-
-    fn verdict(&self, orphan: &Orphan, edges: &Edges) -> Verdict {
-        let operation = orphan.operation;
-        let usual = || edges.usual_caller(operation, orphan.is_entry);
-        if !orphan.is_entry {
-            return Verdict::Lost { caller: usual() };
-        }
-        if let Some(call) = self.call(orphan, edges) {
-            return Verdict::Lost { caller: Some(call) };
-        }
-        let has_caller =
-            || self.services.iter().any(|service| edges.is_caller(*service, operation));
-        let is_ours = edges.was_seen(operation) && (self.has_root || has_caller());
-        if is_ours || edges.is_usually_seen(operation) {
-            Verdict::Lost { caller: usual() }
-        } else {
-            Verdict::Remote
-        }
     }
 }
