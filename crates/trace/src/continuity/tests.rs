@@ -149,7 +149,7 @@ fn text(tracker: &mut ContinuityTracker, now: u64) -> String {
             skew.calls
         );
     }
-    text
+    text.trim_end().to_owned()
 }
 
 #[test]
@@ -366,9 +366,7 @@ fn r2_6_a_long_run_is_not_lost_while_its_steps_keep_coming() {
         );
     }
     tracker.see(&span(1, (1, 0), ("agent", "invoke_agent", Internal), (0, 1_200_000)));
-    insta::assert_snapshot!(text(&mut tracker, T0 + minutes(40)), @"
-    agent 1.000: 20 with parent, 1 roots, 0 waiting, 0 lost, 0 remote, 0 mended late
-    ");
+    insta::assert_snapshot!(text(&mut tracker, T0 + minutes(40)), @"agent 1.000: 20 with parent, 1 roots, 0 waiting, 0 lost, 0 remote, 0 mended late");
 }
 
 #[test]
@@ -376,9 +374,7 @@ fn r2_6_nothing_is_judged_right_after_a_restart() {
     let mut tracker = ContinuityTracker::new(ContinuityLimits::default(), GRACE_NANOS);
     tracker.see(&span(1, (2, 1), ("shop", "step", Internal), (0, 5)));
     tracker.resume_at(T0 + minutes(30));
-    insta::assert_snapshot!(text(&mut tracker, T0 + minutes(31)), @"
-    shop -: 1 with parent, 0 roots, 1 waiting, 0 lost, 0 remote, 0 mended late
-    ");
+    insta::assert_snapshot!(text(&mut tracker, T0 + minutes(31)), @"shop -: 1 with parent, 0 roots, 1 waiting, 0 lost, 0 remote, 0 mended late");
     insta::assert_snapshot!(text(&mut tracker, T0 + minutes(33)), @"
     shop 0.000: 1 with parent, 0 roots, 0 waiting, 1 lost, 0 remote, 0 mended late
     inside inside shop (step): 1 by ?
