@@ -35,6 +35,7 @@
 
 mod edges;
 mod judged;
+mod kept;
 mod report;
 mod scene;
 mod skew;

@@ -2,8 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::tracker::{Orphan, Trace};
+use super::kept::{Orphan, Trace};
 use crate::{SpanId, TraceId};
+
+/// Places of what is gone that a queue may have before it is swept.
+pub(super) const SLACK: usize = 1_024;
 
 /// Judged spans of one verdict, those judged first in front; some may be mended by now.
 #[derive(Debug, Default)]
@@ -15,7 +18,6 @@ pub(super) struct Judged {
 impl Judged {
     /// Forgets places of what was mended, when they are most of it.
     pub(super) fn sweep(&mut self, traces: &HashMap<TraceId, Trace>, is_lost: bool) {
-        const SLACK: usize = 1_024;
         if self.order.len() <= self.held * 2 + SLACK {
             return;
         }

@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::kept::{Orphan, Verdict};
 use super::tally::Tally;
-use super::tracker::{ContinuityTracker, Orphan, Verdict};
+use super::tracker::ContinuityTracker;
 use super::{MAX_EXAMPLES, MAX_WAIT_NANOS, MINUTE, Sighting};
 use crate::{Span, SpanKind, TraceId};
 
@@ -254,6 +255,9 @@ pub struct ContinuityCoverage {
     pub left_out_findings: u64,
 }
 
+/// An edge, and its examples with when each was, the last first.
+type WithExamples = (SuspectedEdge, Vec<(u64, TraceId)>);
+
 /// Adds an example; the oldest makes way.
 pub(super) fn keep_example<T: PartialEq>(examples: &mut VecDeque<T>, example: T) {
     if !examples.contains(&example) {
@@ -358,8 +362,7 @@ impl ContinuityTracker {
         &self,
         orphans: impl Iterator<Item = (TraceId, &'a Orphan)>,
     ) -> Vec<SuspectedEdge> {
-        let mut edges: HashMap<(Break, Option<u32>, u32), (SuspectedEdge, Vec<(u64, TraceId)>)> =
-            HashMap::new();
+        let mut edges: HashMap<(Break, Option<u32>, u32), WithExamples> = HashMap::new();
         for (id, orphan) in orphans {
             let Verdict::Lost { caller } = orphan.verdict else { continue };
             let kind = Break::of(orphan.times.kind, orphan.is_entry);
@@ -389,7 +392,7 @@ impl ContinuityTracker {
                 examples.truncate(MAX_EXAMPLES);
             }
         }
-        let with_examples = |(mut edge, examples): (SuspectedEdge, Vec<(u64, TraceId)>)| {
+        let with_examples = |(mut edge, examples): WithExamples| {
             edge.examples = examples.into_iter().map(|(_, id)| id).collect();
             edge
         };

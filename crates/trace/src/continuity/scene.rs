@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::CALLER_SLACK_NANOS;
 use super::edges::Edges;
+use super::kept::{Orphan, Trace, Verdict};
 use super::skew::SpanTimes;
-use super::tracker::{Orphan, Trace, Verdict};
 use crate::{SpanId, SpanKind};
 
 /// What a trace says about who may have called.

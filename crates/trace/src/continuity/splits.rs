@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::kept::{Known, Trace};
 use super::report::{SplitTraces, keep_example};
-use super::tracker::{Known, Trace};
 use super::{ContinuityLimits, Conversation, MAX_QUEUE_NANOS, SPLIT_SLACK_NANOS};
 use crate::{SpanId, SpanKind, TraceId};
 

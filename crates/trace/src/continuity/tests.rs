@@ -381,3 +381,20 @@ fn r2_6_nothing_is_judged_right_after_a_restart() {
     1 missing roots
     ");
 }
+
+#[test]
+fn r2_6_many_traces_take_bounded_memory() {
+    let limits = ContinuityLimits { spans: 100, ..ContinuityLimits::default() };
+    let mut tracker = ContinuityTracker::new(limits, GRACE_NANOS);
+    for trace in 1..=20_000 {
+        tracker.see(&span(trace, (1, 0), ("shop", "POST /order", Server), (trace * 100, 5)));
+        assert!(tracker.held()[0] <= 101);
+    }
+    // Few at a time, for long: what is forgotten in time leaves nothing either.
+    let mut tracker = ContinuityTracker::default();
+    for trace in 1..=20_000 {
+        tracker.see(&span(trace, (1, 0), ("shop", "POST /order", Server), (trace * 60_000, 5)));
+        tracker.advance(T0 + trace * 60_000 * MS);
+        assert!(tracker.held()[0] <= 13 && tracker.places() <= 1_100);
+    }
+}

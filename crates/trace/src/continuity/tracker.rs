@@ -5,14 +5,14 @@ use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use super::edges::Edges;
-use super::judged::Judged;
+use super::judged::{self, Judged};
+use super::kept::{Known, Orphan, Trace, Verdict};
 use super::scene::Scene;
 use super::skew::{Skews, SpanTimes};
 use super::splits::{EntryRoot, Splits};
 use super::tally::{Tallies, Tally};
 use super::{
-    ContinuityLimits, Conversation, FORGET_NANOS, GRACE_NANOS, KEPT_NANOS, MAX_WAIT_NANOS, MINUTE,
-    Sighting,
+    ContinuityLimits, FORGET_NANOS, GRACE_NANOS, KEPT_NANOS, MAX_WAIT_NANOS, MINUTE, Sighting,
 };
 use crate::{SpanId, SpanKind, TraceId};
 
@@ -51,63 +51,6 @@ pub(super) struct Overflow {
     pub(super) untracked: u64,
     /// Judged spans that can no longer be mended or named.
     pub(super) judged: u64,
-}
-
-/// What is remembered of one trace.
-#[derive(Debug, Default)]
-pub(super) struct Trace {
-    pub(super) spans: HashMap<SpanId, Known>,
-    /// Spans without a parent, by the parent's id.
-    pub(super) orphans: HashMap<SpanId, Vec<Orphan>>,
-    last_arrival: u64,
-    /// When it is to be looked at.
-    check_at: u64,
-    pub(super) has_root: bool,
-    pub(super) entry_root: Option<EntryRoot>,
-    pub(super) conversations: Vec<Conversation>,
-}
-
-/// A span in detail.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
-    pub(super) operation: u32,
-    pub(super) times: SpanTimes,
-    pub(super) calls_out: bool,
-    pub(super) has_children: bool,
-}
-
-/// A span whose parent is not there.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Orphan {
-    pub(super) span_id: SpanId,
-    pub(super) operation: u32,
-    pub(super) times: SpanTimes,
-    pub(super) is_entry: bool,
-    pub(super) filed: u64,
-    arrival: u64,
-    pub(super) verdict: Verdict,
-}
-
-/// What became of a span without a parent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Waiting,
-    Lost {
-        /// The operation that its parent probably was.
-        caller: Option<u32>,
-    },
-    Remote,
-}
-
-impl Verdict {
-    /// Whether it is a verdict of this sort.
-    pub(super) fn is_judged(self, is_lost: bool) -> bool {
-        match self {
-            Self::Waiting => false,
-            Self::Lost { .. } => is_lost,
-            Self::Remote => !is_lost,
-        }
-    }
 }
 
 impl Default for ContinuityTracker {
@@ -211,6 +154,14 @@ impl ContinuityTracker {
             && let Some(oldest) = self.detailed.pop_front()
         {
             self.overflow.details += self.forget_spans(oldest) as u64;
+            // A trace without anything is not kept either: their number must be bounded too.
+            if oldest != seen.trace_id
+                && let Entry::Occupied(mut trace) = self.traces.entry(oldest)
+                && trace.get().orphans.is_empty()
+            {
+                self.splits.remove(oldest, trace.get_mut());
+                trace.remove();
+            }
         }
     }
 
@@ -324,12 +275,13 @@ impl ContinuityTracker {
             if self.traces.get(&id).is_none_or(|trace| trace.check_at != at) {
                 continue;
             }
+            // As if time passed evenly, however long nobody looked.
             let next = match self.not_before {
-                not_before if now_unix_nano < not_before => Some(not_before),
-                _ => self.check(id, now_unix_nano),
+                not_before if at < not_before => Some(not_before),
+                _ => self.check(id, at),
             };
             if let Some((next, trace)) = next.zip(self.traces.get_mut(&id)) {
-                trace.check_at = next.max(now_unix_nano + 1);
+                trace.check_at = next.max(at + 1);
                 self.checks.push(Reverse((trace.check_at, id)));
             }
         }
@@ -337,6 +289,12 @@ impl ContinuityTracker {
         let Self { lost, remote, traces, .. } = self;
         lost.sweep(traces, true);
         remote.sweep(traces, false);
+        if self.detailed.len() > self.traces.len() * 2 + judged::SLACK {
+            let mut known = HashSet::new();
+            let traces = &self.traces;
+            let is_detailed = |id: &TraceId| traces.get(id).is_some_and(|of| !of.spans.is_empty());
+            self.detailed.retain(|id| is_detailed(id) && known.insert(*id));
+        }
     }
 
     /// Looks at one trace, and answers when to look again; `None` when it is forgotten.
@@ -354,7 +312,8 @@ impl ContinuityTracker {
         }
         let trace = self.traces.get_mut(&id)?;
         let forget_at = trace.last_arrival.saturating_add(self.grace + FORGET_NANOS);
-        if now < forget_at {
+        // All that are looked at in the same moment must find each other.
+        if now < forget_at || !std::mem::replace(&mut trace.is_looked_at, true) {
             return Some(forget_at);
         }
         let end = trace.last_arrival.saturating_add(KEPT_NANOS);
@@ -472,16 +431,14 @@ impl ContinuityTracker {
         ]
     }
 
+    /// Places of traces with details, those gone by now included.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.detailed.len()
+    }
+
     /// The first moment that is kept, nanoseconds since the Unix epoch.
     pub(super) fn kept_from(now_unix_nano: u64) -> u64 {
         now_unix_nano.saturating_sub(KEPT_NANOS).next_multiple_of(MINUTE)
-    }
-}
-
-impl Trace {
-    /// Whether it has lost spans.
-    pub(super) fn is_broken(&self) -> bool {
-        let mut orphans = self.orphans.values().flatten();
-        orphans.any(|orphan| matches!(orphan.verdict, Verdict::Lost { .. }))
     }
 }

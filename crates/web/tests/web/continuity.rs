@@ -59,7 +59,116 @@ fn r2_6_a_report_as_json() {
     let now = T0 + 10 * GRACE_NANOS;
     tracker.advance(now);
     let shown = throughline_web::continuity_json(&tracker.report(T0, now));
-    insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap(), @"");
+    insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap(), @r#"
+    {
+      "clock_skews": [
+        {
+          "calls": 3,
+          "examples": [
+            "00000000000000000000000000000003",
+            "00000000000000000000000000000002",
+            "00000000000000000000000000000001"
+          ],
+          "from": "shop",
+          "last": "2023-11-14T22:14:00.090000000Z",
+          "odd_calls": 3,
+          "offset_ms": -1000.0,
+          "to": "stock"
+        }
+      ],
+      "coverage": {
+        "folded_spans": 0,
+        "forgotten_spans": 0,
+        "from": "2023-11-14T16:34:00.000000000Z",
+        "is_rebuilding": false,
+        "left_out_findings": 0,
+        "mended_from": "2023-11-14T16:34:00.000000000Z",
+        "missed_spans": 0,
+        "unnamed_spans": 0,
+        "untracked_spans": 0
+      },
+      "edges_left_out": 0,
+      "is_well": false,
+      "missing_roots": {
+        "count": 0,
+        "examples": []
+      },
+      "services": [
+        {
+          "mended_late": 0,
+          "orphans": 1,
+          "remote": 0,
+          "roots": 0,
+          "score": 0.75,
+          "service": "stock",
+          "spans": 4,
+          "untracked": 0,
+          "waiting": 0,
+          "with_parent": 4
+        },
+        {
+          "mended_late": 0,
+          "orphans": 0,
+          "remote": 0,
+          "roots": 4,
+          "score": 1.0,
+          "service": "shop",
+          "spans": 8,
+          "untracked": 0,
+          "waiting": 0,
+          "with_parent": 4
+        },
+        {
+          "mended_late": 0,
+          "orphans": 0,
+          "remote": 0,
+          "roots": 1,
+          "score": null,
+          "service": "bank",
+          "spans": 1,
+          "untracked": 0,
+          "waiting": 0,
+          "with_parent": 0
+        }
+      ],
+      "since": "2023-11-14T22:14:00.000000000Z",
+      "split_traces": [
+        {
+          "call": "HTTP GET",
+          "count": 1,
+          "examples": [
+            {
+              "callee": "00000000000000000000000000000009",
+              "caller": "00000000000000000000000000000004"
+            }
+          ],
+          "first": "2023-11-14T22:14:01.080000000Z",
+          "from": "shop",
+          "hint": "the second service began a trace of its own: check that the caller's client writes traceparent, that nothing in between strips it, and that the service reads it",
+          "last": "2023-11-14T22:14:01.080000000Z",
+          "operation": "POST /pay",
+          "to": "bank"
+        }
+      ],
+      "suspected_edges": [
+        {
+          "caller": "HTTP GET",
+          "count": 1,
+          "edge": "shop → stock (GET /stock)",
+          "examples": [
+            "00000000000000000000000000000004"
+          ],
+          "first": "2023-11-14T22:14:00.100000000Z",
+          "from": "shop",
+          "hint": "the caller's span was not exported, or its traceparent header was changed on the way: check the caller's exporter for drops, and every proxy in between",
+          "kind": "call",
+          "last": "2023-11-14T22:14:00.100000000Z",
+          "operation": "GET /stock",
+          "to": "stock"
+        }
+      ]
+    }
+    "#);
 }
 
 #[tokio::test]
