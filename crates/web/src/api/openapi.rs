@@ -94,6 +94,18 @@ fn entries() -> Vec<Entry> {
             JSON,
         ),
         (
+            "/api/v1/live",
+            "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.",
+            vec!["kind", "agent", "session"],
+            "text/event-stream",
+        ),
+    ]
+}
+
+/// What is told of many spans together.
+fn sums() -> Vec<Entry> {
+    vec![
+        (
             "/api/v1/series",
             "Measures over time from rollups, by a fixed lattice of dimensions (all; agent; agent and phase; model; tool; agent, version and branch): {measures, group_by, kinds, resolution, from, to, step_seconds, groups, groups_left_out, coverage}. Steps without spans or decisions have no point; a value is null where there is nothing to tell from. `coverage.whole` says whether everything stored is counted.",
             SERIES_PARAMS.to_vec(),
@@ -130,12 +142,6 @@ fn entries() -> Vec<Entry> {
             JSON,
         ),
         ("/api/v1/stats", "How much is stored.", vec![], JSON),
-        (
-            "/api/v1/live",
-            "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.",
-            vec!["kind", "agent", "session"],
-            "text/event-stream",
-        ),
     ]
 }
 
@@ -193,6 +199,7 @@ fn parameter_text(name: &str) -> &'static str {
 fn describe(version: &str) -> Value {
     let mut paths: Map<String, Value> = entries()
         .into_iter()
+        .chain(sums())
         .map(|(path, text, query, media)| {
             let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
             let in_path = in_path.map(|name| {
@@ -247,7 +254,8 @@ mod tests {
 
     #[test]
     fn every_route_of_the_api_is_described_and_no_other() {
-        let mut described: Vec<&str> = entries().into_iter().map(|(path, ..)| path).collect();
+        let entries = entries().into_iter().chain(sums());
+        let mut described: Vec<&str> = entries.map(|(path, ..)| path).collect();
         described.extend(openapi_bodies::operations().into_iter().map(|(path, _)| path));
         let mut routed = crate::route_paths();
         routed.retain(|path| path.starts_with("/api/v1/"));
@@ -259,7 +267,7 @@ mod tests {
 
     #[test]
     fn every_parameter_has_a_text() {
-        for (path, _, parameters, _) in entries() {
+        for (path, _, parameters, _) in entries().into_iter().chain(sums()) {
             for name in parameters {
                 assert!(!parameter_text(name).is_empty(), "{name} of {path}");
             }
