@@ -92,6 +92,9 @@ pub(crate) enum Command {
     /// List decisions, newest first
     #[command(after_help = EXIT_CODES)]
     Decisions(DecisionsArgs),
+    /// Tell where traces broke: lost parents, split traces, clocks that disagree
+    #[command(after_help = EXIT_CODES)]
+    Continuity(ContinuityArgs),
     /// Verify, anchor, erase and hold the audit log of decisions
     #[command(after_help = EXIT_CODES)]
     Audit(AuditArgs),
@@ -319,6 +322,17 @@ pub(crate) struct ListArgs {
     #[arg(long, short = 'n', default_value_t = 50, value_name = "COUNT")]
     pub(crate) limit: usize,
     /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Of which time to tell, and how.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ContinuityArgs {
+    /// What came since then: a span back from now (15m, 2h) or a time; an hour when left out
+    #[arg(long, value_parser = parse_moment, value_name = "WHEN")]
+    pub(crate) since: Option<u64>,
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -12,7 +12,9 @@ use crate::args::{Access, ListenAddress, LogFormat};
 use crate::failure::{Failure, Outcome};
 
 mod audit;
+mod continuity;
 pub(crate) use audit::{AnchorConfig, AuditConfig, HttpMethod};
+pub(crate) use continuity::ContinuityConfig;
 
 /// Largest configuration file that is read, bytes: a wrong path should not fill the memory.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -25,7 +27,7 @@ const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web)
      allowed_hosts, \
      cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, \
      max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), \
-     redaction (secrets, rules, hash_key_file), log (filter, format), \
+     redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), \
      audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, \
      verify_interval_secs, retention_days, reads_retention_days, anchors)";
 
@@ -58,6 +60,8 @@ pub(crate) struct FileConfig {
     pub(crate) limits: LimitsConfig,
     /// What is taken out before anything is written.
     pub(crate) redaction: RedactionConfig,
+    /// When a missing parent counts.
+    pub(crate) continuity: ContinuityConfig,
     /// The server's own log.
     pub(crate) log: LogConfig,
     /// The audit log of decisions.
@@ -329,7 +333,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -337,7 +341,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
         ");
     }
 

@@ -72,6 +72,9 @@ fn run(arguments: Arguments) -> Outcome {
             on_server_runtime(commands::demo::run(&settings, &serve, data_dir, &args))
         }
         Command::Trace(args) => query_runtime()?.block_on(commands::trace::run(&settings, &args)),
+        Command::Continuity(args) => {
+            query_runtime()?.block_on(commands::continuity::run(&settings, &args))
+        }
         Command::Traces(args) => query_runtime()?.block_on(commands::traces::run(&settings, &args)),
         Command::Decisions(args) => {
             query_runtime()?.block_on(commands::decisions::run(&settings, &args))

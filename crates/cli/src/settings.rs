@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     /// The audit log of decisions.
     pub(crate) audit: AuditSettings,
+    /// Quiet time of a trace after which its missing parents are judged.
+    pub(crate) continuity_grace: Duration,
 }
 
 /// What a server needs to know.
@@ -133,6 +135,7 @@ pub(crate) fn resolve(
         log_filter: global.log.clone().or_else(|| config.log.filter.clone()),
         log_format: global.log_format.or(config.log.format).unwrap_or_default(),
         audit: audit::resolve(&config.audit, KeySource::of_environment())?,
+        continuity_grace: config.continuity.grace()?,
     })
 }
 

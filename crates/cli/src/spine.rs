@@ -67,6 +67,7 @@ impl Spine {
         let mut options = StoreOptions::new(&settings.data_dir);
         options.max_inbox_bytes = serve.limits.max_inbox_bytes;
         options.audit_keys = settings.audit.keys.clone();
+        options.continuity_grace = settings.continuity_grace;
         let store = Store::open(options, &mut registry).map_err(|error| of_open(&error))?;
         let control = store.control();
         let keys_version = control.keys_version().map_err(|error| of_control(&error))?;

@@ -127,6 +127,11 @@ impl HotTrace {
         }
     }
 
+    /// Whether a span of this id was written.
+    pub(crate) fn knows(&self, span_id: SpanId) -> bool {
+        self.seen.contains_key(&span_id)
+    }
+
     /// Takes in a span that is written, and is no repetition.
     pub(crate) fn take_span(
         &mut self,

@@ -1,7 +1,7 @@
 //! Rows of the running group: spans, logs, points and what they share.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use throughline_trace::{Accepted, Attributes, Decision, TraceId};
+use throughline_trace::{Accepted, Attributes, Decision, Sighting, TraceId};
 
 use crate::body;
 use crate::decision_rows;
@@ -79,6 +79,12 @@ impl Memory {
             let filed = horizon.filed(&row.facts);
             let facts = filed.as_ref().unwrap_or(&row.facts);
             hot.take_span(span, facts, received, &mut changes.deltas);
+            changes.sightings.push(Sighting {
+                received_unix_nano: received,
+                is_parent_known: span.parent_span_id.is_some_and(|id| hot.knows(id)),
+                has_root: hot.summary.root.as_ref().is_some_and(|root| root.is_root),
+                ..row.sighting.clone()
+            });
             changes.mark(hot);
             if hot.next >= spans_per_trace_no {
                 self.widen(connections, span.trace_id)?;

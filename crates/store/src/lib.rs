@@ -41,6 +41,7 @@ mod store;
 // Writing, in the order in which a batch passes.
 mod checkpoint;
 mod clock;
+mod continuity;
 mod flush;
 mod hot;
 mod insert;
@@ -93,12 +94,14 @@ pub use audit::retention::Retired;
 pub use audit::standing::{AnchorState, AuditStatus, ChainPlace, LastVerification};
 pub use audit::statement::{Checkpoint, CheckpointLineError};
 pub use audit::verify::{AnchorLines, VerifyOptions};
+pub use continuity::REBUILD_BACK;
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use inbox::Inbox;
 pub use options::{
-    KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES, MAX_GROUP_ITEMS,
-    MAX_INBOX_BATCHES, MAX_INBOX_BYTES, ROLLUP_INTERVAL, RollupRetention, StoreOptions,
+    CONTINUITY_GRACE, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,
+    MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, ROLLUP_INTERVAL, RollupRetention,
+    StoreOptions,
 };
 pub use query::{DecisionFilter, LogFilter, Page, TraceFilter};
 pub use reader::{MAX_QUERY_MILLIS, Reader};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use throughline_trace::Resolution;
+use throughline_trace::{GRACE_NANOS, Resolution};
 
 use crate::audit::key::AuditKeys;
 
@@ -21,6 +21,9 @@ pub const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
 /// How often rollups are brought up to date.
 pub const ROLLUP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Quiet time of a trace after which its missing parents are judged.
+pub const CONTINUITY_GRACE: Duration = Duration::from_nanos(GRACE_NANOS);
 
 /// One day.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -88,6 +91,8 @@ pub struct StoreOptions {
     pub rollup_interval: Duration,
     /// How long rollups are kept.
     pub rollup_retention: RollupRetention,
+    /// Quiet time of a trace after which its missing parents are judged.
+    pub continuity_grace: Duration,
     /// Spans of a trace under one row number; lower in tests only.
     #[doc(hidden)]
     pub spans_per_trace_no: u32,
@@ -109,6 +114,7 @@ impl StoreOptions {
             audit_keys: AuditKeys::default(),
             rollup_interval: ROLLUP_INTERVAL,
             rollup_retention: RollupRetention::default(),
+            continuity_grace: CONTINUITY_GRACE,
             spans_per_trace_no: SPANS_PER_TRACE_NO,
             first_day_unix_nano: None,
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use throughline_trace::{
     Attributes, Decision, Dimensions, DimensionsRef, LogRecord, MetricKind, MetricPoint,
-    MetricValue, Resource, Scope, Span, SpanBatch, SpanFacts, SpanRole, Value,
+    MetricValue, Resource, Scope, Sighting, Span, SpanBatch, SpanFacts, SpanRole, Value,
 };
 
 use crate::audit::chain::{self, Hash, SALT_BYTES};
@@ -46,6 +46,8 @@ pub(crate) struct PreparedSpan {
     pub(crate) messages: Vec<Message>,
     /// What it adds to rollups.
     pub(crate) facts: SpanFacts,
+    /// What continuity is told of it, if it is inserted.
+    pub(crate) sighting: Sighting,
 }
 
 /// What the columns of a log record need beside the record.
@@ -113,6 +115,8 @@ struct Work {
     bodies: Vec<u8>,
     resources: Shared,
     scopes: Shared,
+    /// The services of `resources`, as sightings share them.
+    services: Vec<Arc<str>>,
     dimensions: Vec<Arc<Dimensions>>,
 }
 
@@ -221,10 +225,15 @@ impl Work {
         }
         let role = span.role();
         let facts = SpanFacts::of(span, role, |of| share(&mut self.dimensions, of));
+        for one in &self.resources.list[self.services.len()..] {
+            self.services.push(Sighting::name(&one.service));
+        }
+        let sighting = Sighting::of(span, role, Arc::clone(&self.services[resource]));
         Ok(PreparedSpan {
             checksum: body::checksum(&self.scratch),
             role,
             facts,
+            sighting,
             body,
             resource,
             scope,

@@ -3,25 +3,32 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use throughline_trace::{
-    Decision, DecisionId, Dimension, LogRecord, SeriesQuery, TraceId, TraceSummary,
+    ContinuityReport, Decision, DecisionId, Dimension, LogRecord, SeriesQuery, SuspectedEdge,
+    TraceId, TraceSummary,
 };
 
 use crate::answer::{
     DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, StoreStats, StoredTrace,
 };
+use crate::continuity::{Watch, anew, nanos};
 use crate::error::QueryError;
 use crate::layout::Layout;
-use crate::options::RollupRetention;
+use crate::options::{CONTINUITY_GRACE, RollupRetention};
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
 use crate::session::{Files, Session, unreadable};
+use crate::writer::now_unix_nano;
 use crate::{read_logs, read_metrics, read_rollups, read_traces};
 
 /// Longest that one query may hold a file, milliseconds.
 pub const MAX_QUERY_MILLIS: u64 = 2_000;
+
+/// Most spans that a question about continuity reads where no store is beside it.
+const MAX_CONTINUITY_SPANS: u64 = 500_000;
 
 /// Asks the store; cheap to clone. Queries run on blocking threads, a bounded number at once.
 #[derive(Debug, Clone)]
@@ -29,6 +36,16 @@ pub struct Reader {
     files: Arc<Files>,
     permits: Arc<Semaphore>,
     rollup_retention: RollupRetention,
+    continuity: Continuity,
+}
+
+/// Where answers about continuity come from.
+#[derive(Debug, Clone)]
+enum Continuity {
+    /// What this process was told as it was written.
+    Told(Arc<Watch>),
+    /// The rows, read anew for each question.
+    Rows { layout: Layout, grace: Duration },
 }
 
 impl Reader {
@@ -48,7 +65,51 @@ impl Reader {
     pub(crate) fn new(layout: Layout, rollup_retention: RollupRetention) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let permits = Arc::new(Semaphore::new((cores / 2).max(1)));
-        Self { files: Arc::new(Files::new(layout)), permits, rollup_retention }
+        let continuity = Continuity::Rows { layout: layout.clone(), grace: CONTINUITY_GRACE };
+        Self { files: Arc::new(Files::new(layout)), permits, rollup_retention, continuity }
+    }
+
+    /// Answers about continuity come from there.
+    pub(crate) fn watching(mut self, watch: Arc<Watch>) -> Self {
+        self.continuity = Continuity::Told(watch);
+        self
+    }
+
+    /// Sets the quiet time of a trace after which its missing parents are judged, for a reader that
+    /// has no store beside it; a store's reader goes by [`StoreOptions`](crate::StoreOptions).
+    pub fn with_continuity_grace(mut self, of: Duration) -> Self {
+        if let Continuity::Rows { grace, .. } = &mut self.continuity {
+            *grace = of;
+        }
+        self
+    }
+
+    /// Where traces broke since a moment, nanoseconds since the Unix epoch. A store's reader knows
+    /// what came since its start and the hour before; another one reads the rows, and cannot tell
+    /// what was mended late.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn continuity(&self, since_unix_nano: u64) -> Result<ContinuityReport, QueryError> {
+        let continuity = self.continuity.clone();
+        self.ask(move |_| match continuity {
+            Continuity::Told(watch) => Ok(watch.report(since_unix_nano)),
+            Continuity::Rows { layout, grace } => {
+                let time = (since_unix_nano, now_unix_nano());
+                anew(&layout, time, nanos(grace), MAX_CONTINUITY_SPANS)
+                    .map_err(|error| QueryError::Storage(error.to_string()))
+            }
+        })
+        .await
+    }
+
+    /// The edges that one trace broke at, as far as it was seen to break; none is named for traces of
+    /// before what [`Reader::continuity`] covers, nor by a reader without a store.
+    pub fn edges_of_trace(&self, id: TraceId) -> Vec<SuspectedEdge> {
+        match &self.continuity {
+            Continuity::Told(watch) => watch.edges_of_trace(id),
+            Continuity::Rows { .. } => Vec::new(),
+        }
     }
 
     /// Traces that have spans, newest start first. `limit` is 1 to 1,000.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use throughline_trace::TraceId;
+use throughline_trace::{Sighting, TraceId};
 
 use crate::earlier::EarlierSegments;
 use crate::facet::FacetKind;
@@ -87,6 +87,8 @@ pub(crate) struct Changes {
     pub(crate) facet_traces: HashMap<i64, i64>,
     /// What it adds to rollups.
     pub(crate) deltas: Deltas,
+    /// Spans that it inserted, for continuity.
+    pub(crate) sightings: Vec<Sighting>,
     /// Earliest arrival of a batch of it, nanoseconds since the Unix epoch; 0 before the first.
     pub(crate) received_unix_nano: u64,
     /// The day of the segment.

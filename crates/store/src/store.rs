@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{broadcast, watch};
 
 use crate::answer::Committed;
+use crate::continuity::{Watch, Watcher};
 use crate::control::Control;
 use crate::error::{ControlError, OpenError, StoreError};
 use crate::inbox::{Inbox, Queue};
@@ -54,13 +55,18 @@ impl Store {
         let lock = DirectoryLock::take(&layout)?;
         let metrics = StoreMetrics::register(registry);
         let (committed, _) = broadcast::channel(COMMITTED_BACKLOG);
-        let writer =
+        let watch = Watch::new(options.continuity_grace, registry);
+        let mut writer =
             Writer::open(layout.clone(), lock, &options, metrics.clone(), committed.clone())?;
+        writer.continuity = Some(
+            Watcher::start(&layout, Arc::clone(&watch))
+                .map_err(|source| OpenError::NotWritable { path: layout.segments(), source })?,
+        );
         let control = Control::open(layout.root()).map_err(|error| match error {
             ControlError::Open(error) => error,
             other => OpenError::Storage { path: layout.control(), detail: other.to_string() },
         })?;
-        let reader = Reader::new(layout.clone(), options.rollup_retention);
+        let reader = Reader::new(layout.clone(), options.rollup_retention).watching(watch);
         let queue = Queue::new(options, metrics);
         let of_writer = Arc::clone(&queue);
         let (end, ended) = watch::channel(false);

@@ -22,6 +22,7 @@ use crate::answer::Committed;
 use crate::audit::chain::{self, Chain, ChainKey};
 use crate::checkpoint::Checkpointer;
 use crate::clock::Doubt;
+use crate::continuity::Watcher;
 use crate::decision_rows;
 use crate::error::{OpenError, StoreError};
 use crate::inbox::{Job, Next, Queue};
@@ -61,6 +62,8 @@ pub(crate) struct Writer {
     unanswered: HashSet<DecisionId>,
     checkpointer: Checkpointer,
     rollups: Applier,
+    /// Who is told what was inserted; set before the first batch.
+    pub(crate) continuity: Option<Watcher>,
     doubt: Doubt,
     metrics: StoreMetrics,
     committed: broadcast::Sender<Arc<Committed>>,
@@ -151,6 +154,7 @@ impl Writer {
             unanswered: HashSet::new(),
             checkpointer,
             rollups,
+            continuity: None,
             doubt: Doubt::default(),
             metrics,
             committed,
@@ -265,7 +269,11 @@ impl Writer {
         let result = catch_unwind(AssertUnwindSafe(|| self.transact(group)));
         let (failure, is_known) = match result {
             Ok(Ok((accepted, committed))) => {
+                let sightings = std::mem::take(&mut self.segment.memory.changes.sightings);
                 self.segment.memory.commit();
+                if let Some(continuity) = &self.continuity {
+                    continuity.tell(sightings);
+                }
                 self.metrics.committed(&accepted, begin.elapsed().as_secs_f64());
                 for piece in committed {
                     // Nobody may be listening.

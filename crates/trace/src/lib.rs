@@ -28,6 +28,7 @@ pub mod keys;
 
 mod batch;
 mod calls;
+mod continuity;
 mod decision;
 mod directive;
 mod error_type;
@@ -45,6 +46,12 @@ mod value;
 
 pub use batch::{Accepted, Refusal, SpanBatch};
 pub use calls::{Call, CallCounts, CallLedger, is_call};
+pub use continuity::{
+    Break, CLOCK_TOLERANCE_NANOS, ClockOddity, ClockSkew, ContinuityCoverage, ContinuityLimits,
+    ContinuityReport, ContinuityTracker, Conversation, FOLDED, GRACE_NANOS, KEPT_NANOS,
+    MAX_EXAMPLES, MAX_WAIT_NANOS, MIN_SEEN, MissingRoots, ServiceContinuity, Sighting, SpanTimes,
+    SplitTraces, SuspectedEdge, USUALLY_PERCENT, clock_oddity, describe_edges, edges_of_spans,
+};
 pub use decision::{Decision, DecisionId};
 pub use directive::{
     ActionError, DIRECTIVE_ID_MAX_CHARS, DIRECTIVE_MAX_BYTES, DIRECTIVE_VERSION, Directive,

@@ -9,6 +9,7 @@
 mod access;
 mod audit;
 mod commands;
+mod continuity;
 mod crash;
 mod demo;
 mod dialects;

@@ -4,6 +4,7 @@
 mod access;
 mod audit;
 mod audit_life;
+mod continuity;
 mod duplicates;
 mod durability;
 mod lists;

@@ -1,6 +1,7 @@
 //! The JSON API under `/api/v1`. Failures are `{"error": {code, message, hint}}`.
 
 pub(crate) mod audit;
+pub(crate) mod continuity;
 mod decision_body;
 pub(crate) mod decisions;
 pub(crate) mod logs;

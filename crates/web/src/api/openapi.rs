@@ -144,6 +144,12 @@ fn rollup_entries() -> Vec<Entry> {
             vec!["since", "until"],
             JSON,
         ),
+        (
+            "/api/v1/continuity",
+            "Where traces broke, the last hour unless `since` says otherwise (six hours are kept): {since, is_well, services, suspected_edges, edges_left_out, missing_roots, split_traces, clock_skews, coverage}. A service's `score` is the share of its spans with a parent id whose parent is there or legitimately remote; null without such spans.",
+            vec!["since"],
+            JSON,
+        ),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! One file a page: the handler reads, pure functions draw.
 
 mod chat;
+pub(crate) mod continuity;
 pub(crate) mod decision;
 pub(crate) mod decisions;
 pub(crate) mod dimension_list;

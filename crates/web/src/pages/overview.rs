@@ -219,6 +219,7 @@ fn lists(since: &str) -> Markup {
             @for (path, label) in [("/agents", "Agents"), ("/models", "Models"), ("/tools", "Tools")] {
                 a.btn href={ (path) "?since=" (since) } { (label) } " "
             }
+            a.btn href="/continuity" { "Continuity" }
         }
     }
 }

@@ -165,6 +165,9 @@ impl<'a> SpanView<'a> {
             @if let (true, Some(parent)) = (node.is_orphan, node.span.parent_span_id) {
                 p.flag { "Its parent " code { (parent) } " has not arrived." }
             }
+            @if let Some(odd) = super::continuity::odd_clock(self.view.tree.nodes(), node) {
+                p.flag { "It " (odd) ". Its times are as they were sent." }
+            }
             @if node.is_duplicate { p.flag { "Another span of this trace has the same id." } }
             @if node.is_cycle { p.flag { "Its chain of parents leads back to itself; the circle is cut here." } }
             @if node.span.attributes.get(keys::MENDED).is_some() {

@@ -8,6 +8,7 @@ use throughline_store::StoredTrace;
 use throughline_trace::{FallbackState, SpanId, TraceId, TraceSummary};
 use tokio::sync::SemaphorePermit;
 
+use super::continuity;
 use super::span::SpanView;
 use super::waterfall::{self, View};
 use crate::doors::Visitor;
@@ -37,7 +38,10 @@ pub(crate) async fn show(
         text.parse::<SpanId>().ok()
     })?;
     let panel = chosen.map(|id| SpanView::find(&view, id)).transpose()?;
-    let body = draw(&view, panel.as_ref(), visitor.now_unix_nano);
+    let has_orphans = view.tree.orphan_count() > 0;
+    let lost = has_orphans.then(|| continuity::of_trace(&app, &trace, visitor.now_unix_nano));
+    let lost = lost.flatten();
+    let body = draw(&view, panel.as_ref(), lost.as_deref(), visitor.now_unix_nano);
     let title = trace.summary.name().to_owned();
     Ok(layout::page(&visitor, Nav::Traces, &title, body))
 }
@@ -101,13 +105,18 @@ fn id_of(trace_id: &str) -> Result<TraceId, Failure> {
     })
 }
 
-fn draw(view: &View<'_>, panel: Option<&SpanView<'_>>, now_unix_nano: u64) -> Markup {
+fn draw(
+    view: &View<'_>,
+    panel: Option<&SpanView<'_>>,
+    lost: Option<&str>,
+    now_unix_nano: u64,
+) -> Markup {
     let summary = &view.trace.summary;
     html! {
         (head(summary))
         (facts(view))
         (who(summary, now_unix_nano))
-        (warnings(view))
+        (warnings(view, lost))
         @if view.tree.nodes().is_empty() {
             div.notice { (icon("alert")) p { "No span of this trace has arrived yet; what is known of it is below." } }
             (loose_decisions(view))
@@ -225,7 +234,7 @@ fn who(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
 }
 
 /// What the reader must know before trusting the picture.
-fn warnings(view: &View<'_>) -> Markup {
+fn warnings(view: &View<'_>, lost: Option<&str>) -> Markup {
     let orphans = view.tree.orphan_count();
     let duplicates = view.tree.nodes().iter().filter(|node| node.is_duplicate).count();
     let cycles = view.tree.nodes().iter().filter(|node| node.is_cycle).count();
@@ -236,7 +245,9 @@ fn warnings(view: &View<'_>) -> Markup {
                 (format::count(truncated.total_spans)) " spans are shown. All are stored."
             } }
         }
-        @if orphans > 0 {
+        @if let Some(lost) = lost {
+            div.notice { (icon("alert")) p { (lost) ". What lost its parent stands at the end of the tree. " a.link href="/continuity" { "Continuity" } } }
+        } @else if orphans > 0 {
             div.notice { (icon("alert")) p {
                 @if orphans == 1 {
                     "1 span names a parent that has not arrived. It stands at the end of the tree and moves into place when its parent comes."

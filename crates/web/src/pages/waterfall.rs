@@ -315,6 +315,7 @@ fn badges(view: &View<'_>, node: &TraceNode, facts: Facts, role: SpanRole) -> Ma
         }
         @if facts.is_branch { span.badge.plum { "degraded" } }
         @if node.is_orphan { span.badge.warn title="Its parent is named but has not arrived" { "parent missing" } }
+        (super::continuity::clock_badge(view.tree.nodes(), node))
         @if node.is_duplicate { span.badge.warn title="Another span has the same id" { "same id" } }
         @if node.is_cycle { span.badge.warn title="Its chain of parents leads back to itself" { "cycle" } }
         @if parent_service.is_some_and(|parent| parent != node.span.service()) {

@@ -4,6 +4,7 @@
 
 mod api;
 mod audit;
+mod continuity;
 mod doors;
 mod fixtures;
 mod pages;
