@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, Sse};
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value as Json, json};
-use throughline_store::{Committed, DecisionFilter, TraceFilter};
+use throughline_store::{Committed, DecisionFilter, SearchQuery, TraceFilter};
 use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::wrappers::{BroadcastStream, IntervalStream};
@@ -121,7 +121,15 @@ fn wanted(params: &Params, now_unix_nano: u64) -> Result<Wanted, Failure> {
     match kind {
         Some("traces") => {
             params.expect_only(&[&filters::TRACE_PARAMS, &LIVE_PARAMS])?;
-            Ok(Wanted::Traces(filters::traces(params, now_unix_nano)?))
+            let filter = filters::traces(params, now_unix_nano)?;
+            if filter.query.as_ref().is_some_and(SearchQuery::needs_spans) {
+                return Err(Failure::parameter(
+                    "q",
+                    "a query that summaries can answer: live events do not look into spans",
+                    params.text("q").unwrap_or_default(),
+                ));
+            }
+            Ok(Wanted::Traces(filter))
         }
         Some(_) => {
             params.expect_only(&[&filters::DECISION_PARAMS, &LIVE_PARAMS])?;
