@@ -24,9 +24,9 @@ use crate::{api, pages};
 
 /// What a listener asked for.
 enum Wanted {
-    Traces(TraceFilter),
-    Decisions(DecisionFilter),
-    Both(TraceFilter, DecisionFilter),
+    Traces(Box<TraceFilter>),
+    Decisions(Box<DecisionFilter>),
+    Both(Box<TraceFilter>, Box<DecisionFilter>),
 }
 
 /// How often something is sent when nothing happens, so that nobody between takes the connection
@@ -129,16 +129,16 @@ fn wanted(params: &Params, now_unix_nano: u64) -> Result<Wanted, Failure> {
                     params.text("q").unwrap_or_default(),
                 ));
             }
-            Ok(Wanted::Traces(filter))
+            Ok(Wanted::Traces(Box::new(filter)))
         }
         Some(_) => {
             params.expect_only(&[&filters::DECISION_PARAMS, &LIVE_PARAMS])?;
-            Ok(Wanted::Decisions(filters::decisions(params, now_unix_nano)?))
+            Ok(Wanted::Decisions(Box::new(filters::decisions(params, now_unix_nano)?)))
         }
         None => {
             params.expect_only(&[&LIVE_PARAMS, &["agent", "session"]])?;
-            let traces = filters::traces(params, now_unix_nano)?;
-            Ok(Wanted::Both(traces, filters::decisions(params, now_unix_nano)?))
+            let traces = Box::new(filters::traces(params, now_unix_nano)?);
+            Ok(Wanted::Both(traces, Box::new(filters::decisions(params, now_unix_nano)?)))
         }
     }
 }

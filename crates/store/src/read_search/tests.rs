@@ -30,12 +30,12 @@ fn trace(number: u128) -> Vec<Span> {
     call.end_unix_nano = root.end_unix_nano;
     call.attributes.set(keys::SESSION_ID, format!("s{}", number % 7));
     call.attributes.set("odd", number % 2 == 1);
-    let text = if number % 4 == 0 { "refund of \\u00e9clair, \\\"now\\\"" } else { "weather" };
+    let text = if number.is_multiple_of(4) { "refund of \\u00e9clair, \\\"now\\\"" } else { "weather" };
     let messages = format!(
         r#"[{{"role":"user","parts":[{{"type":"text","content":"Please help with {text} today"}}]}}]"#
     );
     call.attributes.set(keys::GEN_AI_INPUT_MESSAGES, messages);
-    if number % 6 == 0 {
+    if number.is_multiple_of(6) {
         call.status = Status { code: StatusCode::Error, message: "Upstream broke".to_owned() };
         call.attributes.set("http.response.status_code", 503_i64);
     }

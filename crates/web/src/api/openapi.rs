@@ -23,9 +23,14 @@ pub(crate) async fn document(State(app): State<Shared>) -> Json<Value> {
 }
 
 fn entries() -> Vec<Entry> {
+    let mut entries = entries_of_traces();
+    entries.extend(further_entries());
+    entries
+}
+
+fn entries_of_traces() -> Vec<Entry> {
     let with = |lists: &[&[&'static str]]| lists.concat();
     vec![
-        ("/api/v1/openapi.json", "This description.", vec![], JSON),
         (
             "/api/v1/traces",
             "Summaries of traces, newest first: {items, next, search}. A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that are too large to be looked at whole.",
@@ -50,6 +55,13 @@ fn entries() -> Vec<Entry> {
             vec![],
             "text/plain",
         ),
+    ]
+}
+
+fn further_entries() -> Vec<Entry> {
+    let with = |lists: &[&[&'static str]]| lists.concat();
+    vec![
+        ("/api/v1/openapi.json", "This description.", vec![], JSON),
         (
             "/api/v1/decisions",
             "Decisions, newest first: {items, next}; each with its place in the audit log as `chain`: {number, link}.",

@@ -149,7 +149,7 @@ fn without(params: &Params, name: &str) -> String {
 
 fn label(path: &str, name: &str) -> String {
     match name {
-        "q" if path == "/traces" => String::new(),
+        "q" if path == "/traces" => "query:".to_owned(),
         "q" => "contains".to_owned(),
         "min_duration" => "≥".to_owned(),
         "max_duration" => "≤".to_owned(),

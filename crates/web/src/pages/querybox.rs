@@ -30,7 +30,7 @@ pub(crate) fn draw(params: &Params) -> Markup {
                 (icon("search"))
                 span.vh { "Query" }
                 input.field.mono type="search" name="q" data-find autocomplete="off" autocapitalize="off" spellcheck="false"
-                    placeholder="error:true tokens>5k &quot;free text&quot;" value=[params.text("q")]
+                    placeholder="Find: error:true tokens>5k \"free text\"" value=[params.text("q")]
                     aria-describedby="query-mistake";
                 kbd { "/" }
             }

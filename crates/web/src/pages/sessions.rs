@@ -97,6 +97,10 @@ fn counted(session: &SessionSummary, count: u64) -> String {
     format!("{}{more}", format::short_count(count))
 }
 
+fn things(session: &SessionSummary, count: u64, one: &str) -> String {
+    format!("{} {one}{}", counted(session, count), if count == 1 { "" } else { "s" })
+}
+
 fn row(session: &SessionSummary, now_unix_nano: u64) -> Markup {
     let href = format!("{PATH}/{}", encode(&session.session));
     html! {
@@ -116,7 +120,14 @@ fn row(session: &SessionSummary, now_unix_nano: u64) -> Markup {
                     span { @if session.cost_nano_usd > 0 { (format::cost(session.cost_usd())) } @else { "no price" } }
                 }
             }
-            td.p-row { @if session.failed_traces > 0 { span.badge.error { "in " (format::count(session.failed_traces)) } } }
+            td.p-row {
+                div.marks {
+                    span.badge.narrow { (things(session, session.trace_count, "trace")) ", " (things(session, session.turns, "turn")) }
+                    @if session.failed_traces > 0 {
+                        span.badge.error { "in " (format::count(session.failed_traces)) @if session.failed_traces == 1 { " trace" } @else { " traces" } }
+                    }
+                }
+            }
             td.num.muted.p-time { (format::time(session.last_unix_nano, now_unix_nano)) }
         }
     }
@@ -153,7 +164,7 @@ pub(crate) async fn one(
             a.btn href=(PATH) { "Sessions" }
         }
         p.muted {
-            (counted(&totals, totals.trace_count)) " traces, " (counted(&totals, totals.turns)) " turns, "
+            (things(&totals, totals.trace_count, "trace")) ", " (things(&totals, totals.turns, "turn")) ", "
             (counted(&totals, tokens(&totals))) " tokens"
             @if totals.cost_nano_usd > 0 { ", " (format::cost(totals.cost_usd())) }
             @if totals.failed_traces > 0 { ", errors in " (format::count(totals.failed_traces)) }
