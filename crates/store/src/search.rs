@@ -6,6 +6,7 @@
 
 mod error;
 mod field;
+mod join;
 mod judge;
 mod parse;
 mod print;

@@ -30,7 +30,8 @@ fn trace(number: u128) -> Vec<Span> {
     call.end_unix_nano = root.end_unix_nano;
     call.attributes.set(keys::SESSION_ID, format!("s{}", number % 7));
     call.attributes.set("odd", number % 2 == 1);
-    let text = if number.is_multiple_of(4) { "refund of \\u00e9clair, \\\"now\\\"" } else { "weather" };
+    let text =
+        if number.is_multiple_of(4) { "refund of \\u00e9clair, \\\"now\\\"" } else { "weather" };
     let messages = format!(
         r#"[{{"role":"user","parts":[{{"type":"text","content":"Please help with {text} today"}}]}}]"#
     );

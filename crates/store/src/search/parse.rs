@@ -3,6 +3,7 @@
 use throughline_trace::FallbackState;
 
 use super::field::{Field, NumberField};
+use super::join::{joined, negated};
 use super::units::{self, parse_moment};
 use super::{
     AttributeTest, Bounds, Expression, Limit, MAX_QUERY_CHARS, MAX_QUERY_DEPTH, MAX_QUERY_TERMS,
@@ -491,25 +492,4 @@ fn text_test(raw: &Raw) -> TextTest {
         (true, false) => TextTest::Any,
         (false, _) => TextTest::Is(raw.text.clone()),
     }
-}
-
-fn negated(expression: Expression) -> Expression {
-    Expression::Not(Box::new(expression))
-}
-
-/// Joins parts, those of the same kind in one list.
-fn joined(mut parts: Vec<Expression>, join: impl Fn(Vec<Expression>) -> Expression) -> Expression {
-    if parts.len() == 1 {
-        return parts.remove(0);
-    }
-    let like = join(Vec::new());
-    let mut flat = Vec::with_capacity(parts.len());
-    for part in parts {
-        match (part, &like) {
-            (Expression::And(inner), Expression::And(_))
-            | (Expression::Or(inner), Expression::Or(_)) => flat.extend(inner),
-            (part, _) => flat.push(part),
-        }
-    }
-    join(flat)
 }
