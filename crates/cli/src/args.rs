@@ -278,6 +278,9 @@ impl FromStr for TraceRef {
 /// Which traces to list, and how.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TracesArgs {
+    /// Only traces that fit this query, such as 'model:gpt-4o tokens>5k "free text"' (docs/search.md)
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: Option<String>,
     /// Only traces of this agent
     #[arg(long)]
     pub(crate) agent: Option<String>,

@@ -36,6 +36,7 @@ mod inbox;
 mod options;
 mod query;
 mod reader;
+mod search;
 mod store;
 
 // Writing, in the order in which a batch passes.
@@ -57,11 +58,15 @@ mod audit;
 
 // Reading.
 mod page;
+mod plan;
 mod read_logs;
 mod read_metrics;
 mod read_rollups;
+mod read_search;
+mod read_sessions;
 mod read_spans;
 mod read_traces;
+mod search_spans;
 mod session;
 
 // Files and rows.
@@ -103,6 +108,12 @@ pub use options::{
     MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, ROLLUP_INTERVAL, RollupRetention,
     StoreOptions,
 };
-pub use query::{DecisionFilter, LogFilter, Page, TraceFilter};
+pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};
+pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
+pub use read_sessions::SessionSummary;
 pub use reader::{MAX_QUERY_MILLIS, Reader};
+pub use search::{
+    AttributeTest, Bounds, Expression, Limit, MAX_QUERY_CHARS, MAX_QUERY_DEPTH, MAX_QUERY_TERMS,
+    NameField, NumberField, SearchError, SearchQuery, Term, TextTest, parse_moment,
+};
 pub use store::Store;

@@ -29,6 +29,7 @@ pub(crate) enum List {
     Traces,
     Decisions,
     Logs,
+    Sessions,
 }
 
 impl List {
@@ -38,6 +39,7 @@ impl List {
             Self::Traces => "t1",
             Self::Decisions => "d1",
             Self::Logs => "l1",
+            Self::Sessions => "s1",
         }
     }
 }
@@ -186,7 +188,8 @@ pub(crate) fn to_page<T>(list: List, mut found: Vec<Found<T>>, items: usize) -> 
     let has_more = found.len() > length;
     found.truncate(length);
     let next = found.last().filter(|_| has_more).map(|last| last.place.to_cursor(list));
-    Page { items: found.into_iter().map(|one| one.item).collect(), next }
+    let items = found.into_iter().map(|one| one.item).collect();
+    Page { items, next, ..Page::empty() }
 }
 
 #[cfg(test)]

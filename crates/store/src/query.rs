@@ -2,6 +2,8 @@
 
 use throughline_trace::{Decision, FallbackState, LogRecord, Severity, TraceId, TraceSummary};
 
+use crate::search::{Evidence, SearchQuery};
+
 /// One page of a list, newest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T> {
@@ -9,12 +11,25 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Where the next page begins; `None` when this is the last. Opaque: give it back as it is.
     pub next: Option<String>,
+    /// How far a search went; lists that are not searched are always whole.
+    pub search: SearchExtent,
+}
+
+/// What a page of a search covers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SearchExtent {
+    /// The search stopped here for its limits before the page was full: everything that started
+    /// later was looked at, nanoseconds since the Unix epoch. `next` goes on from there.
+    pub searched_until_unix_nano: Option<u64>,
+    /// Traces that are too large to be looked at whole and showed no match so far; they are not
+    /// in the page, and may fit all the same.
+    pub traces_cut: u64,
 }
 
 impl<T> Page<T> {
     /// A page without items or successor.
     pub fn empty() -> Self {
-        Self { items: Vec::new(), next: None }
+        Self { items: Vec::new(), next: None, search: SearchExtent::default() }
     }
 }
 
@@ -43,11 +58,23 @@ pub struct TraceFilter {
     pub start_after_unix_nano: Option<u64>,
     /// Started before this, nanoseconds since the Unix epoch.
     pub start_before_unix_nano: Option<u64>,
+    /// What else must hold, in the query language.
+    pub query: Option<SearchQuery>,
 }
 
 impl TraceFilter {
-    /// Whether the whole summary of a trace meets every condition; traces without spans never do.
+    /// Whether the whole summary of a trace meets every condition; traces without spans never do,
+    /// and those whose summary is not enough for the query do not either.
     pub fn matches(&self, summary: &TraceSummary) -> bool {
+        self.fields_match(summary)
+            && self
+                .query
+                .as_ref()
+                .is_none_or(|query| query.judge(summary, Evidence::default()) == Some(true))
+    }
+
+    /// Whether a summary meets every condition but the query.
+    pub(crate) fn fields_match(&self, summary: &TraceSummary) -> bool {
         let named = |wanted: &Option<String>, names: &std::collections::BTreeSet<String>| {
             wanted.as_ref().is_none_or(|name| names.contains(name))
         };

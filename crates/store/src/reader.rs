@@ -20,9 +20,10 @@ use crate::error::QueryError;
 use crate::layout::Layout;
 use crate::options::{CONTINUITY_GRACE, RollupRetention};
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
+use crate::read_sessions::SessionSummary;
 use crate::session::{Files, Session, unreadable};
 use crate::writer::now_unix_nano;
-use crate::{read_logs, read_metrics, read_rollups, read_traces};
+use crate::{read_logs, read_metrics, read_rollups, read_sessions, read_traces};
 
 /// Longest that one query may hold a file, milliseconds.
 pub const MAX_QUERY_MILLIS: u64 = 2_000;
@@ -112,7 +113,9 @@ impl Reader {
         }
     }
 
-    /// Traces that have spans, newest start first. `limit` is 1 to 1,000.
+    /// Traces that have spans, newest start first. `limit` is 1 to 1,000. With a query in the
+    /// filter this is a search: it looks for at most [`MAX_SEARCH_MILLIS`](crate::MAX_SEARCH_MILLIS)
+    /// at a time, and [`Page::search`] says how far it came.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -124,6 +127,22 @@ impl Reader {
     ) -> Result<Page<TraceSummary>, QueryError> {
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
         self.ask(move |session| read_traces::list(session, &filter, cursor.as_deref(), limit)).await
+    }
+
+    /// Sessions with their totals, the one with the latest trace first. `limit` is 1 to 1,000. A
+    /// page that stops for its limits says so in [`Page::search`].
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn sessions(
+        &self,
+        filter: &TraceFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<SessionSummary>, QueryError> {
+        let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
+        self.ask(move |session| read_sessions::list(session, &filter, cursor.as_deref(), limit))
+            .await
     }
 
     /// One trace with all that belongs to it; `None` when nothing is known of it.

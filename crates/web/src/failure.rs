@@ -5,7 +5,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use throughline_store::QueryError;
+use throughline_store::{QueryError, SearchError};
 
 /// Why a request got no answer.
 #[derive(Debug, Clone)]
@@ -44,6 +44,21 @@ impl Failure {
             format!("parameter `{name}`: expected {expected}, got {shown:?}"),
             "see /api/v1/openapi.json for all parameters",
         )
+    }
+
+    /// A query that cannot be read; programs get the column as well.
+    pub(crate) fn query(name: &str, error: &SearchError) -> Self {
+        let hint = error.hint.clone().unwrap_or_else(|| {
+            "the language is described in docs/search.md and under the ? of the query box"
+                .to_owned()
+        });
+        let problem = serde_json::json!({
+            "column": error.column,
+            "expected": error.expected,
+            "got": error.got,
+        });
+        let message = format!("parameter `{name}`: {error}");
+        Self::new(StatusCode::BAD_REQUEST, "bad_query", message, hint).with_problems(vec![problem])
     }
 
     /// Something that is not there.

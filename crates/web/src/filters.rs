@@ -1,6 +1,6 @@
 //! From query parameters to the filters of the store: the same words for pages, API and live events.
 
-use throughline_store::{DecisionFilter, LogFilter, TraceFilter};
+use throughline_store::{DecisionFilter, LogFilter, SearchError, SearchQuery, TraceFilter};
 use throughline_trace::{FallbackState, Severity};
 
 use crate::failure::Failure;
@@ -43,8 +43,25 @@ pub(crate) const DECISION_PARAMS: [&str; 14] = [
 pub(crate) const LOG_PARAMS: [&str; 7] =
     ["q", "service", "severity", "event_name", "trace_id", "since", "until"];
 
+/// Parameters that choose sessions by their traces.
+pub(crate) const SESSION_PARAMS: [&str; 4] = ["agent", "service", "since", "until"];
+
 /// The traces that a query asks for.
 pub(crate) fn traces(params: &Params, now_unix_nano: u64) -> Result<TraceFilter, Failure> {
+    let query = query(params, now_unix_nano).map_err(|error| Failure::query("q", &error))?;
+    Ok(TraceFilter { query, ..trace_fields(params, now_unix_nano)? })
+}
+
+/// What `q` asks in the query language.
+pub(crate) fn query(
+    params: &Params,
+    now_unix_nano: u64,
+) -> Result<Option<SearchQuery>, SearchError> {
+    params.text("q").map(|text| SearchQuery::parse(text, now_unix_nano)).transpose()
+}
+
+/// The traces that the parameters beside `q` ask for.
+pub(crate) fn trace_fields(params: &Params, now_unix_nano: u64) -> Result<TraceFilter, Failure> {
     Ok(TraceFilter {
         agent: params.owned("agent"),
         session: params.owned("session"),
@@ -54,9 +71,10 @@ pub(crate) fn traces(params: &Params, now_unix_nano: u64) -> Result<TraceFilter,
         fallback: params.read("fallback", "none, skipped, degraded or failed", fallback)?,
         min_duration_ms: params.duration_ms("min_duration")?,
         max_duration_ms: params.duration_ms("max_duration")?,
-        text: params.owned("q"),
+        text: None,
         start_after_unix_nano: params.moment("since", now_unix_nano)?,
         start_before_unix_nano: params.moment("until", now_unix_nano)?,
+        query: None,
     })
 }
 

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, Sse};
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value as Json, json};
-use throughline_store::{Committed, DecisionFilter, TraceFilter};
+use throughline_store::{Committed, DecisionFilter, SearchQuery, TraceFilter};
 use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::wrappers::{BroadcastStream, IntervalStream};
@@ -24,9 +24,9 @@ use crate::{api, pages};
 
 /// What a listener asked for.
 enum Wanted {
-    Traces(TraceFilter),
-    Decisions(DecisionFilter),
-    Both(TraceFilter, DecisionFilter),
+    Traces(Box<TraceFilter>),
+    Decisions(Box<DecisionFilter>),
+    Both(Box<TraceFilter>, Box<DecisionFilter>),
 }
 
 /// How often something is sent when nothing happens, so that nobody between takes the connection
@@ -121,16 +121,24 @@ fn wanted(params: &Params, now_unix_nano: u64) -> Result<Wanted, Failure> {
     match kind {
         Some("traces") => {
             params.expect_only(&[&filters::TRACE_PARAMS, &LIVE_PARAMS])?;
-            Ok(Wanted::Traces(filters::traces(params, now_unix_nano)?))
+            let filter = filters::traces(params, now_unix_nano)?;
+            if filter.query.as_ref().is_some_and(SearchQuery::needs_spans) {
+                return Err(Failure::parameter(
+                    "q",
+                    "a query that summaries can answer: live events do not look into spans",
+                    params.text("q").unwrap_or_default(),
+                ));
+            }
+            Ok(Wanted::Traces(Box::new(filter)))
         }
         Some(_) => {
             params.expect_only(&[&filters::DECISION_PARAMS, &LIVE_PARAMS])?;
-            Ok(Wanted::Decisions(filters::decisions(params, now_unix_nano)?))
+            Ok(Wanted::Decisions(Box::new(filters::decisions(params, now_unix_nano)?)))
         }
         None => {
             params.expect_only(&[&LIVE_PARAMS, &["agent", "session"]])?;
-            let traces = filters::traces(params, now_unix_nano)?;
-            Ok(Wanted::Both(traces, filters::decisions(params, now_unix_nano)?))
+            let traces = Box::new(filters::traces(params, now_unix_nano)?);
+            Ok(Wanted::Both(traces, Box::new(filters::decisions(params, now_unix_nano)?)))
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
+use throughline_store::parse_moment;
 use throughline_trace::TraceId;
 
 use crate::failure::Failure;
-use crate::format::NANOS_PER_SEC;
 
 /// Items on a page when `limit` is not given.
 pub(crate) const DEFAULT_LIMIT: usize = 50;
@@ -174,22 +174,6 @@ fn parse_duration_ms(text: &str) -> Option<u64> {
     (ms.is_finite() && (0.0..1e15).contains(&ms)).then_some(ms as u64)
 }
 
-fn parse_moment(text: &str, now_unix_nano: u64) -> Option<u64> {
-    const UNITS: [(&str, f64); 4] = [("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("d", 86_400.0)];
-    if let Some((number, unit_secs)) = split_unit(text, &UNITS)
-        && let Ok(number) = number.parse::<f64>()
-    {
-        let back = number * unit_secs * NANOS_PER_SEC as f64;
-        return (back >= 0.0 && back.is_finite())
-            .then(|| now_unix_nano.saturating_sub(back as u64));
-    }
-    if let Ok(nanos) = text.parse::<u64>() {
-        return Some(nanos);
-    }
-    let at: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(at.as_nanosecond()).ok()
-}
-
 fn split_unit<'a>(text: &'a str, units: &[(&str, f64)]) -> Option<(&'a str, f64)> {
     units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
 }
@@ -197,6 +181,7 @@ fn split_unit<'a>(text: &'a str, units: &[(&str, f64)]) -> Option<(&'a str, f64)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::NANOS_PER_SEC;
 
     fn params(query: &str) -> Params {
         let uri: axum::http::Uri = format!("/x?{query}").parse().unwrap();

@@ -23,6 +23,8 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/traces/{trace_id}", get(pages::trace::show)),
         ("/traces/{trace_id}/rows", get(pages::trace::rows)),
         ("/traces/{trace_id}/spans/{span_id}", get(pages::trace::span)),
+        ("/sessions", get(pages::sessions::show)),
+        ("/sessions/{session}", get(pages::sessions::one)),
         ("/overview", get(pages::overview::show)),
         ("/agents", get(pages::dimension_list::agents)),
         ("/models", get(pages::dimension_list::models)),
@@ -40,6 +42,7 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/logout", post(pages::login::sign_out)),
         ("/api/v1/openapi.json", get(api::openapi::document)),
         ("/api/v1/traces", get(api::traces::list)),
+        ("/api/v1/sessions", get(api::traces::sessions)),
         ("/api/v1/traces/{trace_id}", get(api::traces::one)),
         ("/api/v1/traces/{trace_id}/tree", get(api::traces::tree)),
         (

@@ -1,14 +1,14 @@
 //! `throughline traces`: a list, newest first.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use jiff::tz::TimeZone;
-use throughline_store::TraceFilter;
+use throughline_store::{SearchQuery, TraceFilter};
 use throughline_trace::{FallbackState, TraceSummary};
 
 use crate::args::TracesArgs;
 use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::settings::Settings;
 use crate::show::{self, DIM, RED, YELLOW, one_line, short};
 use crate::table::{self, Cell, left, right};
@@ -33,17 +33,29 @@ pub(crate) async fn run(settings: &Settings, args: &TracesArgs) -> Outcome {
         text: args.text.clone(),
         start_after_unix_nano: args.list.since,
         start_before_unix_nano: args.list.until,
+        query: args.query.as_deref().map(parse_query).transpose()?,
     };
     let mut found: Vec<TraceSummary> = Vec::new();
-    let mut cursor = None;
+    let (mut cursor, mut traces_cut) = (None, 0);
     while found.len() < args.list.limit {
         let rows = PAGE_ROWS.min(args.list.limit - found.len());
         let page = reader.traces(&filter, cursor.as_deref(), rows).await.map_err(of_query)?;
         found.extend(page.items);
+        traces_cut += page.search.traces_cut;
+        if let Some(until) = page.search.searched_until_unix_nano
+            && std::io::stderr().is_terminal()
+        {
+            let until = show::moment(until, &TimeZone::system());
+            writeln!(anstream::stderr().lock(), "searched back to {until}, going on")?;
+        }
         cursor = page.next;
         if cursor.is_none() {
             break;
         }
+    }
+    if traces_cut > 0 {
+        let were = show::counted(traces_cut, "trace is", "traces are");
+        writeln!(anstream::stderr().lock(), "{were} too large to be searched whole and left out")?;
     }
     let mut out = anstream::stdout().lock();
     if args.list.json {
@@ -70,6 +82,16 @@ pub(crate) async fn run(settings: &Settings, args: &TracesArgs) -> Outcome {
     ];
     table::write(&mut out, &columns, found.iter().map(|trace| row(trace, &zone)).collect())?;
     Ok(())
+}
+
+fn parse_query(text: &str) -> Result<SearchQuery, Failure> {
+    let now = jiff::Timestamp::now().as_nanosecond();
+    SearchQuery::parse(text, u64::try_from(now).unwrap_or(0)).map_err(|error| {
+        let hint =
+            error.hint.clone().unwrap_or_else(|| "docs/search.md has the language".to_owned());
+        let message = format!("the query cannot be read: {error}\n{}", error.pointed(text));
+        Failure::usage(message).hint(hint)
+    })
 }
 
 fn row(trace: &TraceSummary, zone: &TimeZone) -> Vec<Cell> {

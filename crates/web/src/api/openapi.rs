@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::api::audit::READS_PARAMS;
 use crate::api::openapi_bodies;
 use crate::api::series::SERIES_PARAMS;
-use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, TRACE_PARAMS};
+use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, SESSION_PARAMS, TRACE_PARAMS};
 use crate::params::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::state::Shared;
 
@@ -23,17 +23,22 @@ pub(crate) async fn document(State(app): State<Shared>) -> Json<Value> {
 }
 
 fn entries() -> Vec<Entry> {
-    [stored_entries(), audit_entries(), rollup_entries()].concat()
+    [entries_of_traces(), further_entries(), audit_entries(), rollup_entries()].concat()
 }
 
-fn stored_entries() -> Vec<Entry> {
+fn entries_of_traces() -> Vec<Entry> {
     let with = |lists: &[&[&'static str]]| lists.concat();
     vec![
-        ("/api/v1/openapi.json", "This description.", vec![], JSON),
         (
             "/api/v1/traces",
-            "Summaries of traces, newest first: {items, next}.",
+            "Summaries of traces, newest first: {items, next, search}. A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that are too large to be looked at whole.",
             with(&[&TRACE_PARAMS, &PAGING]),
+            JSON,
+        ),
+        (
+            "/api/v1/sessions",
+            "Sessions with their totals (traces, turns, agents, models, tokens, cost, errors), the one whose trace started last first: {items, next, search}.",
+            with(&[&SESSION_PARAMS, &PAGING]),
             JSON,
         ),
         (
@@ -48,6 +53,13 @@ fn stored_entries() -> Vec<Entry> {
             vec![],
             "text/plain",
         ),
+    ]
+}
+
+fn further_entries() -> Vec<Entry> {
+    let with = |lists: &[&[&'static str]]| lists.concat();
+    vec![
+        ("/api/v1/openapi.json", "This description.", vec![], JSON),
         (
             "/api/v1/decisions",
             "Decisions, newest first: {items, next}; each with its place in the audit log as `chain`: {number, link}.",
@@ -156,7 +168,7 @@ fn rollup_entries() -> Vec<Entry> {
 fn parameter_text(name: &str) -> &'static str {
     match name {
         "q" => {
-            "Part of the name (traces), reason (decisions) or body (logs), in any case of letters."
+            "Traces: a query such as `model:gpt-4o tokens>5000 \"free text\"` (docs/search.md). Decisions and logs: part of the reason or body, in any case of letters."
         }
         "agent" => "Only of this agent.",
         "session" => "Only of this session or conversation.",

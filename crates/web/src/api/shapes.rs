@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
-use throughline_store::{Page, StoredTrace};
+use throughline_store::{Page, SessionSummary, StoredTrace};
 use throughline_trace::{
     Attributes, Decision, Event, Link, LogRecord, MetricValue, Resource, Scope, Span, TraceNode,
     TraceSummary, TraceTree, Usage, Value, keys,
@@ -17,6 +17,41 @@ use crate::format::rfc3339;
 /// A page of a list: `{items, next}`.
 pub(crate) fn page<T>(page: &Page<T>, shape: impl Fn(&T) -> Json) -> Json {
     json!({ "items": page.items.iter().map(shape).collect::<Vec<_>>(), "next": page.next })
+}
+
+/// A page of a search: {items, next, search}; `search.searched_until` is set when it stopped for its
+/// limits before the page was full.
+pub(crate) fn searched_page<T>(page_of: &Page<T>, shape: impl Fn(&T) -> Json) -> Json {
+    let mut json = page(page_of, shape);
+    let until = page_of.search.searched_until_unix_nano;
+    json["search"] = json!({
+        "is_complete": until.is_none() && page_of.search.traces_cut == 0,
+        "searched_until": until.map(rfc3339),
+        "searched_until_unix_nano": until.map(|until| until.to_string()),
+        "traces_cut": page_of.search.traces_cut,
+    });
+    json
+}
+
+/// A session with its totals.
+pub(crate) fn session(session: &SessionSummary) -> Json {
+    json!({
+        "session": session.session,
+        "trace_count": session.trace_count,
+        "turns": session.turns,
+        "failed_traces": session.failed_traces,
+        "error_count": session.error_count,
+        "input_tokens": session.input_tokens,
+        "output_tokens": session.output_tokens,
+        "cost_usd": session.cost_usd(),
+        "agents": session.agents,
+        "models": session.models,
+        "first": rfc3339(session.first_unix_nano),
+        "first_unix_nano": session.first_unix_nano.to_string(),
+        "last_seen": rfc3339(session.last_unix_nano),
+        "last_seen_unix_nano": session.last_unix_nano.to_string(),
+        "is_cut": session.is_cut,
+    })
 }
 
 /// A trace with everything that belongs to it, its spans in reading order: what

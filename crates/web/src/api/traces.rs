@@ -9,7 +9,7 @@ use throughline_trace::TraceTree;
 use super::shapes;
 use crate::doors::Visitor;
 use crate::failure::Failure;
-use crate::filters::{self, PAGING, TRACE_PARAMS};
+use crate::filters::{self, PAGING, SESSION_PARAMS, TRACE_PARAMS};
 use crate::pages::trace::load;
 use crate::params::Params;
 use crate::reads::{Via, note_path};
@@ -24,7 +24,19 @@ pub(crate) async fn list(
     params.expect_only(&[&TRACE_PARAMS, &PAGING])?;
     let filter = filters::traces(&params, visitor.now_unix_nano)?;
     let page = app.web.reader.traces(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(shapes::page(&page, shapes::summary)))
+    Ok(Json(shapes::searched_page(&page, shapes::summary)))
+}
+
+/// `GET /api/v1/sessions`
+pub(crate) async fn sessions(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Json<Value>, Failure> {
+    params.expect_only(&[&SESSION_PARAMS, &PAGING])?;
+    let filter = filters::trace_fields(&params, visitor.now_unix_nano)?;
+    let page = app.web.reader.sessions(&filter, params.text("cursor"), params.limit()?).await?;
+    Ok(Json(shapes::searched_page(&page, shapes::session)))
 }
 
 /// `GET /api/v1/traces/{trace_id}`: spans in reading order, with messages, logs and decisions.

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value as Json;
 use throughline_llm::genai::{self, SpanMessage};
 use throughline_llm::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
-use throughline_trace::{Attributes, LogRecord, keys};
+use throughline_trace::{Attributes, LogRecord, Span, SpanRole, keys};
 
 use super::json_text;
 use crate::format;
@@ -139,6 +139,34 @@ impl Chat {
             }
         }
     }
+}
+
+/// What a trace was asked and what it answered: the last thing that a user said to its first model
+/// call, and what its last model call said.
+pub(super) fn exchange(spans: &[Span]) -> Markup {
+    let mut calls: Vec<&Span> = spans.iter().filter(|span| has_messages(span)).collect();
+    calls.sort_by_key(|span| (span.start_unix_nano, span.end_unix_nano));
+    let chats = calls.iter().map(|span| Chat::from_attributes(&span.attributes));
+    let (mut question, mut answer) = (None, None);
+    for chat in chats {
+        let is_asked = |said: &&SpanMessage| said.message.role == Role::User;
+        question = question.or_else(|| chat.input.iter().rev().find(is_asked).cloned());
+        answer = chat.output.last().cloned().or(answer);
+    }
+    html! {
+        div.chat {
+            @if let Some(question) = &question { (bubble(question, false)) }
+            @if let Some(answer) = &answer { (bubble(answer, true)) }
+            @if question.is_none() && answer.is_none() { p.muted { "No messages were recorded." } }
+        }
+    }
+}
+
+fn has_messages(span: &Span) -> bool {
+    span.role() == SpanRole::LlmCall
+        && [keys::GEN_AI_INPUT_MESSAGES, keys::GEN_AI_OUTPUT_MESSAGES]
+            .iter()
+            .any(|key| span.attributes.get(key).is_some())
 }
 
 fn role_class(role: &Role) -> &'static str {

@@ -84,7 +84,7 @@ fn draw(params: &Params, page: &Page<Decision>, facets: &Facets, now_unix_nano: 
                     }
                 }
             }
-            (filterbar::pager(params, PATH, page.items.len(), page.next.as_deref()))
+            (filterbar::pager(params, PATH, page, now_unix_nano))
         }
     }
 }

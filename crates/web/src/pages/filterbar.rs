@@ -1,7 +1,7 @@
 //! The filter bar of lists, the chips that tell what is chosen, and the way to older pages.
 
 use maud::{Markup, html};
-use throughline_store::FacetCount;
+use throughline_store::{FacetCount, Page};
 
 use crate::format;
 use crate::icons::icon;
@@ -101,8 +101,8 @@ pub(crate) fn chips(params: &Params, path: &str, names: &[&str]) -> Markup {
             div.chips {
                 @for (name, value) in &chosen {
                     span.chip {
-                        span.cut { (label(name)) " " (value) }
-                        a href={ (path) (without(params, name)) } aria-label={ "Remove the filter " (label(name)) } {
+                        span.cut { (label(path, name)) " " (value) }
+                        a href={ (path) (without(params, name)) } aria-label={ "Remove the filter " (label(path, name)) } {
                             (icon("close"))
                         }
                     }
@@ -114,11 +114,19 @@ pub(crate) fn chips(params: &Params, path: &str, names: &[&str]) -> Markup {
 }
 
 /// The links below a list.
-pub(crate) fn pager(params: &Params, path: &str, shown: usize, next: Option<&str>) -> Markup {
+pub(crate) fn pager<T>(params: &Params, path: &str, page: &Page<T>, now_unix_nano: u64) -> Markup {
+    let Page { items, next, search } = page;
+    let (shown, next) = (items.len(), next.as_deref());
     let is_first = params.text("cursor").is_none();
     html! {
         div.pager #pager {
             span {
+                @if let Some(until) = search.searched_until_unix_nano {
+                    "Searched back to " (format::time(until, now_unix_nano)) "; older ones were not looked at yet. "
+                }
+                @if search.traces_cut > 0 {
+                    (format::count(search.traces_cut)) " too large to be searched whole were left out. "
+                }
                 @if shown > 0 && next.is_none() { "There are no older ones." }
             }
             div.tools {
@@ -126,7 +134,9 @@ pub(crate) fn pager(params: &Params, path: &str, shown: usize, next: Option<&str
                 @if let Some(next) = next {
                     @let older = format!("{path}{}", params.with("cursor", Some(next)));
                     a.btn href=(older) hx-get=(older) hx-select="#rows > *" hx-target="#rows"
-                        hx-swap="beforeend" hx-select-oob="#pager" { "Older" }
+                        hx-swap="beforeend" hx-select-oob="#pager" {
+                        @if search.searched_until_unix_nano.is_some() { "Search on" } @else { "Older" }
+                    }
                 }
             }
         }
@@ -137,8 +147,9 @@ fn without(params: &Params, name: &str) -> String {
     params.with(name, None)
 }
 
-fn label(name: &str) -> String {
+fn label(path: &str, name: &str) -> String {
     match name {
+        "q" if path == "/traces" => "query:".to_owned(),
         "q" => "contains".to_owned(),
         "min_duration" => "≥".to_owned(),
         "max_duration" => "≤".to_owned(),

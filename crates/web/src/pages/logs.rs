@@ -73,7 +73,7 @@ fn draw(params: &Params, page: &Page<LogRecord>, facets: &Facets, now_unix_nano:
                     }
                 }
             }
-            (filterbar::pager(params, PATH, page.items.len(), page.next.as_deref()))
+            (filterbar::pager(params, PATH, page, now_unix_nano))
         }
     }
 }

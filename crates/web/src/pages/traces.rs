@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use maud::{Markup, html};
-use throughline_store::{Facets, Page, StoreStats};
+use throughline_store::{Facets, Page, SearchError, SearchQuery, StoreStats, TraceFilter};
 use throughline_trace::{FallbackState, TraceId, TraceSummary};
 
-use super::filterbar;
+use super::{filterbar, querybox};
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters::{self, PAGING, TRACE_PARAMS};
@@ -20,6 +20,10 @@ const PATH: &str = "/traces";
 /// What the page shows.
 struct Listing<'a> {
     params: &'a Params,
+    /// What is wrong with the query.
+    mistake: Option<SearchError>,
+    /// Whether new traces can be held against the filters as they come.
+    can_be_live: bool,
     page: Page<TraceSummary>,
     facets: Facets,
     stats: StoreStats,
@@ -33,11 +37,21 @@ pub(crate) async fn show(
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&TRACE_PARAMS, &PAGING])?;
-    let filter = filters::traces(&params, visitor.now_unix_nano)?;
     let reader = &app.web.reader;
-    let page = reader.traces(&filter, params.text("cursor"), params.limit()?).await?;
+    let fields = filters::trace_fields(&params, visitor.now_unix_nano)?;
+    let limit = params.limit()?;
+    let (page, mistake, can_be_live) = match filters::query(&params, visitor.now_unix_nano) {
+        Ok(query) => {
+            let can_be_live = !query.as_ref().is_some_and(SearchQuery::needs_spans);
+            let filter = TraceFilter { query, ..fields };
+            (reader.traces(&filter, params.text("cursor"), limit).await?, None, can_be_live)
+        }
+        Err(mistake) => (Page::empty(), Some(mistake), false),
+    };
     let listing = Listing {
         params: &params,
+        mistake,
+        can_be_live,
         page,
         facets: reader.facets().await?,
         stats: reader.stats().await?,
@@ -59,9 +73,10 @@ fn draw(listing: &Listing<'_>) -> Markup {
         div.head {
             h1 { "Traces" }
             p.grow.cut { (format::count(listing.stats.traces)) " stored, " (format::short_count(listing.stats.spans)) " spans, " (format::bytes(listing.stats.bytes_on_disk)) }
-            span #live { @if params.text("cursor").is_none() { (layout::live_switch(&live_url(params, scale_ns(&listing.page.items)))) } }
+            a.btn href="/sessions" { "Sessions" }
+            span #live { @if listing.can_be_live && params.text("cursor").is_none() { (layout::live_switch(&live_url(params, scale_ns(&listing.page.items)))) } }
         }
-        (filterbar::form(PATH, &filterbar::find(params, "Find by name"), &fields(listing)))
+        (filterbar::form(PATH, &querybox::draw(params), &fields(listing)))
         (content(listing))
     }
 }
@@ -89,6 +104,9 @@ fn content(listing: &Listing<'_>) -> Markup {
     let scale_ns = scale_ns(&page.items);
     html! {
         div #content {
+            @if let Some(mistake) = &listing.mistake {
+                (querybox::mistake(mistake, params.text("q").unwrap_or_default()))
+            }
             (filterbar::chips(params, PATH, &TRACE_PARAMS))
             div.pill #pill hidden aria-live="polite" { button type="button" {} }
             div.sheet-list {
@@ -96,11 +114,11 @@ fn content(listing: &Listing<'_>) -> Markup {
                     (head())
                     tbody #rows {
                         @for summary in &page.items { (row(summary, scale_ns, *now_unix_nano)) }
-                        @if page.items.is_empty() { (nothing()) }
+                        @if page.items.is_empty() { (nothing(listing)) }
                     }
                 }
             }
-            (filterbar::pager(params, PATH, page.items.len(), page.next.as_deref()))
+            (filterbar::pager(params, PATH, page, *now_unix_nano))
         }
     }
 }
@@ -125,12 +143,18 @@ fn head() -> Markup {
     }
 }
 
-fn nothing() -> Markup {
+fn nothing(listing: &Listing<'_>) -> Markup {
     html! {
         tr {
             td colspan="8" {
                 div.none {
-                    p { "No trace fits these filters." }
+                    @if listing.mistake.is_some() {
+                        p { "The query cannot be read yet." }
+                    } @else if listing.page.search.searched_until_unix_nano.is_some() {
+                        p { "Nothing found so far; the search is not at its end." }
+                    } @else {
+                        p { "No trace fits these filters." }
+                    }
                     p { a.link href=(PATH) { "Clear the filters" } }
                 }
             }
@@ -205,7 +229,7 @@ fn is_running(summary: &TraceSummary, now_unix_nano: u64) -> bool {
         && now_unix_nano.saturating_sub(summary.received_unix_nano) < RUNNING_NS
 }
 
-fn status_dot(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
+pub(super) fn status_dot(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
     let failed = summary.root.as_ref().is_some_and(|root| root.is_error);
     let (class, label) = match (failed, summary.error_count, summary.fallback) {
         _ if is_running(summary, now_unix_nano) => ("dot run", "running"),
@@ -267,7 +291,7 @@ fn duration_bar(summary: &TraceSummary, scale_ns: u64) -> Markup {
 }
 
 /// What is worth a second look.
-fn marks(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
+pub(super) fn marks(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
     let plural = |n: u64, one: &str, many: &str| {
         format!("{} {}", format::short_count(n), if n == 1 { one } else { many })
     };

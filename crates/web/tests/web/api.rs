@@ -214,3 +214,65 @@ async fn decisions_that_never_arrived_are_told() {
     let page = site.get("/decisions").await.body;
     assert!(page.contains("2 decisions") && page.contains("numbers 3 to 4"), "{page}");
 }
+
+#[tokio::test]
+async fn traces_are_searched_by_query_and_a_wrong_one_is_explained() {
+    let site = filled().await;
+    let names = |json: &Json| -> Vec<String> {
+        let items = json["items"].as_array().unwrap();
+        items.iter().map(|item| item["agent"].as_str().unwrap().to_owned()).collect()
+    };
+    for (query, agents) in [
+        ("agent:fraud", &["fraud"][..]),
+        ("agent:(fraud OR order) spans>3", &["order", "fraud"]),
+        ("-agent:fraud", &["order"]),
+        ("tool:reserve_stock duration>5s", &["order"]),
+        ("gen_ai.request.model:gpt-4o", &["fraud"]),
+        ("span:queue_* OR \"c_5512\"", &["fraud"]),
+        ("gen_ai.request.model:none", &[]),
+    ] {
+        let path = format!("/api/v1/traces?q={}", encoded(query));
+        let answer = site.get(&path).await.json();
+        assert_eq!(names(&answer), agents, "{query}");
+        assert_eq!(answer["search"]["is_complete"], true);
+        assert_eq!(answer["search"]["searched_until"], Json::Null);
+    }
+    let wrong = site.get("/api/v1/traces?q=agent:fraud%20tokens%3Emany").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    let error = &wrong.json()["error"];
+    assert_eq!(error["code"], "bad_query");
+    assert_eq!(error["problems"][0]["column"], 20);
+    let near = site.get("/api/v1/traces?q=modle:gpt-4o").await.json();
+    assert!(near["error"]["hint"].as_str().unwrap().contains("did you mean `model`"), "{near}");
+    let live = site.get("/api/v1/live?kind=traces&q=user.id:42").await;
+    assert_eq!(live.status, StatusCode::BAD_REQUEST, "live events look at summaries only");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_with_their_totals() {
+    let site = filled().await;
+    let sessions = site.get("/api/v1/sessions").await.json();
+    let items = sessions["items"].as_array().unwrap();
+    assert!(!items.is_empty());
+    let traces = site.get("/api/v1/traces").await.json();
+    for session in items {
+        let of_session =
+            |trace: &&Json| trace["sessions"].as_array().unwrap().contains(&session["session"]);
+        let own: Vec<&Json> =
+            traces["items"].as_array().unwrap().iter().filter(of_session).collect();
+        assert_eq!(session["trace_count"], own.len());
+        let tokens = own.iter().map(|trace| trace["input_tokens"].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(session["input_tokens"], tokens);
+        let turns = own.iter().map(|trace| trace["llm_calls"].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(session["turns"], turns);
+    }
+    assert_eq!(
+        site.get("/api/v1/sessions?agent=nobody").await.json()["items"],
+        Json::Array(vec![])
+    );
+}
+
+/// Percent-encoded, as a query parameter.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}

@@ -365,3 +365,34 @@ async fn a_trace_that_goes_on_is_shown_as_it_is_now() {
     site.commit(batch).await;
     assert_eq!((shown().await, shown().await), (all, all));
 }
+
+#[tokio::test]
+async fn a_wrong_query_is_shown_below_its_box_and_the_page_stays() {
+    let site = Site::open();
+    site.commit(fixtures::fraud(0xa1, recent_ns())).await;
+    let page = site.get("/traces?q=modle%3Agpt-4o").await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.body.contains("did you mean `model`"), "{}", page.body);
+    assert!(page.body.contains(r#"value="modle:gpt-4o""#));
+    assert!(!page.body.contains("/live?"), "nothing to listen to");
+    let page = site.get("/traces?q=agent%3Afraud").await;
+    assert!(page.body.contains("invoke_agent fraud") && page.body.contains("/live?"));
+    let page = site.get("/traces?q=gen_ai.request.model%3Agpt-4o").await;
+    assert!(page.body.contains("invoke_agent fraud"));
+    assert!(!page.body.contains("/live?"), "summaries cannot answer it");
+}
+
+#[tokio::test]
+async fn a_session_reads_as_a_conversation() {
+    let site = Site::open();
+    site.commit(fixtures::fraud(0xa1, recent_ns())).await;
+    let sessions = site.get("/api/v1/sessions").await.json();
+    let session = sessions["items"][0]["session"].as_str().unwrap().to_owned();
+    let list = site.get("/sessions").await;
+    assert!(list.body.contains(&format!("/sessions/{session}")), "{}", list.body);
+    let page = site.get(&format!("/sessions/{session}")).await;
+    assert_eq!(page.status, StatusCode::OK);
+    let (question, answer) = (page.body.find("msg user"), page.body.find("msg assistant answer"));
+    assert!(question.is_some() && question < answer, "{}", page.body);
+    assert_eq!(site.get("/sessions/nobody").await.status, StatusCode::NOT_FOUND);
+}

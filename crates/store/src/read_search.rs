@@ -1,0 +1,278 @@
+//! Searches: a walk over all segments at once, newest trace first, that can stop anywhere.
+//!
+//! Each segment offers its candidates in order; the latest of all is looked at next. So the walk
+//! has always seen everything above one place, and a page that stops there can say so.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rusqlite::params;
+use throughline_trace::TraceSummary;
+
+use crate::error::QueryError;
+use crate::page::{self, Found, List, MAX_PAGE_BYTES, Place};
+use crate::plan;
+use crate::query::{Page, SearchExtent, TraceFilter};
+use crate::read_traces::{count_decisions, is_carried_further};
+use crate::schema::from_nanos;
+use crate::search::SearchQuery;
+use crate::search_spans::SpanSearch;
+use crate::session::{Held, Segment, Session};
+
+/// How long a page of a search looks before it answers with what it has, milliseconds.
+pub const MAX_SEARCH_MILLIS: u64 = 1_000;
+
+/// Most traces that a page of a search looks at.
+pub const MAX_SEARCHED_TRACES: u64 = 100_000;
+
+/// Candidates that a segment offers at once.
+const CANDIDATES_AT_ONCE: usize = 64;
+
+/// What a page may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) until: Instant,
+    traces: u64,
+}
+
+impl Budget {
+    /// The usual time, and at most so many traces.
+    pub(crate) fn of_traces(traces: u64) -> Self {
+        Self { until: Instant::now() + Duration::from_millis(MAX_SEARCH_MILLIS), traces }
+    }
+
+    pub(crate) fn is_used_up(&self, traces: u64) -> bool {
+        traces >= self.traces || Instant::now() > self.until
+    }
+}
+
+/// Traces that meet the filter and fit the query, newest start first.
+pub(crate) fn list(
+    session: &Session,
+    filter: &TraceFilter,
+    query: &SearchQuery,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Page<TraceSummary>, QueryError> {
+    let budget = Budget::of_traces(MAX_SEARCHED_TRACES);
+    list_within(session, filter, query, cursor, limit, budget)
+}
+
+/// [`list`] at a price.
+pub(crate) fn list_within(
+    session: &Session,
+    filter: &TraceFilter,
+    query: &SearchQuery,
+    cursor: Option<&str>,
+    limit: usize,
+    budget: Budget,
+) -> Result<Page<TraceSummary>, QueryError> {
+    let after = Place::of_optional(List::Traces, cursor)?;
+    let limit = page::page_items(limit);
+    let search = SpanSearch::new(query);
+    let control = session.control()?;
+    let segments = session.segments()?;
+    let narrowed = plan::narrowed(filter, query);
+    let mut walk = Descent::new(session, &segments, narrowed, after, budget.until)?;
+    let mut page = Page::empty();
+    let (mut bytes, mut looked) = (0, 0);
+    while let Some(found) = walk.next()? {
+        let Found { place, bytes: size, item: mut summary } = found;
+        let is_here = filter.fields_match(&summary) && walk.is_whole_here(place, &summary)?;
+        if is_here {
+            looked += 1;
+            if query.asks_for_decisions() {
+                count_decisions(&control, &mut summary)?;
+            }
+            match search.verdict(session, &mut walk.held, &segments, &summary) {
+                Ok(Some(true)) => {
+                    count_decisions(&control, &mut summary)?;
+                    bytes += size;
+                    page.items.push(summary);
+                }
+                Ok(Some(false)) => {}
+                Ok(None) => page.search.traces_cut += 1,
+                // The next page begins with this trace and has all the time for it.
+                Err(QueryError::Timeout { .. }) if walk.before.is_some() => {
+                    return Ok(stopped(page, List::Traces, walk.before));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        walk.before = Some(place);
+        if page.items.len() >= limit || bytes > MAX_PAGE_BYTES {
+            page.next = Some(place.to_cursor(List::Traces));
+            return Ok(page);
+        }
+        if budget.is_used_up(looked) {
+            return Ok(stopped(page, List::Traces, Some(place)));
+        }
+    }
+    if let (true, Some(place)) = (walk.is_out_of_time, walk.before) {
+        return Ok(stopped(page, List::Traces, Some(place)));
+    }
+    Ok(page)
+}
+
+/// A page that ends at `place` for what it cost.
+pub(crate) fn stopped<T>(mut page: Page<T>, list: List, place: Option<Place>) -> Page<T> {
+    page.next = place.map(|place| place.to_cursor(list));
+    let searched_until_unix_nano = place.map(|place| place.time_unix_nano);
+    page.search = SearchExtent { searched_until_unix_nano, ..page.search };
+    page
+}
+
+/// Candidates of all segments, the latest first.
+pub(crate) struct Descent<'a, 's> {
+    session: &'s Session,
+    segments: &'a [Segment],
+    filter: TraceFilter,
+    after: Option<Place>,
+    pub(crate) held: Held<'s>,
+    streams: Vec<Stream>,
+    /// The last place that was dealt with.
+    pub(crate) before: Option<Place>,
+    /// The walk ended before its end.
+    pub(crate) is_out_of_time: bool,
+    until: Instant,
+}
+
+/// The candidates of one facet of a segment.
+struct Stream {
+    /// Position among the segments.
+    segment: usize,
+    /// What it walks down; `None` until the segment is opened.
+    facet: Option<i64>,
+    candidates: VecDeque<Found<TraceSummary>>,
+    /// Nothing above this is still to be fetched; `None` when all was.
+    unread: Option<Place>,
+    /// Something was fetched: `unread` is the place of a trace.
+    is_begun: bool,
+}
+
+impl Stream {
+    /// The latest place that it may still offer.
+    fn head(&self) -> Option<Place> {
+        self.candidates.front().map(|found| found.place).or(self.unread)
+    }
+}
+
+impl<'a, 's> Descent<'a, 's> {
+    pub(crate) fn new(
+        session: &'s Session,
+        segments: &'a [Segment],
+        filter: TraceFilter,
+        after: Option<Place>,
+        until: Instant,
+    ) -> Result<Self, QueryError> {
+        let mut held = Held::new(session);
+        let mut streams = Vec::with_capacity(segments.len());
+        let from = filter.start_after_unix_nano.unwrap_or(0);
+        for (at, segment) in segments.iter().enumerate() {
+            let time_unix_nano = if at == 0 {
+                // The newest may have gained later traces since its digest was read.
+                held.lease(segment.day)?;
+                u64::MAX
+            } else {
+                match segment.digest.starts {
+                    Some((_, last)) if last >= from => last,
+                    _ => continue,
+                }
+            };
+            let unread = Some(Place { time_unix_nano, day: segment.day, row: i64::MAX });
+            let candidates = VecDeque::new();
+            streams.push(Stream { segment: at, facet: None, candidates, unread, is_begun: false });
+        }
+        let (before, is_out_of_time) = (None, false);
+        Ok(Self { session, segments, filter, after, held, streams, before, is_out_of_time, until })
+    }
+
+    /// The latest candidate that was not given yet.
+    pub(crate) fn next(&mut self) -> Result<Option<Found<TraceSummary>>, QueryError> {
+        loop {
+            let heads = self.streams.iter().enumerate();
+            let latest = heads.filter_map(|(at, stream)| Some((stream.head()?, at))).max();
+            let Some((_, at)) = latest else { return Ok(None) };
+            if let Some(found) = self.streams[at].candidates.pop_front() {
+                return Ok(Some(found));
+            }
+            if self.streams[at].is_begun {
+                // It is the latest head: everything above was dealt with or did not fit.
+                self.before = self.streams[at].unread;
+            }
+            if self.before.is_some() && Instant::now() > self.until {
+                self.is_out_of_time = true;
+                return Ok(None);
+            }
+            match self.fetch(at) {
+                Err(QueryError::Timeout { .. }) if self.before.is_some() => {
+                    self.is_out_of_time = true;
+                    return Ok(None);
+                }
+                other => other?,
+            }
+        }
+    }
+
+    /// Whether the segment of a candidate is the one that has the trace whole.
+    pub(crate) fn is_whole_here(
+        &mut self,
+        place: Place,
+        summary: &TraceSummary,
+    ) -> Result<bool, QueryError> {
+        let newer = self.segments.iter().take_while(|other| other.day > place.day).count();
+        let newer = &self.segments[..newer];
+        Ok(!is_carried_further(self.session, &mut self.held, newer, summary.trace_id)?)
+    }
+
+    /// Reads on in a stream; opens its segment first if that has not been done.
+    fn fetch(&mut self, at: usize) -> Result<(), QueryError> {
+        let segment = &self.segments[self.streams[at].segment];
+        let lease = self.held.lease(segment.day)?;
+        let fails = |error: rusqlite::Error| lease.fails(&error);
+        let Some(facet) = self.streams[at].facet else {
+            let facets = plan::leading_facets(&self.filter, &lease, segment.digest.traces);
+            let opened = self.streams.swap_remove(at);
+            self.streams.extend(facets.map_err(fails)?.into_iter().map(|facet| Stream {
+                facet: Some(facet),
+                candidates: VecDeque::new(),
+                ..opened
+            }));
+            return Ok(());
+        };
+        let stream = &mut self.streams[at];
+        let unread = stream.unread;
+        let (mut start, mut row) = Place::bound_in(self.after, segment.day);
+        for bound in [
+            unread.map(|place| (from_nanos(place.time_unix_nano), place.row)),
+            self.filter.start_before_unix_nano.map(|before| (from_nanos(before), i64::MIN)),
+        ] {
+            (start, row) = bound.map_or((start, row), |bound| bound.min((start, row)));
+        }
+        let from = from_nanos(self.filter.start_after_unix_nano.unwrap_or(0));
+        let mut statement = lease
+            .prepare_cached(&format!(
+                "{} ORDER BY p.start DESC, p.trace_no DESC LIMIT ?5",
+                plan::CANDIDATES
+            ))
+            .map_err(fails)?;
+        let limit = CANDIDATES_AT_ONCE as i64;
+        let mut rows = statement.query(params![facet, start, row, from, limit]).map_err(fails)?;
+        let (mut read, mut last) = (0, None);
+        while let Some(row) = rows.next().map_err(fails)? {
+            self.session.count_row();
+            read += 1;
+            last = Some(plan::place(row, segment.day).map_err(fails)?);
+            if plan::may_match(&self.filter, row).map_err(fails)? {
+                let found = plan::read(row, segment.day).map_err(|e| e.on_query(lease.path()))?;
+                stream.candidates.push_back(found);
+            }
+        }
+        stream.is_begun = true;
+        stream.unread = last.filter(|_| read == CANDIDATES_AT_ONCE);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Searches against a plain look at everything.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use throughline_trace::{Span, SpanBatch, SpanId, Status, StatusCode, TraceId, Value, keys};
+
+use super::*;
+use crate::layout::Layout;
+use crate::session::Files;
+use crate::{Store, StoreOptions};
+
+const NOON: u64 = 1_795_348_800_000_000_000;
+const DAY: u64 = 86_400_000_000_000;
+const TRACES: u128 = 40;
+
+/// A trace of two spans; the facts that queries ask for follow from its number.
+fn trace(number: u128) -> Vec<Span> {
+    let id = TraceId::from_u128(number);
+    let mut root =
+        Span::new(id, SpanId::from_u64(1), None, format!("invoke_agent a{}", number % 3));
+    root.start_unix_nano = NOON + number as u64 * 1_000_000;
+    root.end_unix_nano = root.start_unix_nano + number as u64 * 1_000_000;
+    root.attributes.set(keys::AGENT_ID, format!("a{}", number % 3));
+    root.attributes.set("user.id", (number % 5) as i64);
+    let mut call = Span::new(id, SpanId::from_u64(2), Some(root.span_id), "chat gpt-4o");
+    call.start_unix_nano = root.start_unix_nano;
+    call.end_unix_nano = root.end_unix_nano;
+    call.attributes.set(keys::SESSION_ID, format!("s{}", number % 7));
+    call.attributes.set("odd", number % 2 == 1);
+    let text =
+        if number.is_multiple_of(4) { "refund of \\u00e9clair, \\\"now\\\"" } else { "weather" };
+    let messages = format!(
+        r#"[{{"role":"user","parts":[{{"type":"text","content":"Please help with {text} today"}}]}}]"#
+    );
+    call.attributes.set(keys::GEN_AI_INPUT_MESSAGES, messages);
+    if number.is_multiple_of(6) {
+        call.status = Status { code: StatusCode::Error, message: "Upstream broke".to_owned() };
+        call.attributes.set("http.response.status_code", 503_i64);
+    }
+    vec![root, call]
+}
+
+/// Traces over two days; each third one goes on on the second day with a span of its own.
+async fn filled(dir: &Path) {
+    let options = StoreOptions { first_day_unix_nano: Some(NOON), ..StoreOptions::new(dir) };
+    let store = Store::open(options, &mut Registry::default()).unwrap();
+    let inbox = store.inbox();
+    let spans: Vec<Span> = (1..=TRACES).flat_map(trace).collect();
+    let (first, second): (Vec<Span>, Vec<Span>) =
+        spans.into_iter().partition(|span| span.start_unix_nano < NOON + 20_000_000);
+    inbox
+        .commit(SpanBatch { received_unix_nano: NOON, spans: first, ..SpanBatch::default() })
+        .await
+        .unwrap();
+    let late = (1..=TRACES).filter(|number| number % 3 == 0).map(|number| {
+        let mut span = trace(number).remove(1);
+        span.span_id = SpanId::from_u64(3);
+        span.name = "execute_tool late".to_owned();
+        span.attributes.set("late.number", Value::Array(vec![Value::Int(number as i64)]));
+        span
+    });
+    let spans = second.into_iter().chain(late).collect();
+    inbox
+        .commit(SpanBatch { received_unix_nano: NOON + DAY, spans, ..SpanBatch::default() })
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+}
+
+fn search(files: &Arc<Files>, text: &str, limit: usize, traces: u64) -> (Vec<u128>, usize) {
+    let query = SearchQuery::parse(text, NOON).unwrap();
+    let (mut cursor, mut found, mut stops) = (None, Vec::new(), 0);
+    loop {
+        let session = Session::begin(Arc::clone(files));
+        let filter = TraceFilter::default();
+        let budget = Budget::of_traces(traces);
+        let page =
+            list_within(&session, &filter, &query, cursor.as_deref(), limit, budget).unwrap();
+        assert!(page.items.len() <= limit);
+        for one in &page.items {
+            // The promise of a page that stopped.
+            assert!(page.search.searched_until_unix_nano.is_none_or(|t| one.start_unix_nano >= t));
+            found.push(u128::from_be_bytes(*one.trace_id.as_bytes()));
+        }
+        stops += usize::from(page.search.searched_until_unix_nano.is_some());
+        assert_eq!(page.search.traces_cut, 0);
+        cursor = page.next;
+        if cursor.is_none() {
+            return (found, stops);
+        }
+        assert!(stops <= 200, "it goes on");
+    }
+}
+
+#[tokio::test]
+async fn every_page_goes_on_where_the_one_before_stopped_and_finds_what_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await;
+    let files = Arc::new(Files::new(Layout::new(dir.path())));
+    type Fits = fn(u128) -> bool;
+    let queries: [(&str, Fits); 16] = [
+        ("agent:a1", |n| n % 3 == 1),
+        ("agent:(a1 OR a2) -session:s3", |n| n % 3 != 0 && n % 7 != 3),
+        ("user.id:2", |n| n % 5 == 2),
+        ("user.id>=3 odd:true", |n| n % 5 >= 3 && n % 2 == 1),
+        ("-odd:true", |n| n % 2 == 0),
+        ("refund", |n| n % 4 == 0),
+        ("\"\u{e9}clair, \\\"NOW\\\"\"", |n| n % 4 == 0),
+        ("\"user\"", |_| false),
+        ("\"upstream broke\" OR agent:a1", |n| n % 6 == 0 || n % 3 == 1),
+        ("http.response.status_code>=500", |n| n % 6 == 0),
+        ("late.number:9..21", |n| n % 3 == 0 && (9..=21).contains(&n)),
+        ("span:execute_tool* -\"weather\"", |n| n % 3 == 0 && n % 4 == 0),
+        ("duration:5ms..9ms error:false", |n| (5..=9).contains(&n) && n % 6 != 0),
+        ("spans:3 (duration<3ms OR session:s0)", |n| n % 3 == 0 && (n < 3 || n % 7 == 0)),
+        ("service.name:* nothing.there:*", |_| false),
+        ("start<2026-11-22", |_| false),
+    ];
+    for (text, fits) in queries {
+        let wanted: Vec<u128> = (1..=TRACES).rev().filter(|n| fits(*n)).collect();
+        let (whole, stops) = search(&files, text, 1_000, MAX_SEARCHED_TRACES);
+        assert_eq!((&whole, stops), (&wanted, 0), "{text}");
+        assert_eq!(search(&files, text, 3, MAX_SEARCHED_TRACES).0, wanted, "{text} by three");
+        let (found, stops) = search(&files, text, 4, 2);
+        assert_eq!(found, wanted, "{text}, at most two looked at");
+        assert!(stops > 0 || wanted.is_empty(), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_listed_once_over_all_pages_with_all_their_traces() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await;
+    let reader = crate::Reader::open(dir.path()).unwrap();
+    let (mut cursor, mut found) = (None, Vec::new());
+    loop {
+        let page = reader.sessions(&TraceFilter::default(), cursor.as_deref(), 2).await.unwrap();
+        found.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let names: Vec<&str> = found.iter().map(|one| one.session.as_str()).collect();
+    assert_eq!(names, ["s5", "s4", "s3", "s2", "s1", "s0", "s6"]);
+    for one in &found {
+        let rest: u128 = one.session[1..].parse().unwrap();
+        let traces: Vec<u128> = (1..=TRACES).filter(|n| n % 7 == rest).collect();
+        assert_eq!(one.trace_count, traces.len() as u64);
+        let failed = traces.iter().filter(|n| *n % 6 == 0).count();
+        assert_eq!(one.failed_traces, failed as u64, "{}", one.session);
+        let agents: BTreeSet<String> = traces.iter().map(|n| format!("a{}", n % 3)).collect();
+        assert_eq!(one.agents, agents);
+        assert_eq!(one.first_unix_nano, NOON + traces[0] as u64 * 1_000_000);
+        assert!(!one.is_cut);
+    }
+    let a1 = TraceFilter { agent: Some("a1".to_owned()), ..TraceFilter::default() };
+    let page = reader.sessions(&a1, None, 100).await.unwrap();
+    assert_eq!((page.items.len(), page.next), (7, None));
+}

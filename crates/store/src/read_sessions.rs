@@ -1,0 +1,176 @@
+//! Sessions: the traces that name the same one, summed up.
+
+use std::collections::{BTreeSet, HashSet};
+
+use throughline_trace::TraceSummary;
+
+use crate::error::QueryError;
+use crate::page::{self, Found, List, Place};
+use crate::query::{Page, TraceFilter};
+use crate::read_search::{Budget, Descent, MAX_SEARCHED_TRACES, stopped};
+use crate::session::{Segment, Session};
+
+/// Most traces of a session that are summed up, the latest.
+pub(crate) const MAX_SESSION_TRACES: u64 = 1_000;
+
+/// Most agents and models that the summary of a session names.
+const MAX_NAMES: usize = 16;
+
+/// What is known of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionSummary {
+    /// Its id.
+    pub session: String,
+    /// Traces that name it.
+    pub trace_count: u64,
+    /// Model calls.
+    pub turns: u64,
+    /// Traces with a failed span.
+    pub failed_traces: u64,
+    /// Failed spans.
+    pub error_count: u64,
+    /// Tokens in.
+    pub input_tokens: u64,
+    /// Tokens out.
+    pub output_tokens: u64,
+    /// Cost, billionths of a US dollar.
+    pub cost_nano_usd: u64,
+    /// Agents named, at most 16.
+    pub agents: BTreeSet<String>,
+    /// Models that answered, at most 16.
+    pub models: BTreeSet<String>,
+    /// Earliest start of a trace, nanoseconds since the Unix epoch.
+    pub first_unix_nano: u64,
+    /// Latest end of a trace, nanoseconds since the Unix epoch.
+    pub last_unix_nano: u64,
+    /// Whether it has more traces than are summed up: the totals are of the latest.
+    pub is_cut: bool,
+}
+
+impl SessionSummary {
+    /// Cost, US dollars.
+    pub fn cost_usd(&self) -> f64 {
+        self.cost_nano_usd as f64 / 1e9
+    }
+
+    fn empty(session: &str) -> Self {
+        Self {
+            session: session.to_owned(),
+            trace_count: 0,
+            turns: 0,
+            failed_traces: 0,
+            error_count: 0,
+            input_tokens: 0,
+            output_tokens: 0,
+            cost_nano_usd: 0,
+            agents: BTreeSet::new(),
+            models: BTreeSet::new(),
+            first_unix_nano: u64::MAX,
+            last_unix_nano: 0,
+            is_cut: false,
+        }
+    }
+
+    fn add(&mut self, trace: &TraceSummary) {
+        self.trace_count += 1;
+        self.failed_traces += u64::from(trace.error_count > 0);
+        for (mine, theirs) in [
+            (&mut self.turns, trace.llm_calls),
+            (&mut self.error_count, trace.error_count),
+            (&mut self.input_tokens, trace.input_tokens),
+            (&mut self.output_tokens, trace.output_tokens),
+            (&mut self.cost_nano_usd, trace.cost_nano_usd),
+        ] {
+            *mine = mine.saturating_add(theirs);
+        }
+        for (mine, theirs) in [(&mut self.agents, &trace.agents), (&mut self.models, &trace.models)]
+        {
+            mine.extend(theirs.iter().cloned());
+            while mine.len() > MAX_NAMES {
+                mine.pop_last();
+            }
+        }
+        self.first_unix_nano = self.first_unix_nano.min(trace.start_unix_nano);
+        self.last_unix_nano = self.last_unix_nano.max(trace.end_unix_nano);
+    }
+}
+
+/// Sessions of the traces that meet the filter, the one whose trace started last first. Totals are
+/// of all traces of a session, whether they meet the filter or not.
+pub(crate) fn list(
+    session: &Session,
+    filter: &TraceFilter,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Page<SessionSummary>, QueryError> {
+    let after = Place::of_optional(List::Sessions, cursor)?;
+    let limit = page::page_items(limit);
+    let budget = Budget::of_traces(MAX_SEARCHED_TRACES);
+    let segments = session.segments()?;
+    let mut walk = Descent::new(session, &segments, filter.clone(), after, budget.until)?;
+    let (mut page, mut seen, mut looked) = (Page::empty(), HashSet::new(), 0);
+    while let Some(Found { place, item: trace, .. }) = walk.next()? {
+        looked += 1;
+        if filter.fields_match(&trace) && walk.is_whole_here(place, &trace)? {
+            for name in trace.sessions.iter().filter(|name| is_wanted(filter, name)) {
+                if !seen.insert(name.clone()) {
+                    continue;
+                }
+                match summed_up(session, &segments, filter, name, after, budget) {
+                    Ok(Some(summary)) => page.items.push(summary),
+                    Ok(None) => {}
+                    Err(QueryError::Timeout { .. }) if walk.before.is_some() => {
+                        return Ok(stopped(page, List::Sessions, walk.before));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        walk.before = Some(place);
+        if page.items.len() >= limit {
+            page.next = Some(place.to_cursor(List::Sessions));
+            return Ok(page);
+        }
+        if budget.is_used_up(looked) {
+            return Ok(stopped(page, List::Sessions, Some(place)));
+        }
+    }
+    if walk.is_out_of_time {
+        return Ok(stopped(page, List::Sessions, walk.before));
+    }
+    Ok(page)
+}
+
+fn is_wanted(filter: &TraceFilter, name: &str) -> bool {
+    filter.session.as_deref().is_none_or(|wanted| wanted == name)
+}
+
+/// The totals of a session; `None` when a page before this one had it, because one of its traces
+/// that meet the filter stands at or before the cursor.
+fn summed_up(
+    session: &Session,
+    segments: &[Segment],
+    filter: &TraceFilter,
+    name: &str,
+    after: Option<Place>,
+    budget: Budget,
+) -> Result<Option<SessionSummary>, QueryError> {
+    let of_session = TraceFilter { session: Some(name.to_owned()), ..TraceFilter::default() };
+    let mut walk = Descent::new(session, segments, of_session.clone(), None, budget.until)?;
+    let mut summary = SessionSummary::empty(name);
+    while let Some(Found { place, item: trace, .. }) = walk.next()? {
+        if !of_session.fields_match(&trace) || !walk.is_whole_here(place, &trace)? {
+            continue;
+        }
+        if after.is_some_and(|after| place >= after) && filter.fields_match(&trace) {
+            return Ok(None);
+        }
+        if summary.trace_count >= MAX_SESSION_TRACES {
+            summary.is_cut = true;
+            break;
+        }
+        summary.add(&trace);
+    }
+    summary.is_cut |= walk.is_out_of_time;
+    Ok((summary.trace_count > 0).then_some(summary))
+}

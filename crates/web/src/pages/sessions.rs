@@ -1,0 +1,201 @@
+//! Sessions: a list with totals, and one session as the conversation of its traces.
+
+use axum::extract::{Path, State};
+use maud::{Markup, html};
+use throughline_store::{Page, SessionSummary, TraceFilter};
+use throughline_trace::{Span, TraceSummary};
+
+use super::{chat, filterbar, traces};
+use crate::doors::Visitor;
+use crate::failure::Failure;
+use crate::filters::{self, PAGING, SESSION_PARAMS};
+use crate::format;
+use crate::layout::{self, Nav};
+use crate::params::{Params, encode, query_string};
+use crate::state::Shared;
+
+const PATH: &str = "/sessions";
+
+/// Traces on the page of a session.
+const TRACES_PER_PAGE: usize = 20;
+
+/// Larger traces are linked, not read, spans.
+const MAX_READ_SPANS: u64 = 2_000;
+
+/// `GET /sessions`
+pub(crate) async fn show(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Markup, Failure> {
+    params.expect_only(&[&SESSION_PARAMS, &PAGING])?;
+    let now = visitor.now_unix_nano;
+    let filter = filters::trace_fields(&params, now)?;
+    let reader = &app.web.reader;
+    let page = reader.sessions(&filter, params.text("cursor"), params.limit()?).await?;
+    let facets = reader.facets().await?;
+    let more = html! {
+        (filterbar::facet_menu(&params, "agent", "All agents", &facets.agents))
+        (filterbar::facet_menu(&params, "service", "All services", &facets.services))
+        (filterbar::time_menu(&params))
+    };
+    let body = html! {
+        div.head {
+            h1.grow { "Sessions" }
+            span #live {}
+            a.btn href="/traces" { "Traces" }
+            a.btn href={ "/api/v1/sessions" (params.with("cursor", None)) } { "JSON" }
+        }
+        (filterbar::form(PATH, &html! {}, &more))
+        (list(&params, &page, now))
+    };
+    Ok(layout::page(&visitor, Nav::Traces, "Sessions", body))
+}
+
+fn list(params: &Params, page: &Page<SessionSummary>, now_unix_nano: u64) -> Markup {
+    html! {
+        div #content {
+            (filterbar::chips(params, PATH, &SESSION_PARAMS))
+            div.sheet-list {
+                table.list aria-label="Sessions, the latest first" {
+                    colgroup { col; col.w-l.w-opt; col.w-xs; col.w-xs; col.w-m.w-opt; col.w-m; col.w-m; }
+                    thead {
+                        tr {
+                            th { "Session" }
+                            th.w-opt { "Models" }
+                            th.num { "Traces" }
+                            th.num { "Turns" }
+                            th.num.w-opt { "Tokens, cost" }
+                            th { "Errors" }
+                            th.num { "Last seen" }
+                        }
+                    }
+                    tbody #rows {
+                        @for session in &page.items { (row(session, now_unix_nano)) }
+                        @if page.items.is_empty() {
+                            tr { td colspan="7" { div.none { p { "No trace names a session here." } } } }
+                        }
+                    }
+                }
+            }
+            (filterbar::pager(params, PATH, page, now_unix_nano))
+        }
+    }
+}
+
+fn names(names: &std::collections::BTreeSet<String>) -> String {
+    names.iter().cloned().collect::<Vec<_>>().join(", ")
+}
+
+fn tokens(session: &SessionSummary) -> u64 {
+    session.input_tokens.saturating_add(session.output_tokens)
+}
+
+/// A count of what was summed up; of the latest traces only when there are more.
+fn counted(session: &SessionSummary, count: u64) -> String {
+    let more = if session.is_cut { "+" } else { "" };
+    format!("{}{more}", format::short_count(count))
+}
+
+fn things(session: &SessionSummary, count: u64, one: &str) -> String {
+    format!("{} {one}{}", counted(session, count), if count == 1 { "" } else { "s" })
+}
+
+fn row(session: &SessionSummary, now_unix_nano: u64) -> Markup {
+    let href = format!("{PATH}/{}", encode(&session.session));
+    html! {
+        tr data-href=(href) {
+            td.p-name {
+                div.two {
+                    a.name.mono href=(href) title=(session.session) { (session.session) }
+                    span { (names(&session.agents)) }
+                }
+            }
+            td.w-opt { span.cut title=(names(&session.models)) { (names(&session.models)) } }
+            td.num data-label="Traces" { (counted(session, session.trace_count)) }
+            td.num data-label="Turns" { (counted(session, session.turns)) }
+            td.num.w-opt {
+                div.two {
+                    span { (counted(session, tokens(session))) }
+                    span { @if session.cost_nano_usd > 0 { (format::cost(session.cost_usd())) } @else { "no price" } }
+                }
+            }
+            td.p-row {
+                div.marks {
+                    span.badge.narrow { (things(session, session.trace_count, "trace")) ", " (things(session, session.turns, "turn")) }
+                    @if session.failed_traces > 0 {
+                        span.badge.error { "in " (format::count(session.failed_traces)) @if session.failed_traces == 1 { " trace" } @else { " traces" } }
+                    }
+                }
+            }
+            td.num.muted.p-time { (format::time(session.last_unix_nano, now_unix_nano)) }
+        }
+    }
+}
+
+/// `GET /sessions/{session}`: its traces in the order in which they happened, each with what was
+/// asked and what was answered.
+pub(crate) async fn one(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    Path(session): Path<String>,
+    params: Params,
+) -> Result<Markup, Failure> {
+    params.expect_only(&[&["cursor"]])?;
+    let reader = &app.web.reader;
+    let filter = TraceFilter { session: Some(session.clone()), ..TraceFilter::default() };
+    let totals = reader.sessions(&filter, None, 1).await?.items.into_iter().next();
+    let totals = totals.ok_or_else(|| Failure::not_found("session", &session))?;
+    let mut page = reader.traces(&filter, params.text("cursor"), TRACES_PER_PAGE).await?;
+    page.items.reverse();
+    let _turn = app.turns.take().await?;
+    let mut parts = Vec::with_capacity(page.items.len());
+    for summary in &page.items {
+        let is_read = summary.span_count <= MAX_READ_SPANS;
+        let trace = if is_read { reader.trace(summary.trace_id).await? } else { None };
+        let spans = trace.map(|trace| trace.spans);
+        parts.push(part(summary, spans.as_deref(), visitor.now_unix_nano));
+    }
+    let path = format!("{PATH}/{}", encode(&session));
+    let body = html! {
+        div.head {
+            h1.grow.cut { (session) }
+            a.btn href={ "/traces" (query_string([("session", session.as_str())])) } { "As a list" }
+            a.btn href=(PATH) { "Sessions" }
+        }
+        p.muted {
+            (things(&totals, totals.trace_count, "trace")) ", " (things(&totals, totals.turns, "turn")) ", "
+            (counted(&totals, tokens(&totals))) " tokens"
+            @if totals.cost_nano_usd > 0 { ", " (format::cost(totals.cost_usd())) }
+            @if totals.failed_traces > 0 { ", errors in " (format::count(totals.failed_traces)) }
+            @if !totals.agents.is_empty() { " · " (names(&totals.agents)) }
+            " · last seen " (format::time(totals.last_unix_nano, visitor.now_unix_nano))
+        }
+        @if let Some(next) = &page.next {
+            p.pager { a.btn href={ (path) (query_string([("cursor", next.as_str())])) } { "Earlier traces" } }
+        }
+        div.conversation { @for part in &parts { (part) } }
+        @if params.text("cursor").is_some() { p.pager { a.btn href=(path) { "Latest traces" } } }
+    };
+    Ok(layout::page(&visitor, Nav::Traces, &session, body))
+}
+
+/// One trace of a conversation; `spans` is `None` when it is too large to be read here.
+fn part(summary: &TraceSummary, spans: Option<&[Span]>, now_unix_nano: u64) -> Markup {
+    let href = format!("/traces/{}", summary.trace_id);
+    html! {
+        section.exchange {
+            header {
+                (traces::status_dot(summary, now_unix_nano))
+                a.name.link href=(href) { (summary.name()) }
+                span.muted { (format::duration(summary.duration_nano())) }
+                span.grow.marks { (traces::marks(summary, now_unix_nano)) }
+                span.muted { (format::time(summary.start_unix_nano, now_unix_nano)) }
+            }
+            @match spans {
+                Some(spans) => (chat::exchange(spans)),
+                None => p.muted { (format::count(summary.span_count)) " spans: open the trace to see what was said." },
+            }
+        }
+    }
+}
