@@ -169,6 +169,9 @@ fn decision_line(decision: &Decision, branches: String) -> Line {
     if let Some(confidence) = decision.confidence {
         let _ = write!(name, " ({confidence:.2})");
     }
+    if decision.derived {
+        name.push_str(" (derived)");
+    }
     if !decision.reason.is_empty() {
         let _ = write!(name, " because {}", short(&one_line(&decision.reason), MAX_REASON_CHARS));
     }

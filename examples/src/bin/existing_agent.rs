@@ -34,8 +34,11 @@ async fn main() -> anyhow::Result<()> {
     let model = Client::with_config(config).with_http_service(http);
     // 3: a span around the run.
     let run = span("invoke_agent shop").start();
-    let answer = run.run(agent(model, stock().await?)).await?;
+    let (stock, stock_server) = stock().await?;
+    let answer = run.run(agent(model, stock)).await?;
     println!("{answer}");
+    // What the server does is in this process, too: its spans end before telemetry does.
+    stock_server.await??;
     telemetry.close().await?;
     Ok(())
 }
@@ -86,14 +89,15 @@ fn messages(
 }
 
 /// The stock's MCP server, here in the same process.
-async fn stock() -> anyhow::Result<RunningService<RoleClient, ()>> {
+async fn stock()
+-> anyhow::Result<(RunningService<RoleClient, ()>, tokio::task::JoinHandle<anyhow::Result<()>>)> {
     const PIPE_BYTES: usize = 64 * 1024;
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    tokio::spawn(async move {
-        let served = StockServer.serve(theirs).await?;
-        anyhow::Ok(served.waiting().await?)
+    let server = tokio::spawn(async move {
+        StockServer.serve(theirs).await?.waiting().await?;
+        Ok(())
     });
-    Ok(().serve(ours).await?)
+    Ok((().serve(ours).await?, server))
 }
 
 /// Its tool, as the model is told of it.

@@ -180,6 +180,11 @@ fn line(found: &Decision, zone: &TimeZone) -> String {
     )
 }
 
+/// How sure the agent was; or that no agent told the decision, and so nobody says.
 fn sureness(found: &Decision) -> String {
-    found.confidence.map(|confidence| format!("{confidence:.2}")).unwrap_or_default()
+    match found.confidence {
+        Some(confidence) => format!("{confidence:.2}"),
+        None if found.derived => "derived".to_owned(),
+        None => String::new(),
+    }
 }

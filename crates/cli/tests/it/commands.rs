@@ -32,7 +32,8 @@ async fn lists_filters_and_json() {
     assert_eq!(listed["trace_id"], trace.as_str());
 
     let table = run(&data_dir, &["decisions"]).ok();
-    assert_eq!(table.lines().count(), 3, "{table}");
+    // A heading, those that were sent, and the one that the span of a tool shows.
+    assert_eq!(table.lines().count(), 4, "{table}");
     assert!(table.contains("check_velocity") && table.contains("0.83"), "{table}");
     let held = run(&data_dir, &["decisions", "--action", "hold", "--json"]).ok();
     let held: Json = serde_json::from_str(held.trim()).expect("one line of JSON");

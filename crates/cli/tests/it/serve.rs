@@ -47,6 +47,7 @@ async fn a_trace_sent_over_grpc_is_read_everywhere() {
     │  │  ◆ plan: check_velocity (0.83) because three cards in a minute
     │  └─ chat gpt-4o             800 ms  1,204 → 310 tokens  $0.006100
     └─ execute_tool geo_lookup   30.0 ms  ✗ TOOL_FAILED  no such place
+          ◆ act: geo_lookup (derived)
     ");
     assert_eq!(run(&data_dir, &["trace", "last"]).ok(), tree);
     server.stop();

@@ -77,14 +77,14 @@ async fn fraud_check_has_a_refusal_looked_at_twice() {
             fraud_check.plan.transaction_history
               chat gpt-4o outcome=ok
             fraud_check.act.transaction_history
-              execute_tool transaction_history_v1
+              execute_tool transaction_history_v1 outcome=ok
             fraud_check.act.device_fingerprint
-              execute_tool device_fingerprint_v2
+              execute_tool device_fingerprint_v2 outcome=ok
             fraud_check.reflect.transaction_history
             fraud_check.plan.sanctions_list
               chat gpt-4o outcome=ok
             fraud_check.act.sanctions_list
-              execute_tool sanctions_list_v1
+              execute_tool sanctions_list_v1 outcome=ok
             fraud_check.reflect.sanctions_list
             fraud_check.plan.answer
               chat gpt-4o outcome=ok
@@ -142,12 +142,12 @@ async fn shop_order_tries_the_payment_twice_and_sends_an_invoice() {
         shop_order.plan.inventory_check
           chat gpt-4o-mini outcome=ok
         shop_order.act.inventory_check
-          execute_tool inventory_check_v2
+          execute_tool inventory_check_v2 outcome=ok
         shop_order.reflect.inventory_check
         shop_order.plan.payment_charge
           chat gpt-4o-mini outcome=ok
         shop_order.act.payment_charge
-          execute_tool payment_charge_v3
+          execute_tool payment_charge_v3 outcome=ok
             fallback payment fallback.result=success outcome=fallback_degraded
               attempt payment retry_count=1 outcome=timeout ERROR(TIMEOUT)
                 attempt charge
@@ -157,7 +157,7 @@ async fn shop_order_tries_the_payment_twice_and_sends_an_invoice() {
         shop_order.plan.shipping_book
           chat gpt-4o-mini outcome=ok
         shop_order.act.shipping_book
-          execute_tool shipping_book_v1
+          execute_tool shipping_book_v1 outcome=ok
         shop_order.reflect.shipping_book
         shop_order.plan.answer
           chat gpt-4o-mini outcome=ok
@@ -209,28 +209,28 @@ async fn web_researcher_reads_a_mirror_and_is_judged_by_another_model() {
                 http.stream.init
                 http.stream.segment
             web_researcher.act.web_search
-              execute_tool web_search_v2
+              execute_tool web_search_v2 outcome=ok
             web_researcher.reflect.web_search
             web_researcher.plan.fetch_page
               chat gpt-4.1 outcome=ok
                 http.stream.init
                 http.stream.segment
             web_researcher.act.fetch_page ERROR(https://www.cell.com/joule/fulltext/S2542-4351(23)00351-3 did not 
-              execute_tool fetch_page_v1 ERROR(https://www.cell.com/joule/fulltext/S2542-4351(23)00351-3 did not l
+              execute_tool fetch_page_v1 outcome=error ERROR(https://www.cell.com/joule/fulltext/S2542-4351(23)003
             web_researcher.reflect.fetch_page
             web_researcher.plan.fetch_page
               chat gpt-4.1 outcome=ok
                 http.stream.init
                 http.stream.segment
             web_researcher.act.fetch_page
-              execute_tool fetch_page_v1
+              execute_tool fetch_page_v1 outcome=ok
             web_researcher.reflect.fetch_page
             web_researcher.plan.coverage_check
               chat gpt-4.1 outcome=ok
                 http.stream.init
                 http.stream.segment
             web_researcher.act.coverage_check
-              execute_tool coverage_check_v1
+              execute_tool coverage_check_v1 outcome=ok
                 chat o4-mini outcome=ok
             web_researcher.reflect.coverage_check
             web_researcher.plan.answer
@@ -272,21 +272,21 @@ async fn web_researcher_starts_over_without_streaming_when_a_stream_breaks() {
                 http.stream.init
                 http.stream.segment
             web_researcher.act.web_search
-              execute_tool web_search_v2
+              execute_tool web_search_v2 outcome=ok
             web_researcher.reflect.web_search
             web_researcher.plan.fetch_page
               chat gpt-4.1 outcome=ok
                 http.stream.init
                 http.stream.segment
             web_researcher.act.fetch_page
-              execute_tool fetch_page_v1
+              execute_tool fetch_page_v1 outcome=ok
             web_researcher.reflect.fetch_page
             web_researcher.plan.coverage_check
               chat gpt-4.1 outcome=ok
                 http.stream.init
                 http.stream.segment
             web_researcher.act.coverage_check
-              execute_tool coverage_check_v1
+              execute_tool coverage_check_v1 outcome=ok
                 chat o4-mini outcome=ok
             web_researcher.reflect.coverage_check
             web_researcher.plan.task ERROR(the stream of gpt-4.1 at 127.0.0.1 broke off before its end mark)
@@ -299,17 +299,17 @@ async fn web_researcher_starts_over_without_streaming_when_a_stream_breaks() {
             web_researcher.plan.web_search
               chat gpt-4.1 outcome=ok
             web_researcher.act.web_search
-              execute_tool web_search_v2
+              execute_tool web_search_v2 outcome=ok
             web_researcher.reflect.web_search
             web_researcher.plan.fetch_page
               chat gpt-4.1 outcome=ok
             web_researcher.act.fetch_page
-              execute_tool fetch_page_v1
+              execute_tool fetch_page_v1 outcome=ok
             web_researcher.reflect.fetch_page
             web_researcher.plan.coverage_check
               chat gpt-4.1 outcome=ok
             web_researcher.act.coverage_check
-              execute_tool coverage_check_v1
+              execute_tool coverage_check_v1 outcome=ok
                 chat o4-mini outcome=ok
             web_researcher.reflect.coverage_check
             web_researcher.plan.answer
@@ -335,7 +335,7 @@ async fn medical_triage_goes_on_with_a_smaller_model_and_leaves_the_main_one_alo
             attempt chat outcome=ok
               chat gpt-4o-mini outcome=ok
         medical_triage.act.symptom_intake
-          execute_tool symptom_intake_v1
+          execute_tool symptom_intake_v1 outcome=ok
         medical_triage.reflect.symptom_intake
         medical_triage.plan.guideline_lookup
           fallback chat fallback.result=success outcome=fallback_degraded
@@ -345,7 +345,7 @@ async fn medical_triage_goes_on_with_a_smaller_model_and_leaves_the_main_one_alo
             attempt chat outcome=ok
               chat gpt-4o-mini outcome=ok
         medical_triage.act.guideline_lookup
-          execute_tool guideline_lookup_v3
+          execute_tool guideline_lookup_v3 outcome=ok
             fallback guideline fallback.result=success outcome=ok
               attempt guideline outcome=ok
         medical_triage.reflect.guideline_lookup
@@ -387,14 +387,14 @@ async fn medical_triage_calls_a_person_when_it_is_not_sure() {
             attempt chat outcome=ok
               chat o4-mini outcome=ok
         medical_triage.act.symptom_intake
-          execute_tool symptom_intake_v1
+          execute_tool symptom_intake_v1 outcome=ok
         medical_triage.reflect.symptom_intake
         medical_triage.plan.guideline_lookup
           fallback chat fallback.result=success outcome=ok
             attempt chat outcome=ok
               chat o4-mini outcome=ok
         medical_triage.act.guideline_lookup
-          execute_tool guideline_lookup_v3
+          execute_tool guideline_lookup_v3 outcome=ok
             fallback guideline fallback.result=success outcome=fallback_degraded
               attempt guideline retry_count=1 outcome=error ERROR(guidelines.example answered 503 Service Unavaila
                 attempt lookup
@@ -407,7 +407,7 @@ async fn medical_triage_calls_a_person_when_it_is_not_sure() {
               chat o4-mini outcome=ok
         medical_triage.reflect.answer
       medical_triage.act.escalate_to_human
-        execute_tool escalate_to_human_v1
+        execute_tool escalate_to_human_v1 outcome=ok
     ");
     insta::assert_snapshot!(played.decisions, @r#"
     "symptom_intake_v1" stage=plan decision.confidence=0.96
