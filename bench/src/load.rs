@@ -112,9 +112,10 @@ fn template(rng: &mut StdRng, spans: usize) -> Template {
         }],
     };
     let bytes = request.encode_to_vec();
+    // A look at one byte first: a request has hundreds of kilobytes, and a thousand markers.
     let find = |marker: &[u8]| -> Vec<usize> {
         (0..bytes.len().saturating_sub(marker.len()))
-            .filter(|at| bytes[*at..].starts_with(marker))
+            .filter(|at| bytes[*at] == marker[0] && bytes[*at..].starts_with(marker))
             .collect()
     };
     let first = |number: &u64| find(&number.to_le_bytes()).first().copied().unwrap_or_default();
