@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use throughline_trace::{
     Call, CallLedger, Decision, FallbackState, Span, SpanFacts, SpanId, TraceId, TraceSummary,
+    is_call,
 };
 
 use crate::facet;
@@ -142,7 +143,9 @@ impl HotTrace {
     ) {
         self.summary.add_span(span, received_unix_nano);
         deltas.add_span(facts);
-        if let Some(call) = Call::of(span) {
+        if is_call(facts.role) {
+            let time = (span.start_unix_nano, span.end_unix_nano);
+            let call = Call::of_parts(span.span_id, span.parent_span_id, time, &span.attributes);
             let call = call.with_facts(facts.clone());
             let told_twice = self.calls.add_telling(call, |facts| deltas.take_back(facts));
             self.summary.take_back(told_twice);

@@ -66,6 +66,7 @@ impl Memory {
         let mut insert = connections.segment.prepare_cached(INSERT_SPAN)?;
         let received = prepared.batch.received_unix_nano;
         let horizon = self.changes.see(received);
+        self.changes.sightings.reserve(prepared.spans.len());
         for (span, row) in prepared.batch.spans.iter().zip(&prepared.spans) {
             let (hot, changes) = self.hot(connections, span.trace_id)?;
             match hot.see(span.span_id, row.checksum) {

@@ -117,20 +117,33 @@ struct Work {
     scopes: Shared,
     /// The services of `resources`, as sightings share them.
     services: Vec<Arc<str>>,
+    /// Names of spans, as sightings share them.
+    names: Vec<Arc<str>>,
     dimensions: Vec<Arc<Dimensions>>,
 }
 
-/// Combinations of dimensions that one batch looks for among those that it had already: a batch
-/// comes from one process, which has few.
-const MAX_SHARED_DIMENSIONS: usize = 32;
+/// Names of spans, and combinations of dimensions, that one batch looks for among those that it had
+/// already: a batch comes from one process, which has few.
+const MAX_SHARED: usize = 32;
 
 /// The shared form of dimensions: the last ones that were alike.
-fn share(known: &mut Vec<Arc<Dimensions>>, dimensions: DimensionsRef<'_>) -> Arc<Dimensions> {
-    if let Some(found) = known.iter().find(|known| dimensions.is(known)) {
+pub(crate) fn share(
+    known: &mut Vec<Arc<Dimensions>>,
+    dimensions: DimensionsRef<'_>,
+) -> Arc<Dimensions> {
+    share_as(known, |known| dimensions.is(known), || dimensions.to_shared())
+}
+
+fn share_as<T: ?Sized>(
+    known: &mut Vec<Arc<T>>,
+    is_it: impl Fn(&T) -> bool,
+    make: impl FnOnce() -> Arc<T>,
+) -> Arc<T> {
+    if let Some(found) = known.iter().find(|known| is_it(known)) {
         return Arc::clone(found);
     }
-    let made = dimensions.to_shared();
-    if known.len() >= MAX_SHARED_DIMENSIONS {
+    let made = make();
+    if known.len() >= MAX_SHARED {
         known.clear();
     }
     known.push(Arc::clone(&made));
@@ -228,7 +241,9 @@ impl Work {
         for one in &self.resources.list[self.services.len()..] {
             self.services.push(Sighting::name(&one.service));
         }
-        let sighting = Sighting::of(span, role, Arc::clone(&self.services[resource]));
+        let name =
+            share_as(&mut self.names, |known| *known == *span.name, || Sighting::name(&span.name));
+        let sighting = Sighting::of(span, role, Arc::clone(&self.services[resource]), name);
         Ok(PreparedSpan {
             checksum: body::checksum(&self.scratch),
             role,

@@ -191,10 +191,12 @@ impl Writer {
     }
 
     fn close(self) -> Result<(), StoreError> {
-        let Self { segment, control, checkpointer, rollups, .. } = self;
+        let Self { segment, control, checkpointer, rollups, continuity, .. } = self;
         drop(checkpointer);
         // It reads on to the end.
         drop(rollups);
+        // It may still read the last hour, and its snapshot keeps the log from being emptied.
+        drop(continuity);
         let checkpoint = |error: rusqlite::Error| StoreError::Checkpoint(error.to_string());
         crate::segment::checkpoint(&segment.connection, "TRUNCATE").map_err(checkpoint)?;
         crate::segment::checkpoint(&control, "TRUNCATE").map_err(checkpoint)?;

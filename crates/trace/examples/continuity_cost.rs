@@ -47,7 +47,12 @@ fn main() {
         .iter()
         .map(|span| {
             let service = &services[(span.span_id.as_u64() % 4) as usize];
-            let mut sighting = Sighting::of(span, SpanRole::Other, Arc::clone(service));
+            let mut sighting = Sighting::of(
+                span,
+                SpanRole::Other,
+                Arc::clone(service),
+                Sighting::name(&span.name),
+            );
             sighting.received_unix_nano = span.end_unix_nano;
             sighting
         })

@@ -194,14 +194,15 @@ pub struct Sighting {
 }
 
 impl Sighting {
-    /// What can be told of a span by itself; the last three fields are the store's to fill in.
-    pub fn of(span: &Span, role: SpanRole, service: Arc<str>) -> Self {
+    /// What can be told of a span by itself; the last three fields are the store's to fill in. The
+    /// service and the name are as [`Sighting::name`] makes them: many spans share them.
+    pub fn of(span: &Span, role: SpanRole, service: Arc<str>, name: Arc<str>) -> Self {
         Self {
             trace_id: span.trace_id,
             span_id: span.span_id,
             parent_span_id: span.parent_span_id,
             service,
-            name: Self::name(&span.name),
+            name,
             kind: span.kind,
             is_entry: Self::is_entry(span.kind, span.flags),
             calls_out: Self::calls_out(span.kind, role),

@@ -1,6 +1,6 @@
 //! What `/metrics` tells of continuity. Services are labels; the tracker bounds how many there are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
@@ -17,8 +17,16 @@ pub(super) struct ContinuityMetrics {
     score: Family<Service, Gauge<f64, AtomicU64>>,
     orphans: Family<Service, Counter>,
     pub(super) missed: Counter,
+    told: Mutex<Told>,
+}
+
+/// What was set last.
+#[derive(Debug, Default)]
+struct Told {
+    /// Services with a score.
+    scored: HashSet<String>,
     /// How many lost spans of each service are in `orphans`.
-    told: Mutex<HashMap<String, u64>>,
+    lost: HashMap<String, u64>,
 }
 
 impl ContinuityMetrics {
@@ -47,17 +55,24 @@ impl ContinuityMetrics {
 
     /// Sets what the tracker knows.
     pub(super) fn set(&self, tracker: &ContinuityTracker, since_unix_nano: u64) {
-        // A service that was quiet for the whole time has no score.
-        self.score.clear();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Told { scored, lost } = &mut *told;
+        let mut scored_now = HashSet::new();
         for service in tracker.services(since_unix_nano) {
             if let Some(score) = service.score() {
                 self.score.get_or_create(&[("service", service.service.clone())]).set(score);
+                scored_now.insert(service.service.clone());
             }
             drop(self.orphans.get_or_create(&[("service", service.service)]));
         }
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // A service that was quiet for the whole time has no score. All others keep theirs meanwhile:
+        // a scrape may come at any moment.
+        for quiet in scored.difference(&scored_now) {
+            self.score.remove(&[("service", quiet.clone())]);
+        }
+        *scored = scored_now;
         for (service, total) in tracker.lost_totals() {
-            let known = told.entry(service.to_owned()).or_default();
+            let known = lost.entry(service.to_owned()).or_default();
             let label = [("service", service.to_owned())];
             self.orphans.get_or_create(&label).inc_by(total - *known);
             *known = total;

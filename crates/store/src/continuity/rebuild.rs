@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 use throughline_trace::{
-    ContinuityLimits, ContinuityReport, ContinuityTracker, Conversation, Sighting, SpanId,
-    SpanKind, SpanRole, TraceId,
+    ContinuityLimits, ContinuityReport, ContinuityTracker, Conversation, KEPT_NANOS, Sighting,
+    SpanId, SpanKind, SpanRole, TraceId,
 };
 
 use crate::body::{self, SpanBody};
@@ -275,6 +275,8 @@ pub(crate) fn anew(
     max_spans: u64,
 ) -> Result<ContinuityReport, RebuildError> {
     let mut tracker = ContinuityTracker::new(ContinuityLimits::default(), grace_nanos);
+    // What is older than the tracker keeps need not be read.
+    let since = since.max(now.saturating_sub(KEPT_NANOS));
     let mut rebuild = Rebuild::begin(layout, since, max_spans, false)?;
     let whole_from = loop {
         if let Step::End { whole_from } = rebuild.step(|sighting| tracker.see(&sighting))? {

@@ -34,6 +34,8 @@ pub(super) struct Edges {
     operations: Vec<Operation>,
     operation_of: HashMap<(u16, Arc<str>), u32>,
     max: (usize, usize),
+    /// What operations beyond the bound are called.
+    folded_name: Arc<str>,
     /// Spans whose service or operation was folded.
     pub(super) folded: u64,
 }
@@ -46,6 +48,7 @@ impl Edges {
             operations: Vec::new(),
             operation_of: HashMap::new(),
             max: (max_services.min(usize::from(u16::MAX)), max_operations),
+            folded_name: FOLDED.into(),
             folded: 0,
         }
     }
@@ -69,7 +72,7 @@ impl Edges {
         }
         if self.operations.len() >= self.max.1 {
             self.folded += 1;
-            key.1 = FOLDED.into();
+            key.1 = Arc::clone(&self.folded_name);
             if let Some(number) = self.operation_of.get(&key) {
                 return *number;
             }

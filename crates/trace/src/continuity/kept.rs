@@ -1,6 +1,6 @@
 //! What a tracker remembers of one trace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::Conversation;
 use super::skew::SpanTimes;
@@ -12,7 +12,7 @@ use crate::SpanId;
 pub(super) struct Trace {
     pub(super) spans: HashMap<SpanId, Known>,
     /// Spans without a parent, by the parent's id.
-    pub(super) orphans: HashMap<SpanId, Vec<Orphan>>,
+    pub(super) orphans: HashMap<SpanId, VecDeque<Orphan>>,
     pub(super) last_arrival: u64,
     /// When it is to be looked at.
     pub(super) check_at: u64,

@@ -413,7 +413,12 @@ pub fn edges_of_spans(spans: &[Span]) -> Vec<SuspectedEdge> {
     let Some(id) = spans.first().map(|span| span.trace_id) else { return Vec::new() };
     let mut tracker = ContinuityTracker::default();
     for span in spans {
-        let mut sighting = Sighting::of(span, span.role(), Sighting::name(span.service()));
+        let mut sighting = Sighting::of(
+            span,
+            span.role(),
+            Sighting::name(span.service()),
+            Sighting::name(&span.name),
+        );
         sighting.received_unix_nano = span.end_unix_nano;
         tracker.see(&sighting);
     }

@@ -23,6 +23,8 @@ pub struct ContinuityTracker {
     grace: u64,
     /// Nothing is judged before: senders may still be repeating what a stopped server refused.
     not_before: u64,
+    /// What arrived before was read back.
+    resumed_at: u64,
     pub(super) traces: HashMap<TraceId, Trace>,
     /// When each trace is to be looked at; entries that a trace no longer knows of are passed over.
     checks: BinaryHeap<Reverse<(u64, TraceId)>>,
@@ -67,6 +69,7 @@ impl ContinuityTracker {
             limits,
             grace: grace_nanos,
             not_before: 0,
+            resumed_at: 0,
             traces: HashMap::new(),
             checks: BinaryHeap::new(),
             detailed: VecDeque::new(),
@@ -85,8 +88,10 @@ impl ContinuityTracker {
     }
 
     /// Judges nothing before this moment and a grace, nanoseconds since the Unix epoch: for a server
-    /// that was down and is up again.
+    /// that was down and is up again. When those arrived that it read back is not known exactly, so
+    /// nothing is learned of how long they waited; and they were counted as lost, if they were, before.
     pub fn resume_at(&mut self, unix_nano: u64) {
+        self.resumed_at = unix_nano;
         self.not_before = unix_nano.saturating_add(self.grace);
     }
 
@@ -204,7 +209,10 @@ impl ContinuityTracker {
                     tally.mended_late += 1;
                 }
             }
-            let waited = parent.received_unix_nano.saturating_sub(child.arrival);
+            let waited = match child.arrival < self.resumed_at {
+                true => 0,
+                false => parent.received_unix_nano.saturating_sub(child.arrival),
+            };
             self.edges.learn(child.operation, Some(operation), waited);
             let times = (parent.times(), child.times);
             self.compare_clocks((operation, child.operation), times, parent.trace_id, child.filed);
@@ -238,7 +246,7 @@ impl ContinuityTracker {
             tally.waiting += 1;
         }
         self.waiting += 1;
-        trace.orphans.entry(parent).or_default().push(Orphan {
+        trace.orphans.entry(parent).or_default().push_back(Orphan {
             span_id: seen.span_id,
             operation,
             times: seen.times(),
@@ -398,7 +406,9 @@ impl ContinuityTracker {
         let place = (id, parent, orphan.span_id);
         let judged = if let Verdict::Lost { .. } = verdict {
             tally.lost += 1;
-            *self.lost_total.entry(service).or_default() += 1;
+            if orphan.arrival >= self.resumed_at {
+                *self.lost_total.entry(service).or_default() += 1;
+            }
             self.broken.insert(id);
             &mut self.lost
         } else {

@@ -27,7 +27,8 @@ fn sighting(
     span.kind = kind;
     span.start_unix_nano = T0 + start * MS;
     span.end_unix_nano = T0 + end * MS;
-    let mut sighting = Sighting::of(&span, SpanRole::Other, service.into());
+    let mut sighting =
+        Sighting::of(&span, SpanRole::Other, service.into(), Sighting::name(&span.name));
     sighting.received_unix_nano = span.end_unix_nano;
     sighting
 }
