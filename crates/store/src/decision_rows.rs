@@ -115,6 +115,14 @@ pub(crate) fn after(
     Ok(decisions)
 }
 
+/// The highest row, 0 when there is none.
+pub(crate) fn last(control: &Connection) -> Result<u64, RowError> {
+    let last: Option<i64> = control
+        .prepare_cached("SELECT max(decision) FROM decisions")?
+        .query_row([], |row| row.get(0))?;
+    Ok(last.unwrap_or(0) as u64)
+}
+
 /// One decision.
 pub(crate) fn find(control: &Connection, id: DecisionId) -> Result<Option<Decision>, RowError> {
     let stored: Option<Vec<u8>> = control

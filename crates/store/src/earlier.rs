@@ -7,6 +7,7 @@ use throughline_trace::{TraceId, TraceSummary};
 
 use crate::id_filter::IdFilter;
 use crate::layout::{Day, Layout};
+use crate::rollups::Horizon;
 use crate::schema::{SEGMENT, SchemaError};
 use crate::trace_rows::{self, RowError, SeenSpan, TraceRows};
 
@@ -26,6 +27,7 @@ pub(crate) struct EarlierSegments {
 
 #[derive(Debug)]
 struct Earlier {
+    day: Day,
     path: PathBuf,
     filter: IdFilter,
 }
@@ -38,7 +40,7 @@ impl EarlierSegments {
         for day in layout.days()?.into_iter().filter(|day| *day < open) {
             let path = layout.segment(day);
             match stored_filter(&path) {
-                Ok(filter) => segments.push(Earlier { path, filter }),
+                Ok(filter) => segments.push(Earlier { day, path, filter }),
                 Err(error) => tracing::warn!(
                     segment = %path.display(), %error,
                     "cannot read an earlier segment; traces that continue from it are not joined"
@@ -104,7 +106,8 @@ impl Earlier {
         };
         let rows = trace_rows::find(&connection, id)?;
         if let Some(rows) = &rows {
-            trace_rows::seen_spans(&connection, &rows.spaces, see)?;
+            let horizon = Horizon::new(rows.summary.received_unix_nano, self.day);
+            trace_rows::seen_spans(&connection, &rows.spaces, &horizon, see)?;
         }
         if recent.len() >= MAX_OPEN {
             recent.remove(0);

@@ -10,6 +10,7 @@ use crate::hot::{HotTrace, Novelty};
 use crate::messages::Message;
 use crate::prepare::{Addressed, Prepared};
 use crate::recent::Recent;
+use crate::rollups::Horizon;
 use crate::schema::from_nanos;
 use crate::segment::{Changes, Memory};
 use crate::trace_rows::{self, RowError, SPAN_BITS};
@@ -229,7 +230,7 @@ impl Memory {
         connections: Connections<'_>,
         id: TraceId,
     ) -> Result<(&mut HotTrace, &mut Changes), RowError> {
-        let Self { hot, numbers, earlier, changes, .. } = self;
+        let Self { hot, numbers, earlier, changes, day, .. } = self;
         let trace = hot.get_or_try_insert(id, || {
             let stored = trace_rows::find(connections.segment, id)?;
             let mut trace = HotTrace::new(id, numbers.trace_no + 1);
@@ -243,10 +244,10 @@ impl Memory {
                 Some(stored) => {
                     trace.trace_no = stored.trace_no;
                     trace.space_no = stored.spaces.last().copied().unwrap_or(stored.trace_no);
+                    let horizon = Horizon::new(stored.summary.received_unix_nano, *day);
+                    let see = |span| trace.remember(span);
                     trace.next =
-                        trace_rows::seen_spans(connections.segment, &stored.spaces, |span| {
-                            trace.remember(span);
-                        })?;
+                        trace_rows::seen_spans(connections.segment, &stored.spaces, &horizon, see)?;
                     trace.posted = flush::posted_of(connections.segment, &stored.summary)?;
                     trace.summary = stored.summary;
                     trace.is_stored = true;

@@ -9,7 +9,7 @@ use crate::answer::{Coverage, RollupGroup, RollupPoint, RollupSeries};
 use crate::error::QueryError;
 use crate::layout::{Day, NANOS_PER_DAY};
 use crate::options::RollupRetention;
-use crate::rollups::{cuboid_keys, read_cell};
+use crate::rollups::{DECISIONS, cuboid_keys, read_cell};
 use crate::schema::to_nanos;
 use crate::session::{Lease, Session};
 use crate::trace_rows::RowError;
@@ -168,7 +168,12 @@ struct Waiting {
     /// For each day: the number from which its deltas are whole, and the numbers and arrivals of
     /// those that are there, for the newest days.
     days: Vec<(Day, Option<DayDeltas>)>,
+    /// The newest decisions: their row and arrival.
+    decisions: Vec<(u64, u64)>,
 }
+
+/// Decisions that are looked at for what waits; where more wait, these are the newest of them.
+const DECISIONS_LOOKED_AT: usize = 1_000;
 
 struct DayDeltas {
     complete_from: u64,
@@ -197,7 +202,19 @@ impl Waiting {
             };
             days.push((segment.day, Some(read().map_err(|error| lease.fails(&error))?)));
         }
-        Ok(Self { days })
+        let control = session.control()?;
+        let read = || -> Result<Vec<(u64, u64)>, rusqlite::Error> {
+            control
+                .prepare_cached(
+                    "SELECT decision, received FROM decisions ORDER BY decision DESC LIMIT ?1",
+                )?
+                .query_map([DECISIONS_LOOKED_AT as i64], |row| {
+                    Ok((row.get::<_, i64>(0)? as u64, to_nanos(row.get(1)?)))
+                })?
+                .collect()
+        };
+        let decisions = read().map_err(|error| control.fails(&error))?;
+        Ok(Self { days, decisions })
     }
 
     fn coverage(&self, rollups: &Lease) -> Result<Coverage, rusqlite::Error> {
@@ -210,6 +227,9 @@ impl Waiting {
             applied.insert(row.get(0)?, (batch_no, row.get(2)?));
         }
         let mut coverage = Coverage::default();
+        let known = applied.get(&DECISIONS.0).map_or(0, |(batch_no, _)| *batch_no);
+        let waiting = self.decisions.iter().filter(|(row, _)| *row > known);
+        coverage.watermark_unix_nano = waiting.map(|(_, received)| *received).min();
         for (day, deltas) in self.days.iter().rev() {
             let known = applied.get(&day.0).copied();
             let (batch_no, is_rebuilding) = known.unwrap_or((0, false));

@@ -51,7 +51,7 @@ mod deltas;
 mod rebuild;
 
 pub(crate) use applier::Applier;
-pub(crate) use cells::{cuboid_keys, read_cell};
+pub(crate) use cells::{DECISIONS, cuboid_keys, read_cell};
 pub(crate) use deltas::{Deltas, Horizon};
 
 #[cfg(test)]

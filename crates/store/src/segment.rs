@@ -53,7 +53,7 @@ pub(crate) struct Memory {
     pub(crate) earlier: EarlierSegments,
     /// What the running group did.
     pub(crate) changes: Changes,
-    day: Day,
+    pub(crate) day: Day,
 }
 
 /// Row numbers given out and rows stored. What is stored is also in the `state` row.
@@ -92,7 +92,7 @@ pub(crate) struct Changes {
     /// Earliest arrival of a batch of it, nanoseconds since the Unix epoch; 0 before the first.
     pub(crate) received_unix_nano: u64,
     /// The day of the segment.
-    day: Day,
+    pub(crate) day: Day,
 }
 
 impl OpenSegment {

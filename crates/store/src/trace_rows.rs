@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
 use throughline_trace::{
-    Attributes, Call, DimensionsRef, Resource, SpanFacts, SpanFrame, SpanId, SpanRole, StatusCode,
-    TraceId, TraceSummary, is_call, keys,
+    Attributes, Call, Dimensions, DimensionsRef, Resource, SpanFacts, SpanFrame, SpanId, SpanRole,
+    StatusCode, TraceId, TraceSummary, is_call, keys,
 };
 
 use crate::body::{self, BodyError, SpanBody};
 use crate::messages::Slot;
+use crate::prepare::share;
+use crate::rollups::Horizon;
 use crate::schema::to_nanos;
 
 /// Bits of a span's key below the row number of its trace.
@@ -112,15 +115,20 @@ fn bodies_of_calls() -> String {
     format!("CASE WHEN role IN ({}) THEN body END", calls.join(", "))
 }
 
-/// Versions of services by the number of their resource.
-type Versions = HashMap<i64, Option<String>>;
+/// What spans that are read together share.
+#[derive(Default)]
+struct Shared {
+    /// Versions of services by the number of their resource.
+    versions: HashMap<i64, Option<String>>,
+    dimensions: Vec<Arc<Dimensions>>,
+}
 
 /// What the span of a row with [`span_columns`] adds to rollups, and the model call that it tells;
 /// `None` when its body was not asked for.
 fn told(
     connection: &Connection,
     row: &Row<'_>,
-    versions: &mut Versions,
+    shared: &mut Shared,
 ) -> Result<Option<(Option<Call>, SpanFacts)>, RowError> {
     let Some(bytes) = row.get_ref(9)?.as_blob_or_null().map_err(rusqlite::Error::from)? else {
         return Ok(None);
@@ -138,7 +146,7 @@ fn told(
     let role: u32 = row.get(6)?;
     let role = SpanRole::ALL.get(role as usize).copied().unwrap_or(SpanRole::Other);
     let resource: i64 = row.get(8)?;
-    let version = match versions.entry(resource) {
+    let version = match shared.versions.entry(resource) {
         Entry::Occupied(known) => known.into_mut(),
         Entry::Vacant(slot) => {
             let bytes: Vec<u8> = connection
@@ -148,7 +156,8 @@ fn told(
             slot.insert(resource.attributes.str(keys::SERVICE_VERSION).map(str::to_owned))
         }
     };
-    let dimensions = DimensionsRef::of_attributes(&attributes, || version.as_deref()).to_shared();
+    let dimensions = DimensionsRef::of_attributes(&attributes, || version.as_deref());
+    let dimensions = share(&mut shared.dimensions, dimensions);
     let frame = SpanFrame {
         role,
         is_root: parent.is_none(),
@@ -169,12 +178,12 @@ pub(crate) fn told_spans(
     mut tell: impl FnMut(Option<Call>, SpanFacts),
 ) -> Result<(), RowError> {
     let mut statement = connection.prepare_cached(&span_columns("body"))?;
-    let mut versions = Versions::new();
+    let mut shared = Shared::default();
     for space in spaces {
         let (from, to) = key_range(*space);
         let mut rows = statement.query([from, to])?;
         while let Some(row) = rows.next()? {
-            if let Some((call, facts)) = told(connection, row, &mut versions)? {
+            if let Some((call, facts)) = told(connection, row, &mut shared)? {
                 tell(call, facts);
             }
         }
@@ -182,14 +191,17 @@ pub(crate) fn told_spans(
     Ok(())
 }
 
-/// Tells `see` every span, and answers the next free number of the last key space.
+/// Tells `see` every span, and answers the next free number of the last key space. Calls are filed
+/// under the times that `horizon` believes: that of the last arrival of their trace, which is all that
+/// is known of it, so that of a misdated one only the day is sure.
 pub(crate) fn seen_spans(
     connection: &Connection,
     spaces: &[i64],
+    horizon: &Horizon,
     mut see: impl FnMut(SeenSpan),
 ) -> Result<u32, RowError> {
     let mut statement = connection.prepare_cached(&span_columns(&bodies_of_calls()))?;
-    let mut versions = Versions::new();
+    let mut shared = Shared::default();
     let mut next = 0;
     for space in spaces {
         next = 0;
@@ -198,11 +210,13 @@ pub(crate) fn seen_spans(
         while let Some(row) = rows.next()? {
             let key: i64 = row.get(0)?;
             next = (key - from) as u32 + 1;
-            let told = told(connection, row, &mut versions)?;
+            let told = told(connection, row, &mut shared)?;
             see(SeenSpan {
                 span_id: SpanId::from_u64(row.get::<_, i64>(1)? as u64),
                 checksum: row.get::<_, i64>(2)? as u64,
-                call: told.and_then(|(call, facts)| Some(call?.with_facts(facts))),
+                call: told.and_then(|(call, facts)| {
+                    Some(call?.with_facts(horizon.filed(&facts).unwrap_or(facts)))
+                }),
             });
         }
     }

@@ -1,7 +1,7 @@
 //! The thread that moves deltas from the segments into `rollups.db`, makes parts anew where deltas
 //! are missing, and prunes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use throughline_trace::Dimensions;
 use super::cells::{Applied, DECISIONS, RollupFile, Sums};
 use super::deltas::Deltas;
 use super::rebuild::{Rebuild, Step};
+use crate::audit::chain::Head;
 use crate::decision_rows;
 use crate::layout::{Day, Layout, NANOS_PER_DAY};
 use crate::options::StoreOptions;
@@ -111,10 +112,7 @@ impl Drop for Applier {
 
 fn open_or_replace(path: &std::path::Path) -> Result<RollupFile, SchemaError> {
     let is_damage = |error: &SchemaError| match error {
-        SchemaError::Sqlite(error) => matches!(
-            error.sqlite_error_code(),
-            Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt)
-        ),
+        SchemaError::Sqlite(error) => is_damaged(error),
         SchemaError::Foreign(_) => true,
         _ => false,
     };
@@ -152,6 +150,8 @@ pub(super) struct Work {
     control: Option<Connection>,
     /// Closed segments of which everything is applied, or that cannot be read.
     settled: HashSet<Day>,
+    /// Segments whose part must be made anew: until it is, their deltas need not be looked at.
+    missing: BTreeSet<Day>,
     rebuild: Option<Rebuild>,
     is_rebuild_told: bool,
     pruned: Option<Instant>,
@@ -166,6 +166,35 @@ pub(super) enum ApplyError {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// It is `rollups.db` that fails, whatever segment is in hand.
+    #[error("rollups.db: {0}")]
+    Rollups(RowError),
+}
+
+impl ApplyError {
+    fn of_rollups(error: impl Into<RowError>) -> Self {
+        Self::Rollups(error.into())
+    }
+
+    fn is_damage_of_rollups(&self) -> bool {
+        matches!(self, Self::Rollups(RowError::Sqlite(error)) if is_damaged(error))
+    }
+
+    /// Whether trying again is of no use.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Row(RowError::Sqlite(error)) | Self::Schema(SchemaError::Sqlite(error)) => {
+                is_damaged(error)
+            }
+            Self::Row(_) | Self::Schema(_) => true,
+            Self::Io(_) | Self::Rollups(_) => false,
+        }
+    }
+}
+
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(NotADatabase | DatabaseCorrupt))
 }
 
 impl From<rusqlite::Error> for ApplyError {
@@ -189,6 +218,7 @@ impl Work {
             open: None,
             control: None,
             settled: HashSet::new(),
+            missing: BTreeSet::new(),
             rebuild: None,
             is_rebuild_told: false,
             pruned: None,
@@ -217,6 +247,9 @@ impl Work {
                     self.open = None;
                     self.control = None;
                     self.rebuild = None;
+                    if error.is_damage_of_rollups() {
+                        self.begin_all_anew();
+                    }
                     self.options.rollup_interval
                 }
             };
@@ -224,6 +257,18 @@ impl Work {
         // What is not moved now stays in the log, and is there all the same.
         if let Err(error) = self.file.checkpoint() {
             tracing::debug!(%error, "the rollups could not be checkpointed at their end");
+        }
+    }
+
+    /// The file is damaged: it is put aside, and everything is counted again.
+    fn begin_all_anew(&mut self) {
+        match open_or_replace(&self.layout.rollups()) {
+            Ok(file) => {
+                self.file = file;
+                self.settled.clear();
+                self.missing.clear();
+            }
+            Err(error) => tracing::error!(%error, "damaged rollups could not be made anew"),
         }
     }
 
@@ -237,24 +282,34 @@ impl Work {
             if self.settled.contains(&day) {
                 continue;
             }
+            if self.missing.contains(&day) {
+                missing.push(day);
+                continue;
+            }
             match self.apply_segment(day) {
                 Ok(true) if Some(day) != newest => {
-                    if self.file.applied(day)?.is_none() {
+                    if self.file.applied(day).map_err(ApplyError::of_rollups)?.is_none() {
                         // Nothing ever came: noted, so that readers need not look into it.
                         let none: Sums<Dimensions> = Vec::new();
                         let applied = Applied { batch_no: 0, is_rebuilding: false };
-                        self.file.add(day, &none, applied)?;
+                        self.file.add(day, &none, applied).map_err(ApplyError::of_rollups)?;
                     }
                     self.settled.insert(day);
                 }
                 Ok(true) => {}
-                Ok(false) => missing.push(day),
+                Ok(false) => {
+                    self.missing.insert(day);
+                    missing.push(day);
+                }
+                Err(error @ ApplyError::Rollups(_)) => return Err(error),
                 // Its writer is about to make its tables, or it is damaged: others go on.
                 Err(error) if Some(day) == newest => tracing::debug!(%error, "not read yet"),
                 Err(error) => {
                     let file = day.file_name();
                     tracing::warn!(segment = file, %error, "a segment is left out of rollups");
-                    self.settled.insert(day);
+                    if error.is_damage() {
+                        self.settled.insert(day);
+                    }
                 }
             }
         }
@@ -270,7 +325,7 @@ impl Work {
     /// made anew.
     pub(super) fn apply_segment(&mut self, day: Day) -> Result<bool, ApplyError> {
         loop {
-            let applied = self.file.applied(day)?;
+            let applied = self.file.applied(day).map_err(ApplyError::of_rollups)?;
             if applied.is_some_and(|applied| applied.is_rebuilding) {
                 return Ok(false);
             }
@@ -280,29 +335,42 @@ impl Work {
             let complete_from: i64 = connection
                 .prepare_cached("SELECT complete_from FROM rollup_state")?
                 .query_row([], |row| row.get(0))?;
-            if from < complete_from as u64 {
+            // A segment that is older than the rollups was put in place of another: its groups have
+            // numbers that are noted as applied.
+            let newest: i64 = connection
+                .prepare_cached("SELECT batch_no FROM state")?
+                .query_row([], |row| row.get(0))?;
+            if from < complete_from as u64 || (newest as u64) < from {
                 return Ok(false);
             }
             let Some((last, sums)) = read_deltas(connection, from)? else { return Ok(true) };
-            self.file.add(day, &sums, Applied { batch_no: last, is_rebuilding: false })?;
+            let applied = Applied { batch_no: last, is_rebuilding: false };
+            self.file.add(day, &sums, applied).map_err(ApplyError::of_rollups)?;
             self.progress.tell(day, last);
         }
     }
 
     fn apply_decisions(&mut self, newest: Day) -> Result<(), ApplyError> {
         loop {
-            let from = self.file.applied(DECISIONS)?.map_or(0, |applied| applied.batch_no);
+            let applied = self.file.applied(DECISIONS).map_err(ApplyError::of_rollups)?;
+            let mut from = applied.map_or(0, |applied| applied.batch_no);
             if self.control.is_none() {
                 self.control = Some(CONTROL.open_reader(&self.layout.control())?);
             }
             let Some(control) = &self.control else { return Ok(()) };
+            if Head::read(control)?.number < from && decision_rows::last(control)? < from {
+                // An older `control.db` was put in place of that which was read.
+                self.file.begin_anew(DECISIONS).map_err(ApplyError::of_rollups)?;
+                from = 0;
+            }
             let found = decision_rows::after(control, from as i64, MAX_APPLY_DECISIONS)?;
             let Some((last, _)) = found.last() else { return Ok(()) };
             let batch_no = *last as u64;
             let mut deltas = Deltas::default();
             found.iter().for_each(|(_, decision)| deltas.add_decision(decision, newest));
             let applied = Applied { batch_no, is_rebuilding: false };
-            self.file.add(DECISIONS, &deltas.into_cells(), applied)?;
+            let sums = deltas.into_cells();
+            self.file.add(DECISIONS, &sums, applied).map_err(ApplyError::of_rollups)?;
         }
     }
 
@@ -314,7 +382,8 @@ impl Work {
         // that the writer has believed.
         let believed = newest.map_or(0, |day| (day.0 + 1).max(0) as u64 * NANOS_PER_DAY);
         let now = now_unix_nano().min(believed) / 1_000_000_000;
-        let is_more = self.file.prune(&self.options.rollup_retention, now)?;
+        let retention = &self.options.rollup_retention;
+        let is_more = self.file.prune(retention, now).map_err(ApplyError::of_rollups)?;
         if !is_more {
             self.pruned = Some(Instant::now());
         }
@@ -324,6 +393,8 @@ impl Work {
     /// Works for a moment on the newest segment whose part must be made anew.
     fn rebuild_piece(&mut self, missing: &[Day]) -> Result<bool, ApplyError> {
         let Some(day) = missing.first().copied() else { return Ok(false) };
+        // One that is being written may be read another time.
+        let is_newest = self.layout.days()?.first() == Some(&day);
         if !std::mem::replace(&mut self.is_rebuild_told, true) {
             tracing::info!(
                 segments = missing.len(),
@@ -334,21 +405,22 @@ impl Work {
             Some(rebuild) if rebuild.day() == day => rebuild,
             _ => match Rebuild::begin(&self.layout, day) {
                 Ok(rebuild) => {
-                    self.file.begin_anew(day)?;
+                    self.file.begin_anew(day).map_err(ApplyError::of_rollups)?;
                     rebuild
                 }
                 Err(error) => {
                     tracing::warn!(segment = day.file_name(), %error, "cannot be rebuilt");
-                    self.settled.insert(day);
-                    return Ok(true);
+                    self.give_up(day, is_newest);
+                    return Ok(!is_newest);
                 }
             },
         };
         match rebuild.step() {
             Ok(Step { sums, is_end }) => {
                 let applied = Applied { batch_no: rebuild.batch_no(), is_rebuilding: !is_end };
-                self.file.add(day, &sums, applied)?;
+                self.file.add(day, &sums, applied).map_err(ApplyError::of_rollups)?;
                 if is_end {
+                    self.missing.remove(&day);
                     let spans = rebuild.spans();
                     tracing::info!(segment = day.file_name(), spans, "rollups rebuilt");
                     self.progress.tell(day, rebuild.batch_no());
@@ -361,10 +433,19 @@ impl Work {
                     segment = day.file_name(), %error,
                     "a segment cannot be read to its end; its rollups stay as far as they came"
                 );
-                self.settled.insert(day);
+                self.give_up(day, is_newest);
+                return Ok(!is_newest);
             }
         }
         Ok(true)
+    }
+
+    /// A segment cannot be read: it is left out from now on, unless it is the one that is written.
+    fn give_up(&mut self, day: Day, is_newest: bool) {
+        self.missing.remove(&day);
+        if !is_newest {
+            self.settled.insert(day);
+        }
     }
 
     fn segment(&mut self, day: Day) -> Result<&Connection, ApplyError> {

@@ -434,14 +434,8 @@ async fn decisions_are_counted_once_with_their_confidence() {
     }
     let query = everything(vec![Measure::Decisions, Measure::Confidence]);
     let mut query = query.by(Dimension::Agent).by(Dimension::Version);
-    // Decisions have no delta in a segment: their lag is waited for.
-    for _ in 0..PATIENCE.1 {
-        let found = store.reader().series(&query).await.unwrap();
-        if found.groups.first().is_some_and(|group| group.totals[0] == Some(2.0)) {
-            break;
-        }
-        tokio::time::sleep(PATIENCE.0).await;
-    }
+    let found = settled(&store.reader(), &query).await;
+    assert_eq!(found.groups[0].totals[0], Some(2.0));
     store.close().await.unwrap();
     let store = open(dir.path());
     let found = settled(&store.reader(), &query).await;
@@ -451,6 +445,29 @@ async fn decisions_are_counted_once_with_their_confidence() {
     let refused = store.reader().series(&query).await.unwrap_err();
     insta::assert_snapshot!(refused, @"expected dimensions that are counted together (agent; agent and phase; model; tool; agent, version and branch), got agent and version and tool");
     store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_misdated_call_that_is_told_twice_is_taken_back_where_it_went_after_a_restart_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |id, parent| {
+        let mut one = span(1, id, parent, 0);
+        (one.start_unix_nano, one.end_unix_nano) = (16, 17);
+        for (key, value) in
+            [("operation.name", "chat"), ("request.model", "small"), ("response.id", "a")]
+        {
+            one.attributes.set(format!("gen_ai.{key}"), value);
+        }
+        spans(NOON, vec![one])
+    };
+    let query = everything(vec![Measure::Count]).by(Dimension::Model);
+    for batch in [told(1, None), told(2, Some(1))] {
+        let store = open(dir.path());
+        store.inbox().commit(batch).await.unwrap();
+        let found = settled(&store.reader(), &query).await;
+        assert_eq!(found.groups[0].totals, [Some(1.0)]);
+        store.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
