@@ -218,7 +218,7 @@ const GITHUB_TOKEN: Definition = Definition {
 const AWS_KEY: Definition = Definition {
     patterns: &[
         r"(?-u:\b)(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?-u:\b)",
-        r#"(?i)aws_?(?:secret_?)(?:access_?)?key[\\"']*[ \t]*[:=][ \t]*[\\"']*(?P<secret>[A-Za-z0-9/+]{40})(?-u:\b)"#,
+        r#"(?i)aws_?(?:secret_?)(?:access_?)?key[\\"']*[ \t]*[:=][ \t]*[\\"']*(?P<secret>[A-Za-z0-9/+]{40})(?:(?-u:\b)|[^A-Za-z0-9/+=]|$)"#,
     ],
     triggers: &[
         Trigger::Text("AKIA"),

@@ -89,6 +89,8 @@ fn secrets_in_their_usual_company() {
         "connect postgres://app:hunter2@db.internal:5432/shop failed",
         "https://user@example.com/path and http://host:8080/a@b",
         "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE/",
+        "AWS_SECRET_ACCESS_KEY='wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE+' make",
         "see https://hooks.slack.com/services/T00000000/B00000000/abcdefgh for it",
         r#"{"url": "postgres:\/\/app:hunter2@db"}"#,
         r#"{"password": "hunter2", "user": "eve", "apiKey": 12345, "token": "kept"}"#,
@@ -104,6 +106,8 @@ fn secrets_in_their_usual_company() {
     connect postgres://app:[url_password]@db.internal:5432/shop failed
     https://user@example.com/path and http://host:8080/a@b
     aws_secret_access_key = [aws_key]
+    aws_secret_access_key = [aws_key]
+    AWS_SECRET_ACCESS_KEY='[aws_key]' make
     see https://hooks.slack.com/services/[slack_token] for it
     {"url": "postgres://app:[url_password]@db"}
     {"password": "[secret_names]", "user": "eve", "apiKey": "[secret_names]", "token": "kept"}
