@@ -2,7 +2,8 @@
 //! was to the byte and what was valid stays valid.
 //!
 //! The text may end early (values that are too long are cut), and several values may follow one
-//! another (JSON lines). Text that turns out to be no JSON is looked at as plain text as well.
+//! another (JSON lines). Text that turns out to be no JSON, or goes deeper than a limit, is looked at
+//! as plain text as well.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,6 +11,10 @@ use std::ops::Range;
 use crate::config::Action;
 use crate::examine::{Edit, Examiner};
 use crate::trail::{Trail, Verdict};
+
+/// Levels of lists and objects, one in another, that are kept track of: four times what parsers of
+/// JSON read as a rule. A text that goes deeper counts as no JSON from there on.
+const MAX_DEPTH: usize = 512;
 
 /// Whether a text begins as JSON with something inside does.
 pub(crate) fn may_be(text: &str) -> bool {
@@ -146,6 +151,7 @@ impl Walk<'_, '_, '_> {
         match (verdict, byte) {
             (Verdict::Whole(rule), _) => self.take_whole(rule)?,
             (Verdict::Scalars(rule), b'"' | b'-' | b'0'..=b'9') => self.take_whole(rule)?,
+            (_, b'{' | b'[') if self.trail.depth() >= MAX_DEPTH => return None,
             (_, b'{') => {
                 self.at += 1;
                 self.frames.push(Frame { is_object: true, index: 0, scalars: None });
@@ -427,5 +433,37 @@ fn code_point(rest: &str) -> (char, &str) {
             (char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER), &after[6..])
         }
         _ => (char::REPLACEMENT_CHARACTER, after),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examine::Tally;
+    use crate::rules::RuleSet;
+    use crate::{Builtin, RedactionConfig, RuleConfig};
+
+    #[test]
+    fn what_is_too_deep_is_looked_at_as_plain_text() {
+        let rules = vec![RuleConfig::builtin(Builtin::Email, Action::Mask)];
+        let config = RedactionConfig { rules, ..RedactionConfig::default() };
+        let set = RuleSet::compile(&config, [0; 32]).unwrap();
+        let innermost = r#"{"password":"x","at":"eve@example.com"}"#;
+        let at_depth = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            let text = format!("{open}{innermost}{close}");
+            let mut tally = Tally::default();
+            let mut examiner = Examiner::new(&set, set.all, &mut tally);
+            let mut trail = Trail::new(&set, set.all, "some.text");
+            let edit = redact(&mut examiner, &mut trail, &text);
+            assert_eq!(trail.depth(), 0);
+            let Some(Edit::Text(new)) = edit else { panic!("expected a text, got {edit:?}") };
+            new.trim_matches(['[', ']']).to_owned()
+        };
+        let all = r#"{"password":"[secret_names]","at":"[email]"}"#;
+        assert_eq!(at_depth(MAX_DEPTH - 1), all);
+        let plain = r#"{"password":"x","at":"[email]"}"#;
+        assert_eq!(at_depth(MAX_DEPTH + 1), plain);
+        assert_eq!(at_depth(100 * MAX_DEPTH), plain);
     }
 }
