@@ -6,7 +6,8 @@
 //! scope, an annotation `"name": {…}` an event with attributes, the endpoints `service.name` and
 //! `network.peer.*`. What Zipkin cannot say is worked out: a tag whose attribute is a number or a
 //! truth value in the conventions of GenAI gets that type back, and the server's half of a span that
-//! both sides share gets an id of its own below the client's.
+//! both sides share gets an id of its own below the client's, and the spans of the same service below
+//! it that came in the same request follow.
 
 mod spell;
 
@@ -110,7 +111,15 @@ struct Groups {
     services: Vec<(Endpoint, Vec<ScopeSpans>)>,
     /// Where a service is in `services`.
     known: HashMap<Endpoint, usize>,
+    /// The ids that servers' halves of shared spans got.
+    halves: HashMap<Half, SpanIdBytes>,
 }
+
+type SpanIdBytes = [u8; 8];
+
+/// A server's half of a shared span as it was sent: where its service is in [`Groups::services`], its
+/// trace, and the id that both halves share.
+type Half = (usize, [u8; 16], SpanIdBytes);
 
 impl Groups {
     fn add(&mut self, mut span: ZipkinSpan) {
@@ -122,14 +131,36 @@ impl Groups {
             services.len() - 1
         });
         let scopes = &mut services[at].1;
-        let span = turn(span);
+        let (span, shared_id) = turn(span);
+        if let Some(half) = shared_id.and_then(|id| half(at, &span.trace_id, &id))
+            && let Ok(own_id) = span.span_id.as_slice().try_into()
+        {
+            self.halves.insert(half, own_id);
+        }
         match scopes.iter_mut().find(|known| known.scope == scope) {
             Some(known) => known.spans.push(span),
             None => scopes.push(ScopeSpans { scope, spans: vec![span], ..ScopeSpans::default() }),
         }
     }
 
-    fn into_request(self) -> ExportTraceServiceRequest {
+    /// Puts what a server did during a shared span below the server's half of it, which has another
+    /// id now than when its children learned it.
+    fn move_children(&mut self) {
+        for (at, (_, scopes)) in self.services.iter_mut().enumerate() {
+            for span in scopes.iter_mut().flat_map(|scope| &mut scope.spans) {
+                let half = half(at, &span.trace_id, &span.parent_span_id);
+                let own_id = half.and_then(|half| self.halves.get(&half));
+                if let Some(own_id) = own_id.filter(|id| **id != *span.span_id) {
+                    span.parent_span_id = own_id.to_vec();
+                }
+            }
+        }
+    }
+
+    fn into_request(mut self) -> ExportTraceServiceRequest {
+        if !self.halves.is_empty() {
+            self.move_children();
+        }
         let resource_spans = self.services.into_iter().map(|(service, scope_spans)| {
             let attributes = service.resource_attributes();
             let resource = Resource { attributes, ..Resource::default() };
@@ -137,6 +168,10 @@ impl Groups {
         });
         ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
     }
+}
+
+fn half(service: usize, trace_id: &[u8], shared_id: &[u8]) -> Option<Half> {
+    Some((service, trace_id.try_into().ok()?, shared_id.try_into().ok()?))
 }
 
 fn take(tags: &mut Vec<(String, String)>, key: &str) -> Option<String> {
@@ -154,15 +189,18 @@ fn take_scope(tags: &mut Vec<(String, String)>) -> Option<InstrumentationScope> 
     (!scope.name.is_empty() || !scope.version.is_empty()).then_some(scope)
 }
 
-fn turn(mut span: ZipkinSpan) -> Span {
+/// The span in OTLP; if it is the server's half of a shared one, also the id that it had.
+fn turn(mut span: ZipkinSpan) -> (Span, Option<Vec<u8>>) {
     let status = take_status(&mut span.tags);
     let mut span_id = spell::id_bytes(&span.id, 8);
     let mut parent_span_id = spell::id_bytes(span.parent_id.as_deref().unwrap_or_default(), 8);
     let trace_id = spell::id_bytes(&span.trace_id, 16);
     let mut attributes: Vec<KeyValue> = Vec::with_capacity(span.tags.len() + 3);
+    let mut shared_id = None;
     if span.shared && span.kind == Some(spell::Kind::Server) {
         let own_id = servers_half(&trace_id, &span_id);
         parent_span_id = std::mem::replace(&mut span_id, own_id);
+        shared_id = Some(parent_span_id.clone());
         attributes.push(spell::truth(SHARED, true));
     }
     attributes.extend(span.tags.into_iter().map(|(key, value)| spell::tag(key, value)));
@@ -171,7 +209,7 @@ fn turn(mut span: ZipkinSpan) -> Span {
     }
     let start_time_unix_nano = span.timestamp.unwrap_or_default().saturating_mul(NANOS_A_MICRO);
     let took = span.duration.unwrap_or_default().saturating_mul(NANOS_A_MICRO);
-    Span {
+    let span = Span {
         trace_id,
         span_id,
         parent_span_id,
@@ -183,7 +221,8 @@ fn turn(mut span: ZipkinSpan) -> Span {
         events: span.annotations.into_iter().map(event).collect(),
         status,
         ..Span::default()
-    }
+    };
+    (span, shared_id)
 }
 
 /// The id of the server's half: the same at every delivery.
