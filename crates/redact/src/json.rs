@@ -33,15 +33,15 @@ pub(crate) fn redact(examiner: &mut Examiner<'_>, trail: &mut Trail, text: &str)
         frames: Vec::new(),
         new: String::new(),
         copied: 0,
-        is_dropped: false,
+        dropped: None,
     };
     let is_json = walk.run();
     // A text that ends early has left us somewhere inside.
     while walk.trail.depth() > depth {
         walk.trail.leave();
     }
-    if walk.is_dropped {
-        return Some(Edit::Drop);
+    if let Some(rule) = walk.dropped {
+        return Some(Edit::Drop(rule));
     }
     let edited = (walk.copied > 0).then(|| {
         walk.new.push_str(&text[walk.copied..]);
@@ -87,7 +87,8 @@ struct Walk<'w, 'r, 't> {
     /// The new text, as far as `copied`.
     new: String,
     copied: usize,
-    is_dropped: bool,
+    /// The first rule that drops the attribute.
+    dropped: Option<usize>,
 }
 
 impl Walk<'_, '_, '_> {
@@ -217,7 +218,7 @@ impl Walk<'_, '_, '_> {
         let content = unescape(&text[self.inside(&token)]);
         match self.examiner.text(self.trail, &content) {
             Some(Edit::Text(new)) => self.replace_string(token, &new),
-            Some(Edit::Drop) => self.is_dropped = true,
+            Some(Edit::Drop(rule)) => self.dropped = self.dropped.or(Some(rule)),
             None => {}
         }
     }
@@ -248,7 +249,7 @@ impl Walk<'_, '_, '_> {
         if let Ok(number) = token.parse() {
             match self.examiner.number(self.trail.rules, number) {
                 Some(Edit::Text(new)) => self.replace(start..self.at, &quoted(&new)),
-                Some(Edit::Drop) => self.is_dropped = true,
+                Some(Edit::Drop(rule)) => self.dropped = self.dropped.or(Some(rule)),
                 None => {}
             }
         }
