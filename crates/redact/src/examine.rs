@@ -298,8 +298,13 @@ impl<'r> Examiner<'r> {
             }
             Value::Array(items) => {
                 let mut dropped = None;
-                for item in items {
-                    dropped = dropped.or(self.take_scalars(rule, trail, item));
+                for (index, item) in items.iter_mut().enumerate() {
+                    let found = match trail.enter_index(self.set, index) {
+                        Verdict::Look => self.take_scalars(rule, trail, item),
+                        verdict => self.by_verdict(verdict, trail, item),
+                    };
+                    trail.leave();
+                    dropped = dropped.or(found);
                 }
                 dropped
             }

@@ -47,6 +47,37 @@ fn every_form_of_a_path() {
 }
 
 #[test]
+fn a_path_goes_through_lists_under_the_name_of_a_secret() {
+    let json = r#"{"password":["a",{"pin":1,"at":2},{"pin":3},[4,{"pin":5}]]}"#;
+    let names = RuleConfig::builtin(Builtin::SecretNames, Action::Mask);
+    for (form, expected) in [
+        (
+            "$.password[1].pin",
+            r#"{"password":["[secret_names]",{"pin":"[x]","at":2},{"pin":3},["[secret_names]",{"pin":5}]]}"#,
+        ),
+        (
+            "$.password[3][1].pin",
+            r#"{"password":["[secret_names]",{"pin":1,"at":2},{"pin":3},["[secret_names]",{"pin":"[x]"}]]}"#,
+        ),
+        (
+            "$.password[2]",
+            r#"{"password":["[secret_names]",{"pin":1,"at":2},"[x]",["[secret_names]",{"pin":5}]]}"#,
+        ),
+        (
+            "$.password.pin",
+            r#"{"password":["[secret_names]",{"pin":1,"at":2},{"pin":3},["[secret_names]",{"pin":5}]]}"#,
+        ),
+    ] {
+        let redactor = only(vec![rule("x", path(form)), names.clone()]);
+        assert_eq!(text(&redactor, json), expected, "{form}");
+        let structured = Value::from_json(serde_json::from_str(json).expect("JSON"));
+        let span = through(&redactor, span("some", structured));
+        let expected: serde_json::Value = serde_json::from_str(expected).expect("JSON");
+        assert_eq!(span.attributes.get("some").map(Value::to_json), Some(expected), "{form}");
+    }
+}
+
+#[test]
 fn json_within_json_is_read_with_its_path() {
     let redactor = only(vec![rule("x", path("$..arguments.ssn"))]);
     let inner = serde_json::json!({ "ssn": "078", "other": "kept" }).to_string();
