@@ -79,6 +79,9 @@ problems! {
     /// The normal form of a foreign span would take more room than there is: what is long of it is
     /// not added. What came is there.
     NormalForm = "normal_form",
+    /// A decision that a foreign span shows has no room in the request any more: it is not added, and
+    /// only counted. The span is there as it came.
+    DerivedDecision = "derived_decision",
 }
 
 impl Problem {

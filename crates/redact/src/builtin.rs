@@ -192,15 +192,21 @@ const API_KEY: Definition = Definition {
     ..PLAIN
 };
 
-/// Slugs begin like keys at times (`sk-learn-…`): a key has a digit and a long part without hyphen.
+/// Slugs begin like keys at times (`sk-learn-…`): a key has a digit and a long part without hyphen,
+/// unless no slug begins like it.
 fn check_api_key(text: &str, found: Range<usize>) -> Option<Range<usize>> {
     /// Characters of a key that are never broken by a hyphen.
     const UNBROKEN: usize = 16;
+    /// Prefixes that only keys have. Hyphens stand in these keys at random, and a digit may not.
+    const PECULIAR: [&str; 6] = ["sk-ant-", "AIza", "ya29.", "GOCSPX-", "glpat-", "SG."];
     let key = text.get(found.clone())?;
+    if PECULIAR.iter().any(|prefix| key.starts_with(prefix)) {
+        return Some(found);
+    }
     let has_digit = key.bytes().skip(4).any(|byte| byte.is_ascii_digit());
     let is_unbroken = || key.split('-').any(|part| part.len() >= UNBROKEN);
     let is_part = text.get(..found.start)?.ends_with('-');
-    (has_digit && !is_part && (key.starts_with("sk-ant-") || is_unbroken())).then_some(found)
+    (has_digit && !is_part && is_unbroken()).then_some(found)
 }
 
 const GITHUB_TOKEN: Definition = Definition {
@@ -212,7 +218,7 @@ const GITHUB_TOKEN: Definition = Definition {
 const AWS_KEY: Definition = Definition {
     patterns: &[
         r"(?-u:\b)(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?-u:\b)",
-        r#"(?i)aws_?(?:secret_?)(?:access_?)?key[\\"']*[ \t]*[:=][ \t]*[\\"']*(?P<secret>[A-Za-z0-9/+]{40})(?-u:\b)"#,
+        r#"(?i)aws_?(?:secret_?)(?:access_?)?key[\\"']*[ \t]*[:=][ \t]*[\\"']*(?P<secret>[A-Za-z0-9/+]{40})(?:(?-u:\b)|[^A-Za-z0-9/+=]|$)"#,
     ],
     triggers: &[
         Trigger::Text("AKIA"),

@@ -22,8 +22,8 @@ const LEAST_NUMBER: i64 = 1_000_000_000_000;
 pub(crate) enum Edit {
     /// This stands in its place.
     Text(String),
-    /// The attribute that holds it is dropped.
-    Drop,
+    /// The attribute that holds it is dropped, by this rule.
+    Drop(usize),
 }
 
 /// Finds of a whole batch: how often, by rule and place.
@@ -207,19 +207,19 @@ impl<'r> Examiner<'r> {
         match value {
             Value::String(text) => match self.text(trail, text)? {
                 Edit::Text(new) => *text = new,
-                Edit::Drop => return Some(self.last_found()),
+                Edit::Drop(rule) => return Some(rule),
             },
             Value::Int(number) => {
                 if let Some(new) = self.number(trail.rules, *number) {
                     match new {
                         Edit::Text(new) => *value = Value::String(new),
-                        Edit::Drop => return Some(self.last_found()),
+                        Edit::Drop(rule) => return Some(rule),
                     }
                 }
             }
             Value::Bytes(bytes) => match self.bytes(trail, bytes)? {
                 Edit::Text(new) => *bytes = new.into_bytes(),
-                Edit::Drop => return Some(self.last_found()),
+                Edit::Drop(rule) => return Some(rule),
             },
             Value::Array(items) => {
                 for (index, item) in items.iter_mut().enumerate() {
@@ -298,8 +298,13 @@ impl<'r> Examiner<'r> {
             }
             Value::Array(items) => {
                 let mut dropped = None;
-                for item in items {
-                    dropped = dropped.or(self.take_scalars(rule, trail, item));
+                for (index, item) in items.iter_mut().enumerate() {
+                    let found = match trail.enter_index(self.set, index) {
+                        Verdict::Look => self.take_scalars(rule, trail, item),
+                        verdict => self.by_verdict(verdict, trail, item),
+                    };
+                    trail.leave();
+                    dropped = dropped.or(found);
                 }
                 dropped
             }
@@ -320,7 +325,7 @@ impl<'r> Examiner<'r> {
         let (candidates, _) = self.set.candidates(rules, name);
         match self.plain(candidates, name)? {
             Edit::Text(new) => Some(new),
-            Edit::Drop => Some(self.set.rules[self.last_found()].mask.clone()),
+            Edit::Drop(rule) => Some(self.set.rules[rule].mask.clone()),
         }
     }
 
@@ -359,7 +364,7 @@ impl<'r> Examiner<'r> {
         let mut new = Vec::with_capacity(bytes.len());
         for chunk in bytes.utf8_chunks() {
             match self.plain_text(trail.rules, chunk.valid()) {
-                Some(Edit::Drop) => return Some(Edit::Drop),
+                Some(Edit::Drop(rule)) => return Some(Edit::Drop(rule)),
                 Some(Edit::Text(text)) => new.extend_from_slice(text.as_bytes()),
                 None => new.extend_from_slice(chunk.valid().as_bytes()),
             }
@@ -367,11 +372,6 @@ impl<'r> Examiner<'r> {
         }
         *bytes = new;
         None
-    }
-
-    fn last_found(&self) -> usize {
-        let drops = |(rule, _): &&(usize, i64)| self.set.rules[*rule].action == Action::Drop;
-        self.found.iter().rev().find(drops).map_or(0, |(rule, _)| *rule)
     }
 
     /// Replaces what these rules find. Finds that overlap become one, so that no end of a longer
@@ -396,16 +396,18 @@ impl<'r> Examiner<'r> {
             }
         }
         let mut new = String::with_capacity(text.len());
-        let (mut copied, mut is_dropped) = (0, false);
+        let (mut copied, mut dropped) = (0, None);
         for (range, rule) in merged {
             self.note(rule);
-            is_dropped |= self.set.rules[rule].action == Action::Drop;
+            if self.set.rules[rule].action == Action::Drop {
+                dropped = dropped.or(Some(rule));
+            }
             new.push_str(&text[copied..range.start]);
             new.push_str(&self.set.replacement(rule, &text[range.clone()]));
             copied = range.end;
         }
-        if is_dropped {
-            return Some(Edit::Drop);
+        if let Some(rule) = dropped {
+            return Some(Edit::Drop(rule));
         }
         new.push_str(&text[copied..]);
         Some(Edit::Text(new))

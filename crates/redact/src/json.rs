@@ -2,7 +2,8 @@
 //! was to the byte and what was valid stays valid.
 //!
 //! The text may end early (values that are too long are cut), and several values may follow one
-//! another (JSON lines). Text that turns out to be no JSON is looked at as plain text as well.
+//! another (JSON lines). Text that turns out to be no JSON, or goes deeper than a limit, is looked at
+//! as plain text as well.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,6 +11,10 @@ use std::ops::Range;
 use crate::config::Action;
 use crate::examine::{Edit, Examiner};
 use crate::trail::{Trail, Verdict};
+
+/// Levels of lists and objects, one in another, that are kept track of: four times what parsers of
+/// JSON read as a rule. A text that goes deeper counts as no JSON from there on.
+const MAX_DEPTH: usize = 512;
 
 /// Whether a text begins as JSON with something inside does.
 pub(crate) fn may_be(text: &str) -> bool {
@@ -28,15 +33,15 @@ pub(crate) fn redact(examiner: &mut Examiner<'_>, trail: &mut Trail, text: &str)
         frames: Vec::new(),
         new: String::new(),
         copied: 0,
-        is_dropped: false,
+        dropped: None,
     };
     let is_json = walk.run();
     // A text that ends early has left us somewhere inside.
     while walk.trail.depth() > depth {
         walk.trail.leave();
     }
-    if walk.is_dropped {
-        return Some(Edit::Drop);
+    if let Some(rule) = walk.dropped {
+        return Some(Edit::Drop(rule));
     }
     let edited = (walk.copied > 0).then(|| {
         walk.new.push_str(&text[walk.copied..]);
@@ -82,7 +87,8 @@ struct Walk<'w, 'r, 't> {
     /// The new text, as far as `copied`.
     new: String,
     copied: usize,
-    is_dropped: bool,
+    /// The first rule that drops the attribute.
+    dropped: Option<usize>,
 }
 
 impl Walk<'_, '_, '_> {
@@ -146,6 +152,7 @@ impl Walk<'_, '_, '_> {
         match (verdict, byte) {
             (Verdict::Whole(rule), _) => self.take_whole(rule)?,
             (Verdict::Scalars(rule), b'"' | b'-' | b'0'..=b'9') => self.take_whole(rule)?,
+            (_, b'{' | b'[') if self.trail.depth() >= MAX_DEPTH => return None,
             (_, b'{') => {
                 self.at += 1;
                 self.frames.push(Frame { is_object: true, index: 0, scalars: None });
@@ -211,7 +218,7 @@ impl Walk<'_, '_, '_> {
         let content = unescape(&text[self.inside(&token)]);
         match self.examiner.text(self.trail, &content) {
             Some(Edit::Text(new)) => self.replace_string(token, &new),
-            Some(Edit::Drop) => self.is_dropped = true,
+            Some(Edit::Drop(rule)) => self.dropped = self.dropped.or(Some(rule)),
             None => {}
         }
     }
@@ -242,7 +249,7 @@ impl Walk<'_, '_, '_> {
         if let Ok(number) = token.parse() {
             match self.examiner.number(self.trail.rules, number) {
                 Some(Edit::Text(new)) => self.replace(start..self.at, &quoted(&new)),
-                Some(Edit::Drop) => self.is_dropped = true,
+                Some(Edit::Drop(rule)) => self.dropped = self.dropped.or(Some(rule)),
                 None => {}
             }
         }
@@ -427,5 +434,37 @@ fn code_point(rest: &str) -> (char, &str) {
             (char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER), &after[6..])
         }
         _ => (char::REPLACEMENT_CHARACTER, after),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examine::Tally;
+    use crate::rules::RuleSet;
+    use crate::{Builtin, RedactionConfig, RuleConfig};
+
+    #[test]
+    fn what_is_too_deep_is_looked_at_as_plain_text() {
+        let rules = vec![RuleConfig::builtin(Builtin::Email, Action::Mask)];
+        let config = RedactionConfig { rules, ..RedactionConfig::default() };
+        let set = RuleSet::compile(&config, [0; 32]).unwrap();
+        let innermost = r#"{"password":"x","at":"eve@example.com"}"#;
+        let at_depth = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            let text = format!("{open}{innermost}{close}");
+            let mut tally = Tally::default();
+            let mut examiner = Examiner::new(&set, set.all, &mut tally);
+            let mut trail = Trail::new(&set, set.all, "some.text");
+            let edit = redact(&mut examiner, &mut trail, &text);
+            assert_eq!(trail.depth(), 0);
+            let Some(Edit::Text(new)) = edit else { panic!("expected a text, got {edit:?}") };
+            new.trim_matches(['[', ']']).to_owned()
+        };
+        let all = r#"{"password":"[secret_names]","at":"[email]"}"#;
+        assert_eq!(at_depth(MAX_DEPTH - 1), all);
+        let plain = r#"{"password":"x","at":"[email]"}"#;
+        assert_eq!(at_depth(MAX_DEPTH + 1), plain);
+        assert_eq!(at_depth(100 * MAX_DEPTH), plain);
     }
 }

@@ -114,7 +114,7 @@ struct Work<'r> {
 
 impl Work<'_> {
     fn span(&mut self, span: &mut Span) {
-        let rules = self.set.of_agent(agents(&span.attributes, &span.resource));
+        let rules = self.set.of_agent(|| agents(&span.attributes, &span.resource));
         let mut examiner = Examiner::new(self.set, rules, &mut self.tally);
         examiner.text_field(Place::SpanName, named::SPAN_NAME, &mut span.name);
         let message = &mut span.status.message;
@@ -135,7 +135,7 @@ impl Work<'_> {
     }
 
     fn log(&mut self, log: &mut LogRecord) {
-        let rules = self.set.of_agent(agents(&log.attributes, &log.resource));
+        let rules = self.set.of_agent(|| agents(&log.attributes, &log.resource));
         let mut examiner = Examiner::new(self.set, rules, &mut self.tally);
         // An event of the conventions carries its message as the body.
         let mut of_body = self.set.of_field(rules, named::LOG_BODY);
@@ -152,9 +152,11 @@ impl Work<'_> {
     }
 
     fn decision(&mut self, decision: &mut Decision) {
-        let own = Some(decision.agent_id.as_str()).filter(|id| !id.is_empty());
-        let others = AGENT_KEYS.iter().filter_map(|key| decision.attributes.str(key));
-        let rules = self.set.of_agent(own.into_iter().chain(others));
+        let rules = self.set.of_agent(|| {
+            let own = Some(decision.agent_id.as_str()).filter(|id| !id.is_empty());
+            let others = AGENT_KEYS.iter().filter_map(|key| decision.attributes.str(key));
+            own.into_iter().chain(others)
+        });
         let mut examiner = Examiner::new(self.set, rules, &mut self.tally);
         for (key, text) in [
             (keys::STAGE, &mut decision.stage),
@@ -174,7 +176,7 @@ impl Work<'_> {
     }
 
     fn metric(&mut self, point: &mut MetricPoint) {
-        let rules = self.set.of_agent(agents(&point.attributes, &point.resource));
+        let rules = self.set.of_agent(|| agents(&point.attributes, &point.resource));
         let mut examiner = Examiner::new(self.set, rules, &mut self.tally);
         examiner.text_field(Place::MetricText, named::METRIC_NAME, &mut point.name);
         let description = &mut point.description;

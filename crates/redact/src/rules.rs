@@ -151,10 +151,17 @@ impl RuleSet {
         })
     }
 
-    /// The rules that apply to an agent, by any of its names. Who has no name may be anybody: every
-    /// rule applies.
-    pub(crate) fn of_agent<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> u64 {
-        if self.with_agents == 0 || names.clone().next().is_none() {
+    /// The rules that apply to an agent, by any of its names, which are looked up only if a rule asks
+    /// for them. Who has no name may be anybody: every rule applies.
+    pub(crate) fn of_agent<'n, N>(&self, names: impl FnOnce() -> N) -> u64
+    where
+        N: Iterator<Item = &'n str> + Clone,
+    {
+        if self.with_agents == 0 {
+            return self.all;
+        }
+        let names = names();
+        if names.clone().next().is_none() {
             return self.all;
         }
         let is_meant = |rule: &Rule| {
@@ -314,4 +321,27 @@ fn with_secrets(config: &RedactionConfig) -> Vec<RuleConfig> {
         }
     }
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_agents_are_looked_up_only_if_a_rule_asks() {
+        let mut rule = RuleConfig::builtin(Builtin::Email, Action::Mask);
+        let rules_of = |rule: &RuleConfig, names: &dyn Fn()| {
+            let rules = vec![rule.clone()];
+            let config =
+                RedactionConfig { secrets: Secrets::Off, rules, ..RedactionConfig::default() };
+            let set = RuleSet::compile(&config, [0; 32]).unwrap();
+            set.of_agent(|| {
+                names();
+                ["fraud"].into_iter()
+            })
+        };
+        assert_eq!(rules_of(&rule, &|| panic!("nobody asked")), 1);
+        rule.agents = vec![Glob::try_from("support".to_owned()).unwrap()];
+        assert_eq!(rules_of(&rule, &|| ()), 0);
+    }
 }

@@ -4,6 +4,10 @@
 use crate::path::{Child, Step};
 use crate::rules::{RuleSet, numbers};
 
+/// Longest row of names that rules by name are tried against as a whole, bytes. Beyond it only the
+/// last name counts, with a dot for all before it: each level would cost its whole depth otherwise.
+const MAX_DOTTED_BYTES: usize = 1024;
+
 /// What is to be done with a value because of where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -22,8 +26,10 @@ pub(crate) struct Trail {
     pub(crate) rules: u64,
     /// JSON within texts of JSON that we are in.
     pub(crate) embedded: usize,
-    /// Names that led here, with dots between them.
+    /// Names that led here, with dots between them, as far as [`MAX_DOTTED_BYTES`] go.
     dotted: String,
+    /// The depth from which on names had no room in `dotted`.
+    cut_at: Option<usize>,
     /// Steps that were reached, of all levels: (rule, number of the step that is next).
     reached: Vec<(usize, usize)>,
     /// Of each level: where its part of `dotted` ends for its parent, and its part of `reached`
@@ -37,6 +43,7 @@ impl Trail {
             rules,
             embedded: 0,
             dotted: if rules & set.keyed == 0 { String::new() } else { field.to_owned() },
+            cut_at: None,
             reached: numbers(rules & set.paths).map(|rule| (rule, 0)).collect(),
             levels: Vec::new(),
         }
@@ -46,14 +53,29 @@ impl Trail {
     pub(crate) fn enter_key(&mut self, set: &RuleSet, key: &str) -> Verdict {
         let parent_dotted = self.dotted.len();
         if self.rules & set.keyed != 0 {
-            self.dotted.push('.');
-            self.dotted.push_str(key);
+            if self.cut_at.is_none() && parent_dotted + 1 + key.len() > MAX_DOTTED_BYTES {
+                self.cut_at = Some(self.levels.len());
+            }
+            if self.cut_at.is_none() {
+                self.dotted.push('.');
+                self.dotted.push_str(key);
+            }
         }
         let by_path = self.enter(set, parent_dotted, Child::Key(key));
-        if let Some(rule) = by_path.or_else(|| set.by_key(self.rules, &self.dotted, key)) {
+        if let Some(rule) = by_path.or_else(|| self.by_key(set, key)) {
             return Verdict::Whole(rule);
         }
         set.by_secret_name(self.rules, key).map_or(Verdict::Look, Verdict::Scalars)
+    }
+
+    fn by_key(&self, set: &RuleSet, key: &str) -> Option<usize> {
+        if self.rules & set.keyed == 0 {
+            return None;
+        }
+        match self.cut_at {
+            Some(_) => set.by_key(self.rules, &format!(".{key}"), key),
+            None => set.by_key(self.rules, &self.dotted, key),
+        }
     }
 
     /// Goes down to the element of this number.
@@ -72,6 +94,9 @@ impl Trail {
         if let Some((dotted, reached)) = self.levels.pop() {
             self.dotted.truncate(dotted);
             self.reached.truncate(reached);
+            if self.cut_at == Some(self.levels.len()) {
+                self.cut_at = None;
+            }
         }
     }
 
@@ -104,5 +129,35 @@ impl Trail {
         if !self.reached[level..].contains(&state) {
             self.reached.push(state);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Action, Builtin, Detector, Glob, RedactionConfig, RuleConfig, Secrets};
+
+    #[test]
+    fn names_are_joined_up_to_a_limit_and_again_after_it() {
+        let mut rule = RuleConfig::builtin(Builtin::Email, Action::Mask);
+        let globs = ["top.*.a.b", "*.pin"].map(|text| Glob::try_from(text.to_owned()));
+        rule.detector = Detector::Keys(globs.into_iter().map(Result::unwrap).collect());
+        let config =
+            RedactionConfig { secrets: Secrets::Off, rules: vec![rule], ..Default::default() };
+        let set = RuleSet::compile(&config, [0; 32]).unwrap();
+        let mut trail = Trail::new(&set, set.all, "top");
+        assert_eq!(trail.enter_key(&set, "x"), Verdict::Look);
+        for _ in 0..MAX_DOTTED_BYTES {
+            assert_eq!(trail.enter_key(&set, "a"), Verdict::Look);
+            assert!(trail.dotted.len() <= MAX_DOTTED_BYTES, "{}", trail.dotted.len());
+        }
+        assert_eq!(trail.enter_key(&set, "b"), Verdict::Look);
+        trail.leave();
+        assert_eq!(trail.enter_key(&set, "pin"), Verdict::Whole(0));
+        trail.leave();
+        while trail.depth() > 2 {
+            trail.leave();
+        }
+        assert_eq!(trail.enter_key(&set, "b"), Verdict::Whole(0));
     }
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use opentelemetry::global::{self, BoxedSpan};
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt as _, Tracer};
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use throughline_trace::SDK_SCOPE;
 
 use crate::dimensions::Dimensions;
 use crate::layer::{TRACING_NAME, is_for_started};
@@ -179,7 +180,7 @@ impl Span for SdkSpan {
 
 /// The instrumentation scope of everything the SDK emits.
 pub(crate) static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
-    InstrumentationScope::builder("throughline").with_version(env!("CARGO_PKG_VERSION")).build()
+    InstrumentationScope::builder(SDK_SCOPE).with_version(env!("CARGO_PKG_VERSION")).build()
 });
 
 /// Attributes on their way to the span that a layer which is not ours, but has our tracer, makes

@@ -73,7 +73,7 @@ pub use rollup::{
 pub use route_weights::{
     MAX_ROUTE_TARGETS, ROUTE_NAME_MAX_CHARS, RouteTarget, RouteWeights, RouteWeightsError,
 };
-pub use span::{Event, Link, Resource, Scope, Span, SpanKind, Status, StatusCode};
+pub use span::{Event, Link, Resource, SDK_SCOPE, Scope, Span, SpanKind, Status, StatusCode};
 pub use summary::{FallbackState, MAX_NAMES_PER_SUMMARY, RootSpan, TraceSummary};
 pub use tree::{TraceNode, TraceTree};
 pub use value::{Attributes, Value};

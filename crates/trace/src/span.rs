@@ -238,6 +238,9 @@ impl Resource {
     }
 }
 
+/// The name of the instrumentation scope of everything that our own SDK emits.
+pub const SDK_SCOPE: &str = "throughline";
+
 /// The instrumentation library that made a span, log or metric.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Scope {

@@ -44,11 +44,24 @@ impl Converter<'_> {
         if has_fallbacks {
             dialect::fallbacks(&mut self.batch.spans);
         }
+        self.derived_decisions();
+    }
+
+    /// Takes in the decisions that the spans show, as far as the request has room: as with the normal
+    /// form, what is only derived never makes it too large. When all requests together have no room
+    /// for one, this request is refused like any other then, and comes again.
+    fn derived_decisions(&mut self) {
         let derived = dialect::decisions(&self.batch.spans, self.batch.received_unix_nano);
-        let bytes: usize = derived.iter().map(|decision| decision.bytes()).sum();
-        // As with the normal form, what is only derived never makes a request too large.
-        if bytes <= self.allowance.room_bytes() && self.allowance.charge(bytes).is_ok() {
-            self.batch.decisions.extend(derived);
+        let mut derived = derived.into_iter();
+        while let Some(decision) = derived.next() {
+            let bytes = decision.bytes();
+            if bytes > self.allowance.room_bytes() || self.allowance.charge(bytes).is_err() {
+                let left_out = 1 + derived.len();
+                let left_out = u64::try_from(left_out).unwrap_or(u64::MAX);
+                self.report.add_many(Problem::DerivedDecision, left_out);
+                return;
+            }
+            self.batch.decisions.push(decision);
         }
     }
 

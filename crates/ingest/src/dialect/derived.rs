@@ -4,10 +4,7 @@
 
 use std::collections::HashSet;
 
-use throughline_trace::{Attributes, Decision, DecisionId, Span, SpanKind, keys};
-
-/// The instrumentation scope of our own SDK, which records its decisions itself.
-const OUR_SCOPE: &str = "throughline";
+use throughline_trace::{Attributes, Decision, DecisionId, SDK_SCOPE, Span, SpanKind, keys};
 
 /// The domain of the hash that a derived decision's id is.
 const ID_CONTEXT: &str = "throughline 2026-11 derived decision";
@@ -17,7 +14,8 @@ const ACT: &str = "act";
 const FALLBACK: &str = "fallback";
 
 /// The decisions that these spans of one request show. Their ids are those of what they are about, so
-/// that a redelivery, or another instrumentation that tells the same call, tells the same decision.
+/// that a redelivery, or another instrumentation that tells the same call by its id, tells the same
+/// decision.
 pub(crate) fn decisions(spans: &[Span], received_at_ns: u64) -> Vec<Decision> {
     let mut told = HashSet::new();
     let derived = spans.iter().filter_map(|span| decision(span, received_at_ns));
@@ -25,7 +23,8 @@ pub(crate) fn decisions(spans: &[Span], received_at_ns: u64) -> Vec<Decision> {
 }
 
 fn decision(span: &Span, received_at_ns: u64) -> Option<Decision> {
-    if span.scope.name == OUR_SCOPE {
+    // Our own SDK records its decisions itself.
+    if span.scope.name == SDK_SCOPE {
         return None;
     }
     // Not by its role, which takes several looks: this is asked of every span.
@@ -35,7 +34,7 @@ fn decision(span: &Span, received_at_ns: u64) -> Option<Decision> {
         if span.kind == SpanKind::Server {
             return None;
         }
-        let call_id = span.attributes.str(keys::GEN_AI_TOOL_CALL_ID);
+        let call_id = span.attributes.str(keys::GEN_AI_TOOL_CALL_ID).filter(|id| !id.is_empty());
         (ACT, call_id.map(str::to_owned), tool(span).to_owned(), "")
     } else if span.attributes.str(keys::FALLBACK_DECISION) == Some("triggered") {
         let branch = span.attributes.str(keys::FALLBACK_BRANCH).unwrap_or("degraded");
@@ -117,11 +116,21 @@ mod tests {
     }
 
     #[test]
+    fn r4_4_tool_calls_whose_id_is_empty_are_decisions_of_their_own() {
+        let call = [
+            ("gen_ai.operation.name", "execute_tool"),
+            ("gen_ai.tool.name", "weather"),
+            ("gen_ai.tool.call.id", ""),
+        ];
+        assert_eq!(told(&[span(1, &call), span(2, &call)]), ["act weather", "act weather"]);
+    }
+
+    #[test]
     fn r4_4_nothing_is_derived_from_our_own_spans_or_from_the_server_of_a_tool() {
         let call = [("gen_ai.operation.name", "execute_tool"), ("gen_ai.tool.name", "weather")];
         let mut ours = span(1, &call);
         ours.scope = std::sync::Arc::new(throughline_trace::Scope {
-            name: OUR_SCOPE.to_owned(),
+            name: SDK_SCOPE.to_owned(),
             ..throughline_trace::Scope::default()
         });
         let mut server = span(2, &call);

@@ -69,8 +69,14 @@ impl ZipkinSpan {
         let tags =
             self.tags.iter().map(|(key, value)| size_of::<KeyValue>() + key.len() + value.len());
         let annotations = self.annotations.iter().map(|annotation| {
+            // Each attribute of an event has a colon behind its name.
+            let attributes = match has_attributes(&annotation.value) {
+                true => annotation.value.bytes().filter(|byte| *byte == b':').count(),
+                false => 0,
+            };
             size_of::<opentelemetry_proto::tonic::trace::v1::span::Event>()
                 + 2 * annotation.value.len()
+                + attributes * size_of::<KeyValue>()
         });
         let name = self.name.as_ref().map_or(0, String::len);
         size_of::<opentelemetry_proto::tonic::trace::v1::Span>()
@@ -203,8 +209,17 @@ fn key_value(key: impl Into<String>, value: any_value::Value) -> KeyValue {
     KeyValue { key: key.into(), value, ..KeyValue::default() }
 }
 
-/// Name and attributes of an annotation: exporters of OpenTelemetry write `"name": {…}`.
+/// Whether an annotation may be an event with attributes: exporters of OpenTelemetry write
+/// `"name": {…}`.
+fn has_attributes(annotation: &str) -> bool {
+    annotation.trim_start().starts_with('"')
+}
+
+/// Name and attributes of an annotation.
 pub(super) fn event(value: String) -> (String, Vec<KeyValue>) {
+    if !has_attributes(&value) {
+        return (value, Vec::new());
+    }
     let written = format!("{{{value}}}");
     let Ok(serde_json::Value::Object(one)) = serde_json::from_str(&written) else {
         return (value, Vec::new());
@@ -322,5 +337,43 @@ impl<'de> Deserialize<'de> for Loose<'de> {
         }
 
         deserializer.deserialize_any(Value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_annotation(value: &str) -> ZipkinSpan {
+        let json = serde_json::json!({
+            "traceId": "1", "id": "2", "annotations": [{ "value": value }],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn attributes_of_annotations_are_charged() {
+        let members: Vec<String> = (0..1_000).map(|number| format!("\"{number}\":1")).collect();
+        let annotation = format!("\"e\": {{{}}}", members.join(","));
+        let span = with_annotation(&annotation);
+        let (name, attributes) = event(annotation);
+        assert_eq!((name.as_str(), attributes.len()), ("e", 1_000));
+        let taken = attributes.iter().map(|one| size_of_val(one) + one.key.len()).sum::<usize>();
+        assert!(span.bytes() > taken, "{} for {taken}", span.bytes());
+        let prose = "::::::::::".repeat(100);
+        assert!(with_annotation(&prose).bytes() < 4 * prose.len());
+    }
+
+    #[test]
+    fn only_a_quoted_name_has_attributes() {
+        for (written, name, count) in [
+            (" \"e\" : {\"a\":1}", "e", 1),
+            ("}, {", "}, {", 0),
+            ("e: {\"a\":1}", "e: {\"a\":1}", 0),
+            ("\"said\"", "\"said\"", 0),
+        ] {
+            let (got, attributes) = event(written.to_owned());
+            assert_eq!((got.as_str(), attributes.len()), (name, count));
+        }
     }
 }

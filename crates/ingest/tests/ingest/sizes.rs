@@ -101,3 +101,31 @@ fn what_is_sent_once_and_kept_often_counts_as_often() {
     let decoded = decode(Signal::Metrics, Encoding::Protobuf, &body, &limits(), RECEIVED);
     assert_eq!(decoded.err(), Some(DecodeError::TooLarge { limit_bytes: 1_000_000 }));
 }
+
+#[test]
+fn derived_decisions_without_room_are_counted_and_the_spans_are_kept() {
+    let tool = |id: u8| {
+        let mut tool = span(id, "execute_tool weather");
+        tool.attributes = vec![
+            attribute("gen_ai.operation.name", text("execute_tool")),
+            attribute("gen_ai.tool.name", text("weather")),
+        ];
+        tool
+    };
+    let body = traces(vec![tool(1), tool(2), tool(3)]).encode_to_vec();
+    let mut seen = std::collections::BTreeSet::new();
+    // The last bytes of room are those of the decisions, one after the other.
+    for max_decoded_bytes in (0..20_000).step_by(4) {
+        let limits = Limits { max_decoded_bytes, ..Limits::default() };
+        let decoded = decode(Signal::Traces, Encoding::Protobuf, &body, &limits, RECEIVED);
+        let Ok(Decoded { batch, report }) = decoded else {
+            assert!(seen.is_empty(), "refused at {max_decoded_bytes} and not below");
+            continue;
+        };
+        assert_eq!(batch.spans.len(), 3);
+        let left_out = report.count(Problem::DerivedDecision);
+        assert_eq!(batch.decisions.len() as u64 + left_out, 3);
+        seen.insert(left_out);
+    }
+    assert_eq!(Vec::from_iter(seen), [0, 1, 2, 3]);
+}

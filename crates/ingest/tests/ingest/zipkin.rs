@@ -18,7 +18,8 @@ fn zipkin(body: &str) -> String {
 }
 
 /// A call as a service and its model client report it: the client's half, and the server's half of
-/// the same span.
+/// the same span, with what the server did for it, told before and after it. Another service has a
+/// parent of that id as well.
 const SHARED: &str = r#"[
   {"traceId": "463ac35c9f6413ad48485a3953bb6124", "id": "a2fb4a1d1a96d312", "name": "get /stock",
    "kind": "CLIENT", "timestamp": 1795348799000000, "duration": 5000,
@@ -27,9 +28,18 @@ const SHARED: &str = r#"[
    "annotations": [{"timestamp": 1795348799001000, "value": "wire sent"},
                    {"timestamp": 1795348799002000, "value": "\"retry\": {\"attempt\": 2, \"why\": \"reset\"}"}],
    "tags": {"http.method": "GET", "otel.scope.name": "http", "otel.library.name": "http"}},
+  {"traceId": "463ac35c9f6413ad48485a3953bb6124", "id": "00000000000000c1", "parentId": "a2fb4a1d1a96d312",
+   "name": "look up", "timestamp": 1795348799002000, "duration": 1000,
+   "localEndpoint": {"serviceName": "stock"}},
   {"traceId": "463ac35c9f6413ad48485a3953bb6124", "id": "a2fb4a1d1a96d312", "name": "get /stock",
    "kind": "SERVER", "shared": true, "timestamp": 1795348799001500, "duration": 3000,
-   "localEndpoint": {"serviceName": "stock"}, "tags": {"error": "no such item"}}
+   "localEndpoint": {"serviceName": "stock"}, "tags": {"error": "no such item"}},
+  {"traceId": "463ac35c9f6413ad48485a3953bb6124", "id": "00000000000000c2", "parentId": "a2fb4a1d1a96d312",
+   "name": "note", "timestamp": 1795348799003000, "duration": 1000,
+   "localEndpoint": {"serviceName": "stock"}, "tags": {"otel.scope.name": "log"}},
+  {"traceId": "463ac35c9f6413ad48485a3953bb6124", "id": "00000000000000c3", "parentId": "a2fb4a1d1a96d312",
+   "name": "wait", "timestamp": 1795348799000500, "duration": 4000,
+   "localEndpoint": {"serviceName": "shop", "ipv4": "10.0.0.1"}}
 ]"#;
 
 #[test]
@@ -44,8 +54,11 @@ fn both_halves_of_a_shared_span_are_kept_in_order() {
       event "retry" received-998ms
         attempt = 2
         why = "reset"
+    span "wait" 463ac35c9f6413ad48485a3953bb6124/00000000000000c3 parent a2fb4a1d1a96d312 internal received-999.5ms+4000000 unset ""
+    span "look up" 463ac35c9f6413ad48485a3953bb6124/00000000000000c1 parent 4a67459779f6a20d internal received-998ms+1000000 unset ""
     span "get /stock" 463ac35c9f6413ad48485a3953bb6124/4a67459779f6a20d parent a2fb4a1d1a96d312 server received-998.5ms+3000000 error "no such item"
       zipkin.shared = true
+    span "note" 463ac35c9f6413ad48485a3953bb6124/00000000000000c2 parent 4a67459779f6a20d internal received-997ms+1000000 unset ""
     "#);
 }
 
@@ -113,7 +126,7 @@ async fn r6_3_zipkin_reporters_are_answered_as_they_expect() {
     let send = |body: &'static str| client().post(server.url(PATH)).body(body);
     let (text, _) = reply(send(SHARED).header("content-type", "application/json")).await;
     insta::assert_snapshot!(text, @"202 text/plain; charset=utf-8");
-    assert_eq!(server.span_names(), ["get /stock", "get /stock"]);
+    assert_eq!(server.span_names(), ["get /stock", "wait", "look up", "get /stock", "note"]);
     let (text, _) = reply(send("[{}]")).await;
     insta::assert_snapshot!(text, @"400 text/plain; charset=utf-8 expected a list of Zipkin v2 spans as JSON, got bytes that do not fit: [0].missing field `traceId` at line 1 column 3");
     let (text, _) = reply(send("x").header("content-type", "application/x-protobuf")).await;

@@ -24,7 +24,12 @@ fn keys() -> Vec<(&'static str, String)> {
         ("api_key", x("hf_", "abcdefghijABCDEFGHIJ0123456789")),
         ("api_key", x("gsk_", "abcdefghijABCDEFGHIJ0123456789")),
         ("api_key", x("sk_live_", "4eC39HqLyjWDarjtT1zdp7dc")),
+        ("api_key", x("AIza", "SyA-abcdefghij-klmnopqrs-tuvwxyz-AB")),
+        ("api_key", x("ya29.", "a0AfH6-SMBxabc-defghi-j")),
+        ("api_key", x("GOCSPX-", "aBcDeFg-hIjKlMn-oPqRsTu-vWxY")),
         ("api_key", x("glpat-", "a1B2c3D4e5F6g7H8i9J0")),
+        ("api_key", x("glpat-", "aBcD-eFgHiJ-kLmNoPqR")),
+        ("api_key", x("SG.", "aBcDeFg-hIjKlMn-oPqRsT.aBcD-eFgHiJ-kLmNoPqR-sTuVwX-yZabCdE-fGhIjK")),
         ("api_key", x("tl_", "a1B2c3D4e5F6g7H8i9J0a1B2c3D4e5F6g7H8i9J0")),
         ("github_token", x("ghp_", "a1B2c3D4e5F6g7H8i9J0a1B2c3D4e5F6g7H8")),
         ("github_token", x("github_pat_", "11A_a1B2c3D4e5F6g7H8i9J0a1B2c3D4e5F6g7H8")),
@@ -84,6 +89,8 @@ fn secrets_in_their_usual_company() {
         "connect postgres://app:hunter2@db.internal:5432/shop failed",
         "https://user@example.com/path and http://host:8080/a@b",
         "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE/",
+        "AWS_SECRET_ACCESS_KEY='wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE+' make",
         "see https://hooks.slack.com/services/T00000000/B00000000/abcdefgh for it",
         r#"{"url": "postgres:\/\/app:hunter2@db"}"#,
         r#"{"password": "hunter2", "user": "eve", "apiKey": 12345, "token": "kept"}"#,
@@ -99,6 +106,8 @@ fn secrets_in_their_usual_company() {
     connect postgres://app:[url_password]@db.internal:5432/shop failed
     https://user@example.com/path and http://host:8080/a@b
     aws_secret_access_key = [aws_key]
+    aws_secret_access_key = [aws_key]
+    AWS_SECRET_ACCESS_KEY='[aws_key]' make
     see https://hooks.slack.com/services/[slack_token] for it
     {"url": "postgres://app:[url_password]@db"}
     {"password": "[secret_names]", "user": "eve", "apiKey": "[secret_names]", "token": "kept"}

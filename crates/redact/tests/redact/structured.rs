@@ -1,7 +1,7 @@
 //! Names and paths, in attributes, in JSON text and in structured values.
 
 use throughline_redact::{Action, Builtin, RuleConfig};
-use throughline_trace::Value;
+use throughline_trace::{Event, Value};
 
 use crate::{globs, keys, only, path, pattern, rule, span, text, through, under};
 
@@ -38,6 +38,37 @@ fn every_form_of_a_path() {
         ("$.nothing", json),
     ] {
         let redactor = only(vec![rule("x", path(form))]);
+        assert_eq!(text(&redactor, json), expected, "{form}");
+        let structured = Value::from_json(serde_json::from_str(json).expect("JSON"));
+        let span = through(&redactor, span("some", structured));
+        let expected: serde_json::Value = serde_json::from_str(expected).expect("JSON");
+        assert_eq!(span.attributes.get("some").map(Value::to_json), Some(expected), "{form}");
+    }
+}
+
+#[test]
+fn a_path_goes_through_lists_under_the_name_of_a_secret() {
+    let json = r#"{"password":["a",{"pin":1,"at":2},{"pin":3},[4,{"pin":5}]]}"#;
+    let names = RuleConfig::builtin(Builtin::SecretNames, Action::Mask);
+    for (form, expected) in [
+        (
+            "$.password[1].pin",
+            r#"{"password":["[secret_names]",{"pin":"[x]","at":2},{"pin":3},["[secret_names]",{"pin":5}]]}"#,
+        ),
+        (
+            "$.password[3][1].pin",
+            r#"{"password":["[secret_names]",{"pin":1,"at":2},{"pin":3},["[secret_names]",{"pin":"[x]"}]]}"#,
+        ),
+        (
+            "$.password[2]",
+            r#"{"password":["[secret_names]",{"pin":1,"at":2},"[x]",["[secret_names]",{"pin":5}]]}"#,
+        ),
+        (
+            "$.password.pin",
+            r#"{"password":["[secret_names]",{"pin":1,"at":2},{"pin":3},["[secret_names]",{"pin":5}]]}"#,
+        ),
+    ] {
+        let redactor = only(vec![rule("x", path(form)), names.clone()]);
         assert_eq!(text(&redactor, json), expected, "{form}");
         let structured = Value::from_json(serde_json::from_str(json).expect("JSON"));
         let span = through(&redactor, span("some", structured));
@@ -120,6 +151,26 @@ fn dropping_takes_the_attribute_or_leaves_null() {
     let mut span = span("a", "b");
     span.name = "look up C-1234".to_owned();
     assert_eq!(through(&redactor, span).name, "[y]");
+}
+
+#[test]
+fn the_mask_of_a_field_is_that_of_the_rule_that_drops_it() {
+    let rules = ["x", "y"].map(|name| {
+        let mut dropping = rule(name, pattern(&format!("{name}-[0-9]{{4}}")));
+        dropping.action = Action::Drop;
+        dropping
+    });
+    let redactor = only(rules.to_vec());
+    let mut span = span("a", "b");
+    span.name = "look up x-1234".to_owned();
+    span.status.message = "no y-1234, nor x-1234".to_owned();
+    span.events = ["of x-1234", r#"["x-1234", "y-1234"]"#]
+        .map(|name| Event { name: name.to_owned(), ..Event::default() })
+        .to_vec();
+    let span = through(&redactor, span);
+    assert_eq!((span.name.as_str(), span.status.message.as_str()), ("[x]", "[y]"));
+    let events: Vec<&str> = span.events.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(events, ["[x]", "[x]"]);
 }
 
 #[test]
