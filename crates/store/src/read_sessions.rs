@@ -131,7 +131,7 @@ pub(crate) fn list(
             page.next = Some(place.to_cursor(List::Sessions));
             return Ok(page);
         }
-        if budget.is_used_up(looked) {
+        if budget.is_used_up(session, looked) {
             return Ok(stopped(page, List::Sessions, Some(place)));
         }
     }
