@@ -97,6 +97,11 @@ pub(crate) fn list_within(
                 Err(QueryError::Timeout { .. }) if walk.before.is_some() => {
                     return Ok(stopped(page, List::Traces, walk.before));
                 }
+                // It had all the time, and a page that began with it again would have no more.
+                Err(QueryError::Timeout { .. }) => {
+                    page.search.traces_cut += 1;
+                    return Ok(stopped(page, List::Traces, Some(place)));
+                }
                 Err(error) => return Err(error),
             }
         }

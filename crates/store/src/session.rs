@@ -89,6 +89,12 @@ impl Session {
         Self::begin_until(files, Arc::default())
     }
 
+    /// A query whose time is over.
+    #[cfg(test)]
+    pub(crate) fn begin_late(files: Arc<Files>) -> Self {
+        Self { deadline: Instant::now(), ..Self::begin(files) }
+    }
+
     /// Whether nobody waits for the answer any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
