@@ -41,8 +41,9 @@ impl Budget {
         Self { until: Instant::now() + Duration::from_millis(MAX_SEARCH_MILLIS), traces }
     }
 
-    pub(crate) fn is_used_up(&self, traces: u64) -> bool {
-        traces >= self.traces || Instant::now() > self.until
+    /// Whether a page ends that has looked at so many traces, or that nobody waits for.
+    pub(crate) fn is_used_up(&self, session: &Session, traces: u64) -> bool {
+        traces >= self.traces || Instant::now() > self.until || session.is_abandoned()
     }
 }
 
@@ -96,6 +97,11 @@ pub(crate) fn list_within(
                 Err(QueryError::Timeout { .. }) if walk.before.is_some() => {
                     return Ok(stopped(page, List::Traces, walk.before));
                 }
+                // It had all the time, and a page that began with it again would have no more.
+                Err(QueryError::Timeout { .. }) => {
+                    page.search.traces_cut += 1;
+                    return Ok(stopped(page, List::Traces, Some(place)));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -104,7 +110,7 @@ pub(crate) fn list_within(
             page.next = Some(place.to_cursor(List::Traces));
             return Ok(page);
         }
-        if budget.is_used_up(looked) {
+        if budget.is_used_up(session, looked) {
             return Ok(stopped(page, List::Traces, Some(place)));
         }
     }
@@ -200,7 +206,8 @@ impl<'a, 's> Descent<'a, 's> {
                 // It is the latest head: everything above was dealt with or did not fit.
                 self.before = self.streams[at].unread;
             }
-            if self.before.is_some() && Instant::now() > self.until {
+            let is_over = Instant::now() > self.until || self.session.is_abandoned();
+            if self.before.is_some() && is_over {
                 self.is_out_of_time = true;
                 return Ok(None);
             }

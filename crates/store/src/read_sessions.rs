@@ -103,35 +103,51 @@ pub(crate) fn list(
     cursor: Option<&str>,
     limit: usize,
 ) -> Result<Page<SessionSummary>, QueryError> {
+    list_within(session, filter, cursor, limit, Budget::of_traces(MAX_SEARCHED_TRACES))
+}
+
+/// [`list`] at a price.
+pub(crate) fn list_within(
+    session: &Session,
+    filter: &TraceFilter,
+    cursor: Option<&str>,
+    limit: usize,
+    budget: Budget,
+) -> Result<Page<SessionSummary>, QueryError> {
     let after = Place::of_optional(List::Sessions, cursor)?;
     let limit = page::page_items(limit);
-    let budget = Budget::of_traces(MAX_SEARCHED_TRACES);
     let segments = session.segments()?;
     let mut walk = Descent::new(session, &segments, filter.clone(), after, budget.until)?;
     let (mut page, mut seen, mut looked) = (Page::empty(), HashSet::new(), 0);
     while let Some(Found { place, item: trace, .. }) = walk.next()? {
         looked += 1;
         if filter.fields_match(&trace) && walk.is_whole_here(place, &trace)? {
+            // All sessions of a trace are on one page: the cursor stands behind the whole trace.
+            let mut of_trace = Vec::new();
             for name in trace.sessions.iter().filter(|name| is_wanted(filter, name)) {
                 if !seen.insert(name.clone()) {
                     continue;
                 }
-                match summed_up(session, &segments, filter, name, after, budget) {
-                    Ok(Some(summary)) => page.items.push(summary),
-                    Ok(None) => {}
-                    Err(QueryError::Timeout { .. }) if walk.before.is_some() => {
+                match summed_up(session, &segments, filter, name, after, budget)? {
+                    Sum::Whole(summary) => of_trace.push(summary),
+                    Sum::Nothing => {}
+                    // The next page begins with this trace and has all the time for it.
+                    Sum::OutOfTime(_) if walk.before.is_some() => {
                         return Ok(stopped(page, List::Sessions, walk.before));
                     }
-                    Err(error) => return Err(error),
+                    // It had all the time: what is known of it is said to be cut.
+                    Sum::OutOfTime(Some(latest)) => of_trace.push(latest),
+                    Sum::OutOfTime(None) => page.search.traces_cut += 1,
                 }
             }
+            page.items.extend(of_trace);
         }
         walk.before = Some(place);
         if page.items.len() >= limit {
             page.next = Some(place.to_cursor(List::Sessions));
             return Ok(page);
         }
-        if budget.is_used_up(looked) {
+        if budget.is_used_up(session, looked) {
             return Ok(stopped(page, List::Sessions, Some(place)));
         }
     }
@@ -145,8 +161,18 @@ fn is_wanted(filter: &TraceFilter, name: &str) -> bool {
     filter.session.as_deref().is_none_or(|wanted| wanted == name)
 }
 
-/// The totals of a session; `None` when a page before this one had it, because one of its traces
-/// that meet the filter stands at or before the cursor.
+/// What came of adding up a session.
+enum Sum {
+    /// Its totals; of its latest traces when it has more than are summed up, and then it is cut.
+    Whole(SessionSummary),
+    /// Nothing to list: a page before this one had it, because one of its traces that meet the
+    /// filter stands at or before the cursor.
+    Nothing,
+    /// Time ran out; the totals as far as they were added up, cut, if no page before had it.
+    OutOfTime(Option<SessionSummary>),
+}
+
+/// The totals of a session.
 fn summed_up(
     session: &Session,
     segments: &[Segment],
@@ -154,23 +180,46 @@ fn summed_up(
     name: &str,
     after: Option<Place>,
     budget: Budget,
-) -> Result<Option<SessionSummary>, QueryError> {
+) -> Result<Sum, QueryError> {
     let of_session = TraceFilter { session: Some(name.to_owned()), ..TraceFilter::default() };
     let mut walk = Descent::new(session, segments, of_session.clone(), None, budget.until)?;
     let mut summary = SessionSummary::empty(name);
-    while let Some(Found { place, item: trace, .. }) = walk.next()? {
-        if !of_session.fields_match(&trace) || !walk.is_whole_here(place, &trace)? {
+    // Whether all traces at or before the cursor were looked at.
+    let mut is_new = after.is_none();
+    let is_out_of_time = loop {
+        let found = match walk.next() {
+            Ok(Some(found)) => found,
+            Ok(None) => break walk.is_out_of_time,
+            Err(QueryError::Timeout { .. }) => break true,
+            Err(error) => return Err(error),
+        };
+        let Found { place, item: trace, .. } = found;
+        is_new |= after.is_some_and(|after| place < after);
+        if is_new && summary.is_cut {
+            break false;
+        }
+        if !of_session.fields_match(&trace) {
             continue;
         }
-        if after.is_some_and(|after| place >= after) && filter.fields_match(&trace) {
-            return Ok(None);
+        match walk.is_whole_here(place, &trace) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(QueryError::Timeout { .. }) => break true,
+            Err(error) => return Err(error),
         }
-        if summary.trace_count >= MAX_SESSION_TRACES {
+        if !is_new && filter.fields_match(&trace) {
+            return Ok(Sum::Nothing);
+        }
+        if summary.trace_count < MAX_SESSION_TRACES {
+            summary.add(&trace);
+        } else {
             summary.is_cut = true;
-            break;
         }
-        summary.add(&trace);
+    };
+    if is_out_of_time {
+        summary.is_cut = true;
+        let is_known = is_new && summary.trace_count > 0;
+        return Ok(Sum::OutOfTime(is_known.then_some(summary)));
     }
-    summary.is_cut |= walk.is_out_of_time;
-    Ok((summary.trace_count > 0).then_some(summary))
+    Ok(if summary.trace_count > 0 { Sum::Whole(summary) } else { Sum::Nothing })
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use throughline_trace::{
     ContinuityReport, Decision, DecisionId, Dimension, LogRecord, SeriesQuery, SuspectedEdge,
@@ -31,11 +32,18 @@ pub const MAX_QUERY_MILLIS: u64 = 2_000;
 /// Most spans that a question about continuity reads where no store is beside it.
 const MAX_CONTINUITY_SPANS: u64 = 500_000;
 
-/// Asks the store; cheap to clone. Queries run on blocking threads, a bounded number at once.
+/// Searches and lists of sessions that run at once; others wait for their turn. It is less than the
+/// number of all queries, so that a search never takes the last turn.
+const MAX_SEARCHES: usize = 1;
+
+/// Asks the store; cheap to clone. Queries run on blocking threads, a bounded number at once. An
+/// answer that is no longer waited for, because its future was dropped, is no longer looked for.
 #[derive(Debug, Clone)]
 pub struct Reader {
     files: Arc<Files>,
     permits: Arc<Semaphore>,
+    /// Taken before one of `permits` by what may use up all its time.
+    searches: Arc<Semaphore>,
     rollup_retention: RollupRetention,
     continuity: Continuity,
 }
@@ -65,9 +73,11 @@ impl Reader {
 
     pub(crate) fn new(layout: Layout, rollup_retention: RollupRetention) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let permits = Arc::new(Semaphore::new((cores / 2).max(1)));
+        let permits = Arc::new(Semaphore::new((cores / 2).max(MAX_SEARCHES + 1)));
+        let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
         let continuity = Continuity::Rows { layout: layout.clone(), grace: CONTINUITY_GRACE };
-        Self { files: Arc::new(Files::new(layout)), permits, rollup_retention, continuity }
+        let files = Arc::new(Files::new(layout));
+        Self { files, permits, searches, rollup_retention, continuity }
     }
 
     /// Answers about continuity come from there.
@@ -92,16 +102,21 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn continuity(&self, since_unix_nano: u64) -> Result<ContinuityReport, QueryError> {
-        let continuity = self.continuity.clone();
-        self.ask(move |_| match continuity {
-            Continuity::Told(watch) => Ok(watch.report(since_unix_nano)),
-            Continuity::Rows { layout, grace } => {
-                let time = (since_unix_nano, now_unix_nano());
-                anew(&layout, time, nanos(grace), MAX_CONTINUITY_SPANS)
-                    .map_err(|error| QueryError::Storage(error.to_string()))
+        match self.continuity.clone() {
+            // It opens no file, so that it need not wait for queries that do.
+            Continuity::Told(watch) => {
+                let report = move || watch.report(since_unix_nano);
+                tokio::task::spawn_blocking(report).await.map_err(|e| ended(&e))
             }
-        })
-        .await
+            Continuity::Rows { layout, grace } => {
+                self.ask(move |_| {
+                    let time = (since_unix_nano, now_unix_nano());
+                    anew(&layout, time, nanos(grace), MAX_CONTINUITY_SPANS)
+                        .map_err(|error| QueryError::Storage(error.to_string()))
+                })
+                .await
+            }
+        }
     }
 
     /// The edges that one trace broke at, as far as it was seen to break; none is named for traces of
@@ -126,7 +141,10 @@ impl Reader {
         limit: usize,
     ) -> Result<Page<TraceSummary>, QueryError> {
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
-        self.ask(move |session| read_traces::list(session, &filter, cursor.as_deref(), limit)).await
+        let is_search = filter.query.is_some();
+        let list =
+            move |session: &Session| read_traces::list(session, &filter, cursor.as_deref(), limit);
+        if is_search { self.search(list).await } else { self.ask(list).await }
     }
 
     /// Sessions with their totals, the one with the latest trace first. `limit` is 1 to 1,000. A
@@ -141,7 +159,7 @@ impl Reader {
         limit: usize,
     ) -> Result<Page<SessionSummary>, QueryError> {
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
-        self.ask(move |session| read_sessions::list(session, &filter, cursor.as_deref(), limit))
+        self.search(move |session| read_sessions::list(session, &filter, cursor.as_deref(), limit))
             .await
     }
 
@@ -303,16 +321,52 @@ impl Reader {
         &self,
         query: impl FnOnce(&Session) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let ended = |error: &dyn std::fmt::Display| {
-            QueryError::Storage(format!("the query ended: {error}"))
-        };
+        self.run(None, query).await
+    }
+
+    /// [`Reader::ask`] for what may take long: no more than [`MAX_SEARCHES`] of them run at once.
+    async fn search<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Session) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let turn = Arc::clone(&self.searches).acquire_owned().await.map_err(|e| ended(&e))?;
+        self.run(Some(turn), query).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        turn: Option<OwnedSemaphorePermit>,
+        query: impl FnOnce(&Session) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|e| ended(&e))?;
         let files = Arc::clone(&self.files);
+        let waiting = Waiting::default();
+        let abandoned = Arc::clone(&waiting.abandoned);
         let run = move || {
-            let answer = query(&Session::begin(files));
-            drop(permit);
+            let session = Session::begin_until(files, abandoned);
+            let answer = query(&session);
+            drop((permit, turn));
             answer
         };
         tokio::task::spawn_blocking(run).await.map_err(|e| ended(&e))?
     }
 }
+
+/// What stands for the one who waits for an answer; dropped with the future, it ends the query.
+#[derive(Debug, Default)]
+struct Waiting {
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+}
+
+fn ended(error: &dyn std::fmt::Display) -> QueryError {
+    QueryError::Storage(format!("the query ended: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,19 +71,38 @@ impl Files {
 pub(crate) struct Session {
     files: Arc<Files>,
     deadline: Instant,
+    /// Set once nobody waits for the answer any more.
+    abandoned: Arc<AtomicBool>,
     /// Rows that lists looked at: what a page costs.
     rows: Cell<u64>,
 }
 
 impl Session {
-    pub(crate) fn begin(files: Arc<Files>) -> Self {
+    /// Begins a query that ends early once `abandoned` is set.
+    pub(crate) fn begin_until(files: Arc<Files>, abandoned: Arc<AtomicBool>) -> Self {
         let deadline = Instant::now() + Duration::from_millis(MAX_QUERY_MILLIS);
-        Self { files, deadline, rows: Cell::new(0) }
+        Self { files, deadline, abandoned, rows: Cell::new(0) }
     }
 
-    /// Fails when the query has taken too long; loops outside SQLite ask it.
+    #[cfg(test)]
+    pub(crate) fn begin(files: Arc<Files>) -> Self {
+        Self::begin_until(files, Arc::default())
+    }
+
+    /// A query whose time is over.
+    #[cfg(test)]
+    pub(crate) fn begin_late(files: Arc<Files>) -> Self {
+        Self { deadline: Instant::now(), ..Self::begin(files) }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Fails when the query has taken too long or nobody waits for it; loops outside SQLite ask it.
     pub(crate) fn check_time(&self) -> Result<(), QueryError> {
-        if Instant::now() > self.deadline {
+        if Instant::now() > self.deadline || self.is_abandoned() {
             return Err(QueryError::Timeout { limit_ms: MAX_QUERY_MILLIS });
         }
         Ok(())
@@ -180,10 +200,13 @@ impl Session {
             Some(connection) => connection,
             None => schema.open_reader(&path).map_err(|error| error.on_query(&path))?,
         };
-        let deadline = self.deadline;
+        let (deadline, abandoned) = (self.deadline, Arc::clone(&self.abandoned));
         let fails = |error: rusqlite::Error| QueryError::of(&path, &error);
         connection
-            .progress_handler(STEPS_PER_LOOK, Some(move || Instant::now() > deadline))
+            .progress_handler(
+                STEPS_PER_LOOK,
+                Some(move || Instant::now() > deadline || abandoned.load(Ordering::Relaxed)),
+            )
             .map_err(fails)?;
         connection.execute_batch("BEGIN").map_err(fails)?;
         Ok(Lease { files: Arc::clone(&self.files), path, connection: Some(connection) })

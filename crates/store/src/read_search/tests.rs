@@ -161,3 +161,92 @@ async fn sessions_are_listed_once_over_all_pages_with_all_their_traces() {
     let page = reader.sessions(&a1, None, 100).await.unwrap();
     assert_eq!((page.items.len(), page.next), (7, None));
 }
+
+#[tokio::test]
+async fn a_trace_that_takes_all_the_time_is_counted_and_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { first_day_unix_nano: Some(NOON), ..StoreOptions::new(dir.path()) };
+    let store = Store::open(options, &mut Registry::default()).unwrap();
+    let spans = [trace(4), trace(8)].concat();
+    let batch = SpanBatch { received_unix_nano: NOON, spans, ..SpanBatch::default() };
+    store.inbox().commit(batch).await.unwrap();
+    store.close().await.unwrap();
+    let query = SearchQuery::parse("refund", NOON).unwrap();
+    let (mut cursor, mut cut) = (None, Vec::new());
+    for _ in 0..3 {
+        // Statements this small end before SQLite looks at the clock; only the spans are too much.
+        let session = Session::begin_late(Arc::new(Files::new(Layout::new(dir.path()))));
+        let filter = TraceFilter::default();
+        let page = list(&session, &filter, &query, cursor.as_deref(), 10).unwrap();
+        assert!(page.items.is_empty());
+        cut.push((page.search.traces_cut, page.next.is_some()));
+        cursor = page.next;
+    }
+    assert_eq!(cut, [(1, true), (1, true), (0, false)]);
+}
+
+/// A session with more traces than are summed up: those of `a0`, and two older ones of `a1` with one
+/// of another session between them.
+async fn filled_with_a_large_session(dir: &Path) -> u64 {
+    let many = crate::read_sessions::MAX_SESSION_TRACES + 1;
+    let options = StoreOptions { first_day_unix_nano: Some(NOON), ..StoreOptions::new(dir) };
+    let store = Store::open(options, &mut Registry::default()).unwrap();
+    let span = |at: u64, agent: &str, session: &str| {
+        let id = TraceId::from_u128(u128::from(at) + 1);
+        let mut span = Span::new(id, SpanId::from_u64(1), None, "invoke_agent");
+        (span.start_unix_nano, span.end_unix_nano) = (NOON + at, NOON + at + 1);
+        span.attributes.set(keys::AGENT_ID, agent);
+        span.attributes.set(keys::SESSION_ID, session);
+        span
+    };
+    let older = [span(0, "a1", "large"), span(1, "a1", "small"), span(2, "a1", "large")];
+    let spans = older.into_iter().chain((3..3 + many).map(|at| span(at, "a0", "large"))).collect();
+    let batch = SpanBatch { received_unix_nano: NOON, spans, ..SpanBatch::default() };
+    store.inbox().commit(batch).await.unwrap();
+    store.close().await.unwrap();
+    many
+}
+
+#[tokio::test]
+async fn a_session_of_very_many_traces_is_listed_once_and_said_to_be_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let many = filled_with_a_large_session(dir.path()).await;
+    let files = Arc::new(Files::new(Layout::new(dir.path())));
+    let a1 = TraceFilter { agent: Some("a1".to_owned()), ..TraceFilter::default() };
+    let (mut cursor, mut found) = (None, Vec::new());
+    loop {
+        let session = Session::begin(Arc::clone(&files));
+        let page = crate::read_sessions::list(&session, &a1, cursor.as_deref(), 1).unwrap();
+        found.extend(page.items.into_iter().map(|one| (one.session, one.trace_count, one.is_cut)));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, [("large".to_owned(), many - 1, true), ("small".to_owned(), 1, false)]);
+}
+
+#[tokio::test]
+async fn totals_of_a_session_that_took_all_the_time_are_not_told_as_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    filled_with_a_large_session(dir.path()).await;
+    let files = Arc::new(Files::new(Layout::new(dir.path())));
+    let filter = TraceFilter { agent: Some("a1".to_owned()), ..TraceFilter::default() };
+    let (mut cursor, mut pages) = (None, Vec::new());
+    loop {
+        let session = Session::begin(Arc::clone(&files));
+        let budget = Budget { until: Instant::now(), traces: MAX_SEARCHED_TRACES };
+        let list = crate::read_sessions::list_within;
+        let page = list(&session, &filter, cursor.as_deref(), 10, budget).unwrap();
+        let shown = page.items.iter().map(|one| (one.session.clone(), one.is_cut));
+        pages.push((shown.collect::<Vec<_>>(), page.search.traces_cut));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let one = |name: &str, is_cut| vec![(name.to_owned(), is_cut)];
+    // Whether the last one had been listed before was not found out in the time.
+    let wanted = [(one("large", true), 0), (one("small", false), 0), (vec![], 1), (vec![], 0)];
+    assert_eq!(pages, wanted);
+}

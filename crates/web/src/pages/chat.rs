@@ -1,10 +1,12 @@
 //! Messages as a conversation: who said what, tool calls with their arguments, results, reasoning.
 
+use std::collections::HashMap;
+
 use maud::{Markup, html};
 use serde_json::Value as Json;
 use throughline_llm::genai::{self, SpanMessage};
 use throughline_llm::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
-use throughline_trace::{Attributes, LogRecord, Span, SpanRole, keys};
+use throughline_trace::{Attributes, LogRecord, Span, SpanId, SpanRole, keys};
 
 use super::json_text;
 use crate::format;
@@ -39,8 +41,16 @@ pub(crate) struct Chat {
 }
 
 impl Chat {
+    /// The conversation of a span: that of its attributes, else that of its log records.
+    pub(crate) fn of_span(span: &Span, logs: &[&LogRecord]) -> Self {
+        match Self::from_attributes(&span.attributes) {
+            chat if chat.len() == 0 => Self::from_logs(logs),
+            chat => chat,
+        }
+    }
+
     /// The conversation that attributes hold, in whatever form the sender gave it.
-    pub(crate) fn from_attributes(attributes: &Attributes) -> Self {
+    fn from_attributes(attributes: &Attributes) -> Self {
         let json =
             |key: &str| attributes.get(key).map(throughline_trace::Value::to_structured_json);
         let mut chat = Self::default();
@@ -64,7 +74,7 @@ impl Chat {
 
     /// The conversation that log records of the span hold, for instrumentations that send content as
     /// events beside it (GenAI conventions, "events"): one record a message, or one for all of them.
-    pub(crate) fn from_logs(logs: &[&LogRecord]) -> Self {
+    fn from_logs(logs: &[&LogRecord]) -> Self {
         let mut records = logs.to_vec();
         records.sort_by_key(|record| record.time_unix_nano);
         if let Some(all) =
@@ -109,6 +119,16 @@ impl Chat {
         usize::from(!self.instructions.is_empty()) + self.input.len() + self.output.len()
     }
 
+    /// What a user said last.
+    fn question(&self) -> Option<SpanMessage> {
+        self.input.iter().rev().find(|said| said.message.role == Role::User).cloned()
+    }
+
+    /// What was said last in answer.
+    fn answer(&self) -> Option<SpanMessage> {
+        self.output.last().cloned()
+    }
+
     /// The conversation; the first of many turns are folded.
     pub(crate) fn draw(&self) -> Markup {
         let instructions = (!self.instructions.is_empty()).then(|| {
@@ -142,16 +162,29 @@ impl Chat {
 }
 
 /// What a trace was asked and what it answered: the last thing that a user said to its first model
-/// call, and what its last model call said.
-pub(super) fn exchange(spans: &[Span]) -> Markup {
-    let mut calls: Vec<&Span> = spans.iter().filter(|span| has_messages(span)).collect();
+/// call, and what its last model call said. A call holds all that was said before it, so that only
+/// those are read that are needed.
+pub(super) fn exchange(spans: &[Span], logs: &[LogRecord]) -> Markup {
+    let mut logs_of: HashMap<SpanId, Vec<&LogRecord>> = HashMap::new();
+    for log in logs {
+        if let Some(span_id) = log.span_id {
+            logs_of.entry(span_id).or_default().push(log);
+        }
+    }
+    let mut calls: Vec<&Span> =
+        spans.iter().filter(|span| span.role() == SpanRole::LlmCall).collect();
     calls.sort_by_key(|span| (span.start_unix_nano, span.end_unix_nano));
-    let chats = calls.iter().map(|span| Chat::from_attributes(&span.attributes));
+    let chat = |span: &&Span| {
+        let logs = logs_of.get(&span.span_id).map_or(&[][..], Vec::as_slice);
+        Chat::of_span(span, logs)
+    };
     let (mut question, mut answer) = (None, None);
-    for chat in chats {
-        let is_asked = |said: &&SpanMessage| said.message.role == Role::User;
-        question = question.or_else(|| chat.input.iter().rev().find(is_asked).cloned());
-        answer = chat.output.last().cloned().or(answer);
+    if let Some((last, earlier)) = calls.split_last() {
+        let last = chat(last);
+        let first = earlier.iter().find_map(|call| chat(call).question());
+        question = first.or_else(|| last.question());
+        let before = || earlier.iter().rev().find_map(|call| chat(call).answer());
+        answer = last.answer().or_else(before);
     }
     html! {
         div.chat {
@@ -160,13 +193,6 @@ pub(super) fn exchange(spans: &[Span]) -> Markup {
             @if question.is_none() && answer.is_none() { p.muted { "No messages were recorded." } }
         }
     }
-}
-
-fn has_messages(span: &Span) -> bool {
-    span.role() == SpanRole::LlmCall
-        && [keys::GEN_AI_INPUT_MESSAGES, keys::GEN_AI_OUTPUT_MESSAGES]
-            .iter()
-            .any(|key| span.attributes.get(key).is_some())
 }
 
 fn role_class(role: &Role) -> &'static str {

@@ -157,3 +157,43 @@ fn content_that_came_as_log_records_is_the_conversation() {
     all.attributes.set(keys::GEN_AI_INPUT_MESSAGES, r#"[{"role":"user","content":"hi"}]"#);
     assert_eq!(Chat::from_logs(&[&all]).len(), 1);
 }
+
+fn call(number: u64) -> Span {
+    let id = throughline_trace::TraceId::from_u128(1);
+    let mut span = Span::new(id, SpanId::from_u64(number), None, "chat gpt-4o");
+    (span.start_unix_nano, span.end_unix_nano) = (number, number + 1);
+    span.attributes.set(keys::GEN_AI_OPERATION_NAME, "chat");
+    span
+}
+
+#[test]
+fn an_exchange_is_the_first_question_and_the_last_answer() {
+    let told = |number: u64, said: &str, answered: &str| {
+        let mut span = call(number);
+        let input = json!([{ "role": "user", "content": said }]);
+        let output = json!([{ "role": "assistant", "content": answered }]);
+        span.attributes.set(keys::GEN_AI_INPUT_MESSAGES, Value::from_json(input));
+        span.attributes.set(keys::GEN_AI_OUTPUT_MESSAGES, Value::from_json(output));
+        span
+    };
+    let spans =
+        [told(3, "third", "three"), told(1, "first", "one"), told(2, "second", "two"), call(4)];
+    let html = exchange(&spans, &[]).into_string();
+    let (asked, answered) = (html.find("first"), html.find("three"));
+    assert!(asked.is_some() && asked < answered, "{html}");
+    assert_eq!(html.matches("<article").count(), 2);
+}
+
+#[test]
+fn an_exchange_is_read_from_log_records_where_spans_have_no_messages() {
+    let mut records = [
+        event(1, "gen_ai.user.message", json!({ "content": "What is the time?" })),
+        event(2, "gen_ai.choice", json!({ "message": { "content": "It is noon." } })),
+    ];
+    for record in &mut records {
+        record.span_id = Some(SpanId::from_u64(7));
+    }
+    let html = exchange(&[call(7)], &records).into_string();
+    assert!(html.contains("What is the time?") && html.contains("It is noon."), "{html}");
+    assert!(exchange(&[call(8)], &records).into_string().contains("No messages were recorded."));
+}

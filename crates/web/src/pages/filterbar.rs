@@ -16,12 +16,13 @@ const SPANS_OF_TIME: [(&str, &str); 5] = [
     ("30d", "Last 30 days"),
 ];
 
-/// The form around the fields; it changes the list as one types and keeps the address right.
+/// The form around the fields; it changes the list as one types and keeps the address right. What
+/// else depends on the fields stands in an element with the id `live`, or in a head with the id `head`.
 pub(crate) fn form(action: &str, find: &Markup, more: &Markup) -> Markup {
     html! {
         form.filters method="get" action=(action) role="search"
             hx-get=(action) hx-target="#content" hx-select="#content" hx-swap="outerHTML"
-            hx-select-oob="#live" hx-push-url="true" hx-trigger="change, submit, input delay:300ms" hx-sync="this:replace" {
+            hx-select-oob="#live,#head" hx-push-url="true" hx-trigger="change, submit, input delay:300ms" hx-sync="this:replace" {
             (find)
             button.btn.toggle type="button" data-toggle { (icon("filter")) "Filter" }
             div.more { (more) }

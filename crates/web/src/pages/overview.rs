@@ -27,8 +27,8 @@ const TIMES: [(&str, &str, u64); 4] = [
 /// The time when none is chosen.
 const DEFAULT_TIME: usize = 1;
 
-/// What is read, in this order.
-const MEASURES: [Measure; 9] = [
+/// What is drawn, and told by the link to the same as JSON.
+const MEASURES: [Measure; 8] = [
     Measure::Count,
     Measure::ErrorRate,
     Measure::Duration(500),
@@ -36,7 +36,6 @@ const MEASURES: [Measure; 9] = [
     Measure::InputTokens,
     Measure::OutputTokens,
     Measure::CostUsd,
-    Measure::FallbackActivationRatio,
     Measure::Fallbacks,
 ];
 
@@ -76,7 +75,7 @@ pub(crate) async fn show(
     let series = app.web.reader.series(&query).await?;
     let facets = app.web.reader.facets().await?;
     let body = html! {
-        div.head {
+        div.head #head {
             h1 { "Overview" }
             p.grow { (what(&params)) }
             div.tools {
@@ -98,8 +97,8 @@ fn what(params: &Params) -> String {
 }
 
 fn api_query(params: &Params, since: &str) -> String {
-    let measures = "count,error_rate,p50,p95,input_tokens,output_tokens,cost_usd";
-    let pairs = [("measure", measures), ("since", since)];
+    let measures = MEASURES.map(Measure::name).join(",");
+    let pairs = [("measure", measures.as_str()), ("since", since)];
     crate::params::query_string(pairs.into_iter().chain(params.chosen(&["agent"])))
 }
 

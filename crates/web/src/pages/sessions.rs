@@ -2,8 +2,8 @@
 
 use axum::extract::{Path, State};
 use maud::{Markup, html};
-use throughline_store::{Page, SessionSummary, TraceFilter};
-use throughline_trace::{Span, TraceSummary};
+use throughline_store::{Page, SessionSummary, StoredTrace, TraceFilter};
+use throughline_trace::TraceSummary;
 
 use super::{chat, filterbar, traces};
 use crate::doors::Visitor;
@@ -40,9 +40,8 @@ pub(crate) async fn show(
         (filterbar::time_menu(&params))
     };
     let body = html! {
-        div.head {
+        div.head #head {
             h1.grow { "Sessions" }
-            span #live {}
             a.btn href="/traces" { "Traces" }
             a.btn href={ "/api/v1/sessions" (params.with("cursor", None)) } { "JSON" }
         }
@@ -153,8 +152,7 @@ pub(crate) async fn one(
     for summary in &page.items {
         let is_read = summary.span_count <= MAX_READ_SPANS;
         let trace = if is_read { reader.trace(summary.trace_id).await? } else { None };
-        let spans = trace.map(|trace| trace.spans);
-        parts.push(part(summary, spans.as_deref(), visitor.now_unix_nano));
+        parts.push(part(summary, trace.as_ref(), visitor.now_unix_nano));
     }
     let path = format!("{PATH}/{}", encode(&session));
     let body = html! {
@@ -180,8 +178,8 @@ pub(crate) async fn one(
     Ok(layout::page(&visitor, Nav::Traces, &session, body))
 }
 
-/// One trace of a conversation; `spans` is `None` when it is too large to be read here.
-fn part(summary: &TraceSummary, spans: Option<&[Span]>, now_unix_nano: u64) -> Markup {
+/// One trace of a conversation; `trace` is `None` when it is too large to be read here.
+fn part(summary: &TraceSummary, trace: Option<&StoredTrace>, now_unix_nano: u64) -> Markup {
     let href = format!("/traces/{}", summary.trace_id);
     html! {
         section.exchange {
@@ -192,8 +190,8 @@ fn part(summary: &TraceSummary, spans: Option<&[Span]>, now_unix_nano: u64) -> M
                 span.grow.marks { (traces::marks(summary, now_unix_nano)) }
                 span.muted { (format::time(summary.start_unix_nano, now_unix_nano)) }
             }
-            @match spans {
-                Some(spans) => (chat::exchange(spans)),
+            @match trace {
+                Some(trace) => (chat::exchange(&trace.spans, &trace.logs)),
                 None => p.muted { (format::count(summary.span_count)) " spans: open the trace to see what was said." },
             }
         }

@@ -52,10 +52,7 @@ impl<'a> SpanView<'a> {
             view.find(span_id).ok_or_else(|| Failure::not_found("span", &span_id.to_string()))?;
         let logs: Vec<&LogRecord> =
             view.trace.logs.iter().filter(|log| log.span_id == Some(span_id)).collect();
-        let mut chat = Chat::from_attributes(&node.span.attributes);
-        if chat.len() == 0 {
-            chat = Chat::from_logs(&logs);
-        }
+        let chat = Chat::of_span(&node.span, &logs);
         Ok(Self { view, at, node, chat, logs })
     }
 

@@ -396,3 +396,26 @@ async fn a_session_reads_as_a_conversation() {
     assert!(question.is_some() && question < answer, "{}", page.body);
     assert_eq!(site.get("/sessions/nobody").await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn choosing_an_agent_renews_the_times_and_the_link_of_the_overview() {
+    let site = filled().await;
+    let page = site.get("/overview?since=1h&agent=fraud-agent").await.body;
+    let between = |from: &str, to: &str| {
+        let (_, rest) = page.split_once(from).unwrap_or_else(|| panic!("no {from} in {page}"));
+        rest.split_once(to).unwrap().0.to_owned()
+    };
+    // The form swaps the head too, which has all links that keep the agent.
+    let swapped = between("hx-select-oob=\"", "\"");
+    assert!(swapped.split(',').any(|id| id == "#head"), "{swapped}");
+    let head = between("id=\"head\"", "<form");
+    assert!(head.contains("agent=fraud-agent") && head.contains("since=7d"), "{head}");
+    // The link gives what is drawn.
+    let (_, link) = head.split_once("/api/v1/series").unwrap();
+    let link = format!("/api/v1/series{}", link.split_once('"').unwrap().0.replace("&amp;", "&"));
+    let json = site.get(&link).await.json();
+    assert!(
+        json["measures"]["fallbacks"].is_string() && json["measures"]["p95"].is_string(),
+        "{json}"
+    );
+}
