@@ -217,6 +217,23 @@ async fn r4_4_a_truncated_tail_is_named() {
 }
 
 #[tokio::test]
+async fn r4_4_a_decision_for_which_a_cut_chain_has_no_place_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 6).await;
+    execute(dir.path(), "DELETE FROM chain WHERE number > 4");
+    let store = open(dir.path());
+    let batch = SpanBatch {
+        received_unix_nano: made::NOON,
+        decisions: vec![decision(9, 9, 9)],
+        ..SpanBatch::default()
+    };
+    let answer = store.inbox().commit(batch).await;
+    assert!(answer.is_err(), "acknowledged and lost: {answer:?}");
+    assert_eq!(store.reader().decision(id(9)).await.unwrap(), None);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn r4_4_an_old_copy_is_found_by_a_newer_anchor() {
     let dir = tempfile::tempdir().unwrap();
     let audit = filled(dir.path(), 3).await;

@@ -47,7 +47,11 @@ async fn r4_4_an_erased_person_is_gone_and_the_chain_is_whole() {
         audit.erase(&session("session-of-a-certain-person"), "asked by letter", "local").unwrap();
     assert_eq!((erased.decisions, erased.records.as_slice()), (1, &[7][..]));
     assert_eq!(store.reader().decision(id(6)).await.unwrap(), None);
+    person.trace_id = decision(99, 6, 6).trace_id;
+    let trace_id = person.trace_id.unwrap();
     assert_eq!(send(&store, vec![person]).await, (0, 1), "a repetition does not bring it back");
+    let trace = store.reader().summary(trace_id).await.unwrap();
+    assert!(trace.is_none(), "its names are in no trace again: {trace:?}");
     assert_eq!(send(&store, vec![decision(8, 8, 8)]).await, (1, 0));
     assert_eq!(store.reader().stats().await.unwrap().decisions, 6);
     store.close().await.unwrap();
