@@ -29,8 +29,7 @@ const INSERT: &str = "INSERT INTO decisions(decision_id, time, received, trace_i
 /// Whether a decision was erased: a sender's repetition does not bring back what somebody had
 /// removed.
 pub(crate) fn is_erased(control: &Connection, id: DecisionId) -> Result<bool, RowError> {
-    let mut statement =
-        control.prepare_cached("SELECT 1 FROM erased WHERE decision_id = ?1")?;
+    let mut statement = control.prepare_cached("SELECT 1 FROM erased WHERE decision_id = ?1")?;
     Ok(statement.exists([id.0.as_bytes().as_slice()])?)
 }
 
