@@ -18,13 +18,23 @@ use crate::trace_rows::RowError;
 
 /// The row has the number of the decision in the chain, which never comes twice: that of an erased
 /// one would, and who counts rows from the last that it saw would miss the next decision.
-const INSERT: &str = "INSERT OR IGNORE INTO decisions(decision_id, time, received, trace_id, agent,
-    session, stage, action, confidence, body, decision, number, salt)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12
-    WHERE NOT EXISTS (SELECT 1 FROM erased WHERE decision_id = ?1)";
+///
+/// Only an id that is there already is passed over. A row number that is taken means that somebody
+/// has cut the chain: the decision is refused, and not acknowledged and lost.
+const INSERT: &str = "INSERT INTO decisions(decision_id, time, received, trace_id, agent, session,
+    stage, action, confidence, body, decision, number, salt)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12)
+    ON CONFLICT(decision_id) DO NOTHING";
 
-/// Writes a decision with its body and its link; `false` when its id is there already, or when it
-/// was erased: a sender's repetition does not bring back what somebody had removed.
+/// Whether a decision was erased: a sender's repetition does not bring back what somebody had
+/// removed.
+pub(crate) fn is_erased(control: &Connection, id: DecisionId) -> Result<bool, RowError> {
+    let mut statement = control.prepare_cached("SELECT 1 FROM erased WHERE decision_id = ?1")?;
+    Ok(statement.exists([id.0.as_bytes().as_slice()])?)
+}
+
+/// Writes a decision that was not erased, with its body and its link; `false` when its id is there
+/// already.
 pub(crate) fn insert(
     control: &Connection,
     chain: &mut Chain<'_>,

@@ -121,6 +121,8 @@ impl Writer {
         control
             .pragma_update(None, "wal_autocheckpoint", CONTROL_CHECKPOINT_PAGES)
             .map_err(fails)?;
+        // What is deleted is overwritten, whichever connection an erased page comes back to.
+        control.pragma_update(None, "secure_delete", true).map_err(fails)?;
         let chain_key = chain::make_ready(&mut control, &options.audit_keys)
             .map_err(|error| OpenError::of_chain(&control_path, error))?;
         control.busy_timeout(CONTROL_BUSY_TIMEOUT).map_err(fails)?;
@@ -327,28 +329,34 @@ impl Writer {
         let mut inserted: Vec<DecisionId> = Vec::new();
         for prepared in group {
             let mut of_batch = memory.insert(connections, prepared, self.spans_per_trace_no)?;
-            for (decision, ready) in prepared.batch.decisions.iter().zip(&prepared.decisions) {
-                let Some(chain) = &mut chain else { continue };
-                if let Some(id) = decision.trace_id {
-                    // The trace counts what is in the control database before this decision.
-                    memory.hot(connections, id)?;
-                }
-                let is_new = decision_rows::insert(
-                    connections.control,
-                    chain,
-                    decision,
-                    ready,
-                    &prepared.bodies[ready.body.clone()],
-                )?;
-                memory.note_decision(connections, decision, is_new)?;
-                if is_new {
-                    inserted.push(decision.decision_id);
-                }
-                if is_new || self.unanswered.contains(&decision.decision_id) {
-                    of_batch.decisions += 1;
-                    decisions.push(decision);
-                } else {
-                    of_batch.duplicate_decisions += 1;
+            if let Some(chain) = &mut chain {
+                for (decision, ready) in prepared.batch.decisions.iter().zip(&prepared.decisions) {
+                    if decision_rows::is_erased(connections.control, decision.decision_id)? {
+                        // Nor do its names come back, into a trace or to who listens.
+                        of_batch.duplicate_decisions += 1;
+                        continue;
+                    }
+                    if let Some(id) = decision.trace_id {
+                        // The trace counts what is in the control database before this decision.
+                        memory.hot(connections, id)?;
+                    }
+                    let is_new = decision_rows::insert(
+                        connections.control,
+                        chain,
+                        decision,
+                        ready,
+                        &prepared.bodies[ready.body.clone()],
+                    )?;
+                    memory.note_decision(connections, decision, is_new)?;
+                    if is_new {
+                        inserted.push(decision.decision_id);
+                    }
+                    if is_new || self.unanswered.contains(&decision.decision_id) {
+                        of_batch.decisions += 1;
+                        decisions.push(decision);
+                    } else {
+                        of_batch.duplicate_decisions += 1;
+                    }
                 }
             }
             accepted.push(of_batch);

@@ -296,7 +296,8 @@ impl Work {
             return;
         }
         self.retired = Some(Instant::now());
-        let before = now_unix_nano().saturating_sub(age.as_nanos() as u64);
+        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let before = now_unix_nano().saturating_sub(age);
         match blocking(&self.audit, move |audit| audit.retire(before)).await {
             Ok(retired) if retired.records > 0 => {
                 self.metrics.retired.inc_by(retired.records);

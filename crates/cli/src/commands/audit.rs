@@ -320,7 +320,7 @@ fn erase(
     if !erased.is_log_clean {
         writeln!(
             anstream::stderr().lock(),
-            "a reader is in the way: old pages stay in control.db-wal until the server's next checkpoint"
+            "a reader is in the way: old pages stay in control.db-wal until the server writes over them or stops"
         )?;
     }
     Ok(())

@@ -363,10 +363,12 @@ pub(crate) fn make_ready(
 ) -> Result<ChainKey, ChainError> {
     let transaction =
         control.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    transaction.execute(
-        "INSERT OR IGNORE INTO secrets VALUES (?1, ?2)",
-        params![OWN_KEY, rand::random::<[u8; 32]>()],
-    )?;
+    if keys.current.is_none() {
+        transaction.execute(
+            "INSERT OR IGNORE INTO secrets VALUES (?1, ?2)",
+            params![OWN_KEY, rand::random::<[u8; 32]>()],
+        )?;
+    }
     let key = ChainKey::adopt(&transaction, keys)?;
     let unchained: i64 =
         transaction

@@ -4,7 +4,7 @@
 //! its number, its id, the time of its arrival and the commitment. The erasure is a record of the
 //! chain itself; it names the numbers, and the person only as a keyed hash.
 
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
@@ -23,7 +23,7 @@ pub struct Erased {
     /// Chain numbers of the records that say so.
     pub records: Vec<u64>,
     /// Whether the write-ahead log was emptied too. If not, old pages lie in `control.db-wal` until
-    /// the server's next checkpoint.
+    /// the server writes over them or stops.
     pub is_log_clean: bool,
 }
 
@@ -44,36 +44,51 @@ pub(crate) fn count(control: &Connection, filter: &AuditFilter) -> Result<u64, r
     Ok(count as u64)
 }
 
-/// Erases some of what is left; `None` when nothing is. The caller holds a write transaction.
+/// The rows of the decisions that a filter chooses now, in the order of the chain. The caller holds
+/// a read transaction.
+pub(crate) fn choose(control: &Connection, filter: &AuditFilter) -> Result<Vec<i64>, AuditError> {
+    holds::refuse_held(control, filter)?;
+    let (wanted, values) = filter.to_sql();
+    let sql = format!(
+        "SELECT decision FROM decisions WHERE {wanted} AND number IS NOT NULL ORDER BY number"
+    );
+    let mut statement = control.prepare(&sql)?;
+    let rows = statement.query_map(params_from_iter(values), |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Erases chosen rows, those that are still there; `None` when none is. A hold that began since
+/// they were chosen refuses them. The caller holds a write transaction.
 pub(crate) fn batch(
     control: &Connection,
     key: &ChainKey,
     request: &Request<'_>,
+    chosen: &[i64],
 ) -> Result<Option<(u64, u64)>, AuditError> {
-    holds::refuse_held(control, request.filter)?;
-    let (wanted, values) = request.filter.to_sql();
-    let sql = format!(
-        "SELECT decision, decision_id, number, stage FROM decisions
-         WHERE {wanted} AND number IS NOT NULL ORDER BY number LIMIT {BATCH_ROWS}"
-    );
-    let mut statement = control.prepare(&sql)?;
-    let rows = statement.query_map(params_from_iter(values), |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-    })?;
-    let rows: Vec<(i64, [u8; 16], i64, String)> = rows.collect::<Result<_, _>>()?;
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    let mut ranges: Vec<(i64, i64)> = Vec::new();
-    for (decision, decision_id, number, stage) in &rows {
-        control
-            .prepare_cached("INSERT OR IGNORE INTO erased VALUES (?1, ?2)")?
-            .execute(params![decision_id.as_slice(), number])?;
-        remove_content(control, *decision, stage)?;
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == *number => *last = *number,
-            _ => ranges.push((*number, *number)),
+    let holds = holds::in_force(control)?;
+    let mut find = control
+        .prepare_cached("SELECT decision_id, number, stage FROM decisions WHERE decision = ?1")?;
+    let mut erase = control.prepare_cached("INSERT OR IGNORE INTO erased VALUES (?1, ?2)")?;
+    let (mut count, mut ranges) = (0_u64, Vec::<(i64, i64)>::new());
+    for decision in chosen {
+        let found: Option<([u8; 16], i64, String)> = find
+            .query_row([decision], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        // Retention or another erasure was quicker.
+        let Some((decision_id, number, stage)) = found else { continue };
+        if let Some(hold) = holds::held_by(control, &holds, &decision_id)? {
+            return Err(hold.refusal(decision_id));
         }
+        erase.execute(params![decision_id.as_slice(), number])?;
+        remove_content(control, *decision, &stage)?;
+        count += 1;
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    if count == 0 {
+        return Ok(None);
     }
     let body = json!({
         "id": request.id,
@@ -81,10 +96,10 @@ pub(crate) fn batch(
         "reason": request.reason,
         "subjects": subjects(key, request.filter),
         "numbers": ranges,
-        "count": rows.len(),
+        "count": count,
     });
     let record = append_record(control, key, Kind::Erasure, &body)?;
-    Ok(Some((rows.len() as u64, record)))
+    Ok(Some((count, record)))
 }
 
 /// Takes the row of a decision, and what is counted of it.

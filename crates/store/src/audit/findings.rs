@@ -24,7 +24,7 @@ pub enum ProblemKind {
     Inserted,
     /// The chain is another one than a checkpoint or anchor vouches for.
     Rewritten,
-    /// A statement is not signed by a key that is trusted.
+    /// A statement or a record is not made with a key that is trusted.
     Signature,
     /// A key that is needed was not given.
     Key,
@@ -124,7 +124,7 @@ pub struct Verification {
 impl Verification {
     /// Whether nothing differs.
     pub fn is_good(&self) -> bool {
-        self.problems.is_empty()
+        self.problem_count() == 0
     }
 
     /// All problems, named and not named.

@@ -99,6 +99,17 @@ pub struct Hold {
     pub released_unix_nano: Option<u64>,
 }
 
+impl Hold {
+    /// Why a decision that it keeps cannot be erased.
+    pub(crate) fn refusal(&self, decision_id: [u8; 16]) -> AuditError {
+        AuditError::Held {
+            hold: self.id.clone(),
+            reason: self.reason.clone(),
+            decision_id: DecisionId(uuid::Uuid::from_bytes(decision_id)),
+        }
+    }
+}
+
 /// What the body of a hold's record says.
 #[derive(Debug, Serialize, Deserialize)]
 struct Body {
@@ -200,30 +211,26 @@ pub(crate) fn refuse_held(control: &Connection, filter: &AuditFilter) -> Result<
         let found: Option<[u8; 16]> =
             control.query_row(&sql, params_from_iter(values), |row| row.get(0)).optional()?;
         if let Some(id) = found {
-            return Err(AuditError::Held {
-                hold: hold.id,
-                reason: hold.reason,
-                decision_id: DecisionId(uuid::Uuid::from_bytes(id)),
-            });
+            return Err(hold.refusal(id));
         }
     }
     Ok(())
 }
 
-/// Whether a hold in force keeps the decision of a row.
-pub(crate) fn is_held(
+/// Which of these holds keeps the decision of a row.
+pub(crate) fn held_by<'a>(
     control: &Connection,
-    holds: &[Hold],
+    holds: &'a [Hold],
     decision_id: &[u8],
-) -> Result<bool, rusqlite::Error> {
+) -> Result<Option<&'a Hold>, rusqlite::Error> {
     for hold in holds {
         let (held, mut values) = hold.filter.to_sql();
         values.push(Sql::Blob(decision_id.to_vec()));
         let sql = format!("SELECT 1 FROM decisions WHERE {held} AND decision_id = ?");
         let mut statement = control.prepare_cached(&sql)?;
         if statement.exists(params_from_iter(values))? {
-            return Ok(true);
+            return Ok(Some(hold));
         }
     }
-    Ok(false)
+    Ok(None)
 }

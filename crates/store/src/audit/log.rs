@@ -12,14 +12,14 @@ use crate::audit::chain::{ChainError, ChainKey, Head, log_id};
 use crate::audit::erase::{self, Erased};
 use crate::audit::findings::Verification;
 use crate::audit::holds::{self, AuditFilter, Hold};
-use crate::audit::key::{AuditKey, AuditKeys};
+use crate::audit::key::AuditKeys;
 use crate::audit::retention::{self, Retired};
 use crate::audit::statement::Checkpoint;
 use crate::audit::verify::{self, VerifyOptions};
 use crate::control::hex;
 use crate::error::{OpenError, QueryError};
 use crate::layout::Layout;
-use crate::schema::{CONTROL, from_nanos};
+use crate::schema::{BUSY_TIMEOUT, CONTROL, from_nanos};
 use crate::writer::now_unix_nano;
 
 /// Pages of the database's log at which SQLite moves them by itself.
@@ -27,6 +27,12 @@ const CHECKPOINT_PAGES: i64 = 512;
 
 /// What a server's writer gets between two batches of an erasure or of retention.
 const YIELD: Duration = Duration::from_millis(5);
+
+/// How often it is tried to empty the write-ahead log after an erasure.
+const EMPTY_ATTEMPTS: u32 = 40;
+
+/// How long a reader in the way gets between two of these attempts.
+const EMPTY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Most checkpoints that are handed to an anchor at once, the newest.
 pub const MAX_PENDING_CHECKPOINTS: usize = 100;
@@ -146,14 +152,6 @@ impl AuditLog {
             let key = ChainKey::current(control, &self.keys)?;
             change(control, &key)
         })
-    }
-
-    /// The key that the chain is written with.
-    ///
-    /// # Errors
-    /// [`AuditError`]; [`ChainError::OtherKey`] when the key at hand is another one.
-    pub fn key(&self) -> Result<AuditKey, AuditError> {
-        self.read(|control| Ok(ChainKey::current(control, &self.keys)?.key))
     }
 
     /// Number of the record at the head, 0 for an empty chain.
@@ -278,11 +276,16 @@ impl AuditLog {
             by,
         };
         let mut erased = Erased::default();
-        loop {
-            let batch = self.write_chained(|control, key| erase::batch(control, key, &request))?;
-            let Some((decisions, record)) = batch else { break };
-            erased.decisions += decisions;
-            erased.records.push(record);
+        // What is taken later than the request is not part of it, and nobody who writes waits for
+        // the search.
+        let rows = self.read(|control| erase::choose(control, filter))?;
+        for rows in rows.chunks(erase::BATCH_ROWS) {
+            let batch =
+                self.write_chained(|control, key| erase::batch(control, key, &request, rows))?;
+            if let Some((decisions, record)) = batch {
+                erased.decisions += decisions;
+                erased.records.push(record);
+            }
             std::thread::sleep(YIELD);
         }
         self.write(|control| crate::audit::reads::forget(control, filter))?;
@@ -290,13 +293,25 @@ impl AuditLog {
         Ok(erased)
     }
 
-    /// Moves the write-ahead log into the file and empties it, so that no old page stays there.
+    /// Moves the write-ahead log into the file and empties it, so that no old page stays there;
+    /// `false` when readers were in the way at every attempt. Waiting for them within SQLite would
+    /// keep the write lock meanwhile, and a server's writer with it.
     fn empty_log(&self) -> Result<bool, AuditError> {
-        let writer = self.lock()?;
-        let connection = writer.as_ref().ok_or(ChainError::NotReady)?;
-        let busy: i64 =
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-        Ok(busy == 0)
+        for attempt in 0..EMPTY_ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(EMPTY_PAUSE);
+            }
+            let writer = self.lock()?;
+            let connection = writer.as_ref().ok_or(ChainError::NotReady)?;
+            connection.busy_timeout(Duration::ZERO)?;
+            let busy = connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            if busy? == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Retires records that were received before a time, and leaves signed bridges.
@@ -306,13 +321,13 @@ impl AuditLog {
     pub fn retire(&self, before_unix_nano: u64) -> Result<Retired, AuditError> {
         let (mut total, mut from) = (Retired::default(), 0);
         loop {
-            let batch = self.write_chained(|control, key| {
+            let (batch, has_more) = self.write_chained(|control, key| {
                 retention::batch(control, key, before_unix_nano, &mut from)
             })?;
             total.records += batch.records;
             total.decisions += batch.decisions;
             total.held += batch.held;
-            if batch.records == 0 {
+            if !has_more {
                 return Ok(total);
             }
             std::thread::sleep(YIELD);

@@ -17,6 +17,7 @@ pub(crate) mod retention;
 pub(crate) mod standing;
 pub(crate) mod statement;
 pub(crate) mod tables;
+pub(crate) mod trust;
 pub(crate) mod verify;
 mod verify_content;
 mod verify_order;

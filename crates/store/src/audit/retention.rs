@@ -14,7 +14,7 @@ use crate::audit::statement::Bridge;
 use crate::schema::{from_nanos, to_nanos};
 use crate::writer::now_unix_nano;
 
-/// Records that one transaction retires: a server that writes waits for it.
+/// Records that one transaction looks at: a server that writes waits for it.
 pub(crate) const BATCH_ROWS: usize = 1_000;
 
 /// What retention did.
@@ -37,13 +37,13 @@ struct Old {
 
 /// Retires some of what was received before a time, from the record `from` on, and moves `from`
 /// behind what it has looked at: what is held is looked at once. The caller holds a write
-/// transaction and goes on while something was retired.
+/// transaction and goes on while there is more to look at, which the second answer says.
 pub(crate) fn batch(
     control: &Connection,
     key: &ChainKey,
     before_unix_nano: u64,
     from: &mut u64,
-) -> Result<Retired, AuditError> {
+) -> Result<(Retired, bool), AuditError> {
     let mut retired = Retired::default();
     let head = Head::read(control)?;
     let holds = holds::in_force(control)?;
@@ -55,10 +55,16 @@ pub(crate) fn batch(
     let mut rows = statement.query([head.number as i64, *from as i64])?;
     let mut run: Vec<Old> = Vec::new();
     let mut runs: Vec<Vec<Old>> = Vec::new();
+    let (mut looked_at, mut has_more) = (0, false);
     while let Some(row) = rows.next()? {
-        if to_nanos(row.get(3)?) >= before_unix_nano || retired.records as usize >= BATCH_ROWS {
+        if to_nanos(row.get(3)?) >= before_unix_nano {
             break;
         }
+        if looked_at >= BATCH_ROWS {
+            has_more = true;
+            break;
+        }
+        looked_at += 1;
         let number = row.get::<_, i64>(0)? as u64;
         *from = number + 1;
         let decision = row.get::<_, Option<i64>>(4)?.zip(row.get::<_, Option<String>>(5)?);
@@ -66,7 +72,8 @@ pub(crate) fn batch(
             Some(Kind::Decision) => {
                 let id: Option<Vec<u8>> = row.get(6)?;
                 let is_held = decision.is_some()
-                    && holds::is_held(control, &holds, id.as_deref().unwrap_or_default())?;
+                    && holds::held_by(control, &holds, id.as_deref().unwrap_or_default())?
+                        .is_some();
                 retired.held += u64::from(is_held);
                 is_held
             }
@@ -87,7 +94,7 @@ pub(crate) fn batch(
     for run in runs {
         retired.decisions += bridge_over(control, key, &run)?;
     }
-    Ok(retired)
+    Ok((retired, has_more))
 }
 
 /// Puts a bridge in the place of a run of records, one with those that it touches.

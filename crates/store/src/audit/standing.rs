@@ -6,11 +6,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use throughline_trace::DecisionId;
 
-use crate::audit::chain::{ChainError, Head, Kind, log_id, own_key};
+use crate::audit::chain::{ChainError, Head, Kind, log_id};
 use crate::audit::findings::{ProblemKind, Verification};
 use crate::audit::log::{AuditError, AuditLog, last_checkpoint};
 use crate::audit::retention::link_before;
 use crate::audit::statement::Checkpoint;
+use crate::audit::trust::{Secret, Trust};
 use crate::audit::verify::Link;
 use crate::audit::verify_content;
 use crate::schema::{from_nanos, to_nanos};
@@ -208,8 +209,8 @@ impl AuditLog {
                 report.add(ProblemKind::Changed, Some(link.number), Some(id), what);
             }
             verify_content::content(row, &link, &Default::default(), &mut report);
-            let secret = self.link_key(control, link.key)?;
-            if let Some(secret) = secret {
+            let secret = Trust::read(control, &self.keys, &[])?.secret(link.key, link.number);
+            if let Secret::Held(secret) = secret {
                 let previous = link_before(control, &log_id(control)?, link.number)?;
                 if link.input(previous).link(&secret) != link.link {
                     let what = "its link does not follow from the record before it";
@@ -219,20 +220,11 @@ impl AuditLog {
             let problem = report.problems.first().map(ToString::to_string);
             let is_good = match (&problem, secret) {
                 (Some(_), _) => Some(false),
-                (None, Some(_)) => Some(true),
-                (None, None) => None,
+                (None, Secret::Held(_)) => Some(true),
+                (None, Secret::Own | Secret::Missing) => None,
             };
             Ok(Some(ChainPlace { number: link.number, link: link.link, is_good, problem }))
         })
-    }
-
-    fn link_key(&self, control: &Connection, row: i64) -> Result<Option<[u8; 32]>, AuditError> {
-        let id: Option<String> = control
-            .query_row("SELECT key_id FROM audit_keys WHERE key = ?1", [row], |row| row.get(0))
-            .optional()?;
-        let own = own_key(control)?;
-        let held = self.keys.current.iter().chain(&self.keys.previous).chain(&own);
-        Ok(id.and_then(|id| held.into_iter().find(|key| key.id() == id).map(|key| *key.link_key())))
     }
 }
 

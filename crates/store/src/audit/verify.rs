@@ -4,16 +4,17 @@
 //! erases meanwhile is still there. The walk goes on after a problem, so that one changed record
 //! is one finding and not all that come after it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use rusqlite::Connection;
 use throughline_trace::DecisionId;
 
-use crate::audit::chain::{Hash, LinkInput, genesis, log_id, own_key};
+use crate::audit::chain::{Hash, LinkInput, genesis, log_id};
 use crate::audit::findings::{AnchorFinding, ProblemKind, Verification};
 use crate::audit::key::AuditKeys;
 use crate::audit::statement::{Bridge, Checkpoint};
+use crate::audit::trust::{Secret, Trust};
 use crate::audit::{chain::ChainError, verify_content, verify_order};
 use crate::control::hex;
 use crate::schema::to_nanos;
@@ -37,15 +38,6 @@ pub struct VerifyOptions {
     pub public_keys: Vec<[u8; 32]>,
     /// What anchors have kept.
     pub anchors: Vec<AnchorLines>,
-}
-
-/// A key of `audit_keys`.
-#[derive(Debug)]
-pub(crate) struct KnownKey {
-    pub(crate) id: String,
-    pub(crate) public: Vec<u8>,
-    /// `None` when its secret was not given.
-    pub(crate) link: Option<Hash>,
 }
 
 /// Who vouches for a head.
@@ -101,16 +93,14 @@ impl Link {
 pub(crate) struct Walk<'a> {
     control: &'a Connection,
     log: String,
-    keys: HashMap<i64, KnownKey>,
-    trusted: Vec<Vec<u8>>,
+    trust: Trust,
     bridges: BTreeMap<u64, (Bridge, i64)>,
     vouched: BTreeMap<u64, Vec<(Voucher, Checkpoint)>>,
     names: Vec<String>,
     suspects: verify_order::Suspects,
     /// Keys of which it was told that they are missing.
     told_keys: HashSet<i64>,
-    pub(crate) seen: HashSet<DecisionId>,
-    pub(crate) report: Verification,
+    report: Verification,
 }
 
 /// Verifies the log in a connection that is in a read transaction.
@@ -125,9 +115,8 @@ pub(crate) fn verify(
     let erased = verify_content::erased_ranges(control)?;
     let head = walk.records(&erased)?;
     walk.ends(head)?;
-    let keys = std::mem::take(&mut walk.keys);
-    std::mem::take(&mut walk.suspects).judge(&keys, &mut walk.report);
-    verify_content::strays(control, &walk.seen, &mut walk.report)?;
+    walk.suspects.judge(&walk.trust, &mut walk.report);
+    verify_content::strays(control, &mut walk.report)?;
     verify_content::holds(control, &mut walk.report)?;
     let mut report = walk.report;
     report.problems.sort_by_key(|problem| problem.number.unwrap_or(u64::MAX));
@@ -138,35 +127,17 @@ pub(crate) fn verify(
 impl<'a> Walk<'a> {
     fn new(control: &'a Connection, options: &VerifyOptions) -> Result<Self, ChainError> {
         let log = log_id(control)?;
-        let own = own_key(control)?;
-        let held: Vec<_> =
-            options.keys.current.iter().chain(&options.keys.previous).chain(&own).collect();
-        let mut keys = HashMap::new();
-        let mut statement = control.prepare("SELECT key, key_id, public FROM audit_keys")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let (row_no, id, public): (i64, String, Vec<u8>) =
-                (row.get(0)?, row.get(1)?, row.get(2)?);
-            let link = held.iter().find(|key| key.id() == id).map(|key| *key.link_key());
-            keys.insert(row_no, KnownKey { id, public, link });
-        }
-        let trusted = held
-            .iter()
-            .map(|key| key.public_key().to_vec())
-            .chain(options.public_keys.iter().map(|key| key.to_vec()))
-            .collect();
+        let trust = Trust::read(control, &options.keys, &options.public_keys)?;
         let report = Verification { log: log.clone(), ..Verification::default() };
         let mut walk = Self {
             control,
             log,
-            keys,
-            trusted,
+            trust,
             bridges: BTreeMap::new(),
             vouched: BTreeMap::new(),
             names: Vec::new(),
             suspects: verify_order::Suspects::default(),
             told_keys: HashSet::new(),
-            seen: HashSet::new(),
             report,
         };
         for (bridge, key) in bridges(control)? {
@@ -219,7 +190,7 @@ impl<'a> Walk<'a> {
             ))
         } else if !checkpoint.is_signed() {
             Some(format!("{name} for record {number} has a signature that is not right"))
-        } else if !self.trusted.contains(&checkpoint.public_key.to_vec()) {
+        } else if !self.trust.believes(&checkpoint.public_key, number) {
             Some(format!(
                 "{name} for record {number} is signed by the key {}, which is not trusted here",
                 hex(&checkpoint.public_key)
@@ -280,7 +251,6 @@ impl<'a> Walk<'a> {
             if let Some(previous) = previous {
                 self.check_link(&link, previous);
             }
-            self.seen.extend(link.decision());
             self.agree(number, link.link);
             verify_content::content(row, &link, erased, &mut self.report);
             previous = Some(link.link);
@@ -290,22 +260,25 @@ impl<'a> Walk<'a> {
     }
 
     fn check_link(&mut self, link: &Link, previous: Hash) {
-        let key = self.keys.get(&link.key);
-        match key.map(|key| (key, key.link)) {
-            Some((_, Some(secret))) => {
+        match self.trust.secret(link.key, link.number) {
+            Secret::Held(secret) => {
                 let computed = link.input(previous).link(&secret);
                 if computed != link.link {
                     self.suspects.add(link.clone(), previous, computed);
                 }
             }
-            known if self.told_keys.insert(link.key) => {
-                let id = known.map_or("that is not listed", |(key, _)| &key.id);
+            _ if !self.told_keys.insert(link.key) => {}
+            Secret::Own => {
+                let what = "from here records are linked with the key that lies in control.db, and no change to a key that was given comes behind them: whoever can write to the database can make them";
+                self.report.add(ProblemKind::Signature, Some(link.number), None, what);
+            }
+            Secret::Missing => {
+                let id = self.trust.id(link.key).unwrap_or("that is not listed");
                 let what = format!(
                     "from here records are linked with the key {id}, which was not given: their links cannot be checked"
                 );
                 self.report.add(ProblemKind::Key, Some(link.number), None, what);
             }
-            _ => {}
         }
     }
 
@@ -323,8 +296,8 @@ impl<'a> Walk<'a> {
             self.report.add(ProblemKind::Missing, Some(first), None, what);
             return None;
         };
-        let public = self.keys.get(&key).map(|key| key.public.clone()).unwrap_or_default();
-        if !self.trusted.contains(&public) || !bridge.is_signed(&public, &self.log) {
+        let public = self.trust.public(key);
+        if !self.trust.believes(public, last) || !bridge.is_signed(public, &self.log) {
             let what =
                 format!("the bridge over records {first} to {last} is not signed by a trusted key");
             self.report.add(ProblemKind::Signature, Some(first), None, what);

@@ -1,13 +1,13 @@
 //! Whether content is what its commitment says, and whether something lies beside the chain.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use rusqlite::{Connection, Row};
 use serde_json::Value as Json;
 use throughline_trace::{Decision, DecisionId};
 
 use crate::audit::chain::{ChainError, Hash, Kind, SALT_BYTES, commitment};
-use crate::audit::findings::{ProblemKind, Verification};
+use crate::audit::findings::{MAX_PROBLEMS, ProblemKind, Verification};
 use crate::audit::verify::Link;
 use crate::body;
 use crate::schema::to_nanos;
@@ -185,12 +185,9 @@ fn columns(
     Ok(())
 }
 
-/// Decisions that are stored and have no place in the chain.
-pub(crate) fn strays(
-    control: &Connection,
-    seen: &HashSet<DecisionId>,
-    report: &mut Verification,
-) -> Result<(), ChainError> {
+/// Decisions that are stored and have no place in the chain. One that the chain has at another
+/// number was told of by the walk.
+pub(crate) fn strays(control: &Connection, report: &mut Verification) -> Result<(), ChainError> {
     let unchained: i64 =
         control
             .query_row("SELECT value FROM state WHERE name = 'unchained'", [], |row| row.get(0))?;
@@ -199,6 +196,7 @@ pub(crate) fn strays(
             SELECT 1 FROM chain c WHERE c.number = d.number AND c.decision_id = d.decision_id)",
     )?;
     let mut rows = statement.query([])?;
+    let mut found: HashMap<DecisionId, Option<i64>> = HashMap::new();
     while let Some(row) = rows.next()? {
         let id: [u8; 16] = match row.get(0) {
             Ok(id) => id,
@@ -208,10 +206,42 @@ pub(crate) fn strays(
                 continue;
             }
         };
-        let (id, number) = (DecisionId(uuid::Uuid::from_bytes(id)), row.get::<_, Option<i64>>(1)?);
+        let number: Option<i64> = row.get(1)?;
+        if number.is_none() && unchained != 0 {
+            continue;
+        }
+        if report.problems.len() >= MAX_PROBLEMS {
+            report.further_problems += 1;
+            continue;
+        }
+        found.insert(DecisionId(uuid::Uuid::from_bytes(id)), number);
+        if found.len() >= MAX_PROBLEMS {
+            tell_strays(control, &mut found, report)?;
+        }
+    }
+    tell_strays(control, &mut found, report)
+}
+
+/// Tells of those that the chain does not have, and empties the list.
+fn tell_strays(
+    control: &Connection,
+    found: &mut HashMap<DecisionId, Option<i64>>,
+    report: &mut Verification,
+) -> Result<(), ChainError> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    // There is no index by decision: one walk for many.
+    let mut statement =
+        control.prepare("SELECT decision_id FROM chain WHERE decision_id IS NOT NULL")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Ok(id) = row.get::<_, [u8; 16]>(0) {
+            found.remove(&DecisionId(uuid::Uuid::from_bytes(id)));
+        }
+    }
+    for (id, number) in found.drain() {
         let what = match number {
-            _ if seen.contains(&id) => continue,
-            None if unchained != 0 => continue,
             None => "it is stored and has no place in the chain".to_owned(),
             Some(number) => format!(
                 "it is stored as record {number}, and the chain has no such record: the chain's row was removed or changed, or the decision was put in past the server"

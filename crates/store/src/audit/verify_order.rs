@@ -1,18 +1,21 @@
 //! Links that do not follow: whether the record was changed, stands elsewhere than it was made for,
 //! or only comes behind one that was changed.
 
-use std::collections::HashMap;
-
 use crate::audit::chain::Hash;
-use crate::audit::findings::{ProblemKind, Verification};
-use crate::audit::verify::{KnownKey, Link};
+use crate::audit::findings::{MAX_PROBLEMS, ProblemKind, Verification};
+use crate::audit::trust::{Secret, Trust};
+use crate::audit::verify::Link;
 
 /// Suspects that are held against each other; the effort grows with the third power.
 const MAX_SUSPECTS: usize = 64;
 
-/// Records whose link does not follow from their fields and the link before them.
+/// Records whose link does not follow from their fields and the link before them: as many as a
+/// report names, the rest are counted.
 #[derive(Debug, Default)]
-pub(crate) struct Suspects(Vec<Suspect>);
+pub(crate) struct Suspects {
+    list: Vec<Suspect>,
+    further: u64,
+}
 
 #[derive(Debug)]
 struct Suspect {
@@ -23,12 +26,17 @@ struct Suspect {
 
 impl Suspects {
     pub(crate) fn add(&mut self, link: Link, previous: Hash, computed: Hash) {
-        self.0.push(Suspect { link, previous, computed });
+        if self.list.len() >= MAX_PROBLEMS {
+            self.further += 1;
+            return;
+        }
+        self.list.push(Suspect { link, previous, computed });
     }
 
     /// Says of each what is wrong with it, if anything is.
-    pub(crate) fn judge(self, keys: &HashMap<i64, KnownKey>, report: &mut Verification) {
-        let few = &self.0[..self.0.len().min(MAX_SUSPECTS)];
+    pub(crate) fn judge(self, trust: &Trust, report: &mut Verification) {
+        report.further_problems += self.further;
+        let few = &self.list[..self.list.len().min(MAX_SUSPECTS)];
         let mut previous: Vec<Hash> =
             few.iter().flat_map(|one| [one.previous, one.link.link, one.computed]).collect();
         previous.sort_unstable();
@@ -39,11 +47,12 @@ impl Suspects {
             .collect();
         numbers.sort_unstable();
         numbers.dedup();
-        for (at, suspect) in self.0.iter().enumerate() {
+        for (at, suspect) in self.list.iter().enumerate() {
             let link = &suspect.link;
-            let secret = keys.get(&link.key).and_then(|key| key.link);
-            let made_as = match secret {
-                Some(secret) if at < MAX_SUSPECTS => made_as(link, &secret, &previous, &numbers),
+            let made_as = match trust.secret(link.key, link.number) {
+                Secret::Held(secret) if at < MAX_SUSPECTS => {
+                    made_as(link, &secret, &previous, &numbers)
+                }
                 _ => None,
             };
             let (kind, what) = match made_as {

@@ -217,6 +217,23 @@ async fn r4_4_a_truncated_tail_is_named() {
 }
 
 #[tokio::test]
+async fn r4_4_a_decision_for_which_a_cut_chain_has_no_place_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 6).await;
+    execute(dir.path(), "DELETE FROM chain WHERE number > 4");
+    let store = open(dir.path());
+    let batch = SpanBatch {
+        received_unix_nano: made::NOON,
+        decisions: vec![decision(9, 9, 9)],
+        ..SpanBatch::default()
+    };
+    let answer = store.inbox().commit(batch).await;
+    assert!(answer.is_err(), "acknowledged and lost: {answer:?}");
+    assert_eq!(store.reader().decision(id(9)).await.unwrap(), None);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn r4_4_an_old_copy_is_found_by_a_newer_anchor() {
     let dir = tempfile::tempdir().unwrap();
     let audit = filled(dir.path(), 3).await;
@@ -287,6 +304,65 @@ async fn r4_4_a_chain_rewritten_with_a_wrong_key_is_found() {
     assert_eq!(kinds, [ProblemKind::Key, ProblemKind::Signature], "{}", text(&found));
 }
 
+/// Whoever can write to the database has the key that lies in it, and a key from outside is given.
+#[tokio::test]
+async fn r4_4_a_chain_made_with_the_key_of_the_database_is_found_when_a_key_from_outside_is_given()
+{
+    let dir = tempfile::tempdir().unwrap();
+    filled_with_key(dir.path(), AuditKeys::default(), 1..4).await;
+    let inside = AuditLog::new(dir.path(), AuditKeys::default());
+    inside.checkpoint().unwrap();
+    assert!(verify(&inside).is_good());
+    let found = verify(&AuditLog::new(dir.path(), keys_of("a")));
+    let kinds: Vec<_> = found.problems.iter().map(|p| (p.kind, p.number)).collect();
+    let expected = [(ProblemKind::Signature, Some(1)), (ProblemKind::Signature, Some(3))];
+    assert_eq!(kinds, expected, "all of it: {}", text(&found));
+    // What came before the change stays trusted; what is appended behind it does not.
+    filled_with_key(dir.path(), keys_of("a"), 4..6).await;
+    let outside = AuditLog::new(dir.path(), keys_of("a"));
+    assert!(verify(&outside).is_good(), "{}", text(&verify(&outside)));
+    execute(
+        dir.path(),
+        "CREATE TABLE kept AS SELECT * FROM audit_keys WHERE external = 1;
+         DELETE FROM audit_keys WHERE external = 1;",
+    );
+    filled_with_key(dir.path(), AuditKeys::default(), 6..7).await;
+    inside.checkpoint().unwrap();
+    execute(dir.path(), "INSERT INTO audit_keys SELECT * FROM kept; DROP TABLE kept;");
+    let found = verify(&outside);
+    let kinds: Vec<_> = found.problems.iter().map(|p| (p.kind, p.number)).collect();
+    let expected = [(ProblemKind::Signature, Some(7)), (ProblemKind::Signature, Some(7))];
+    assert_eq!(kinds, expected, "the tail: {}", text(&found));
+    assert_eq!(outside.place(id(6)).unwrap().unwrap().is_good, None);
+    assert_eq!(outside.place(id(2)).unwrap().unwrap().is_good, Some(true));
+}
+
+#[tokio::test]
+async fn r4_4_a_log_that_begins_with_a_key_from_outside_keeps_none_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    filled_with_key(dir.path(), keys_of("a"), 1..3).await;
+    tamper(dir.path(), |control| {
+        let sql = "SELECT count(*) FROM secrets WHERE name = 'audit-key'";
+        let count: i64 = control.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 0);
+    });
+    assert!(verify(&AuditLog::new(dir.path(), keys_of("a"))).is_good());
+}
+
+/// More than a report names, in a chain of which every record was changed.
+#[tokio::test]
+async fn r4_4_what_a_report_does_not_name_it_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let count = throughline_store::MAX_PROBLEMS as u128 + 20;
+    filled_with_key(dir.path(), AuditKeys::default(), 1..count + 1).await;
+    let audit = AuditLog::new(dir.path(), AuditKeys::default());
+    execute(dir.path(), "UPDATE chain SET link = randomblob(32)");
+    assert_eq!(u128::from(verify(&audit).problem_count()), count);
+    execute(dir.path(), "DELETE FROM chain WHERE number < 1020");
+    let found = verify(&audit);
+    assert!(found.problem_count() >= 1_019, "{}", found.problem_count());
+}
+
 #[tokio::test]
 async fn r4_4_keys_change_on_purpose_only_and_the_chain_says_so() {
     let dir = tempfile::tempdir().unwrap();
@@ -305,8 +381,10 @@ async fn r4_4_keys_change_on_purpose_only_and_the_chain_says_so() {
     let found = verify(&AuditLog::new(dir.path(), both));
     assert!(found.is_good(), "{}", text(&found));
     let found = verify(&AuditLog::new(dir.path(), keys_of("b")));
-    assert_eq!(found.problems[0].kind, ProblemKind::Key, "the old key was not given");
-    assert_eq!(found.problems[0].number, Some(3));
+    let kinds: Vec<_> = found.problems.iter().map(|p| (p.kind, p.number)).collect();
+    // Without the old key nobody can say that the own one was given up on purpose.
+    let expected = [(ProblemKind::Signature, Some(1)), (ProblemKind::Key, Some(3))];
+    assert_eq!(kinds, expected, "the old key was not given: {}", text(&found));
     let stranger = AuditLog::new(dir.path(), keys_of("c"));
     assert!(matches!(stranger.checkpoint(), Err(AuditError::Chain(_))));
 }

@@ -47,7 +47,11 @@ async fn r4_4_an_erased_person_is_gone_and_the_chain_is_whole() {
         audit.erase(&session("session-of-a-certain-person"), "asked by letter", "local").unwrap();
     assert_eq!((erased.decisions, erased.records.as_slice()), (1, &[7][..]));
     assert_eq!(store.reader().decision(id(6)).await.unwrap(), None);
+    person.trace_id = decision(99, 6, 6).trace_id;
+    let trace_id = person.trace_id.unwrap();
     assert_eq!(send(&store, vec![person]).await, (0, 1), "a repetition does not bring it back");
+    let trace = store.reader().summary(trace_id).await.unwrap();
+    assert!(trace.is_none(), "its names are in no trace again: {trace:?}");
     assert_eq!(send(&store, vec![decision(8, 8, 8)]).await, (1, 0));
     assert_eq!(store.reader().stats().await.unwrap().decisions, 6);
     store.close().await.unwrap();
@@ -129,6 +133,35 @@ async fn r4_4_retention_leaves_bridges_that_verify() {
         "UPDATE bridges SET decisions = decisions - 1; DELETE FROM chain WHERE number = 6; DELETE FROM decisions WHERE number = 6;",
     );
     insta::assert_snapshot!(text(&verify(&audit)), @"missing: record 1: records 1 to 6 are not in the chain, and no signed bridge says that they were retired");
+}
+
+/// More than one transaction takes, or looks at.
+#[tokio::test]
+async fn r4_4_many_decisions_are_erased_and_retired_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let decisions = (1..=2_103).map(|number| {
+        let mut made = decision(number, number, 1);
+        made.session_id = match number {
+            1..=1_001 => "gone",
+            1_002..=2_101 => "held",
+            _ => "old",
+        }
+        .to_owned();
+        made
+    });
+    send(&store, decisions.collect()).await;
+    store.close().await.unwrap();
+    let audit = AuditLog::new(dir.path(), AuditKeys::default());
+    let erased = audit.erase(&session("gone"), "asked", "local").unwrap();
+    assert_eq!((erased.decisions, erased.records.as_slice()), (1_001, &[2_104, 2_105, 2_106][..]));
+    assert!(erased.is_log_clean);
+    audit.hold(&session("held"), "case", "local").unwrap();
+    let retired = audit.retire(u64::MAX).unwrap();
+    assert_eq!((retired.decisions, retired.held), (2, 1_100));
+    let found = verify(&audit);
+    assert!(found.is_good(), "{}", text(&found));
+    assert_eq!(found.decisions, 1_100);
 }
 
 #[tokio::test]

@@ -87,18 +87,21 @@ pub(crate) fn read(json: Json, received_at_ns: u64) -> Result<Decision, Vec<Prob
     };
     let given = fields.object("attributes").unwrap_or_default();
     let alternatives = inner.object.remove("alternatives");
-    let others = inner.object.into_iter().map(|(key, value)| (format!("decision.{key}"), value));
-    let named = alternatives.map(|value| (keys::DECISION_ALTERNATIVES.to_owned(), value));
     let top = std::mem::take(&mut fields.object);
-    for (key, value) in given.into_iter().chain(top).chain(others).chain(named) {
-        if !value.is_null() {
-            decision.attributes.set(key, Value::from_json(value));
-        }
-    }
-    let count = decision.attributes.0.len();
+    // Counted before they are set: each is compared with those before it.
+    let count = given.len() + top.len() + inner.object.len() + usize::from(alternatives.is_some());
     if count > MAX_ATTRIBUTES {
         let message = format!("expected at most {MAX_ATTRIBUTES}, got {count}");
         fields.problems.push(Problem { field: "attributes".to_owned(), message });
+    } else {
+        let others =
+            inner.object.into_iter().map(|(key, value)| (format!("decision.{key}"), value));
+        let named = alternatives.map(|value| (keys::DECISION_ALTERNATIVES.to_owned(), value));
+        for (key, value) in given.into_iter().chain(top).chain(others).chain(named) {
+            if !value.is_null() {
+                decision.attributes.set(key, Value::from_json(value));
+            }
+        }
     }
     fields.problems.extend(inner.problems);
     if fields.problems.is_empty() { Ok(decision) } else { Err(fields.problems) }
@@ -276,6 +279,18 @@ mod tests {
         stage: expected a text that is not empty, got none
         ");
         insta::assert_snapshot!(problems(json!([])), @": expected an object, got a list");
+    }
+
+    /// Each attribute is compared with those before it: half a million would take minutes.
+    #[test]
+    fn r4_4_too_many_attributes_are_refused_before_they_are_read() {
+        let attributes: Map<String, Json> =
+            (0..500_000).map(|at| (format!("a{at}"), Json::from(at))).collect();
+        let found = problems(json!({
+            "decision_id": "00000000-0000-0000-0000-000000000001", "stage": "plan",
+            "decision": { "action": "approve", "colour": "red" }, "attributes": attributes,
+        }));
+        assert_eq!(found, "attributes: expected at most 1024, got 500001");
     }
 
     fn any_json() -> impl Strategy<Value = Json> {
