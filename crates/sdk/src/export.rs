@@ -6,6 +6,8 @@
 //! in shutdown. Here every poll of an exporter enters the runtime of the export thread: sockets,
 //! timers and connection tasks live there, whatever the host does.
 
+mod pieces;
+
 use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,9 +27,11 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use self::pieces::{MAX_EXPORT_BYTES, pieces, record_bytes, span_bytes};
 use crate::decision::{Acknowledgements, AuditError, SpoolCounts};
 use crate::dimensions::Dimensions;
 use crate::routing::RoutingTags;
+use crate::telemetry_otlp::Rejections;
 use crate::tracer::is_stamped;
 
 /// The thread that exporters run on.
@@ -108,7 +112,7 @@ pub struct SignalCounts {
     pub ended: u64,
     /// Items that the receiver acknowledged.
     pub exported: u64,
-    /// Items whose export failed for good, retries included.
+    /// Items whose export failed for good, retries included, or that the receiver rejected.
     pub failed: u64,
     /// Items that found the queue full.
     pub dropped: u64,
@@ -211,9 +215,11 @@ impl Counters {
         self.queued.fetch_sub(items, Ordering::AcqRel);
     }
 
-    fn settle(&self, items: u64, result: &OTelSdkResult) {
-        let counter = if result.is_ok() { &self.exported } else { &self.failed };
-        counter.fetch_add(items, Ordering::AcqRel);
+    /// `rejected` of them were not taken although the others were.
+    fn settle(&self, items: u64, rejected: u64, result: &OTelSdkResult) {
+        let failed = if result.is_ok() { rejected.min(items) } else { items };
+        self.failed.fetch_add(failed, Ordering::AcqRel);
+        self.exported.fetch_add(items - failed, Ordering::AcqRel);
     }
 }
 
@@ -222,6 +228,12 @@ impl Counters {
 pub(crate) struct Gate<P> {
     pub(crate) inner: P,
     pub(crate) counters: Arc<Counters>,
+}
+
+impl<P> Gate<P> {
+    pub(crate) fn new(inner: P, counters: &Arc<Counters>) -> Self {
+        Self { inner, counters: Arc::clone(counters) }
+    }
 }
 
 impl<P: SpanProcessor> SpanProcessor for Gate<P> {
@@ -299,6 +311,7 @@ pub(crate) fn log_is_dropped(emit: impl FnOnce()) -> bool {
 pub(crate) struct Counted<E> {
     pub(crate) inner: E,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) rejections: Rejections,
     /// `None` for exporters that need no runtime.
     pub(crate) handle: Option<Handle>,
 }
@@ -310,14 +323,22 @@ impl<E> Counted<E> {
     {
         self.counters.taken(items);
         let result = OnRuntime { inner: export, handle: self.handle.clone() }.await;
-        self.counters.settle(items, &result);
+        self.counters.settle(items, self.rejections.take(), &result);
         result
     }
 }
 
 impl<E: SpanExporter> SpanExporter for Counted<E> {
     fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
-        self.count(batch.len() as u64, self.inner.export(batch))
+        let batches = pieces(batch, span_bytes, MAX_EXPORT_BYTES);
+        async move {
+            let mut result = Ok(());
+            for batch in batches {
+                let told = self.count(batch.len() as u64, self.inner.export(batch)).await;
+                result = result.and(told);
+            }
+            result
+        }
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
@@ -334,8 +355,14 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
 }
 
 impl<E: LogExporter> LogExporter for Counted<E> {
-    fn export(&self, batch: LogBatch<'_>) -> impl Future<Output = OTelSdkResult> + Send {
-        self.count(batch.iter().count() as u64, self.inner.export(batch))
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let mut result = Ok(());
+        for batch in pieces(batch.iter(), |(record, _)| record_bytes(record), MAX_EXPORT_BYTES) {
+            let items = batch.len() as u64;
+            let told = self.count(items, self.inner.export(LogBatch::new(&batch))).await;
+            result = result.and(told);
+        }
+        result
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
@@ -352,14 +379,28 @@ impl<E: LogExporter> LogExporter for Counted<E> {
 pub(crate) struct Acknowledging<E> {
     pub(crate) inner: E,
     pub(crate) acknowledgements: Acknowledgements,
+    pub(crate) rejections: Rejections,
+}
+
+impl<E> Acknowledging<E> {
+    pub(crate) fn new(inner: E, told: &Acknowledgements, rejections: &Rejections) -> Self {
+        Self { inner, acknowledgements: told.clone(), rejections: rejections.clone() }
+    }
 }
 
 impl<E: LogExporter> LogExporter for Acknowledging<E> {
     async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
         let awaited = self.acknowledgements.awaited_in(&batch);
         let result = self.inner.export(batch).await;
-        let told = result.as_ref().map_err(|error| AuditError::Refused(error.to_string()));
-        self.acknowledgements.settle(awaited, &told.copied());
+        let told = match (&result, self.rejections.read()) {
+            (Err(error), _) => Err(AuditError::Refused(error.to_string())),
+            (Ok(()), 0) => Ok(()),
+            // It may be any of them.
+            (Ok(()), rejected) => Err(AuditError::Refused(format!(
+                "the receiver rejected {rejected} of the decisions that came with this one"
+            ))),
+        };
+        self.acknowledgements.settle(awaited, &told);
         result
     }
 

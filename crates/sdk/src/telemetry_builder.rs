@@ -34,7 +34,7 @@ use crate::steering::Process;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::telemetry_decisions::{DecisionSettings, Exit, start_spool};
 use crate::telemetry_directives::DirectiveSettings;
-use crate::telemetry_otlp::{Environment, OtlpExporters, OtlpProtocol, OtlpSettings};
+use crate::telemetry_otlp::{Environment, OtlpExporters, OtlpProtocol, OtlpSettings, Rejections};
 use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Providers, Switches};
 
 /// How long spans and logs wait to be sent together. Shorter than the 5 s of the specification: a
@@ -358,16 +358,16 @@ impl TelemetryBuilder {
             decisions: Counters::new(QUEUE_ITEMS),
         };
         let spans = SimpleSpanProcessor::new(counted(recorder.clone(), &counters.spans));
-        let traces = self.traces(resource).with_span_processor(gate(spans, &counters.spans));
+        let traces = self.traces(resource).with_span_processor(Gate::new(spans, &counters.spans));
         let acknowledgements = Acknowledgements::default();
         let logger = |counters: &Arc<Counters>, acknowledgements: &Acknowledgements| {
             let processor = SimpleLogProcessor::new(counted(
-                told(recorder.clone(), acknowledgements),
+                Acknowledging::new(recorder.clone(), acknowledgements, &Rejections::default()),
                 counters,
             ));
             SdkLoggerProvider::builder()
                 .with_resource(resource.clone())
-                .with_log_processor(gate(processor, counters))
+                .with_log_processor(Gate::new(processor, counters))
                 .build()
         };
         let reader = PeriodicReader::builder(recorder.clone())
@@ -405,9 +405,11 @@ impl TelemetryBuilder {
 
         let mut traces = self.traces(resource);
         if environment.is_wanted("OTEL_TRACES_EXPORTER") {
+            let (inner, rejections) = exporters.spans()?;
             let exporter = Counted {
-                inner: exporters.spans()?,
+                inner,
                 counters: Arc::clone(&counters.spans),
+                rejections,
                 handle: on_thread.clone(),
             };
             let mut batch =
@@ -420,16 +422,18 @@ impl TelemetryBuilder {
             }
             let processor =
                 BatchSpanProcessor::builder(exporter).with_batch_config(batch.build()).build();
-            traces = traces.with_span_processor(gate(processor, &counters.spans));
+            traces = traces.with_span_processor(Gate::new(processor, &counters.spans));
         }
 
         let acknowledgements = Acknowledgements::timed_on(on_thread.clone());
         let logger = |counters: &Arc<Counters>, told_to: &Acknowledgements, delay| {
             let mut provider = SdkLoggerProvider::builder().with_resource(resource.clone());
             if environment.is_wanted("OTEL_LOGS_EXPORTER") {
+                let (inner, rejections) = exporters.logs()?;
                 let exporter = Counted {
-                    inner: told(exporters.logs()?, told_to),
+                    inner: Acknowledging::new(inner, told_to, &rejections),
                     counters: Arc::clone(counters),
+                    rejections,
                     handle: on_thread.clone(),
                 };
                 let mut batch =
@@ -442,7 +446,7 @@ impl TelemetryBuilder {
                 }
                 let processor =
                     BatchLogProcessor::builder(exporter).with_batch_config(batch.build()).build();
-                provider = provider.with_log_processor(gate(processor, counters));
+                provider = provider.with_log_processor(Gate::new(processor, counters));
             }
             Ok::<_, TelemetryError>(provider.build())
         };
@@ -486,14 +490,7 @@ impl TelemetryBuilder {
     }
 }
 
-fn gate<P>(inner: P, counters: &Arc<Counters>) -> Gate<P> {
-    Gate { inner, counters: Arc::clone(counters) }
-}
-
-fn told<E>(inner: E, acknowledgements: &Acknowledgements) -> Acknowledging<E> {
-    Acknowledging { inner, acknowledgements: acknowledgements.clone() }
-}
-
 fn counted<E>(inner: E, counters: &Arc<Counters>) -> Counted<E> {
-    Counted { inner, counters: Arc::clone(counters), handle: None }
+    let rejections = Rejections::default();
+    Counted { inner, counters: Arc::clone(counters), rejections, handle: None }
 }

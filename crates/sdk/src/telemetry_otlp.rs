@@ -23,7 +23,7 @@ use reqwest::Url;
 #[cfg(feature = "grpc")]
 use tonic::transport::{Certificate, ClientTlsConfig};
 
-pub(crate) use self::answer::LastAnswer;
+pub(crate) use self::answer::{LastAnswer, Rejections};
 pub(crate) use self::environment::Environment;
 use self::headers::{ExportClient, ExportHeaders};
 use crate::http_client::{self, Roots, Route, without_userinfo};
@@ -196,28 +196,36 @@ impl OtlpExporters {
         self.answer.clone()
     }
 
-    pub(crate) fn spans(&self) -> Result<SpanExporter, TelemetryError> {
+    /// The exporter, and what receivers reject of what it sends.
+    pub(crate) fn spans(&self) -> Result<(SpanExporter, Rejections), TelemetryError> {
+        let rejections = Rejections::default();
         let builder = SpanExporter::builder();
         let built = match Signal::Traces.protocol(&self.settings)? {
             #[cfg(feature = "grpc")]
             OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
             #[cfg(not(feature = "grpc"))]
             OtlpProtocol::Grpc => return Err(no_grpc()),
-            OtlpProtocol::HttpProtobuf => self.http(builder.with_http(), Signal::Traces).build(),
+            OtlpProtocol::HttpProtobuf => {
+                self.http(builder.with_http(), Signal::Traces, &rejections).build()
+            }
         };
-        Ok(built?)
+        Ok((built?, rejections))
     }
 
-    pub(crate) fn logs(&self) -> Result<LogExporter, TelemetryError> {
+    /// The exporter, and what receivers reject of what it sends.
+    pub(crate) fn logs(&self) -> Result<(LogExporter, Rejections), TelemetryError> {
+        let rejections = Rejections::default();
         let builder = LogExporter::builder();
         let built = match Signal::Logs.protocol(&self.settings)? {
             #[cfg(feature = "grpc")]
             OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
             #[cfg(not(feature = "grpc"))]
             OtlpProtocol::Grpc => return Err(no_grpc()),
-            OtlpProtocol::HttpProtobuf => self.http(builder.with_http(), Signal::Logs).build(),
+            OtlpProtocol::HttpProtobuf => {
+                self.http(builder.with_http(), Signal::Logs, &rejections).build()
+            }
         };
-        Ok(built?)
+        Ok((built?, rejections))
     }
 
     pub(crate) fn metrics(&self) -> Result<MetricExporter, TelemetryError> {
@@ -228,7 +236,10 @@ impl OtlpExporters {
             OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
             #[cfg(not(feature = "grpc"))]
             OtlpProtocol::Grpc => return Err(no_grpc()),
-            OtlpProtocol::HttpProtobuf => self.http(builder.with_http(), Signal::Metrics).build(),
+            OtlpProtocol::HttpProtobuf => {
+                let unheard = Rejections::default();
+                self.http(builder.with_http(), Signal::Metrics, &unheard).build()
+            }
         };
         Ok(built?)
     }
@@ -272,7 +283,12 @@ impl OtlpExporters {
         }
     }
 
-    fn http<B: WithExportConfig + WithHttpConfig>(&self, builder: B, signal: Signal) -> B {
+    fn http<B: WithExportConfig + WithHttpConfig>(
+        &self,
+        builder: B,
+        signal: Signal,
+        rejections: &Rejections,
+    ) -> B {
         let route = signal.http_address(&self.settings).map(|url| Route::to(&url));
         let client = match route {
             Some(Route::Direct) => &self.direct,
@@ -282,6 +298,7 @@ impl OtlpExporters {
             client: client.clone(),
             headers: self.headers.clone(),
             answer: self.answer.clone(),
+            rejections: rejections.clone(),
             exemplars: matches!(signal, Signal::Metrics).then(|| self.exemplars.clone()),
         };
         let builder =

@@ -4,10 +4,12 @@
 //! this one place, and a text without one means what a status that says nothing means.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use http::StatusCode;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::error::OTelSdkError;
+use prost::Message as _;
 
 use crate::decision::Undelivered;
 
@@ -35,6 +37,36 @@ impl LastAnswer {
             Some(status) => of_http(status),
             None => of_grpc(error.to_string()),
         }
+    }
+}
+
+/// How many items of the request under way the receiver did not take although it took the others
+/// (OTLP, "partial success"). Known over HTTP; what the gRPC exporter is told, it only logs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rejections(Arc<AtomicU64>);
+
+impl Rejections {
+    /// Reads the body of a success. The answers of all signals have one form on the wire; one that
+    /// cannot be read rejects nothing.
+    pub(super) fn note(&self, body: &[u8]) {
+        let partial =
+            ExportTraceServiceResponse::decode(body).ok().and_then(|it| it.partial_success);
+        let rejected = partial.map_or(0, |partial| partial.rejected_spans);
+        self.0.store(u64::try_from(rejected).unwrap_or(0), Ordering::Release);
+    }
+
+    pub(super) fn forget(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+
+    /// Those of the last request.
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Those of the last request, once.
+    pub(crate) fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::AcqRel)
     }
 }
 
@@ -115,6 +147,29 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
             assert_eq!(kind(&of_http(status)), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn rejections_are_read_from_the_answer_of_any_signal_and_told_once() {
+        use opentelemetry_proto::tonic::collector::logs::v1::{
+            ExportLogsPartialSuccess, ExportLogsServiceResponse,
+        };
+        let rejections = Rejections::default();
+        let answer = |rejected_log_records| ExportLogsServiceResponse {
+            partial_success: Some(ExportLogsPartialSuccess {
+                rejected_log_records,
+                error_message: "no such agent".to_owned(),
+            }),
+        };
+        for (body, expected) in [
+            (answer(3).encode_to_vec(), 3),
+            (answer(-1).encode_to_vec(), 0),
+            (Vec::new(), 0),
+            (b"<html>".to_vec(), 0),
+        ] {
+            rejections.note(&body);
+            assert_eq!((rejections.take(), rejections.take()), (expected, 0));
         }
     }
 

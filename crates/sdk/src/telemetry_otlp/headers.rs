@@ -10,7 +10,7 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError};
 #[cfg(feature = "grpc")]
 use tonic::{Status, metadata::MetadataMap, service::Interceptor};
 
-use super::answer::LastAnswer;
+use super::answer::{LastAnswer, Rejections};
 use super::environment::Environment;
 use super::exemplars::with_exemplars;
 use crate::metrics::{Exemplars, Taken};
@@ -50,6 +50,7 @@ pub(crate) struct ExportClient {
     pub(crate) client: reqwest::Client,
     pub(crate) headers: ExportHeaders,
     pub(crate) answer: LastAnswer,
+    pub(crate) rejections: Rejections,
     /// What is laid onto the points of an export of metrics.
     pub(crate) exemplars: Option<Exemplars>,
 }
@@ -78,11 +79,15 @@ impl HttpClient for ExportClient {
     {
         self.headers.put_on(request.headers_mut());
         self.answer.forget();
+        self.rejections.forget();
         Box::pin(async move {
             let taken = self.take_exemplars(&mut request);
             let answered = self.client.send_bytes(request).await;
             if let Ok(response) = &answered {
                 self.answer.note(response.status());
+                if response.status().is_success() {
+                    self.rejections.note(response.body());
+                }
             }
             let has_arrived =
                 answered.as_ref().is_ok_and(|response| response.status().is_success());

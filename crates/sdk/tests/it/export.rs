@@ -2,6 +2,7 @@
 //! builder and environment say. What needs a process of its own runs this test binary again.
 
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::TracerProvider as _;
@@ -244,4 +245,69 @@ fn child_whose_host_has_its_own() {
     assert_eq!(hosts.tree(&[]), "host\n  outer\n    inner\n", "one tree, in the host's provider");
     assert_eq!(ours.tree(&[]), "");
     assert_eq!(ours.logs().len(), 1, "decisions go our way");
+}
+
+/// Answers `POST /v1/traces` and `/v1/logs` with how many items it did not take, and tells the sizes of
+/// the bodies that came.
+fn rejecting(rejected_spans: i64) -> (std::net::SocketAddr, Arc<Mutex<Vec<usize>>>) {
+    use axum::extract::DefaultBodyLimit;
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceResponse,
+    };
+    use prost::Message as _;
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&sizes);
+    let answer = move |body: axum::body::Bytes| {
+        kept.lock().expect("sizes").push(body.len());
+        // The answers for spans and for logs are the same bytes.
+        let error_message = "no room for these".to_owned();
+        let partial = ExportTracePartialSuccess { rejected_spans, error_message };
+        let answer = ExportTraceServiceResponse { partial_success: Some(partial) };
+        async move { answer.encode_to_vec() }
+    };
+    let address = receiver::serve(move || {
+        let app = axum::Router::new().route("/v1/{signal}", axum::routing::post(answer));
+        app.layer(DefaultBodyLimit::disable())
+    });
+    (address, sizes)
+}
+
+#[tokio::test]
+async fn r2_1_what_a_receiver_rejects_of_a_request_that_it_takes_counts_as_failed() {
+    let (address, _) = rejecting(1);
+    let telemetry = Telemetry::builder()
+        .environment(false)
+        .endpoint(format!("http://{address}"))
+        .build()
+        .expect("telemetry");
+    telemetry.scope(async { work() }).await;
+    let _ = telemetry.shutdown();
+    let counts = telemetry.counts();
+    assert_eq!((counts.spans.exported, counts.spans.failed), (1, 1), "{counts:?}");
+    assert_eq!((counts.decisions.exported, counts.decisions.failed), (0, 1), "{counts:?}");
+}
+
+#[tokio::test]
+async fn r2_1_a_batch_of_large_spans_leaves_in_requests_that_receivers_take() {
+    /// What gRPC receivers take of one message, bytes, when nobody says otherwise.
+    const TAKEN_BYTES: usize = 4 * 1024 * 1024;
+    let (address, sizes) = rejecting(0);
+    let telemetry = Telemetry::builder()
+        .environment(false)
+        .endpoint(format!("http://{address}"))
+        .build()
+        .expect("telemetry");
+    let text = "x".repeat(200_000);
+    telemetry
+        .scope(async {
+            for _ in 0..100 {
+                span("large").attribute("content", text.clone()).start().end();
+            }
+        })
+        .await;
+    telemetry.shutdown().expect("all arrives");
+    assert_eq!(telemetry.counts().spans.exported, 100);
+    let sizes = sizes.lock().expect("sizes").clone();
+    assert!(sizes.iter().all(|size| *size <= TAKEN_BYTES), "{sizes:?}");
+    assert!(sizes.iter().sum::<usize>() >= 100 * text.len(), "{sizes:?}");
 }

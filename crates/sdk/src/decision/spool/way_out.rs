@@ -7,6 +7,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLogRecord};
 
+use crate::telemetry_otlp::Rejections;
 use crate::tracer::SCOPE;
 
 /// Why records did not arrive, by what helps.
@@ -42,6 +43,7 @@ pub(crate) type Deliver = Box<dyn Fn(&Resource) -> Result<Box<dyn WayOut>, Strin
 /// A log exporter as a way out, and what its errors mean.
 pub(crate) struct Delivery<E, W> {
     pub(crate) exporter: E,
+    pub(crate) rejections: Rejections,
     pub(crate) why: W,
 }
 
@@ -55,7 +57,16 @@ where
             let scope: &InstrumentationScope = &SCOPE;
             let batch: Vec<_> = records.iter().map(|record| (record, scope)).collect();
             let sent = self.exporter.export(LogBatch::new(&batch)).await;
-            sent.map_err(|error| (self.why)(&error))
+            sent.map_err(|error| (self.why)(&error))?;
+            // Which ones it says to nobody but a person. Who sends them again one by one finds them;
+            // those that were taken are known by their ids.
+            match self.rejections.take() {
+                0 => Ok(()),
+                rejected => Err(Undelivered::Refused(format!(
+                    "the receiver rejected {rejected} of {} decisions",
+                    records.len()
+                ))),
+            }
         })
     }
 }
