@@ -19,7 +19,7 @@
 
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -98,6 +98,8 @@ pub type Tiers = BTreeMap<String, f64>;
 pub struct PriceTable {
     version: String,
     models: Vec<ModelPrice>,
+    /// Where each model stands.
+    places: HashMap<String, usize>,
     /// Tiers of all models of a provider.
     tiers: BTreeMap<String, Tiers>,
 }
@@ -190,7 +192,12 @@ impl PriceTable {
         for (provider, more) in over.tiers {
             tiers.entry(provider).or_default().extend(more);
         }
-        Self { version, models, tiers }
+        Self::new(version, models, tiers)
+    }
+
+    fn new(version: String, models: Vec<ModelPrice>, tiers: BTreeMap<String, Tiers>) -> Self {
+        let places = models.iter().enumerate().map(|(at, price)| (price.name.clone(), at));
+        Self { version, places: places.collect(), models, tiers }
     }
 
     /// Which edition of the prices this is (a date).
@@ -210,10 +217,11 @@ impl PriceTable {
     pub fn price(&self, model: &str) -> Option<&ModelPrice> {
         let lowercase = model.trim().to_ascii_lowercase();
         let bare = bare_name(&lowercase);
-        self.models
-            .iter()
-            .filter(|price| bare.strip_prefix(price.name.as_str()).is_some_and(is_version_tail))
-            .max_by_key(|price| price.name.len())
+        let ends = bare.match_indices(VERSION_MARKS).map(|(at, _)| at);
+        std::iter::once(bare.len())
+            .chain(ends.rev())
+            .filter(|end| is_version_tail(&bare[*end..]))
+            .find_map(|end| self.models.get(*self.places.get(&bare[..end])?))
     }
 
     /// Cost of `usage` with `model`, US dollars, at list prices; `None` for an unknown model.
@@ -278,16 +286,19 @@ pub(crate) fn bare_name(model: &str) -> &str {
         .unwrap_or(name)
 }
 
+/// What stands before each part of an edition.
+const VERSION_MARKS: [char; 3] = ['-', '@', ':'];
+
 /// Whether what follows a name only says which edition of the model it is: dates, revisions,
 /// `latest`, `preview`. A single digit directly after the name is another model (`claude-opus-4-9`).
 fn is_version_tail(tail: &str) -> bool {
     if tail.is_empty() {
         return true;
     }
-    if !tail.starts_with(['-', '@', ':']) {
+    if !tail.starts_with(VERSION_MARKS) {
         return false;
     }
-    tail[1..].split(['-', '@', ':']).enumerate().all(|(at, part)| {
+    tail[1..].split(VERSION_MARKS).enumerate().all(|(at, part)| {
         let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let is_revision = part
             .strip_prefix('v')

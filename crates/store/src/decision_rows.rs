@@ -1,5 +1,6 @@
 //! Decisions in the control database.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use rusqlite::types::Value as Sql;
@@ -65,16 +66,36 @@ pub(crate) fn insert(
         decision.received_at_ns,
         prepared.commitment,
     )?;
-    control
-        .prepare_cached(
-            "INSERT INTO stages VALUES (?1, 1) ON CONFLICT DO UPDATE SET decisions = decisions + 1",
-        )?
-        .execute([&decision.stage])?;
-    control
-        .prepare_cached("UPDATE state SET value = value + 1 WHERE name = 'decisions'")?
-        .execute([])?;
     decision_gaps::note(control, decision)?;
     Ok(true)
+}
+
+/// How many decisions of each stage a group brought: written once, at its end.
+#[derive(Debug, Default)]
+pub(crate) struct Tally<'a> {
+    stages: BTreeMap<&'a str, i64>,
+}
+
+impl<'a> Tally<'a> {
+    /// One more, which was inserted.
+    pub(crate) fn add(&mut self, decision: &'a Decision) {
+        *self.stages.entry(&decision.stage).or_default() += 1;
+    }
+
+    /// Adds them to what is counted.
+    pub(crate) fn write(self, control: &Connection) -> Result<(), RowError> {
+        let mut stage = control.prepare_cached(
+            "INSERT INTO stages VALUES (?1, ?2)
+             ON CONFLICT DO UPDATE SET decisions = decisions + excluded.decisions",
+        )?;
+        for (name, count) in &self.stages {
+            stage.execute(params![name, count])?;
+        }
+        control
+            .prepare_cached("UPDATE state SET value = value + ?1 WHERE name = 'decisions'")?
+            .execute([self.stages.values().sum::<i64>()])?;
+        Ok(())
+    }
 }
 
 /// How many decisions were taken in the course of a trace.

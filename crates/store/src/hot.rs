@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
 use throughline_trace::{
     Call, CallLedger, Decision, FallbackState, Span, SpanFacts, SpanId, TraceId, TraceSummary,
     is_call,
@@ -9,7 +10,7 @@ use throughline_trace::{
 
 use crate::facet;
 use crate::rollups::Deltas;
-use crate::trace_rows::SeenSpan;
+use crate::trace_rows::{SPAN_BITS, SeenSpan};
 
 /// A trace of the open segment, in memory.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(crate) struct HotTrace {
     /// What the postings say.
     pub(crate) posted: Option<Posted>,
     /// Span ids with the checksum of the first span of that id.
-    seen: HashMap<SpanId, u64>,
+    seen: HashMap<SpanId, u64, RandomState>,
     /// Further spans of an id that was there already.
     conflicts: HashSet<(SpanId, u64)>,
     /// Its model calls, by which one that is told twice is found.
@@ -108,10 +109,17 @@ impl HotTrace {
             is_carried: false,
             decision_count: 0,
             posted: None,
-            seen: HashMap::new(),
+            seen: HashMap::default(),
             conflicts: HashSet::new(),
             calls: CallLedger::default(),
         }
+    }
+
+    /// The key of the next span.
+    pub(crate) fn take_key(&mut self) -> i64 {
+        let key = (self.space_no << SPAN_BITS) + i64::from(self.next);
+        self.next += 1;
+        key
     }
 
     /// What a span with this checksum would be; it counts as seen from now on.

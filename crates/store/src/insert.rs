@@ -13,7 +13,7 @@ use crate::recent::Recent;
 use crate::rollups::Horizon;
 use crate::schema::from_nanos;
 use crate::segment::{Changes, Memory};
-use crate::trace_rows::{self, RowError, SPAN_BITS};
+use crate::trace_rows::{self, RowError};
 
 const INSERT_SPAN: &str = "INSERT INTO spans(key, span_id, parent, kind, status, role, start,
     duration, resource, scope, checksum, name, messages, body)
@@ -88,12 +88,12 @@ impl Memory {
                 ..row.sighting.clone()
             });
             changes.mark(hot);
-            if hot.next >= spans_per_trace_no {
+            let key = if hot.next < spans_per_trace_no {
+                hot.take_key()
+            } else {
                 self.widen(connections, span.trace_id)?;
-            }
-            let (hot, _) = self.hot(connections, span.trace_id)?;
-            let key = (hot.space_no << SPAN_BITS) + i64::from(hot.next);
-            hot.next += 1;
+                self.hot(connections, span.trace_id)?.0.take_key()
+            };
             self.hot.add_weight(1);
             let messages = self.references(connections.segment, &row.messages, &span.attributes)?;
             insert.execute(params![

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 /// Two generations: what is used moves to the young one; when that is full, the old one is
 /// dropped as a whole. Anything used within the last `max_weight` of other uses is still there.
 #[derive(Debug)]
 pub(crate) struct Recent<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: HashMap<K, V, RandomState>,
+    old: HashMap<K, V, RandomState>,
     young_weight: usize,
     max_weight: usize,
     weigh: fn(&V) -> usize,
@@ -19,7 +21,7 @@ pub(crate) struct Recent<K, V> {
 impl<K: Eq + Hash, V> Recent<K, V> {
     /// A map whose generations weigh at most about `max_weight` each.
     pub(crate) fn new(max_weight: usize, weigh: fn(&V) -> usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), young_weight: 0, max_weight, weigh }
+        Self { young: HashMap::default(), old: HashMap::default(), young_weight: 0, max_weight, weigh }
     }
 
     /// The value under `key`, which thereby becomes young.

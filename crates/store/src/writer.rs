@@ -327,6 +327,7 @@ impl Writer {
         let mut accepted = Vec::with_capacity(group.len());
         let mut decisions: Vec<&Decision> = Vec::new();
         let mut inserted: Vec<DecisionId> = Vec::new();
+        let mut tally = decision_rows::Tally::default();
         for prepared in group {
             let mut of_batch = memory.insert(connections, prepared, self.spans_per_trace_no)?;
             if let Some(chain) = &mut chain {
@@ -350,6 +351,7 @@ impl Writer {
                     memory.note_decision(connections, decision, is_new)?;
                     if is_new {
                         inserted.push(decision.decision_id);
+                        tally.add(decision);
                     }
                     if is_new || self.unanswered.contains(&decision.decision_id) {
                         of_batch.decisions += 1;
@@ -372,6 +374,7 @@ impl Writer {
         };
         if let Some(chain) = chain {
             chain.end()?;
+            tally.write(connections.control)?;
             connections
                 .control
                 .prepare_cached("UPDATE state SET value = ?1 WHERE name = 'batch_no'")?

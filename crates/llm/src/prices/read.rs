@@ -83,7 +83,7 @@ pub(super) fn from_json(text: &str) -> Result<PriceTable, PriceError> {
         }
         models.push(model);
     }
-    Ok(PriceTable { version: wire.version, models, tiers })
+    Ok(PriceTable::new(wire.version, models, tiers))
 }
 
 /// The line, from 1, on which a part of a text begins.
