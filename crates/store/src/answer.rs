@@ -55,6 +55,9 @@ pub struct StoredTrace {
     pub decisions: Vec<Decision>,
     /// Set when the trace is too large to be given whole.
     pub truncated: Option<Truncated>,
+    /// Whether retention has taken the content of some of its spans: ids, names, times, status
+    /// and role are left.
+    pub is_skeleton: bool,
 }
 
 /// How much of a trace was left out of an answer; it is still stored.
@@ -158,4 +161,76 @@ pub struct StoreStats {
     pub oldest_unix_nano: Option<u64>,
     /// Start of the latest trace, nanoseconds since the Unix epoch.
     pub newest_unix_nano: Option<u64>,
+}
+
+/// A segment that is damaged: what it holds is in no answer until it is restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedSegment {
+    /// Its name, `2026-11-22` or `2026-11-22-1`.
+    pub segment: String,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// How a segment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentState {
+    /// It is being written.
+    Open,
+    /// It is closed, and its hash is still to be taken.
+    Closed,
+    /// It does not change any more, and its hash is known.
+    Sealed,
+    /// It was retired; the skeletons of traces that decisions refer to are left.
+    Skeleton,
+    /// It was retired, and nothing is left.
+    Retired,
+    /// It should be there and is not.
+    Missing,
+    /// It cannot be read; answers lack what it holds.
+    Damaged,
+}
+
+impl SegmentState {
+    /// Its name in lists and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Sealed => "sealed",
+            Self::Skeleton => "skeleton",
+            Self::Retired => "retired",
+            Self::Missing => "missing",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// One segment: a file of what arrived on one UTC day, or in a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its name, `2026-11-22` or `2026-11-22-1`.
+    pub segment: String,
+    /// How it stands.
+    pub state: SegmentState,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Traces in it.
+    pub traces: u64,
+    /// Spans in it.
+    pub spans: u64,
+    /// Log records in it.
+    pub logs: u64,
+    /// Metric points in it.
+    pub metric_points: u64,
+    /// BLAKE3 of the sealed file, 64 hexadecimal digits.
+    pub blake3: Option<String>,
+    /// When it was sealed, nanoseconds since the Unix epoch.
+    pub sealed_unix_nano: Option<u64>,
+    /// When its hash was last found to be right, nanoseconds since the Unix epoch.
+    pub verified_unix_nano: Option<u64>,
+    /// When it was retired, nanoseconds since the Unix epoch.
+    pub retired_unix_nano: Option<u64>,
+    /// What is wrong with it.
+    pub damage: Option<String>,
 }

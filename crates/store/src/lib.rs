@@ -30,10 +30,12 @@
 
 // Told outside.
 mod answer;
+mod backup;
 mod control;
 mod error;
 mod inbox;
 mod options;
+mod progress;
 mod query;
 mod reader;
 mod store;
@@ -52,6 +54,9 @@ mod writer;
 
 // The audit log.
 mod audit;
+
+// Closed segments: sealed, verified, retired; and copies of them.
+mod keep;
 
 // Reading.
 mod page;
@@ -75,8 +80,8 @@ mod segment;
 mod trace_rows;
 
 pub use answer::{
-    Committed, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint, StoreStats,
-    StoredTrace, Truncated,
+    Committed, DamagedSegment, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries,
+    SegmentInfo, SegmentState, SeriesPoint, StoreStats, StoredTrace, Truncated,
 };
 pub use audit::chain::ChainError;
 pub use audit::erase::Erased;
@@ -91,12 +96,16 @@ pub use audit::retention::Retired;
 pub use audit::standing::{AnchorState, AuditStatus, ChainPlace, LastVerification};
 pub use audit::statement::{Checkpoint, CheckpointLineError};
 pub use audit::verify::{AnchorLines, VerifyOptions};
+pub use backup::{BackedUp, BackupError, BackupOptions, Restored, back_up, restore};
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use inbox::Inbox;
+pub use keep::verify::{FileCheck, StoreReport, verify_store};
 pub use options::{
-    MAX_GROUP_BYTES, MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, StoreOptions,
+    MAX_GROUP_BYTES, MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, MAX_SEGMENT_BYTES,
+    Retention, StoreOptions,
 };
+pub use progress::Progress;
 pub use query::{DecisionFilter, LogFilter, Page, TraceFilter};
 pub use reader::{MAX_QUERY_MILLIS, Reader};
 pub use store::Store;

@@ -8,11 +8,14 @@ use tokio::sync::Semaphore;
 
 use throughline_trace::{Decision, DecisionId, LogRecord, TraceId, TraceSummary};
 
-use crate::answer::{DecisionGap, Facets, MetricInfo, MetricSeries, StoreStats, StoredTrace};
+use crate::answer::{
+    DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, SegmentInfo, StoreStats,
+    StoredTrace,
+};
 use crate::error::QueryError;
 use crate::layout::Layout;
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
-use crate::session::{Files, Session, unreadable};
+use crate::session::{self, Files, Session, unreadable};
 use crate::{read_logs, read_metrics, read_traces};
 
 /// Longest that one query may hold a file, milliseconds.
@@ -36,13 +39,31 @@ impl Reader {
         if !control.try_exists().map_err(|error| unreadable(&control, &error))? {
             return Err(QueryError::NoStore(data_dir.to_owned()));
         }
-        Ok(Self::new(layout))
+        let files = Files::new(layout);
+        for (id, detail) in crate::keep::manifest::known_damage(&control) {
+            files.mark_damaged(id, &detail);
+        }
+        Ok(Self::new(Arc::new(files)))
     }
 
-    pub(crate) fn new(layout: Layout) -> Self {
+    pub(crate) fn new(files: Arc<Files>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let permits = Arc::new(Semaphore::new((cores / 2).max(1)));
-        Self { files: Arc::new(Files::new(layout)), permits }
+        Self { files, permits }
+    }
+
+    /// Segments that are damaged and passed over, oldest first: answers lack what they hold.
+    pub fn damaged(&self) -> Vec<DamagedSegment> {
+        let damaged = self.files.damaged().into_iter();
+        damaged.map(|(id, detail)| DamagedSegment { segment: id.stem(), detail }).collect()
+    }
+
+    /// All segments, newest first: what they hold, and how they stand.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn segments(&self) -> Result<Vec<SegmentInfo>, QueryError> {
+        self.ask(crate::keep::manifest::list).await
     }
 
     /// Traces that have spans, newest start first. `limit` is 1 to 1,000.
@@ -181,7 +202,7 @@ impl Reader {
     /// then, so that it does not fail for having waited.
     async fn ask<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Session) -> Result<T, QueryError> + Send + 'static,
+        query: impl Fn(&Session) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let ended = |error: &dyn std::fmt::Display| {
             QueryError::Storage(format!("the query ended: {error}"))
@@ -189,7 +210,7 @@ impl Reader {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|e| ended(&e))?;
         let files = Arc::clone(&self.files);
         let run = move || {
-            let answer = query(&Session::begin(files));
+            let answer = session::ask(&files, &query);
             drop(permit);
             answer
         };

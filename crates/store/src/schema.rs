@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::audit::tables::AUDIT;
+use crate::keep::manifest::MANIFEST;
 
 /// Marks our files among SQLite's (`PRAGMA application_id`): "TLne".
 const APPLICATION_ID: i64 = 0x544c_6e65;
@@ -35,7 +36,8 @@ pub(crate) struct Schema {
 pub(crate) const SEGMENT: Schema = Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX] };
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
-pub(crate) const CONTROL: Schema = Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT] };
+pub(crate) const CONTROL: Schema =
+    Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST] };
 
 /// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
 pub(crate) fn from_nanos(nanos: u64) -> i64 {
@@ -280,7 +282,7 @@ mod tests {
             new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 7);
         new.execute("INSERT INTO instances VALUES ('a', 1)", []).unwrap();
-        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 3, .. })));
+        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 4, .. })));
     }
 
     #[test]

@@ -10,10 +10,12 @@ use crate::answer::Committed;
 use crate::control::Control;
 use crate::error::{ControlError, OpenError, StoreError};
 use crate::inbox::{Inbox, Queue};
+use crate::keep::{Keeper, KeeperDoor};
 use crate::layout::{DirectoryLock, Layout};
 use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::reader::Reader;
+use crate::session::Files;
 use crate::told::COMMITTED_BACKLOG;
 use crate::writer::Writer;
 
@@ -24,6 +26,7 @@ pub struct Store {
     queue: Arc<Queue>,
     writer: Option<JoinHandle<Result<(), StoreError>>>,
     reader: Reader,
+    keeper: KeeperDoor,
     control: Control,
     committed: broadcast::Sender<Arc<Committed>>,
     ended: watch::Receiver<bool>,
@@ -54,8 +57,13 @@ impl Store {
         let lock = DirectoryLock::take(&layout)?;
         let metrics = StoreMetrics::register(registry);
         let (committed, _) = broadcast::channel(COMMITTED_BACKLOG);
-        let writer =
+        let mut writer =
             Writer::open(layout.clone(), lock, &options, metrics.clone(), committed.clone())?;
+        let files = Arc::new(Files::new(layout.clone()));
+        let keeper = Keeper::start(Arc::clone(&files), options.retention, metrics.clone())
+            .map_err(|source| OpenError::NotWritable { path: layout.segments(), source })?;
+        let door = keeper.door();
+        writer.set_keeper(keeper);
         let control = Control::open(layout.root()).map_err(|error| match error {
             ControlError::Open(error) => error,
             other => OpenError::Storage { path: layout.control(), detail: other.to_string() },
@@ -71,8 +79,8 @@ impl Store {
                 writer.run(&of_writer)
             })
             .map_err(|source| OpenError::NotWritable { path: layout.control(), source })?;
-        let reader = Reader::new(layout);
-        Ok(Self { queue, writer: Some(writer), reader, control, committed, ended })
+        let reader = Reader::new(files);
+        Ok(Self { queue, writer: Some(writer), reader, keeper: door, control, committed, ended })
     }
 
     /// The door for batches.
@@ -98,6 +106,14 @@ impl Store {
     /// The sender behind [`Store::committed`], for whoever hands out subscriptions.
     pub fn committed_sender(&self) -> broadcast::Sender<Arc<Committed>> {
         self.committed.clone()
+    }
+
+    /// Looks after closed segments now (seals, verifies, retires) instead of within a minute, and
+    /// comes back when that is done.
+    pub async fn keep_now(&self) {
+        let door = self.keeper.clone();
+        // It ends when the keeper does.
+        let _ = tokio::task::spawn_blocking(move || door.keep_now()).await;
     }
 
     /// Resolves when the writer has ended. Before [`Store::close`] that is a defect: nothing can

@@ -36,6 +36,22 @@ pub enum SpanRole {
 }
 
 impl SpanRole {
+    /// All of them, in their order.
+    pub const ALL: [Self; 12] = [
+        Self::AgentRun,
+        Self::Step,
+        Self::LlmCall,
+        Self::Attempt,
+        Self::StreamSegment,
+        Self::Embeddings,
+        Self::Tool,
+        Self::Registry,
+        Self::Fallback,
+        Self::Retrieval,
+        Self::Workflow,
+        Self::Other,
+    ];
+
     /// The value of `throughline.role`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,21 +71,7 @@ impl SpanRole {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        Some(match text {
-            "agent_run" => Self::AgentRun,
-            "step" => Self::Step,
-            "llm_call" => Self::LlmCall,
-            "attempt" => Self::Attempt,
-            "stream_segment" => Self::StreamSegment,
-            "embeddings" => Self::Embeddings,
-            "tool" => Self::Tool,
-            "registry" => Self::Registry,
-            "fallback" => Self::Fallback,
-            "retrieval" => Self::Retrieval,
-            "workflow" => Self::Workflow,
-            "other" => Self::Other,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 
     fn from_operation(operation: &str) -> Option<Self> {

@@ -67,7 +67,7 @@ fn batch(trace: u128, names: &[&str]) -> SpanBatch {
     SpanBatch { spans: spans.collect(), ..SpanBatch::default() }
 }
 
-fn decision(trace: u128) -> Decision {
+pub(crate) fn decision(trace: u128) -> Decision {
     Decision {
         decision_id: DecisionId::random(),
         parent_decision_id: None,
@@ -195,21 +195,24 @@ fn a_segment_commit_that_fails_after_the_decisions_leaves_them_new() {
 async fn a_query_that_takes_too_long_ends_with_advice() {
     let bench = bench();
     let session = Session::begin(Arc::new(Files::new(bench.layout.clone())));
-    let lease = session.segment(bench.writer.segment.day).unwrap();
+    let lease = session.segment(bench.writer.segment.id).unwrap();
     let endless =
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
     let error = lease.query_row(endless, [], |row| row.get::<_, i64>(0)).unwrap_err();
     insta::assert_snapshot!(lease.fails(&error), @"the query took longer than 2000 ms; narrow it by time, agent or session");
     drop(lease);
     assert!(session.check_time().is_err());
-    assert_eq!(Reader::new(bench.layout.clone()).stats().await.unwrap().segments, 1);
+    assert_eq!(
+        Reader::new(Arc::new(Files::new(bench.layout.clone()))).stats().await.unwrap().segments,
+        1
+    );
 }
 
 #[test]
 fn a_page_costs_the_same_however_many_traces_went_on_the_next_day() {
     const CARRIED: u128 = 3_000;
     let mut bench = bench();
-    let first = bench.writer.segment.day.0 as u64 * 86_400_000_000_000;
+    let first = bench.writer.segment.id.day.0 as u64 * 86_400_000_000_000;
     let second = first + 86_400_000_000_000;
     let traces = |received: u64, span: u64, error: bool| {
         let spans = (1..=CARRIED).map(|trace| {
@@ -284,7 +287,7 @@ fn commits_wait_for_the_disk() {
 #[test]
 fn few_connections_to_earlier_segments_are_kept() {
     let mut bench = bench();
-    let first = bench.writer.segment.day.0 as u64;
+    let first = bench.writer.segment.id.day.0 as u64;
     let mut on = |day: u64, trace: u128| {
         let mut batch = batch(trace, &["a"]);
         batch.spans[0].span_id = SpanId::from_u64(day + 1);
@@ -368,9 +371,9 @@ fn a_locked_control_database_refuses_the_group_at_once() {
 #[test]
 fn a_jump_of_the_clock_makes_no_segment_of_a_future_day() {
     let mut bench = bench();
-    let open = bench.writer.segment.day;
+    let open = bench.writer.segment.id;
     let mut jumped = batch(1, &["a"]);
-    jumped.received_unix_nano = (open.0 as u64 + 5_000) * 86_400_000_000_000;
+    jumped.received_unix_nano = (open.day.0 as u64 + 5_000) * 86_400_000_000_000;
     assert_eq!(spans_of(&bench.write(vec![jumped])[0]), 1);
-    assert_eq!(bench.layout.days().unwrap(), [open]);
+    assert_eq!(bench.layout.list().unwrap(), [open]);
 }

@@ -4,10 +4,12 @@
 mod access;
 mod audit;
 mod audit_life;
+mod backup;
 mod duplicates;
 mod durability;
 mod lists;
 mod made;
 mod opening;
+mod retention;
 mod round_trip;
 mod summaries;
