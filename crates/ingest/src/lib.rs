@@ -32,6 +32,7 @@ mod cors;
 mod counters;
 mod decode;
 mod dialect;
+mod encode;
 mod failure;
 mod grpc;
 mod hosts;
@@ -50,6 +51,7 @@ use prometheus_client::registry::Registry;
 use throughline_trace::access::Keyring;
 
 pub use decode::{DecodeError, Decoded, Encoding, Signal, decode};
+pub use encode::{encode_logs, encode_spans};
 pub use options::{IngestOptions, Limits};
 pub use receive::Submit;
 pub use report::{Problem, Report};

@@ -251,6 +251,8 @@ impl Notes {
             return;
         }
         let text = match attributes.str(keys::MENDED) {
+            // What was exported and comes again tells the same again.
+            Some(earlier) if is_last(earlier, &self.text) => earlier.to_owned(),
             Some(earlier) => format!("{earlier},{}", self.text),
             None => self.text.clone(),
         };
@@ -272,4 +274,9 @@ impl Notes {
         }
         self.text.push_str(part);
     }
+}
+/// Whether the notes end with these.
+fn is_last(notes: &str, last: &str) -> bool {
+    let before = notes.strip_suffix(last);
+    before.is_some_and(|before| before.is_empty() || before.ends_with(','))
 }

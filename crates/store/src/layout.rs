@@ -1,5 +1,6 @@
 //! The data directory: where the files lie, and the lock that keeps a second server out.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -127,6 +128,15 @@ impl SegmentId {
     }
 }
 
+/// The file that speaks for a segment.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentFile {
+    pub(crate) id: SegmentId,
+    pub(crate) path: PathBuf,
+    /// Whether it is what was left when the segment was retired.
+    pub(crate) is_skeleton: bool,
+}
+
 /// Where the files of a data directory lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -173,13 +183,25 @@ impl Layout {
 
     /// The segments, skeletons too, newest first.
     pub(crate) fn list(&self) -> io::Result<Vec<SegmentId>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.segments())? {
-            found.extend(entry?.file_name().to_str().and_then(SegmentId::of_file_name));
+        Ok(self.files()?.into_iter().map(|file| file.id).collect())
+    }
+
+    /// The files that speak for the segments, newest first: one look at the directory.
+    pub(crate) fn files(&self) -> io::Result<Vec<SegmentFile>> {
+        let folder = self.segments();
+        let mut found: BTreeMap<SegmentId, bool> = BTreeMap::new();
+        for entry in fs::read_dir(&folder)? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().and_then(SegmentId::of_file_name) else { continue };
+            let is_skeleton = name.to_str() != Some(id.file_name().as_str());
+            let seen = found.entry(id).or_insert(is_skeleton);
+            *seen &= is_skeleton;
         }
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        found.dedup();
-        Ok(found)
+        let file = |(id, is_skeleton): (SegmentId, bool)| {
+            let name = if is_skeleton { id.skeleton_name() } else { id.file_name() };
+            SegmentFile { id, path: folder.join(name), is_skeleton }
+        };
+        Ok(found.into_iter().rev().map(file).collect())
     }
 
     /// Makes the directories, durably, and checks that they can be written.

@@ -15,7 +15,7 @@ use throughline_trace::TraceId;
 use crate::error::QueryError;
 use crate::facet::ALL_TRACES;
 use crate::id_filter::IdFilter;
-use crate::layout::{Layout, SegmentId};
+use crate::layout::{Layout, SegmentFile, SegmentId};
 use crate::reader::MAX_QUERY_MILLIS;
 use crate::schema::{CONTROL, SEGMENT, Schema, to_nanos};
 
@@ -198,21 +198,22 @@ impl Session {
     pub(crate) fn segments(&self) -> Result<Vec<Segment>, QueryError> {
         let root = self.files.layout.root();
         let layout = &self.files.layout;
-        let ids = layout.list().map_err(|error| match error.kind() {
+        let files = layout.files().map_err(|error| match error.kind() {
             ErrorKind::NotFound => QueryError::NoStore(root.to_owned()),
-            _ => unreadable(&self.files.layout.segments(), &error),
+            _ => unreadable(&layout.segments(), &error),
         })?;
-        self.seen.get_or_init(|| ids.iter().map(|id| layout.file_of(*id)).collect());
-        let newest = ids.first().copied();
+        self.seen.get_or_init(|| files.iter().map(|file| file.path.clone()).collect());
+        let newest = files.first().map(|file| file.id);
         let damaged = self.files.damaged();
-        let mut segments = Vec::with_capacity(ids.len());
-        for id in ids.into_iter().filter(|id| !damaged.contains_key(id)) {
-            match self.digest(id, Some(id) == newest) {
-                Ok((is_skeleton, digest)) => segments.push(Segment { id, is_skeleton, digest }),
+        let mut segments = Vec::with_capacity(files.len());
+        for file in files.into_iter().filter(|file| !damaged.contains_key(&file.id)) {
+            let SegmentFile { id, path, is_skeleton } = file;
+            match self.digest(&path, Some(id) == newest) {
+                Ok(digest) => segments.push(Segment { id, is_skeleton, digest }),
                 // Its writer is about to make its tables.
                 Err(QueryError::NoStore(_)) if Some(id) == newest => {}
-                // It was retired a moment ago.
-                Err(_) if !layout.file_of(id).exists() => {}
+                // It was retired a moment ago, and nothing is left of it.
+                Err(_) if !path.exists() && !layout.file_of(id).exists() => {}
                 Err(QueryError::NoStore(path)) => {
                     let path = path.display();
                     tracing::error!(segment = %path, "a segment that should be whole has no tables");
@@ -237,19 +238,17 @@ impl Session {
         self.lease(&SEGMENT, self.files.layout.file_of(id))
     }
 
-    /// Whether a skeleton speaks for the segment, and what it holds.
-    fn digest(&self, id: SegmentId, is_open: bool) -> Result<(bool, Arc<Digest>), QueryError> {
-        let path = self.files.layout.file_of(id);
-        let is_skeleton = path == self.files.layout.skeleton(id);
-        if !is_open && let Some(digest) = lock(&self.files.digests).get(&path) {
-            return Ok((is_skeleton, Arc::clone(digest)));
+    /// What a file holds.
+    fn digest(&self, path: &Path, is_open: bool) -> Result<Arc<Digest>, QueryError> {
+        if !is_open && let Some(digest) = lock(&self.files.digests).get(path) {
+            return Ok(Arc::clone(digest));
         }
-        let lease = self.lease(&SEGMENT, path.clone())?;
+        let lease = self.lease(&SEGMENT, path.to_owned())?;
         let digest = Arc::new(read_digest(&lease, is_open).map_err(|error| lease.fails(&error))?);
         if !is_open {
-            lock(&self.files.digests).insert(path, Arc::clone(&digest));
+            lock(&self.files.digests).insert(path.to_owned(), Arc::clone(&digest));
         }
-        Ok((is_skeleton, digest))
+        Ok(digest)
     }
 
     fn lease(&self, schema: &Schema, path: PathBuf) -> Result<Lease, QueryError> {

@@ -67,7 +67,10 @@ mod session;
 mod state;
 
 pub use api::audit::status_json as audit_status_json;
-pub use api::shapes::{decision as decision_json, summary as summary_json, trace as trace_json};
+pub use api::shapes::{
+    decision as decision_json, segment as segment_json, summary as summary_json,
+    trace as trace_json,
+};
 pub use doors::OPEN_ROUTES;
 pub use routes::{route_paths, router};
 pub use state::{Submit, WebState, loopback_hosts};

@@ -54,6 +54,7 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/api/v1/metrics/{name}", get(api::metrics::one)),
         ("/api/v1/facets", get(api::overview::facets)),
         ("/api/v1/stats", get(api::overview::stats)),
+        ("/api/v1/segments", get(api::overview::segments)),
         ("/api/v1/live", get(live::events)),
         ("/healthz", get(health::healthz)),
         ("/readyz", get(health::readyz)),

@@ -14,6 +14,7 @@ mod demo;
 mod dialects;
 mod drain;
 mod export;
+mod keeping;
 mod refusals;
 mod secure;
 mod serve;

@@ -232,7 +232,7 @@ impl Work {
 
     fn pass(&mut self, open: SegmentId) -> Result<(), KeepError> {
         let control = CONTROL.open_writer(&self.files.layout.control())?;
-        self.look_at_known_damage(&control)?;
+        self.look_at_known_damage(&control, open)?;
         self.seal(&control, open)?;
         self.retire(&control, open)?;
         self.prune_skeletons(&control)?;
@@ -245,7 +245,11 @@ impl Work {
     }
 
     /// What an earlier process found damaged may have been restored since.
-    fn look_at_known_damage(&mut self, control: &Connection) -> Result<(), KeepError> {
+    fn look_at_known_damage(
+        &mut self,
+        control: &Connection,
+        open: SegmentId,
+    ) -> Result<(), KeepError> {
         if std::mem::replace(&mut self.has_looked_at_damage, true) {
             return Ok(());
         }
@@ -254,7 +258,16 @@ impl Work {
             let path = self.files.layout.segment(id);
             let is_right = match row.and_then(|row| row.blake3) {
                 Some(blake3) if path.exists() => seal::hash(&path, |_| self.pause())?.0 == blake3,
-                _ => !path.exists(),
+                // Without a hash it is tried: whoever meets the damage again tells it again.
+                None if path.exists() && id < open => match seal::seal(&path, |_| self.pause()) {
+                    Ok(seal) => {
+                        manifest::set_seal(control, id, &seal)?;
+                        true
+                    }
+                    Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+                    Err(_) => false,
+                },
+                _ => true,
             };
             if is_right {
                 tracing::info!(segment = id.stem(), "a segment that was damaged is whole again");

@@ -163,6 +163,33 @@ fn a_full_disk_is_told_and_nothing_is_lost_or_doubled_afterwards() {
 }
 
 #[test]
+fn a_disk_that_is_full_for_decisions_or_at_a_rotation_refuses_and_recovers() {
+    let mut bench = bench();
+    assert_eq!(spans_of(&bench.write(vec![batch(1, &["a"])])[0]), 1);
+    let pages: i64 =
+        bench.writer.control.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    bench.writer.control.pragma_update(None, "max_page_count", pages).unwrap();
+    let mut sent = batch(2, &["b"]);
+    sent.decisions = (0..200).map(|_| decision(2)).collect();
+    let refused = bench.write(vec![sent.clone()]).remove(0);
+    assert!(matches!(refused, Err(Refusal::DiskFull { .. })), "{refused:?}");
+    assert_eq!((bench.span_count(), bench.counts_of(2)), (1, (0, 0, 0)), "nothing half");
+    // The next segment cannot be registered either: the old one goes on when there is room.
+    let open = bench.writer.segment.id;
+    bench.writer.max_segment_bytes = 1;
+    bench.writer.control.execute_batch("CREATE TEMP TRIGGER full BEFORE INSERT ON main.segments BEGIN SELECT raise(ABORT, 'full'); END").unwrap();
+    let refused = bench.write(vec![batch(3, &["c"])]).remove(0);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!((bench.writer.segment.id, bench.span_count()), (open, 1));
+    bench.writer.control.execute_batch("DROP TRIGGER full").unwrap();
+    bench.writer.control.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+    let accepted = bench.write(vec![sent]).remove(0).unwrap();
+    assert_eq!((accepted.spans, accepted.decisions), (1, 200));
+    assert_eq!(bench.writer.segment.id, open.next());
+    assert_eq!((bench.counts_of(1), bench.counts_of(2)), ((1, 1, 0), (1, 1, 200)));
+}
+
+#[test]
 fn a_segment_commit_that_fails_after_the_decisions_leaves_them_new() {
     let mut bench = bench();
     // A foreign key that is checked at the commit only: the segment's COMMIT itself fails.

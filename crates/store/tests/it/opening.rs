@@ -41,6 +41,26 @@ fn a_file_is_no_directory() {
     assert!(matches!(refused(&beneath), OpenError::NotWritable { .. }));
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_read_only_data_directory_is_told_at_the_start() {
+    // Nobody may make directories there, root neither.
+    let refused = refused(std::path::Path::new("/proc/self/throughline"));
+    assert!(matches!(refused, OpenError::NotWritable { .. }), "{refused}");
+    let told = refused.to_string();
+    assert!(told.contains("that can be written") && told.contains("owner and mode"), "{told}");
+    // A file system that is read-only says so in the same way; root is let in by modes.
+    let dir = tempfile::tempdir().unwrap();
+    made::open(dir.path()).close().await.unwrap();
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(dir.path(), mode(0o500)).unwrap();
+    if std::fs::write(dir.path().join("probe"), "").is_err() {
+        let refused = self::refused(dir.path());
+        assert!(matches!(refused, OpenError::NotWritable { .. }), "{refused}");
+    }
+    std::fs::set_permissions(dir.path(), mode(0o700)).unwrap();
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
