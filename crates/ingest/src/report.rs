@@ -251,9 +251,12 @@ impl Notes {
             return;
         }
         let text = match attributes.str(keys::MENDED) {
-            // What was exported and comes again tells the same again.
-            Some(earlier) if is_last(earlier, &self.text) => earlier.to_owned(),
-            Some(earlier) => format!("{earlier},{}", self.text),
+            // What was exported and comes again is not told twice.
+            Some(earlier) => {
+                let is_new = |note: &&str| earlier.split(',').all(|told| told != *note);
+                let fresh = self.text.split(',').filter(is_new);
+                [earlier].into_iter().chain(fresh).collect::<Vec<_>>().join(",")
+            }
             None => self.text.clone(),
         };
         attributes.set(keys::MENDED, text);
@@ -274,9 +277,4 @@ impl Notes {
         }
         self.text.push_str(part);
     }
-}
-/// Whether the notes end with these.
-fn is_last(notes: &str, last: &str) -> bool {
-    let before = notes.strip_suffix(last);
-    before.is_some_and(|before| before.is_empty() || before.ends_with(','))
 }

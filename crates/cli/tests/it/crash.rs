@@ -106,7 +106,7 @@ async fn send(mut exporter: Exporter, trace: TraceId, note: Arc<Mutex<Acknowledg
 
 /// Text that does not compress, so that segments fill.
 fn noise() -> String {
-    (0..100).map(|_| DecisionId::random().to_string()).collect()
+    (0..1_000).map(|_| DecisionId::random().to_string()).collect()
 }
 
 async fn check(data_dir: &Path, expected: &[(TraceId, Acknowledged)]) {
