@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use throughline_redact::RedactionConfig;
+use throughline_store::Retention;
 
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
-use crate::config::{FileConfig, LimitsConfig};
+use crate::config::{FileConfig, LimitsConfig, Size};
 use crate::failure::{Failure, Outcome};
 use crate::redaction;
 
@@ -31,6 +32,9 @@ const DEFAULT_WEB_PORT: u16 = 4319;
 const DEFAULT_MAX_CONNECTIONS: u32 = 1_000;
 /// What requests get to finish after SIGTERM. Kubernetes kills after 30 s: the store needs the rest.
 const DEFAULT_DRAIN_TIMEOUT_SECS: u64 = 20;
+
+/// Smallest size of a segment, and of all of them, bytes: each file has some of its own.
+const LEAST_STORE_BYTES: u64 = 1 << 20;
 
 /// Smallest limit that can be meant, bytes: less would refuse every span.
 const LEAST_LIMIT_BYTES: usize = 1_024;
@@ -77,6 +81,10 @@ pub(crate) struct ServeSettings {
     pub(crate) limits: LimitSettings,
     /// What is taken out before anything is written.
     pub(crate) redaction: RedactionConfig,
+    /// Bytes at which the next segment begins.
+    pub(crate) max_segment_bytes: u64,
+    /// What is taken away when it is old, or too much.
+    pub(crate) retention: Retention,
 }
 
 /// How much is received and held, bytes.
@@ -201,7 +209,24 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         drain_timeout: Duration::from_secs(drain_timeout_secs),
         limits: resolve_limits(&config.limits)?,
         redaction: redaction::resolve(&config.redaction)?,
+        max_segment_bytes: least_size("store.max_segment_bytes", config.store.max_segment_bytes)?
+            .unwrap_or(throughline_store::MAX_SEGMENT_BYTES),
+        retention: Retention {
+            max_age: config.retention.max_age.map(|age| age.0),
+            max_bytes: least_size("retention.max_bytes", config.retention.max_bytes)?,
+        },
     })
+}
+
+/// A size that is not so small that it cannot be meant.
+fn least_size(name: &str, given: Option<Size>) -> Outcome<Option<u64>> {
+    match given {
+        Some(Size(bytes)) if bytes < LEAST_STORE_BYTES => Err(Failure::usage(format!(
+            "expected `{name}` of at least {LEAST_STORE_BYTES} bytes, got {bytes}"
+        ))
+        .hint("write it with its unit, as in 2GiB")),
+        given => Ok(given.map(|size| size.0)),
+    }
 }
 
 fn resolve_limits(config: &LimitsConfig) -> Outcome<LimitSettings> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::audit::tables::AUDIT;
+use crate::keep::manifest::MANIFEST;
 
 /// Marks our files among SQLite's (`PRAGMA application_id`): "TLne".
 const APPLICATION_ID: i64 = 0x544c_6e65;
@@ -31,15 +32,16 @@ pub(crate) struct Schema {
     migrations: &'static [&'static str],
 }
 
-/// A segment: one day of arrivals.
+/// A segment: one day of arrivals, or a part of it.
 pub(crate) const SEGMENT: Schema =
-    Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS] };
+    Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED] };
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
-pub(crate) const CONTROL: Schema = Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT] };
+pub(crate) const CONTROL: Schema =
+    Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST] };
 
 /// `rollups.db`: sums over the lattice.
-pub(crate) const ROLLUPS: Schema = Schema { migrations: &[ROLLUPS_V1] };
+pub(crate) const ROLLUPS: Schema = Schema { migrations: &[ROLLUPS_V1, PARTS_OF_SEGMENTS] };
 
 /// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
 pub(crate) fn from_nanos(nanos: u64) -> i64 {
@@ -247,8 +249,14 @@ CREATE TABLE rollup_state(
 INSERT INTO rollup_state SELECT 1, batch_no FROM state;
 ";
 
+/// Whether rows were taken out of the segment after their groups were counted: nothing that is
+/// counted may then be made anew from it.
+const THINNED: &str = "
+ALTER TABLE rollup_state ADD COLUMN is_thinned INTEGER NOT NULL DEFAULT 0;
+";
+
 /// `cells` lie by time first: what is written together lies together, and so does what is read for
-/// a list or pruned. `segment` is the day whose arrivals a part is from, or 0 for decisions;
+/// a list or pruned. `segment` is what a part is from;
 /// `bucket` is counted in lengths of its resolution since the Unix epoch. A key's number is its
 /// cuboid in the high bits, then a running number.
 const ROLLUPS_V1: &str = "
@@ -261,6 +269,20 @@ CREATE TABLE cells(
     PRIMARY KEY (resolution, bucket, key, segment)) WITHOUT ROWID;
 CREATE TABLE applied(
     segment INTEGER PRIMARY KEY, batch_no INTEGER NOT NULL, is_rebuilding INTEGER NOT NULL);
+";
+
+/// A day has several segments. Until now parts were named by the day, and those of decisions by 0;
+/// from now on by the day in the high half and the number of the segment within it in the low one,
+/// and by -1. `standing` is 0 for a whole part, 1 for one that is being made anew, 2 for one that
+/// cannot be made whole any more.
+const PARTS_OF_SEGMENTS: &str = "
+UPDATE cells SET segment = CASE segment WHEN 0 THEN -1 ELSE segment << 32 END;
+ALTER TABLE applied RENAME TO applied_of_days;
+CREATE TABLE applied(
+    segment INTEGER PRIMARY KEY, batch_no INTEGER NOT NULL, standing INTEGER NOT NULL);
+INSERT INTO applied SELECT CASE segment WHEN 0 THEN -1 ELSE segment << 32 END, batch_no,
+    is_rebuilding FROM applied_of_days;
+DROP TABLE applied_of_days;
 ";
 
 const CONTROL_V1: &str = "
@@ -310,7 +332,7 @@ mod tests {
             new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 7);
         new.execute("INSERT INTO instances VALUES ('a', 1)", []).unwrap();
-        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 3, .. })));
+        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 4, .. })));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl<'q> SpanSearch<'q> {
         let mut room = Room { spans: MAX_SEARCHED_SPANS, bytes: MAX_SEARCHED_BYTES };
         for segment in segments.iter().filter(|segment| segment.digest.may_know(id)) {
             session.check_time()?;
-            let lease = held.lease(segment.day)?;
+            let lease = held.lease(segment.id)?;
             let fails = |error: RowError| error.on_query(lease.path());
             let Some(rows) = trace_rows::find(&lease, id).map_err(fails)? else { continue };
             let mut look = Look {

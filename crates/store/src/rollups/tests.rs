@@ -8,10 +8,11 @@ use rusqlite::Connection;
 use throughline_trace::{Measure, Resolution, SeriesQuery, Span, SpanBatch, SpanId, TraceId};
 use tokio::sync::{broadcast, oneshot};
 
-use super::applier::{Progress, Work, trim};
-use super::cells::RollupFile;
+use super::applier::Work;
+use super::cells::{RollupFile, Source};
+use super::door::{Progress, trim};
 use crate::inbox::{Job, Queue};
-use crate::layout::{Day, DirectoryLock, Layout};
+use crate::layout::{Day, DirectoryLock, Layout, SegmentId};
 use crate::metrics::StoreMetrics;
 use crate::options::{RollupRetention, StoreOptions};
 use crate::session::{Files, Session};
@@ -71,6 +72,10 @@ impl Server {
     }
 }
 
+fn first() -> SegmentId {
+    SegmentId::first(Day::of_nanos(NOON))
+}
+
 /// The files as a machine that stops now leaves them.
 fn cut(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
@@ -117,11 +122,11 @@ fn counts(dir: &Path) -> (u64, Vec<f64>) {
 /// After any cut, the next start has everything exactly once, and goes on from there.
 fn check(image: &tempfile::TempDir, step: &str) {
     let dir = image.path();
-    let day = Day::of_nanos(NOON);
+    let id = first();
     let settle = || {
         let mut work = work(dir);
         while work.round(false).unwrap() {}
-        assert!(work.apply_segment(day).unwrap(), "{step}: nothing is missing");
+        assert!(work.apply_segment(id).unwrap(), "{step}: nothing is missing");
     };
     settle();
     let (stored, told) = counts(dir);
@@ -140,7 +145,7 @@ fn check(image: &tempfile::TempDir, step: &str) {
 fn r_inv_9_a_cut_at_any_step_neither_loses_nor_counts_twice() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();
-    let day = Day::of_nanos(NOON);
+    let id = first();
     let mut server = start(dir);
     let mut images = vec![("before anything", cut(dir))];
     server.send(0..20);
@@ -148,18 +153,20 @@ fn r_inv_9_a_cut_at_any_step_neither_loses_nor_counts_twice() {
     server.send(10..30);
     images.push(("two groups wait", cut(dir)));
     let mut applier = work(dir);
-    assert!(applier.apply_segment(day).unwrap());
+    assert!(applier.apply_segment(id).unwrap());
     images.push(("applied, and nobody knows", cut(dir)));
     server.send(30..40);
     images.push(("one is applied, one waits", cut(dir)));
-    let segment = Connection::open(Layout::new(dir).segment(day)).unwrap();
+    let segment = Connection::open(Layout::new(dir).segment(id)).unwrap();
     let applied = |work: &mut Work| {
-        work.apply_segment(day).unwrap();
+        work.apply_segment(id).unwrap();
         let rollups = Connection::open(Layout::new(dir).rollups()).unwrap();
         rollups
-            .query_row("SELECT batch_no FROM applied WHERE segment = ?1", [day.0], |row| {
-                row.get::<_, i64>(0)
-            })
+            .query_row(
+                "SELECT batch_no FROM applied WHERE segment = ?1",
+                [Source::from(id).0],
+                |row| row.get::<_, i64>(0),
+            )
             .unwrap() as u64
     };
     trim(&segment, applied(&mut applier)).unwrap();
@@ -193,14 +200,14 @@ fn a_rebuild_that_is_cut_begins_again() {
         let _ = fs::remove_file(dir.join(format!("rollups.db{suffix}")));
     }
     // As a version without rollups leaves it.
-    let segment = Connection::open(Layout::new(dir).segment(Day::of_nanos(NOON))).unwrap();
+    let segment = Connection::open(Layout::new(dir).segment(first())).unwrap();
     trim(&segment, 1_000).unwrap();
     segment
         .execute("UPDATE rollup_state SET complete_from = (SELECT batch_no FROM state)", [])
         .unwrap();
     drop(segment);
     let mut file = RollupFile::open(&Layout::new(dir).rollups()).unwrap();
-    file.begin_anew(Day::of_nanos(NOON)).unwrap();
+    file.begin_anew(first().into()).unwrap();
     drop(file);
     check(&cut(dir), "a rebuild that was cut");
 }

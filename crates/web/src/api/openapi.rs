@@ -43,7 +43,7 @@ fn entries_of_traces() -> Vec<Entry> {
         ),
         (
             "/api/v1/traces/{trace_id}",
-            "A whole trace: {summary, orphan_count, truncated, spans, decisions, logs}; spans in reading order, depth first.",
+            "A whole trace: {summary, orphan_count, is_skeleton, truncated, spans, decisions, logs}; spans in reading order, depth first.",
             vec![],
             JSON,
         ),
@@ -98,6 +98,12 @@ fn further_entries() -> Vec<Entry> {
             JSON,
         ),
         ("/api/v1/stats", "How much is stored.", vec![], JSON),
+        (
+            "/api/v1/segments",
+            "The files of the store: open, closed, sealed, skeleton, retired, missing or damaged.",
+            vec![],
+            JSON,
+        ),
         (
             "/api/v1/live",
             "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.",
