@@ -38,6 +38,20 @@ pub(crate) struct RetentionConfig {
     pub(crate) max_age: Option<Age>,
     /// Most bytes of all segments; any number when left out.
     pub(crate) max_bytes: Option<Size>,
+    /// How long rollups are kept, by their grain.
+    pub(crate) rollups: RollupRetentionConfig,
+}
+
+/// `retention.rollups:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RollupRetentionConfig {
+    /// How long those by the minute are kept; those by the day are for ever.
+    pub(crate) minutes: Option<Age>,
+    /// Those by five minutes.
+    pub(crate) five_minutes: Option<Age>,
+    /// Those by the hour.
+    pub(crate) hours: Option<Age>,
 }
 
 /// An age: `36h`, `30d`, `6w`, `1y`.

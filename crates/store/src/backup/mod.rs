@@ -3,10 +3,11 @@
 //! Sealed segments are copied as they are; what still changes is copied by SQLite's online backup
 //! within one read transaction. The control database comes last: a decision is in it before its
 //! group is acknowledged in a segment, so that whatever a copied segment has acknowledged is there
-//! too. `backup.json` names every file with its hash and is written last of all: until then an
+//! too. The rollups are copied, as they can be made anew only from segments that are still whole. `backup.json` names every file with its hash and is written last of all: until then an
 //! earlier backup in the same directory stays good, as files that change are stored under names of
 //! their content.
 
+mod moment;
 mod restore;
 mod take;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, params};
 
+use super::moment::{self, Moment};
 use super::{BackupError, Entry, FORMAT, LIST, List, PARTIAL, copy, with_ending};
 use crate::control::hex;
 use crate::error::QueryError;
@@ -14,13 +15,15 @@ use crate::keep::manifest::{self, Row};
 use crate::keep::{Pace, seal};
 use crate::layout::{Layout, SegmentId, make_private, sync_directory};
 use crate::progress::Progress;
-use crate::schema::{CONTROL, SEGMENT, Schema};
+use crate::schema::{CONTROL, SEGMENT};
 use crate::segment::checkpoint;
-use crate::session::unreadable;
 use crate::writer::now_unix_nano;
 
 /// Pages that SQLite copies between two reports.
 const PAGES_PER_STEP: i32 = 1_024;
+
+/// Where the rollups belong.
+const ROLLUPS_NAME: &str = "rollups.db";
 
 /// Hexadecimal digits of the hash in the name of a file that changes.
 const NAME_DIGITS: usize = 16;
@@ -49,7 +52,7 @@ pub struct BackedUp {
     pub copied_bytes: u64,
     /// Sealed files that were there already.
     pub reused_files: u64,
-    /// Segments that are damaged and could not be taken; if an earlier backup had a good copy, that
+    /// Segments (and the rollups) that are damaged and could not be taken; if an earlier backup had a good copy, that
     /// stays and is not named here.
     pub damaged: Vec<String>,
 }
@@ -69,7 +72,7 @@ pub fn back_up(
     let target = options.target.as_path();
     prepare(&layout, target)?;
     let began_unix_nano = now_unix_nano();
-    let mut ids = layout.list().map_err(|error| unreadable(&layout.segments(), &error))?;
+    let Moment { mut ids, rollups, newest } = Moment::of(&layout)?;
     ids.reverse();
     let rows = {
         let control =
@@ -77,8 +80,9 @@ pub fn back_up(
         manifest::rows(&control).map_err(|error| QueryError::of(&layout.control(), &error))?
     };
     let length = |path: PathBuf| path.metadata().map_or(0, |file| file.len());
-    let total_bytes =
-        ids.iter().map(|id| length(layout.file_of(*id))).sum::<u64>() + length(layout.control());
+    let total_bytes = ids.iter().map(|id| length(layout.file_of(*id))).sum::<u64>()
+        + length(layout.control())
+        + length(layout.rollups());
     let mut work = Work {
         layout: &layout,
         target,
@@ -87,18 +91,25 @@ pub fn back_up(
         done: BackedUp::default(),
         done_bytes: 0,
         total_bytes,
+        is_outrun: false,
         progress: &mut progress,
     };
-    // What follows the segments with numbers of its own must not be ahead of them.
-    for name in other_databases(&layout)? {
-        work.changing(&layout.root().join(&name), &name, None)?;
+    work.rollups(rollups)?;
+    let open = newest.as_ref().map(|(id, _)| *id);
+    if let Some((id, source)) = newest {
+        // The log of what is written grows for as long as this one is read.
+        work.changing(source, &layout.segment(id), &format!("segments/{}", id.file_name()))?;
     }
     let mut sealed = HashSet::new();
-    for id in ids {
+    for id in ids.into_iter().filter(|id| Some(*id) != open) {
         let row = rows.iter().find(|(of, _)| *of == id).map(|(_, row)| row);
         if work.segment(id, row)? {
             sealed.insert(id);
         }
+    }
+    if work.is_outrun {
+        // The rollups had not all of it when they were copied, and now they have.
+        work.rollups(moment::rollups_of(&layout))?;
     }
     work.control(&sealed)?;
     let Work { list, mut done, .. } = work;
@@ -130,18 +141,6 @@ fn prepare(layout: &Layout, target: &Path) -> Result<(), BackupError> {
     Layout::new(target).create().map_err(|error| BackupError::of(target, &error))
 }
 
-/// Databases beside the control database.
-fn other_databases(layout: &Layout) -> Result<Vec<String>, BackupError> {
-    let entries = fs::read_dir(layout.root()).map_err(BackupError::on(layout.root()))?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".db") && name != "control.db")
-        .collect();
-    names.sort_unstable();
-    Ok(names)
-}
-
 struct Work<'a> {
     layout: &'a Layout,
     target: &'a Path,
@@ -150,6 +149,8 @@ struct Work<'a> {
     done: BackedUp,
     done_bytes: u64,
     total_bytes: u64,
+    /// Retention has taken a segment before it was copied.
+    is_outrun: bool,
     progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
@@ -167,18 +168,16 @@ impl Work<'_> {
         let is_whole = path == self.layout.segment(id);
         let taken = match row.filter(|row| is_whole && row.is_sealed()) {
             Some(row) => self.sealed(&path, &name, row),
-            None => self.changing(&path, &name, Some(&SEGMENT)).map(|()| false),
+            None => self.changing_segment(&path, &name).map(|()| false),
         };
         match taken {
             // Retention took it meanwhile: what is left of it belongs here.
             Err(_) if is_whole && !path.exists() => {
+                self.is_outrun = true;
                 let skeleton = self.layout.skeleton(id);
                 if skeleton.exists() {
-                    self.changing(
-                        &skeleton,
-                        &format!("segments/{}", file_name(&skeleton)),
-                        Some(&SEGMENT),
-                    )?;
+                    let name = format!("segments/{}", file_name(&skeleton));
+                    self.changing_segment(&skeleton, &name)?;
                 }
                 Ok(false)
             }
@@ -229,22 +228,41 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// A database that may be written at this moment.
-    fn changing(
-        &mut self,
-        path: &Path,
-        name: &str,
-        schema: Option<&Schema>,
-    ) -> Result<(), BackupError> {
-        let partial = self.online_copy(path, name, schema)?;
+    fn changing_segment(&mut self, path: &Path, name: &str) -> Result<(), BackupError> {
+        self.changing(moment::snapshot(path, &SEGMENT)?, path, name)
+    }
+
+    /// A database that may be written at this moment, as it is in a read transaction.
+    fn changing(&mut self, source: Connection, path: &Path, name: &str) -> Result<(), BackupError> {
+        let partial = self.online_copy(source, path, name)?;
         self.store(&partial, name)
+    }
+
+    /// The rollups, instead of those that were copied before. Damaged ones are named and left out: a
+    /// restored server makes them anew.
+    fn rollups(
+        &mut self,
+        source: Option<Result<Connection, QueryError>>,
+    ) -> Result<(), BackupError> {
+        self.list.files.retain(|file| file.name != ROLLUPS_NAME);
+        match source {
+            None => Ok(()),
+            Some(Ok(source)) => self.changing(source, &self.layout.rollups(), ROLLUPS_NAME),
+            Some(Err(QueryError::Damaged { path, detail })) => {
+                tracing::error!(file = %path.display(), detail, "the rollups cannot be copied");
+                self.done.damaged.push(ROLLUPS_NAME.to_owned());
+                Ok(())
+            }
+            Some(Err(error)) => Err(error.into()),
+        }
     }
 
     /// The control database, in which only those segments count as sealed that were taken as such,
     /// and those that were not taken are not missed.
     fn control(&mut self, sealed: &HashSet<SegmentId>) -> Result<(), BackupError> {
         let path = self.layout.control();
-        let partial = self.online_copy(&path, "control.db", Some(&CONTROL))?;
+        let source = moment::snapshot(&path, &CONTROL)?;
+        let partial = self.online_copy(source, &path, "control.db")?;
         let names: HashSet<&str> =
             self.list.files.iter().filter_map(|file| file.name.strip_prefix("segments/")).collect();
         let fit = || -> Result<(), crate::schema::SchemaError> {
@@ -279,23 +297,16 @@ impl Work<'_> {
     /// Copies a database as it is in one read transaction: its writer goes on meanwhile.
     fn online_copy(
         &mut self,
+        source: Connection,
         path: &Path,
         name: &str,
-        schema: Option<&Schema>,
     ) -> Result<PathBuf, BackupError> {
         let partial = with_ending(&self.target.join(name), PARTIAL);
         for ending in ["", "-wal", "-shm", "-journal"] {
             let _ = fs::remove_file(with_ending(&partial, ending));
         }
         make_private(&partial);
-        let source = match schema {
-            Some(schema) => schema.open_reader(path).map_err(|error| error.on_query(path))?,
-            None => Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
-                .map_err(|error| QueryError::of(path, &error))?,
-        };
         let mut run = || -> Result<(), rusqlite::Error> {
-            source.execute_batch("BEGIN")?;
-            source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
             let page: i64 = source.pragma_query_value(None, "page_size", |row| row.get(0))?;
             let mut to = Connection::open(&partial)?;
             to.pragma_update(None, "synchronous", "OFF")?;

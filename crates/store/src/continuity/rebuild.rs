@@ -72,7 +72,7 @@ pub(crate) enum Step {
 }
 
 /// A connection whose snapshot is taken now: a transaction takes it with its first statement.
-/// `None` when retention has taken the segment meanwhile.
+/// `None` when retention has taken the segment meanwhile, or its writer is about to make its tables.
 fn snapshot(layout: &Layout, file: &SegmentFile) -> Result<Option<Connection>, RebuildError> {
     let take = |path: &Path| -> Result<Connection, RebuildError> {
         let connection = SEGMENT.open_reader(path)?;
@@ -82,6 +82,7 @@ fn snapshot(layout: &Layout, file: &SegmentFile) -> Result<Option<Connection>, R
     };
     match take(&file.path) {
         Ok(connection) => Ok(Some(connection)),
+        Err(RebuildError::Schema(SchemaError::Unready)) => Ok(None),
         Err(_) if !file.path.exists() => {
             let skeleton = layout.skeleton(file.id);
             skeleton.exists().then(|| take(&skeleton)).transpose()

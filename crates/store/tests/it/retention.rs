@@ -12,7 +12,8 @@ use throughline_trace::TraceId;
 
 use crate::made::{self, DAY, NOON, decision, log, span, spans};
 
-const SMALL: u64 = 256 * 1024;
+/// Bytes of a segment of about a dozen of the traces that [`fill`] sends.
+pub(crate) const SMALL: u64 = 256 * 1024;
 
 fn options(dir: &Path, retention: Retention) -> StoreOptions {
     StoreOptions { max_segment_bytes: SMALL, retention, ..made::options(dir) }
@@ -44,7 +45,7 @@ fn noise(seed: u64) -> String {
 }
 
 /// Sends traces of one noisy span each, from `first` on.
-async fn fill(store: &Store, received: u64, traces: std::ops::Range<u128>) {
+pub(crate) async fn fill(store: &Store, received: u64, traces: std::ops::Range<u128>) {
     for trace in traces {
         let mut one = span(trace, 1, None, trace as u64);
         one.attributes.set("noise", noise(trace as u64));

@@ -31,7 +31,7 @@ pub(crate) fn open(dir: &Path) -> Store {
 
 /// The answer when everything that is stored is counted.
 #[expect(clippy::panic, reason = "a test that cannot go on fails")]
-async fn settled(reader: &Reader, query: &SeriesQuery) -> RollupSeries {
+pub(crate) async fn settled(reader: &Reader, query: &SeriesQuery) -> RollupSeries {
     for _ in 0..PATIENCE.1 {
         let found = reader.series(query).await.unwrap();
         if found.coverage.is_whole() {

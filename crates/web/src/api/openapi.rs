@@ -31,7 +31,7 @@ fn entries_of_traces() -> Vec<Entry> {
     vec![
         (
             "/api/v1/traces",
-            "Summaries of traces, newest first: {items, next, search}. A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that are too large to be looked at whole.",
+            "Summaries of traces, newest first: {items, next, search}. A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that cannot be looked at whole, as they are too large or in part retired.",
             with(&[&TRACE_PARAMS, &PAGING]),
             JSON,
         ),
@@ -140,7 +140,7 @@ fn rollup_entries() -> Vec<Entry> {
     vec![
         (
             "/api/v1/series",
-            "Measures over time from rollups, by a fixed lattice of dimensions (all; agent; agent and phase; model; tool; agent, version and branch): {measures, group_by, kinds, resolution, from, to, step_seconds, groups, groups_left_out, coverage}. Steps without spans or decisions have no point; a value is null where there is nothing to tell from. `coverage.whole` says whether everything stored is counted.",
+            "Measures over time from rollups, by a fixed lattice of dimensions (all; agent; agent and phase; model; tool; agent, version and branch): {measures, group_by, kinds, resolution, from, to, step_seconds, groups, groups_left_out, coverage}. Steps without spans or decisions have no point; a value is null where there is nothing to tell from. `coverage.whole` says whether everything that was acknowledged is counted; `coverage.incomplete_days` are days of which something is missing for good.",
             SERIES_PARAMS.to_vec(),
             JSON,
         ),
