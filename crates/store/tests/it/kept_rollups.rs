@@ -8,7 +8,7 @@ use throughline_store::{
     BackupOptions, Coverage, Reader, Retention, RollupSeries, Store, StoreOptions, back_up,
     restore, verify_store,
 };
-use throughline_trace::{Dimension, Measure, SeriesQuery, SpanBatch};
+use throughline_trace::{Dimension, Measure, OperationKind, SeriesQuery, SpanBatch, SpanRole};
 
 use crate::made::{self, DAY, NOON, decision, span, spans};
 use crate::retention::{SMALL, fill};
@@ -160,13 +160,18 @@ async fn a_call_whose_first_telling_is_a_skeleton_takes_nothing_back_elsewhere()
     store.inbox().commit(spans(NOON + 2 * DAY, vec![span(9, 1, None, 0)])).await.unwrap();
     store.keep_now().await;
     store.inbox().commit(told(2, Some(1), NOON + 2 * DAY)).await.unwrap();
-    let mut calls = query(NOON - DAY).by(Dimension::Model);
-    calls.measures = vec![Measure::Count];
-    let found = settled(&store.reader(), &calls).await;
-    // It is counted twice, since nobody knows any more that it was told before; never below zero.
-    assert_eq!(found.groups.len(), 1, "{:?}", found.groups);
-    assert_eq!(found.groups[0].labels, ["small"]);
-    assert_eq!(found.groups[0].totals, [Some(2.0)]);
+    // It counts twice, since nobody knows any more what it added when it was told before; that is
+    // so whatever it is grouped by.
+    let calls = SeriesQuery {
+        measures: vec![Measure::Count],
+        kinds: vec![OperationKind::Role(SpanRole::LlmCall)],
+        ..query(NOON - DAY)
+    };
+    for query in [calls.clone(), calls.by(Dimension::Model)] {
+        let found = settled(&store.reader(), &query).await;
+        assert_eq!(found.groups.len(), 1, "{:?}", found.groups);
+        assert_eq!(found.groups[0].totals, [Some(2.0)]);
+    }
     store.close().await.unwrap();
 }
 
