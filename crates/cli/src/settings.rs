@@ -358,7 +358,8 @@ mod tests {
 
     #[test]
     fn retention_of_segments_and_of_rollups_comes_from_the_file() {
-        let yaml = "retention: { max_age: 30d, max_bytes: 2GiB, rollups: { minutes: 2w, hours: 2y } }";
+        let yaml =
+            "retention: { max_age: 30d, max_bytes: 2GiB, rollups: { minutes: 2w, hours: 2y } }";
         let settings = resolve_serve(&ServeArgs::default(), &config(yaml)).expect("settings");
         let days = |days: u64| Duration::from_secs(days * 86_400);
         let expected = Retention { max_age: Some(days(30)), max_bytes: Some(2 << 30) };

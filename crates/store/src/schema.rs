@@ -336,6 +336,38 @@ mod tests {
     }
 
     #[test]
+    fn rollups_of_days_become_those_of_the_first_segments_of_their_days() {
+        use crate::layout::{Day, SegmentId};
+        use crate::rollups::{Applied, Source, Standing, applied};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rollups.db");
+        let before = Schema { migrations: &ROLLUPS.migrations[..1] };
+        let old = before.open_writer(&path).unwrap();
+        old.execute_batch(
+            "INSERT INTO cells VALUES (0, 7, 1, 20779, x'01'), (0, 7, 1, 0, x'02');
+             INSERT INTO applied VALUES (20779, 5, 0), (20780, 6, 1), (0, 9, 0);",
+        )
+        .unwrap();
+        drop(old);
+        let new = ROLLUPS.open_writer(&path).unwrap();
+        let first = |day| Source::from(SegmentId::first(Day(day)));
+        for (source, batch_no, standing) in [
+            (first(20_779), 5, Standing::Whole),
+            (first(20_780), 6, Standing::Rebuilding),
+            (Source::DECISIONS, 9, Standing::Whole),
+        ] {
+            let found = applied(&new, source).unwrap();
+            assert_eq!(found, Some(Applied { batch_no, standing }));
+        }
+        let body = |source: Source| -> Vec<u8> {
+            let sql = "SELECT body FROM cells WHERE segment = ?1";
+            new.query_row(sql, [source.0], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((body(first(20_779)), body(Source::DECISIONS)), (vec![1], vec![2]));
+        assert_ne!(first(20_779), Source::from(SegmentId::first(Day(20_779)).next()));
+    }
+
+    #[test]
     fn times_keep_their_order_and_value() {
         let times = [0, 1, 1 << 62, (1 << 63) - 1, 1 << 63, u64::MAX - 1, u64::MAX];
         for pair in times.windows(2) {
