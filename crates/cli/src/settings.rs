@@ -369,8 +369,14 @@ mod tests {
         let refused = |rollups: &str| {
             refusal(&ServeArgs::default(), &format!("retention: {{ rollups: {{ {rollups} }} }}\n"))
         };
-        insta::assert_snapshot!(refused("minutes: 60d, five_minutes: 30d"), @"");
-        insta::assert_snapshot!(refused("minutes: 1h"), @"");
+        insta::assert_snapshot!(refused("minutes: 60d, five_minutes: 30d"), @r"
+        error(2): expected `retention.rollups.five_minutes` of at least `minutes` (1440 h), got 720 h
+        hint: coarser rollups are kept for at least as long as finer ones
+        ");
+        insta::assert_snapshot!(refused("minutes: 1h"), @r"
+        error(2): expected `retention.rollups.minutes` of at least 24 h, got 1 h
+        hint: yesterday's may still be fed; leave it out for 7d
+        ");
         // What is kept longer takes the coarser along.
         let far = config("retention: { rollups: { minutes: 2y } }\n");
         let far = resolve_serve(&ServeArgs::default(), &far).expect("settings").rollup_retention;

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use throughline_trace::{DecisionId, TraceId};
 
 use crate::export::{Exporter, decision, fraud_trace, log, logs};
+use crate::redaction::{MARKS, RULES, send_everything};
 use crate::server::{Server, run, until};
 
 /// Sends traces with decisions and logs.
@@ -128,7 +129,13 @@ async fn what_is_exported_and_imported_is_exported_the_same() {
     // Once more: spans and decisions are known already.
     run(&other, &["import", "--endpoint", &server.http, &files[0]]).ok();
     let stats = server.get_json("/api/v1/stats").await;
-    assert_eq!(stats["decisions"], 19);
+    // Each trace has one that was sent and one that was derived from its spans.
+    assert_eq!(stats["decisions"], 38);
+    let derived = |of: &Path| {
+        let of = lines(&of.join("logs.jsonl"));
+        of.iter().map(|line| line.matches("\"derived\"").count()).sum::<usize>()
+    };
+    assert_eq!((derived(&out), derived(&again)), (19, 19));
     run(&other, &["export", "--out", &again_text]).ok();
     assert_eq!(lines(&again.join("traces.jsonl")), traces);
     let wrong = dir.path().join("wrong.jsonl");
@@ -137,4 +144,39 @@ async fn what_is_exported_and_imported_is_exported_the_same() {
         run(&other, &["import", "--endpoint", &server.http, wrong.to_str().expect("UTF-8")]);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     assert!(refused.stderr.contains("wrong.jsonl:1: expected an OTLP JSON"), "{}", refused.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_redacted_is_exported_and_imported_with_its_marks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    configure(dir.path(), RULES);
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    send_everything(&server, TraceId::from_u128(0xabc)).await;
+    let export = |of: &Path, name: &str| {
+        let out = dir.path().join(name);
+        run(of, &["export", "--out", &format!("{}/", out.display())]).ok();
+        ["traces.jsonl", "logs.jsonl"].map(|name| lines(&out.join(name)))
+    };
+    let first = export(&data_dir, "first");
+    server.stop();
+    let told = format!("{first:?}");
+    assert!(told.contains("throughline.redacted") && told.contains("[api_key]"), "{told}");
+    assert!(!MARKS.iter().any(|mark| told.contains(mark)), "{told}");
+    // By the same door, with rules of its own: what is masked already is not masked again.
+    let other = dir.path().join("other");
+    let server = Server::start(&other);
+    for name in ["traces.jsonl", "logs.jsonl"] {
+        let path = dir.path().join("first").join(name).display().to_string();
+        run(&other, &["import", "--endpoint", &server.http, &path]).ok();
+    }
+    // What was posted without a service is of an unknown one now.
+    let unknown = r#"{"key":"service.name","value":{"stringValue":"unknown_service"}}"#;
+    let mut second = export(&other, "second");
+    second.iter_mut().flatten().for_each(|line| *line = line.replace(unknown, ""));
+    second.iter_mut().for_each(|lines| lines.sort_unstable());
+    assert_eq!(second, first);
+    server.stop();
+    run(&other, &["audit", "verify"]).ok();
+    run(&other, &["store", "verify"]).ok();
 }

@@ -414,7 +414,6 @@ proptest! {
     fn rollups_are_what_the_spans_add_up_to(
         pool in proptest::collection::vec(any_told(), 1..40),
         acts in any_acts(),
-        // A segment for each day, or for each batch.
         max_segment_bytes in prop_oneof![Just(MAX_SEGMENT_BYTES), Just(1)],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
