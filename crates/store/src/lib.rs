@@ -1,7 +1,7 @@
 //! The embedded store: durable writes, traces by id, lists. The only home of SQL.
 //!
-//! One writer thread owns the segment that is open for writing, one SQLite file per UTC day of
-//! arrival. Batches come in through a bounded [`Inbox`], are committed in groups, and are answered
+//! One writer thread owns the segment that is open for writing: one SQLite file for each UTC day of
+//! arrival, and the next one of the day when it is full. Batches come in through a bounded [`Inbox`], are committed in groups, and are answered
 //! only after the commit returned. Readers have connections of their own and merge over segments.
 //!
 //! One invariant: whatever [`Inbox::commit`] answered with `Ok` is on disk, and whatever it

@@ -106,7 +106,7 @@ struct Walk<'a, 's> {
     filter: &'a TraceFilter,
     after: Option<Place>,
     want: Want,
-    /// Segments of later days.
+    /// Later segments.
     newer: &'a [Segment],
     held: &'a mut Held<'s>,
     segment: &'a Segment,
