@@ -49,6 +49,8 @@ pub(crate) struct Rebuild {
     segments: Vec<Connection>,
     earlier: Option<EarlierSegments>,
     since: u64,
+    /// What arrived since then was not retired.
+    whole_from: u64,
     max_spans: u64,
     /// Which segment is read, and the trace that was read last.
     at: (usize, i64),
@@ -91,15 +93,19 @@ fn snapshot(layout: &Layout, file: &SegmentFile) -> Result<Option<Connection>, R
     }
 }
 
-/// The segments that may have something that arrived since a moment, newest first.
-fn recent(layout: &Layout, since: u64) -> Result<Vec<SegmentFile>, RebuildError> {
+/// The segments that may have something that arrived since a moment, newest first; and from when on
+/// none of it was retired.
+fn recent(layout: &Layout, since: u64) -> Result<(Vec<SegmentFile>, u64), RebuildError> {
     let first = Day::of_nanos(since);
     let files = layout.files()?.into_iter().filter(|file| file.id.day >= first);
     // A day may have many: the next one was begun when nothing came into the one before any more.
-    let begun: HashMap<_, _> = match CONTROL.open_reader(&layout.control()) {
-        Ok(control) => manifest::rows(&control)?.into_iter().collect(),
-        Err(_) => HashMap::new(),
+    let rows = match CONTROL.open_reader(&layout.control()) {
+        Ok(control) => manifest::rows(&control)?,
+        Err(_) => Vec::new(),
     };
+    let next_to_gone = rows.windows(2).filter(|pair| !layout.segment(pair[0].0).exists());
+    let whole_from = next_to_gone.map(|pair| pair[1].1.created).fold(since, u64::max);
+    let begun: HashMap<_, _> = rows.into_iter().collect();
     let mut recent = Vec::new();
     for file in files {
         let created = begun.get(&file.id).map_or(u64::MAX, |row| row.created);
@@ -108,7 +114,7 @@ fn recent(layout: &Layout, since: u64) -> Result<Vec<SegmentFile>, RebuildError>
             break;
         }
     }
-    Ok(recent)
+    Ok((recent, whole_from))
 }
 
 impl Rebuild {
@@ -120,7 +126,7 @@ impl Rebuild {
         max_spans: u64,
         is_owner: bool,
     ) -> Result<Self, RebuildError> {
-        let files = recent(layout, since)?;
+        let (files, whole_from) = recent(layout, since)?;
         let mut segments = Vec::with_capacity(files.len());
         for file in &files {
             segments.extend(snapshot(layout, file)?);
@@ -131,6 +137,7 @@ impl Rebuild {
             segments,
             earlier,
             since,
+            whole_from,
             max_spans,
             at: (0, i64::MAX),
             spans: 0,
@@ -149,10 +156,10 @@ impl Rebuild {
     pub(crate) fn step(&mut self, mut tell: impl FnMut(Sighting)) -> Result<Step, RebuildError> {
         let (segment, before) = self.at;
         let Some(connection) = self.segments.get(segment) else {
-            return Ok(Step::End { whole_from: self.since });
+            return Ok(Step::End { whole_from: self.whole_from });
         };
         if self.spans >= self.max_spans || self.rows >= MAX_ROWS {
-            return Ok(Step::End { whole_from: self.last_received.max(self.since) });
+            return Ok(Step::End { whole_from: self.last_received.max(self.whole_from) });
         }
         let found: Vec<(i64, Vec<u8>)> = connection
             .prepare_cached(
