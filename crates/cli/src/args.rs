@@ -13,7 +13,11 @@ use throughline_trace::{DecisionId, FallbackState, TraceId};
 use crate::failure::EXIT_CODES;
 
 mod audit;
+mod store;
+mod transfer;
 pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
+pub(crate) use store::{BackupArgs, RestoreArgs, StoreAction, StoreArgs};
+pub(crate) use transfer::{ExportArgs, ImportArgs};
 
 /// One trace for an AI agent, from the prompt to the fallback, with every decision on it.
 #[derive(Debug, Parser)]
@@ -98,6 +102,21 @@ pub(crate) enum Command {
     /// Verify, anchor, erase and hold the audit log of decisions
     #[command(after_help = EXIT_CODES)]
     Audit(AuditArgs),
+    /// List and verify the files of the store
+    #[command(after_help = EXIT_CODES)]
+    Store(StoreArgs),
+    /// Copy everything to another directory while the server runs
+    #[command(after_help = EXIT_CODES)]
+    Backup(BackupArgs),
+    /// Put a backup into a new data directory (--data-dir)
+    #[command(after_help = EXIT_CODES)]
+    Restore(RestoreArgs),
+    /// Write traces, logs and decisions as OTLP JSON lines
+    #[command(after_help = EXIT_CODES)]
+    Export(ExportArgs),
+    /// Send files of OTLP JSON lines to a running server
+    #[command(after_help = EXIT_CODES)]
+    Import(ImportArgs),
     /// Create, list and revoke API keys
     #[command(after_help = EXIT_CODES)]
     Keys(KeysArgs),

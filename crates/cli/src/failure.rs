@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     Busy = 4,
     /// The audit log is not what it was.
     Tampered = 5,
+    /// A file of the store or of a backup is not what it was.
+    Damaged = 6,
 }
 
 /// The table of exit codes under `--help`.
@@ -29,7 +31,8 @@ Exit codes:
   2  wrong arguments, environment or configuration
   3  what was asked for does not exist
   4  the data directory or a port is in use by another process
-  5  the audit log does not verify";
+  5  the audit log does not verify
+  6  a file of the store or of a backup is damaged";
 
 /// What every command answers.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;

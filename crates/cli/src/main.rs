@@ -86,6 +86,13 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Audit(args) => {
             query_runtime()?.block_on(commands::audit::run(&settings, args.action))
         }
+        Command::Store(args) => {
+            query_runtime()?.block_on(commands::store::run(&settings, args.action))
+        }
+        Command::Backup(args) => commands::store::back(&settings, &args),
+        Command::Restore(args) => commands::store::restore_into(&settings, &args),
+        Command::Export(args) => query_runtime()?.block_on(commands::export::run(&settings, &args)),
+        Command::Import(args) => query_runtime()?.block_on(commands::import::run(&args)),
         Command::Keys(args) => commands::keys::run(&settings, args.action),
         Command::Version(args) => commands::version::run(&args),
     }

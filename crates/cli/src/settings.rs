@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use throughline_redact::RedactionConfig;
+use throughline_store::{Retention, RollupRetention};
 
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
-use crate::config::{FileConfig, LimitsConfig};
+use crate::config::{FileConfig, LimitsConfig, RollupRetentionConfig, Size};
 use crate::failure::{Failure, Outcome};
 use crate::redaction;
 
@@ -31,6 +32,12 @@ const DEFAULT_WEB_PORT: u16 = 4319;
 const DEFAULT_MAX_CONNECTIONS: u32 = 1_000;
 /// What requests get to finish after SIGTERM. Kubernetes kills after 30 s: the store needs the rest.
 const DEFAULT_DRAIN_TIMEOUT_SECS: u64 = 20;
+
+/// Smallest size of a segment, and of all of them, bytes: each file has some of its own.
+const LEAST_STORE_BYTES: u64 = 1 << 20;
+
+/// Shortest time that rollups by the minute may be kept.
+const LEAST_ROLLUP_AGE: Duration = Duration::from_secs(24 * 3_600);
 
 /// Smallest limit that can be meant, bytes: less would refuse every span.
 const LEAST_LIMIT_BYTES: usize = 1_024;
@@ -77,6 +84,12 @@ pub(crate) struct ServeSettings {
     pub(crate) limits: LimitSettings,
     /// What is taken out before anything is written.
     pub(crate) redaction: RedactionConfig,
+    /// Bytes at which the next segment begins.
+    pub(crate) max_segment_bytes: u64,
+    /// What is taken away when it is old, or too much.
+    pub(crate) retention: Retention,
+    /// How long rollups are kept.
+    pub(crate) rollup_retention: RollupRetention,
 }
 
 /// How much is received and held, bytes.
@@ -201,7 +214,55 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         drain_timeout: Duration::from_secs(drain_timeout_secs),
         limits: resolve_limits(&config.limits)?,
         redaction: redaction::resolve(&config.redaction)?,
+        max_segment_bytes: least_size("store.max_segment_bytes", config.store.max_segment_bytes)?
+            .unwrap_or(throughline_store::MAX_SEGMENT_BYTES),
+        retention: Retention {
+            max_age: config.retention.max_age.map(|age| age.0),
+            max_bytes: least_size("retention.max_bytes", config.retention.max_bytes)?,
+        },
+        rollup_retention: rollup_retention(&config.retention.rollups)?,
     })
+}
+
+/// How long rollups are kept: the coarser for at least as long as the finer, from which nobody could
+/// tell otherwise why a longer time shows less.
+pub(crate) fn rollup_retention(config: &RollupRetentionConfig) -> Outcome<RollupRetention> {
+    let usual = RollupRetention::default();
+    let minutes = config.minutes.map_or(usual.minutes, |age| age.0);
+    let five_minutes = config.five_minutes.map_or(usual.five_minutes.max(minutes), |age| age.0);
+    let hours = config.hours.map_or(usual.hours.max(five_minutes), |age| age.0);
+    for (name, age, finer, finer_age) in [
+        ("five_minutes", five_minutes, "minutes", minutes),
+        ("hours", hours, "five_minutes", five_minutes),
+    ] {
+        if age < finer_age {
+            return Err(Failure::usage(format!(
+                "expected `retention.rollups.{name}` of at least `{finer}` ({} h), got {} h",
+                finer_age.as_secs() / 3_600,
+                age.as_secs() / 3_600
+            ))
+            .hint("coarser rollups are kept for at least as long as finer ones"));
+        }
+    }
+    if minutes < LEAST_ROLLUP_AGE {
+        return Err(Failure::usage(format!(
+            "expected `retention.rollups.minutes` of at least 24 h, got {} h",
+            minutes.as_secs() / 3_600
+        ))
+        .hint("yesterday's may still be fed; leave it out for 7d"));
+    }
+    Ok(RollupRetention { minutes, five_minutes, hours })
+}
+
+/// A size that is not so small that it cannot be meant.
+fn least_size(name: &str, given: Option<Size>) -> Outcome<Option<u64>> {
+    match given {
+        Some(Size(bytes)) if bytes < LEAST_STORE_BYTES => Err(Failure::usage(format!(
+            "expected `{name}` of at least {LEAST_STORE_BYTES} bytes, got {bytes}"
+        ))
+        .hint("write it with its unit, as in 2GiB")),
+        given => Ok(given.map(|size| size.0)),
+    }
 }
 
 fn resolve_limits(config: &LimitsConfig) -> Outcome<LimitSettings> {
@@ -293,6 +354,33 @@ mod tests {
         error(2): expected `limits.max_inbox_bytes` of at least 1024 bytes, got 64
         hint: the limits are in bytes; leave one out for its default
         ");
+    }
+
+    #[test]
+    fn retention_of_segments_and_of_rollups_comes_from_the_file() {
+        let yaml =
+            "retention: { max_age: 30d, max_bytes: 2GiB, rollups: { minutes: 2w, hours: 2y } }";
+        let settings = resolve_serve(&ServeArgs::default(), &config(yaml)).expect("settings");
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let expected = Retention { max_age: Some(days(30)), max_bytes: Some(2 << 30) };
+        assert_eq!(settings.retention, expected);
+        let RollupRetention { minutes, five_minutes, hours } = settings.rollup_retention;
+        assert_eq!((minutes, five_minutes, hours), (days(14), days(30), days(730)));
+        let refused = |rollups: &str| {
+            refusal(&ServeArgs::default(), &format!("retention: {{ rollups: {{ {rollups} }} }}\n"))
+        };
+        insta::assert_snapshot!(refused("minutes: 60d, five_minutes: 30d"), @r"
+        error(2): expected `retention.rollups.five_minutes` of at least `minutes` (1440 h), got 720 h
+        hint: coarser rollups are kept for at least as long as finer ones
+        ");
+        insta::assert_snapshot!(refused("minutes: 1h"), @r"
+        error(2): expected `retention.rollups.minutes` of at least 24 h, got 1 h
+        hint: yesterday's may still be fed; leave it out for 7d
+        ");
+        // What is kept longer takes the coarser along.
+        let far = config("retention: { rollups: { minutes: 2y } }\n");
+        let far = resolve_serve(&ServeArgs::default(), &far).expect("settings").rollup_retention;
+        assert_eq!((far.five_minutes, far.hours), (days(730), days(730)));
     }
 
     #[test]

@@ -66,6 +66,9 @@ impl Spine {
         let mut registry = Registry::default();
         let mut options = StoreOptions::new(&settings.data_dir);
         options.max_inbox_bytes = serve.limits.max_inbox_bytes;
+        options.max_segment_bytes = serve.max_segment_bytes;
+        options.retention = serve.retention;
+        options.rollup_retention = serve.rollup_retention;
         options.audit_keys = settings.audit.keys.clone();
         options.continuity_grace = settings.continuity_grace;
         let store = Store::open(options, &mut registry).map_err(|error| of_open(&error))?;

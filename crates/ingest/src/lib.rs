@@ -38,6 +38,7 @@ mod cors;
 mod counters;
 mod decode;
 mod dialect;
+mod encode;
 mod failure;
 mod grpc;
 mod hosts;
@@ -57,6 +58,7 @@ use throughline_redact::Redactor;
 use throughline_trace::access::Keyring;
 
 pub use decode::{DecodeError, Decoded, Encoding, Signal, decode};
+pub use encode::{encode_logs, encode_spans};
 pub use options::{IngestOptions, Limits};
 pub use receive::Submit;
 pub use report::{Problem, Report};

@@ -254,7 +254,12 @@ impl Notes {
             return;
         }
         let text = match attributes.str(keys::MENDED) {
-            Some(earlier) => format!("{earlier},{}", self.text),
+            // What was exported and comes again is not told twice.
+            Some(earlier) => {
+                let is_new = |note: &&str| earlier.split(',').all(|told| told != *note);
+                let fresh = self.text.split(',').filter(is_new);
+                [earlier].into_iter().chain(fresh).collect::<Vec<_>>().join(",")
+            }
             None => self.text.clone(),
         };
         attributes.set(keys::MENDED, text);

@@ -45,6 +45,18 @@ impl Tally {
     }
 }
 
+/// The names in what [`Examiner::mark`] has said on an item that comes again; `None` when an attribute
+/// is anything else.
+fn names_of_mark<'v>(
+    key: &str,
+    value: &'v mut Value,
+) -> Option<impl Iterator<Item = &'v mut String>> {
+    let Value::Map(said) = value else { return None };
+    let is_count = |value: &Value| matches!(value, Value::Int(0..LEAST_NUMBER));
+    let is_mark = key == keys::REDACTED && said.iter().all(|(_, value)| is_count(value));
+    is_mark.then(|| said.iter_mut().map(|(name, _)| name))
+}
+
 /// Looks at one item.
 pub(crate) struct Examiner<'r> {
     pub(crate) set: &'r RuleSet,
@@ -134,6 +146,11 @@ impl<'r> Examiner<'r> {
         attributes.0.retain_mut(|(key, value)| {
             self.place = place.of_key(key);
             let rules = set.of_field(self.rules, key);
+            if let Some(names) = names_of_mark(key, value) {
+                // Its counts stand under names of rules, which may be those of secrets.
+                names.for_each(|name| self.key(rules & !set.fuzzy, name));
+                return true;
+            }
             // Names of attributes are written by programmers: what only looks like something there
             // is none.
             let (of_key, _) = set.candidates(rules & !set.fuzzy, key);
@@ -280,7 +297,7 @@ impl<'r> Examiner<'r> {
             Value::String(text) => std::mem::take(text),
             ref other => other.to_text(),
         };
-        if text == self.set.rules[rule].mask {
+        if self.set.is_replacement(rule, &text) {
             // Somebody before us has taken it out.
             *value = Value::String(text);
             return None;
@@ -425,7 +442,10 @@ impl<'r> Examiner<'r> {
                 // Where only the beginning of a match was meant, the rest may hold another.
                 from = kept.as_ref().map_or(whole.end, |kept| kept.end).max(whole.start + 1);
                 from = text.ceil_char_boundary(from);
-                finds.extend(kept.filter(|kept| !kept.is_empty()).map(|kept| (kept, number)));
+                let is_new = |kept: &Range<usize>| {
+                    !kept.is_empty() && !self.set.is_replacement(number, &text[kept.clone()])
+                };
+                finds.extend(kept.filter(is_new).map(|kept| (kept, number)));
             }
         }
     }

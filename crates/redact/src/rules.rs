@@ -214,6 +214,21 @@ impl RuleSet {
         (set != 0 && secret_names::is_secret(key)).then(|| set.trailing_zeros() as usize)
     }
 
+    /// Whether this stands in the place of something that the rule has taken out before: an item may
+    /// come again from an export.
+    pub(crate) fn is_replacement(&self, rule: usize, text: &str) -> bool {
+        let rule = &self.rules[rule];
+        let hash = || {
+            let inside = text.strip_prefix('[')?.strip_suffix(']')?;
+            inside.strip_prefix(rule.name.as_str())?.strip_prefix(':')
+        };
+        let is_hash = |hash: &str| {
+            hash.len() == HASH_HEX_DIGITS
+                && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        text == rule.mask || rule.action == Action::Hash && hash().is_some_and(is_hash)
+    }
+
     /// What stands in the place of `found`.
     pub(crate) fn replacement(&self, rule: usize, found: &str) -> String {
         let rule = &self.rules[rule];

@@ -56,6 +56,9 @@ pub struct StoredTrace {
     pub decisions: Vec<Decision>,
     /// Set when the trace is too large to be given whole.
     pub truncated: Option<Truncated>,
+    /// Whether retention has taken the content of some of its spans: ids, names, times, status
+    /// and role are left.
+    pub is_skeleton: bool,
 }
 
 /// How much of a trace was left out of an answer; it is still stored.
@@ -219,13 +222,90 @@ pub struct Coverage {
     /// Days of arrival that are not whole: their rollups are being rebuilt. Seconds of their
     /// beginnings since the Unix epoch, oldest first.
     pub rebuilding_days: Vec<u64>,
+    /// Days of arrival of which something is missing for good: it went before it was counted, or
+    /// cannot be read. Seconds of their beginnings since the Unix epoch, oldest first; only days that
+    /// the answer may touch.
+    pub incomplete_days: Vec<u64>,
     /// Nothing of this grain is kept from before this second since the Unix epoch; 0 when all is.
     pub kept_from_unix_seconds: u64,
 }
 
 impl Coverage {
-    /// Whether everything that is stored is counted.
+    /// Whether everything that was ever acknowledged is counted.
     pub fn is_whole(&self) -> bool {
-        self.watermark_unix_nano.is_none() && self.rebuilding_days.is_empty()
+        self.watermark_unix_nano.is_none()
+            && self.rebuilding_days.is_empty()
+            && self.incomplete_days.is_empty()
     }
+}
+/// A segment that is damaged: what it holds is in no answer until it is restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedSegment {
+    /// Its name, `2026-11-22` or `2026-11-22-1`.
+    pub segment: String,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// How a segment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentState {
+    /// It is being written.
+    Open,
+    /// It is closed, and its hash is still to be taken.
+    Closed,
+    /// It does not change any more, and its hash is known.
+    Sealed,
+    /// It was retired; the skeletons of traces that decisions refer to are left.
+    Skeleton,
+    /// It was retired, and nothing is left.
+    Retired,
+    /// It should be there and is not.
+    Missing,
+    /// It cannot be read; answers lack what it holds.
+    Damaged,
+}
+
+impl SegmentState {
+    /// Its name in lists and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Sealed => "sealed",
+            Self::Skeleton => "skeleton",
+            Self::Retired => "retired",
+            Self::Missing => "missing",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// One segment: a file of what arrived on one UTC day, or in a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its name, `2026-11-22` or `2026-11-22-1`.
+    pub segment: String,
+    /// How it stands.
+    pub state: SegmentState,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Traces in it.
+    pub traces: u64,
+    /// Spans in it.
+    pub spans: u64,
+    /// Log records in it.
+    pub logs: u64,
+    /// Metric points in it.
+    pub metric_points: u64,
+    /// BLAKE3 of the sealed file, 64 hexadecimal digits.
+    pub blake3: Option<String>,
+    /// When it was sealed, nanoseconds since the Unix epoch.
+    pub sealed_unix_nano: Option<u64>,
+    /// When its hash was last found to be right, nanoseconds since the Unix epoch.
+    pub verified_unix_nano: Option<u64>,
+    /// When it was retired, nanoseconds since the Unix epoch.
+    pub retired_unix_nano: Option<u64>,
+    /// What is wrong with it.
+    pub damage: Option<String>,
 }

@@ -27,8 +27,8 @@ impl Doubt {
         }
         let since = *self.since.get_or_insert_with(|| {
             tracing::warn!(
-                open = open.file_name(),
-                clock = told.file_name(),
+                open = open.name(),
+                clock = told.name(),
                 "the clock is days ahead of the newest segment; it is believed if that lasts"
             );
             now

@@ -10,7 +10,7 @@ use throughline_trace::{Decision, DecisionId, TraceId};
 use crate::audit::chain::{Chain, Kind};
 use crate::body;
 use crate::decision_gaps;
-use crate::layout::Day;
+use crate::layout::{Day, SegmentId};
 use crate::page::{Found, Offer, Place, Want};
 use crate::prepare::PreparedDecision;
 use crate::query::DecisionFilter;
@@ -221,7 +221,8 @@ pub(crate) fn list(
         if filter.matches(&decision) {
             let time_unix_nano = to_nanos(row.get(0)?);
             // They lie in one file.
-            offer.push(Place { time_unix_nano, day: Day(0), row: row.get(1)? }, bytes, decision);
+            let segment = SegmentId::first(Day(0));
+            offer.push(Place { time_unix_nano, segment, row: row.get(1)? }, bytes, decision);
         }
     }
     Ok(offer.into_list())

@@ -1,12 +1,12 @@
 //! Segments before the open one, as the writer asks them: was this trace there already?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _};
 use throughline_trace::{TraceId, TraceSummary};
 
 use crate::id_filter::IdFilter;
-use crate::layout::{Day, Layout};
+use crate::layout::{Layout, SegmentId};
 use crate::rollups::Horizon;
 use crate::schema::{SEGMENT, SchemaError};
 use crate::trace_rows::{self, RowError, SeenSpan, TraceRows};
@@ -18,8 +18,9 @@ const CACHE_KIB: i64 = 512;
 const MAX_OPEN: usize = 4;
 
 /// The segments before the open one, newest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EarlierSegments {
+    layout: Layout,
     segments: Vec<Earlier>,
     /// Connections that were used lately, the last one last.
     open: Vec<(PathBuf, Connection)>,
@@ -27,27 +28,46 @@ pub(crate) struct EarlierSegments {
 
 #[derive(Debug)]
 struct Earlier {
-    day: Day,
-    path: PathBuf,
+    id: SegmentId,
     filter: IdFilter,
 }
 
 impl EarlierSegments {
     /// All segments before `open`. One that cannot be read is passed over with a warning: it must
     /// not keep new telemetry out.
-    pub(crate) fn load(layout: &Layout, open: Day) -> std::io::Result<Self> {
+    pub(crate) fn load(layout: &Layout, open: SegmentId) -> std::io::Result<Self> {
         let mut segments = Vec::new();
-        for day in layout.days()?.into_iter().filter(|day| *day < open) {
-            let path = layout.segment(day);
+        for id in layout.list()?.into_iter().filter(|id| *id < open) {
+            let path = layout.file_of(id);
             match stored_filter(&path) {
-                Ok(filter) => segments.push(Earlier { day, path, filter }),
+                Ok(filter) => segments.push(Earlier { id, filter }),
                 Err(error) => tracing::warn!(
                     segment = %path.display(), %error,
                     "cannot read an earlier segment; traces that continue from it are not joined"
                 ),
             }
         }
-        Ok(Self { segments, open: Vec::new() })
+        Ok(Self { layout: layout.clone(), segments, open: Vec::new() })
+    }
+
+    /// The same, and the one that was open until now.
+    pub(crate) fn and(self, id: SegmentId, filter: IdFilter) -> Self {
+        let Self { layout, mut segments, open } = self;
+        segments.insert(0, Earlier { id, filter });
+        Self { layout, segments, open }
+    }
+
+    /// None at all, where they will not be asked any more.
+    pub(crate) fn none(layout: &Layout) -> Self {
+        Self { layout: layout.clone(), segments: Vec::new(), open: Vec::new() }
+    }
+
+    /// Retention took segments: their connections are given back, and those of which nothing is
+    /// left are forgotten.
+    pub(crate) fn look_again(&mut self) {
+        let Self { layout, segments, open } = self;
+        open.retain(|(path, _)| path.exists());
+        segments.retain(|segment| layout.file_of(segment.id).exists());
     }
 
     /// What earlier segments know of a trace: the newest that carries it has it whole. The spans
@@ -60,9 +80,15 @@ impl EarlierSegments {
     ) -> Option<TraceSummary> {
         let mut whole: Option<TraceSummary> = None;
         let mut is_whole = false;
-        let Self { segments, open } = self;
+        let Self { layout, segments, open } = self;
         for segment in segments.iter().filter(|segment| segment.filter.may_contain(id)) {
-            match segment.find(open, id, &mut see) {
+            let path = layout.file_of(segment.id);
+            // What is left of a call has no numbers any more: it cannot be told that it was told before.
+            let is_skeleton = path == layout.skeleton(segment.id);
+            let see_span = |span: SeenSpan| {
+                see(SeenSpan { call: span.call.filter(|_| !is_skeleton), ..span });
+            };
+            match find_in((segment.id, &path), open, id, see_span) {
                 Ok(Some(_)) if is_whole => {}
                 Ok(Some(rows)) => {
                     is_whole = rows.is_carried;
@@ -72,8 +98,10 @@ impl EarlierSegments {
                     }
                 }
                 Ok(None) => {}
+                // Retention took it a moment ago.
+                Err(_) if !path.exists() => {}
                 Err(error) => tracing::warn!(
-                    segment = %segment.path.display(), %error,
+                    segment = %path.display(), %error,
                     "cannot read an earlier segment; a trace that continues from it is not joined"
                 ),
             }
@@ -92,29 +120,28 @@ impl EarlierSegments {
     }
 }
 
-impl Earlier {
-    fn find(
-        &self,
-        recent: &mut Vec<(PathBuf, Connection)>,
-        id: TraceId,
-        see: impl FnMut(SeenSpan),
-    ) -> Result<Option<TraceRows>, FindError> {
-        let kept = recent.iter().position(|(path, _)| *path == self.path);
-        let connection = match kept {
-            Some(at) => recent.remove(at).1,
-            None => open(&self.path)?,
-        };
-        let rows = trace_rows::find(&connection, id)?;
-        if let Some(rows) = &rows {
-            let horizon = Horizon::new(rows.summary.received_unix_nano, self.day);
-            trace_rows::seen_spans(&connection, &rows.spaces, &horizon, see)?;
-        }
-        if recent.len() >= MAX_OPEN {
-            recent.remove(0);
-        }
-        recent.push((self.path.clone(), connection));
-        Ok(rows)
+/// What one segment knows of a trace.
+fn find_in(
+    (segment, path): (SegmentId, &Path),
+    recent: &mut Vec<(PathBuf, Connection)>,
+    id: TraceId,
+    see: impl FnMut(SeenSpan),
+) -> Result<Option<TraceRows>, FindError> {
+    let kept = recent.iter().position(|(of, _)| of == path);
+    let connection = match kept {
+        Some(at) => recent.remove(at).1,
+        None => open(path)?,
+    };
+    let rows = trace_rows::find(&connection, id)?;
+    if let Some(rows) = &rows {
+        let horizon = Horizon::new(rows.summary.received_unix_nano, segment.day);
+        trace_rows::seen_spans(&connection, &rows.spaces, &horizon, see)?;
     }
+    if recent.len() >= MAX_OPEN {
+        recent.remove(0);
+    }
+    recent.push((path.to_owned(), connection));
+    Ok(rows)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +152,7 @@ enum FindError {
     Row(#[from] RowError),
 }
 
-fn open(path: &std::path::Path) -> Result<Connection, SchemaError> {
+fn open(path: &Path) -> Result<Connection, SchemaError> {
     let connection = SEGMENT.open_reader(path)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(connection)
@@ -133,7 +160,7 @@ fn open(path: &std::path::Path) -> Result<Connection, SchemaError> {
 
 /// The filter of a segment that is closed; made now if its server was killed before it could. A
 /// segment that an older version wrote is brought up to date.
-fn stored_filter(path: &std::path::Path) -> Result<IdFilter, SchemaError> {
+fn stored_filter(path: &Path) -> Result<IdFilter, SchemaError> {
     let connection = match open(path) {
         Err(SchemaError::Older { .. } | SchemaError::Unready) => SEGMENT.open_writer(path)?,
         other => other?,

@@ -10,6 +10,9 @@ pub enum OpenError {
     /// The path is there and is no directory.
     #[error("expected a data directory at {}, got a file; choose another with --data-dir", .0.display())]
     NotADirectory(PathBuf),
+    /// A restore was cut short there.
+    #[error("the data directory {} is half restored; empty it and repeat `throughline restore`", .0.display())]
+    HalfRestored(PathBuf),
     /// The directory cannot be made, read or written.
     #[error("expected a data directory at {} that can be written, got: {source}; check its owner and mode", path.display())]
     NotWritable {

@@ -1,5 +1,6 @@
 //! The data directory: where the files lie, and the lock that keeps a second server out.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,13 @@ use crate::error::OpenError;
 
 /// Nanoseconds in a UTC day.
 pub(crate) const NANOS_PER_DAY: u64 = 86_400 * 1_000_000_000;
+
+/// How the file of a retired segment's skeleton ends.
+const SKELETON_ENDING: &str = ".skeleton.db";
+
+/// The folder in which a restore puts its files together; while it is there, the data directory is
+/// not whole.
+pub(crate) const RESTORING: &str = ".restoring";
 
 /// Mode of the directories that we make: for their owner only.
 #[cfg(unix)]
@@ -27,19 +35,24 @@ impl Day {
         Self((nanos / NANOS_PER_DAY) as i64)
     }
 
-    /// `2026-11-22.db`.
-    pub(crate) fn file_name(self) -> String {
-        let (year, month, day) = self.civil();
-        format!("{year:04}-{month:02}-{day:02}.db")
+    /// When the day ends, nanoseconds since the Unix epoch.
+    pub(crate) fn end_nanos(self) -> u64 {
+        (self.0.max(0) as u64).saturating_add(1).saturating_mul(NANOS_PER_DAY)
     }
 
-    /// The day of a file name, if it is one of ours.
-    pub(crate) fn of_file_name(name: &str) -> Option<Self> {
-        let mut parts = name.strip_suffix(".db")?.splitn(3, '-');
+    /// `2026-11-22`.
+    pub(crate) fn name(self) -> String {
+        let (year, month, day) = self.civil();
+        format!("{year:04}-{month:02}-{day:02}")
+    }
+
+    /// The day of a name, if it is one of ours.
+    fn of_name(name: &str) -> Option<Self> {
+        let mut parts = name.splitn(3, '-');
         let mut part = || parts.next()?.parse::<i64>().ok();
         let (year, month, day) = (part()?, part()?, part()?);
         let found = Self::from_civil(year, month, day);
-        (found.file_name() == name).then_some(found)
+        (found.name() == name).then_some(found)
     }
 
     /// Year, month and day of the proleptic Gregorian calendar (Hinnant's `civil_from_days`).
@@ -64,6 +77,64 @@ impl Day {
         let of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year;
         Self(era * 146_097 + of_era - 719_468)
     }
+}
+
+/// A segment: the UTC day of its arrivals, and which of that day it is. Later ones are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SegmentId {
+    pub(crate) day: Day,
+    /// 0 for the first of the day; a further one follows when it is full.
+    pub(crate) part: u32,
+}
+
+impl SegmentId {
+    /// The first of a day.
+    pub(crate) fn first(day: Day) -> Self {
+        Self { day, part: 0 }
+    }
+
+    /// The one behind it on the same day.
+    pub(crate) fn next(self) -> Self {
+        Self { day: self.day, part: self.part + 1 }
+    }
+
+    /// `2026-11-22`, `2026-11-22-1`: the name of its file without the ending.
+    pub(crate) fn stem(self) -> String {
+        match self.part {
+            0 => self.day.name(),
+            part => format!("{}-{part}", self.day.name()),
+        }
+    }
+
+    /// `2026-11-22.db`, `2026-11-22-1.db`.
+    pub(crate) fn file_name(self) -> String {
+        format!("{}.db", self.stem())
+    }
+
+    /// What is left of it after it was retired, if decisions refer to its traces.
+    pub(crate) fn skeleton_name(self) -> String {
+        format!("{}{SKELETON_ENDING}", self.stem())
+    }
+
+    /// The segment of a file name, whole or skeleton, if it is one of ours.
+    pub(crate) fn of_file_name(name: &str) -> Option<Self> {
+        let stem = name.strip_suffix(SKELETON_ENDING).or_else(|| name.strip_suffix(".db"))?;
+        let (day, part) = match stem.match_indices('-').nth(2) {
+            None => (stem, 0),
+            Some((at, _)) => (stem.get(..at)?, stem.get(at + 1..)?.parse().ok()?),
+        };
+        let found = Self { day: Day::of_name(day)?, part };
+        (found.stem() == stem).then_some(found)
+    }
+}
+
+/// The file that speaks for a segment.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentFile {
+    pub(crate) id: SegmentId,
+    pub(crate) path: PathBuf,
+    /// Whether it is what was left when the segment was retired.
+    pub(crate) is_skeleton: bool,
 }
 
 /// Where the files of a data directory lie.
@@ -97,25 +168,54 @@ impl Layout {
         self.root.join("segments")
     }
 
-    /// The segment of a day.
-    pub(crate) fn segment(&self, day: Day) -> PathBuf {
-        self.segments().join(day.file_name())
+    /// The file of a segment, before it is retired.
+    pub(crate) fn segment(&self, id: SegmentId) -> PathBuf {
+        self.segments().join(id.file_name())
     }
 
-    /// The days that have a segment, newest first.
-    pub(crate) fn days(&self) -> io::Result<Vec<Day>> {
-        let mut days = Vec::new();
-        for entry in fs::read_dir(self.segments())? {
-            days.extend(entry?.file_name().to_str().and_then(Day::of_file_name));
+    /// The file of what is left of a segment after it was retired.
+    pub(crate) fn skeleton(&self, id: SegmentId) -> PathBuf {
+        self.segments().join(id.skeleton_name())
+    }
+
+    /// The file that speaks for a segment: it, or what is left of it. A skeleton is whole before
+    /// its segment is unlinked, so that it is this one unlink which moves from one to the other.
+    pub(crate) fn file_of(&self, id: SegmentId) -> PathBuf {
+        let whole = self.segment(id);
+        let skeleton = self.skeleton(id);
+        if !whole.exists() && skeleton.exists() { skeleton } else { whole }
+    }
+
+    /// The segments, skeletons too, newest first.
+    pub(crate) fn list(&self) -> io::Result<Vec<SegmentId>> {
+        Ok(self.files()?.into_iter().map(|file| file.id).collect())
+    }
+
+    /// The files that speak for the segments, newest first: one look at the directory.
+    pub(crate) fn files(&self) -> io::Result<Vec<SegmentFile>> {
+        let folder = self.segments();
+        let mut found: BTreeMap<SegmentId, bool> = BTreeMap::new();
+        for entry in fs::read_dir(&folder)? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().and_then(SegmentId::of_file_name) else { continue };
+            let is_skeleton = name.to_str() != Some(id.file_name().as_str());
+            let seen = found.entry(id).or_insert(is_skeleton);
+            *seen &= is_skeleton;
         }
-        days.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(days)
+        let file = |(id, is_skeleton): (SegmentId, bool)| {
+            let name = if is_skeleton { id.skeleton_name() } else { id.file_name() };
+            SegmentFile { id, path: folder.join(name), is_skeleton }
+        };
+        Ok(found.into_iter().rev().map(file).collect())
     }
 
     /// Makes the directories, durably, and checks that they can be written.
     pub(crate) fn create(&self) -> Result<(), OpenError> {
         if self.root.exists() && !self.root.is_dir() {
             return Err(OpenError::NotADirectory(self.root.clone()));
+        }
+        if self.root.join(RESTORING).exists() {
+            return Err(OpenError::HalfRestored(self.root.clone()));
         }
         let segments = self.segments();
         let fails = |path: &Path, source| OpenError::NotWritable { path: path.to_owned(), source };
@@ -135,19 +235,27 @@ impl Layout {
 
     /// Bytes of all files.
     pub(crate) fn bytes_on_disk(&self) -> io::Result<u64> {
-        let mut bytes = 0;
-        for folder in [self.root.clone(), self.segments()] {
-            for entry in fs::read_dir(folder)? {
-                // A file may go while we look: a WAL after its checkpoint.
-                if let Ok(metadata) = entry?.metadata()
-                    && metadata.is_file()
-                {
-                    bytes += metadata.len();
-                }
-            }
-        }
-        Ok(bytes)
+        Ok(bytes_in(&self.root)? + self.segment_bytes()?)
     }
+
+    /// Bytes of the segments, with what SQLite puts beside them.
+    pub(crate) fn segment_bytes(&self) -> io::Result<u64> {
+        bytes_in(&self.segments())
+    }
+}
+
+/// Bytes of the files in a folder, those beneath it left out.
+fn bytes_in(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        // A file may go while we look: a WAL after its checkpoint.
+        if let Ok(metadata) = entry?.metadata()
+            && metadata.is_file()
+        {
+            bytes += metadata.len();
+        }
+    }
+    Ok(bytes)
 }
 
 /// Makes the names in a directory durable: a new file is there after a power cut too.
@@ -237,15 +345,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_have_names_and_names_have_days() {
-        assert_eq!(Day::of_nanos(0).file_name(), "1970-01-01.db");
-        assert_eq!(Day::of_nanos(1_795_356_000_000_000_000).file_name(), "2026-11-22.db");
-        assert_eq!(Day::of_nanos(951_782_400_000_000_000).file_name(), "2000-02-29.db");
+    fn segments_have_names_and_names_have_segments() {
+        let name = |nanos| SegmentId::first(Day::of_nanos(nanos)).file_name();
+        assert_eq!(name(0), "1970-01-01.db");
+        assert_eq!(name(1_795_356_000_000_000_000), "2026-11-22.db");
+        assert_eq!(name(951_782_400_000_000_000), "2000-02-29.db");
         for day in (0..213_504).step_by(17) {
-            assert_eq!(Day::of_file_name(&Day(day).file_name()), Some(Day(day)));
+            for part in [0, 1, 9, 10, 4_711] {
+                let id = SegmentId { day: Day(day), part };
+                assert_eq!(SegmentId::of_file_name(&id.file_name()), Some(id));
+                assert_eq!(SegmentId::of_file_name(&id.skeleton_name()), Some(id));
+                assert!(id < id.next() && id.next() < SegmentId::first(Day(day + 1)));
+            }
         }
-        for odd in ["2026-02-30.db", "2026-1-01.db", "x.db", "2026-11-22.db-wal", "-1-01-01.db"] {
-            assert_eq!(Day::of_file_name(odd), None, "{odd}");
+        for odd in [
+            "2026-02-30.db",
+            "2026-1-01.db",
+            "x.db",
+            "2026-11-22.db-wal",
+            "-1-01-01.db",
+            "2026-11-22-0.db",
+            "2026-11-22-01.db",
+            "2026-11-22-1-1.db",
+            "2026-11-22-.db",
+            "2026-11-22-1.skeleton",
+            "2026-11-22.skeleton.db.tmp",
+        ] {
+            assert_eq!(SegmentId::of_file_name(odd), None, "{odd}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The embedded store: durable writes, traces by id, lists. The only home of SQL.
 //!
-//! One writer thread owns the segment that is open for writing, one SQLite file per UTC day of
-//! arrival. Batches come in through a bounded [`Inbox`], are committed in groups, and are answered
+//! One writer thread owns the segment that is open for writing: one SQLite file for each UTC day of
+//! arrival, and the next one of the day when it is full. Batches come in through a bounded [`Inbox`], are committed in groups, and are answered
 //! only after the commit returned. Readers have connections of their own and merge over segments.
 //!
 //! One invariant: whatever [`Inbox::commit`] answered with `Ok` is on disk, and whatever it
@@ -30,10 +30,12 @@
 
 // Told outside.
 mod answer;
+mod backup;
 mod control;
 mod error;
 mod inbox;
 mod options;
+mod progress;
 mod query;
 mod reader;
 mod search;
@@ -55,6 +57,9 @@ mod writer;
 
 // The audit log.
 mod audit;
+
+// Closed segments: sealed, verified, retired; and copies of them.
+mod keep;
 
 // Reading.
 mod page;
@@ -83,8 +88,9 @@ mod segment;
 mod trace_rows;
 
 pub use answer::{
-    Committed, Coverage, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries, RollupGroup,
-    RollupPoint, RollupSeries, SeriesPoint, StoreStats, StoredTrace, Truncated,
+    Committed, Coverage, DamagedSegment, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries,
+    RollupGroup, RollupPoint, RollupSeries, SegmentInfo, SegmentState, SeriesPoint, StoreStats,
+    StoredTrace, Truncated,
 };
 pub use audit::chain::ChainError;
 pub use audit::erase::Erased;
@@ -99,15 +105,18 @@ pub use audit::retention::Retired;
 pub use audit::standing::{AnchorState, AuditStatus, ChainPlace, LastVerification};
 pub use audit::statement::{Checkpoint, CheckpointLineError};
 pub use audit::verify::{AnchorLines, VerifyOptions};
+pub use backup::{BackedUp, BackupError, BackupOptions, Restored, back_up, restore};
 pub use continuity::REBUILD_BACK;
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use inbox::Inbox;
+pub use keep::verify::{FileCheck, StoreReport, verify_store};
 pub use options::{
     CONTINUITY_GRACE, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,
-    MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, ROLLUP_INTERVAL, RollupRetention,
-    StoreOptions,
+    MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, MAX_SEGMENT_BYTES, ROLLUP_INTERVAL,
+    Retention, RollupRetention, StoreOptions,
 };
+pub use progress::Progress;
 pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};
 pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
 pub use read_sessions::SessionSummary;

@@ -20,6 +20,10 @@ pub(crate) struct StoreMetrics {
     commits: Counter,
     commit_seconds: Histogram,
     refusals: Family<[(&'static str, &'static str); 1], Counter>,
+    pub(crate) retired_segments: Counter,
+    pub(crate) retired_bytes: Counter,
+    pub(crate) retired_spans: Counter,
+    pub(crate) damaged_segments: Gauge,
     pub(crate) inbox_batches: Gauge,
     pub(crate) inbox_bytes: Gauge,
     pub(crate) wal_bytes: Gauge,
@@ -44,6 +48,10 @@ impl StoreMetrics {
             counter("duplicate_decisions", "Redelivered decisions, not written again");
         let metric_points = counter("metric_points", "Metric points written");
         let commits = counter("commits", "Durable groups of batches");
+        let retired_segments =
+            counter("retired_segments", "Segments that retention has taken away");
+        let retired_bytes = counter("retired_bytes", "Bytes that retention has given back");
+        let retired_spans = counter("retired_spans", "Spans in the segments that were retired");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -52,6 +60,8 @@ impl StoreMetrics {
         let inbox_batches = gauge("inbox_batches", "Batches that wait or are being written");
         let inbox_bytes = gauge("inbox_bytes", "Estimated bytes that wait or are being written");
         let wal_bytes = gauge("wal_bytes", "Bytes in the write-ahead log of the open segment");
+        let damaged_segments =
+            gauge("damaged_segments", "Segments that are damaged; answers lack what they hold");
         let commit_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 14));
         registry.register(
             "commit_seconds",
@@ -71,6 +81,10 @@ impl StoreMetrics {
             commits,
             commit_seconds,
             refusals,
+            retired_segments,
+            retired_bytes,
+            retired_spans,
+            damaged_segments,
             inbox_batches,
             inbox_bytes,
             wal_bytes,

@@ -19,6 +19,9 @@ pub const MAX_GROUP_ITEMS: usize = 16_384;
 /// Most bytes (estimated, decoded) that are drained into one transaction.
 pub const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
+/// Bytes at which a segment is full, and the next one of its day begins: 2 GiB.
+pub const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
 /// How often rollups are brought up to date.
 pub const ROLLUP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -71,6 +74,18 @@ impl RollupRetention {
 /// Most spans of one trace under one row number: the low bits of a span's key count them.
 pub(crate) const SPANS_PER_TRACE_NO: u32 = 1 << 20;
 
+/// What is taken away, a whole segment at a time. By default nothing is: an audit that lacks what
+/// nobody asked to delete is worse than a full disk, which senders are told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// How long a segment is kept after the end of its day.
+    pub max_age: Option<Duration>,
+    /// Most bytes of all segments together, with their logs. The oldest go until it is no more; the
+    /// open one and skeletons stay. The control database is not counted: no segment makes it
+    /// smaller.
+    pub max_bytes: Option<u64>,
+}
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -85,6 +100,11 @@ pub struct StoreOptions {
     pub max_group_items: usize,
     /// Most bytes in one transaction; one batch is never divided.
     pub max_group_bytes: usize,
+    /// Bytes at which the next segment begins. It is looked at between groups: a segment is larger
+    /// by at most one group.
+    pub max_segment_bytes: u64,
+    /// What is taken away when it is old, or too much.
+    pub retention: Retention,
     /// The keys of the audit log; by default the data directory keeps its own.
     pub audit_keys: AuditKeys,
     /// How often rollups are brought up to date.
@@ -111,6 +131,8 @@ impl StoreOptions {
             max_inbox_bytes: MAX_INBOX_BYTES,
             max_group_items: MAX_GROUP_ITEMS,
             max_group_bytes: MAX_GROUP_BYTES,
+            max_segment_bytes: MAX_SEGMENT_BYTES,
+            retention: Retention::default(),
             audit_keys: AuditKeys::default(),
             rollup_interval: ROLLUP_INTERVAL,
             rollup_retention: RollupRetention::default(),

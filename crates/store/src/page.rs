@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use crate::control::hex;
 use crate::error::QueryError;
-use crate::layout::Day;
+use crate::layout::{Day, SegmentId};
 use crate::query::Page;
 use crate::schema::from_nanos;
 use crate::session::{Segment, Session};
@@ -15,11 +15,14 @@ const MAX_PAGE_ITEMS: usize = 1_000;
 /// Bytes of content at which a page ends, however few its items are; one item always fits.
 pub(crate) const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Bytes of a cursor before they are written as hexadecimal digits.
+const CURSOR_BYTES: usize = 32;
+
 /// Where an item stands in its list: by time, then by segment, then by row. Lists go downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) time_unix_nano: u64,
-    pub(crate) day: Day,
+    pub(crate) segment: SegmentId,
     pub(crate) row: i64,
 }
 
@@ -36,10 +39,10 @@ impl List {
     /// First characters of its cursors: the list, and the version of the form.
     fn prefix(self) -> &'static str {
         match self {
-            Self::Traces => "t1",
-            Self::Decisions => "d1",
-            Self::Logs => "l1",
-            Self::Sessions => "s1",
+            Self::Traces => "t2",
+            Self::Decisions => "d2",
+            Self::Logs => "l2",
+            Self::Sessions => "s2",
         }
     }
 }
@@ -47,9 +50,10 @@ impl List {
 impl Place {
     /// A cursor for what comes behind this place.
     pub(crate) fn to_cursor(self, list: List) -> String {
-        let mut bytes = Vec::with_capacity(24);
+        let mut bytes = Vec::with_capacity(CURSOR_BYTES);
         bytes.extend_from_slice(&self.time_unix_nano.to_be_bytes());
-        bytes.extend_from_slice(&self.day.0.to_be_bytes());
+        bytes.extend_from_slice(&self.segment.day.0.to_be_bytes());
+        bytes.extend_from_slice(&u64::from(self.segment.part).to_be_bytes());
         bytes.extend_from_slice(&self.row.to_be_bytes());
         format!("{}{}", list.prefix(), hex(&bytes))
     }
@@ -58,13 +62,17 @@ impl Place {
     pub(crate) fn of_cursor(list: List, cursor: &str) -> Result<Self, QueryError> {
         let parse = || {
             let digits = cursor.strip_prefix(list.prefix())?;
-            let is_hex = digits.len() == 48 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            let is_hex =
+                digits.len() == 2 * CURSOR_BYTES && digits.bytes().all(|b| b.is_ascii_hexdigit());
             let part = |at: usize| u64::from_str_radix(digits.get(at..at + 16)?, 16).ok();
             is_hex.then_some(())?;
             Some(Self {
                 time_unix_nano: part(0)?,
-                day: Day(part(16)? as i64),
-                row: part(32)? as i64,
+                segment: SegmentId {
+                    day: Day(part(16)? as i64),
+                    part: u32::try_from(part(32)?).ok()?,
+                },
+                row: part(48)? as i64,
             })
         };
         parse().ok_or_else(|| QueryError::Cursor(cursor.chars().take(80).collect()))
@@ -79,11 +87,11 @@ impl Place {
     }
 
     /// The columns (time, row) below which a segment's rows come behind this place.
-    pub(crate) fn bound_in(after: Option<Self>, day: Day) -> (i64, i64) {
+    pub(crate) fn bound_in(after: Option<Self>, segment: SegmentId) -> (i64, i64) {
         match after {
             None => (i64::MAX, i64::MAX),
             Some(after) => {
-                let row = match day.cmp(&after.day) {
+                let row = match segment.cmp(&after.segment) {
                     std::cmp::Ordering::Less => i64::MAX,
                     std::cmp::Ordering::Equal => after.row,
                     std::cmp::Ordering::Greater => i64::MIN,
@@ -198,11 +206,12 @@ mod tests {
 
     #[test]
     fn cursors_come_back_and_others_are_refused() {
-        let place = Place { time_unix_nano: u64::MAX - 3, day: Day(20_779), row: 77 };
+        let segment = SegmentId { day: Day(20_779), part: 3 };
+        let place = Place { time_unix_nano: u64::MAX - 3, segment, row: 77 };
         let cursor = place.to_cursor(List::Traces);
         assert_eq!(Place::of_cursor(List::Traces, &cursor).unwrap(), place);
         for odd in
-            ["", "t1", "t1zz", &cursor[..49], &cursor.replace("t1", "t2"), &format!("{cursor}0")]
+            ["", "t2", "t2zz", &cursor[..65], &cursor.replace("t2", "t1"), &format!("{cursor}0")]
         {
             assert!(
                 matches!(Place::of_cursor(List::Traces, odd), Err(QueryError::Cursor(_))),

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row};
 use throughline_trace::{FallbackState, TraceSummary};
 
 use crate::facet::{self, ALL_TRACES, FacetKind};
-use crate::layout::Day;
+use crate::layout::SegmentId;
 use crate::page::{Found, Place};
 use crate::query::{NANOS_PER_MILLI, TraceFilter, contains_text};
 use crate::schema::to_nanos;
@@ -28,14 +28,14 @@ pub(crate) const CANDIDATES: &str =
      WHERE p.facet = ?1 AND (p.start, p.trace_no) < (?2, ?3) AND p.start >= ?4";
 
 /// The place of a row of [`CANDIDATES`].
-pub(crate) fn place(row: &Row<'_>, day: Day) -> Result<Place, rusqlite::Error> {
-    Ok(Place { time_unix_nano: to_nanos(row.get(0)?), day, row: row.get(1)? })
+pub(crate) fn place(row: &Row<'_>, segment: SegmentId) -> Result<Place, rusqlite::Error> {
+    Ok(Place { time_unix_nano: to_nanos(row.get(0)?), segment, row: row.get(1)? })
 }
 
 /// The trace of a row of [`CANDIDATES`].
-pub(crate) fn read(row: &Row<'_>, day: Day) -> Result<Found<TraceSummary>, RowError> {
+pub(crate) fn read(row: &Row<'_>, segment: SegmentId) -> Result<Found<TraceSummary>, RowError> {
     let bytes = row.get_ref(7)?.as_blob().map_err(rusqlite::Error::from)?.len();
-    Ok(Found { place: place(row, day)?, bytes, item: trace_rows::summary(row, 7)? })
+    Ok(Found { place: place(row, segment)?, bytes, item: trace_rows::summary(row, 7)? })
 }
 
 /// The filter with what the query demands of every trace, as far as a filter can say it: it lets

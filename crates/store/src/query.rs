@@ -21,8 +21,9 @@ pub struct SearchExtent {
     /// The search stopped here for its limits before the page was full: everything that started
     /// later was looked at, nanoseconds since the Unix epoch. `next` goes on from there.
     pub searched_until_unix_nano: Option<u64>,
-    /// Traces that are too large to be looked at whole and showed no match so far; they are not
-    /// in the page, and may fit all the same.
+    /// Traces that cannot be looked at whole, because they are too large or retention took what
+    /// their spans said, and showed no match so far; they are not in the page, and may fit all the
+    /// same.
     pub traces_cut: u64,
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn logs(
     let segments = session.segments()?;
     let last = |segment: &Segment| segment.digest.last_log;
     let found = page::merge(session, &segments, items, last, |segment, want| {
-        let lease = session.segment(segment.day)?;
+        let lease = session.segment(segment.id)?;
         logs_of_segment(&lease, segment, filter, after, want)
             .map_err(|error| error.on_query(lease.path()))
     })?;
@@ -42,7 +42,7 @@ fn logs_of_segment(
     after: Option<Place>,
     want: Want,
 ) -> Result<Vec<Found<LogRecord>>, RowError> {
-    let (mut time, mut log) = Place::bound_in(after, segment.day);
+    let (mut time, mut log) = Place::bound_in(after, segment.id);
     if let Some(before) = filter.before_unix_nano
         && from_nanos(before) <= time
     {
@@ -86,7 +86,7 @@ fn logs_of_segment(
         let record = reader.log(row)?;
         if filter.matches(&record) {
             let time_unix_nano = to_nanos(row.get(0)?);
-            let place = Place { time_unix_nano, day: segment.day, row: row.get(1)? };
+            let place = Place { time_unix_nano, segment: segment.id, row: row.get(1)? };
             offer.push(place, reader.bytes - before, record);
         }
     }

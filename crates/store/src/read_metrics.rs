@@ -38,7 +38,7 @@ pub(crate) fn names(session: &Session) -> Result<Vec<MetricInfo>, QueryError> {
     let mut metrics: BTreeMap<String, Named> = BTreeMap::new();
     for segment in session.segments()?.iter().take(NAMED_SEGMENTS) {
         session.check_time()?;
-        let lease = session.segment(segment.day)?;
+        let lease = session.segment(segment.id)?;
         names_of_segment(&lease, &mut metrics).map_err(|error| error.on_query(lease.path()))?;
     }
     let whole = |Named { mut info, services, series }: Named| {
@@ -99,9 +99,9 @@ pub(crate) fn series(
     // A point arrives after its time, but clocks differ: one day is allowed for.
     let first_day = Day(Day::of_nanos(since_unix_nano).0 - 1);
     let mut found: HashMap<[u8; 16], MetricSeries> = HashMap::new();
-    for segment in session.segments()?.iter().filter(|segment| segment.day >= first_day) {
+    for segment in session.segments()?.iter().filter(|segment| segment.id.day >= first_day) {
         session.check_time()?;
-        let lease = session.segment(segment.day)?;
+        let lease = session.segment(segment.id)?;
         let wanted = Wanted { name, since_unix_nano, limit };
         series_of_segment(&lease, &wanted, &mut found)
             .map_err(|error| error.on_query(lease.path()))?;
@@ -168,7 +168,7 @@ fn series_of_segment(
 pub(crate) fn facets(session: &Session) -> Result<Facets, QueryError> {
     let mut counts: [HashMap<String, u64>; 4] = Default::default();
     for segment in session.segments()?.iter().take(FACET_SEGMENTS) {
-        let lease = session.segment(segment.day)?;
+        let lease = session.segment(segment.id)?;
         for kind in [FacetKind::Agent, FacetKind::Session, FacetKind::Model, FacetKind::Service] {
             facets_of_segment(&lease, kind, &mut counts[kind as usize])
                 .map_err(|error| lease.fails(&error))?;

@@ -1,23 +1,23 @@
 //! Series of rollups: cells of one grain are added up into steps and groups.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::params;
 use throughline_trace::{Dimension, MAX_SERIES_GROUPS, Rollup, SeriesPlan, SeriesQuery};
 
 use crate::answer::{Coverage, RollupGroup, RollupPoint, RollupSeries};
 use crate::error::QueryError;
-use crate::layout::{Day, NANOS_PER_DAY};
+use crate::keep::manifest;
+use crate::layout::{Day, NANOS_PER_DAY, SegmentId};
 use crate::options::RollupRetention;
-use crate::rollups::{DECISIONS, cuboid_keys, read_cell};
+use crate::rollups::{Applied, MAX_AHEAD_NANO, Source, Standing, cuboid_keys, read_cell};
 use crate::schema::to_nanos;
 use crate::session::{Lease, Session};
 use crate::trace_rows::RowError;
 use crate::writer::now_unix_nano;
 
-/// Days whose segments are asked for deltas that wait: the open one, and the one before while its
-/// last ones are applied.
-const DAYS_WITH_DELTAS: usize = 2;
+/// Nanoseconds in a second.
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Sums of one group by step.
 type Steps = BTreeMap<u64, Rollup>;
@@ -33,7 +33,9 @@ pub(crate) fn series(
     let waiting = Waiting::read(session)?;
     let rollups = session.rollups()?;
     let mut coverage = match &rollups {
-        Some(rollups) => waiting.coverage(rollups).map_err(|error| rollups.fails(&error))?,
+        Some(rollups) => waiting
+            .coverage(rollups, plan.from_unix_seconds)
+            .map_err(|error| rollups.fails(&error))?,
         None => Coverage { watermark_unix_nano: Some(0), ..Coverage::default() },
     };
     let now = now_unix_nano() / 1_000_000_000;
@@ -165,9 +167,11 @@ fn keys(
 
 /// What the segments have that may not be in the rollups yet.
 struct Waiting {
-    /// For each day: the number from which its deltas are whole, and the numbers and arrivals of
-    /// those that are there, for the newest days.
-    days: Vec<(Day, Option<DayDeltas>)>,
+    /// Segments that can be read, newest first.
+    segments: Vec<SegmentDeltas>,
+    /// Segments that cannot, because they are retired, damaged or gone, with the last group that the
+    /// rollups must have of them as far as it is known.
+    gone: Vec<(SegmentId, Option<u64>)>,
     /// The newest decisions: their row and arrival.
     decisions: Vec<(u64, u64)>,
 }
@@ -175,77 +179,125 @@ struct Waiting {
 /// Decisions that are looked at for what waits; where more wait, these are the newest of them.
 const DECISIONS_LOOKED_AT: usize = 1_000;
 
-struct DayDeltas {
+struct SegmentDeltas {
+    id: SegmentId,
+    /// The number from which its deltas are whole.
     complete_from: u64,
+    /// Numbers and arrivals of those that may not be applied.
     deltas: Vec<(u64, u64)>,
+}
+
+/// How far segments are in the rollups, by [`Source`].
+type AppliedBySource = HashMap<i64, Applied>;
+
+fn all_applied(rollups: &Lease) -> Result<AppliedBySource, rusqlite::Error> {
+    rollups
+        .prepare_cached("SELECT segment, batch_no, standing FROM applied")?
+        .query_map([], |row| Ok((row.get(0)?, Applied::of_columns(row, 1)?)))?
+        .collect()
 }
 
 impl Waiting {
     fn read(session: &Session) -> Result<Self, QueryError> {
-        let mut days = Vec::new();
-        for (at, segment) in session.segments()?.into_iter().enumerate() {
-            if at >= DAYS_WITH_DELTAS {
-                days.push((segment.day, None));
+        let segments = session.segments()?;
+        // A closed segment that was whole a moment ago is not looked into.
+        let known = match session.rollups()? {
+            Some(rollups) => all_applied(&rollups).map_err(|error| rollups.fails(&error))?,
+            None => AppliedBySource::new(),
+        };
+        let mut found = Vec::new();
+        let whole = segments.iter().filter(|segment| !segment.is_skeleton);
+        for (at, segment) in whole.enumerate() {
+            let (id, counted_until) = (segment.id, segment.digest.counted_until);
+            let known = known.get(&Source::from(id).0);
+            if at > 0 && known.is_some_and(|known| known.has_all_until(counted_until)) {
+                let (complete_from, deltas) = (counted_until, Vec::new());
+                found.push(SegmentDeltas { id, complete_from, deltas });
                 continue;
             }
-            let lease = session.segment(segment.day)?;
-            let read = || -> Result<DayDeltas, rusqlite::Error> {
-                let complete_from: i64 = lease
-                    .prepare_cached("SELECT complete_from FROM rollup_state")?
-                    .query_row([], |row| row.get(0))?;
-                let mut statement =
-                    lease.prepare_cached("SELECT batch_no, received FROM rollup_deltas")?;
-                let deltas = statement
-                    .query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, to_nanos(row.get(1)?))))?
-                    .collect::<Result<_, _>>()?;
-                Ok(DayDeltas { complete_from: complete_from as u64, deltas })
-            };
-            days.push((segment.day, Some(read().map_err(|error| lease.fails(&error))?)));
+            session.check_time()?;
+            let lease = session.segment(id)?;
+            found.push(SegmentDeltas::read(id, &lease).map_err(|error| lease.fails(&error))?);
         }
         let control = session.control()?;
-        let read = || -> Result<Vec<(u64, u64)>, rusqlite::Error> {
-            control
-                .prepare_cached(
-                    "SELECT decision, received FROM decisions ORDER BY decision DESC LIMIT ?1",
-                )?
-                .query_map([DECISIONS_LOOKED_AT as i64], |row| {
-                    Ok((row.get::<_, i64>(0)? as u64, to_nanos(row.get(1)?)))
-                })?
-                .collect()
-        };
-        let decisions = read().map_err(|error| control.fails(&error))?;
-        Ok(Self { days, decisions })
+        let fails = |error: rusqlite::Error| control.fails(&error);
+        let gone = manifest::rows(&control)
+            .map_err(fails)?
+            .into_iter()
+            .filter(|(id, row)| {
+                let was_empty = row.counted_until.is_some() && row.spans == 0;
+                !was_empty && !found.iter().any(|segment| segment.id == *id)
+            })
+            .map(|(id, row)| (id, row.counted_until))
+            .collect();
+        let decisions = newest_decisions(&control).map_err(fails)?;
+        Ok(Self { segments: found, gone, decisions })
     }
 
-    fn coverage(&self, rollups: &Lease) -> Result<Coverage, rusqlite::Error> {
-        let mut applied: HashMap<i64, (u64, bool)> = HashMap::new();
-        let mut statement =
-            rollups.prepare_cached("SELECT segment, batch_no, is_rebuilding FROM applied")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let batch_no = row.get::<_, i64>(1)? as u64;
-            applied.insert(row.get(0)?, (batch_no, row.get(2)?));
-        }
+    /// How far what is asked from this second on can be relied on.
+    fn coverage(
+        &self,
+        rollups: &Lease,
+        from_unix_seconds: u64,
+    ) -> Result<Coverage, rusqlite::Error> {
+        let applied = all_applied(rollups)?;
+        let of = |id: SegmentId| applied.get(&Source::from(id).0).copied();
         let mut coverage = Coverage::default();
-        let known = applied.get(&DECISIONS.0).map_or(0, |(batch_no, _)| *batch_no);
+        let known = applied.get(&Source::DECISIONS.0).map_or(0, |known| known.batch_no);
         let waiting = self.decisions.iter().filter(|(row, _)| *row > known);
         coverage.watermark_unix_nano = waiting.map(|(_, received)| *received).min();
-        for (day, deltas) in self.days.iter().rev() {
-            let known = applied.get(&day.0).copied();
-            let (batch_no, is_rebuilding) = known.unwrap_or((0, false));
-            let is_missing = match deltas {
-                Some(deltas) => batch_no < deltas.complete_from,
-                None => known.is_none(),
-            };
-            if is_rebuilding || is_missing {
-                coverage.rebuilding_days.push(day.0.max(0) as u64 * NANOS_PER_DAY / 1_000_000_000);
-                continue;
+        let (mut rebuilding, mut incomplete) = (BTreeSet::new(), BTreeSet::new());
+        for SegmentDeltas { id, complete_from, deltas } in &self.segments {
+            let known = of(*id).unwrap_or(Applied::whole(0));
+            match known.standing {
+                Standing::Incomplete => {
+                    incomplete.insert(id.day);
+                }
+                Standing::Whole if known.batch_no >= *complete_from => {
+                    let oldest = deltas.iter().filter(|(at, _)| *at > known.batch_no);
+                    let oldest = oldest.map(|(_, received)| *received);
+                    coverage.watermark_unix_nano = oldest.chain(coverage.watermark_unix_nano).min();
+                }
+                Standing::Whole | Standing::Rebuilding => {
+                    rebuilding.insert(id.day);
+                }
             }
-            let deltas = deltas.iter().flat_map(|deltas| &deltas.deltas);
-            let oldest = deltas.filter(|(at, _)| *at > batch_no).map(|(_, received)| *received);
-            let known = coverage.watermark_unix_nano;
-            coverage.watermark_unix_nano = oldest.chain(known).min();
         }
+        for (id, counted_until) in &self.gone {
+            let known = of(*id);
+            if !known.is_some_and(|known| known.has_all_until(counted_until.unwrap_or(0))) {
+                incomplete.insert(id.day);
+            }
+        }
+        // What arrived on a day ended before the day did, by the clock of a sender that is believed.
+        let may_touch =
+            |day: &Day| from_unix_seconds <= (day.end_nanos() + MAX_AHEAD_NANO) / NANOS_PER_SECOND;
+        let seconds = |day: Day| day.end_nanos().saturating_sub(NANOS_PER_DAY) / NANOS_PER_SECOND;
+        coverage.rebuilding_days = rebuilding.into_iter().map(seconds).collect();
+        coverage.incomplete_days = incomplete.into_iter().filter(may_touch).map(seconds).collect();
         Ok(coverage)
     }
+}
+
+impl SegmentDeltas {
+    fn read(id: SegmentId, segment: &Lease) -> Result<Self, rusqlite::Error> {
+        let complete_from: i64 = segment
+            .prepare_cached("SELECT complete_from FROM rollup_state")?
+            .query_row([], |row| row.get(0))?;
+        let mut statement =
+            segment.prepare_cached("SELECT batch_no, received FROM rollup_deltas")?;
+        let deltas = statement
+            .query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, to_nanos(row.get(1)?))))?
+            .collect::<Result<_, _>>()?;
+        Ok(Self { id, complete_from: complete_from as u64, deltas })
+    }
+}
+
+fn newest_decisions(control: &Lease) -> Result<Vec<(u64, u64)>, rusqlite::Error> {
+    control
+        .prepare_cached("SELECT decision, received FROM decisions ORDER BY decision DESC LIMIT ?1")?
+        .query_map([DECISIONS_LOOKED_AT as i64], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, to_nanos(row.get(1)?)))
+        })?
+        .collect()
 }

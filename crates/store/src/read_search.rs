@@ -177,7 +177,7 @@ impl<'a, 's> Descent<'a, 's> {
         for (at, segment) in segments.iter().enumerate() {
             let time_unix_nano = if at == 0 {
                 // The newest may have gained later traces since its digest was read.
-                held.lease(segment.day)?;
+                held.lease(segment.id)?;
                 u64::MAX
             } else {
                 match segment.digest.starts {
@@ -185,7 +185,7 @@ impl<'a, 's> Descent<'a, 's> {
                     _ => continue,
                 }
             };
-            let unread = Some(Place { time_unix_nano, day: segment.day, row: i64::MAX });
+            let unread = Some(Place { time_unix_nano, segment: segment.id, row: i64::MAX });
             let candidates = VecDeque::new();
             streams.push(Stream { segment: at, facet: None, candidates, unread, is_begun: false });
         }
@@ -227,7 +227,7 @@ impl<'a, 's> Descent<'a, 's> {
         place: Place,
         summary: &TraceSummary,
     ) -> Result<bool, QueryError> {
-        let newer = self.segments.iter().take_while(|other| other.day > place.day).count();
+        let newer = self.segments.iter().take_while(|other| other.id > place.segment).count();
         let newer = &self.segments[..newer];
         Ok(!is_carried_further(self.session, &mut self.held, newer, summary.trace_id)?)
     }
@@ -235,7 +235,7 @@ impl<'a, 's> Descent<'a, 's> {
     /// Reads on in a stream; opens its segment first if that has not been done.
     fn fetch(&mut self, at: usize) -> Result<(), QueryError> {
         let segment = &self.segments[self.streams[at].segment];
-        let lease = self.held.lease(segment.day)?;
+        let lease = self.held.lease(segment.id)?;
         let fails = |error: rusqlite::Error| lease.fails(&error);
         let Some(facet) = self.streams[at].facet else {
             let facets = plan::leading_facets(&self.filter, &lease, segment.digest.traces);
@@ -249,7 +249,7 @@ impl<'a, 's> Descent<'a, 's> {
         };
         let stream = &mut self.streams[at];
         let unread = stream.unread;
-        let (mut start, mut row) = Place::bound_in(self.after, segment.day);
+        let (mut start, mut row) = Place::bound_in(self.after, segment.id);
         for bound in [
             unread.map(|place| (from_nanos(place.time_unix_nano), place.row)),
             self.filter.start_before_unix_nano.map(|before| (from_nanos(before), i64::MIN)),
@@ -269,9 +269,9 @@ impl<'a, 's> Descent<'a, 's> {
         while let Some(row) = rows.next().map_err(fails)? {
             self.session.count_row();
             read += 1;
-            last = Some(plan::place(row, segment.day).map_err(fails)?);
+            last = Some(plan::place(row, segment.id).map_err(fails)?);
             if plan::may_match(&self.filter, row).map_err(fails)? {
-                let found = plan::read(row, segment.day).map_err(|e| e.on_query(lease.path()))?;
+                let found = plan::read(row, segment.id).map_err(|e| e.on_query(lease.path()))?;
                 stream.candidates.push_back(found);
             }
         }

@@ -44,11 +44,11 @@ pub(crate) fn list(
     let segments = session.segments()?;
     let mut held = Held::new(session);
     if let Some(newest) = segments.first() {
-        held.lease(newest.day)?;
+        held.lease(newest.id)?;
     }
     let last = |segment: &Segment| segment.digest.starts.map(|(_, last)| last);
     let mut found = page::merge(session, &segments, items, last, |segment, want| {
-        let newer = segments.iter().take_while(|other| other.day > segment.day).count();
+        let newer = segments.iter().take_while(|other| other.id > segment.id).count();
         let lies_before_page = after
             .zip(segment.digest.starts)
             .is_some_and(|(after, starts)| starts.0 > after.time_unix_nano);
@@ -56,7 +56,7 @@ pub(crate) fn list(
         if lies_before_page && newer > 0 {
             return Ok(Vec::new());
         }
-        let lease = held.lease(segment.day)?;
+        let lease = held.lease(segment.id)?;
         let newer = &segments[..newer];
         Walk { session, filter, after, want, newer, held: &mut held, segment, lease: &lease }.run()
     })?;
@@ -86,7 +86,7 @@ fn whole(
 ) -> Result<Option<TraceSummary>, QueryError> {
     let mut found: Option<TraceSummary> = None;
     for segment in segments.iter().filter(|segment| segment.digest.may_know(id)) {
-        let lease = session.segment(segment.day)?;
+        let lease = session.segment(segment.id)?;
         let rows = trace_rows::find(&lease, id).map_err(|error| error.on_query(lease.path()))?;
         let Some(rows) = rows else { continue };
         match &mut found {
@@ -106,7 +106,7 @@ struct Walk<'a, 's> {
     filter: &'a TraceFilter,
     after: Option<Place>,
     want: Want,
-    /// Segments of later days.
+    /// Later segments.
     newer: &'a [Segment],
     held: &'a mut Held<'s>,
     segment: &'a Segment,
@@ -128,7 +128,7 @@ impl Walk<'_, '_> {
     fn walk(&mut self, facet: i64) -> Result<Vec<Found<TraceSummary>>, QueryError> {
         let lease = self.lease;
         let fails = |error: rusqlite::Error| lease.fails(&error);
-        let (mut start, mut row) = Place::bound_in(self.after, self.segment.day);
+        let (mut start, mut row) = Place::bound_in(self.after, self.segment.id);
         if let Some(before) = self.filter.start_before_unix_nano
             && from_nanos(before) <= start
         {
@@ -148,7 +148,7 @@ impl Walk<'_, '_> {
             if !plan::may_match(self.filter, row).map_err(fails)? {
                 continue;
             }
-            let found = plan::read(row, self.segment.day).map_err(|e| e.on_query(lease.path()))?;
+            let found = plan::read(row, self.segment.id).map_err(|e| e.on_query(lease.path()))?;
             let id = found.item.trace_id;
             if self.filter.matches(&found.item)
                 && !is_carried_further(self.session, self.held, self.newer, id)?
@@ -169,7 +169,7 @@ pub(crate) fn is_carried_further(
 ) -> Result<bool, QueryError> {
     for newer in newer.iter().filter(|newer| newer.digest.may_know(id)) {
         session.count_row();
-        let lease = held.lease(newer.day)?;
+        let lease = held.lease(newer.id)?;
         if trace_rows::is_carried(&lease, id).map_err(|error| lease.fails(&error))? {
             return Ok(true);
         }
@@ -206,14 +206,15 @@ pub(crate) fn trace(session: &Session, id: TraceId) -> Result<Option<StoredTrace
     let Some(summary) = summary(session, id)? else { return Ok(None) };
     let mut spans: Vec<Span> = Vec::new();
     let mut logs: Vec<LogRecord> = Vec::new();
-    let mut is_cut = false;
+    let (mut is_cut, mut is_skeleton) = (false, false);
     let mut bytes_so_far = 0;
     let segments = session.segments()?;
     for segment in segments.iter().rev().filter(|segment| segment.digest.may_know(id)) {
         session.check_time()?;
-        let lease = session.segment(segment.day)?;
+        let lease = session.segment(segment.id)?;
         let fails = |error: RowError| error.on_query(lease.path());
         let Some(rows) = trace_rows::find(&lease, id).map_err(fails)? else { continue };
+        is_skeleton |= segment.is_skeleton;
         let mut reader = RowReader::new(&lease);
         reader.bytes = bytes_so_far;
         let take = |span: Span, bytes: usize| {
@@ -239,7 +240,7 @@ pub(crate) fn trace(session: &Session, id: TraceId) -> Result<Option<StoredTrace
         total_logs: summary.log_count,
         total_decisions: summary.decision_count,
     });
-    Ok(Some(StoredTrace { summary, spans, logs, decisions, truncated }))
+    Ok(Some(StoredTrace { summary, spans, logs, decisions, truncated, is_skeleton }))
 }
 
 /// Reads the log records of a trace; answers whether some were left out.

@@ -14,7 +14,8 @@ use throughline_trace::{
 };
 
 use crate::answer::{
-    DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, StoreStats, StoredTrace,
+    DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, SegmentInfo,
+    StoreStats, StoredTrace,
 };
 use crate::continuity::{Watch, anew, nanos};
 use crate::error::QueryError;
@@ -22,7 +23,7 @@ use crate::layout::Layout;
 use crate::options::{CONTINUITY_GRACE, RollupRetention};
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
 use crate::read_sessions::SessionSummary;
-use crate::session::{Files, Session, unreadable};
+use crate::session::{self, Files, Session, unreadable};
 use crate::writer::now_unix_nano;
 use crate::{read_logs, read_metrics, read_rollups, read_sessions, read_traces};
 
@@ -68,16 +69,33 @@ impl Reader {
         if !control.try_exists().map_err(|error| unreadable(&control, &error))? {
             return Err(QueryError::NoStore(data_dir.to_owned()));
         }
-        Ok(Self::new(layout, RollupRetention::default()))
+        let files = Files::new(layout);
+        for (id, detail) in crate::keep::manifest::known_damage(&control) {
+            files.mark_damaged(id, &detail);
+        }
+        Ok(Self::new(Arc::new(files), RollupRetention::default()))
     }
 
-    pub(crate) fn new(layout: Layout, rollup_retention: RollupRetention) -> Self {
+    pub(crate) fn new(files: Arc<Files>, rollup_retention: RollupRetention) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let permits = Arc::new(Semaphore::new((cores / 2).max(MAX_SEARCHES + 1)));
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
-        let continuity = Continuity::Rows { layout: layout.clone(), grace: CONTINUITY_GRACE };
-        let files = Arc::new(Files::new(layout));
+        let continuity = Continuity::Rows { layout: files.layout.clone(), grace: CONTINUITY_GRACE };
         Self { files, permits, searches, rollup_retention, continuity }
+    }
+
+    /// Segments that are damaged and passed over, oldest first: answers lack what they hold.
+    pub fn damaged(&self) -> Vec<DamagedSegment> {
+        let damaged = self.files.damaged().into_iter();
+        damaged.map(|(id, detail)| DamagedSegment { segment: id.stem(), detail }).collect()
+    }
+
+    /// All segments, newest first: what they hold, and how they stand.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn segments(&self) -> Result<Vec<SegmentInfo>, QueryError> {
+        self.ask(crate::keep::manifest::list).await
     }
 
     /// Answers about continuity come from there.
@@ -319,7 +337,7 @@ impl Reader {
     /// then, so that it does not fail for having waited.
     async fn ask<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Session) -> Result<T, QueryError> + Send + 'static,
+        query: impl Fn(&Session) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         self.run(None, query).await
     }
@@ -327,7 +345,7 @@ impl Reader {
     /// [`Reader::ask`] for what may take long: no more than [`MAX_SEARCHES`] of them run at once.
     async fn search<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Session) -> Result<T, QueryError> + Send + 'static,
+        query: impl Fn(&Session) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let turn = Arc::clone(&self.searches).acquire_owned().await.map_err(|e| ended(&e))?;
         self.run(Some(turn), query).await
@@ -336,15 +354,14 @@ impl Reader {
     async fn run<T: Send + 'static>(
         &self,
         turn: Option<OwnedSemaphorePermit>,
-        query: impl FnOnce(&Session) -> Result<T, QueryError> + Send + 'static,
+        query: impl Fn(&Session) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|e| ended(&e))?;
         let files = Arc::clone(&self.files);
         let waiting = Waiting::default();
         let abandoned = Arc::clone(&waiting.abandoned);
         let run = move || {
-            let session = Session::begin_until(files, abandoned);
-            let answer = query(&session);
+            let answer = session::ask(&files, &abandoned, &query);
             drop((permit, turn));
             answer
         };

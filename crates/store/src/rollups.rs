@@ -44,15 +44,24 @@
 //!
 //! A cell is kept as one part for each segment that fed it: a segment's part can be made anew from
 //! its spans (`rebuild.rs`) without touching what came from others, also from segments that are gone.
+//!
+//! # Segments that go
+//!
+//! Rollups outlive segments. Retention takes a segment only when its part is whole (or cannot be made
+//! whole any more), and the part stays; the manifest keeps the number of the last group that it must
+//! have. From a segment that rows were taken out of (`is_thinned`, which skeletons are) nothing is made
+//! anew, as that would add up to less than what was counted. Where a part lacks something that cannot
+//! be read any more, its day is told with every answer that it may touch.
 
 mod applier;
 mod cells;
 mod deltas;
+mod door;
 mod rebuild;
 
-pub(crate) use applier::Applier;
-pub(crate) use cells::{DECISIONS, cuboid_keys, read_cell};
-pub(crate) use deltas::{Deltas, Horizon};
+pub(crate) use cells::{Applied, Source, Standing, applied, cuboid_keys, read_cell};
+pub(crate) use deltas::{Deltas, Horizon, MAX_AHEAD_NANO, counted_until};
+pub(crate) use door::{Applier, ApplierDoor};
 
 #[cfg(test)]
 mod tests;

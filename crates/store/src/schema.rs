@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::audit::tables::AUDIT;
+use crate::keep::manifest::MANIFEST;
 
 /// Marks our files among SQLite's (`PRAGMA application_id`): "TLne".
 const APPLICATION_ID: i64 = 0x544c_6e65;
@@ -31,15 +32,16 @@ pub(crate) struct Schema {
     migrations: &'static [&'static str],
 }
 
-/// A segment: one day of arrivals.
+/// A segment: one day of arrivals, or a part of it.
 pub(crate) const SEGMENT: Schema =
-    Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS] };
+    Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED] };
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
-pub(crate) const CONTROL: Schema = Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT] };
+pub(crate) const CONTROL: Schema =
+    Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST] };
 
 /// `rollups.db`: sums over the lattice.
-pub(crate) const ROLLUPS: Schema = Schema { migrations: &[ROLLUPS_V1] };
+pub(crate) const ROLLUPS: Schema = Schema { migrations: &[ROLLUPS_V1, PARTS_OF_SEGMENTS] };
 
 /// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
 pub(crate) fn from_nanos(nanos: u64) -> i64 {
@@ -255,8 +257,14 @@ CREATE TABLE rollup_state(
 INSERT INTO rollup_state SELECT 1, batch_no FROM state;
 ";
 
+/// Whether rows were taken out of the segment after their groups were counted: nothing that is
+/// counted may then be made anew from it.
+const THINNED: &str = "
+ALTER TABLE rollup_state ADD COLUMN is_thinned INTEGER NOT NULL DEFAULT 0;
+";
+
 /// `cells` lie by time first: what is written together lies together, and so does what is read for
-/// a list or pruned. `segment` is the day whose arrivals a part is from, or 0 for decisions;
+/// a list or pruned. `segment` is what a part is from;
 /// `bucket` is counted in lengths of its resolution since the Unix epoch. A key's number is its
 /// cuboid in the high bits, then a running number.
 const ROLLUPS_V1: &str = "
@@ -269,6 +277,20 @@ CREATE TABLE cells(
     PRIMARY KEY (resolution, bucket, key, segment)) WITHOUT ROWID;
 CREATE TABLE applied(
     segment INTEGER PRIMARY KEY, batch_no INTEGER NOT NULL, is_rebuilding INTEGER NOT NULL);
+";
+
+/// A day has several segments. Until now parts were named by the day, and those of decisions by 0;
+/// from now on by the day in the high half and the number of the segment within it in the low one,
+/// and by -1. `standing` is 0 for a whole part, 1 for one that is being made anew, 2 for one that
+/// cannot be made whole any more.
+const PARTS_OF_SEGMENTS: &str = "
+UPDATE cells SET segment = CASE segment WHEN 0 THEN -1 ELSE segment << 32 END;
+ALTER TABLE applied RENAME TO applied_of_days;
+CREATE TABLE applied(
+    segment INTEGER PRIMARY KEY, batch_no INTEGER NOT NULL, standing INTEGER NOT NULL);
+INSERT INTO applied SELECT CASE segment WHEN 0 THEN -1 ELSE segment << 32 END, batch_no,
+    is_rebuilding FROM applied_of_days;
+DROP TABLE applied_of_days;
 ";
 
 const CONTROL_V1: &str = "
@@ -318,7 +340,39 @@ mod tests {
             new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 7);
         new.execute("INSERT INTO instances VALUES ('a', 1)", []).unwrap();
-        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 3, .. })));
+        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 4, .. })));
+    }
+
+    #[test]
+    fn rollups_of_days_become_those_of_the_first_segments_of_their_days() {
+        use crate::layout::{Day, SegmentId};
+        use crate::rollups::{Applied, Source, Standing, applied};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rollups.db");
+        let before = Schema { migrations: &ROLLUPS.migrations[..1] };
+        let old = before.open_writer(&path).unwrap();
+        old.execute_batch(
+            "INSERT INTO cells VALUES (0, 7, 1, 20779, x'01'), (0, 7, 1, 0, x'02');
+             INSERT INTO applied VALUES (20779, 5, 0), (20780, 6, 1), (0, 9, 0);",
+        )
+        .unwrap();
+        drop(old);
+        let new = ROLLUPS.open_writer(&path).unwrap();
+        let first = |day| Source::from(SegmentId::first(Day(day)));
+        for (source, batch_no, standing) in [
+            (first(20_779), 5, Standing::Whole),
+            (first(20_780), 6, Standing::Rebuilding),
+            (Source::DECISIONS, 9, Standing::Whole),
+        ] {
+            let found = applied(&new, source).unwrap();
+            assert_eq!(found, Some(Applied { batch_no, standing }));
+        }
+        let body = |source: Source| -> Vec<u8> {
+            let sql = "SELECT body FROM cells WHERE segment = ?1";
+            new.query_row(sql, [source.0], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((body(first(20_779)), body(Source::DECISIONS)), (vec![1], vec![2]));
+        assert_ne!(first(20_779), Source::from(SegmentId::first(Day(20_779)).next()));
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl<'q> SpanSearch<'q> {
     }
 
     /// Whether a trace fits, looking at its spans in all segments when its summary is not enough.
-    /// `None` when it is too large to be looked at whole and what was seen does not tell.
+    /// `None` when it is too large to be looked at whole, or retention took what its spans said, and
+    /// what was seen does not tell.
     pub(crate) fn verdict(
         &self,
         session: &Session,
@@ -64,11 +65,13 @@ impl<'q> SpanSearch<'q> {
         }
         let id = summary.trace_id;
         let mut room = Room { spans: MAX_SEARCHED_SPANS, bytes: MAX_SEARCHED_BYTES };
+        let mut is_whole = true;
         for segment in segments.iter().filter(|segment| segment.digest.may_know(id)) {
             session.check_time()?;
-            let lease = held.lease(segment.day)?;
+            let lease = held.lease(segment.id)?;
             let fails = |error: RowError| error.on_query(lease.path());
             let Some(rows) = trace_rows::find(&lease, id).map_err(fails)? else { continue };
+            is_whole &= !segment.is_skeleton;
             let mut look = Look {
                 search: self,
                 connection: &lease,
@@ -84,7 +87,7 @@ impl<'q> SpanSearch<'q> {
                 return Ok(None);
             }
         }
-        evidence.is_whole = true;
+        evidence.is_whole = is_whole;
         Ok(self.query.judge(summary, evidence))
     }
 

@@ -9,10 +9,10 @@ use throughline_trace::{Sighting, TraceId};
 use crate::earlier::EarlierSegments;
 use crate::facet::FacetKind;
 use crate::hot::HotTrace;
-use crate::layout::{Day, Layout, sync_directory};
+use crate::layout::{Day, Layout, SegmentId, sync_directory};
 use crate::recent::Recent;
 use crate::rollups::{Deltas, Horizon};
-use crate::schema::{SEGMENT, SchemaError};
+use crate::schema::{PAGE_BYTES, SEGMENT, SchemaError};
 
 /// Spans of hot traces that are remembered in each of two generations (24 bytes and more each).
 const MAX_HOT_SPANS: usize = 128 * 1024;
@@ -26,7 +26,7 @@ const WARM_MESSAGES: i64 = 16 * 1024;
 /// The open segment.
 #[derive(Debug)]
 pub(crate) struct OpenSegment {
-    pub(crate) day: Day,
+    pub(crate) id: SegmentId,
     pub(crate) path: PathBuf,
     pub(crate) connection: Connection,
     pub(crate) memory: Memory,
@@ -96,9 +96,13 @@ pub(crate) struct Changes {
 }
 
 impl OpenSegment {
-    /// Opens the segment of a day, or makes it, durably.
-    pub(crate) fn open(layout: &Layout, day: Day) -> Result<Self, SchemaError> {
-        let path = layout.segment(day);
+    /// Opens a segment, or makes it, durably.
+    pub(crate) fn open(
+        layout: &Layout,
+        id: SegmentId,
+        earlier: EarlierSegments,
+    ) -> Result<Self, SchemaError> {
+        let path = layout.segment(id);
         let io = |error: std::io::Error| {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
             rusqlite::Error::SqliteFailure(code, Some(error.to_string()))
@@ -116,12 +120,19 @@ impl OpenSegment {
             scopes: Recent::new(MAX_REMEMBERED, |_| 1),
             series: Recent::new(MAX_REMEMBERED, |_| 1),
             facets: std::array::from_fn(|_| Recent::new(MAX_REMEMBERED, |_| 1)),
-            earlier: EarlierSegments::load(layout, day).map_err(io)?,
+            earlier,
             changes: Changes::default(),
-            day,
+            day: id.day,
         };
         memory.warm_messages(&connection)?;
-        Ok(Self { day, path, connection, memory })
+        Ok(Self { id, path, connection, memory })
+    }
+
+    /// Bytes of its file, with what is still in the log only.
+    pub(crate) fn bytes(&self) -> Result<u64, rusqlite::Error> {
+        let pages: i64 =
+            self.connection.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get(0))?;
+        Ok((pages * PAGE_BYTES) as u64)
     }
 
     /// Puts everything into the main file.

@@ -1,7 +1,7 @@
 //! One query's view of the files: connections on loan, and a deadline.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, OnceCell};
+use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,9 @@ use throughline_trace::TraceId;
 use crate::error::QueryError;
 use crate::facet::ALL_TRACES;
 use crate::id_filter::IdFilter;
-use crate::layout::{Day, Layout};
+use crate::layout::{Layout, SegmentFile, SegmentId};
 use crate::reader::MAX_QUERY_MILLIS;
+use crate::rollups;
 use crate::schema::{CONTROL, ROLLUPS, SEGMENT, Schema, to_nanos};
 
 /// Connections that are kept open between queries; each holds a page cache.
@@ -25,6 +26,9 @@ const MAX_IDLE_CONNECTIONS: usize = 8;
 
 /// Segments that one query keeps at hand.
 const MAX_HELD_LEASES: usize = 8;
+
+/// Times that a query is asked while segments are retired under its hands.
+const MAX_TRIES: u32 = 4;
 
 /// Steps of SQLite's machine between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 2_000;
@@ -34,8 +38,10 @@ const STEPS_PER_LOOK: i32 = 2_000;
 pub(crate) struct Files {
     pub(crate) layout: Layout,
     idle: Mutex<Vec<(PathBuf, Connection)>>,
-    /// What does not change any more of segments that are closed.
-    digests: Mutex<HashMap<Day, Arc<Digest>>>,
+    /// What does not change any more of segments that are closed, by file: a skeleton is another.
+    digests: Mutex<HashMap<PathBuf, Arc<Digest>>>,
+    /// Segments that were found damaged, and how: they are passed over.
+    damaged: Mutex<BTreeMap<SegmentId, String>>,
 }
 
 /// What a segment holds, in short.
@@ -49,6 +55,8 @@ pub(crate) struct Digest {
     pub(crate) starts: Option<(u64, u64)>,
     /// Latest time of a log record, nanoseconds since the Unix epoch.
     pub(crate) last_log: Option<u64>,
+    /// The last group of which the rollups must have what it adds.
+    pub(crate) counted_until: u64,
     /// Which traces may be there; none for the open segment.
     pub(crate) filter: Option<IdFilter>,
 }
@@ -62,7 +70,69 @@ impl Digest {
 
 impl Files {
     pub(crate) fn new(layout: Layout) -> Self {
-        Self { layout, idle: Mutex::default(), digests: Mutex::default() }
+        let (idle, digests, damaged) = Default::default();
+        Self { layout, idle, digests, damaged }
+    }
+
+    /// Passes over a segment from now on; answers whether that is news.
+    pub(crate) fn mark_damaged(&self, id: SegmentId, detail: &str) -> bool {
+        let is_new = lock(&self.damaged).insert(id, detail.to_owned()).is_none();
+        if is_new {
+            let segment = self.layout.file_of(id);
+            tracing::error!(
+                segment = %segment.display(), detail,
+                "a segment is damaged and is passed over; restore it from a backup"
+            );
+        }
+        is_new
+    }
+
+    /// Passes over the segment of a file that a query found damaged; answers whether the rest can
+    /// still be answered from.
+    fn mark_damaged_file(&self, path: &Path, detail: &str) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let id = name.and_then(SegmentId::of_file_name);
+        id.is_some_and(|id| self.mark_damaged(id, detail))
+    }
+
+    /// The segments that are passed over.
+    pub(crate) fn damaged(&self) -> BTreeMap<SegmentId, String> {
+        lock(&self.damaged).clone()
+    }
+
+    /// Lets go of the file of a segment that is no more, so that its room is given back.
+    pub(crate) fn forget(&self, id: SegmentId) {
+        for path in [self.layout.segment(id), self.layout.skeleton(id)] {
+            lock(&self.idle).retain(|(of, _)| *of != path);
+            lock(&self.digests).remove(&path);
+        }
+    }
+}
+
+/// Asks a query. When it meets a damaged segment, or one that is retired under its hands, it is
+/// asked again without that one, within the same time. It ends early once `abandoned` is set.
+pub(crate) fn ask<T>(
+    files: &Arc<Files>,
+    abandoned: &Arc<AtomicBool>,
+    query: &impl Fn(&Session) -> Result<T, QueryError>,
+) -> Result<T, QueryError> {
+    let deadline = Instant::now() + Duration::from_millis(MAX_QUERY_MILLIS);
+    let mut tries = 0;
+    loop {
+        let session = Session::until(Arc::clone(files), deadline, Arc::clone(abandoned));
+        let error = match query(&session) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        tries += 1;
+        let is_another = match &error {
+            QueryError::Damaged { path, detail } => files.mark_damaged_file(path, detail),
+            QueryError::Storage(_) => session.is_outdated() && tries < MAX_TRIES,
+            _ => false,
+        };
+        if !is_another {
+            return Err(error);
+        }
     }
 }
 
@@ -75,18 +145,24 @@ pub(crate) struct Session {
     abandoned: Arc<AtomicBool>,
     /// Rows that lists looked at: what a page costs.
     rows: Cell<u64>,
+    /// The files as this query saw them first.
+    seen: OnceCell<Vec<PathBuf>>,
 }
 
 impl Session {
-    /// Begins a query that ends early once `abandoned` is set.
-    pub(crate) fn begin_until(files: Arc<Files>, abandoned: Arc<AtomicBool>) -> Self {
-        let deadline = Instant::now() + Duration::from_millis(MAX_QUERY_MILLIS);
-        Self { files, deadline, abandoned, rows: Cell::new(0) }
+    fn until(files: Arc<Files>, deadline: Instant, abandoned: Arc<AtomicBool>) -> Self {
+        Self { files, deadline, abandoned, rows: Cell::new(0), seen: OnceCell::new() }
+    }
+
+    /// Whether a file that this query saw is gone.
+    fn is_outdated(&self) -> bool {
+        self.seen.get().is_some_and(|seen| seen.iter().any(|path| !path.exists()))
     }
 
     #[cfg(test)]
     pub(crate) fn begin(files: Arc<Files>) -> Self {
-        Self::begin_until(files, Arc::default())
+        let deadline = Instant::now() + Duration::from_millis(MAX_QUERY_MILLIS);
+        Self::until(files, deadline, Arc::default())
     }
 
     /// A query whose time is over.
@@ -106,6 +182,11 @@ impl Session {
             return Err(QueryError::Timeout { limit_ms: MAX_QUERY_MILLIS });
         }
         Ok(())
+    }
+
+    /// The segments that are passed over, and why.
+    pub(crate) fn damaged(&self) -> BTreeMap<SegmentId, String> {
+        self.files.damaged()
     }
 
     /// Counts a row that a list looked at.
@@ -135,17 +216,23 @@ impl Session {
     /// with a warning: it must not hide the others.
     pub(crate) fn segments(&self) -> Result<Vec<Segment>, QueryError> {
         let root = self.files.layout.root();
-        let days = self.files.layout.days().map_err(|error| match error.kind() {
+        let layout = &self.files.layout;
+        let files = layout.files().map_err(|error| match error.kind() {
             ErrorKind::NotFound => QueryError::NoStore(root.to_owned()),
-            _ => unreadable(&self.files.layout.segments(), &error),
+            _ => unreadable(&layout.segments(), &error),
         })?;
-        let newest = days.first().copied();
-        let mut segments = Vec::with_capacity(days.len());
-        for day in days {
-            match self.digest(day, Some(day) == newest) {
-                Ok(digest) => segments.push(Segment { day, digest }),
+        self.seen.get_or_init(|| files.iter().map(|file| file.path.clone()).collect());
+        let newest = files.first().map(|file| file.id);
+        let damaged = self.files.damaged();
+        let mut segments = Vec::with_capacity(files.len());
+        for file in files.into_iter().filter(|file| !damaged.contains_key(&file.id)) {
+            let SegmentFile { id, path, is_skeleton } = file;
+            match self.digest(&path, Some(id) == newest) {
+                Ok(digest) => segments.push(Segment { id, is_skeleton, digest }),
                 // Its writer is about to make its tables.
-                Err(QueryError::NoStore(_)) if Some(day) == newest => {}
+                Err(QueryError::NoStore(_)) if Some(id) == newest => {}
+                // It was retired a moment ago, and nothing is left of it.
+                Err(_) if !path.exists() && !layout.file_of(id).exists() => {}
                 Err(QueryError::NoStore(path)) => {
                     let path = path.display();
                     tracing::error!(segment = %path, "a segment that should be whole has no tables");
@@ -153,7 +240,10 @@ impl Session {
                         "{path}: expected a segment, got a file without tables; start `throughline serve` once, or restore it from a backup"
                     )));
                 }
-                Err(error @ (QueryError::Damaged { .. } | QueryError::NewerSchema { .. })) => {
+                Err(QueryError::Damaged { detail, .. }) => {
+                    self.files.mark_damaged(id, &detail);
+                }
+                Err(error @ QueryError::NewerSchema { .. }) => {
                     tracing::warn!(%error, "a segment is passed over");
                 }
                 Err(error) => return Err(error),
@@ -163,8 +253,8 @@ impl Session {
     }
 
     /// A segment, in one read transaction.
-    pub(crate) fn segment(&self, day: Day) -> Result<Lease, QueryError> {
-        self.lease(&SEGMENT, self.files.layout.segment(day))
+    pub(crate) fn segment(&self, id: SegmentId) -> Result<Lease, QueryError> {
+        self.lease(&SEGMENT, self.files.layout.file_of(id))
     }
 
     /// The rollups, in one read transaction; `None` when nothing has made them yet.
@@ -179,14 +269,15 @@ impl Session {
         }
     }
 
-    fn digest(&self, day: Day, is_open: bool) -> Result<Arc<Digest>, QueryError> {
-        if !is_open && let Some(digest) = lock(&self.files.digests).get(&day) {
+    /// What a file holds.
+    fn digest(&self, path: &Path, is_open: bool) -> Result<Arc<Digest>, QueryError> {
+        if !is_open && let Some(digest) = lock(&self.files.digests).get(path) {
             return Ok(Arc::clone(digest));
         }
-        let lease = self.segment(day)?;
+        let lease = self.lease(&SEGMENT, path.to_owned())?;
         let digest = Arc::new(read_digest(&lease, is_open).map_err(|error| lease.fails(&error))?);
         if !is_open {
-            lock(&self.files.digests).insert(day, Arc::clone(&digest));
+            lock(&self.files.digests).insert(path.to_owned(), Arc::clone(&digest));
         }
         Ok(digest)
     }
@@ -216,7 +307,9 @@ impl Session {
 /// A segment as a query sees it.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    pub(crate) day: Day,
+    pub(crate) id: SegmentId,
+    /// Whether it was retired, and only skeletons of its traces are left.
+    pub(crate) is_skeleton: bool,
     pub(crate) digest: Arc<Digest>,
 }
 
@@ -256,7 +349,8 @@ impl Drop for Lease {
         let Some(mut connection) = self.connection.take() else { return };
         let is_clean = connection.progress_handler(0, None::<fn() -> bool>).is_ok()
             && (connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok());
-        if !is_clean {
+        // A file that was retired meanwhile gives its room back.
+        if !is_clean || !self.path.exists() {
             return;
         }
         let mut idle = lock(&self.files.idle);
@@ -272,7 +366,7 @@ impl Drop for Lease {
 #[derive(Debug)]
 pub(crate) struct Held<'s> {
     session: &'s Session,
-    leases: Vec<(Day, Rc<Lease>)>,
+    leases: Vec<(SegmentId, Rc<Lease>)>,
 }
 
 impl<'s> Held<'s> {
@@ -280,16 +374,16 @@ impl<'s> Held<'s> {
         Self { session, leases: Vec::new() }
     }
 
-    /// The segment of a day.
-    pub(crate) fn lease(&mut self, day: Day) -> Result<Rc<Lease>, QueryError> {
-        if let Some((_, lease)) = self.leases.iter().find(|(of, _)| *of == day) {
+    /// A segment.
+    pub(crate) fn lease(&mut self, id: SegmentId) -> Result<Rc<Lease>, QueryError> {
+        if let Some((_, lease)) = self.leases.iter().find(|(of, _)| *of == id) {
             return Ok(Rc::clone(lease));
         }
         if self.leases.len() >= MAX_HELD_LEASES {
             self.leases.remove(1);
         }
-        let lease = Rc::new(self.session.segment(day)?);
-        self.leases.push((day, Rc::clone(&lease)));
+        let lease = Rc::new(self.session.segment(id)?);
+        self.leases.push((id, Rc::clone(&lease)));
         Ok(lease)
     }
 }
@@ -315,6 +409,7 @@ fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlit
         .prepare_cached("SELECT max(time) FROM logs")?
         .query_row([], |row| row.get::<_, Option<i64>>(0))?
         .map(to_nanos);
+    digest.counted_until = rollups::counted_until(connection)?;
     if !is_open {
         let bits: Option<Vec<u8>> = connection
             .query_row("SELECT bits FROM trace_filter", [], |row| row.get(0))

@@ -11,10 +11,12 @@ use crate::continuity::{Watch, Watcher};
 use crate::control::Control;
 use crate::error::{ControlError, OpenError, StoreError};
 use crate::inbox::{Inbox, Queue};
+use crate::keep::{Keeper, KeeperDoor};
 use crate::layout::{DirectoryLock, Layout};
 use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::reader::Reader;
+use crate::session::Files;
 use crate::told::COMMITTED_BACKLOG;
 use crate::writer::Writer;
 
@@ -25,6 +27,7 @@ pub struct Store {
     queue: Arc<Queue>,
     writer: Option<JoinHandle<Result<(), StoreError>>>,
     reader: Reader,
+    keeper: KeeperDoor,
     control: Control,
     committed: broadcast::Sender<Arc<Committed>>,
     ended: watch::Receiver<bool>,
@@ -58,15 +61,20 @@ impl Store {
         let watch = Watch::new(options.continuity_grace, registry);
         let mut writer =
             Writer::open(layout.clone(), lock, &options, metrics.clone(), committed.clone())?;
-        writer.continuity = Some(
-            Watcher::start(&layout, Arc::clone(&watch))
-                .map_err(|source| OpenError::NotWritable { path: layout.segments(), source })?,
-        );
+        let fails = |source| OpenError::NotWritable { path: layout.segments(), source };
+        let watcher = Watcher::start(&layout, Arc::clone(&watch)).map_err(fails)?;
+        writer.continuity = Some(watcher);
+        let files = Arc::new(Files::new(layout.clone()));
+        let applier = writer.rollups.door();
+        let keeper = Keeper::start(Arc::clone(&files), options.retention, metrics.clone(), applier)
+            .map_err(fails)?;
+        let door = keeper.door();
+        writer.set_keeper(keeper);
         let control = Control::open(layout.root()).map_err(|error| match error {
             ControlError::Open(error) => error,
             other => OpenError::Storage { path: layout.control(), detail: other.to_string() },
         })?;
-        let reader = Reader::new(layout.clone(), options.rollup_retention).watching(watch);
+        let reader = Reader::new(files, options.rollup_retention).watching(watch);
         let queue = Queue::new(options, metrics);
         let of_writer = Arc::clone(&queue);
         let (end, ended) = watch::channel(false);
@@ -78,7 +86,7 @@ impl Store {
                 writer.run(&of_writer)
             })
             .map_err(|source| OpenError::NotWritable { path: layout.control(), source })?;
-        Ok(Self { queue, writer: Some(writer), reader, control, committed, ended })
+        Ok(Self { queue, writer: Some(writer), reader, keeper: door, control, committed, ended })
     }
 
     /// The door for batches.
@@ -104,6 +112,14 @@ impl Store {
     /// The sender behind [`Store::committed`], for whoever hands out subscriptions.
     pub fn committed_sender(&self) -> broadcast::Sender<Arc<Committed>> {
         self.committed.clone()
+    }
+
+    /// Looks after closed segments now (seals, verifies, retires) instead of within a minute, and
+    /// comes back when that is done.
+    pub async fn keep_now(&self) {
+        let door = self.keeper.clone();
+        // It ends when the keeper does.
+        let _ = tokio::task::spawn_blocking(move || door.keep_now()).await;
     }
 
     /// Resolves when the writer has ended. Before [`Store::close`] that is a defect: nothing can

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, ErrorCode};
 use throughline_trace::{Accepted, Decision, DecisionId, Refusal};
 use tokio::sync::broadcast;
 
@@ -24,15 +24,18 @@ use crate::checkpoint::Checkpointer;
 use crate::clock::Doubt;
 use crate::continuity::Watcher;
 use crate::decision_rows;
+use crate::earlier::EarlierSegments;
 use crate::error::{OpenError, StoreError};
 use crate::inbox::{Job, Next, Queue};
 use crate::insert::Connections;
-use crate::layout::{Day, DirectoryLock, Layout};
+use crate::keep::Keeper;
+use crate::keep::manifest;
+use crate::layout::{Day, DirectoryLock, Layout, SegmentId};
 use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::prepare::Prepared;
 use crate::rollups::Applier;
-use crate::schema::{CONTROL, from_nanos};
+use crate::schema::{CONTROL, SchemaError};
 use crate::segment::OpenSegment;
 use crate::told;
 use crate::trace_rows::RowError;
@@ -58,12 +61,14 @@ pub(crate) struct Writer {
     chain_key: ChainKey,
     layout: Layout,
     spans_per_trace_no: u32,
+    max_segment_bytes: u64,
     /// Decisions that a failed group left in the control database: nobody was told of them.
     unanswered: HashSet<DecisionId>,
     checkpointer: Checkpointer,
-    rollups: Applier,
+    pub(crate) rollups: Applier,
     /// Who is told what was inserted; set before the first batch.
     pub(crate) continuity: Option<Watcher>,
+    keeper: Option<Keeper>,
     doubt: Doubt,
     metrics: StoreMetrics,
     committed: broadcast::Sender<Arc<Committed>>,
@@ -127,16 +132,21 @@ impl Writer {
             .map_err(|error| OpenError::of_chain(&control_path, error))?;
         control.busy_timeout(CONTROL_BUSY_TIMEOUT).map_err(fails)?;
         let segments = layout.segments();
-        let days = layout
-            .days()
-            .map_err(|source| OpenError::NotWritable { path: segments.clone(), source })?;
-        warn_of_missing(&control, &days).map_err(fails)?;
-        let day = days.first().copied().unwrap_or_else(|| {
-            Day::of_nanos(options.first_day_unix_nano.unwrap_or_else(now_unix_nano))
-        });
-        let path = layout.segment(day);
-        let mut segment = OpenSegment::open(&layout, day).map_err(|e| e.on_open(&path))?;
-        register(&control, day).map_err(fails)?;
+        let unlisted = |source| OpenError::NotWritable { path: segments.clone(), source };
+        let ids = layout.list().map_err(unlisted)?;
+        manifest::reconcile(&control, &layout).map_err(fails)?;
+        let today = || Day::of_nanos(options.first_day_unix_nano.unwrap_or_else(now_unix_nano));
+        let id = match ids.first().copied().max(manifest::newest(&control).map_err(fails)?) {
+            None => SegmentId::first(today()),
+            // What was retired is not written to any more, nor does its name come back: rollups know
+            // it by that.
+            Some(newest) if !layout.segment(newest).exists() => newest.next(),
+            Some(newest) => newest,
+        };
+        let path = layout.segment(id);
+        let earlier = EarlierSegments::load(&layout, id).map_err(unlisted)?;
+        let mut segment = OpenSegment::open(&layout, id, earlier).map_err(|e| e.on_open(&path))?;
+        manifest::register(&control, id).map_err(fails)?;
         let last: i64 = control
             .query_row("SELECT value FROM state WHERE name = 'batch_no'", [], |row| row.get(0))
             .map_err(fails)?;
@@ -153,10 +163,12 @@ impl Writer {
             chain_key,
             layout,
             spans_per_trace_no: options.spans_per_trace_no,
+            max_segment_bytes: options.max_segment_bytes.max(1),
             unanswered: HashSet::new(),
             checkpointer,
             rollups,
             continuity: None,
+            keeper: None,
             doubt: Doubt::default(),
             metrics,
             committed,
@@ -168,7 +180,7 @@ impl Writer {
     pub(crate) fn run(mut self, queue: &Queue) -> Result<(), StoreError> {
         let mut is_tidy = true;
         loop {
-            match queue.next(self.segment.day, IDLE) {
+            match queue.next(self.segment.id.day, IDLE) {
                 Next::Group(jobs) => {
                     is_tidy = false;
                     let bytes = jobs.iter().map(|job| job.reservation.bytes()).sum();
@@ -176,6 +188,9 @@ impl Writer {
                     self.write(jobs);
                     queue.report_speed(bytes, begin.elapsed());
                     self.checkpointer.between_groups(&self.segment.path, &self.segment.connection);
+                    if self.keeper.as_ref().is_some_and(Keeper::has_news) {
+                        self.segment.memory.earlier.look_again();
+                    }
                 }
                 Next::Idle if is_tidy => {}
                 Next::Idle => {
@@ -193,11 +208,11 @@ impl Writer {
     }
 
     fn close(self) -> Result<(), StoreError> {
-        let Self { segment, control, checkpointer, rollups, continuity, .. } = self;
-        drop(checkpointer);
-        // It reads on to the end.
+        let Self { segment, control, checkpointer, keeper, rollups, continuity, .. } = self;
+        // The keeper asks the rollups; these read on to the end. Continuity may still read the last
+        // hour, and its snapshot keeps the log from being emptied.
+        drop((checkpointer, keeper));
         drop(rollups);
-        // It may still read the last hour, and its snapshot keeps the log from being emptied.
         drop(continuity);
         let checkpoint = |error: rusqlite::Error| StoreError::Checkpoint(error.to_string());
         crate::segment::checkpoint(&segment.connection, "TRUNCATE").map_err(checkpoint)?;
@@ -210,8 +225,15 @@ impl Writer {
         let newest = jobs.iter().map(|job| job.prepared.batch.received_unix_nano).max();
         let rotated = newest.map_or(Ok(()), |newest| {
             let told = Day::of_nanos(newest);
-            let day = self.doubt.day(self.segment.day, told, Instant::now());
-            self.rotate(day)
+            let open = self.segment.id;
+            let day = self.doubt.day(open.day, told, Instant::now());
+            if day > open.day {
+                self.rotate(SegmentId::first(day))
+            } else if self.segment.bytes()? >= self.max_segment_bytes {
+                self.rotate(open.next())
+            } else {
+                Ok(())
+            }
         });
         if let Err(failure) = rotated {
             jobs.into_iter().for_each(|job| refuse(job, &failure));
@@ -244,24 +266,40 @@ impl Writer {
         }
     }
 
-    /// Opens the segment of a later day; the one before gets its filter and is checkpointed.
-    fn rotate(&mut self, day: Day) -> Result<(), Failure> {
-        if day <= self.segment.day {
-            return Ok(());
-        }
+    /// The thread that seals and retires is told of every change of the open segment.
+    pub(crate) fn set_keeper(&mut self, keeper: Keeper) {
+        keeper.opened(self.segment.id);
+        self.keeper = Some(keeper);
+    }
+
+    /// Opens a later segment; the one before gets its filter and is checkpointed.
+    fn rotate(&mut self, id: SegmentId) -> Result<(), Failure> {
         let batch_no = self.segment.memory.numbers.batch_no;
         // The filter is worth having before the new segment looks at the old ones.
-        crate::earlier::store_filter(&self.segment.connection)?;
-        let mut next = OpenSegment::open(&self.layout, day).map_err(|error| {
-            Failure::Other(format!("{}: {error}", self.layout.segment(day).display()))
+        let filter = crate::earlier::store_filter(&self.segment.connection)?;
+        let open_next = || {
+            let mut next =
+                OpenSegment::open(&self.layout, id, EarlierSegments::none(&self.layout))?;
+            self.checkpointer.watch(&mut next.connection)?;
+            manifest::register(&self.control, id)?;
+            Ok(next)
+        };
+        let mut next = open_next().map_err(|error: SchemaError| match error {
+            SchemaError::Sqlite(error) => Failure::from(error),
+            error => Failure::Other(format!("{}: {error}", self.layout.segment(id).display())),
         })?;
+        let old = &mut self.segment;
+        let none = EarlierSegments::none(&self.layout);
+        let earlier = std::mem::replace(&mut old.memory.earlier, none);
+        next.memory.earlier = earlier.and(old.id, filter);
         next.memory.numbers.batch_no = batch_no;
-        self.checkpointer.watch(&mut next.connection)?;
-        register(&self.control, day)?;
-        let old = std::mem::replace(&mut self.segment, next);
+        let old = std::mem::replace(old, next);
         let path = old.path.clone();
         if let Err(error) = old.close() {
             tracing::warn!(segment = %path.display(), %error, "a segment could not be checkpointed at its end");
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.opened(id);
         }
         Ok(())
     }
@@ -364,7 +402,7 @@ impl Writer {
             accepted.push(of_batch);
         }
         memory.flush(connections.segment)?;
-        self.rollups.trim(connections.segment, self.segment.day)?;
+        self.rollups.trim(connections.segment, self.segment.id)?;
         let committed = match self.committed.receiver_count() {
             0 => Vec::new(),
             _ => {
@@ -399,31 +437,6 @@ fn refuse(job: Job, failure: &Failure) {
     let _ = job.reply.send(Err(refusal));
 }
 
-/// Enters a segment into the list of those that should be there.
-fn register(control: &Connection, day: Day) -> Result<(), rusqlite::Error> {
-    control.execute(
-        "INSERT OR IGNORE INTO segments VALUES (?1, ?2, ?3)",
-        params![day.0, day.file_name(), from_nanos(now_unix_nano())],
-    )?;
-    Ok(())
-}
-
-/// Says which segments are listed and gone; what they held cannot be answered.
-fn warn_of_missing(control: &Connection, days: &[Day]) -> Result<(), rusqlite::Error> {
-    let mut statement = control.prepare("SELECT day, file FROM segments")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let (day, file): (i64, String) = (row.get(0)?, row.get(1)?);
-        if !days.contains(&Day(day)) {
-            tracing::warn!(
-                file,
-                "a segment is missing from the data directory; its traces are gone"
-            );
-        }
-    }
-    Ok(())
-}
-
 /// The server's clock, nanoseconds since the Unix epoch.
 pub(crate) fn now_unix_nano() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -431,4 +444,4 @@ pub(crate) fn now_unix_nano() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

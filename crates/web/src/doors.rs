@@ -40,6 +40,8 @@ pub(crate) struct Visitor {
     pub(crate) session_ends_unix_secs: Option<u64>,
     /// When the request came, nanoseconds since the Unix epoch.
     pub(crate) now_unix_nano: u64,
+    /// Segments that are damaged: the answer lacks what they hold.
+    pub(crate) damaged_segments: Vec<String>,
 }
 
 impl Visitor {
@@ -80,8 +82,12 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
         request.uri().path_and_query().map_or("/", |whole| whole.as_str()).to_owned();
     let mut response = match enter(&app, &request, &mut visitor) {
         Ok(()) => {
+            let damaged = app.web.reader.damaged().into_iter();
+            visitor.damaged_segments = damaged.map(|one| one.segment).collect();
             request.extensions_mut().insert(Arc::new(visitor.clone()));
-            next.run(request).await
+            let mut response = next.run(request).await;
+            warn_of_damage(&app, response.headers_mut());
+            response
         }
         Err(Turned::ToSignIn) => sign_in_first(wants, &path_and_query),
         Err(Turned::Away(failure)) => failure.into_response(),
@@ -296,6 +302,20 @@ fn dress(failure: Failure, wants: Wants, visitor: &Visitor, headers: &HeaderMap)
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+/// Says with every answer that something may be missing from it (RFC 7234, section 5.5): also when
+/// it was this request that met the damage.
+fn warn_of_damage(app: &App, headers: &mut HeaderMap) {
+    let damaged: Vec<String> =
+        app.web.reader.damaged().into_iter().map(|one| one.segment).collect();
+    if damaged.is_empty() {
+        return;
+    }
+    let text = format!("199 throughline \"damaged segments are left out: {}\"", damaged.join(", "));
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        headers.insert(header::WARNING, value);
+    }
 }
 
 fn add_headers(headers: &mut HeaderMap, is_tls: bool) {

@@ -118,6 +118,7 @@ mod tests {
             logs: Vec::new(),
             decisions: Vec::new(),
             truncated: None,
+            is_skeleton: false,
         })
     }
 

@@ -65,10 +65,23 @@ pub(crate) fn page(visitor: &Visitor, nav: Nav, title: &str, body: Markup) -> Ma
             body {
                 a.skip href="#main" { "Skip to content" }
                 (rail(visitor, nav))
-                main #main { (body) }
+                main #main { (damage(visitor)) (body) }
             }
         },
     )
+}
+
+/// Every page says what it cannot show.
+fn damage(visitor: &Visitor) -> Markup {
+    html! {
+        @if !visitor.damaged_segments.is_empty() {
+            div.notice role="alert" { (icon("alert")) p {
+                "Damaged, and not shown on any page: what arrived in "
+                (visitor.damaged_segments.join(", "))
+                ". Restore it from a backup; " code { "throughline store verify" } " says what is wrong."
+            } }
+        }
+    }
 }
 
 /// A whole page without the rail: signing in.

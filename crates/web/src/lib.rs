@@ -68,7 +68,10 @@ mod state;
 
 pub use api::audit::status_json as audit_status_json;
 pub use api::continuity::shape as continuity_json;
-pub use api::shapes::{decision as decision_json, summary as summary_json, trace as trace_json};
+pub use api::shapes::{
+    decision as decision_json, segment as segment_json, summary as summary_json,
+    trace as trace_json,
+};
 pub use doors::OPEN_ROUTES;
 pub use routes::{route_paths, router};
 pub use state::{Submit, WebState, loopback_hosts};

@@ -67,6 +67,7 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/api/v1/continuity", get(api::continuity::report)),
         ("/api/v1/facets", get(api::overview::facets)),
         ("/api/v1/stats", get(api::overview::stats)),
+        ("/api/v1/segments", get(api::overview::segments)),
         ("/api/v1/live", get(live::events)),
         ("/healthz", get(health::healthz)),
         ("/readyz", get(health::readyz)),

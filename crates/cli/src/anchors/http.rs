@@ -55,7 +55,8 @@ pub(super) async fn write(
     Ok(())
 }
 
-fn client(is_tls: bool) -> Result<Client, String> {
+/// A client that trusts what the system trusts.
+pub(crate) fn client(is_tls: bool) -> Result<Client, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

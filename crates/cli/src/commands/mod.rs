@@ -4,8 +4,11 @@ pub(crate) mod audit;
 pub(crate) mod continuity;
 pub(crate) mod decisions;
 pub(crate) mod demo;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod keys;
 pub(crate) mod serve;
+pub(crate) mod store;
 pub(crate) mod trace;
 pub(crate) mod traces;
 pub(crate) mod version;
@@ -62,7 +65,7 @@ pub(crate) fn of_control(error: &ControlError) -> Failure {
 }
 
 /// The store's messages end with what to do, after a semicolon: that becomes the hint.
-fn advised(exit: Exit, message: &str) -> Failure {
+pub(crate) fn advised(exit: Exit, message: &str) -> Failure {
     match message.rsplit_once("; ") {
         Some((message, hint)) => Failure::new(exit, message).hint(hint),
         None => Failure::new(exit, message),

@@ -35,10 +35,16 @@ pub(crate) async fn run(settings: &Settings, args: &TraceArgs) -> Outcome {
     if args.json {
         return write_json(&mut out, &throughline_web::trace_json(trace));
     }
-    let StoredTrace { summary, spans, logs: _, decisions, truncated } = trace;
+    let StoredTrace { summary, spans, logs: _, decisions, truncated, is_skeleton } = trace;
     let shown = spans.len();
     writeln!(out, "{}", draw::heading(&summary, &TimeZone::system()))?;
     write!(out, "{}", draw::tree(&TraceTree::build(spans), &decisions))?;
+    if is_skeleton {
+        writeln!(
+            anstream::stderr().lock(),
+            "retention took the content of this trace; a decision or a hold keeps its skeleton"
+        )?;
+    }
     if let Some(truncated) = truncated {
         writeln!(
             anstream::stderr().lock(),

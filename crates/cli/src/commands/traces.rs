@@ -54,8 +54,11 @@ pub(crate) async fn run(settings: &Settings, args: &TracesArgs) -> Outcome {
         }
     }
     if traces_cut > 0 {
-        let were = show::counted(traces_cut, "trace is", "traces are");
-        writeln!(anstream::stderr().lock(), "{were} too large to be searched whole and left out")?;
+        let were = show::counted(traces_cut, "trace", "traces");
+        writeln!(
+            anstream::stderr().lock(),
+            "{were} could not be searched whole (too large, or in part retired) and left out"
+        )?;
     }
     let mut out = anstream::stdout().lock();
     if args.list.json {

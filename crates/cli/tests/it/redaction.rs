@@ -17,11 +17,11 @@ const EMAIL_MARK: &str = "qzmark.of.a.person@example.com";
 const PATH_MARK: &str = "QzMarkAtAPlaceQz";
 const OWN_MARK: &str = "CUST-70707070707";
 
-const MARKS: [&str; 5] = [KEY_MARK, PASSWORD_MARK, EMAIL_MARK, PATH_MARK, OWN_MARK];
+pub(crate) const MARKS: [&str; 5] = [KEY_MARK, PASSWORD_MARK, EMAIL_MARK, PATH_MARK, OWN_MARK];
 
 const NONE: [String; 0] = [];
 
-const RULES: &str = "\
+pub(crate) const RULES: &str = "\
 redaction:
   rules:
     - { builtin: email, action: hash }
@@ -97,7 +97,7 @@ fn leaky_trace(trace: TraceId) -> Vec<opentelemetry_proto::tonic::trace::v1::Spa
 }
 
 /// Sends the marks by every signal, and waits until all of it is acknowledged.
-async fn send_everything(server: &Server, trace: TraceId) {
+pub(crate) async fn send_everything(server: &Server, trace: TraceId) {
     let mut exporter = Exporter::connect(&server.grpc).await;
     let mut sent = traces("checkout", leaky_trace(trace));
     let mut leaky_resource = resource("checkout");

@@ -416,6 +416,24 @@ proptest! {
     }
 
     #[test]
+    fn what_is_encoded_again_is_decoded_as_it_was(spans in trace_request(), logs in logs_request()) {
+        let decode = |signal, encoding, body: &[u8]| {
+            decode(signal, encoding, body, &Limits::default(), RECEIVED).unwrap().batch
+        };
+        let first = decode(Signal::Traces, Encoding::Protobuf, &spans.encode_to_vec());
+        if let Some(json) = throughline_ingest::encode_spans(&first.spans) {
+            let again = decode(Signal::Traces, Encoding::Json, json.to_string().as_bytes());
+            prop_assert_eq!(&again.spans, &first.spans);
+        }
+        let first = decode(Signal::Logs, Encoding::Protobuf, &logs.encode_to_vec());
+        if let Some(json) = throughline_ingest::encode_logs(&first.logs, &first.decisions) {
+            let again = decode(Signal::Logs, Encoding::Json, json.to_string().as_bytes());
+            prop_assert_eq!(&again.logs, &first.logs);
+            prop_assert_eq!(&again.decisions, &first.decisions);
+        }
+    }
+
+    #[test]
     fn every_log_record_is_kept(request in logs_request()) {
         let sent = request.resource_logs[0].scope_logs[0].log_records.len();
         let body = request.encode_to_vec();

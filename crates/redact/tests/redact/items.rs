@@ -164,6 +164,52 @@ fn an_item_says_what_was_taken_out_of_it() {
 }
 
 #[test]
+fn an_item_that_comes_again_is_as_it_was_and_counts_nothing() {
+    for action in [Action::Mask, Action::Hash] {
+        let with = |builtin| {
+            let mut rule = RuleConfig::builtin(builtin, action);
+            rule.fields = globs(&["*"]);
+            rule
+        };
+        let rules = [Builtin::Email, Builtin::UrlPassword, Builtin::ApiKey, Builtin::SecretNames];
+        let config = RedactionConfig {
+            rules: rules.into_iter().map(with).collect(),
+            ..RedactionConfig::default()
+        };
+        let mut registry = Registry::default();
+        let redactor = Redactor::new(&config, KEY, &mut registry).unwrap();
+        let key = ["sk-", "0123456789abcdef0123456789"].concat();
+        let mut one = span("text", format!("of a@example.com at postgres://app:hunter2@db, {key}"));
+        one.attributes.set("password", "hunter2");
+        one.name = format!("call with {key}");
+        let first = through(&redactor, one);
+        let said = first.attributes.get(keys::REDACTED).map(Value::to_json);
+        let expected =
+            serde_json::json!({ "api_key": 2, "email": 1, "url_password": 1, "secret_names": 1 });
+        assert_eq!(said, Some(expected), "{action:?}");
+        let counted = metrics(&registry);
+        assert_eq!(through(&redactor, first.clone()), first, "{action:?}");
+        assert_eq!(metrics(&registry), counted);
+    }
+}
+
+#[test]
+fn nothing_hides_in_what_an_item_says_of_itself() {
+    let redactor = redactor(&RedactionConfig::default());
+    let key = ["sk-", "0123456789abcdef0123456789"].concat();
+    for value in [
+        Value::Map(vec![(key.clone(), Value::Int(1))]),
+        Value::Map(vec![("a".to_owned(), Value::from(key.clone()))]),
+        Value::from(key.clone()),
+    ] {
+        let mut one = span("a", "b");
+        one.attributes.set(keys::REDACTED, value);
+        let shown = format!("{:?}", through(&redactor, one));
+        assert!(!shown.contains(&key), "{shown}");
+    }
+}
+
+#[test]
 fn finds_are_counted_by_rule_and_field() {
     let mut registry = Registry::default();
     let config = RedactionConfig {

@@ -2,6 +2,7 @@
 //! a server.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
@@ -12,8 +13,9 @@ use throughline_trace::{
 
 use crate::body::{self, SpanBody};
 use crate::earlier::EarlierSegments;
-use crate::layout::{Day, Layout};
-use crate::schema::{SEGMENT, SchemaError, to_nanos};
+use crate::keep::manifest;
+use crate::layout::{Day, Layout, SegmentFile};
+use crate::schema::{CONTROL, SEGMENT, SchemaError, to_nanos};
 use crate::trace_rows::{self, RowError, TraceRows};
 
 /// Traces that one step reads.
@@ -47,6 +49,8 @@ pub(crate) struct Rebuild {
     segments: Vec<Connection>,
     earlier: Option<EarlierSegments>,
     since: u64,
+    /// What arrived since then was not retired.
+    whole_from: u64,
     max_spans: u64,
     /// Which segment is read, and the trace that was read last.
     at: (usize, i64),
@@ -70,11 +74,47 @@ pub(crate) enum Step {
 }
 
 /// A connection whose snapshot is taken now: a transaction takes it with its first statement.
-fn snapshot(layout: &Layout, day: Day) -> Result<Connection, RebuildError> {
-    let connection = SEGMENT.open_reader(&layout.segment(day))?;
-    connection.execute_batch("BEGIN")?;
-    connection.query_row("SELECT batch_no FROM state", [], |_| Ok(()))?;
-    Ok(connection)
+/// `None` when retention has taken the segment meanwhile, or its writer is about to make its tables.
+fn snapshot(layout: &Layout, file: &SegmentFile) -> Result<Option<Connection>, RebuildError> {
+    let take = |path: &Path| -> Result<Connection, RebuildError> {
+        let connection = SEGMENT.open_reader(path)?;
+        connection.execute_batch("BEGIN")?;
+        connection.query_row("SELECT batch_no FROM state", [], |_| Ok(()))?;
+        Ok(connection)
+    };
+    match take(&file.path) {
+        Ok(connection) => Ok(Some(connection)),
+        Err(RebuildError::Schema(SchemaError::Unready)) => Ok(None),
+        Err(_) if !file.path.exists() => {
+            let skeleton = layout.skeleton(file.id);
+            skeleton.exists().then(|| take(&skeleton)).transpose()
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The segments that may have something that arrived since a moment, newest first; and from when on
+/// none of it was retired.
+fn recent(layout: &Layout, since: u64) -> Result<(Vec<SegmentFile>, u64), RebuildError> {
+    let first = Day::of_nanos(since);
+    let files = layout.files()?.into_iter().filter(|file| file.id.day >= first);
+    // A day may have many: the next one was begun when nothing came into the one before any more.
+    let rows = match CONTROL.open_reader(&layout.control()) {
+        Ok(control) => manifest::rows(&control)?,
+        Err(_) => Vec::new(),
+    };
+    let next_to_gone = rows.windows(2).filter(|pair| !layout.segment(pair[0].0).exists());
+    let whole_from = next_to_gone.map(|pair| pair[1].1.created).fold(since, u64::max);
+    let begun: HashMap<_, _> = rows.into_iter().collect();
+    let mut recent = Vec::new();
+    for file in files {
+        let created = begun.get(&file.id).map_or(u64::MAX, |row| row.created);
+        recent.push(file);
+        if created < since {
+            break;
+        }
+    }
+    Ok((recent, whole_from))
 }
 
 impl Rebuild {
@@ -86,15 +126,18 @@ impl Rebuild {
         max_spans: u64,
         is_owner: bool,
     ) -> Result<Self, RebuildError> {
-        let first = Day::of_nanos(since);
-        let days: Vec<Day> = layout.days()?.into_iter().filter(|day| *day >= first).collect();
-        let segments = days.iter().map(|day| snapshot(layout, *day)).collect::<Result<_, _>>()?;
-        let oldest = days.last().copied().filter(|_| is_owner);
-        let earlier = oldest.map(|day| EarlierSegments::load(layout, day)).transpose()?;
+        let (files, whole_from) = recent(layout, since)?;
+        let mut segments = Vec::with_capacity(files.len());
+        for file in &files {
+            segments.extend(snapshot(layout, file)?);
+        }
+        let oldest = files.last().filter(|_| is_owner);
+        let earlier = oldest.map(|file| EarlierSegments::load(layout, file.id)).transpose()?;
         Ok(Self {
             segments,
             earlier,
             since,
+            whole_from,
             max_spans,
             at: (0, i64::MAX),
             spans: 0,
@@ -113,10 +156,10 @@ impl Rebuild {
     pub(crate) fn step(&mut self, mut tell: impl FnMut(Sighting)) -> Result<Step, RebuildError> {
         let (segment, before) = self.at;
         let Some(connection) = self.segments.get(segment) else {
-            return Ok(Step::End { whole_from: self.since });
+            return Ok(Step::End { whole_from: self.whole_from });
         };
         if self.spans >= self.max_spans || self.rows >= MAX_ROWS {
-            return Ok(Step::End { whole_from: self.last_received.max(self.since) });
+            return Ok(Step::End { whole_from: self.last_received.max(self.whole_from) });
         }
         let found: Vec<(i64, Vec<u8>)> = connection
             .prepare_cached(

@@ -10,7 +10,7 @@ use throughline_trace::{Span, SpanBatch, SpanId, Status, StatusCode, TraceId, Va
 use super::*;
 use crate::layout::Layout;
 use crate::session::Files;
-use crate::{Store, StoreOptions};
+use crate::{MAX_SEGMENT_BYTES, Retention, Store, StoreOptions};
 
 const NOON: u64 = 1_795_348_800_000_000_000;
 const DAY: u64 = 86_400_000_000_000;
@@ -43,18 +43,31 @@ fn trace(number: u128) -> Vec<Span> {
     vec![root, call]
 }
 
-/// Traces over two days; each third one goes on on the second day with a span of its own.
-async fn filled(dir: &Path) {
-    let options = StoreOptions { first_day_unix_nano: Some(NOON), ..StoreOptions::new(dir) };
+/// Spans of one batch, where each batch has a segment of its own.
+const FEW: usize = 5;
+
+/// Traces over two days; each third one goes on on the second day with a span of its own. Each day
+/// is one segment, or has many.
+async fn filled(dir: &Path, has_many: bool) {
+    let (size, length) = if has_many { (1, FEW) } else { (MAX_SEGMENT_BYTES, usize::MAX) };
+    let options = StoreOptions {
+        first_day_unix_nano: Some(NOON),
+        max_segment_bytes: size,
+        ..StoreOptions::new(dir)
+    };
     let store = Store::open(options, &mut Registry::default()).unwrap();
     let inbox = store.inbox();
     let spans: Vec<Span> = (1..=TRACES).flat_map(trace).collect();
     let (first, second): (Vec<Span>, Vec<Span>) =
         spans.into_iter().partition(|span| span.start_unix_nano < NOON + 20_000_000);
-    inbox
-        .commit(SpanBatch { received_unix_nano: NOON, spans: first, ..SpanBatch::default() })
-        .await
-        .unwrap();
+    let send = async |received_unix_nano, spans: Vec<Span>| {
+        for spans in spans.chunks(length) {
+            let spans = spans.to_vec();
+            let batch = SpanBatch { received_unix_nano, spans, ..SpanBatch::default() };
+            inbox.commit(batch).await.unwrap();
+        }
+    };
+    send(NOON, first).await;
     let late = (1..=TRACES).filter(|number| number % 3 == 0).map(|number| {
         let mut span = trace(number).remove(1);
         span.span_id = SpanId::from_u64(3);
@@ -63,10 +76,9 @@ async fn filled(dir: &Path) {
         span
     });
     let spans = second.into_iter().chain(late).collect();
-    inbox
-        .commit(SpanBatch { received_unix_nano: NOON + DAY, spans, ..SpanBatch::default() })
-        .await
-        .unwrap();
+    send(NOON + DAY, spans).await;
+    let segments = store.reader().segments().await.unwrap().len();
+    assert_eq!(segments > 15, has_many, "{segments}");
     store.close().await.unwrap();
 }
 
@@ -97,9 +109,15 @@ fn search(files: &Arc<Files>, text: &str, limit: usize, traces: u64) -> (Vec<u12
 
 #[tokio::test]
 async fn every_page_goes_on_where_the_one_before_stopped_and_finds_what_fits() {
-    let dir = tempfile::tempdir().unwrap();
-    filled(dir.path()).await;
-    let files = Arc::new(Files::new(Layout::new(dir.path())));
+    for has_many in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), has_many).await;
+        find_what_fits(dir.path());
+    }
+}
+
+fn find_what_fits(dir: &Path) {
+    let files = Arc::new(Files::new(Layout::new(dir)));
     type Fits = fn(u128) -> bool;
     let queries: [(&str, Fits); 16] = [
         ("agent:a1", |n| n % 3 == 1),
@@ -132,9 +150,14 @@ async fn every_page_goes_on_where_the_one_before_stopped_and_finds_what_fits() {
 
 #[tokio::test]
 async fn sessions_are_listed_once_over_all_pages_with_all_their_traces() {
-    let dir = tempfile::tempdir().unwrap();
-    filled(dir.path()).await;
-    let reader = crate::Reader::open(dir.path()).unwrap();
+    for has_many in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), has_many).await;
+        list_sessions(&crate::Reader::open(dir.path()).unwrap()).await;
+    }
+}
+
+async fn list_sessions(reader: &crate::Reader) {
     let (mut cursor, mut found) = (None, Vec::new());
     loop {
         let page = reader.sessions(&TraceFilter::default(), cursor.as_deref(), 2).await.unwrap();
@@ -249,4 +272,43 @@ async fn totals_of_a_session_that_took_all_the_time_are_not_told_as_whole() {
     // Whether the last one had been listed before was not found out in the time.
     let wanted = [(one("large", true), 0), (one("small", false), 0), (vec![], 1), (vec![], 0)];
     assert_eq!(pages, wanted);
+}
+
+#[tokio::test]
+async fn what_retention_took_from_a_trace_is_not_taken_for_what_it_never_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention =
+        Retention { max_age: Some(Duration::from_secs(DAY / 1_000_000_000)), max_bytes: None };
+    let options = StoreOptions {
+        first_day_unix_nano: Some(NOON),
+        retention,
+        ..StoreOptions::new(dir.path())
+    };
+    let store = Store::open(options, &mut Registry::default()).unwrap();
+    let mut batch = SpanBatch { received_unix_nano: NOON, spans: trace(4), ..SpanBatch::default() };
+    let mut decision = crate::writer::tests::decision(1);
+    decision.trace_id = Some(TraceId::from_u128(4));
+    batch.decisions.push(decision);
+    store.inbox().commit(batch).await.unwrap();
+    let spans = trace(8);
+    let later = SpanBatch { received_unix_nano: NOON + 2 * DAY, spans, ..SpanBatch::default() };
+    store.inbox().commit(later).await.unwrap();
+    store.keep_now().await;
+    // Trace 4 is a skeleton: its attributes are gone, its names and its summary are not.
+    for (text, found, cut) in [
+        ("refund", vec![8], 1),
+        ("-user.id:4", vec![8], 1),
+        ("user.id:4 agent:a0", vec![], 0),
+        ("agent:a1", vec![4], 0),
+        ("span:\"chat gpt-4o\"", vec![8, 4], 0),
+        ("refund OR span:chat*", vec![8, 4], 0),
+    ] {
+        let query = Some(SearchQuery::parse(text, NOON).unwrap());
+        let filter = TraceFilter { query, ..TraceFilter::default() };
+        let page = store.reader().traces(&filter, None, 9).await.unwrap();
+        let ids = page.items.iter().map(|one| u128::from_be_bytes(*one.trace_id.as_bytes()));
+        assert_eq!(ids.collect::<Vec<_>>(), found, "{text}");
+        assert_eq!(page.search.traces_cut, cut, "{text}");
+    }
+    store.close().await.unwrap();
 }

@@ -21,7 +21,7 @@ async fn searches_wait_for_each_other_and_hold_up_no_other_query() {
     let reader = reader(dir.path()).await;
     let (go_on, wait) = mpsc::channel::<()>();
     let first = reader.clone();
-    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (begun, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
     let first = tokio::spawn(async move {
         let query = move |_: &Session| {
             begun.send(()).unwrap();
@@ -30,7 +30,7 @@ async fn searches_wait_for_each_other_and_hold_up_no_other_query() {
         };
         first.search(query).await
     });
-    has_begun.await.unwrap();
+    has_begun.recv().await.unwrap();
     let second = reader.clone();
     let second = tokio::spawn(async move { second.search(|_| Ok(())).await });
     let stats = tokio::time::timeout(Duration::from_secs(20), reader.stats()).await;

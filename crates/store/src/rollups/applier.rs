@@ -3,20 +3,20 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use throughline_trace::Dimensions;
 
-use super::cells::{Applied, DECISIONS, RollupFile, Sums};
-use super::deltas::Deltas;
+use super::cells::{Applied, RollupFile, Source, Standing, Sums};
+use super::deltas::{Deltas, is_thinned};
+use super::door::{Ask, Progress, open_or_replace};
 use super::rebuild::{Rebuild, Step};
 use crate::audit::chain::Head;
 use crate::decision_rows;
-use crate::layout::{Day, Layout, NANOS_PER_DAY};
+use crate::layout::{Day, Layout, SegmentId};
 use crate::options::StoreOptions;
 use crate::schema::{CONTROL, SEGMENT, SchemaError};
 use crate::trace_rows::RowError;
@@ -34,110 +34,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Page cache of the connections that deltas are read by, KiB.
 const CACHE_KIB: i64 = 1_024;
 
-/// How far the open segment is in `rollups.db`, durably: the writer may delete deltas up to there.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    applied: Mutex<(Day, u64)>,
-}
-
-impl Progress {
-    fn tell(&self, day: Day, batch_no: u64) {
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only the open segment is trimmed, and it is the newest.
-        *applied = (*applied).max((day, batch_no));
-    }
-
-    fn of(&self, day: Day) -> u64 {
-        let (of, batch_no) = *self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        if of == day { batch_no } else { 0 }
-    }
-}
-
-/// The applier, as the writer sees it.
-#[derive(Debug)]
-pub(crate) struct Applier {
-    progress: Arc<Progress>,
-    /// What was trimmed last, by day and group.
-    trimmed: (Day, u64),
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Applier {
-    /// Starts the thread. `rollups.db` is made here, so that readers find it; one that is damaged
-    /// is put aside and made anew, since telemetry must not be refused for it.
-    pub(crate) fn start(layout: &Layout, options: &StoreOptions) -> std::io::Result<Self> {
-        let path = layout.rollups();
-        let file = open_or_replace(&path).map_err(std::io::Error::other)?;
-        let progress = Arc::new(Progress::default());
-        let mut work = Work::new(layout.clone(), options.clone(), file, Arc::clone(&progress));
-        let (end, ended) = channel();
-        let thread = std::thread::Builder::new()
-            .name("store-rollups".to_owned())
-            .spawn(move || work.run(&ended))?;
-        Ok(Self { progress, trimmed: (Day(0), 0), end: Some(end), thread: Some(thread) })
-    }
-
-    /// Deletes deltas of the open segment that are in `rollups.db`, within the writer's group.
-    pub(crate) fn trim(&mut self, segment: &Connection, day: Day) -> Result<(), rusqlite::Error> {
-        let applied = self.progress.of(day);
-        if applied == 0 || self.trimmed == (day, applied) {
-            return Ok(());
-        }
-        trim(segment, applied)?;
-        self.trimmed = (day, applied);
-        Ok(())
-    }
-}
-
-/// Deletes deltas up to a group, and notes that they are no longer whole.
-pub(super) fn trim(segment: &Connection, applied: u64) -> Result<(), rusqlite::Error> {
-    segment
-        .prepare_cached("DELETE FROM rollup_deltas WHERE batch_no <= ?1")?
-        .execute([applied as i64])?;
-    segment
-        .prepare_cached("UPDATE rollup_state SET complete_from = max(complete_from, ?1)")?
-        .execute([applied as i64])?;
-    Ok(())
-}
-
-impl Drop for Applier {
-    fn drop(&mut self) {
-        self.end = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn open_or_replace(path: &std::path::Path) -> Result<RollupFile, SchemaError> {
-    let is_damage = |error: &SchemaError| match error {
-        SchemaError::Sqlite(error) => is_damaged(error),
-        SchemaError::Foreign(_) => true,
-        _ => false,
-    };
-    match RollupFile::open(path) {
-        Err(error) if is_damage(&error) => {
-            let mut aside = path.as_os_str().to_owned();
-            aside.push(".damaged");
-            tracing::error!(
-                file = %path.display(), %error,
-                "the rollups are damaged; the file is put aside (.damaged) and made anew from the segments"
-            );
-            if let Err(error) = std::fs::rename(path, &aside) {
-                tracing::error!(%error, "the damaged file could not be put aside");
-            }
-            for suffix in ["-wal", "-shm"] {
-                let mut log = path.as_os_str().to_owned();
-                log.push(suffix);
-                let _ = std::fs::remove_file(log);
-            }
-            RollupFile::open(path)
-        }
-        other => other,
-    }
-}
-
 /// What the thread owns.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -149,9 +45,9 @@ pub(super) struct Work {
     open: Option<(PathBuf, Connection)>,
     control: Option<Connection>,
     /// Closed segments of which everything is applied, or that cannot be read.
-    settled: HashSet<Day>,
+    settled: HashSet<SegmentId>,
     /// Segments whose part must be made anew: until it is, their deltas need not be looked at.
-    missing: BTreeSet<Day>,
+    missing: BTreeSet<SegmentId>,
     rebuild: Option<Rebuild>,
     is_rebuild_told: bool,
     pruned: Option<Instant>,
@@ -166,6 +62,8 @@ pub(super) enum ApplyError {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error("rows were taken out of it, so that nothing can be counted anew from it")]
+    Thinned,
     /// It is `rollups.db` that fails, whatever segment is in hand.
     #[error("rollups.db: {0}")]
     Rollups(RowError),
@@ -186,13 +84,13 @@ impl ApplyError {
             Self::Row(RowError::Sqlite(error)) | Self::Schema(SchemaError::Sqlite(error)) => {
                 is_damaged(error)
             }
-            Self::Row(_) | Self::Schema(_) => true,
+            Self::Row(_) | Self::Schema(_) | Self::Thinned => true,
             Self::Io(_) | Self::Rollups(_) => false,
         }
     }
 }
 
-fn is_damaged(error: &rusqlite::Error) -> bool {
+pub(super) fn is_damaged(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(NotADatabase | DatabaseCorrupt))
 }
@@ -225,11 +123,17 @@ impl Work {
         }
     }
 
-    fn run(&mut self, ended: &Receiver<()>) {
+    pub(super) fn run(&mut self, asks: &Receiver<Ask>) {
         let mut pause = self.options.rollup_interval;
         loop {
-            let is_end = match ended.recv_timeout(pause) {
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
+            // Whoever asked for a round waits until this is dropped.
+            let mut _asked = None;
+            let is_end = match asks.recv_timeout(pause) {
+                Ok(Ask::End) | Err(RecvTimeoutError::Disconnected) => true,
+                Ok(Ask::Round(asked)) => {
+                    _asked = Some(asked);
+                    false
+                }
                 Err(RecvTimeoutError::Timeout) => false,
             };
             let begin = Instant::now();
@@ -275,45 +179,29 @@ impl Work {
     /// Applies what waits; then, unless it is the last round, a piece of the work that can wait.
     /// `true` when there is more of that.
     pub(super) fn round(&mut self, is_last: bool) -> Result<bool, ApplyError> {
-        let days = self.layout.days()?;
-        let newest = days.first().copied();
+        let files = self.layout.files()?;
+        let newest = files.first().map(|file| file.id);
         let mut missing = Vec::new();
-        for day in days.iter().copied() {
-            if self.settled.contains(&day) {
+        for file in &files {
+            let id = file.id;
+            if file.is_skeleton {
+                // All that it had was counted before it went, or cannot be any more.
+                self.settled.insert(id);
+                self.missing.remove(&id);
+            }
+            if self.settled.contains(&id) {
                 continue;
             }
-            if self.missing.contains(&day) {
-                missing.push(day);
-                continue;
-            }
-            match self.apply_segment(day) {
-                Ok(true) if Some(day) != newest => {
-                    if self.file.applied(day).map_err(ApplyError::of_rollups)?.is_none() {
-                        // Nothing ever came: noted, so that readers need not look into it.
-                        let none: Sums<Dimensions> = Vec::new();
-                        let applied = Applied { batch_no: 0, is_rebuilding: false };
-                        self.file.add(day, &none, applied).map_err(ApplyError::of_rollups)?;
-                    }
-                    self.settled.insert(day);
-                }
-                Ok(true) => {}
-                Ok(false) => {
-                    self.missing.insert(day);
-                    missing.push(day);
-                }
-                Err(error @ ApplyError::Rollups(_)) => return Err(error),
-                // Its writer is about to make its tables, or it is damaged: others go on.
-                Err(error) if Some(day) == newest => tracing::debug!(%error, "not read yet"),
-                Err(error) => {
-                    let file = day.file_name();
-                    tracing::warn!(segment = file, %error, "a segment is left out of rollups");
-                    if error.is_damage() {
-                        self.settled.insert(day);
-                    }
-                }
+            if self.missing.contains(&id) || !self.apply_and_settle(id, newest)? {
+                self.missing.insert(id);
+                missing.push(id);
             }
         }
-        self.apply_decisions(newest.unwrap_or_default())?;
+        self.apply_decisions(newest.map_or_else(Day::default, |id| id.day))?;
+        if self.open.as_ref().is_some_and(|(path, _)| !path.exists()) {
+            // A segment that was retired gives its room back.
+            self.open = None;
+        }
         if is_last {
             return Ok(false);
         }
@@ -321,16 +209,51 @@ impl Work {
         Ok(self.rebuild_piece(&missing)? || is_pruning)
     }
 
+    /// Applies what a segment has; `false` when its part must be made anew.
+    fn apply_and_settle(
+        &mut self,
+        id: SegmentId,
+        newest: Option<SegmentId>,
+    ) -> Result<bool, ApplyError> {
+        match self.apply_segment(id) {
+            Ok(true) if Some(id) != newest => {
+                if self.file.applied(id.into()).map_err(ApplyError::of_rollups)?.is_none() {
+                    // Nothing ever came: noted, so that readers need not look into it.
+                    self.note(id, Applied::whole(0))?;
+                }
+                self.settled.insert(id);
+            }
+            Ok(is_whole) => return Ok(is_whole),
+            Err(error @ ApplyError::Rollups(_)) => return Err(error),
+            // Its writer is about to make its tables, or it is damaged: others go on.
+            Err(error) if Some(id) == newest => tracing::debug!(%error, "not read yet"),
+            // Retention took it a moment ago.
+            Err(_) if !self.layout.segment(id).exists() => {}
+            Err(error) => {
+                tracing::warn!(segment = id.stem(), %error, "a segment is left out of rollups");
+                if error.is_damage() {
+                    self.give_up(id, false)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn note(&mut self, id: SegmentId, applied: Applied) -> Result<(), ApplyError> {
+        self.file.note(id.into(), applied).map_err(ApplyError::of_rollups)
+    }
+
     /// Applies the deltas of a segment; `false` when some are missing, so that its part must be
-    /// made anew.
-    pub(super) fn apply_segment(&mut self, day: Day) -> Result<bool, ApplyError> {
+    /// made anew. What can be is applied also where that is not possible.
+    pub(super) fn apply_segment(&mut self, id: SegmentId) -> Result<bool, ApplyError> {
         loop {
-            let applied = self.file.applied(day).map_err(ApplyError::of_rollups)?;
-            if applied.is_some_and(|applied| applied.is_rebuilding) {
+            let applied = self.file.applied(id.into()).map_err(ApplyError::of_rollups)?;
+            let known = applied.unwrap_or(Applied::whole(0));
+            if known.standing == Standing::Rebuilding {
                 return Ok(false);
             }
-            let from = applied.map_or(0, |applied| applied.batch_no);
-            let connection = self.segment(day)?;
+            let from = known.batch_no;
+            let connection = self.segment(id)?;
             // Before the deltas: what is trimmed in between was applied.
             let complete_from: i64 = connection
                 .prepare_cached("SELECT complete_from FROM rollup_state")?
@@ -340,19 +263,30 @@ impl Work {
             let newest: i64 = connection
                 .prepare_cached("SELECT batch_no FROM state")?
                 .query_row([], |row| row.get(0))?;
-            if from < complete_from as u64 || (newest as u64) < from {
-                return Ok(false);
-            }
-            let Some((last, sums)) = read_deltas(connection, from)? else { return Ok(true) };
-            let applied = Applied { batch_no: last, is_rebuilding: false };
-            self.file.add(day, &sums, applied).map_err(ApplyError::of_rollups)?;
-            self.progress.tell(day, last);
+            let is_whole = from >= complete_from as u64
+                && from <= newest as u64
+                && known.standing == Standing::Whole;
+            let standing = match is_whole {
+                true => Standing::Whole,
+                // Its rows would add up to less than what was counted when they came.
+                false if is_thinned(connection)? => Standing::Incomplete,
+                false => return Ok(false),
+            };
+            let Some((last, sums)) = read_deltas(connection, from)? else {
+                if standing != known.standing {
+                    self.note(id, Applied { batch_no: from, standing })?;
+                }
+                return Ok(true);
+            };
+            let applied = Applied { batch_no: last, standing };
+            self.file.add(id.into(), &sums, applied).map_err(ApplyError::of_rollups)?;
+            self.progress.tell(id, last);
         }
     }
 
     fn apply_decisions(&mut self, newest: Day) -> Result<(), ApplyError> {
         loop {
-            let applied = self.file.applied(DECISIONS).map_err(ApplyError::of_rollups)?;
+            let applied = self.file.applied(Source::DECISIONS).map_err(ApplyError::of_rollups)?;
             let mut from = applied.map_or(0, |applied| applied.batch_no);
             if self.control.is_none() {
                 self.control = Some(CONTROL.open_reader(&self.layout.control())?);
@@ -360,7 +294,7 @@ impl Work {
             let Some(control) = &self.control else { return Ok(()) };
             if Head::read(control)?.number < from && decision_rows::last(control)? < from {
                 // An older `control.db` was put in place of that which was read.
-                self.file.begin_anew(DECISIONS).map_err(ApplyError::of_rollups)?;
+                self.file.begin_anew(Source::DECISIONS).map_err(ApplyError::of_rollups)?;
                 from = 0;
             }
             let found = decision_rows::after(control, from as i64, MAX_APPLY_DECISIONS)?;
@@ -368,19 +302,20 @@ impl Work {
             let batch_no = *last as u64;
             let mut deltas = Deltas::default();
             found.iter().for_each(|(_, decision)| deltas.add_decision(decision, newest));
-            let applied = Applied { batch_no, is_rebuilding: false };
             let sums = deltas.into_cells();
-            self.file.add(DECISIONS, &sums, applied).map_err(ApplyError::of_rollups)?;
+            self.file
+                .add(Source::DECISIONS, &sums, Applied::whole(batch_no))
+                .map_err(ApplyError::of_rollups)?;
         }
     }
 
-    fn prune(&mut self, newest: Option<Day>) -> Result<bool, ApplyError> {
+    fn prune(&mut self, newest: Option<SegmentId>) -> Result<bool, ApplyError> {
         if self.pruned.is_some_and(|pruned| pruned.elapsed() < PRUNE_EVERY) {
             return Ok(false);
         }
         // A clock that jumps ahead must not cost what is kept: the newest segment's day is one
         // that the writer has believed.
-        let believed = newest.map_or(0, |day| (day.0 + 1).max(0) as u64 * NANOS_PER_DAY);
+        let believed = newest.map_or(0, |id| id.day.end_nanos());
         let now = now_unix_nano().min(believed) / 1_000_000_000;
         let retention = &self.options.rollup_retention;
         let is_more = self.file.prune(retention, now).map_err(ApplyError::of_rollups)?;
@@ -391,10 +326,10 @@ impl Work {
     }
 
     /// Works for a moment on the newest segment whose part must be made anew.
-    fn rebuild_piece(&mut self, missing: &[Day]) -> Result<bool, ApplyError> {
-        let Some(day) = missing.first().copied() else { return Ok(false) };
+    fn rebuild_piece(&mut self, missing: &[SegmentId]) -> Result<bool, ApplyError> {
+        let Some(id) = missing.first().copied() else { return Ok(false) };
         // One that is being written may be read another time.
-        let is_newest = self.layout.days()?.first() == Some(&day);
+        let is_newest = self.layout.list()?.first() == Some(&id);
         if !std::mem::replace(&mut self.is_rebuild_told, true) {
             tracing::info!(
                 segments = missing.len(),
@@ -402,54 +337,60 @@ impl Work {
             );
         }
         let mut rebuild = match self.rebuild.take() {
-            Some(rebuild) if rebuild.day() == day => rebuild,
-            _ => match Rebuild::begin(&self.layout, day) {
+            Some(rebuild) if rebuild.id() == id => rebuild,
+            _ => match Rebuild::begin(&self.layout, id) {
                 Ok(rebuild) => {
-                    self.file.begin_anew(day).map_err(ApplyError::of_rollups)?;
+                    self.file.begin_anew(id.into()).map_err(ApplyError::of_rollups)?;
                     rebuild
                 }
                 Err(error) => {
-                    tracing::warn!(segment = day.file_name(), %error, "cannot be rebuilt");
-                    self.give_up(day, is_newest);
+                    tracing::warn!(segment = id.stem(), %error, "cannot be rebuilt");
+                    self.give_up(id, is_newest)?;
                     return Ok(!is_newest);
                 }
             },
         };
         match rebuild.step() {
             Ok(Step { sums, is_end }) => {
-                let applied = Applied { batch_no: rebuild.batch_no(), is_rebuilding: !is_end };
-                self.file.add(day, &sums, applied).map_err(ApplyError::of_rollups)?;
+                let standing = if is_end { Standing::Whole } else { Standing::Rebuilding };
+                let applied = Applied { batch_no: rebuild.batch_no(), standing };
+                self.file.add(id.into(), &sums, applied).map_err(ApplyError::of_rollups)?;
                 if is_end {
-                    self.missing.remove(&day);
+                    self.missing.remove(&id);
                     let spans = rebuild.spans();
-                    tracing::info!(segment = day.file_name(), spans, "rollups rebuilt");
-                    self.progress.tell(day, rebuild.batch_no());
+                    tracing::info!(segment = id.stem(), spans, "rollups rebuilt");
+                    self.progress.tell(id, rebuild.batch_no());
                 } else {
                     self.rebuild = Some(rebuild);
                 }
             }
             Err(error) => {
                 tracing::warn!(
-                    segment = day.file_name(), %error,
+                    segment = id.stem(), %error,
                     "a segment cannot be read to its end; its rollups stay as far as they came"
                 );
-                self.give_up(day, is_newest);
+                self.give_up(id, is_newest)?;
                 return Ok(!is_newest);
             }
         }
         Ok(true)
     }
 
-    /// A segment cannot be read: it is left out from now on, unless it is the one that is written.
-    fn give_up(&mut self, day: Day, is_newest: bool) {
-        self.missing.remove(&day);
+    /// A segment cannot be read: it is left out from now on, which answers tell, unless it is the one
+    /// that is written. The next start tries again.
+    fn give_up(&mut self, id: SegmentId, is_newest: bool) -> Result<(), ApplyError> {
+        self.missing.remove(&id);
         if !is_newest {
-            self.settled.insert(day);
+            self.settled.insert(id);
+            let known = self.file.applied(id.into()).map_err(ApplyError::of_rollups)?;
+            let batch_no = known.map_or(0, |known| known.batch_no);
+            self.note(id, Applied { batch_no, standing: Standing::Incomplete })?;
         }
+        Ok(())
     }
 
-    fn segment(&mut self, day: Day) -> Result<&Connection, ApplyError> {
-        let path = self.layout.segment(day);
+    fn segment(&mut self, id: SegmentId) -> Result<&Connection, ApplyError> {
+        let path = self.layout.segment(id);
         if self.open.as_ref().is_none_or(|(open, _)| *open != path) {
             let connection = SEGMENT.open_reader(&path)?;
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;

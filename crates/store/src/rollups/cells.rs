@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use throughline_trace::{Cuboid, Dimensions, LatticeKey, Resolution, Rollup};
 
 use crate::body::{self, BodyError};
-use crate::layout::Day;
+use crate::layout::SegmentId;
 use crate::options::RollupRetention;
 use crate::schema::{ROLLUPS, SchemaError};
 use crate::trace_rows::RowError;
@@ -18,8 +18,8 @@ pub(crate) const CELL_VERSION: u8 = 1;
 /// Bits of a key's number below its cuboid.
 const CUBOID_BITS: u32 = 40;
 
-/// Stands for `control.db` where segments are named by their day: what decisions add.
-pub(crate) const DECISIONS: Day = Day(0);
+/// Bits of a source's number below the day of its segment.
+const SEGMENT_BITS: u32 = 32;
 
 /// Pages of the log at which SQLite moves them by itself.
 const CHECKPOINT_PAGES: i64 = 1_000;
@@ -45,13 +45,74 @@ pub(crate) fn read_cell(bytes: &[u8]) -> Result<Rollup, BodyError> {
     }
 }
 
-/// How far a segment is in `rollups.db`.
+/// What a part of the cells is from: a segment, or the decisions in `control.db`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Source(pub(crate) i64);
+
+impl Source {
+    /// Decisions.
+    pub(crate) const DECISIONS: Self = Self(-1);
+}
+
+impl From<SegmentId> for Source {
+    fn from(id: SegmentId) -> Self {
+        Self((id.day.0 << SEGMENT_BITS) | i64::from(id.part))
+    }
+}
+
+/// Whether a part has all that its source had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has, up to the group that is noted.
+    Whole = 0,
+    /// It is being made anew.
+    Rebuilding = 1,
+    /// It has not and never will, as the rows that it lacks are gone or cannot be read.
+    Incomplete = 2,
+}
+
+/// How far a source is in `rollups.db`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Applied {
     /// The last group whose delta is in the cells.
     pub(crate) batch_no: u64,
-    /// Whether its part is being made anew, and not whole.
-    pub(crate) is_rebuilding: bool,
+    pub(crate) standing: Standing,
+}
+
+impl Applied {
+    /// All up to a group.
+    pub(crate) fn whole(batch_no: u64) -> Self {
+        Self { batch_no, standing: Standing::Whole }
+    }
+
+    /// What two columns say.
+    pub(crate) fn of_columns(
+        row: &rusqlite::Row<'_>,
+        first: usize,
+    ) -> Result<Self, rusqlite::Error> {
+        let standing = match row.get(first + 1)? {
+            0 => Standing::Whole,
+            1 => Standing::Rebuilding,
+            _ => Standing::Incomplete,
+        };
+        Ok(Self { batch_no: row.get::<_, i64>(first)? as u64, standing })
+    }
+
+    /// Whether everything up to a group is there.
+    pub(crate) fn has_all_until(self, batch_no: u64) -> bool {
+        self.standing == Standing::Whole && self.batch_no >= batch_no
+    }
+}
+
+/// How far a source is; `None` when nothing of it is there.
+pub(crate) fn applied(
+    rollups: &Connection,
+    source: Source,
+) -> Result<Option<Applied>, rusqlite::Error> {
+    rollups
+        .prepare_cached("SELECT batch_no, standing FROM applied WHERE segment = ?1")?
+        .query_row([source.0], |row| Applied::of_columns(row, 0))
+        .optional()
 }
 
 /// Sums for the cells: dimensions, minute since the Unix epoch, sums.
@@ -92,25 +153,25 @@ impl RollupFile {
         Ok(())
     }
 
-    /// How far a segment is; `None` when nothing of it is here.
-    pub(crate) fn applied(&self, segment: Day) -> Result<Option<Applied>, rusqlite::Error> {
-        self.connection
-            .prepare_cached("SELECT batch_no, is_rebuilding FROM applied WHERE segment = ?1")?
-            .query_row([segment.0], |row| {
-                let batch_no = row.get::<_, i64>(0)? as u64;
-                Ok(Applied { batch_no, is_rebuilding: row.get(1)? })
-            })
-            .optional()
+    /// How far a source is; `None` when nothing of it is here.
+    pub(crate) fn applied(&self, source: Source) -> Result<Option<Applied>, rusqlite::Error> {
+        applied(&self.connection, source)
     }
 
-    /// Adds sums to the part of a segment and notes how far it is, in one durable transaction.
+    /// Notes how far a source is, and adds nothing.
+    pub(crate) fn note(&mut self, source: Source, applied: Applied) -> Result<(), RowError> {
+        let none: Sums<std::sync::Arc<Dimensions>> = Vec::new();
+        self.transact(source, &none, applied, false)
+    }
+
+    /// Adds sums to the part of a source and notes how far it is, in one durable transaction.
     pub(crate) fn add<D: AsRef<Dimensions>>(
         &mut self,
-        segment: Day,
+        source: Source,
         sums: &Sums<D>,
         applied: Applied,
     ) -> Result<(), RowError> {
-        let result = self.transact(segment, sums, applied, false);
+        let result = self.transact(source, sums, applied, false);
         if result.is_err() {
             // Keys that were made in vain must not be used.
             self.load_keys()?;
@@ -118,15 +179,16 @@ impl RollupFile {
         result
     }
 
-    /// Drops the part of a segment, to make it anew.
-    pub(crate) fn begin_anew(&mut self, segment: Day) -> Result<(), RowError> {
+    /// Drops the part of a source, to make it anew.
+    pub(crate) fn begin_anew(&mut self, source: Source) -> Result<(), RowError> {
         let none: Sums<std::sync::Arc<Dimensions>> = Vec::new();
-        self.transact(segment, &none, Applied { batch_no: 0, is_rebuilding: true }, true)
+        let applied = Applied { batch_no: 0, standing: Standing::Rebuilding };
+        self.transact(source, &none, applied, true)
     }
 
     fn transact<D: AsRef<Dimensions>>(
         &mut self,
-        segment: Day,
+        source: Source,
         sums: &Sums<D>,
         applied: Applied,
         is_anew: bool,
@@ -134,7 +196,7 @@ impl RollupFile {
         let Self { connection, keys, counts } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if is_anew {
-            transaction.execute("DELETE FROM cells WHERE segment = ?1", [segment.0])?;
+            transaction.execute("DELETE FROM cells WHERE segment = ?1", [source.0])?;
         }
         // By key and minute first, so that each cell is read and written once.
         let mut by_minute: HashMap<(i64, u64), Rollup> = HashMap::new();
@@ -154,14 +216,14 @@ impl RollupFile {
                 coarser.entry((key, bucket)).or_default().merge(&sums);
             }
             for ((key, bucket), sums) in &coarser {
-                merge_cell(&transaction, (number as i64, *bucket, *key, segment.0), sums)?;
+                merge_cell(&transaction, (number as i64, *bucket, *key, source.0), sums)?;
             }
             cells = coarser;
             minutes_per_bucket = minutes;
         }
         transaction
             .prepare_cached("INSERT OR REPLACE INTO applied VALUES (?1, ?2, ?3)")?
-            .execute(params![segment.0, applied.batch_no as i64, applied.is_rebuilding])?;
+            .execute(params![source.0, applied.batch_no as i64, applied.standing as i64])?;
         transaction.commit()?;
         Ok(())
     }

@@ -24,7 +24,7 @@ const NANOS_PER_MINUTE: u64 = 60_000_000_000;
 const EARLIEST_UNIX_NANO: u64 = 1_420_070_400_000_000_000;
 
 /// How far a sender's clock may be ahead of ours, nanoseconds (an hour: a wrong time zone is more).
-const MAX_AHEAD_NANO: u64 = 3_600_000_000_000;
+pub(crate) const MAX_AHEAD_NANO: u64 = 3_600_000_000_000;
 
 /// What times are believed of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,19 @@ impl Horizon {
         let (end_unix_nano, is_misdated) = self.judge(facts.end_unix_nano);
         is_misdated.then(|| facts.misdated(end_unix_nano))
     }
+}
+
+/// The last group of a segment that adds anything to rollups, or of which its deltas do not tell: the
+/// part of the segment is whole only with it.
+pub(crate) fn counted_until(segment: &Connection) -> Result<u64, rusqlite::Error> {
+    let sql = "SELECT max(complete_from, coalesce((SELECT max(batch_no) FROM rollup_deltas), 0))
+        FROM rollup_state";
+    segment.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(|last| last as u64)
+}
+
+/// Whether rows were taken out of a segment.
+pub(crate) fn is_thinned(segment: &Connection) -> Result<bool, rusqlite::Error> {
+    segment.prepare_cached("SELECT is_thinned FROM rollup_state")?.query_row([], |row| row.get(0))
 }
 
 /// What one group, or one piece of a rebuild, adds up to.

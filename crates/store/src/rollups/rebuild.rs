@@ -14,11 +14,12 @@ use throughline_trace::{CallLedger, Dimensions, TraceId};
 use super::cells::Sums;
 use super::deltas::{Deltas, Horizon};
 use crate::earlier::EarlierSegments;
-use crate::layout::{Day, Layout};
+use crate::layout::{Layout, SegmentId};
 use crate::schema::SEGMENT;
 use crate::trace_rows::{self, RowError};
 
 use super::applier::ApplyError;
+use super::deltas::is_thinned;
 
 /// How long one piece takes.
 const PIECE: Duration = Duration::from_millis(200);
@@ -26,7 +27,7 @@ const PIECE: Duration = Duration::from_millis(200);
 /// A rebuild under way.
 #[derive(Debug)]
 pub(super) struct Rebuild {
-    day: Day,
+    id: SegmentId,
     /// In one read transaction from begin to end.
     connection: Connection,
     earlier: EarlierSegments,
@@ -44,18 +45,21 @@ pub(super) struct Step {
 }
 
 impl Rebuild {
-    /// Begins with the segment of a day.
-    pub(super) fn begin(layout: &Layout, day: Day) -> Result<Self, ApplyError> {
-        let connection = SEGMENT.open_reader(&layout.segment(day))?;
+    /// Begins with a segment.
+    pub(super) fn begin(layout: &Layout, id: SegmentId) -> Result<Self, ApplyError> {
+        let connection = SEGMENT.open_reader(&layout.segment(id))?;
         connection.execute_batch("BEGIN")?;
+        if is_thinned(&connection)? {
+            return Err(ApplyError::Thinned);
+        }
         let batch_no: i64 =
             connection.query_row("SELECT batch_no FROM state", [], |row| row.get(0))?;
-        let earlier = EarlierSegments::load(layout, day)?;
-        Ok(Self { day, connection, earlier, batch_no: batch_no as u64, trace_no: 0, spans: 0 })
+        let earlier = EarlierSegments::load(layout, id)?;
+        Ok(Self { id, connection, earlier, batch_no: batch_no as u64, trace_no: 0, spans: 0 })
     }
 
-    pub(super) fn day(&self) -> Day {
-        self.day
+    pub(super) fn id(&self) -> SegmentId {
+        self.id
     }
 
     /// The last group that is counted.
@@ -94,7 +98,7 @@ impl Rebuild {
 
     fn count(&mut self, id: TraceId, deltas: &mut Deltas) -> Result<(), RowError> {
         let Some(trace) = trace_rows::find(&self.connection, id)? else { return Ok(()) };
-        let horizon = Horizon::new(trace.summary.received_unix_nano, self.day);
+        let horizon = Horizon::new(trace.summary.received_unix_nano, self.id.day);
         let mut calls = CallLedger::default();
         if trace.is_carried {
             // Calls of earlier days: what they take back, or lose by, is this day's doing.

@@ -8,12 +8,13 @@ use rusqlite::Connection;
 use throughline_trace::{Measure, Resolution, SeriesQuery, Span, SpanBatch, SpanId, TraceId};
 use tokio::sync::{broadcast, oneshot};
 
-use super::applier::{Progress, Work, trim};
-use super::cells::RollupFile;
+use super::applier::Work;
+use super::cells::{RollupFile, Source};
+use super::door::{Progress, trim};
 use crate::inbox::{Job, Queue};
-use crate::layout::{Day, DirectoryLock, Layout};
+use crate::layout::{Day, DirectoryLock, Layout, SegmentId};
 use crate::metrics::StoreMetrics;
-use crate::options::{RollupRetention, StoreOptions};
+use crate::options::{MAX_SEGMENT_BYTES, RollupRetention, StoreOptions};
 use crate::session::{Files, Session};
 use crate::writer::Writer;
 use crate::{prepare, read_metrics, read_rollups};
@@ -22,9 +23,10 @@ use crate::{prepare, read_metrics, read_rollups};
 const NOON: u64 = 1_795_348_800_000_000_000;
 
 /// Options whose applier does nothing by itself within a test.
-fn options(dir: &Path) -> StoreOptions {
+fn options(dir: &Path, max_segment_bytes: u64) -> StoreOptions {
     StoreOptions {
         first_day_unix_nano: Some(NOON),
+        max_segment_bytes,
         rollup_interval: std::time::Duration::from_secs(3_600),
         ..StoreOptions::new(dir)
     }
@@ -36,13 +38,18 @@ struct Server {
 }
 
 fn start(dir: &Path) -> Server {
+    start_with(dir, MAX_SEGMENT_BYTES)
+}
+
+fn start_with(dir: &Path, max_segment_bytes: u64) -> Server {
+    let options = options(dir, max_segment_bytes);
     let layout = Layout::new(dir);
     layout.create().unwrap();
     let lock = DirectoryLock::take(&layout).unwrap();
     let metrics = StoreMetrics::register(&mut prometheus_client::registry::Registry::default());
     let (committed, _) = broadcast::channel(8);
-    let writer = Writer::open(layout, lock, &options(dir), metrics.clone(), committed).unwrap();
-    Server { writer, queue: Queue::new(options(dir), metrics) }
+    let writer = Writer::open(layout, lock, &options, metrics.clone(), committed).unwrap();
+    Server { writer, queue: Queue::new(options, metrics) }
 }
 
 impl Server {
@@ -71,6 +78,10 @@ impl Server {
     }
 }
 
+fn first() -> SegmentId {
+    SegmentId::first(Day::of_nanos(NOON))
+}
+
 /// The files as a machine that stops now leaves them.
 fn cut(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
@@ -89,7 +100,7 @@ fn cut(dir: &Path) -> tempfile::TempDir {
 fn work(dir: &Path) -> Work {
     let layout = Layout::new(dir);
     let file = RollupFile::open(&layout.rollups()).unwrap();
-    Work::new(layout, options(dir), file, Arc::new(Progress::default()))
+    Work::new(layout, options(dir, MAX_SEGMENT_BYTES), file, Arc::new(Progress::default()))
 }
 
 /// Spans as stored, and as rollups count them by the minute and by the day, for all and by agent.
@@ -115,18 +126,17 @@ fn counts(dir: &Path) -> (u64, Vec<f64>) {
 }
 
 /// After any cut, the next start has everything exactly once, and goes on from there.
-fn check(image: &tempfile::TempDir, step: &str) {
+fn check(image: &tempfile::TempDir, step: &str, max_segment_bytes: u64) {
     let dir = image.path();
-    let day = Day::of_nanos(NOON);
     let settle = || {
         let mut work = work(dir);
         while work.round(false).unwrap() {}
-        assert!(work.apply_segment(day).unwrap(), "{step}: nothing is missing");
+        assert!(apply_all(&mut work, dir), "{step}: nothing is missing");
     };
     settle();
     let (stored, told) = counts(dir);
     assert_eq!(told, vec![stored as f64; 4], "{step}");
-    let mut server = start(dir);
+    let mut server = start_with(dir, max_segment_bytes);
     // Some of these are there already: the sender repeats what it was not told of.
     server.send(0..stored / 2 + 50);
     drop(server);
@@ -136,30 +146,45 @@ fn check(image: &tempfile::TempDir, step: &str) {
     assert!(after >= stored);
 }
 
+/// Applies what all segments have; `false` when one must be counted anew.
+fn apply_all(work: &mut Work, dir: &Path) -> bool {
+    Layout::new(dir).list().unwrap().into_iter().all(|id| work.apply_segment(id).unwrap())
+}
+
 #[test]
 fn r_inv_9_a_cut_at_any_step_neither_loses_nor_counts_twice() {
+    // One segment for the day, and one for each group.
+    for max_segment_bytes in [MAX_SEGMENT_BYTES, 1] {
+        cut_at_each_step(max_segment_bytes);
+    }
+}
+
+fn cut_at_each_step(max_segment_bytes: u64) {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();
-    let day = Day::of_nanos(NOON);
-    let mut server = start(dir);
+    let mut server = start_with(dir, max_segment_bytes);
     let mut images = vec![("before anything", cut(dir))];
     server.send(0..20);
     images.push(("committed in the segment", cut(dir)));
     server.send(10..30);
     images.push(("two groups wait", cut(dir)));
     let mut applier = work(dir);
-    assert!(applier.apply_segment(day).unwrap());
+    assert!(apply_all(&mut applier, dir));
     images.push(("applied, and nobody knows", cut(dir)));
     server.send(30..40);
     images.push(("one is applied, one waits", cut(dir)));
-    let segment = Connection::open(Layout::new(dir).segment(day)).unwrap();
+    let id = Layout::new(dir).list().unwrap()[0];
+    assert_eq!(id == first(), max_segment_bytes == MAX_SEGMENT_BYTES);
+    let segment = Connection::open(Layout::new(dir).segment(id)).unwrap();
     let applied = |work: &mut Work| {
-        work.apply_segment(day).unwrap();
+        work.apply_segment(id).unwrap();
         let rollups = Connection::open(Layout::new(dir).rollups()).unwrap();
         rollups
-            .query_row("SELECT batch_no FROM applied WHERE segment = ?1", [day.0], |row| {
-                row.get::<_, i64>(0)
-            })
+            .query_row(
+                "SELECT batch_no FROM applied WHERE segment = ?1",
+                [Source::from(id).0],
+                |row| row.get::<_, i64>(0),
+            )
             .unwrap() as u64
     };
     trim(&segment, applied(&mut applier)).unwrap();
@@ -178,7 +203,7 @@ fn r_inv_9_a_cut_at_any_step_neither_loses_nor_counts_twice() {
     drop(server);
     images.push(("stopped", cut(dir)));
     for (step, image) in &images {
-        check(image, step);
+        check(image, step, max_segment_bytes);
     }
 }
 
@@ -193,16 +218,16 @@ fn a_rebuild_that_is_cut_begins_again() {
         let _ = fs::remove_file(dir.join(format!("rollups.db{suffix}")));
     }
     // As a version without rollups leaves it.
-    let segment = Connection::open(Layout::new(dir).segment(Day::of_nanos(NOON))).unwrap();
+    let segment = Connection::open(Layout::new(dir).segment(first())).unwrap();
     trim(&segment, 1_000).unwrap();
     segment
         .execute("UPDATE rollup_state SET complete_from = (SELECT batch_no FROM state)", [])
         .unwrap();
     drop(segment);
     let mut file = RollupFile::open(&Layout::new(dir).rollups()).unwrap();
-    file.begin_anew(Day::of_nanos(NOON)).unwrap();
+    file.begin_anew(first().into()).unwrap();
     drop(file);
-    check(&cut(dir), "a rebuild that was cut");
+    check(&cut(dir), "a rebuild that was cut", MAX_SEGMENT_BYTES);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn batch(trace: u128, names: &[&str]) -> SpanBatch {
     SpanBatch { spans: spans.collect(), ..SpanBatch::default() }
 }
 
-fn decision(trace: u128) -> Decision {
+pub(crate) fn decision(trace: u128) -> Decision {
     Decision {
         decision_id: DecisionId::random(),
         parent_decision_id: None,
@@ -164,6 +164,33 @@ fn a_full_disk_is_told_and_nothing_is_lost_or_doubled_afterwards() {
 }
 
 #[test]
+fn a_disk_that_is_full_for_decisions_or_at_a_rotation_refuses_and_recovers() {
+    let mut bench = bench();
+    assert_eq!(spans_of(&bench.write(vec![batch(1, &["a"])])[0]), 1);
+    let pages: i64 =
+        bench.writer.control.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    bench.writer.control.pragma_update(None, "max_page_count", pages).unwrap();
+    let mut sent = batch(2, &["b"]);
+    sent.decisions = (0..200).map(|_| decision(2)).collect();
+    let refused = bench.write(vec![sent.clone()]).remove(0);
+    assert!(matches!(refused, Err(Refusal::DiskFull { .. })), "{refused:?}");
+    assert_eq!((bench.span_count(), bench.counts_of(2)), (1, (0, 0, 0)), "nothing half");
+    // The next segment cannot be registered either: the old one goes on when there is room.
+    let open = bench.writer.segment.id;
+    bench.writer.max_segment_bytes = 1;
+    bench.writer.control.execute_batch("CREATE TEMP TRIGGER full BEFORE INSERT ON main.segments BEGIN SELECT raise(ABORT, 'full'); END").unwrap();
+    let refused = bench.write(vec![batch(3, &["c"])]).remove(0);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!((bench.writer.segment.id, bench.span_count()), (open, 1));
+    bench.writer.control.execute_batch("DROP TRIGGER full").unwrap();
+    bench.writer.control.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+    let accepted = bench.write(vec![sent]).remove(0).unwrap();
+    assert_eq!((accepted.spans, accepted.decisions), (1, 200));
+    assert_eq!(bench.writer.segment.id, open.next());
+    assert_eq!((bench.counts_of(1), bench.counts_of(2)), ((1, 1, 0), (1, 1, 200)));
+}
+
+#[test]
 fn a_segment_commit_that_fails_after_the_decisions_leaves_them_new() {
     let mut bench = bench();
     // A foreign key that is checked at the commit only: the segment's COMMIT itself fails.
@@ -196,7 +223,7 @@ fn a_segment_commit_that_fails_after_the_decisions_leaves_them_new() {
 async fn a_query_that_takes_too_long_ends_with_advice() {
     let bench = bench();
     let session = Session::begin(Arc::new(Files::new(bench.layout.clone())));
-    let lease = session.segment(bench.writer.segment.day).unwrap();
+    let lease = session.segment(bench.writer.segment.id).unwrap();
     let endless =
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
     let error = lease.query_row(endless, [], |row| row.get::<_, i64>(0)).unwrap_err();
@@ -204,7 +231,7 @@ async fn a_query_that_takes_too_long_ends_with_advice() {
     drop(lease);
     assert!(session.check_time().is_err());
     assert_eq!(
-        Reader::new(bench.layout.clone(), RollupRetention::default())
+        Reader::new(Arc::new(Files::new(bench.layout.clone())), RollupRetention::default())
             .stats()
             .await
             .unwrap()
@@ -217,7 +244,7 @@ async fn a_query_that_takes_too_long_ends_with_advice() {
 fn a_page_costs_the_same_however_many_traces_went_on_the_next_day() {
     const CARRIED: u128 = 3_000;
     let mut bench = bench();
-    let first = bench.writer.segment.day.0 as u64 * 86_400_000_000_000;
+    let first = bench.writer.segment.id.day.0 as u64 * 86_400_000_000_000;
     let second = first + 86_400_000_000_000;
     let traces = |received: u64, span: u64, error: bool| {
         let spans = (1..=CARRIED).map(|trace| {
@@ -292,7 +319,7 @@ fn commits_wait_for_the_disk() {
 #[test]
 fn few_connections_to_earlier_segments_are_kept() {
     let mut bench = bench();
-    let first = bench.writer.segment.day.0 as u64;
+    let first = bench.writer.segment.id.day.0 as u64;
     let mut on = |day: u64, trace: u128| {
         let mut batch = batch(trace, &["a"]);
         batch.spans[0].span_id = SpanId::from_u64(day + 1);
@@ -376,9 +403,9 @@ fn a_locked_control_database_refuses_the_group_at_once() {
 #[test]
 fn a_jump_of_the_clock_makes_no_segment_of_a_future_day() {
     let mut bench = bench();
-    let open = bench.writer.segment.day;
+    let open = bench.writer.segment.id;
     let mut jumped = batch(1, &["a"]);
-    jumped.received_unix_nano = (open.0 as u64 + 5_000) * 86_400_000_000_000;
+    jumped.received_unix_nano = (open.day.0 as u64 + 5_000) * 86_400_000_000_000;
     assert_eq!(spans_of(&bench.write(vec![jumped])[0]), 1);
-    assert_eq!(bench.layout.days().unwrap(), [open]);
+    assert_eq!(bench.layout.list().unwrap(), [open]);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
-use throughline_store::{Reader, Store, StoreOptions};
+use throughline_store::{MAX_SEGMENT_BYTES, Reader, Retention, Store, StoreOptions};
 use throughline_trace::{ContinuityReport, Span, SpanBatch, SpanId, SpanKind, TraceId};
 
 use crate::made::resource;
@@ -19,7 +19,15 @@ fn now() -> u64 {
 }
 
 fn open(dir: &Path) -> Store {
-    let options = StoreOptions { continuity_grace: Duration::ZERO, ..StoreOptions::new(dir) };
+    open_with(dir, MAX_SEGMENT_BYTES)
+}
+
+fn open_with(dir: &Path, max_segment_bytes: u64) -> Store {
+    let options = StoreOptions {
+        continuity_grace: Duration::ZERO,
+        max_segment_bytes,
+        ..StoreOptions::new(dir)
+    };
     Store::open(options, &mut Registry::default()).unwrap()
 }
 
@@ -96,11 +104,13 @@ proptest! {
             (proptest::collection::vec(any_span(), 1..8), any::<bool>(), any::<bool>()),
             1..5,
         ),
+        // One segment for all, or one for each batch.
+        max_segment_bytes in prop_oneof![Just(MAX_SEGMENT_BYTES), Just(1)],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
-            let mut store = open(dir.path());
+            let mut store = open_with(dir.path(), max_segment_bytes);
             let mut inserted: Vec<Span> = Vec::new();
             for (spans, is_repeated, is_restarted) in batches {
                 commit(&store, spans.clone()).await;
@@ -114,7 +124,7 @@ proptest! {
                 }
                 if is_restarted {
                     store.close().await.unwrap();
-                    store = open(dir.path());
+                    store = open_with(dir.path(), max_segment_bytes);
                 }
             }
             let report = settled(&store.reader(), inserted.len() as u64).await;
@@ -182,5 +192,43 @@ async fn r2_6_the_score_is_a_metric_of_bounded_labels() {
     assert!(text.contains(wanted), "{text}");
     assert!(text.contains("throughline_continuity_score{service=\"service-7\"} 0.0"), "{text}");
     assert_eq!(text.matches("throughline_continuity_score{").count(), 257);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn r2_6_a_parent_in_a_retired_segment_is_known_where_a_skeleton_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || StoreOptions {
+        continuity_grace: Duration::ZERO,
+        max_segment_bytes: 1,
+        // All but the open one go.
+        retention: Retention { max_age: None, max_bytes: Some(1) },
+        ..StoreOptions::new(dir.path())
+    };
+    let begin = now();
+    let store = Store::open(options(), &mut Registry::default()).unwrap();
+    let mut first = SpanBatch {
+        spans: vec![span(1, 1, None, "shop", SpanKind::Server)],
+        received_unix_nano: now(),
+        ..SpanBatch::default()
+    };
+    first.decisions.push(crate::made::decision(1, 1, 0));
+    store.inbox().commit(first).await.unwrap();
+    commit(&store, vec![span(1, 2, Some(1), "shop", SpanKind::Internal)]).await;
+    commit(&store, vec![span(1, 3, Some(2), "shop", SpanKind::Internal)]).await;
+    store.keep_now().await;
+    let names: Vec<String> = std::fs::read_dir(dir.path().join("segments"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".skeleton.db"))
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    store.close().await.unwrap();
+    let store = Store::open(options(), &mut Registry::default()).unwrap();
+    let report = settled(&store.reader(), 3).await;
+    assert_eq!((report.services[0].with_parent, report.services[0].lost), (2, 0));
+    assert!(report.is_well());
+    // What was retired altogether is not told: only from here on it is known that nothing was.
+    assert!(report.coverage.from_unix_nano > begin);
     store.close().await.unwrap();
 }

@@ -4,12 +4,16 @@
 mod access;
 mod audit;
 mod audit_life;
+mod backup;
 mod continuity;
 mod duplicates;
 mod durability;
+mod kept_audit;
+mod kept_rollups;
 mod lists;
 mod made;
 mod opening;
+mod retention;
 mod rollups;
 mod round_trip;
 mod summaries;

@@ -41,6 +41,26 @@ fn a_file_is_no_directory() {
     assert!(matches!(refused(&beneath), OpenError::NotWritable { .. }));
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_read_only_data_directory_is_told_at_the_start() {
+    // Nobody may make directories there, root neither.
+    let refused = refused(std::path::Path::new("/proc/self/throughline"));
+    assert!(matches!(refused, OpenError::NotWritable { .. }), "{refused}");
+    let told = refused.to_string();
+    assert!(told.contains("that can be written") && told.contains("owner and mode"), "{told}");
+    // A file system that is read-only says so in the same way; root is let in by modes.
+    let dir = tempfile::tempdir().unwrap();
+    made::open(dir.path()).close().await.unwrap();
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(dir.path(), mode(0o500)).unwrap();
+    if std::fs::write(dir.path().join("probe"), "").is_err() {
+        let refused = self::refused(dir.path());
+        assert!(matches!(refused, OpenError::NotWritable { .. }), "{refused}");
+    }
+    std::fs::set_permissions(dir.path(), mode(0o700)).unwrap();
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -49,11 +69,11 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     store.close().await.unwrap();
     let segment = dir.path().join("segments/2026-11-22.db");
     set_version(&segment, 9);
-    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 3 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
-    set_version(&segment, 3);
+    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 4 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
+    set_version(&segment, 4);
     set_version(&dir.path().join("control.db"), 9);
-    assert!(matches!(refused(dir.path()), OpenError::NewerSchema { supported: 3, found: 9, .. }));
-    set_version(&dir.path().join("control.db"), 3);
+    assert!(matches!(refused(dir.path()), OpenError::NewerSchema { supported: 4, found: 9, .. }));
+    set_version(&dir.path().join("control.db"), 4);
     let store = made::open(dir.path());
     assert!(store.reader().trace(TraceId::from_u128(1)).await.unwrap().is_some());
 }
@@ -184,7 +204,7 @@ async fn every_segment_is_brought_up_to_date_and_one_that_is_not_is_told() {
         let reader = Reader::open(dir.path()).unwrap();
         let error = reader.traces(&TraceFilter::default(), None, 9).await.unwrap_err();
         assert!(
-            message(&error, dir.path()).contains("expected schema version 3, found 1"),
+            message(&error, dir.path()).contains("expected schema version 4, found 1"),
             "{error}"
         );
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
-use throughline_store::{Reader, RollupSeries, Store, StoreOptions};
+use throughline_store::{MAX_SEGMENT_BYTES, Reader, RollupSeries, Store, StoreOptions};
 use throughline_trace::{
     Call, CallLedger, Cuboid, Dimension, Measure, OperationKind, Outcome, Resolution, SeriesQuery,
     Span, SpanBatch, SpanFacts, SpanRole, StatusCode, TraceId,
@@ -21,17 +21,19 @@ const ACCURACY: f64 = 0.010_000_1;
 /// How often a test looks whether rollups are up to date, and how long.
 const PATIENCE: (Duration, usize) = (Duration::from_millis(2), 2_000);
 
-fn quick(dir: &Path) -> StoreOptions {
-    StoreOptions { rollup_interval: Duration::from_millis(3), ..options(dir) }
+fn open_with(dir: &Path, max_segment_bytes: u64) -> Store {
+    let rollup_interval = Duration::from_millis(3);
+    let options = StoreOptions { max_segment_bytes, rollup_interval, ..options(dir) };
+    Store::open(options, &mut Registry::default()).unwrap()
 }
 
 pub(crate) fn open(dir: &Path) -> Store {
-    Store::open(quick(dir), &mut Registry::default()).unwrap()
+    open_with(dir, MAX_SEGMENT_BYTES)
 }
 
 /// The answer when everything that is stored is counted.
 #[expect(clippy::panic, reason = "a test that cannot go on fails")]
-async fn settled(reader: &Reader, query: &SeriesQuery) -> RollupSeries {
+pub(crate) async fn settled(reader: &Reader, query: &SeriesQuery) -> RollupSeries {
     for _ in 0..PATIENCE.1 {
         let found = reader.series(query).await.unwrap();
         if found.coverage.is_whole() {
@@ -343,16 +345,16 @@ async fn check(reader: &Reader, all: &[Arrived], resolution: Resolution) {
     }
 }
 
-async fn play(acts: &[Act], pool: &[Span]) {
+async fn play(acts: &[Act], pool: &[Span], max_segment_bytes: u64) {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path());
+    let mut store = open_with(dir.path(), max_segment_bytes);
     let mut stored: Vec<Arrived> = Vec::new();
     let mut day = 0;
     for act in acts {
         match act {
             Act::Restart => {
                 store.close().await.unwrap();
-                store = open(dir.path());
+                store = open_with(dir.path(), max_segment_bytes);
             }
             Act::Send { spans: picked, day: at } => {
                 // Arrivals go on in time; spans are from any.
@@ -412,9 +414,10 @@ proptest! {
     fn rollups_are_what_the_spans_add_up_to(
         pool in proptest::collection::vec(any_told(), 1..40),
         acts in any_acts(),
+        max_segment_bytes in prop_oneof![Just(MAX_SEGMENT_BYTES), Just(1)],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(play(&acts, &pool));
+        runtime.block_on(play(&acts, &pool, max_segment_bytes));
     }
 }
 

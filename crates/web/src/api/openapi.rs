@@ -31,7 +31,7 @@ fn entries_of_traces() -> Vec<Entry> {
     vec![
         (
             "/api/v1/traces",
-            "Summaries of traces, newest first: {items, next, search}. A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that are too large to be looked at whole.",
+            "Summaries of traces, newest first: {items, next, search}. A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that cannot be looked at whole, as they are too large or in part retired.",
             with(&[&TRACE_PARAMS, &PAGING]),
             JSON,
         ),
@@ -43,7 +43,7 @@ fn entries_of_traces() -> Vec<Entry> {
         ),
         (
             "/api/v1/traces/{trace_id}",
-            "A whole trace: {summary, orphan_count, truncated, spans, decisions, logs}; spans in reading order, depth first.",
+            "A whole trace: {summary, orphan_count, is_skeleton, truncated, spans, decisions, logs}; spans in reading order, depth first.",
             vec![],
             JSON,
         ),
@@ -99,6 +99,12 @@ fn further_entries() -> Vec<Entry> {
         ),
         ("/api/v1/stats", "How much is stored.", vec![], JSON),
         (
+            "/api/v1/segments",
+            "The files of the store: open, closed, sealed, skeleton, retired, missing or damaged.",
+            vec![],
+            JSON,
+        ),
+        (
             "/api/v1/live",
             "Server-sent events: `committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. Takes the filters of its kind.",
             vec!["kind", "agent", "session"],
@@ -134,7 +140,7 @@ fn rollup_entries() -> Vec<Entry> {
     vec![
         (
             "/api/v1/series",
-            "Measures over time from rollups, by a fixed lattice of dimensions (all; agent; agent and phase; model; tool; agent, version and branch): {measures, group_by, kinds, resolution, from, to, step_seconds, groups, groups_left_out, coverage}. Steps without spans or decisions have no point; a value is null where there is nothing to tell from. `coverage.whole` says whether everything stored is counted.",
+            "Measures over time from rollups, by a fixed lattice of dimensions (all; agent; agent and phase; model; tool; agent, version and branch): {measures, group_by, kinds, resolution, from, to, step_seconds, groups, groups_left_out, coverage}. Steps without spans or decisions have no point; a value is null where there is nothing to tell from. `coverage.whole` says whether everything that was acknowledged is counted; `coverage.incomplete_days` are days of which something is missing for good.",
             SERIES_PARAMS.to_vec(),
             JSON,
         ),

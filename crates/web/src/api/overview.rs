@@ -1,10 +1,11 @@
-//! `/api/v1/facets` and `/api/v1/stats`: what filters may be set to, and how much is stored.
+//! `/api/v1/facets`, `/api/v1/stats` and `/api/v1/segments`: what filters may be set to, and how much is stored.
 
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 use throughline_store::FacetCount;
 
+use super::shapes;
 use crate::failure::Failure;
 use crate::format::rfc3339;
 use crate::params::Params;
@@ -45,7 +46,21 @@ pub(crate) async fn stats(
         "metric_points": stats.metric_points,
         "bytes_on_disk": stats.bytes_on_disk,
         "segments": stats.segments,
+        "damaged_segments": app.web.reader.damaged().iter().map(|one| json!({
+            "segment": one.segment,
+            "damage": one.detail,
+        })).collect::<Vec<_>>(),
         "oldest": stats.oldest_unix_nano.map(rfc3339),
         "newest": stats.newest_unix_nano.map(rfc3339),
     })))
+}
+
+/// `GET /api/v1/segments`: the files, newest first, retired ones too.
+pub(crate) async fn segments(
+    State(app): State<Shared>,
+    params: Params,
+) -> Result<Json<Value>, Failure> {
+    params.expect_only(&[])?;
+    let segments = app.web.reader.segments().await?;
+    Ok(Json(json!({ "items": segments.iter().map(shapes::segment).collect::<Vec<_>>() })))
 }

@@ -162,6 +162,8 @@ fn coverage(coverage: &Coverage) -> Value {
         "watermark": coverage.watermark_unix_nano.map(rfc3339),
         "rebuilding_days":
             coverage.rebuilding_days.iter().map(|day| moment(*day)).collect::<Vec<_>>(),
+        "incomplete_days":
+            coverage.incomplete_days.iter().map(|day| moment(*day)).collect::<Vec<_>>(),
         "kept_from": moment(coverage.kept_from_unix_seconds),
     })
 }

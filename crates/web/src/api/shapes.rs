@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
-use throughline_store::{Page, SessionSummary, StoredTrace};
+use throughline_store::{Page, SegmentInfo, SessionSummary, StoredTrace};
 use throughline_trace::{
     Attributes, Decision, Event, Link, LogRecord, MetricValue, Resource, Scope, Span, TraceNode,
     TraceSummary, TraceTree, Usage, Value, keys,
@@ -61,6 +61,7 @@ pub fn trace(trace: StoredTrace) -> Json {
     json!({
         "summary": summary(&trace.summary),
         "orphan_count": tree.orphan_count(),
+        "is_skeleton": trace.is_skeleton,
         "truncated": trace.truncated.map(|cut| json!({
             "total_spans": cut.total_spans,
             "total_logs": cut.total_logs,
@@ -69,6 +70,24 @@ pub fn trace(trace: StoredTrace) -> Json {
         "spans": tree.nodes().iter().map(node).collect::<Vec<_>>(),
         "decisions": trace.decisions.iter().map(decision).collect::<Vec<_>>(),
         "logs": trace.logs.iter().map(log).collect::<Vec<_>>(),
+    })
+}
+
+/// A segment, as `/api/v1/segments` and `throughline store segments --json` have it.
+pub fn segment(info: &SegmentInfo) -> Json {
+    json!({
+        "segment": info.segment,
+        "state": info.state.as_str(),
+        "bytes": info.bytes,
+        "traces": info.traces,
+        "spans": info.spans,
+        "logs": info.logs,
+        "metric_points": info.metric_points,
+        "blake3": info.blake3,
+        "sealed": info.sealed_unix_nano.map(rfc3339),
+        "verified": info.verified_unix_nano.map(rfc3339),
+        "retired": info.retired_unix_nano.map(rfc3339),
+        "damage": info.damage,
     })
 }
 

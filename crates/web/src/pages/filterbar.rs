@@ -126,7 +126,7 @@ pub(crate) fn pager<T>(params: &Params, path: &str, page: &Page<T>, now_unix_nan
                     "Searched back to " (format::time(until, now_unix_nano)) "; older ones were not looked at yet. "
                 }
                 @if search.traces_cut > 0 {
-                    (format::count(search.traces_cut)) " too large to be searched whole were left out. "
+                    (format::count(search.traces_cut)) " could not be searched whole (too large, or in part retired) and were left out. "
                 }
                 @if shown > 0 && next.is_none() { "There are no older ones." }
             }

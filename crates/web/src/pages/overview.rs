@@ -102,11 +102,18 @@ fn api_query(params: &Params, since: &str) -> String {
     crate::params::query_string(pairs.into_iter().chain(params.chosen(&["agent"])))
 }
 
-/// What of the rollups cannot be relied on yet.
+fn days(days: &[u64]) -> String {
+    format!("{} {}", days.len(), if days.len() == 1 { "day" } else { "days" })
+}
+
+/// What of the rollups cannot be relied on.
 pub(super) fn coverage(coverage: &Coverage) -> Markup {
     html! {
         @if !coverage.rebuilding_days.is_empty() {
-            p.notice { "Sums of " (coverage.rebuilding_days.len()) " " (if coverage.rebuilding_days.len() == 1 { "day" } else { "days" }) " are being made anew from stored spans; these charts are not whole until then." }
+            p.notice { "Sums of " (days(&coverage.rebuilding_days)) " are being made anew from stored spans; these charts are not whole until then." }
+        }
+        @if !coverage.incomplete_days.is_empty() {
+            p.notice { "Of " (days(&coverage.incomplete_days)) " something is missing for good, as spans were retired or damaged before they were counted; these charts show less than there was." }
         }
     }
 }

@@ -239,6 +239,11 @@ fn warnings(view: &View<'_>, lost: Option<&str>) -> Markup {
     let duplicates = view.tree.nodes().iter().filter(|node| node.is_duplicate).count();
     let cycles = view.tree.nodes().iter().filter(|node| node.is_cycle).count();
     html! {
+        @if view.trace.is_skeleton {
+            div.notice { (icon("alert")) p {
+                "Retention took the content of this trace. A decision or a legal hold keeps its skeleton: which spans there were, when, and how they ended."
+            } }
+        }
         @if let Some(truncated) = &view.trace.truncated {
             div.notice { (icon("alert")) p {
                 "This trace is very large: " (format::count(view.tree.nodes().len() as u64)) " of "

@@ -17,7 +17,14 @@ fn trace(spans: Vec<Span>) -> StoredTrace {
     for span in &spans {
         summary.add_span(span, 0);
     }
-    StoredTrace { summary, spans, logs: Vec::new(), decisions: Vec::new(), truncated: None }
+    StoredTrace {
+        summary,
+        spans,
+        logs: Vec::new(),
+        decisions: Vec::new(),
+        truncated: None,
+        is_skeleton: false,
+    }
 }
 
 /// The value of an attribute in a piece of HTML.

@@ -1,0 +1,245 @@
+//! `throughline export`: OTLP JSON, one export request a line, a trace a request. Traces, log
+//! records, and decisions as `agent.decision` events; metric series stay.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use throughline_ingest::{encode_logs, encode_spans};
+use throughline_store::{DecisionFilter, LogFilter, Reader, TraceFilter};
+use throughline_trace::{Decision, LogRecord, TraceId};
+
+use crate::args::ExportArgs;
+use crate::commands::audit::note_read;
+use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::settings::Settings;
+use crate::show;
+
+/// Ending of a file that is not whole yet.
+const PARTIAL: &str = ".partial";
+
+/// Exports what the arguments name.
+pub(crate) async fn run(settings: &Settings, args: &ExportArgs) -> Outcome {
+    let reader = open_reader(settings)?;
+    let mut sink = Sink::open(args.out.as_deref())?;
+    let mut done = Done::default();
+    match args.trace {
+        Some(id) => {
+            if !export_trace(&reader, id, &mut sink, &mut done).await? {
+                return Err(Failure::not_found(format!("no trace {id}")));
+            }
+        }
+        None => {
+            traces(&reader, args, &mut sink, &mut done).await?;
+            decisions_alone(&reader, args, &mut sink, &mut done).await?;
+            if args.agent.is_none() {
+                logs_alone(&reader, args, &mut sink, &mut done).await?;
+            }
+        }
+    }
+    sink.finish()?;
+    if done.decisions > 0 {
+        note_read(settings, "export".to_owned(), done.decisions);
+    }
+    let Done { spans, logs, decisions, cut, skeletons } = done;
+    tracing::info!(spans, logs, decisions, skeletons, "exported");
+    if cut > 0 {
+        return Err(Failure::new(
+            Exit::Failure,
+            format!(
+                "{} larger than one answer of the store; each is exported in part",
+                show::counted(cut, "trace is", "traces are")
+            ),
+        )
+        .hint("`throughline backup` copies everything"));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Done {
+    spans: usize,
+    logs: usize,
+    decisions: usize,
+    skeletons: u64,
+    /// Traces that were too large for one answer.
+    cut: u64,
+}
+
+async fn traces(reader: &Reader, args: &ExportArgs, sink: &mut Sink, done: &mut Done) -> Outcome {
+    let filter = TraceFilter {
+        agent: args.agent.clone(),
+        start_after_unix_nano: args.since,
+        start_before_unix_nano: args.until,
+        ..TraceFilter::default()
+    };
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = reader.traces(&filter, cursor.as_deref(), PAGE_ROWS).await.map_err(of_query)?;
+        for summary in page.items {
+            export_trace(reader, summary.trace_id, sink, done).await?;
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Answers whether the trace is there.
+async fn export_trace(
+    reader: &Reader,
+    id: TraceId,
+    sink: &mut Sink,
+    done: &mut Done,
+) -> Outcome<bool> {
+    let Some(trace) = reader.trace(id).await.map_err(of_query)? else { return Ok(false) };
+    done.cut += u64::from(trace.truncated.is_some());
+    done.skeletons += u64::from(trace.is_skeleton);
+    done.spans += trace.spans.len();
+    if let Some(request) = encode_spans(&trace.spans) {
+        write_json(sink.traces(), &request)?;
+    }
+    sink.write_logs(&trace.logs, &trace.decisions, done)?;
+    Ok(true)
+}
+
+/// Decisions that belong to no trace that is exported.
+async fn decisions_alone(
+    reader: &Reader,
+    args: &ExportArgs,
+    sink: &mut Sink,
+    done: &mut Done,
+) -> Outcome {
+    let filter = DecisionFilter {
+        agent: args.agent.clone(),
+        after_unix_nano: args.since,
+        before_unix_nano: args.until,
+        ..DecisionFilter::default()
+    };
+    let mut cursor: Option<String> = None;
+    loop {
+        let page =
+            reader.decisions(&filter, cursor.as_deref(), PAGE_ROWS).await.map_err(of_query)?;
+        let mut alone: Vec<Decision> = Vec::new();
+        for decision in page.items {
+            // That of a trace with spans went with it.
+            let has_spans = match decision.trace_id {
+                Some(id) => {
+                    let summary = reader.summary(id).await.map_err(of_query)?;
+                    summary.is_some_and(|summary| summary.span_count > 0)
+                }
+                None => false,
+            };
+            if !has_spans {
+                alone.push(decision);
+            }
+        }
+        sink.write_logs(&[], &alone, done)?;
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Log records without a trace.
+async fn logs_alone(
+    reader: &Reader,
+    args: &ExportArgs,
+    sink: &mut Sink,
+    done: &mut Done,
+) -> Outcome {
+    let filter = LogFilter {
+        after_unix_nano: args.since,
+        before_unix_nano: args.until,
+        ..LogFilter::default()
+    };
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = reader.logs(&filter, cursor.as_deref(), PAGE_ROWS).await.map_err(of_query)?;
+        let alone: Vec<LogRecord> =
+            page.items.into_iter().filter(|log| log.trace_id.is_none()).collect();
+        sink.write_logs(&alone, &[], done)?;
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Where lines go: all to one place, or each signal to a file of its own.
+struct Sink {
+    outs: Vec<Box<dyn Write>>,
+    /// Files that get their name at the end.
+    files: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Sink {
+    fn open(out: Option<&Path>) -> Outcome<Self> {
+        let Some(out) = out else {
+            return Ok(Self { outs: vec![Box::new(anstream::stdout())], files: Vec::new() });
+        };
+        let is_directory = out.is_dir() || out.as_os_str().to_string_lossy().ends_with('/');
+        let paths = match is_directory {
+            true => {
+                fs::create_dir_all(out)?;
+                vec![out.join("traces.jsonl"), out.join("logs.jsonl")]
+            }
+            false => vec![out.to_owned()],
+        };
+        let mut sink = Self { outs: Vec::new(), files: Vec::new() };
+        for path in paths {
+            let mut name = path.as_os_str().to_owned();
+            name.push(PARTIAL);
+            let partial = PathBuf::from(name);
+            let file = create_private(&partial).map_err(|error| {
+                Failure::new(Exit::Failure, format!("cannot write {}: {error}", path.display()))
+            })?;
+            sink.outs.push(Box::new(BufWriter::new(file)));
+            sink.files.push((partial, path));
+        }
+        Ok(sink)
+    }
+
+    fn traces(&mut self) -> &mut Box<dyn Write> {
+        &mut self.outs[0]
+    }
+
+    fn write_logs(
+        &mut self,
+        logs: &[LogRecord],
+        decisions: &[Decision],
+        done: &mut Done,
+    ) -> Outcome {
+        done.logs += logs.len();
+        done.decisions += decisions.len();
+        let at = self.outs.len() - 1;
+        if let Some(request) = encode_logs(logs, decisions) {
+            write_json(&mut self.outs[at], &request)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the files their names: until then nobody takes them for whole.
+    fn finish(mut self) -> Outcome {
+        for out in &mut self.outs {
+            out.flush()?;
+        }
+        drop(self.outs);
+        for (partial, path) in self.files {
+            fs::rename(partial, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// A file for its owner only: prompts are nobody else's business.
+fn create_private(path: &Path) -> std::io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}

@@ -1,0 +1,173 @@
+//! `throughline import`: sends files of OTLP JSON to a running server, by the door that agents use:
+//! durable, de-duplicated, with its limits and its redaction.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, StatusCode, header};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+use crate::anchors::http_client;
+use crate::args::ImportArgs;
+use crate::commands::write_json;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::show;
+
+/// How long a line is tried again while the server asks to come back later.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// Wait when the server does not say how long.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
+
+/// What a line is.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    resource_spans: Option<IgnoredAny>,
+    resource_logs: Option<IgnoredAny>,
+    resource_metrics: Option<IgnoredAny>,
+}
+
+/// What the server said of a request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Answer {
+    partial_success: Partial,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Partial {
+    rejected_spans: Count,
+    rejected_log_records: Count,
+    rejected_data_points: Count,
+    error_message: String,
+}
+
+/// A 64-bit number, which OTLP/JSON writes as text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Count {
+    Number(u64),
+    Text(String),
+}
+
+impl Default for Count {
+    fn default() -> Self {
+        Self::Number(0)
+    }
+}
+
+impl Count {
+    fn get(&self) -> u64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Text(text) => text.parse().unwrap_or(0),
+        }
+    }
+}
+
+/// Imports the files, one after the other.
+pub(crate) async fn run(args: &ImportArgs) -> Outcome {
+    let client = http_client(args.endpoint.starts_with("https:"))
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    let (mut requests, mut rejected) = (0_u64, 0_u64);
+    for path in &args.files {
+        let file = File::open(path).map_err(|error| {
+            Failure::not_found(format!("cannot read {}: {error}", path.display()))
+        })?;
+        for (at, line) in BufReader::new(file).lines().enumerate() {
+            let line = line?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let place = Place { path, line: at + 1 };
+            rejected += send(&client, args, line, &place).await?;
+            requests += 1;
+        }
+    }
+    let mut out = anstream::stdout().lock();
+    if args.json {
+        write_json(&mut out, &json!({ "requests": requests, "rejected": rejected }))?;
+    } else {
+        let requests = show::counted(requests, "request is", "requests are");
+        writeln!(out, "{requests} on the server's disk, {} rejected", show::count(rejected))?;
+    }
+    match rejected {
+        0 => Ok(()),
+        _ => Err(Failure::new(
+            Exit::Failure,
+            format!("the server rejected {}", show::counted(rejected, "item", "items")),
+        )
+        .hint("the log says why; everything else was taken")),
+    }
+}
+
+struct Place<'a> {
+    path: &'a Path,
+    line: usize,
+}
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
+
+/// Sends one request until it is taken; answers how many of its items were rejected.
+async fn send(client: &Client, args: &ImportArgs, line: String, place: &Place<'_>) -> Outcome<u64> {
+    let wrong = |got: String| {
+        Failure::usage(format!(
+            "{place}: expected an OTLP JSON export request with resourceSpans, resourceLogs or resourceMetrics, got {got}"
+        ))
+        .hint("everything before this line was taken; repeating the import does no harm to spans and decisions")
+    };
+    let head: Head = serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))?;
+    let signal = match head {
+        Head { resource_spans: Some(_), .. } => "traces",
+        Head { resource_logs: Some(_), .. } => "logs",
+        Head { resource_metrics: Some(_), .. } => "metrics",
+        _ => return Err(wrong("none of them".to_owned())),
+    };
+    let url = format!("{}/v1/{signal}", args.endpoint.trim_end_matches('/'));
+    let begin = Instant::now();
+    loop {
+        let mut request =
+            client.post(&url).header(header::CONTENT_TYPE, "application/json").body(line.clone());
+        if let Some(key) = &args.key {
+            request = request.bearer_auth(key);
+        }
+        let answer = request.send().await.map_err(|error| {
+            Failure::new(Exit::Failure, format!("{place}: {url}: {error}"))
+                .hint("start `throughline serve`, or name another server with --endpoint")
+        })?;
+        let status = answer.status();
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+            && begin.elapsed() < MAX_WAIT
+        {
+            let told = answer.headers().get(header::RETRY_AFTER);
+            let seconds = told.and_then(|value| value.to_str().ok()?.parse().ok());
+            tokio::time::sleep(seconds.map_or(DEFAULT_WAIT, Duration::from_secs)).await;
+            continue;
+        }
+        let text = answer.text().await.unwrap_or_default();
+        if !status.is_success() {
+            return Err(Failure::new(
+                Exit::Failure,
+                format!("{place}: {url} answered {status}: {}", show::one_line(&text)),
+            ));
+        }
+        let Partial { rejected_spans, rejected_log_records, rejected_data_points, error_message } =
+            serde_json::from_str::<Answer>(&text).unwrap_or_default().partial_success;
+        let rejected = [rejected_spans, rejected_log_records, rejected_data_points];
+        let rejected = rejected.iter().map(Count::get).sum();
+        if rejected > 0 {
+            tracing::warn!(%place, rejected, error_message, "items were rejected");
+        }
+        return Ok(rejected);
+    }
+}

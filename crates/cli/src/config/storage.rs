@@ -1,0 +1,144 @@
+//! `store:` and `retention:` of the configuration file, and how ages and sizes are written.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Units of an age, in seconds.
+const AGE_UNITS: [(&str, u64); 4] =
+    [("h", 3_600), ("d", 86_400), ("w", 604_800), ("y", 31_536_000)];
+
+/// Units of a size, in bytes.
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+/// `store:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StoreConfig {
+    /// Size at which the next segment begins.
+    pub(crate) max_segment_bytes: Option<Size>,
+}
+
+/// `retention:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RetentionConfig {
+    /// How long a segment is kept after the end of its day; for ever when left out.
+    pub(crate) max_age: Option<Age>,
+    /// Most bytes of all segments; any number when left out.
+    pub(crate) max_bytes: Option<Size>,
+    /// How long rollups are kept, by their grain.
+    pub(crate) rollups: RollupRetentionConfig,
+}
+
+/// `retention.rollups:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RollupRetentionConfig {
+    /// How long those by the minute are kept; those by the day are for ever.
+    pub(crate) minutes: Option<Age>,
+    /// Those by five minutes.
+    pub(crate) five_minutes: Option<Age>,
+    /// Those by the hour.
+    pub(crate) hours: Option<Age>,
+}
+
+/// An age: `36h`, `30d`, `6w`, `1y`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Age(pub(crate) Duration);
+
+/// A size: a number of bytes, or `100GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawSize")]
+pub(crate) struct Size(pub(crate) u64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawSize {
+    Bytes(u64),
+    Text(String),
+}
+
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seconds = number_with_unit(text, &AGE_UNITS).filter(|seconds| *seconds > 0);
+        seconds.map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(|| {
+            format!("expected an age such as 36h, 30d, 6w or 1y, got {text:?}; leave it out to keep everything")
+        })
+    }
+}
+
+impl TryFrom<String> for Age {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl TryFrom<RawSize> for Size {
+    type Error = String;
+
+    fn try_from(raw: RawSize) -> Result<Self, String> {
+        match raw {
+            RawSize::Bytes(bytes) => Ok(Self(bytes)),
+            RawSize::Text(text) => {
+                number_with_unit(&text, &SIZE_UNITS).map(Self).ok_or_else(|| {
+                    format!(
+                        "expected a size such as 500MiB, 100GiB or a number of bytes, got {text:?}"
+                    )
+                })
+            }
+        }
+    }
+}
+
+/// `12 GiB`, `1.5d`: a number and one of the units, multiplied; `None` when it is not that.
+fn number_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = units.iter().find(|(name, _)| *name == unit.trim())?.1;
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor);
+    }
+    let product = number.parse::<f64>().ok()? * factor as f64;
+    (product.is_finite() && product < 2_f64.powi(63)).then_some(product as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_and_sizes_are_read_as_they_are_written() {
+        let age = |text: &str| text.parse::<Age>().map(|age| age.0.as_secs());
+        assert_eq!(age("36h"), Ok(129_600));
+        assert_eq!(age("30 d"), Ok(2_592_000));
+        assert_eq!(age("1.5d"), Ok(129_600));
+        for wrong in ["", "30", "d", "-1d", "0d", "30days", "1.2.3d", "99999999999999999999y"] {
+            assert!(age(wrong).is_err(), "{wrong}");
+        }
+        let size = |text: &str| Size::try_from(RawSize::Text(text.to_owned())).map(|size| size.0);
+        assert_eq!(size("100GiB"), Ok(100 << 30));
+        assert_eq!(size("1.5 MB"), Ok(1_500_000));
+        assert_eq!(size("512B"), Ok(512));
+        for wrong in ["", "100", "GiB", "1 gib", "9999999TiB9"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

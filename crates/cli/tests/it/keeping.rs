@@ -1,0 +1,182 @@
+//! The files of the store by the commands: segments, verify, backup, restore, export, import.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+use throughline_trace::{DecisionId, TraceId};
+
+use crate::export::{Exporter, decision, fraud_trace, log, logs};
+use crate::redaction::{MARKS, RULES, send_everything};
+use crate::server::{Server, run, until};
+
+/// Sends traces with decisions and logs.
+async fn fill(server: &Server, traces: std::ops::Range<u128>) {
+    let mut exporter = Exporter::connect(&server.grpc).await;
+    for trace in traces {
+        let trace = TraceId::from_u128(trace);
+        exporter.send_traces(fraud_trace(trace)).await.expect("acknowledged");
+        let noise: String = (0..200).map(|_| DecisionId::random().to_string()).collect();
+        let records = vec![log(trace, 2, &noise), decision(trace, 2, DecisionId::random(), "hold")];
+        exporter.send_logs(logs("checkout", records)).await.expect("acknowledged");
+    }
+}
+
+fn configure(dir: &Path, text: &str) {
+    std::fs::write(dir.join("throughline.yaml"), text).expect("written");
+}
+
+fn json(text: &str) -> Json {
+    serde_json::from_str(text.trim()).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backup_beside_a_server_restore_and_verify() {
+    let dir = tempfile::tempdir().expect("a directory");
+    configure(dir.path(), "store: { max_segment_bytes: 1MiB }\n");
+    let (data_dir, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let server = Server::start(&data_dir);
+    fill(&server, 1..400).await;
+    until("a sealed segment", async || {
+        let listed = server.get_json("/api/v1/segments").await;
+        let states = listed["items"].as_array()?.iter().filter(|one| one["state"] == "sealed");
+        (states.count() > 1).then_some(())
+    })
+    .await;
+    let target = target.to_str().expect("UTF-8");
+    let done = json(&run(&data_dir, &["backup", target, "--json"]).ok());
+    assert!(done["files"].as_u64() > Some(2), "{done}");
+    let again = json(&run(&data_dir, &["backup", target, "--json"]).ok());
+    assert!(again["reused_files"].as_u64() > Some(1), "{again}");
+    let table = run(&data_dir, &["store", "segments"]).ok();
+    assert!(table.contains("open") && table.contains("sealed"), "{table}");
+    assert_eq!(run(&data_dir, &["restore", target]).code, 2, "the directory is not empty");
+    assert_eq!(run(&new, &["restore", dir.path().to_str().expect("UTF-8")]).code, 3);
+    let told = run(&new, &["restore", target]).ok();
+    assert!(told.contains("all that was acknowledged before"), "{told}");
+    run(&new, &["audit", "verify"]).ok();
+    run(&new, &["store", "verify"]).ok();
+    let trace = TraceId::from_u128(7).to_string();
+    assert!(run(&new, &["trace", &trace]).ok().contains("hold"));
+    server.stop();
+
+    // A flipped page is named, and told by the exit code and on the pages.
+    let segments: Vec<Json> = run(&new, &["store", "segments", "--json"])
+        .ok()
+        .lines()
+        .map(json)
+        .filter(|one| one["state"] == "sealed")
+        .collect();
+    let name = format!("segments/{}.db", segments[0]["segment"].as_str().expect("a name"));
+    let mut bytes = std::fs::read(new.join(&name)).expect("the segment");
+    bytes[8_192..].iter_mut().step_by(97).for_each(|byte| *byte ^= 0x55);
+    std::fs::write(new.join(&name), bytes).expect("written");
+    let verified = run(&new, &["store", "verify"]);
+    assert_eq!(verified.code, 6, "{}", verified.stderr);
+    assert!(verified.stderr.contains(&name), "{}", verified.stderr);
+    let server = Server::start(&new);
+    let listed = server.get_json("/api/v1/traces?limit=500").await;
+    let count = listed["items"].as_array().expect("a list").len();
+    assert!(count > 50, "{count}");
+    until("the page warns", async || {
+        let (status, page) = server.get("/traces", None).await;
+        assert_eq!(status, 200);
+        page.contains("Damaged, and not shown").then_some(())
+    })
+    .await;
+    let damaged = server.get_json("/api/v1/stats").await["damaged_segments"].clone();
+    assert_eq!(damaged[0]["segment"], segments[0]["segment"]);
+    server.stop();
+    let lacking = run(&new, &["backup", dir.path().join("other").to_str().expect("UTF-8")]);
+    assert_eq!(lacking.code, 6, "{}", lacking.stderr);
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).expect("an export");
+    // Traces of one start have no order of their own.
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_exported_and_imported_is_exported_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    fill(&server, 1..20).await;
+    let out = dir.path().join("first");
+    let out_text = format!("{}/", out.display());
+    run(&data_dir, &["export", "--out", &out_text]).ok();
+    server.stop();
+    let traces = lines(&out.join("traces.jsonl"));
+    assert_eq!(traces.len(), 19);
+    let one = run(&data_dir, &["export", "--trace", &TraceId::from_u128(3).to_string()]).ok();
+    assert_eq!(one.lines().count(), 2, "its spans, and its logs with its decision");
+    assert_eq!(run(&data_dir, &["export", "--trace", &TraceId::from_u128(99).to_string()]).code, 3);
+
+    let other = dir.path().join("other");
+    let server = Server::start(&other);
+    let files = ["traces.jsonl", "logs.jsonl"].map(|name| out.join(name).display().to_string());
+    let import = ["import", "--endpoint", &server.http, &files[0], &files[1]];
+    let done = run(&other, &import).ok();
+    assert!(done.contains("38 requests are on the server's disk, 0 rejected"), "{done}");
+    let again = dir.path().join("second");
+    let again_text = format!("{}/", again.display());
+    run(&other, &["export", "--out", &again_text]).ok();
+    assert_eq!(lines(&again.join("traces.jsonl")), traces);
+    assert_eq!(lines(&again.join("logs.jsonl")), lines(&out.join("logs.jsonl")));
+    // Once more: spans and decisions are known already.
+    run(&other, &["import", "--endpoint", &server.http, &files[0]]).ok();
+    let stats = server.get_json("/api/v1/stats").await;
+    // Each trace has one that was sent and one that was derived from its spans.
+    assert_eq!(stats["decisions"], 38);
+    let derived = |of: &Path| {
+        let of = lines(&of.join("logs.jsonl"));
+        of.iter().map(|line| line.matches("\"derived\"").count()).sum::<usize>()
+    };
+    assert_eq!((derived(&out), derived(&again)), (19, 19));
+    run(&other, &["export", "--out", &again_text]).ok();
+    assert_eq!(lines(&again.join("traces.jsonl")), traces);
+    let wrong = dir.path().join("wrong.jsonl");
+    std::fs::write(&wrong, "{\"a\":1}\n").expect("written");
+    let refused =
+        run(&other, &["import", "--endpoint", &server.http, wrong.to_str().expect("UTF-8")]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("wrong.jsonl:1: expected an OTLP JSON"), "{}", refused.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_redacted_is_exported_and_imported_with_its_marks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    configure(dir.path(), RULES);
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    send_everything(&server, TraceId::from_u128(0xabc)).await;
+    let export = |of: &Path, name: &str| {
+        let out = dir.path().join(name);
+        run(of, &["export", "--out", &format!("{}/", out.display())]).ok();
+        ["traces.jsonl", "logs.jsonl"].map(|name| lines(&out.join(name)))
+    };
+    let first = export(&data_dir, "first");
+    server.stop();
+    let told = format!("{first:?}");
+    assert!(told.contains("throughline.redacted") && told.contains("[api_key]"), "{told}");
+    assert!(!MARKS.iter().any(|mark| told.contains(mark)), "{told}");
+    // By the same door, with rules of its own: what is masked already is not masked again.
+    let other = dir.path().join("other");
+    let server = Server::start(&other);
+    for name in ["traces.jsonl", "logs.jsonl"] {
+        let path = dir.path().join("first").join(name).display().to_string();
+        run(&other, &["import", "--endpoint", &server.http, &path]).ok();
+    }
+    // What was posted without a service is of an unknown one now.
+    let unknown = r#"{"key":"service.name","value":{"stringValue":"unknown_service"}}"#;
+    let mut second = export(&other, "second");
+    second.iter_mut().flatten().for_each(|line| *line = line.replace(unknown, ""));
+    second.iter_mut().for_each(|lines| lines.sort_unstable());
+    assert_eq!(second, first);
+    server.stop();
+    run(&other, &["audit", "verify"]).ok();
+    run(&other, &["store", "verify"]).ok();
+}

@@ -1,0 +1,370 @@
+//! Taking a backup.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, params};
+
+use super::moment::{self, Moment};
+use super::{BackupError, Entry, FORMAT, LIST, List, PARTIAL, copy, with_ending};
+use crate::control::hex;
+use crate::error::QueryError;
+use crate::keep::manifest::{self, Row};
+use crate::keep::{Pace, seal};
+use crate::layout::{Layout, SegmentId, make_private, sync_directory};
+use crate::progress::Progress;
+use crate::schema::{CONTROL, SEGMENT};
+use crate::segment::checkpoint;
+use crate::writer::now_unix_nano;
+
+/// Pages that SQLite copies between two reports.
+const PAGES_PER_STEP: i32 = 1_024;
+
+/// Where the rollups belong.
+const ROLLUPS_NAME: &str = "rollups.db";
+
+/// Hexadecimal digits of the hash in the name of a file that changes.
+const NAME_DIGITS: usize = 16;
+
+/// How a backup is taken.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Where the backup goes: an empty or new directory, or that of an earlier backup, of which
+    /// sealed files with the same hash are not copied again.
+    pub target: PathBuf,
+    /// Link sealed files instead of copying them, where both lie on one file system. It takes no
+    /// room and no time, and protects from deletion, not from a failing disk.
+    pub link: bool,
+}
+
+/// What a backup did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackedUp {
+    /// Files in the backup.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Bytes that were copied or linked this time.
+    pub copied_bytes: u64,
+    /// Sealed files that were there already.
+    pub reused_files: u64,
+    /// Segments (and the rollups) that are damaged and could not be taken; if an earlier backup had a good copy, that
+    /// stays and is not named here.
+    pub damaged: Vec<String>,
+}
+
+/// Takes a backup beside a running server, or without one.
+///
+/// # Errors
+/// [`BackupError`]; an earlier backup at the same place is then as it was.
+pub fn back_up(
+    options: &BackupOptions,
+    mut progress: impl FnMut(Progress<'_>),
+) -> Result<BackedUp, BackupError> {
+    let layout = Layout::new(&options.data_dir);
+    if !layout.control().exists() {
+        return Err(QueryError::NoStore(options.data_dir.clone()).into());
+    }
+    let target = options.target.as_path();
+    prepare(&layout, target)?;
+    let began_unix_nano = now_unix_nano();
+    let Moment { mut ids, rollups, newest } = Moment::of(&layout)?;
+    ids.reverse();
+    let rows = {
+        let control =
+            CONTROL.open_reader(&layout.control()).map_err(|e| e.on_query(&layout.control()))?;
+        manifest::rows(&control).map_err(|error| QueryError::of(&layout.control(), &error))?
+    };
+    let length = |path: PathBuf| path.metadata().map_or(0, |file| file.len());
+    let total_bytes = ids.iter().map(|id| length(layout.file_of(*id))).sum::<u64>()
+        + length(layout.control())
+        + length(layout.rollups());
+    let mut work = Work {
+        layout: &layout,
+        target,
+        link: options.link,
+        list: List { format: FORMAT, began_unix_nano, files: Vec::new() },
+        done: BackedUp::default(),
+        done_bytes: 0,
+        total_bytes,
+        is_outrun: false,
+        progress: &mut progress,
+    };
+    work.rollups(rollups)?;
+    let open = newest.as_ref().map(|(id, _)| *id);
+    if let Some((id, source)) = newest {
+        // The log of what is written grows for as long as this one is read.
+        work.changing(source, &layout.segment(id), &format!("segments/{}", id.file_name()))?;
+    }
+    let mut sealed = HashSet::new();
+    for id in ids.into_iter().filter(|id| Some(*id) != open) {
+        let row = rows.iter().find(|(of, _)| *of == id).map(|(_, row)| row);
+        if work.segment(id, row)? {
+            sealed.insert(id);
+        }
+    }
+    if work.is_outrun {
+        // The rollups had not all of it when they were copied, and now they have.
+        work.rollups(moment::rollups_of(&layout))?;
+    }
+    work.control(&sealed)?;
+    let Work { list, mut done, .. } = work;
+    sync_directory(&target.join("segments")).map_err(BackupError::on(target))?;
+    list.write(target)?;
+    remove_old(target, &list)?;
+    done.files = list.files.len() as u64;
+    done.bytes = list.files.iter().map(|file| file.bytes).sum();
+    Ok(done)
+}
+
+/// Makes the target's directories, if it is one that a backup may go to.
+fn prepare(layout: &Layout, target: &Path) -> Result<(), BackupError> {
+    let is_ours = List::read(target)?.is_some();
+    let is_empty = || fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
+    // A first backup that was cut short left these two only.
+    let is_begun = || target.join("segments").is_dir() && !target.join("control.db").exists();
+    if target.exists() && !is_ours && !is_empty() && !is_begun() {
+        let expected = "an empty directory or an earlier backup";
+        return Err(BackupError::NotEmpty { expected, path: target.to_owned() });
+    }
+    let within = |path: &Path| path.canonicalize().ok();
+    if let (Some(root), Some(of_target)) = (within(layout.root()), within(target))
+        && of_target.starts_with(&root)
+    {
+        let expected = "a directory outside the data directory";
+        return Err(BackupError::NotEmpty { expected, path: target.to_owned() });
+    }
+    Layout::new(target).create().map_err(|error| BackupError::of(target, &error))
+}
+
+struct Work<'a> {
+    layout: &'a Layout,
+    target: &'a Path,
+    link: bool,
+    list: List,
+    done: BackedUp,
+    done_bytes: u64,
+    total_bytes: u64,
+    /// Retention has taken a segment before it was copied.
+    is_outrun: bool,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+}
+
+impl Work<'_> {
+    fn told(&mut self, file: &str, read: u64) {
+        let done_bytes = (self.done_bytes + read).min(self.total_bytes);
+        (self.progress)(Progress { file, done_bytes, total_bytes: self.total_bytes });
+    }
+
+    /// Takes one segment; answers whether as a sealed one.
+    fn segment(&mut self, id: SegmentId, row: Option<&Row>) -> Result<bool, BackupError> {
+        let path = self.layout.file_of(id);
+        let name = format!("segments/{}", file_name(&path));
+        self.told(&name, 0);
+        let is_whole = path == self.layout.segment(id);
+        let taken = match row.filter(|row| is_whole && row.is_sealed()) {
+            Some(row) => self.sealed(&path, &name, row),
+            None => self.changing_segment(&path, &name).map(|()| false),
+        };
+        match taken {
+            // Retention took it meanwhile: what is left of it belongs here.
+            Err(_) if is_whole && !path.exists() => {
+                self.is_outrun = true;
+                let skeleton = self.layout.skeleton(id);
+                if skeleton.exists() {
+                    let name = format!("segments/{}", file_name(&skeleton));
+                    self.changing_segment(&skeleton, &name)?;
+                }
+                Ok(false)
+            }
+            taken => taken,
+        }
+    }
+
+    /// A file that does not change: copied or linked, unless it is there.
+    fn sealed(&mut self, path: &Path, name: &str, row: &Row) -> Result<bool, BackupError> {
+        let Some(wanted) = row.blake3 else { return Ok(false) };
+        let stored = self.target.join(name);
+        let is_there = stored.metadata().is_ok_and(|file| file.len() == row.bytes) && {
+            let found = seal::hash(&stored, |_| Ok(Pace::Full));
+            found.map_err(|error| BackupError::of_keep(&stored, &error))?.0 == wanted
+        };
+        if is_there {
+            self.done.reused_files += 1;
+        } else {
+            let partial = with_ending(&stored, PARTIAL);
+            let _ = fs::remove_file(&partial);
+            let is_linked = self.link && fs::hard_link(path, &partial).is_ok();
+            let mut told = |read| self.told(name, read);
+            let (found, bytes) = if is_linked {
+                let pace = |read| {
+                    told(read);
+                    Ok(Pace::Full)
+                };
+                seal::hash(&partial, pace).map_err(|error| BackupError::of_keep(path, &error))?
+            } else {
+                copy(path, &partial, told)?
+            };
+            if found != wanted {
+                let _ = fs::remove_file(&partial);
+                self.done.damaged.push(file_name(path));
+                self.done_bytes += bytes;
+                return Ok(false);
+            }
+            fs::rename(&partial, &stored).map_err(BackupError::on(&stored))?;
+            self.done.copied_bytes += bytes;
+        }
+        self.done_bytes += row.bytes;
+        self.list.files.push(Entry {
+            name: name.to_owned(),
+            stored: name.to_owned(),
+            bytes: row.bytes,
+            blake3: hex(&wanted),
+        });
+        Ok(true)
+    }
+
+    fn changing_segment(&mut self, path: &Path, name: &str) -> Result<(), BackupError> {
+        self.changing(moment::snapshot(path, &SEGMENT)?, path, name)
+    }
+
+    /// A database that may be written at this moment, as it is in a read transaction.
+    fn changing(&mut self, source: Connection, path: &Path, name: &str) -> Result<(), BackupError> {
+        let partial = self.online_copy(source, path, name)?;
+        self.store(&partial, name)
+    }
+
+    /// The rollups, instead of those that were copied before. Damaged ones are named and left out: a
+    /// restored server makes them anew.
+    fn rollups(
+        &mut self,
+        source: Option<Result<Connection, QueryError>>,
+    ) -> Result<(), BackupError> {
+        self.list.files.retain(|file| file.name != ROLLUPS_NAME);
+        match source {
+            None => Ok(()),
+            Some(Ok(source)) => self.changing(source, &self.layout.rollups(), ROLLUPS_NAME),
+            Some(Err(QueryError::Damaged { path, detail })) => {
+                tracing::error!(file = %path.display(), detail, "the rollups cannot be copied");
+                self.done.damaged.push(ROLLUPS_NAME.to_owned());
+                Ok(())
+            }
+            Some(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// The control database, in which only those segments count as sealed that were taken as such,
+    /// and those that were not taken are not missed.
+    fn control(&mut self, sealed: &HashSet<SegmentId>) -> Result<(), BackupError> {
+        let path = self.layout.control();
+        let source = moment::snapshot(&path, &CONTROL)?;
+        let partial = self.online_copy(source, &path, "control.db")?;
+        let names: HashSet<&str> =
+            self.list.files.iter().filter_map(|file| file.name.strip_prefix("segments/")).collect();
+        let fit = || -> Result<(), crate::schema::SchemaError> {
+            let copied = CONTROL.open_writer(&partial)?;
+            copied.execute_batch("BEGIN IMMEDIATE")?;
+            for (id, row) in manifest::rows(&copied)? {
+                let is_taken = names.contains(id.file_name().as_str());
+                let sql = match () {
+                    () if sealed.contains(&id) => continue,
+                    () if is_taken => {
+                        "UPDATE segments SET blake3 = NULL, sealed = NULL, verified = NULL,
+                            retiring = NULL, retired = NULL WHERE file = ?1"
+                    }
+                    () if row.retired.is_some() || names.contains(id.skeleton_name().as_str()) => {
+                        "UPDATE segments SET retiring = created,
+                            retired = coalesce(retired, created) WHERE file = ?1"
+                    }
+                    // It began after the backup did, or is damaged.
+                    () => "DELETE FROM segments WHERE file = ?1",
+                };
+                copied.execute(sql, params![id.file_name()])?;
+            }
+            copied.execute_batch("COMMIT")?;
+            checkpoint(&copied, "TRUNCATE")?;
+            copied.close().map_err(|(_, error)| error)?;
+            Ok(())
+        };
+        fit().map_err(|error| BackupError::of(&partial, &error))?;
+        self.store(&partial, "control.db")
+    }
+
+    /// Copies a database as it is in one read transaction: its writer goes on meanwhile.
+    fn online_copy(
+        &mut self,
+        source: Connection,
+        path: &Path,
+        name: &str,
+    ) -> Result<PathBuf, BackupError> {
+        let partial = with_ending(&self.target.join(name), PARTIAL);
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            let _ = fs::remove_file(with_ending(&partial, ending));
+        }
+        make_private(&partial);
+        let mut run = || -> Result<(), rusqlite::Error> {
+            let page: i64 = source.pragma_query_value(None, "page_size", |row| row.get(0))?;
+            let mut to = Connection::open(&partial)?;
+            to.pragma_update(None, "synchronous", "OFF")?;
+            let backup = Backup::new(&source, &mut to)?;
+            loop {
+                let step = backup.step(PAGES_PER_STEP)?;
+                let at = backup.progress();
+                self.told(name, (i64::from(at.pagecount - at.remaining) * page) as u64);
+                match step {
+                    StepResult::Done => break,
+                    StepResult::More => {}
+                    _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+                }
+            }
+            drop(backup);
+            to.close().map_err(|(_, error)| error)
+        };
+        run().map_err(|error| QueryError::of(path, &error))?;
+        Ok(partial)
+    }
+
+    /// Gives a copied database its name, which tells its content: a list that is there already does
+    /// not mean it.
+    fn store(&mut self, partial: &Path, name: &str) -> Result<(), BackupError> {
+        let on_partial = BackupError::on(partial);
+        File::open(partial).and_then(|file| file.sync_all()).map_err(&on_partial)?;
+        let (found, bytes) = seal::hash(partial, |_| Ok(Pace::Full))
+            .map_err(|error| BackupError::of_keep(partial, &error))?;
+        let blake3 = hex(&found);
+        let stored = format!("{name}.{}", &blake3[..NAME_DIGITS]);
+        fs::rename(partial, self.target.join(&stored)).map_err(&on_partial)?;
+        self.done.copied_bytes += bytes;
+        self.done_bytes += bytes;
+        self.list.files.push(Entry { name: name.to_owned(), stored, bytes, blake3 });
+        Ok(())
+    }
+}
+
+/// Removes what only an earlier backup had; its list is gone.
+fn remove_old(target: &Path, list: &List) -> Result<(), BackupError> {
+    let kept: HashSet<PathBuf> = list
+        .files
+        .iter()
+        .map(|file| target.join(&file.stored))
+        .chain([target.join(LIST)])
+        .collect();
+    for folder in [target.to_owned(), target.join("segments")] {
+        let entries = fs::read_dir(&folder).map_err(BackupError::on(&folder))?;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let is_ours = file_name(&path).contains(".db") || path.ends_with(LIST);
+            if path.is_file() && is_ours && !kept.contains(&path) {
+                fs::remove_file(&path).map_err(BackupError::on(&path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,474 @@
+//! The keeper: a thread that looks after closed segments. It takes their hash (seals them), looks
+//! at it again now and then, and retires what is old or too much. It has connections of its own and
+//! works between the writer's groups, never in them.
+
+pub(crate) mod manifest;
+mod retire;
+pub(crate) mod seal;
+mod skeleton;
+pub(crate) mod verify;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::audit::log::AuditError;
+use crate::clock::Doubt;
+use crate::layout::{Day, SegmentId};
+use crate::metrics::StoreMetrics;
+use crate::options::Retention;
+use crate::rollups::{self, ApplierDoor, Standing};
+use crate::schema::{CONTROL, ROLLUPS, SchemaError};
+use crate::session::Files;
+use crate::trace_rows::RowError;
+use crate::writer::now_unix_nano;
+
+/// Time between two passes when nothing happens.
+const TICK: Duration = Duration::from_secs(60);
+
+/// Time between two looks at which skeletons are still wanted.
+const SKELETON_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Time after which the hash of a sealed segment is looked at again, nanoseconds.
+const SCRUB_NANOS: u64 = 7 * 86_400 * 1_000_000_000;
+
+/// What a pass stumbles over; the next one tries again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeepError {
+    #[error("the server stops")]
+    Stopped,
+    #[error("readers still use its write-ahead log")]
+    Busy,
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Row(#[from] RowError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
+impl From<rusqlite::Error> for KeepError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Row(error.into())
+    }
+}
+
+impl KeepError {
+    /// How the segment is damaged, if that is what it says.
+    pub(crate) fn damage(&self) -> Option<String> {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let of_sqlite = |error: &rusqlite::Error| {
+            matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+        };
+        let is_damage = match self {
+            Self::Schema(SchemaError::Sqlite(error)) | Self::Row(RowError::Sqlite(error)) => {
+                of_sqlite(error)
+            }
+            Self::Schema(SchemaError::Foreign(_)) | Self::Row(RowError::Body(_)) => true,
+            _ => false,
+        };
+        is_damage.then(|| self.to_string())
+    }
+}
+
+/// The keeper, as the writer and the store see it; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct KeeperDoor {
+    shared: Arc<Shared>,
+}
+
+/// The keeper's thread; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    door: KeeperDoor,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Told to loops that take long.
+    is_stopping: AtomicBool,
+    /// Something was retired since the writer last asked.
+    has_news: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The segment that is written; nothing is done before it is known.
+    open: Option<SegmentId>,
+    /// Passes asked for, and the last of them that is done.
+    asked: u64,
+    done: u64,
+    is_stopped: bool,
+}
+
+impl Keeper {
+    /// Starts the thread; its first pass comes when it is told which segment is open.
+    pub(crate) fn start(
+        files: Arc<Files>,
+        retention: Retention,
+        metrics: StoreMetrics,
+        applier: ApplierDoor,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let mut work = Work {
+            files,
+            retention,
+            metrics,
+            applier,
+            shared: Arc::clone(&shared),
+            doubt: Doubt::default(),
+            skeletons_seen: None,
+            has_looked_at_damage: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-keeper".to_owned())
+            .spawn(move || work.run())?;
+        Ok(Self { door: KeeperDoor { shared }, thread: Some(thread) })
+    }
+
+    pub(crate) fn door(&self) -> KeeperDoor {
+        self.door.clone()
+    }
+
+    /// The writer writes to this segment now, and has closed the one before.
+    pub(crate) fn opened(&self, id: SegmentId) {
+        let mut state = self.door.shared.lock();
+        state.open = Some(id);
+        state.asked += 1;
+        self.door.shared.changed.notify_all();
+    }
+
+    /// Whether something was retired since the last time this was asked.
+    pub(crate) fn has_news(&self) -> bool {
+        self.door.shared.has_news.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl KeeperDoor {
+    /// Runs a pass now, and comes back when it is over.
+    pub(crate) fn keep_now(&self) {
+        let mut state = self.shared.lock();
+        state.asked += 1;
+        let wanted = state.asked;
+        self.shared.changed.notify_all();
+        while state.done < wanted && !state.is_stopped {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.door.shared.is_stopping.store(true, Ordering::Relaxed);
+        self.door.shared.lock().is_stopped = true;
+        self.door.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A panic while the lock was held leaves values that are right: each is one assignment.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails when the server stops; long loops ask it.
+    fn check(&self) -> Result<(), KeepError> {
+        match self.is_stopping.load(Ordering::Relaxed) {
+            true => Err(KeepError::Stopped),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What the thread owns.
+#[derive(Debug)]
+struct Work {
+    files: Arc<Files>,
+    retention: Retention,
+    metrics: StoreMetrics,
+    applier: ApplierDoor,
+    shared: Arc<Shared>,
+    doubt: Doubt,
+    skeletons_seen: Option<Instant>,
+    has_looked_at_damage: bool,
+}
+
+impl Work {
+    fn run(&mut self) {
+        loop {
+            let (open, asked) = {
+                let mut state = self.shared.lock();
+                while !state.is_stopped && state.asked == state.done {
+                    let waited = self.shared.changed.wait_timeout(state, TICK);
+                    let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                    state = next;
+                    if timeout.timed_out() {
+                        break;
+                    }
+                }
+                if state.is_stopped {
+                    self.shared.changed.notify_all();
+                    return;
+                }
+                (state.open, state.asked)
+            };
+            if let Some(open) = open
+                && let Err(error) = self.pass(open)
+                && !matches!(error, KeepError::Stopped)
+            {
+                tracing::warn!(%error, "segments could not be looked after; it is tried again");
+            }
+            self.shared.lock().done = asked;
+            self.shared.changed.notify_all();
+        }
+    }
+
+    fn pass(&mut self, open: SegmentId) -> Result<(), KeepError> {
+        let control = CONTROL.open_writer(&self.files.layout.control())?;
+        self.look_at_known_damage(&control, open)?;
+        self.seal(&control, open)?;
+        self.retire(&control, open)?;
+        self.prune_skeletons(&control)?;
+        self.scrub(&control)?;
+        for (id, detail) in self.files.damaged() {
+            manifest::set_damage(&control, id, Some(&detail))?;
+        }
+        self.metrics.damaged_segments.set(self.files.damaged().len() as i64);
+        Ok(())
+    }
+
+    /// What an earlier process found damaged may have been restored since.
+    fn look_at_known_damage(
+        &mut self,
+        control: &Connection,
+        open: SegmentId,
+    ) -> Result<(), KeepError> {
+        if std::mem::replace(&mut self.has_looked_at_damage, true) {
+            return Ok(());
+        }
+        for (id, detail) in manifest::damage(control)? {
+            let row = manifest::row(control, id)?;
+            let path = self.files.layout.segment(id);
+            let is_right = match row.and_then(|row| row.blake3) {
+                Some(blake3) if path.exists() => seal::hash(&path, |_| self.pause())?.0 == blake3,
+                // Without a hash it is tried: whoever meets the damage again tells it again.
+                None if path.exists() && id < open => match seal::seal(&path, |_| self.pause()) {
+                    Ok(seal) => {
+                        manifest::set_seal(control, id, &seal)?;
+                        true
+                    }
+                    Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+                    Err(_) => false,
+                },
+                _ => true,
+            };
+            if is_right {
+                tracing::info!(segment = id.stem(), "a segment that was damaged is whole again");
+                manifest::set_damage(control, id, None)?;
+            } else {
+                self.files.mark_damaged(id, &detail);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the hash of what was closed.
+    fn seal(&self, control: &Connection, open: SegmentId) -> Result<(), KeepError> {
+        let damaged = self.files.damaged();
+        for id in self.files.layout.list()?.into_iter().rev().filter(|id| *id < open) {
+            let path = self.files.layout.segment(id);
+            let is_sealed = manifest::row(control, id)?.is_some_and(|row| row.is_sealed());
+            if is_sealed || damaged.contains_key(&id) || !path.exists() {
+                continue;
+            }
+            match seal::seal(&path, |_| self.pause()) {
+                Ok(seal) => manifest::set_seal(control, id, &seal)?,
+                Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+                Err(error) => match error.damage() {
+                    Some(detail) => {
+                        self.files.mark_damaged(id, &detail);
+                    }
+                    None => {
+                        tracing::debug!(segment = id.stem(), %error, "a segment is sealed later");
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what is old, then what is too much, the oldest first.
+    fn retire(&mut self, control: &Connection, open: SegmentId) -> Result<(), KeepError> {
+        let Retention { max_age, max_bytes } = self.retention;
+        if max_age.is_none() && max_bytes.is_none() {
+            return Ok(());
+        }
+        let now = self.believed_now(open);
+        let damaged = self.files.damaged();
+        for id in self.files.layout.list()?.into_iter().rev().filter(|id| *id < open) {
+            let row = manifest::row(control, id)?.filter(manifest::Row::is_sealed);
+            let Some(row) = row.filter(|_| self.files.layout.segment(id).exists()) else {
+                continue;
+            };
+            let age = u128::from(now.saturating_sub(id.day.end_nanos()));
+            let is_old = max_age.is_some_and(|max| age >= max.as_nanos());
+            let is_too_much = || -> Result<bool, KeepError> {
+                Ok(match max_bytes {
+                    Some(max) => self.files.layout.segment_bytes()? > max,
+                    None => false,
+                })
+            };
+            if !is_old && !is_too_much()? {
+                break;
+            }
+            if damaged.contains_key(&id) {
+                tracing::warn!(
+                    segment = id.stem(),
+                    "a damaged segment is not retired: traces that decisions refer to could not be kept; restore it, or move it away"
+                );
+                continue;
+            }
+            if !self.is_counted(id, &row)? {
+                tracing::info!(
+                    segment = id.stem(),
+                    "a segment is retired later: its rollups are still being made"
+                );
+                break;
+            }
+            let why = if is_old { "age" } else { "size" };
+            if let Err(error) = self.retire_one(control, id, &row, why) {
+                let Some(detail) = error.damage() else { return Err(error) };
+                self.files.mark_damaged(id, &detail);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the rollups have all that they will ever have of a segment: they outlive it.
+    fn is_counted(&self, id: SegmentId, row: &manifest::Row) -> Result<bool, KeepError> {
+        let last = row.counted_until.unwrap_or(u64::MAX);
+        let look = || -> Result<bool, KeepError> {
+            let connection = match ROLLUPS.open_reader(&self.files.layout.rollups()) {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "the rollups cannot be asked");
+                    return Ok(false);
+                }
+            };
+            let applied = rollups::applied(&connection, id.into())?;
+            Ok(applied.is_some_and(|applied| {
+                applied.has_all_until(last) || applied.standing == Standing::Incomplete
+            }))
+        };
+        if look()? {
+            return Ok(true);
+        }
+        self.applier.apply_now(|| self.shared.check())?;
+        look()
+    }
+
+    fn retire_one(
+        &self,
+        control: &Connection,
+        id: SegmentId,
+        row: &manifest::Row,
+        why: &str,
+    ) -> Result<(), KeepError> {
+        let check = || self.shared.check();
+        let job = retire::Retirement { layout: &self.files.layout, control, id, check: &check };
+        let done = job.run()?;
+        self.files.forget(id);
+        self.shared.has_news.store(true, Ordering::Relaxed);
+        let freed = done.bytes.saturating_sub(done.skeleton_bytes);
+        self.metrics.retired_segments.inc();
+        self.metrics.retired_bytes.inc_by(freed);
+        self.metrics.retired_spans.inc_by(row.spans);
+        tracing::info!(
+            segment = id.stem(),
+            why,
+            bytes = freed,
+            spans = row.spans,
+            traces = row.traces,
+            skeletons = done.kept,
+            "a segment was retired"
+        );
+        Ok(())
+    }
+
+    /// The time by which ages are told: a clock far ahead is believed when that lasts.
+    fn believed_now(&mut self, open: SegmentId) -> u64 {
+        let now = now_unix_nano();
+        let told = Day::of_nanos(now);
+        match self.doubt.day(open.day, told, Instant::now()) {
+            day if day == told => now,
+            day => day.end_nanos(),
+        }
+    }
+
+    /// Decisions go with time too, and the skeletons of their traces with them.
+    fn prune_skeletons(&mut self, control: &Connection) -> Result<(), KeepError> {
+        if self.skeletons_seen.is_some_and(|seen| seen.elapsed() < SKELETON_INTERVAL) {
+            return Ok(());
+        }
+        let layout = &self.files.layout;
+        for id in layout.list()? {
+            let check = || self.shared.check();
+            if layout.segment(id).exists() {
+                continue;
+            }
+            let job = retire::Retirement { layout, control, id, check: &check };
+            if job.prune()? {
+                self.files.forget(id);
+                self.shared.has_news.store(true, Ordering::Relaxed);
+            }
+        }
+        self.skeletons_seen = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Looks at the hash of the sealed segment that was not looked at for the longest time.
+    fn scrub(&self, control: &Connection) -> Result<(), KeepError> {
+        let before = now_unix_nano().saturating_sub(SCRUB_NANOS);
+        let Some(id) = manifest::longest_unverified(control, before)? else { return Ok(()) };
+        let path = self.files.layout.segment(id);
+        let Some(row) = manifest::row(control, id)? else { return Ok(()) };
+        match seal::check_hash(&path, &row, |_| self.pause()) {
+            Ok(()) => manifest::set_verified(control, id)?,
+            Err(KeepError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                self.files.mark_damaged(id, &error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Called while a file is hashed: stops when the server does, and leaves the disk to others for
+    /// as long as it was used.
+    fn pause(&self) -> Result<Pace, KeepError> {
+        self.shared.check()?;
+        Ok(Pace::Gentle)
+    }
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Half of the time at most, as others need the disk.
+    Gentle,
+    /// As fast as it goes: somebody waits.
+    Full,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Skeletons: what stays of a trace that a decision refers to when its segment is retired. Span
+//! ids, parents, names, times, status and role; no attributes, events, messages or logs. They lie
+//! in a file of the same form as a segment, so that it is read as one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use throughline_trace::{SpanRole, TraceId, TraceSummary, keys};
+
+use crate::audit::holds::Hold;
+use crate::body::{self, SpanBodyRef};
+use crate::earlier::store_filter;
+use crate::flush::posted_of;
+use crate::keep::KeepError;
+use crate::messages::Slot;
+use crate::rollups;
+use crate::schema::{SEGMENT, from_nanos};
+use crate::segment::checkpoint;
+use crate::trace_rows::{self, RowError};
+
+/// The traces of a segment that a decision or a hold refers to.
+pub(crate) fn referred(
+    control: &Connection,
+    holds: &[Hold],
+    segment: &Connection,
+    check: &dyn Fn() -> Result<(), KeepError>,
+) -> Result<Vec<TraceId>, KeepError> {
+    let mut of_decision =
+        control.prepare_cached("SELECT 1 FROM decisions WHERE trace_id = ?1 LIMIT 1")?;
+    let mut statement =
+        segment.prepare("SELECT trace_id, summary FROM traces WHERE continues IS NULL")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        check()?;
+        let id = TraceId::from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)
+            .map_err(|_| RowError::Body(body::BodyError::Id))?;
+        if of_decision.exists([id.as_bytes()])? {
+            found.push(id);
+        } else if !holds.is_empty() {
+            let summary = trace_rows::summary(row, 1)?;
+            if holds.iter().any(|hold| is_held(hold, &summary)) {
+                found.push(id);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a hold keeps a trace, also one without decisions.
+fn is_held(hold: &Hold, summary: &TraceSummary) -> bool {
+    let filter = &hold.filter;
+    // A single decision is found by its row.
+    if filter.decision_id.is_some() {
+        return false;
+    }
+    filter.trace_id.is_none_or(|id| id == summary.trace_id)
+        && filter.agent.as_ref().is_none_or(|agent| summary.agents.contains(agent))
+        && filter.session.as_ref().is_none_or(|session| summary.sessions.contains(session))
+        && filter.after_unix_nano.is_none_or(|after| summary.end_unix_nano >= after)
+        && filter.before_unix_nano.is_none_or(|before| summary.start_unix_nano < before)
+}
+
+/// Writes the skeletons of these traces into a new file, durably.
+pub(crate) fn write(
+    segment: &Connection,
+    traces: &[TraceId],
+    target: &Path,
+    check: &dyn Fn() -> Result<(), KeepError>,
+) -> Result<(), KeepError> {
+    let to = SEGMENT.open_writer(target)?;
+    to.execute_batch("BEGIN IMMEDIATE")?;
+    let mut copy = Copy { from: segment, to: &to, used: Used::default(), spans: 0 };
+    for id in traces {
+        check()?;
+        copy.trace(*id)?;
+    }
+    copy.what_is_used()?;
+    let spans = copy.spans;
+    let batch_no: i64 = segment.query_row("SELECT batch_no FROM state", [], |row| row.get(0))?;
+    to.execute(
+        "UPDATE state SET batch_no = ?1, traces = ?2, spans = ?3",
+        params![batch_no, traces.len() as i64, spans],
+    )?;
+    // Nothing is counted from it any more, as what it lacks was counted when it came.
+    to.execute(
+        "UPDATE rollup_state SET complete_from = ?1, is_thinned = 1",
+        [rollups::counted_until(segment)? as i64],
+    )?;
+    store_filter(&to)?;
+    to.execute_batch("COMMIT")?;
+    if checkpoint(&to, "TRUNCATE")?.0 != 0 {
+        return Err(KeepError::Busy);
+    }
+    to.close().map_err(|(_, error)| error)?;
+    Ok(())
+}
+
+/// Rows that spans and traces refer to.
+#[derive(Debug, Default)]
+struct Used {
+    resources: BTreeSet<i64>,
+    scopes: BTreeSet<i64>,
+    /// Facets, with how many traces they have.
+    facets: BTreeMap<i64, i64>,
+}
+
+struct Copy<'a> {
+    from: &'a Connection,
+    to: &'a Connection,
+    used: Used,
+    spans: i64,
+}
+
+impl Copy<'_> {
+    fn trace(&mut self, id: TraceId) -> Result<(), RowError> {
+        let Some(rows) = trace_rows::find(self.from, id)? else { return Ok(()) };
+        for space in &rows.spaces {
+            self.row("traces", "trace_no", *space)?;
+            self.spans_of(*space)?;
+        }
+        let Some(posted) = posted_of(self.from, &rows.summary)? else { return Ok(()) };
+        let mut insert =
+            self.to.prepare_cached("INSERT OR IGNORE INTO postings VALUES (?1, ?2, ?3)")?;
+        for facet in posted.facets {
+            insert.execute(params![facet, from_nanos(posted.start_unix_nano), rows.trace_no])?;
+            *self.used.facets.entry(facet).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn spans_of(&mut self, space: i64) -> Result<(), RowError> {
+        let mut read = self.from.prepare_cached(
+            "SELECT key, span_id, parent, kind, status, role, start, duration, resource, scope,
+                checksum, name, body FROM spans WHERE key >= ?1 AND key < ?2",
+        )?;
+        let mut insert = self.to.prepare_cached(
+            "INSERT INTO spans(key, span_id, parent, kind, status, role, start, duration, resource,
+                scope, checksum, name, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?;
+        let (first, behind) = trace_rows::key_range(space);
+        let mut rows = read.query([first, behind])?;
+        while let Some(row) = rows.next()? {
+            let mut values = Vec::with_capacity(13);
+            for column in 0..12 {
+                values.push(row.get::<_, rusqlite::types::Value>(column)?);
+            }
+            self.used.resources.insert(row.get(8)?);
+            self.used.scopes.insert(row.get(9)?);
+            let stored = row.get_ref(12)?.as_blob().map_err(rusqlite::Error::from)?;
+            values.push(rusqlite::types::Value::Blob(bare_body(row.get(5)?, stored)?));
+            insert.execute(rusqlite::params_from_iter(values))?;
+            self.spans += 1;
+        }
+        Ok(())
+    }
+
+    fn what_is_used(&mut self) -> Result<(), RowError> {
+        let Used { resources, scopes, facets } = std::mem::take(&mut self.used);
+        for number in resources {
+            self.row("resources", "resource", number)?;
+        }
+        for number in scopes {
+            self.row("scopes", "scope", number)?;
+        }
+        for (facet, traces) in facets {
+            self.row("facets", "facet", facet)?;
+            self.to
+                .prepare_cached("UPDATE facets SET traces = ?2 WHERE facet = ?1")?
+                .execute([facet, traces])?;
+        }
+        Ok(())
+    }
+
+    /// Copies one row as it is; one that is not there is nothing to copy.
+    fn row(&self, table: &str, key: &str, number: i64) -> Result<(), RowError> {
+        let mut read =
+            self.from.prepare_cached(&format!("SELECT * FROM {table} WHERE {key} = ?1"))?;
+        let columns = read.column_count();
+        let values: Option<Vec<rusqlite::types::Value>> = read
+            .query_row([number], |row| (0..columns).map(|column| row.get(column)).collect())
+            .optional()?;
+        let Some(values) = values else { return Ok(()) };
+        let places = vec!["?"; columns].join(", ");
+        self.to
+            .prepare_cached(&format!("INSERT OR IGNORE INTO {table} VALUES ({places})"))?
+            .execute(rusqlite::params_from_iter(values))?;
+        Ok(())
+    }
+}
+
+/// The body of a span without what it said: its role only, which a reader tells by an attribute.
+fn bare_body(role: i64, stored: &[u8]) -> Result<Vec<u8>, RowError> {
+    let full: body::SpanBody = body::unpack_value(stored)?;
+    let role = SpanRole::ALL.into_iter().find(|known| *known as i64 == role);
+    let mut attributes: Vec<(String, Slot)> = Vec::new();
+    if let Some(role) = role.filter(|role| *role != SpanRole::Other) {
+        attributes.push((keys::ROLE.to_owned(), Slot::Plain(role.as_str().into())));
+    }
+    let bare = SpanBodyRef {
+        flags: full.flags,
+        trace_state: "",
+        status_message: "",
+        attributes,
+        dropped_attributes_count: 0,
+        events: &[],
+        dropped_events_count: 0,
+        links: &[],
+        dropped_links_count: 0,
+    };
+    let mut raw = Vec::new();
+    body::encode_into(&bare, &mut raw)?;
+    let mut packed = Vec::new();
+    body::pack_into(&raw, &mut packed)?;
+    Ok(packed)
+}

@@ -1,0 +1,168 @@
+//! Backup under load, and its restore.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::registry::Registry;
+use throughline_store::{
+    AuditKeys, AuditLog, BackedUp, BackupError, BackupOptions, OpenError, Store, StoreOptions,
+    VerifyOptions, back_up, restore, verify_store,
+};
+use throughline_trace::TraceId;
+
+use crate::made::{self, DAY, NOON, decision, span, spans};
+
+fn open(dir: &Path) -> Store {
+    let options = StoreOptions { max_segment_bytes: 200_000, ..made::options(dir) };
+    Store::open(options, &mut Registry::default()).unwrap()
+}
+
+async fn send(store: &Store, trace: u128) {
+    let mut batch = spans(NOON, vec![span(trace, 1, None, trace as u64)]);
+    batch.spans[0].attributes.set("text", format!("{trace} ").repeat(400));
+    batch.decisions.push(decision(trace, trace, trace as u64));
+    store.inbox().commit(batch).await.unwrap();
+}
+
+fn take(data: &Path, target: &Path) -> BackedUp {
+    let options =
+        BackupOptions { data_dir: data.to_owned(), target: target.to_owned(), link: false };
+    back_up(&options, |step| assert!(step.done_bytes <= step.total_bytes)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_under_load_restores_all_that_was_acknowledged_before_it_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let store = Arc::new(open(&data));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let (of_load, counter) = (Arc::clone(&store), Arc::clone(&acknowledged));
+    let load = tokio::spawn(async move {
+        for trace in 1..=600 {
+            send(&of_load, trace).await;
+            counter.store(trace as u64, Ordering::SeqCst);
+        }
+    });
+    for wanted in [150, 400] {
+        while acknowledged.load(Ordering::SeqCst) < wanted {
+            tokio::task::yield_now().await;
+        }
+        if wanted == 400 {
+            store.keep_now().await;
+        }
+        let before = acknowledged.load(Ordering::SeqCst);
+        let (of_data, of_target) = (data.clone(), target.clone());
+        let taken = tokio::task::spawn_blocking(move || take(&of_data, &of_target)).await.unwrap();
+        assert!(taken.damaged.is_empty() && taken.files >= 2, "{taken:?}");
+        let restored = restore(&target, &new, |_| {}).unwrap();
+        assert_eq!(restored.files, taken.files);
+        let audit = AuditLog::new(&new, AuditKeys::default());
+        let found = audit.verify(&VerifyOptions::default()).unwrap();
+        assert!(found.is_good(), "{:?}", found.problems);
+        assert!(found.decisions >= before, "{} of {before}", found.decisions);
+        let report = verify_store(&new, |_| {}).unwrap();
+        assert!(report.is_good(), "{report:?}");
+        let copy = open(&new);
+        for trace in 1..=before {
+            let found = copy.reader().trace(TraceId::from_u128(trace.into())).await.unwrap();
+            let found = found.unwrap_or_else(|| panic!("trace {trace} of {before}"));
+            assert_eq!((found.spans.len(), found.decisions.len()), (1, 1), "trace {trace}");
+        }
+        // The copy lives on its own.
+        send(&copy, 10_000).await;
+        copy.close().await.unwrap();
+        std::fs::remove_dir_all(&new).unwrap();
+    }
+    load.await.unwrap();
+    store.keep_now().await;
+    // Sealed files that are there are not copied again.
+    let first = take(&data, &target);
+    let second = take(&data, &target);
+    assert!(second.reused_files > 2 && second.copied_bytes < first.bytes, "{second:?}");
+    assert_eq!(second.files, first.files);
+    let options =
+        BackupOptions { data_dir: data.clone(), target: dir.path().join("linked"), link: true };
+    assert_eq!(back_up(&options, |_| {}).unwrap().files, first.files);
+    restore(&options.target, &new, |_| {}).unwrap();
+    assert!(verify_store(&new, |_| {}).unwrap().is_good());
+}
+
+fn told(error: &dyn std::fmt::Display, dir: &Path) -> String {
+    error.to_string().replace(&dir.display().to_string(), "DIR")
+}
+
+#[tokio::test]
+async fn what_cannot_be_restored_says_why_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let store = open(&data);
+    for trace in 1..120 {
+        send(&store, trace).await;
+    }
+    store.keep_now().await;
+    let segments = store.reader().segments().await.unwrap();
+    store.close().await.unwrap();
+    assert!(matches!(restore(&target, &new, |_| {}), Err(BackupError::NoBackup(_))));
+    take(&data, &target);
+    let refused = restore(&target, &data, |_| {}).unwrap_err();
+    insta::assert_snapshot!(told(&refused, dir.path()), @"expected an empty directory at DIR/data, got a directory with other files; choose another");
+    let options =
+        BackupOptions { data_dir: data.clone(), target: data.join("inside"), link: false };
+    std::fs::create_dir(&options.target).unwrap();
+    let refused = back_up(&options, |_| {}).unwrap_err();
+    insta::assert_snapshot!(told(&refused, dir.path()), @"expected a directory outside the data directory at DIR/data/inside, got a directory with other files; choose another");
+
+    // A damaged source does not replace a good copy.
+    let name = format!("segments/{}.db", segments.last().unwrap().segment);
+    let mut bytes = std::fs::read(data.join(&name)).unwrap();
+    bytes[60_000] ^= 1;
+    std::fs::write(data.join(&name), bytes).unwrap();
+    assert_eq!(take(&data, &target).damaged, Vec::<String>::new());
+    restore(&target, &new, |_| {}).unwrap();
+    assert!(verify_store(&new, |_| {}).unwrap().is_good());
+    std::fs::remove_dir_all(&new).unwrap();
+    let elsewhere = dir.path().join("elsewhere");
+    assert_eq!(take(&data, &elsewhere).damaged.len(), 1);
+
+    // A damaged backup is not restored.
+    let mut bytes = std::fs::read(target.join(&name)).unwrap();
+    bytes[70_000] ^= 1;
+    std::fs::write(target.join(&name), bytes).unwrap();
+    let refused = restore(&target, &new, |_| {}).unwrap_err();
+    insta::assert_snapshot!(told(&refused, dir.path()), @"the file DIR/backup/segments/2026-11-22.db of the backup is damaged (its BLAKE3 is not the one it was written with); nothing was restored; use another backup");
+    assert_eq!(std::fs::read_dir(&new).unwrap().count(), 0);
+
+    // A restore that was killed is not taken for a new data directory.
+    std::fs::create_dir(new.join(".restoring")).unwrap();
+    let refused = Store::open(StoreOptions::new(&new), &mut Registry::default()).unwrap_err();
+    assert!(matches!(refused, OpenError::HalfRestored(_)));
+}
+
+#[tokio::test]
+async fn a_backup_has_skeletons_and_knows_what_was_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let options = || StoreOptions {
+        retention: throughline_store::Retention {
+            max_age: Some(std::time::Duration::from_secs(86_400)),
+            max_bytes: None,
+        },
+        ..made::options(&data)
+    };
+    let store = Store::open(options(), &mut Registry::default()).unwrap();
+    send(&store, 1).await;
+    store.inbox().commit(spans(NOON + 2 * DAY, vec![span(2, 1, None, 0)])).await.unwrap();
+    store.keep_now().await;
+    store.close().await.unwrap();
+    take(&data, &target);
+    restore(&target, &new, |_| {}).unwrap();
+    let report = verify_store(&new, |_| {}).unwrap();
+    assert!(report.is_good(), "{report:?}");
+    let copy = open(&new);
+    assert!(copy.reader().trace(TraceId::from_u128(1)).await.unwrap().unwrap().is_skeleton);
+    assert_eq!(copy.reader().stats().await.unwrap().spans, 2);
+}
