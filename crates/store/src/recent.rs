@@ -21,7 +21,13 @@ pub(crate) struct Recent<K, V> {
 impl<K: Eq + Hash, V> Recent<K, V> {
     /// A map whose generations weigh at most about `max_weight` each.
     pub(crate) fn new(max_weight: usize, weigh: fn(&V) -> usize) -> Self {
-        Self { young: HashMap::default(), old: HashMap::default(), young_weight: 0, max_weight, weigh }
+        Self {
+            young: HashMap::default(),
+            old: HashMap::default(),
+            young_weight: 0,
+            max_weight,
+            weigh,
+        }
     }
 
     /// The value under `key`, which thereby becomes young.

@@ -229,3 +229,25 @@ fn lists(since: &str) -> Markup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_charts_lack_is_said() {
+        let said = |rebuilding: &[u64], incomplete: &[u64]| {
+            let told = Coverage {
+                rebuilding_days: rebuilding.to_vec(),
+                incomplete_days: incomplete.to_vec(),
+                ..Coverage::default()
+            };
+            coverage(&told).into_string()
+        };
+        assert_eq!(said(&[], &[]), "");
+        assert!(said(&[0], &[]).contains("Sums of 1 day are being made anew"));
+        let for_good = said(&[], &[0, 86_400]);
+        assert!(for_good.contains("Of 2 days something is missing for good"), "{for_good}");
+        assert!(!for_good.contains("being made anew"));
+    }
+}
