@@ -24,7 +24,7 @@ use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
 use crate::read_sessions::SessionSummary;
 use crate::session::{Files, Session, unreadable};
 use crate::writer::now_unix_nano;
-use crate::{read_logs, read_metrics, read_rollups, read_sessions, read_traces};
+use crate::{read_logs, read_metrics, read_rollups, read_sessions, read_traces, sql};
 
 /// Longest that one query may hold a file, milliseconds.
 pub const MAX_QUERY_MILLIS: u64 = 2_000;
@@ -40,10 +40,12 @@ const MAX_SEARCHES: usize = 1;
 /// answer that is no longer waited for, because its future was dropped, is no longer looked for.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    files: Arc<Files>,
+    pub(crate) files: Arc<Files>,
     permits: Arc<Semaphore>,
     /// Taken before one of `permits` by what may use up all its time.
     searches: Arc<Semaphore>,
+    /// Turns of SQL, apart from all others: a statement that takes long holds up no page.
+    pub(crate) statements: Arc<Semaphore>,
     rollup_retention: RollupRetention,
     continuity: Continuity,
 }
@@ -75,9 +77,10 @@ impl Reader {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let permits = Arc::new(Semaphore::new((cores / 2).max(MAX_SEARCHES + 1)));
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
+        let statements = Arc::new(Semaphore::new(sql::turns(cores)));
         let continuity = Continuity::Rows { layout: layout.clone(), grace: CONTINUITY_GRACE };
         let files = Arc::new(Files::new(layout));
-        Self { files, permits, searches, rollup_retention, continuity }
+        Self { files, permits, searches, statements, rollup_retention, continuity }
     }
 
     /// Answers about continuity come from there.
@@ -354,8 +357,8 @@ impl Reader {
 
 /// What stands for the one who waits for an answer; dropped with the future, it ends the query.
 #[derive(Debug, Default)]
-struct Waiting {
-    abandoned: Arc<AtomicBool>,
+pub(crate) struct Waiting {
+    pub(crate) abandoned: Arc<AtomicBool>,
 }
 
 impl Drop for Waiting {
@@ -364,7 +367,7 @@ impl Drop for Waiting {
     }
 }
 
-fn ended(error: &dyn std::fmt::Display) -> QueryError {
+pub(crate) fn ended(error: &dyn std::fmt::Display) -> QueryError {
     QueryError::Storage(format!("the query ended: {error}"))
 }
 

@@ -84,6 +84,16 @@ impl Session {
         Self { files, deadline, abandoned, rows: Cell::new(0) }
     }
 
+    /// [`Session::begin_until`] for a part of something that has to end at `deadline`.
+    pub(crate) fn begin_before(
+        files: Arc<Files>,
+        abandoned: Arc<AtomicBool>,
+        deadline: Instant,
+    ) -> Self {
+        let session = Self::begin_until(files, abandoned);
+        Self { deadline: session.deadline.min(deadline), ..session }
+    }
+
     #[cfg(test)]
     pub(crate) fn begin(files: Arc<Files>) -> Self {
         Self::begin_until(files, Arc::default())

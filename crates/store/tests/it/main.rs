@@ -12,4 +12,6 @@ mod made;
 mod opening;
 mod rollups;
 mod round_trip;
+mod sql;
+mod sql_life;
 mod summaries;
