@@ -13,7 +13,9 @@ use throughline_trace::{DecisionId, FallbackState, TraceId};
 use crate::failure::EXIT_CODES;
 
 mod audit;
+mod query;
 pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
+pub(crate) use query::QueryArgs;
 
 /// One trace for an AI agent, from the prompt to the fallback, with every decision on it.
 #[derive(Debug, Parser)]
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     /// List decisions, newest first
     #[command(after_help = EXIT_CODES)]
     Decisions(DecisionsArgs),
+    /// Ask in SQL, read-only, over documented tables
+    #[command(after_help = EXIT_CODES)]
+    Query(QueryArgs),
     /// Tell where traces broke: lost parents, split traces, clocks that disagree
     #[command(after_help = EXIT_CODES)]
     Continuity(ContinuityArgs),

@@ -5,6 +5,7 @@ pub(crate) mod continuity;
 pub(crate) mod decisions;
 pub(crate) mod demo;
 pub(crate) mod keys;
+pub(crate) mod query;
 pub(crate) mod serve;
 pub(crate) mod trace;
 pub(crate) mod traces;

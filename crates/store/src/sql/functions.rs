@@ -34,8 +34,37 @@ pub(super) const DOCUMENTED: [(&str, &str); 3] = [
 ];
 
 /// Names of the functions that are ours, or ours in the place of SQLite's.
-pub(super) const NAMES: [&str; 9] =
-    ["iso", "unix_nano", "quantile", "like", "instr", "replace", "trim", "ltrim", "rtrim"];
+pub(super) const NAMES: [&str; 16] = [
+    "iso",
+    "unix_nano",
+    "quantile",
+    "like",
+    "instr",
+    "replace",
+    "trim",
+    "ltrim",
+    "rtrim",
+    "ceil",
+    "floor",
+    "sqrt",
+    "exp",
+    "ln",
+    "log10",
+    "pow",
+];
+
+/// A function of a number.
+type OfNumber = fn(f64) -> f64;
+
+/// SQLite is built without them.
+const OF_NUMBERS: [(&str, OfNumber); 6] = [
+    ("ceil", f64::ceil),
+    ("floor", f64::floor),
+    ("sqrt", f64::sqrt),
+    ("exp", f64::exp),
+    ("ln", f64::ln),
+    ("log10", f64::log10),
+];
 
 /// Makes the functions known to a connection.
 pub(super) fn register(connection: &Connection, source: &Source) -> Result<(), rusqlite::Error> {
@@ -62,6 +91,15 @@ pub(super) fn register(connection: &Connection, source: &Source) -> Result<(), r
                 text.chars().take(80).collect::<String>()
             ))),
         }
+    })?;
+    for (name, function) in OF_NUMBERS {
+        connection.create_scalar_function(name, 1, flags, move |context| {
+            Ok(number_of(context.get_raw(0)).map(function).filter(|number| !number.is_nan()))
+        })?;
+    }
+    connection.create_scalar_function("pow", 2, flags, |context| {
+        let numbers = number_of(context.get_raw(0)).zip(number_of(context.get_raw(1)));
+        Ok(numbers.map(|(base, power)| base.powf(power)).filter(|number| !number.is_nan()))
     })?;
     connection.create_aggregate_function("quantile", 2, flags, Quantile)?;
     for arguments in [2, 3] {
@@ -104,6 +142,15 @@ fn text_of(value: ValueRef<'_>) -> Option<Cow<'_, str>> {
         ValueRef::Integer(number) => Some(Cow::Owned(number.to_string())),
         ValueRef::Real(number) => Some(Cow::Owned(format!("{number:?}"))),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes)),
+    }
+}
+
+/// A value as a number; none for anything else.
+fn number_of(value: ValueRef<'_>) -> Option<f64> {
+    match value {
+        ValueRef::Integer(number) => Some(number as f64),
+        ValueRef::Real(number) => Some(number),
+        _ => None,
     }
 }
 
@@ -290,19 +337,14 @@ impl Aggregate<Option<Box<Numbers>>, Option<f64>> for Quantile {
         context: &mut Context<'_>,
         numbers: &mut Option<Box<Numbers>>,
     ) -> rusqlite::Result<()> {
-        let number = |value| match value {
-            ValueRef::Integer(number) => Some(number as f64),
-            ValueRef::Real(number) => Some(number),
-            _ => None,
-        };
-        let quantile = number(context.get_raw(1)).filter(|share| (0.0..=1.0).contains(share));
+        let quantile = number_of(context.get_raw(1)).filter(|share| (0.0..=1.0).contains(share));
         let Some(quantile) = quantile else {
             return Err(wrong(
                 "quantile: expected a share of 0 to 1 as second argument".to_owned(),
             ));
         };
         let value = context.get_raw(0);
-        let Some(number) = number(value) else {
+        let Some(number) = number_of(value) else {
             return match value {
                 ValueRef::Null => Ok(()),
                 _ => Err(wrong("quantile: expected numbers, got a text".to_owned())),

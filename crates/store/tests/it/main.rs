@@ -13,5 +13,6 @@ mod opening;
 mod rollups;
 mod round_trip;
 mod sql;
+mod sql_docs;
 mod sql_life;
 mod summaries;

@@ -341,6 +341,8 @@ async fn functions_do_what_they_say() {
         ("(SELECT round(quantile(value, 0.5)) FROM json_each('[1,100,10000]'))", "100"),
         ("(SELECT quantile(value, 0.5) FROM json_each('[null]'))", "–"),
         ("iso(null)", "–"),
+        ("floor(-1.5) || ceil(1.2) || pow(2, 3) || sqrt(-1)", "–"),
+        ("floor(-1.5) || ceil(1.2) || pow(2, 3)", "-2.02.08.0"),
     ] {
         assert_eq!(lines(&ask(&reader, &format!("SELECT {expression}")).await), [expected]);
     }
