@@ -15,6 +15,7 @@ mod demo;
 mod dialects;
 mod drain;
 mod export;
+mod query;
 mod redaction;
 mod refusals;
 mod secure;

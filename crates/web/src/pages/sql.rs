@@ -28,6 +28,9 @@ const FILE_ROWS: usize = 50_000;
 /// Most characters of a value on the page.
 const CELL_CHARS: usize = 160;
 
+/// Longest value that is kept on one line, characters.
+const LINE_CHARS: usize = 48;
+
 /// Statements to begin with.
 const EXAMPLES: [(&str, &str); 6] = [
     (
@@ -166,7 +169,7 @@ fn mistake(text: &str, error: &SqlError) -> Markup {
                     pre { (pointed(line, *column)) }
                 }
             }
-            @if !failure.hint.is_empty() { p.muted { "Hint: " (failure.hint) "." } }
+            @if !failure.hint.is_empty() { p.muted { "Hint: " (marked(&failure.hint)) "." } }
         }
     }
 }
@@ -231,7 +234,7 @@ fn cell(column: &str, value: &SqlValue, now_unix_nano: u64) -> Markup {
     match value {
         SqlValue::Null => html! { span.muted title="null" { "–" } },
         SqlValue::Text(id) if column == "trace_id" && id.parse::<TraceId>().is_ok() => {
-            html! { a.link.mono href={ "/traces/" (id) } { (id) } }
+            html! { a.link.line href={ "/traces/" (id) } { (id) } }
         }
         SqlValue::Integer(nanos) if column.ends_with("unix_nano") && *nanos > 0 => {
             let at = nanos.unsigned_abs();
@@ -241,7 +244,8 @@ fn cell(column: &str, value: &SqlValue, now_unix_nano: u64) -> Markup {
         }
         value => {
             let text = value_text(value);
-            html! { (cut(&text, CELL_CHARS)) }
+            let is_short = text.chars().nth(LINE_CHARS).is_none();
+            html! { span.line[is_short] { (cut(&text, CELL_CHARS)) } }
         }
     }
 }
@@ -254,7 +258,7 @@ fn schema() -> Markup {
             @for view in sql_views() { (table(&view)) }
             h2 { "Functions" }
             dl {
-                @for (call, about) in own { dt.mono { (call) } dd.soft { (about) } }
+                @for (call, about) in own { dt.mono { (call) } dd.soft { (marked(about)) } }
             }
             details {
                 summary { "of SQLite" }
@@ -264,15 +268,24 @@ fn schema() -> Markup {
     }
 }
 
+/// A text whose words in backticks are code.
+fn marked(text: &str) -> Markup {
+    html! {
+        @for (at, part) in text.split('`').enumerate() {
+            @if at % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
+}
+
 fn table(view: &SqlView) -> Markup {
     html! {
         details {
             summary { b.mono { (view.name) } }
-            p.soft { (view.about) }
+            p.soft { (marked(view.about)) }
             dl {
                 @for column in &view.columns {
                     dt.mono { (column.name) " " small.muted { (column.kind.as_str()) } }
-                    dd.soft { (column.about) }
+                    dd.soft { (marked(column.about)) }
                 }
             }
         }
