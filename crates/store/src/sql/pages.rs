@@ -93,3 +93,48 @@ impl<T, F> Pages<T, F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::layout::Layout;
+    use crate::session::Files;
+
+    /// Numbers below 200; asked narrowly, the list gives one page and then takes too long.
+    fn list(
+        _: &Session,
+        is_narrow: &bool,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<usize>, QueryError> {
+        let from = cursor.map_or(0, |cursor| cursor.parse().unwrap());
+        if *is_narrow && from > 0 {
+            return Err(QueryError::Timeout { limit_ms: 1 });
+        }
+        let to = 200.min(from + limit);
+        let next = (to < 200).then(|| to.to_string());
+        Ok(Page { items: (from..to).collect(), next, ..Page::empty() })
+    }
+
+    fn walk(time: Duration, broad: Option<bool>) -> Result<Vec<usize>, QueryError> {
+        let files = Arc::new(Files::new(Layout::new(std::path::Path::new("nowhere"))));
+        let source = Source::new(files, Arc::default(), Instant::now() + time, 0);
+        let mut pages = Pages::new(&source, list, true, broad);
+        let mut found = Vec::new();
+        while pages.next()? {
+            found.extend(pages.current());
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn a_list_that_takes_too_long_goes_on_broadly_where_it_was() {
+        let enough = Duration::from_secs(60);
+        assert_eq!(walk(enough, Some(false)).unwrap(), (0..200).collect::<Vec<_>>());
+        assert!(matches!(walk(enough, None), Err(QueryError::Timeout { .. })));
+        assert!(matches!(walk(Duration::ZERO, Some(false)), Err(QueryError::Timeout { .. })));
+    }
+}

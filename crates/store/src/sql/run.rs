@@ -22,7 +22,7 @@ use crate::error::QueryError;
 const STEPS_PER_LOOK: i32 = 1_000;
 
 /// What a sort keeps in memory before it goes to disk, KiB.
-const SORT_KIB: i64 = 8 * 1024;
+const SORT_KIB: i64 = 4 * 1024;
 
 /// Deepest nesting of an expression.
 const MAX_EXPRESSION_DEPTH: i32 = 100;
@@ -61,6 +61,9 @@ const OTHER_STATEMENTS: [&str; 19] = [
     "UPDATE",
     "VACUUM",
 ];
+
+/// What stands for a message that may hold a part of a decision.
+const UNTOLD: &str = "a function was given what it cannot take; which value is not told, because the statement reads decisions";
 
 /// Refuses what needs no database to be refused.
 pub(super) fn check(query: &SqlQuery) -> Result<(), SqlError> {
@@ -118,7 +121,11 @@ pub(super) fn run(
             }
             other => other,
         },
-        Stop::Sqlite(error) => explain(source, query, &watch, &error),
+        Stop::Sqlite(error) => match explain(source, query, &watch, &error) {
+            // The message may hold a value; what is given out of decisions is noted, errors are not.
+            SqlError::Value(_) if watch.reads_decisions() => SqlError::Value(UNTOLD.to_owned()),
+            other => other,
+        },
         Stop::Told(error) => error,
     })?;
     Ok(SqlAnswer {

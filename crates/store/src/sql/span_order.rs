@@ -14,7 +14,7 @@ use crate::layout::Day;
 use crate::session::Segment;
 
 /// Traces that are put in order at once; further ones in another round over the segments' traces.
-const MAX_ORDERED_TRACES: usize = 50_000;
+const MAX_ORDERED_TRACES: usize = if cfg!(test) { 7 } else { 50_000 };
 
 /// Bytes of spans that wait for their turn.
 pub(super) const MAX_ORDERED_BYTES: usize = 64 * 1024 * 1024;
@@ -158,5 +158,49 @@ impl ByTime {
             })
             .collect();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use throughline_trace::{Span, SpanBatch, SpanId, TraceId};
+
+    use super::*;
+    use crate::{SqlQuery, SqlValue, Store, StoreOptions};
+
+    #[tokio::test]
+    async fn rounds_over_many_traces_leave_nothing_out_and_keep_the_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path()), &mut Registry::default()).unwrap();
+        let mut spans = Vec::new();
+        for trace in 1..=40_u64 {
+            for id in 1..=3 {
+                let (trace_id, span_id) = (TraceId::from_u128(trace.into()), SpanId::from_u64(id));
+                let mut span = Span::new(trace_id, span_id, None, "a");
+                // Traces overlap, some end together, and one is longer than all others.
+                span.start_unix_nano = 1_000_000 + trace / 2 * 10 + id * 13;
+                let lasts = if trace == 5 { 900 } else { 20 };
+                span.end_unix_nano = span.start_unix_nano + lasts;
+                spans.push(span);
+            }
+        }
+        let mut expected: Vec<i64> = spans.iter().map(|span| span.start_unix_nano as i64).collect();
+        expected.sort_unstable_by_key(|start| Reverse(*start));
+        assert!(expected.len() > 3 * MAX_ORDERED_TRACES);
+        let batch = SpanBatch { spans, ..SpanBatch::default() };
+        store.inbox().commit(batch).await.unwrap();
+        let text = "SELECT start_unix_nano FROM spans ORDER BY start_unix_nano DESC";
+        let answer = store.reader().sql(SqlQuery::new(text)).await.unwrap();
+        let starts: Vec<i64> = answer
+            .rows
+            .iter()
+            .map(|row| match row[0] {
+                SqlValue::Integer(start) => start,
+                _ => panic!("a start is a number"),
+            })
+            .collect();
+        assert_eq!(starts, expected);
+        store.close().await.unwrap();
     }
 }

@@ -78,6 +78,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Whether a column is compared with null, which nothing is equal to, above or below.
+    fn is_impossible(&self) -> bool {
+        self.conditions.iter().any(|(_, _, value)| *value == Value::Null)
+    }
+
     /// The texts that a column is said to be equal to. A number compared with a text column does
     /// not count: SQLite decides what that means.
     pub(super) fn texts(&self, column: &str) -> impl Iterator<Item = &str> {
@@ -364,6 +369,11 @@ unsafe impl<V: View> VTabCursor for Cursor<V> {
     ) -> rusqlite::Result<()> {
         let plan = plan::<V>(text, values);
         self.row = 0;
+        self.rows = None;
+        // A join over a column that may be null asks so, and must not scan the table for it.
+        if plan.is_impossible() {
+            return Ok(());
+        }
         self.rows = Some(V::open(&self.source, &plan).map_err(|error| self.source.fail(error))?);
         self.advance()
     }
@@ -378,7 +388,9 @@ unsafe impl<V: View> VTabCursor for Cursor<V> {
 
     fn column(&self, context: &mut Context, column: c_int) -> rusqlite::Result<()> {
         let place = usize::try_from(column).unwrap_or(usize::MAX);
-        let Some(rows) = &self.rows else { return context.set_result(ToSqlOutput::from(0)) };
+        let Some(rows) = &self.rows else {
+            return context.set_result(ToSqlOutput::Owned(Value::Null));
+        };
         let cell = rows.cell(place).map_err(|error| self.source.fail(error))?;
         let value = match &cell {
             Cell::Null => ValueRef::Null,

@@ -15,4 +15,5 @@ mod round_trip;
 mod sql;
 mod sql_docs;
 mod sql_life;
+mod sql_push;
 mod summaries;
