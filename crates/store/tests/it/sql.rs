@@ -357,7 +357,7 @@ async fn a_join_over_nulls_finds_nothing_for_them() {
     small(&store).await;
     let reader = store.reader();
     let text =
-        "SELECT body, count(span_id) FROM logs l LEFT JOIN spans s ON s.trace_id = l.trace_id
+        "SELECT body, count(s.span_id) FROM logs l LEFT JOIN spans s ON s.trace_id = l.trace_id
         GROUP BY body ORDER BY body";
     assert_eq!(lines(&ask(&reader, text).await), ["alone|0", "it began|4"]);
     let none = "SELECT count(*) FROM spans WHERE start_unix_nano > NULL OR trace_id = NULL";
