@@ -18,12 +18,15 @@ const SPANS_PER_BATCH: u64 = 510;
 /// How often each statement is asked.
 const TIMES: usize = 7;
 
+/// What ids of traces begin with.
+const TRACES: u128 = 0x5eed_0000_0000_0000 << 64;
+
 const MODELS: [&str; 4] = ["gpt-4o", "gpt-4o-mini", "claude-sonnet", "o4-mini"];
 
 fn span(number: u64, begin_unix_nano: u64) -> Span {
     let (trace, place) = (number / SPANS_PER_TRACE, number % SPANS_PER_TRACE);
     let parent = (place > 0).then(|| SpanId::from_u64(1));
-    let id = TraceId::from_u128(0x5eed_0000_0000_0000 << 64 | u128::from(trace) + 1);
+    let id = TraceId::from_u128(TRACES + u128::from(trace) + 1);
     let mut span = Span::new(id, SpanId::from_u64(place + 1), parent, "invoke_agent");
     span.start_unix_nano = begin_unix_nano + trace * 2_000_000_000 + place * 50_000_000;
     span.end_unix_nano = span.start_unix_nano + 40_000_000 + number * 7_919 % 900_000_000;
@@ -55,7 +58,7 @@ fn span(number: u64, begin_unix_nano: u64) -> Span {
         }
         _ => attributes.set(keys::ROLE, "step"),
     }
-    if number % 997 == 0 {
+    if number.is_multiple_of(997) {
         span.status.code = StatusCode::Error;
         span.status.message = "upstream gave up".to_owned();
     }
@@ -109,7 +112,7 @@ fn main() -> Outcome {
             asked.elapsed().as_secs_f64()
         );
         let reader = store.reader();
-        let last = format!("{:032x}", 0x5eed_0000_0000_0000_u128 << 64 | 77);
+        let last = format!("{:032x}", TRACES + 77);
         for text in [
             "SELECT count(*) FROM spans",
             "SELECT model, sum(cost_usd) FROM llm_calls GROUP BY model",

@@ -10,13 +10,14 @@ use throughline_trace::{Span, SpanBatch, SpanId, StatusCode, TraceId, keys};
 
 use crate::made::{self, DAY, NOON, resource};
 
+#[expect(clippy::panic, reason = "a test that cannot go on fails")]
 pub(crate) async fn ask(reader: &Reader, text: &str) -> SqlAnswer {
     let query = SqlQuery { max_rows: 10_000, ..SqlQuery::new(text) };
     reader.sql(query).await.unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 async fn refusal(reader: &Reader, text: &str) -> SqlError {
-    reader.sql(SqlQuery::new(text)).await.expect_err(text)
+    reader.sql(SqlQuery::new(text)).await.unwrap_err()
 }
 
 /// The rows as lines, values apart by bars.
