@@ -13,9 +13,11 @@ use throughline_trace::{DecisionId, FallbackState, TraceId};
 use crate::failure::EXIT_CODES;
 
 mod audit;
+mod query;
 mod store;
 mod transfer;
 pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
+pub(crate) use query::QueryArgs;
 pub(crate) use store::{BackupArgs, RestoreArgs, StoreAction, StoreArgs};
 pub(crate) use transfer::{ExportArgs, ImportArgs};
 
@@ -96,6 +98,9 @@ pub(crate) enum Command {
     /// List decisions, newest first
     #[command(after_help = EXIT_CODES)]
     Decisions(DecisionsArgs),
+    /// Ask in SQL, read-only, over documented tables
+    #[command(after_help = EXIT_CODES)]
+    Query(QueryArgs),
     /// Tell where traces broke: lost parents, split traces, clocks that disagree
     #[command(after_help = EXIT_CODES)]
     Continuity(ContinuityArgs),

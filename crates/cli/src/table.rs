@@ -28,25 +28,25 @@ impl<T: Into<String>> From<T> for Cell {
 
 /// A heading, and whether its column is aligned right (numbers).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Column {
-    title: &'static str,
+pub(crate) struct Column<'t> {
+    title: &'t str,
     is_right: bool,
 }
 
 /// A column of text.
-pub(crate) const fn left(title: &'static str) -> Column {
+pub(crate) const fn left(title: &str) -> Column<'_> {
     Column { title, is_right: false }
 }
 
 /// A column of numbers.
-pub(crate) const fn right(title: &'static str) -> Column {
+pub(crate) const fn right(title: &str) -> Column<'_> {
     Column { title, is_right: true }
 }
 
 /// Writes a table with headings.
 pub(crate) fn write(
     out: &mut impl Write,
-    columns: &[Column],
+    columns: &[Column<'_>],
     rows: Vec<Vec<Cell>>,
 ) -> io::Result<()> {
     let heading = columns.iter().map(|column| Cell::styled(column.title, DIM)).collect();

@@ -73,6 +73,7 @@ mod read_spans;
 mod read_traces;
 mod search_spans;
 mod session;
+mod sql;
 
 // Files and rows.
 mod body;
@@ -124,5 +125,11 @@ pub use reader::{MAX_QUERY_MILLIS, Reader};
 pub use search::{
     AttributeTest, Bounds, Expression, Limit, MAX_QUERY_CHARS, MAX_QUERY_DEPTH, MAX_QUERY_TERMS,
     NameField, NumberField, SearchError, SearchQuery, Term, TextTest, parse_moment,
+};
+pub use sql::{
+    DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS,
+    MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES, SqlAnswer,
+    SqlColumn, SqlCut, SqlError, SqlKind, SqlParameters, SqlQuery, SqlValue, SqlView,
+    SqlViewColumn, sql_functions, sql_views,
 };
 pub use store::Store;

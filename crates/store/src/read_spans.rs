@@ -133,11 +133,20 @@ impl<'c> RowReader<'c> {
                 Some(bytes) => read_varints(bytes),
                 None => Vec::new(),
             };
+        self.restored(slots, &references)
+    }
+
+    /// The attributes of slots whose messages have these numbers.
+    pub(crate) fn restored(
+        &mut self,
+        slots: Vec<(String, Slot)>,
+        references: &[i64],
+    ) -> Result<Attributes, RowError> {
         if self.message_bytes > MAX_CACHED_MESSAGE_BYTES {
             self.messages.clear();
             self.message_bytes = 0;
         }
-        for number in &references {
+        for number in references {
             self.load_message(*number)?;
         }
         let Self { messages, bytes, .. } = self;
@@ -171,7 +180,7 @@ impl<'c> RowReader<'c> {
         shared(self.connection, &mut self.resources, sql, number)
     }
 
-    fn scope(&mut self, number: i64) -> Result<Arc<Scope>, RowError> {
+    pub(crate) fn scope(&mut self, number: i64) -> Result<Arc<Scope>, RowError> {
         let sql = "SELECT body FROM scopes WHERE scope = ?1";
         shared(self.connection, &mut self.scopes, sql, number)
     }

@@ -25,7 +25,7 @@ use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
 use crate::read_sessions::SessionSummary;
 use crate::session::{self, Files, Session, unreadable};
 use crate::writer::now_unix_nano;
-use crate::{read_logs, read_metrics, read_rollups, read_sessions, read_traces};
+use crate::{read_logs, read_metrics, read_rollups, read_sessions, read_traces, sql};
 
 /// Longest that one query may hold a file, milliseconds.
 pub const MAX_QUERY_MILLIS: u64 = 2_000;
@@ -41,10 +41,12 @@ const MAX_SEARCHES: usize = 1;
 /// answer that is no longer waited for, because its future was dropped, is no longer looked for.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    files: Arc<Files>,
+    pub(crate) files: Arc<Files>,
     permits: Arc<Semaphore>,
     /// Taken before one of `permits` by what may use up all its time.
     searches: Arc<Semaphore>,
+    /// Turns of SQL, apart from all others: a statement that takes long holds up no page.
+    pub(crate) statements: Arc<Semaphore>,
     rollup_retention: RollupRetention,
     continuity: Continuity,
 }
@@ -80,8 +82,9 @@ impl Reader {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let permits = Arc::new(Semaphore::new((cores / 2).max(MAX_SEARCHES + 1)));
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
+        let statements = Arc::new(Semaphore::new(sql::turns(cores)));
         let continuity = Continuity::Rows { layout: files.layout.clone(), grace: CONTINUITY_GRACE };
-        Self { files, permits, searches, rollup_retention, continuity }
+        Self { files, permits, searches, statements, rollup_retention, continuity }
     }
 
     /// Segments that are damaged and passed over, oldest first: answers lack what they hold.
@@ -371,8 +374,8 @@ impl Reader {
 
 /// What stands for the one who waits for an answer; dropped with the future, it ends the query.
 #[derive(Debug, Default)]
-struct Waiting {
-    abandoned: Arc<AtomicBool>,
+pub(crate) struct Waiting {
+    pub(crate) abandoned: Arc<AtomicBool>,
 }
 
 impl Drop for Waiting {
@@ -381,7 +384,7 @@ impl Drop for Waiting {
     }
 }
 
-fn ended(error: &dyn std::fmt::Display) -> QueryError {
+pub(crate) fn ended(error: &dyn std::fmt::Display) -> QueryError {
     QueryError::Storage(format!("the query ended: {error}"))
 }
 

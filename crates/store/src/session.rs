@@ -89,7 +89,7 @@ impl Files {
 
     /// Passes over the segment of a file that a query found damaged; answers whether the rest can
     /// still be answered from.
-    fn mark_damaged_file(&self, path: &Path, detail: &str) -> bool {
+    pub(crate) fn mark_damaged_file(&self, path: &Path, detail: &str) -> bool {
         let name = path.file_name().and_then(|name| name.to_str());
         let id = name.and_then(SegmentId::of_file_name);
         id.is_some_and(|id| self.mark_damaged(id, detail))
@@ -157,6 +157,16 @@ impl Session {
     /// Whether a file that this query saw is gone.
     fn is_outdated(&self) -> bool {
         self.seen.get().is_some_and(|seen| seen.iter().any(|path| !path.exists()))
+    }
+
+    /// For a part of something that has to end at `deadline`.
+    pub(crate) fn begin_before(
+        files: Arc<Files>,
+        abandoned: Arc<AtomicBool>,
+        deadline: Instant,
+    ) -> Self {
+        let longest = Instant::now() + Duration::from_millis(MAX_QUERY_MILLIS);
+        Self::until(files, longest.min(deadline), abandoned)
     }
 
     #[cfg(test)]

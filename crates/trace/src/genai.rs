@@ -229,6 +229,11 @@ impl Attributes {
     pub fn tool(&self) -> Option<&str> {
         self.first_str(&[keys::GEN_AI_TOOL_NAME, keys::AI_TOOL_USED])
     }
+
+    /// The session or conversation.
+    pub fn session(&self) -> Option<&str> {
+        self.first_str(&[keys::SESSION_ID, "session.id", keys::GEN_AI_CONVERSATION_ID])
+    }
 }
 
 impl Span {
@@ -269,7 +274,7 @@ impl Span {
 
     /// The session or conversation.
     pub fn session(&self) -> Option<&str> {
-        self.attributes.first_str(&[keys::SESSION_ID, "session.id", keys::GEN_AI_CONVERSATION_ID])
+        self.attributes.session()
     }
 
     /// The model that answered, or else the one that was asked.

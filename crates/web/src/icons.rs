@@ -23,6 +23,9 @@ pub(crate) fn icon(name: &str) -> Markup {
         "decisions" => r#"<path d="M10 3l4 4-4 4-4-4zM10 11v3M5 17h10M10 14v3"/>"#,
         "logs" => r#"<path d="M4 5h12M4 10h12M4 15h7"/>"#,
         "series" => r#"<path d="M3 15l4-6 3.5 3.5L17 5M3 17.5h14"/>"#,
+        "sql" => {
+            r#"<ellipse cx="10" cy="5" rx="6" ry="2.500"/><path d="M4 5v10c0 1.400 2.700 2.500 6 2.500s6-1.100 6-2.500V5M4 10c0 1.400 2.700 2.500 6 2.500s6-1.100 6-2.500"/>"#
+        }
         "setup" => r#"<path d="M3 10h9M9 6l4 4-4 4M16.5 4v12"/>"#,
         "search" => r#"<circle cx="9" cy="9" r="5.2"/><path d="M13 13l4 4"/>"#,
         "sun" => {

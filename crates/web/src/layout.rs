@@ -17,17 +17,19 @@ pub(crate) enum Nav {
     Decisions,
     Logs,
     Series,
+    Sql,
     Setup,
     /// A page outside the rail.
     None,
 }
 
-const RAIL: [(Nav, &str, &str, &str); 6] = [
+const RAIL: [(Nav, &str, &str, &str); 7] = [
     (Nav::Overview, "/overview", "overview", "Overview"),
     (Nav::Traces, "/traces", "traces", "Traces"),
     (Nav::Decisions, "/decisions", "decisions", "Decisions"),
     (Nav::Logs, "/logs", "logs", "Logs"),
     (Nav::Series, "/series", "series", "Metrics"),
+    (Nav::Sql, "/sql", "sql", "SQL"),
     (Nav::Setup, "/setup", "setup", "Send data"),
 ];
 

@@ -64,6 +64,7 @@ mod params;
 mod reads;
 mod routes;
 mod session;
+mod sql;
 mod state;
 
 pub use api::audit::status_json as audit_status_json;
@@ -74,4 +75,5 @@ pub use api::shapes::{
 };
 pub use doors::OPEN_ROUTES;
 pub use routes::{route_paths, router};
+pub use sql::{sql_csv, sql_json, value_json as sql_value_json, value_text as sql_value_text};
 pub use state::{Submit, WebState, loopback_hosts};

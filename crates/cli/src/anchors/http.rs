@@ -25,7 +25,7 @@ pub(super) async fn write(
     headers: &BTreeMap<String, String>,
     checkpoints: &[Checkpoint],
 ) -> Result<(), String> {
-    let client = client(url.starts_with("https:"))?;
+    let client = client(url.starts_with("https:"), REQUEST_TIMEOUT)?;
     let method = match method {
         HttpMethod::Post => Method::POST,
         HttpMethod::Put => Method::PUT,
@@ -55,8 +55,8 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// A client that trusts what the system trusts.
-pub(crate) fn client(is_tls: bool) -> Result<Client, String> {
+/// A client that trusts what the system trusts, follows no redirects and waits for so long.
+pub(crate) fn client(is_tls: bool, timeout: Duration) -> Result<Client, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -68,7 +68,7 @@ pub(crate) fn client(is_tls: bool) -> Result<Client, String> {
     };
     Client::builder()
         .tls_backend_preconfigured(builder.with_no_client_auth())
-        .timeout(REQUEST_TIMEOUT)
+        .timeout(timeout)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("throughline/", env!("CARGO_PKG_VERSION")))
         .build()

@@ -20,6 +20,9 @@ use crate::show;
 /// How long a line is tried again while the server asks to come back later.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
+/// How long the server may take over one line.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Wait when the server does not say how long.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 
@@ -73,7 +76,7 @@ impl Count {
 
 /// Imports the files, one after the other.
 pub(crate) async fn run(args: &ImportArgs) -> Outcome {
-    let client = http_client(args.endpoint.starts_with("https:"))
+    let client = http_client(args.endpoint.starts_with("https:"), REQUEST_TIMEOUT)
         .map_err(|error| Failure::new(Exit::Failure, error))?;
     let (mut requests, mut rejected) = (0_u64, 0_u64);
     for path in &args.files {

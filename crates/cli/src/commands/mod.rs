@@ -7,6 +7,7 @@ pub(crate) mod demo;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod keys;
+pub(crate) mod query;
 pub(crate) mod serve;
 pub(crate) mod store;
 pub(crate) mod trace;

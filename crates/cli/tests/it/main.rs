@@ -16,6 +16,7 @@ mod dialects;
 mod drain;
 mod export;
 mod keeping;
+mod query;
 mod redaction;
 mod refusals;
 mod secure;

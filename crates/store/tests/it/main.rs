@@ -16,4 +16,8 @@ mod opening;
 mod retention;
 mod rollups;
 mod round_trip;
+mod sql;
+mod sql_docs;
+mod sql_life;
+mod sql_push;
 mod summaries;

@@ -12,4 +12,5 @@ pub(crate) mod overview;
 pub(crate) mod record;
 pub(crate) mod series;
 pub(crate) mod shapes;
+pub(crate) mod sql;
 pub(crate) mod traces;

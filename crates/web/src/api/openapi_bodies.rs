@@ -2,6 +2,11 @@
 
 use serde_json::{Value, json};
 
+use throughline_store::{
+    DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEXT_BYTES,
+    MAX_SQL_TIMEOUT, sql_views,
+};
+
 use super::record::{MAX_BODY_BYTES, MAX_DECISIONS};
 
 const JSON: &str = "application/json";
@@ -21,7 +26,39 @@ pub(super) fn operations() -> Vec<(&'static str, Value)> {
         ),
         ("/api/v1/audit/holds", order("Begins a legal hold. Needs the scope `admin`.")),
         ("/api/v1/audit/holds/{hold_id}/release", release()),
+        ("/api/v1/sql", sql()),
     ]
+}
+
+fn sql() -> Value {
+    let millis = MAX_SQL_TIMEOUT.as_millis();
+    let names: Vec<&str> = sql_views().into_iter().map(|view| view.name).collect();
+    json!({
+        "summary": format!("One SELECT in SQLite's SQL over the tables {}: {{columns: [{{name, type}}], rows, cut, elapsed_ms}}. `cut` is `rows` or `bytes` when there are more rows than are given, else null. Whole numbers beyond 2^53 are text. docs/sql.md has every table, column and limit. Needs the scope `read`.", names.join(", ")),
+        "requestBody": { "required": true, "content": { JSON: { "schema": {
+            "type": "object",
+            "required": ["query"],
+            "additionalProperties": false,
+            "properties": {
+                "query": { "type": "string", "maxLength": MAX_SQL_TEXT_BYTES },
+                "parameters": {
+                    "oneOf": [
+                        { "type": "array", "maxItems": MAX_SQL_PARAMETERS },
+                        { "type": "object", "maxProperties": MAX_SQL_PARAMETERS },
+                    ],
+                    "description": "Values for `?` in their order, or for `:name` by name. Lists and objects become JSON text.",
+                },
+                "max_rows": { "type": "integer", "minimum": 1, "maximum": MAX_SQL_ROWS, "default": DEFAULT_SQL_ROWS },
+                "timeout_ms": { "type": "integer", "minimum": 1, "maximum": millis as u64, "default": DEFAULT_SQL_TIMEOUT.as_millis() as u64 },
+            },
+        } } } },
+        "responses": answers(&[
+            ("400", "The statement cannot be read, or does more than read; `problems` has {offset, line, column} where that is known."),
+            ("413", "The body is too large."),
+            ("422", "The statement needs more memory than it may have."),
+            ("503", "It took longer than `timeout_ms`, or others did."),
+        ]),
+    })
 }
 
 fn failure(text: &str) -> Value {

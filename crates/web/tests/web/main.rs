@@ -8,6 +8,7 @@ mod continuity;
 mod doors;
 mod fixtures;
 mod pages;
+mod sql;
 
 use std::sync::Arc;
 
