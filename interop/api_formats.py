@@ -1,6 +1,7 @@
 """What schemathesis cannot know of the API: how the texts look that have a language of their own.
-It loads this file (SCHEMATHESIS_HOOKS) and makes such texts from it."""
+It loads this file (SCHEMATHESIS_HOOKS) and makes such texts with it."""
 
+import base64
 import json
 import os
 from urllib.request import Request, urlopen
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 SERVER, KEY = os.environ["API_SERVER"], os.environ["API_KEY"]
 
-NAMES = st.sampled_from(["fraud", "order", "gpt-4o", "none", "s-1"])
-COUNTS = st.integers(min_value=0, max_value=10_000)
+# Gaps are told a minute after they were noticed, and nobody waits for that here.
+GAPS = "/api/v1/decisions/gaps"
+GAP_CURSOR = "g1" + base64.urlsafe_b64encode(json.dumps([1, "instance", 1]).encode()).decode().rstrip("=")
 
 
 def ask(path):
@@ -20,7 +22,9 @@ def ask(path):
 
 
 def cursors(path):
-    """The cursors of a list's first pages: another text is no cursor."""
+    """The cursors of a list's first pages: no other text is one."""
+    if path == GAPS:
+        return [GAP_CURSOR]
     found, query = [], "?limit=1"
     while len(found) < 3:
         following = ask(path + query)["next"]
@@ -28,17 +32,21 @@ def cursors(path):
             break
         found.append(following)
         query = f"?limit=1&cursor={following}"
+    assert found, f"{path} has one page only"
     return found
 
 
-def listed(description):
-    """Paths of lists, by the format of their cursors."""
+def lists(description):
+    """Paths of lists, and the format of their cursors."""
     for path, methods in description["paths"].items():
         for parameter in methods.get("get", {}).get("parameters", []):
             if parameter["name"] == "cursor":
                 yield path, parameter["schema"]["format"]
 
 
+NAMES = st.sampled_from(["fraud", "order", "gpt-4o", "none", "s-1"])
+COUNTS = st.integers(min_value=0, max_value=10_000)
+AMOUNTS = st.integers(min_value=1, max_value=59)
 TERMS = st.one_of(
     NAMES.map("agent:{}".format),
     NAMES.map("model:{}*".format),
@@ -46,18 +54,23 @@ TERMS = st.one_of(
     COUNTS.map("duration<={}ms".format),
     st.sampled_from(["error:true", "fallback:degraded", "user.id:42", '"card declined"', "-tool:x"]),
 )
-QUERIES = st.lists(TERMS, min_size=1, max_size=4).flatmap(
-    lambda terms: st.sampled_from([" ", " OR "]).map(lambda joint: joint.join(terms))
-)
-SUMMARY_TERMS = st.one_of(NAMES.map("agent:{}".format), COUNTS.map("tokens>{}".format))
-AMOUNTS = st.integers(min_value=1, max_value=59)
 
-schemathesis.openapi.format("search-query", QUERIES)
-schemathesis.openapi.format("live-query", SUMMARY_TERMS)
-schemathesis.openapi.format("moment", st.builds("{}{}".format, AMOUNTS, st.sampled_from(["m", "h", "d"])))
-schemathesis.openapi.format("duration", st.builds("{}{}".format, AMOUNTS, st.sampled_from(["", "ms", "s", "m", "h"])))
-schemathesis.openapi.format("whole-minutes", st.builds("{}{}".format, AMOUNTS, st.sampled_from(["h", "d"])))
-for list_path, name in listed(ask("/api/v1/openapi.json")):
-    known = cursors(list_path)
-    if known:
-        schemathesis.openapi.format(name, st.sampled_from(known))
+
+def with_unit(*units):
+    return st.builds("{}{}".format, AMOUNTS, st.sampled_from(units))
+
+
+FORMATS = {
+    "search-query": st.builds(
+        lambda terms, joint: joint.join(terms),
+        st.lists(TERMS, min_size=1, max_size=4), st.sampled_from([" ", " OR "]),
+    ),
+    "live-query": NAMES.map("agent:{}".format),
+    "moment": st.one_of(with_unit("m", "h", "d"), st.sampled_from(["2026-01-31", "2026-01-31T12:00:00Z", "1764144000000000000"])),
+    "duration": with_unit("", "ms", "s", "m", "h"),
+    "whole-minutes": with_unit("m", "h", "d"),
+}
+for list_path, name in lists(ask("/api/v1/openapi.json")):
+    FORMATS[name] = st.sampled_from(cursors(list_path))
+for name, texts in FORMATS.items():
+    schemathesis.openapi.format(name, texts)

@@ -14,6 +14,9 @@ pub(crate) const DEFAULT_LIMIT: usize = 50;
 /// Most items on a page.
 pub(crate) const MAX_LIMIT: usize = 500;
 
+/// Longest duration that is asked for, milliseconds: 31,000 years.
+pub(crate) const MAX_DURATION_MS: f64 = 1e15;
+
 /// The query of a request. Empty values count as absent: forms send them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Params(Vec<(String, String)>);
@@ -246,7 +249,7 @@ fn parse_duration_ms(text: &str) -> Option<u64> {
     let (number, unit_ms) = split_unit(text, &[("ms", 1.0), ("s", 1e3), ("m", 6e4), ("h", 3.6e6)])
         .unwrap_or((text, 1.0));
     let ms = number.parse::<f64>().ok()? * unit_ms;
-    (ms.is_finite() && (0.0..1e15).contains(&ms)).then_some(ms as u64)
+    (0.0..=MAX_DURATION_MS).contains(&ms).then_some(ms as u64)
 }
 
 fn split_unit<'a>(text: &'a str, units: &[(&str, f64)]) -> Option<(&'a str, f64)> {

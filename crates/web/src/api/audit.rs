@@ -12,7 +12,7 @@ use throughline_store::{
 };
 use throughline_trace::{DecisionId, TraceId};
 
-use super::forms::{DecisionIdText, Hash, Moment, TraceIdText};
+use super::forms::{DecisionIdText, Hash, Moment, TraceIdGiven, whole};
 use super::paging::{self, Keyed};
 use super::shapes::Page;
 use crate::doors::Visitor;
@@ -259,7 +259,7 @@ struct Filter {
     session: Option<String>,
     /// Taken in the course of this trace.
     #[serde(deserialize_with = "a_value", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "TraceIdText")]
+    #[schemars(with = "TraceIdGiven")]
     trace_id: Option<TraceId>,
     /// This one.
     #[serde(deserialize_with = "a_value", skip_serializing_if = "Option::is_none")]
@@ -291,13 +291,13 @@ fn a_name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error
 }
 
 fn a_moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    let moment = u64::deserialize(from)?;
-    if moment > MAX_UNIX_NANO {
-        return Err(D::Error::custom(format!(
-            "expected nanoseconds since the Unix epoch, at most {MAX_UNIX_NANO}, got {moment}"
-        )));
-    }
-    Ok(Some(moment))
+    let number = serde_json::Number::deserialize(from)?;
+    let moment = whole(&number).filter(|moment| *moment <= MAX_UNIX_NANO);
+    moment.map(Some).ok_or_else(|| {
+        D::Error::custom(format!(
+            "expected whole nanoseconds since the Unix epoch, at most {MAX_UNIX_NANO}, got {number}"
+        ))
+    })
 }
 
 impl From<Filter> for AuditFilter {

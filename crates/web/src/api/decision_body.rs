@@ -1,6 +1,7 @@
 //! One decision as a JSON object (its schema: `decision_schema`), read strictly: a field that cannot be
 //! read is told by name.
 
+use super::forms::whole;
 use serde_json::{Map, Value as Json};
 use throughline_trace::{Attributes, Decision, DecisionId, SpanId, TraceId, Value, keys};
 
@@ -189,7 +190,8 @@ impl Fields {
                 text.parse().ok()
             }
             Json::String(_) => None,
-            other => other.as_u64(),
+            Json::Number(number) => whole(number),
+            _ => None,
         };
         let number = number.filter(|number| (1..=i64::MAX as u64).contains(number));
         if number.is_none() {

@@ -3,7 +3,19 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Number;
 use throughline_trace::FallbackState;
+
+/// A whole number. Also one that is written with a fraction of nothing (`5.0`): to JSON Schema it is
+/// the same integer.
+pub(super) fn whole(number: &Number) -> Option<u64> {
+    /// Up to here doubles tell all whole numbers apart.
+    const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+    let of_float = |float: f64| {
+        (float.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&float)).then_some(float as u64)
+    };
+    number.as_u64().or_else(|| number.as_f64().and_then(of_float))
+}
 
 /// A type that stands for a form of text; the fields that have it name it with `schemars(with = …)`.
 macro_rules! form {
@@ -28,6 +40,8 @@ macro_rules! form {
 form! {
     /// A trace id: 32 hexadecimal characters.
     TraceIdText: json_schema!({ "type": "string", "pattern": "^[0-9a-f]{32}$" });
+    /// A trace id as it may be given: 32 hexadecimal characters, not all zeros.
+    TraceIdGiven: json_schema!({ "type": "string", "pattern": "^(?!0{32})[0-9a-fA-F]{32}$" });
     /// A span id: 16 hexadecimal characters.
     SpanIdText: json_schema!({ "type": "string", "pattern": "^[0-9a-f]{16}$" });
     /// A decision id.

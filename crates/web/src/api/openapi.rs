@@ -137,16 +137,6 @@ fn operation_of(
         "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
         "responses": responses(operation, problem, answers),
     });
-    if operation.has_version() {
-        let parameters = described["parameters"].as_array_mut();
-        if let Some(parameters) = parameters {
-            parameters.push(json!({
-                "name": "If-None-Match", "in": "header",
-                "description": "`ETag` of an answer that is at hand: 304 when it is still so.",
-                "schema": { "type": "string" },
-            }));
-        }
-    }
     if let Some(body) = &operation.body {
         described["requestBody"] = request_body(body, bodies);
     }
@@ -200,7 +190,7 @@ fn responses(operation: &Operation, problem: &Schema, answers: &mut SchemaGenera
     });
     if operation.has_version() {
         responses["200"]["headers"] = json!({ "ETag": {
-            "description": "Version of the answer, for `If-None-Match`.",
+            "description": "Version of the answer: send it as `If-None-Match` and get 304 while it is still so.",
             "required": true,
             "schema": { "type": "string", "pattern": "^W/\"[0-9a-f]+\"$" },
         } });

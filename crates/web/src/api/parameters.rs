@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use throughline_store::MAX_QUERY_CHARS;
 use throughline_trace::{Dimension, FallbackState, MAX_SERIES_MEASURES, Measure, SpanRole};
 
-use crate::params::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::params::{DEFAULT_LIMIT, MAX_DURATION_MS, MAX_LIMIT};
 
 /// A parameter as the description has it.
 pub(crate) struct Parameter {
@@ -68,7 +68,7 @@ fn about(name: &str, path: &str) -> Option<&'static str> {
         "version" => "Only of this version of the model, agent or service.",
         "branch" => "Only of this branch of a fallback: `primary` or `degraded`.",
         "step" => {
-            "Time between points, whole minutes: `1m`, `5m`, `1h`, `1d`; one that gives at most 120 points when left out."
+            "Time between points, whole minutes: `1m`, `5m`, `1h`, `1d`, or a number of seconds; one that gives at most 120 points when left out."
         }
         "stage" => "Only of this stage.",
         "action" => "Only with this action.",
@@ -104,9 +104,18 @@ fn form(name: &str, path: &str) -> (Value, Option<Value>) {
         "trace_id" => trace_id(),
         "q" if path == "/api/v1/traces" => with_format("search-query", Some(MAX_QUERY_CHARS)),
         "q" if path == "/api/v1/live" => with_format("live-query", Some(MAX_QUERY_CHARS)),
-        "since" | "until" => with_format("moment", None),
-        "min_duration" | "max_duration" => with_format("duration", None),
-        "step" => with_format("whole-minutes", None),
+        "since" | "until" => number_or(
+            json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX }),
+            with_format("moment", None),
+        ),
+        "min_duration" | "max_duration" => number_or(
+            json!({ "type": "number", "minimum": 0, "maximum": MAX_DURATION_MS }),
+            with_format("duration", None),
+        ),
+        "step" => number_or(
+            json!({ "type": "integer", "minimum": 60, "multipleOf": 60 }),
+            with_format("whole-minutes", None),
+        ),
         // Opaque, and good for one list only.
         "cursor" => with_format(&format!("cursor-of{}", path.replace('/', "-")), None),
         "measure" => {
@@ -149,6 +158,11 @@ fn with_format(format: &str, max_length: Option<usize>) -> Value {
         schema["maxLength"] = max_length.into();
     }
     schema
+}
+
+/// A bare number, in the unit that it is taken for, or a text with its unit.
+fn number_or(number: Value, text: Value) -> Value {
+    json!({ "anyOf": [text, number] })
 }
 
 fn one_of(values: &[&str]) -> Value {

@@ -72,9 +72,7 @@ pub(crate) async fn agents(
     visitor: Visitor,
     params: Params,
 ) -> Result<Json<Totals>, Failure> {
-    let question = Question::read(Keyed::Agents, &params, visitor.now_unix_nano)?;
-    let series = app.web.reader.agents(question.query()).await?;
-    question.answer(&series)
+    totals(&app, &visitor, &params, Keyed::Agents, Dimension::Agent).await
 }
 
 /// `GET /api/v1/models`
@@ -83,9 +81,7 @@ pub(crate) async fn models(
     visitor: Visitor,
     params: Params,
 ) -> Result<Json<Totals>, Failure> {
-    let question = Question::read(Keyed::Models, &params, visitor.now_unix_nano)?;
-    let series = app.web.reader.models(question.query()).await?;
-    question.answer(&series)
+    totals(&app, &visitor, &params, Keyed::Models, Dimension::Model).await
 }
 
 /// `GET /api/v1/tools`
@@ -94,8 +90,18 @@ pub(crate) async fn tools(
     visitor: Visitor,
     params: Params,
 ) -> Result<Json<Totals>, Failure> {
-    let question = Question::read(Keyed::Tools, &params, visitor.now_unix_nano)?;
-    let series = app.web.reader.tools(question.query()).await?;
+    totals(&app, &visitor, &params, Keyed::Tools, Dimension::Tool).await
+}
+
+async fn totals(
+    app: &Shared,
+    visitor: &Visitor,
+    params: &Params,
+    list: Keyed,
+    dimension: Dimension,
+) -> Result<Json<Totals>, Failure> {
+    let question = Question::read(list, params, visitor.now_unix_nano)?;
+    let series = app.web.reader.series(&question.query().by(dimension)).await?;
     question.answer(&series)
 }
 

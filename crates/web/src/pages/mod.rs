@@ -15,6 +15,7 @@ pub(crate) mod series;
 pub(crate) mod sessions;
 pub(crate) mod setup;
 mod span;
+mod times;
 pub(crate) mod trace;
 pub(crate) mod traces;
 mod waterfall;

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use crate::fixtures;
 use crate::{Site, recent_ns};
 
-async fn filled() -> Site {
+pub(crate) async fn filled() -> Site {
     let site = Site::open();
     site.commit(fixtures::fraud(0xa1, recent_ns())).await;
     site.commit(fixtures::order(0xa2, recent_ns() + fixtures::MS)).await;

@@ -5,6 +5,7 @@ use axum::http::{Method, Request, StatusCode, header};
 use serde_json::{Value as Json, json};
 use throughline_trace::access::Scope;
 
+use crate::api::filled;
 use crate::{Answer, Site, fixtures, recent_ns};
 
 async fn ask(
@@ -20,14 +21,6 @@ async fn ask(
         request = request.header(*name, *value);
     }
     site.send(request.body(Body::from(body.to_owned())).unwrap()).await
-}
-
-async fn filled() -> Site {
-    let site = Site::open();
-    site.commit(fixtures::fraud(0xa1, recent_ns())).await;
-    site.commit(fixtures::order(0xa2, recent_ns() + fixtures::MS)).await;
-    site.commit(fixtures::metrics(recent_ns())).await;
-    site
 }
 
 #[tokio::test]
