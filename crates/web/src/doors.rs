@@ -303,6 +303,10 @@ fn dress(
     for (name, value) in headers {
         response.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        // Who knows better has said so.
+        response.headers_mut().entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer realm=\"throughline\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -13,6 +13,13 @@ pub(crate) fn schema() -> Value {
         "title": "DecisionToRecord",
         "description": "What an agent chose, why, and how sure it was. Fields that are not named here become attributes; null is as good as left out.",
         "type": "object",
+        "examples": [{
+            "decision_id": "5f0c5b0e-2b1e-4c86-9d3b-3a5f2f1f6a11",
+            "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+            "stage": "plan",
+            "decision": { "action": "answer_from_cache", "reason": "asked before", "confidence": 0.93 },
+            "agent_id": "support",
+        }],
         "required": ["decision_id", "stage", "decision"],
         "properties": {
             "decision_id": uuid("string", "A second record with the same id is a redelivery and counts once."),
@@ -168,6 +175,13 @@ mod tests {
             let read = read(decision.clone(), 5);
             prop_assert_eq!(is_valid, read.is_ok(), "{}: {:?}", decision, read.err());
         }
+    }
+
+    #[test]
+    fn the_example_can_be_read() {
+        let example = schema()["examples"][0].clone();
+        assert!(jsonschema::is_valid(&schema(), &example));
+        assert!(read(example, 5).is_ok());
     }
 
     #[test]

@@ -16,7 +16,8 @@ use super::operation::{Body, BodySchema, Operation, TEXT};
 use super::parameters::{self, Parameter};
 use super::table;
 use crate::doors::needed_scope;
-use crate::failure::{PROBLEM_JSON, Problem};
+use crate::failure::{Failure, PROBLEM_JSON, Problem};
+use crate::params::MAX_LIMIT;
 use crate::problems::PROBLEM_KINDS;
 use crate::state::Shared;
 
@@ -205,6 +206,11 @@ fn responses(operation: &Operation, problem: &Schema, answers: &mut SchemaGenera
             .map(|kind| kind.code)
             .collect();
         failure["x-codes"] = json!(codes);
+        if status == 400 && operation.parameters().contains(&"limit") {
+            let expected = format!("a whole number from 1 to {MAX_LIMIT}");
+            let mistake = Failure::parameter("limit", &expected, "0").to_problem(operation.path);
+            failure["content"][PROBLEM_JSON]["example"] = json!(mistake);
+        }
         let header = |about: &str| json!({ "description": about, "schema": { "type": "string" } });
         match status {
             401 => failure["headers"] = json!({ "WWW-Authenticate": header("`Bearer`.") }),
