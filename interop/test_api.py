@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_live_events_are_told(api):
     with requests.get(live, headers=headers, params={"kind": "decisions"}, stream=True, timeout=20) as stream:
         assert stream.headers["Content-Type"] == "text/event-stream"
         decision = {
-            "decision_id": "5f0c5b0e-2b1e-4c86-9d3b-3a5f2f1f6a11", "stage": "plan",
+            "decision_id": str(uuid.uuid4()), "stage": "plan",
             "decision": {"action": "approve"},
         }
         assert ask(api, "POST", "/api/v1/decisions", decision) == {"accepted": 1, "duplicates": 0}
