@@ -74,8 +74,9 @@ fn describe(version: &str) -> Value {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         path[operation.method.as_str().to_ascii_lowercase()] = described;
     }
-    let mut schemas = bodies.take_definitions(true);
-    schemas.extend(answers.take_definitions(true));
+    let mut schemas = answers.take_definitions(true);
+    // What is in both is described as it is taken, which is the stricter form.
+    schemas.extend(bodies.take_definitions(true));
     json!({
         "openapi": "3.1.0",
         "info": {
