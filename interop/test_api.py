@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 # Runs of the demo's agents: enough that every list has several pages.
 RUNS = 24
 
-# How long schemathesis may take, seconds; on a quiet machine it needs a third of that.
+# How long schemathesis may take, seconds; it needs about one minute of a processor.
 LIMIT_SECONDS = 300
 
 
