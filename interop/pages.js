@@ -3,7 +3,7 @@
 const { chromium } = require('playwright-core');
 
 const [base, longTrace, deepTrace, chatTrace] = process.argv.slice(2);
-const PATHS = ['/traces', `/traces/${chatTrace}`, '/decisions', '/logs', '/series', '/sql', '/setup'];
+const PATHS = ['/traces', `/traces/${chatTrace}`, '/decisions', '/logs', '/series', '/sql', '/setup', '/overview', '/agents', '/continuity'];
 const SIZES = [{ width: 1280, height: 900 }, { width: 390, height: 844 }];
 const ARGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',

@@ -73,21 +73,22 @@ async fn export(
             Err(failure)
         }
     };
-    // Who asked in no type that we know is answered in the one that people can read.
-    let encoding = call.encoding.unwrap_or(Encoding::Json);
     match result {
         Ok(answer) => {
+            // What was received came in a type that we know.
+            let encoding = call.encoding.unwrap_or(Encoding::Json);
             let status = match encoding {
                 Encoding::Zipkin => StatusCode::ACCEPTED,
                 Encoding::Protobuf | Encoding::Json => StatusCode::OK,
             };
-            respond(status, encoding, reply::success(encoding, signal, &answer))
+            let body = reply::success(encoding, signal, &answer);
+            respond(status, reply::content_type(encoding), body)
         }
         Err(failure) => {
             if head.version < Version::HTTP_2 {
                 body::drain(&mut body, receiver.options.max_request_bytes).await;
             }
-            respond_failure(encoding, &failure)
+            respond_failure(call.encoding, &failure, head.uri.path())
         }
     }
 }
@@ -96,7 +97,7 @@ async fn elsewhere(State(receiver): State<Arc<Receiver>>, request: Request) -> R
     let encoding = media_type(request.headers()).ok();
     let failure = Failure::Path(PATHS);
     receiver.misplaced(Transport::Http, encoding, failure.label());
-    respond_failure(encoding.unwrap_or(Encoding::Json), &failure)
+    respond_failure(encoding, &failure, request.uri().path())
 }
 
 fn check(
@@ -144,17 +145,21 @@ fn other_media_type(headers: &HeaderMap, expected: &'static str) -> Failure {
     Failure::MediaType { expected, got }
 }
 
-fn respond(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response {
+fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    let content_type = HeaderValue::from_static(reply::content_type(encoding));
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-fn respond_failure(encoding: Encoding, failure: &Failure) -> Response {
+/// Who speaks a protocol is answered in it; who asks in no type that we know, with a problem.
+fn respond_failure(encoding: Option<Encoding>, failure: &Failure, path: &str) -> Response {
     let status = failure.http_status();
-    let mut response = respond(status, encoding, reply::failure(encoding, failure));
+    let (content_type, body) = match encoding {
+        Some(encoding) => (reply::content_type(encoding), reply::failure(encoding, failure)),
+        None => (reply::PROBLEM_JSON, reply::problem(status, failure, path)),
+    };
+    let mut response = respond(status, content_type, body);
     let headers = response.headers_mut();
     if let Some(retry_after) = failure.retry_after() {
         let secs = retry_after.as_millis().div_ceil(1_000).max(1);

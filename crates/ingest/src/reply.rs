@@ -1,6 +1,7 @@
 //! Replies in the request's own encoding, as the OTLP specification asks, errors included; those to
-//! Zipkin's clients are text.
+//! Zipkin's clients are text. Errors to who speaks neither are problems (RFC 9457).
 
+use http::StatusCode;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };
@@ -17,6 +18,26 @@ pub(crate) fn content_type(encoding: Encoding) -> &'static str {
         Encoding::Json => "application/json",
         Encoding::Zipkin => "text/plain; charset=utf-8",
     }
+}
+
+/// Media type of a [`problem`].
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The body of an error to who speaks neither OTLP nor Zipkin.
+pub(crate) fn problem(status: StatusCode, failure: &Failure, path: &str) -> Vec<u8> {
+    let message = failure.to_string();
+    let (detail, hint) =
+        message.rsplit_once("; ").unwrap_or((&message, "see docs/sending-data.md"));
+    let problem = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Failed"),
+        "status": status.as_u16(),
+        "detail": detail,
+        "instance": path,
+        "code": failure.label(),
+        "hint": hint,
+    });
+    problem.to_string().into_bytes()
 }
 
 /// The body of a success. `partial_success` is unset unless there is something to say.

@@ -122,10 +122,7 @@ pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};
 pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
 pub use read_sessions::SessionSummary;
 pub use reader::{MAX_QUERY_MILLIS, Reader};
-pub use search::{
-    AttributeTest, Bounds, Expression, Limit, MAX_QUERY_CHARS, MAX_QUERY_DEPTH, MAX_QUERY_TERMS,
-    NameField, NumberField, SearchError, SearchQuery, Term, TextTest, parse_moment,
-};
+pub use search::{MAX_QUERY_CHARS, SearchError, SearchQuery, parse_moment};
 pub use sql::{
     DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS,
     MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES, SqlAnswer,

@@ -1,6 +1,6 @@
 //! The query language of lists of traces: `model:gpt-4o fallback:degraded tokens>5000 "free text"`.
 //!
-//! A query is parsed into an [`Expression`], printed back by `Display`, and judged against the
+//! A query is parsed into an `Expression` and judged against the
 //! summary of a trace; terms about spans and texts wait for what its spans show. The grammar is in
 //! `docs/search.md`.
 
@@ -9,6 +9,7 @@ mod field;
 mod join;
 mod judge;
 mod parse;
+#[cfg(test)]
 mod print;
 mod units;
 
@@ -18,29 +19,29 @@ mod tests;
 use throughline_trace::FallbackState;
 
 pub use error::SearchError;
-pub use field::{NameField, NumberField};
-pub(crate) use judge::{Evidence, NeedleSet, SpanTerms, value_matches};
+pub(crate) use field::{NameField, NumberField};
+pub(crate) use judge::{Evidence, NeedleSet, SpanTerms, Written, value_matches};
 pub use units::parse_moment;
 
 /// Longest query, characters.
 pub const MAX_QUERY_CHARS: usize = 2_000;
 
 /// Deepest nesting of parentheses and negations.
-pub const MAX_QUERY_DEPTH: usize = 16;
+pub(crate) const MAX_QUERY_DEPTH: usize = 16;
 
 /// Most terms of a query.
-pub const MAX_QUERY_TERMS: usize = 64;
+pub(crate) const MAX_QUERY_TERMS: usize = 64;
 
 /// What a list of traces is asked for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SearchQuery {
     /// What must hold; `None` when everything fits.
-    pub expression: Option<Expression>,
+    pub(crate) expression: Option<Expression>,
 }
 
 /// Conditions and how they are joined.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Expression {
+pub(crate) enum Expression {
     /// All hold; at least two.
     And(Vec<Expression>),
     /// One holds; at least two.
@@ -53,7 +54,7 @@ pub enum Expression {
 
 /// One condition on a trace.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Term {
+pub(crate) enum Term {
     /// A name, a status message or a message holds this text, in any case of letters.
     Text(String),
     /// One of these names of the trace is so.
@@ -75,7 +76,7 @@ pub enum Term {
 
 /// What a text must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TextTest {
+pub(crate) enum TextTest {
     /// Exactly this.
     Is(String),
     /// It begins so.
@@ -86,7 +87,7 @@ pub enum TextTest {
 
 /// What the value of an attribute must be.
 #[derive(Debug, Clone, PartialEq)]
-pub enum AttributeTest {
+pub(crate) enum AttributeTest {
     /// Its text; numbers and truths count as the text that spells them.
     Text(TextTest),
     /// Its number; text that spells a number counts.
@@ -95,36 +96,36 @@ pub enum AttributeTest {
 
 /// A range; at least one end is there.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bounds<T> {
+pub(crate) struct Bounds<T> {
     /// The lower end.
-    pub low: Option<Limit<T>>,
+    pub(crate) low: Option<Limit<T>>,
     /// The upper end.
-    pub high: Option<Limit<T>>,
+    pub(crate) high: Option<Limit<T>>,
 }
 
 /// One end of a range.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limit<T> {
+pub(crate) struct Limit<T> {
     /// Where it is.
-    pub value: T,
+    pub(crate) value: T,
     /// Whether the value itself is inside.
-    pub is_inclusive: bool,
+    pub(crate) is_inclusive: bool,
 }
 
 impl<T: PartialOrd + Copy> Bounds<T> {
     /// Only this value.
-    pub fn exactly(value: T) -> Self {
+    pub(crate) fn exactly(value: T) -> Self {
         Self::between(Some(value), Some(value))
     }
 
     /// From one value to another, both inside.
-    pub fn between(low: Option<T>, high: Option<T>) -> Self {
+    pub(crate) fn between(low: Option<T>, high: Option<T>) -> Self {
         let limit = |value| Limit { value, is_inclusive: true };
         Self { low: low.map(limit), high: high.map(limit) }
     }
 
     /// Whether a value lies inside.
-    pub fn contains(&self, value: T) -> bool {
+    pub(crate) fn contains(&self, value: T) -> bool {
         self.low.is_none_or(|low| value > low.value || low.is_inclusive && value == low.value)
             && self
                 .high
@@ -134,7 +135,7 @@ impl<T: PartialOrd + Copy> Bounds<T> {
 
 impl TextTest {
     /// Whether a text is so.
-    pub fn accepts(&self, text: &str) -> bool {
+    pub(crate) fn accepts(&self, text: &str) -> bool {
         match self {
             Self::Is(wanted) => wanted == text,
             Self::Begins(prefix) => text.starts_with(prefix),

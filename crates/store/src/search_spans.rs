@@ -12,7 +12,7 @@ use crate::insert::read_varints;
 use crate::messages::Slot;
 use crate::read_spans::RowReader;
 use crate::search::{
-    Evidence, NameField, NeedleSet, SearchQuery, SpanTerms, Term, TextTest, value_matches,
+    Evidence, NameField, NeedleSet, SearchQuery, SpanTerms, Term, TextTest, Written, value_matches,
 };
 use crate::session::{Held, Segment, Session};
 use crate::trace_rows::{self, RowError};
@@ -37,13 +37,16 @@ pub(crate) struct SpanSearch<'q> {
     query: &'q SearchQuery,
     terms: SpanTerms<'q>,
     needles: NeedleSet,
+    /// Whether some term is about attributes: resources are read for them alone.
+    has_attributes: bool,
 }
 
 impl<'q> SpanSearch<'q> {
     pub(crate) fn new(query: &'q SearchQuery) -> Self {
         let terms = SpanTerms::of(query);
         let needles = NeedleSet::of(&terms);
-        Self { query, terms, needles }
+        let has_attributes = terms.0.iter().any(|term| matches!(term, Term::Attribute(..)));
+        Self { query, terms, needles, has_attributes }
     }
 
     /// Whether a trace fits, looking at its spans in all segments when its summary is not enough.
@@ -56,10 +59,9 @@ impl<'q> SpanSearch<'q> {
         segments: &[Segment],
         summary: &TraceSummary,
     ) -> Result<Option<bool>, QueryError> {
-        let mut evidence = Evidence {
-            found: self.terms.bits(|term| self.is_named(term, summary)),
-            is_whole: false,
-        };
+        let named = self.terms.bits(|term| self.is_named(term, summary));
+        let found = named | self.needles.bits_in(summary.name());
+        let mut evidence = Evidence { found, has_name: true, is_whole: false };
         if let Some(verdict) = self.query.judge(summary, evidence) {
             return Ok(Some(verdict));
         }
@@ -92,8 +94,13 @@ impl<'q> SpanSearch<'q> {
     }
 
     fn is_named(&self, term: &Term, summary: &TraceSummary) -> bool {
-        matches!(term, Term::Name(NameField::Span, test) if summary.root.is_some() && test.accepts(summary.name()))
+        summary.root.is_some() && is_called(term, summary.name())
     }
+}
+
+/// Whether a term is about the name of a span, and this one.
+fn is_called(term: &Term, name: &str) -> bool {
+    matches!(term, Term::Name(NameField::Span, test) if test.accepts(name))
 }
 
 /// What may still be read of a trace.
@@ -156,10 +163,14 @@ impl Look<'_, '_> {
         let name = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         let raw = body::unpack(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)?;
         self.room.bytes = self.room.bytes.saturating_sub(raw.len());
+        if !search.has_attributes && search.needles.is_empty() {
+            return Ok(search.terms.bits(|term| is_called(term, name)) & !found);
+        }
         let body: SpanBody = body::decode(&raw)?;
-        let resource = self.reader.resource(row.get(1)?)?;
+        let resource =
+            search.has_attributes.then(|| self.reader.resource(row.get(1)?)).transpose()?;
         let mut bits = search.terms.bits(|term| match term {
-            Term::Name(NameField::Span, test) => test.accepts(name),
+            Term::Name(..) => is_called(term, name),
             Term::Attribute(key, test) => {
                 let is_message = |slot: &Slot| {
                     !matches!(slot, Slot::Plain(_))
@@ -173,7 +184,7 @@ impl Look<'_, '_> {
                             Slot::Plain(value) => meets(value),
                             slot => is_message(slot),
                         }
-                }) || has(&resource.attributes)
+                }) || resource.as_ref().is_some_and(|of| has(&of.attributes))
                     || body.events.iter().any(|event| has(&event.attributes))
             }
             _ => false,
@@ -197,29 +208,33 @@ impl Look<'_, '_> {
     }
 
     fn texts_of<'v>(&self, attributes: impl Iterator<Item = (&'v str, &'v Value)>) -> u64 {
-        attributes
-            .filter(|(key, _)| MESSAGE_KEYS.contains(key) || TEXT_KEYS.contains(key))
-            .fold(0, |bits, (_, value)| bits | self.search.needles.bits_in_value(value))
+        attributes.filter(|(key, _)| MESSAGE_KEYS.contains(key) || TEXT_KEYS.contains(key)).fold(
+            0,
+            |bits, (key, value)| {
+                bits | self.search.needles.bits_in_value(value, Written::under(key))
+            },
+        )
     }
 
     /// What the messages show that the slots refer to by these numbers, in order.
     fn messages_of(&mut self, slots: &[(String, Slot)], numbers: &[i64]) -> Result<u64, RowError> {
         let mut numbers = numbers.iter();
         let mut bits = 0;
-        for (_, slot) in slots {
+        for (key, slot) in slots {
+            let written = Written::under(key);
             let (count, is_json) = match slot {
                 Slot::Plain(_) => continue,
                 Slot::Text { count, .. } => (*count, true),
                 Slot::List { count } => (*count, false),
             };
             for number in numbers.by_ref().take(count as usize) {
-                bits |= self.message(*number, is_json)?;
+                bits |= self.message(*number, is_json, written)?;
             }
         }
         Ok(bits)
     }
 
-    fn message(&mut self, number: i64, is_json: bool) -> Result<u64, RowError> {
+    fn message(&mut self, number: i64, is_json: bool, written: Written) -> Result<u64, RowError> {
         if let Some(bits) = self.messages.get(&number) {
             return Ok(*bits);
         }
@@ -232,9 +247,10 @@ impl Look<'_, '_> {
         self.room.bytes = self.room.bytes.saturating_sub(message.len());
         let needles = &self.search.needles;
         let bits = if is_json {
-            needles.bits_in_json(std::str::from_utf8(&message).map_err(|_| BodyError::Messages)?)
+            let text = std::str::from_utf8(&message).map_err(|_| BodyError::Messages)?;
+            needles.bits_in_json(text, written)
         } else {
-            needles.bits_in_value(&body::decode::<Value>(&message)?)
+            needles.bits_in_value(&body::decode::<Value>(&message)?, written)
         };
         self.messages.insert(number, bits);
         Ok(bits)

@@ -111,6 +111,14 @@ pub enum FallbackState {
 }
 
 impl FallbackState {
+    /// All of them, from what went best.
+    pub const ALL: [Self; 4] = [Self::None, Self::Skipped, Self::Degraded, Self::Failed];
+
+    /// The state of a name.
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
     /// Lowercase name.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -3,12 +3,13 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::Path;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
+use crate::api::contract::{etag, known_versions, unless_known};
 use crate::failure::Failure;
+use crate::params::InPath;
 
 /// Hexadecimal characters of the hash in an address.
 const HASH_CHARS: usize = 12;
@@ -18,6 +19,13 @@ struct Asset {
     content_type: &'static str,
     body: Bytes,
     url: String,
+}
+
+impl Asset {
+    /// The version of its content: the hash in its address.
+    fn version(&self) -> Result<HeaderValue, Failure> {
+        etag(&[self.url.as_bytes()])
+    }
 }
 
 /// Style sheets in the order in which they apply.
@@ -65,7 +73,10 @@ pub(crate) fn url(name: &str) -> &'static str {
 }
 
 /// `GET /assets/{hash}/{name}`
-pub(crate) async fn serve(Path((hash, name)): Path<(String, String)>) -> Result<Response, Failure> {
+pub(crate) async fn serve(
+    InPath((hash, name)): InPath<(String, String)>,
+    headers_of_request: HeaderMap,
+) -> Result<Response, Failure> {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         return Err(Failure::not_found("asset", &name));
     };
@@ -73,7 +84,9 @@ pub(crate) async fn serve(Path((hash, name)): Path<(String, String)>) -> Result<
     let is_current = asset.url.contains(&format!("/{hash}/"));
     let caching = if is_current { "public, max-age=31536000, immutable" } else { "no-store" };
     let headers = [(header::CONTENT_TYPE, asset.content_type), (header::CACHE_CONTROL, caching)];
-    Ok((StatusCode::OK, headers, asset.body.clone()).into_response())
+    let mut response = (StatusCode::OK, headers, asset.body.clone()).into_response();
+    response.headers_mut().insert(header::ETAG, asset.version()?);
+    Ok(unless_known(response, known_versions(&headers_of_request).as_deref()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use throughline_trace::access::{AccessError, ApiKey, Keyring, Scope};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, PROBLEM_JSON};
 use crate::format::{NANOS_PER_SEC, now_unix_nano};
 use crate::layout::{self, Nav, Theme};
 use crate::session;
@@ -93,14 +93,14 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
         Err(Turned::Away(failure)) => failure.into_response(),
     };
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        response = dress(failure, wants, &visitor, response.headers());
+        response = dress(failure, wants, &visitor, &path_and_query, response.headers());
     }
     add_headers(response.headers_mut(), app.web.is_tls);
     response
 }
 
 /// What a key must allow for a route, by its pattern.
-fn needed_scope(pattern: &str, method: &Method) -> Scope {
+pub(crate) fn needed_scope(pattern: &str, method: &Method) -> Scope {
     match pattern {
         "/api/v1/decisions" if *method == Method::POST => Scope::Ingest,
         // Who read what, and what is kept and erased, is not everybody's business.
@@ -282,10 +282,22 @@ fn sign_in_first(wants: Wants, path_and_query: &str) -> Response {
 }
 
 /// Gives a failure the form that the asker understands.
-fn dress(failure: Failure, wants: Wants, visitor: &Visitor, headers: &HeaderMap) -> Response {
+fn dress(
+    failure: Failure,
+    wants: Wants,
+    visitor: &Visitor,
+    path_and_query: &str,
+    headers: &HeaderMap,
+) -> Response {
     let status = failure.status;
     let mut response = match wants {
-        Wants::Data => (status, axum::Json(failure.to_json())).into_response(),
+        Wants::Data => {
+            // The query may hold what was looked for; the path says which question it was.
+            let path = path_and_query.split('?').next().unwrap_or_default();
+            let media = HeaderValue::from_static(PROBLEM_JSON);
+            let body = axum::Json(failure.to_problem(path));
+            (status, [(header::CONTENT_TYPE, media)], body).into_response()
+        }
         Wants::Fragment => {
             (status, format!("{} ({})", failure.message, failure.hint)).into_response()
         }
@@ -296,6 +308,10 @@ fn dress(failure: Failure, wants: Wants, visitor: &Visitor, headers: &HeaderMap)
     };
     for (name, value) in headers {
         response.headers_mut().entry(name).or_insert_with(|| value.clone());
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        // Who knows better has said so.
+        response.headers_mut().entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
     }
     if status == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer realm=\"throughline\"");

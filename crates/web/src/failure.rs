@@ -1,11 +1,42 @@
 //! One shape for everything that goes wrong: a status, a code for programs, and for people what
-//! was expected, what came and what to do. How it looks (JSON, a page, a line of text) is decided
-//! once, in [`doors`](crate::doors).
+//! was expected, what came and what to do. How it looks (a problem of RFC 9457, a page, a line of
+//! text) is decided once, in [`doors`](crate::doors).
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
+use schemars::JsonSchema;
+use serde::Serialize;
 use throughline_store::{QueryError, SearchError};
+
+use crate::problems::{self, PROBLEMS_PATH};
+
+/// Media type of a [`Problem`].
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Why a request got no answer (RFC 9457).
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Problem {
+    /// The kind of problem: `/api/v1/problems#` and the code.
+    #[serde(rename = "type")]
+    type_uri: String,
+    /// The kind in words.
+    title: String,
+    /// The HTTP status.
+    #[schemars(range(min = 400, max = 599))]
+    status: u16,
+    /// What was expected and what came.
+    detail: String,
+    /// The path that was asked for.
+    instance: String,
+    /// The kind for programs; `/api/v1/problems` lists them.
+    code: String,
+    /// What to do.
+    hint: String,
+    /// Each mistake in a query (`column`, `expected`, `got`) or a body (`index`, `field`, `message`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<serde_json::Value>,
+}
 
 /// Why a request got no answer.
 #[derive(Debug, Clone)]
@@ -72,15 +103,38 @@ impl Failure {
         )
     }
 
-    /// The body of an API answer.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        let mut json = serde_json::json!({
-            "error": { "code": self.code, "message": self.message, "hint": self.hint }
-        });
-        if !self.problems.is_empty() {
-            json["error"]["problems"] = self.problems.clone().into();
+    /// The body of an API answer: a problem of RFC 9457. `instance` is the path that was asked for.
+    pub(crate) fn to_problem(&self, instance: &str) -> Problem {
+        // A code that the table does not have is told by its status alone, as the RFC says.
+        let kind = problems::kind(self.code);
+        Problem {
+            type_uri: kind.map_or_else(
+                || "about:blank".to_owned(),
+                |kind| format!("{PROBLEMS_PATH}#{}", kind.code),
+            ),
+            title: kind
+                .map(|kind| kind.title)
+                .or(self.status.canonical_reason())
+                .unwrap_or("Failed")
+                .to_owned(),
+            status: self.status.as_u16(),
+            detail: self.message.clone(),
+            instance: instance.to_owned(),
+            code: self.code.to_owned(),
+            hint: self.hint.clone(),
+            problems: self.problems.clone(),
         }
-        json
+    }
+
+    /// An answer that cannot be written.
+    pub(crate) fn answer(error: &dyn std::fmt::Display) -> Self {
+        let message = format!("the answer cannot be written: {error}");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "answer",
+            message,
+            "the server's log says more",
+        )
     }
 
     /// The inside of an error page.

@@ -68,7 +68,11 @@ pub(crate) fn trace_fields(params: &Params, now_unix_nano: u64) -> Result<TraceF
         model: params.owned("model"),
         service: params.owned("service"),
         error: params.truth("error")?,
-        fallback: params.read("fallback", "none, skipped, degraded or failed", fallback)?,
+        fallback: params.read(
+            "fallback",
+            "none, skipped, degraded or failed",
+            FallbackState::from_text,
+        )?,
         min_duration_ms: params.duration_ms("min_duration")?,
         max_duration_ms: params.duration_ms("max_duration")?,
         text: None,
@@ -113,11 +117,6 @@ pub(crate) fn logs(params: &Params, now_unix_nano: u64) -> Result<LogFilter, Fai
         after_unix_nano: params.moment("since", now_unix_nano)?,
         before_unix_nano: params.moment("until", now_unix_nano)?,
     })
-}
-
-fn fallback(text: &str) -> Option<FallbackState> {
-    use FallbackState::{Degraded, Failed, None as NotAny, Skipped};
-    [NotAny, Skipped, Degraded, Failed].into_iter().find(|state| state.as_str() == text)
 }
 
 /// The least severity of a named range (OpenTelemetry logs data model).

@@ -61,18 +61,16 @@ mod layout;
 mod live;
 mod pages;
 mod params;
+mod problems;
 mod reads;
 mod routes;
 mod session;
 mod sql;
 mod state;
 
-pub use api::audit::status_json as audit_status_json;
-pub use api::continuity::shape as continuity_json;
-pub use api::shapes::{
-    decision as decision_json, segment as segment_json, summary as summary_json,
-    trace as trace_json,
-};
+pub use api::audit::audit_status_json;
+pub use api::continuity::continuity_json;
+pub use api::{decision_json, segment_json, summary_json, trace_json};
 pub use doors::OPEN_ROUTES;
 pub use routes::{route_paths, router};
 pub use sql::{sql_csv, sql_json, value_json as sql_value_json, value_text as sql_value_text};

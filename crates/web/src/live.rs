@@ -85,13 +85,13 @@ pub(crate) async fn events(
             Wanted::Decisions(filter) => (None, Some(filter)),
             Wanted::Both(traces, decisions) => (Some(traces), Some(decisions)),
         };
-        let traces: Vec<Json> = traces.map_or_else(Vec::new, |filter| {
+        let traces: Vec<_> = traces.map_or_else(Vec::new, |filter| {
             let changed = committed.summaries.iter().filter(|summary| filter.matches(summary));
             changed.map(api::shapes::summary).collect()
         });
-        let decisions: Vec<Json> = decisions.map_or_else(Vec::new, |filter| {
+        let decisions: Vec<_> = decisions.map_or_else(Vec::new, |filter| {
             let new = committed.decisions.iter().filter(|decision| filter.matches(decision));
-            new.map(api::shapes::decision).collect()
+            new.map(api::records::decision).collect()
         });
         if traces.is_empty() && decisions.is_empty() {
             return None;

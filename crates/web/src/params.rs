@@ -1,7 +1,9 @@
 //! Query parameters: read one by one, so that a mistake is answered with the parameter's name.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 use throughline_store::parse_moment;
 use throughline_trace::TraceId;
 
@@ -12,6 +14,9 @@ pub(crate) const DEFAULT_LIMIT: usize = 50;
 /// Most items on a page.
 pub(crate) const MAX_LIMIT: usize = 500;
 
+/// Longest duration that is asked for, milliseconds: 31,000 years.
+pub(crate) const MAX_DURATION_MS: f64 = 1e15;
+
 /// The query of a request. Empty values count as absent: forms send them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Params(Vec<(String, String)>);
@@ -20,13 +25,63 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map_err(|error| Failure::parameter("query", "name=value pairs", &error.to_string()))?;
+        let pairs = pairs(&parts.uri)?;
         Ok(Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect()))
     }
 }
 
+fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Failure> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|error| Failure::parameter("query", "name=value pairs", &error.to_string()))?;
+    Ok(pairs)
+}
+
+/// What a path names, with a mistake told as all others are.
+pub(crate) struct InPath<T>(pub(crate) T);
+
+impl<T, S> FromRequestParts<S> for InPath<T>
+where
+    T: DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(_) => Err(Failure::parameter("path", "percent-encoded UTF-8", parts.uri.path())),
+        }
+    }
+}
+
 impl Params {
+    /// Holds a query against what an operation of the API takes. Programs write it, so that what a
+    /// form may send (empty values) is a mistake here, and so is what would not be read.
+    pub(crate) fn check(uri: &Uri, known: &[&str]) -> Result<(), Failure> {
+        let query = uri.query().unwrap_or_default();
+        if !is_well_encoded(query) {
+            return Err(Failure::parameter("query", "percent-encoded UTF-8", query));
+        }
+        let params = Self(pairs(uri)?);
+        params.expect_only(&[known])?;
+        for (at, (name, value)) in params.0.iter().enumerate() {
+            if value.trim().is_empty() {
+                return Err(Failure::parameter(name, "a value (leave it out for none)", value));
+            }
+            if params.0[..at].iter().any(|(before, _)| before == name) {
+                return Err(Failure::parameter(name, "one value", &format!("a second: {value}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameters of a query string.
+    #[cfg(test)]
+    pub(crate) fn of_query(query: &str) -> Self {
+        let uri: Uri = format!("/x?{query}").parse().unwrap_or_default();
+        Self(pairs(&uri).unwrap_or_default())
+    }
+
     /// The text of a parameter, trimmed.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim())
@@ -69,8 +124,8 @@ impl Params {
     /// `true` or `false`.
     pub(crate) fn truth(&self, name: &str) -> Result<Option<bool>, Failure> {
         self.read(name, "true or false", |text| match text {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
+            "true" => Some(true),
+            "false" => Some(false),
             _ => None,
         })
     }
@@ -105,7 +160,7 @@ impl Params {
     pub(crate) fn limit(&self) -> Result<usize, Failure> {
         let expected = format!("a whole number from 1 to {MAX_LIMIT}");
         let limit = self.read("limit", &expected, |text| {
-            text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit))
+            whole(text).filter(|limit| (1..=MAX_LIMIT).contains(limit))
         })?;
         Ok(limit.unwrap_or(DEFAULT_LIMIT))
     }
@@ -138,6 +193,24 @@ impl Params {
     }
 }
 
+/// Whether every `%` begins an encoded byte and the bytes are UTF-8 together.
+fn is_well_encoded(query: &str) -> bool {
+    let mut bytes = Vec::with_capacity(query.len());
+    let mut rest = query.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
+            return false;
+        };
+        bytes.push((high << 4 | low) as u8);
+    }
+    std::str::from_utf8(&bytes).is_ok()
+}
+
 /// `?a=b&c=d`, percent-encoded, or nothing when there are no pairs.
 pub(crate) fn query_string<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut text = String::new();
@@ -167,11 +240,16 @@ pub(crate) fn encode(text: &str) -> String {
     out
 }
 
+/// A whole number, without a sign.
+fn whole(text: &str) -> Option<usize> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
 fn parse_duration_ms(text: &str) -> Option<u64> {
     let (number, unit_ms) = split_unit(text, &[("ms", 1.0), ("s", 1e3), ("m", 6e4), ("h", 3.6e6)])
         .unwrap_or((text, 1.0));
-    let ms = number.trim().parse::<f64>().ok()? * unit_ms;
-    (ms.is_finite() && (0.0..1e15).contains(&ms)).then_some(ms as u64)
+    let ms = number.parse::<f64>().ok()? * unit_ms;
+    (0.0..=MAX_DURATION_MS).contains(&ms).then_some(ms as u64)
 }
 
 fn split_unit<'a>(text: &'a str, units: &[(&str, f64)]) -> Option<(&'a str, f64)> {
@@ -184,8 +262,33 @@ mod tests {
     use crate::format::NANOS_PER_SEC;
 
     fn params(query: &str) -> Params {
-        let uri: axum::http::Uri = format!("/x?{query}").parse().unwrap();
-        Params(Query::<Vec<(String, String)>>::try_from_uri(&uri).unwrap().0)
+        Params::of_query(query)
+    }
+
+    #[test]
+    fn programs_are_told_what_forms_are_not() {
+        let check = |query: &str| {
+            let uri: Uri = format!("/x?{query}").parse().unwrap();
+            Params::check(&uri, &["agent", "limit"]).map_err(|refused| refused.message)
+        };
+        assert_eq!(check("agent=x&limit=5"), Ok(()));
+        assert_eq!(check(""), Ok(()));
+        let mut told = String::new();
+        for query in
+            ["agent=", "agent=%20", "agent", "agent=a&agent=b", "agent=%FF", "a=%4", "b=%zz", "x=1"]
+        {
+            told.push_str(&format!("{query}: {}\n", check(query).unwrap_err()));
+        }
+        insta::assert_snapshot!(told, @r#"
+        agent=: parameter `agent`: expected a value (leave it out for none), got ""
+        agent=%20: parameter `agent`: expected a value (leave it out for none), got " "
+        agent: parameter `agent`: expected a value (leave it out for none), got ""
+        agent=a&agent=b: parameter `agent`: expected one value, got "a second: b"
+        agent=%FF: parameter `query`: expected percent-encoded UTF-8, got "agent=%FF"
+        a=%4: parameter `query`: expected percent-encoded UTF-8, got "a=%4"
+        b=%zz: parameter `query`: expected percent-encoded UTF-8, got "b=%zz"
+        x=1: parameter `x`: expected one of the known names (agent, limit), got "1"
+        "#);
     }
 
     #[test]

@@ -9,14 +9,26 @@ use axum::response::Redirect;
 use axum::routing::{MethodRouter, get, post};
 use tower_http::compression::CompressionLayer;
 
-use crate::api::record::MAX_BODY_BYTES;
 use crate::failure::Failure;
 use crate::form::MAX_FORM_BYTES;
 use crate::state::{App, Shared, WebState};
 use crate::{api, assets, doors, health, live, pages};
 
-/// Patterns and what answers them.
+/// Patterns and what answers them: pages and the like, then the API.
 fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
+    let mut table = pages();
+    for operation in api::table::operations() {
+        let path = operation.path;
+        let methods = operation.route();
+        match table.iter_mut().find(|(known, _)| *known == path) {
+            Some((_, known)) => *known = std::mem::take(known).merge(methods),
+            None => table.push((path, methods)),
+        }
+    }
+    table
+}
+
+fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
     vec![
         ("/", get(|| async { Redirect::to("/traces") })),
         ("/traces", get(pages::traces::show)),
@@ -41,36 +53,6 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/live", get(live::rows)),
         ("/login", get(pages::login::show).post(pages::login::sign_in)),
         ("/logout", post(pages::login::sign_out)),
-        ("/api/v1/openapi.json", get(api::openapi::document)),
-        ("/api/v1/traces", get(api::traces::list)),
-        ("/api/v1/sessions", get(api::traces::sessions)),
-        ("/api/v1/traces/{trace_id}", get(api::traces::one)),
-        ("/api/v1/traces/{trace_id}/tree", get(api::traces::tree)),
-        (
-            "/api/v1/decisions",
-            get(api::decisions::list)
-                .merge(post(api::record::record).layer(DefaultBodyLimit::max(MAX_BODY_BYTES))),
-        ),
-        ("/api/v1/decisions/gaps", get(api::decisions::missing)),
-        ("/api/v1/decisions/{decision_id}", get(api::decisions::one)),
-        ("/api/v1/audit/verify", get(api::audit::verify)),
-        ("/api/v1/audit/reads", get(api::audit::reads)),
-        ("/api/v1/audit/erase", post(api::audit::erase)),
-        ("/api/v1/audit/holds", get(api::audit::holds).post(api::audit::hold)),
-        ("/api/v1/audit/holds/{hold_id}/release", post(api::audit::release)),
-        ("/api/v1/logs", get(api::logs::list)),
-        ("/api/v1/metrics", get(api::metrics::list)),
-        ("/api/v1/metrics/{name}", get(api::metrics::one)),
-        ("/api/v1/series", get(api::series::query)),
-        ("/api/v1/agents", get(api::series::agents)),
-        ("/api/v1/models", get(api::series::models)),
-        ("/api/v1/tools", get(api::series::tools)),
-        ("/api/v1/continuity", get(api::continuity::report)),
-        ("/api/v1/sql", post(api::sql::ask).layer(DefaultBodyLimit::max(api::sql::MAX_BODY_BYTES))),
-        ("/api/v1/facets", get(api::overview::facets)),
-        ("/api/v1/stats", get(api::overview::stats)),
-        ("/api/v1/segments", get(api::overview::segments)),
-        ("/api/v1/live", get(live::events)),
         ("/healthz", get(health::healthz)),
         ("/readyz", get(health::readyz)),
         ("/metrics", get(health::metrics)),
@@ -92,6 +74,7 @@ pub fn router(state: WebState) -> Router {
         sign_ins: Default::default(),
         turns: Default::default(),
         kept: Default::default(),
+        description: Default::default(),
     });
     let mut router = Router::new();
     for (path, methods) in table() {
@@ -106,10 +89,14 @@ pub fn router(state: WebState) -> Router {
 }
 
 async fn nothing_here(uri: axum::http::Uri) -> Failure {
+    let expected = match uri.path().starts_with("/api/") {
+        true => "a path of the API",
+        false => "the address of a page",
+    };
     Failure::new(
         axum::http::StatusCode::NOT_FOUND,
         "not_found",
-        format!("expected the address of a page, got {:?}", uri.path()),
+        format!("expected {expected}, got {:?}", uri.path()),
         "the API is under /api/v1 and described in /api/v1/openapi.json",
     )
 }

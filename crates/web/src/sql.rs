@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
-use throughline_store::{SqlAnswer, SqlError, SqlQuery, SqlValue};
+use throughline_store::{SqlAnswer, SqlColumn, SqlError, SqlQuery, SqlValue};
 
 use crate::doors::Visitor;
 use crate::failure::Failure;
@@ -60,23 +62,48 @@ pub(crate) fn failure(error: &SqlError) -> Failure {
     }
 }
 
-/// An answer as JSON: `{columns, rows, cut, elapsed_ms}`. Whole numbers that do not fit the numbers
-/// of JavaScript are text, as nanoseconds are everywhere in the API; bytes are text of hexadecimal
-/// digits.
+/// An answer as JSON. Whole numbers that do not fit the numbers of JavaScript are text, as nanoseconds
+/// are everywhere in the API; bytes are text of hexadecimal digits.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SqlAnswer")]
+pub(crate) struct SqlAnswerShape {
+    columns: Vec<Column>,
+    /// Each with a value a column: null, a number or a text.
+    rows: Vec<Vec<Value>>,
+    /// `rows` or `bytes` when there are more rows than are given.
+    cut: Option<&'static str>,
+    /// How long the statement ran, without the wait for its turn.
+    elapsed_ms: f64,
+}
+
+/// One column of an answer.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SqlColumn")]
+struct Column {
+    name: String,
+    /// `integer`, `real`, `text` or `blob`, where it is known.
+    #[serde(rename = "type")]
+    kind: Option<&'static str>,
+}
+
+impl SqlAnswerShape {
+    pub(crate) fn of(answer: &SqlAnswer) -> Self {
+        let columns = answer.columns.iter();
+        let kind = |column: &SqlColumn| column.kind.map(|kind| kind.as_str());
+        Self {
+            columns: columns
+                .map(|column| Column { name: column.name.clone(), kind: kind(column) })
+                .collect(),
+            rows: answer.rows.iter().map(|row| row.iter().map(value_json).collect()).collect(),
+            cut: answer.cut.map(|cut| cut.as_str()),
+            elapsed_ms: millis(answer.elapsed),
+        }
+    }
+}
+
+/// An answer as JSON, as `POST /api/v1/sql` gives it.
 pub fn sql_json(answer: &SqlAnswer) -> Value {
-    let columns: Vec<Value> = answer
-        .columns
-        .iter()
-        .map(|column| json!({ "name": column.name, "type": column.kind.map(|kind| kind.as_str()) }))
-        .collect();
-    let rows: Vec<Value> =
-        answer.rows.iter().map(|row| row.iter().map(value_json).collect()).collect();
-    json!({
-        "columns": columns,
-        "rows": rows,
-        "cut": answer.cut.map(|cut| cut.as_str()),
-        "elapsed_ms": millis(answer.elapsed),
-    })
+    serde_json::to_value(SqlAnswerShape::of(answer)).unwrap_or_default()
 }
 
 /// A value as JSON.
@@ -136,7 +163,6 @@ pub(crate) fn millis(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use throughline_store::SqlColumn;
 
     #[test]
     fn values_keep_their_meaning_in_json_and_csv() {

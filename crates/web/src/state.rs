@@ -10,6 +10,7 @@ use throughline_trace::access::Keyring;
 use throughline_trace::{Accepted, Refusal, SpanBatch};
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 
+use crate::api::openapi::Description;
 use crate::failure::Failure;
 use crate::kept::Kept;
 use crate::session::SignInLimiter;
@@ -93,6 +94,7 @@ pub(crate) struct App {
     pub(crate) sign_ins: SignInLimiter,
     pub(crate) turns: Turns,
     pub(crate) kept: Kept,
+    pub(crate) description: Description,
 }
 
 /// What handlers take.

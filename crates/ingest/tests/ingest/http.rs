@@ -240,12 +240,12 @@ async fn errors_are_answered_in_the_type_of_the_request() {
     insta::assert_snapshot!(texts.join("\n"), @r#"
     400 application/x-protobuf Status 3 "expected an OTLP traces request as protobuf, got bytes that do not fit: failed to decode Protobuf message: ExportTraceServiceRequest.resource_spans: buffer underflow"
     400 application/json {"code":3,"message":"expected an OTLP traces request as json, got bytes that do not fit: resourceSpans: invalid type: integer `5`, expected a list of objects at line 1 column 19"}
-    415 application/json {"code":3,"message":"expected Content-Type application/x-protobuf or application/json, got \"text/plain\""}
-    415 application/json {"code":3,"message":"expected Content-Type application/x-protobuf or application/json, got none"}
+    415 application/problem+json {"code":"unsupported","detail":"expected Content-Type application/x-protobuf or application/json, got \"text/plain\"","hint":"see docs/sending-data.md","instance":"/v1/traces","status":415,"title":"Unsupported Media Type","type":"about:blank"}
+    415 application/problem+json {"code":"unsupported","detail":"expected Content-Type application/x-protobuf or application/json, got none","hint":"see docs/sending-data.md","instance":"/v1/traces","status":415,"title":"Unsupported Media Type","type":"about:blank"}
     415 application/json {"code":12,"message":"expected a body compressed with gzip, zstd or not at all (identity), got \"br\""}
     400 application/x-protobuf Status 3 "expected a body compressed with gzip: unexpected end of file"
     400 application/json {"code":3,"message":"expected a body compressed with zstd: Unknown frame descriptor"}
-    405 application/json {"code":12,"message":"expected POST, got GET"}
+    405 application/problem+json {"code":"unsupported","detail":"expected POST, got GET","hint":"see docs/sending-data.md","instance":"/v1/traces","status":405,"title":"Method Not Allowed","type":"about:blank"}
     405 application/x-protobuf Status 12 "expected POST, got PUT"
     404 application/x-protobuf Status 12 "expected POST /v1/traces, /v1/logs or /v1/metrics (OTLP/HTTP), or /api/v2/spans (Zipkin), got another path; set OTEL_EXPORTER_OTLP_ENDPOINT, which is without a path, or the whole URL in OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and its like"
     "#);

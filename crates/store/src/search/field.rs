@@ -2,7 +2,7 @@
 
 /// Fields that hold names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameField {
+pub(crate) enum NameField {
     /// An agent that some span or decision names.
     Agent,
     /// A session.
@@ -27,7 +27,7 @@ pub enum NameField {
 
 /// Fields that hold numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NumberField {
+pub(crate) enum NumberField {
     /// Tokens in and out.
     Tokens,
     /// Tokens in.
@@ -120,20 +120,23 @@ impl Field {
     }
 }
 
+#[cfg(test)]
 fn name_of(field: Field) -> &'static str {
     FIELDS.iter().find(|(_, known)| *known == field).map_or("", |(name, _)| name)
 }
 
+#[cfg(test)]
 impl NameField {
     /// As a query writes it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         name_of(Field::Name(self))
     }
 }
 
+#[cfg(test)]
 impl NumberField {
     /// As a query writes it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         name_of(Field::Number(self))
     }
 }

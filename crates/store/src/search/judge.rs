@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
+use throughline_trace::keys::{self, MESSAGE_KEYS};
 use throughline_trace::{TraceSummary, Value};
 
 use super::{AttributeTest, Expression, NameField, NumberField, SearchQuery, Term, TextTest};
@@ -13,6 +14,8 @@ use super::{AttributeTest, Expression, NameField, NumberField, SearchQuery, Term
 pub(crate) struct Evidence {
     /// Terms that hold, a bit each.
     pub(crate) found: u64,
+    /// Whether the name of the trace was looked at: what it shows is in `found`.
+    pub(crate) has_name: bool,
     /// Whether every span was looked at: what was not found then is not there.
     pub(crate) is_whole: bool,
 }
@@ -107,8 +110,9 @@ fn judge(
             let is_found = evidence.found >> *next & 1 == 1;
             *next += 1;
             let is_named =
-                matches!(term, Term::Text(text) if Needle::new(text).is_in(summary.name()));
-            match is_found || is_named {
+                || matches!(term, Term::Text(text) if Needle::new(text).is_in(summary.name()));
+            // Who looks into spans has looked at the name of the trace before.
+            match is_found || !evidence.has_name && is_named() {
                 true => Some(true),
                 false => evidence.is_whole.then_some(false),
             }
@@ -212,7 +216,7 @@ impl Needle {
     }
 
     fn is_in(&self, text: &str) -> bool {
-        text.contains(&self.0) || text.to_lowercase().contains(&self.0)
+        text.to_lowercase().contains(&self.0)
     }
 }
 
@@ -222,6 +226,40 @@ pub(crate) struct NeedleSet(Vec<(u64, Needle)>);
 
 /// Fields of a message whose values are no content of it.
 const NO_CONTENT: [&str; 2] = ["role", "type"];
+
+/// Fields of a message that hold its parts, as lists.
+const PARTS: [&str; 3] = ["parts", "content", "tool_calls"];
+
+/// What a text in JSON is, which says what of it is content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// A message or its parts; what a tool is given or answers lies deeper and is content.
+    Message,
+    /// The description of a tool, a schema: its types are no content, however deep.
+    Definition,
+    /// Arguments and results of tools, texts: all of it.
+    Content,
+}
+
+impl Written {
+    /// What the value of an attribute is.
+    pub(crate) fn under(key: &str) -> Self {
+        match key {
+            keys::GEN_AI_TOOL_DEFINITIONS => Self::Definition,
+            key if MESSAGE_KEYS.contains(&key) => Self::Message,
+            _ => Self::Content,
+        }
+    }
+
+    /// What the value of a field of an object is.
+    fn within(self, key: &str, value: &Json) -> Self {
+        match self {
+            Self::Message if value.is_array() && PARTS.contains(&key) => Self::Message,
+            Self::Definition => Self::Definition,
+            Self::Message | Self::Content => Self::Content,
+        }
+    }
+}
 
 impl NeedleSet {
     pub(crate) fn of(terms: &SpanTerms<'_>) -> Self {
@@ -238,46 +276,98 @@ impl NeedleSet {
 
     /// The bits of the texts that `text` holds.
     pub(crate) fn bits_in(&self, text: &str) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
         let lower = text.to_lowercase();
         let held = self.0.iter().filter(|(_, needle)| lower.contains(&needle.0));
         held.fold(0, |bits, (bit, _)| bits | bit)
     }
 
-    /// The bits of the texts that the content of a message holds, which is written as JSON.
-    pub(crate) fn bits_in_json(&self, text: &str) -> u64 {
+    /// The bits of the texts that JSON as text holds.
+    pub(crate) fn bits_in_json(&self, text: &str, written: Written) -> u64 {
         // What is not even in the text is in none of its strings, unless something is escaped.
         let in_text = self.bits_in(text);
         if in_text == 0 && !text.contains('\\') {
             return 0;
         }
         match serde_json::from_str(text) {
-            Ok(json) => self.bits_in_tree(&json),
+            Ok(json) => self.bits_in_tree(&json, written),
             Err(_) => in_text,
         }
     }
 
-    fn bits_in_tree(&self, json: &Json) -> u64 {
+    fn bits_in_tree(&self, json: &Json, written: Written) -> u64 {
         match json {
             Json::String(text) => self.bits_in(text),
-            Json::Array(items) => items.iter().fold(0, |bits, item| bits | self.bits_in_tree(item)),
+            Json::Array(items) => {
+                items.iter().fold(0, |bits, item| bits | self.bits_in_tree(item, written))
+            }
             Json::Object(fields) => fields
                 .iter()
-                .filter(|(key, value)| !(value.is_string() && NO_CONTENT.contains(&key.as_str())))
-                .fold(0, |bits, (_, value)| bits | self.bits_in_tree(value)),
+                .filter(|(key, value)| {
+                    let is_named = value.is_string() && NO_CONTENT.contains(&key.as_str());
+                    written == Written::Content || !is_named
+                })
+                .fold(0, |bits, (key, value)| {
+                    bits | self.bits_in_tree(value, written.within(key, value))
+                }),
             Json::Number(number) => self.bits_in(&number.to_string()),
             Json::Null | Json::Bool(_) => 0,
         }
     }
 
     /// The same for a value, be it structured or JSON as text.
-    pub(crate) fn bits_in_value(&self, value: &Value) -> u64 {
+    pub(crate) fn bits_in_value(&self, value: &Value, written: Written) -> u64 {
         match value {
             Value::String(text) if text.trim_start().starts_with(['[', '{']) => {
-                self.bits_in_json(text)
+                self.bits_in_json(text, written)
             }
             Value::String(text) => self.bits_in(text),
-            Value::Array(_) | Value::Map(_) => self.bits_in_tree(&value.to_json()),
+            Value::Array(_) | Value::Map(_) => self.bits_in_tree(&value.to_json(), written),
             _ => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn roles_and_types_are_hidden_in_messages_only() {
+        let finds = |text: &str, json: &Json, written: Written| {
+            let term = Term::Text(text.to_owned());
+            let needles = NeedleSet::of(&SpanTerms(vec![&term]));
+            let in_value = needles.bits_in_value(&Value::from_json(json.clone()), written);
+            assert_eq!(in_value, needles.bits_in_json(&json.to_string(), written));
+            in_value == 1
+        };
+        let message = json!([{ "role": "assistant", "parts": [
+            { "type": "text", "content": "on its way" },
+            { "type": "tool_call", "name": "book", "arguments": { "type": "refund", "role": "buyer" } },
+        ] }]);
+        let openai = json!({ "role": "tool", "content": { "type": "refund" }, "tool_calls": [
+            { "type": "function", "function": { "name": "book", "arguments": { "role": "buyer" } } },
+        ] });
+        for (text, is_there) in [
+            ("assistant", false),
+            ("tool_call", false),
+            ("way", true),
+            ("refund", true),
+            ("buyer", true),
+        ] {
+            assert_eq!(finds(text, &message, Written::Message), is_there, "{text}");
+        }
+        assert!(finds("refund", &openai, Written::Message));
+        assert!(finds("buyer", &openai, Written::Message));
+        assert!(!finds("function", &openai, Written::Message));
+        let arguments = json!({ "type": "refund", "parts": [{ "role": "buyer" }] });
+        assert!(finds("refund", &arguments, Written::under(keys::GEN_AI_TOOL_CALL_ARGUMENTS)));
+        assert!(finds("buyer", &arguments, Written::under(keys::GEN_AI_TOOL_CALL_ARGUMENTS)));
+        let tools = json!([{ "type": "function", "parameters": { "type": "object" } }]);
+        assert!(!finds("object", &tools, Written::under(keys::GEN_AI_TOOL_DEFINITIONS)));
     }
 }

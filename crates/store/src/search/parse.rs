@@ -430,14 +430,9 @@ impl<'t> Parser<'t> {
                 "ok" => Ok(Term::Failed(false)),
                 _ => Err(self.value_error(raw, "ok or error")),
             },
-            Field::Fallback => {
-                use FallbackState::{Degraded, Failed, None as NotAny, Skipped};
-                [NotAny, Skipped, Degraded, Failed]
-                    .into_iter()
-                    .find(|state| state.as_str() == raw.text)
-                    .map(Term::Fallback)
-                    .ok_or_else(|| self.value_error(raw, "none, skipped, degraded or failed"))
-            }
+            Field::Fallback => FallbackState::from_text(&raw.text)
+                .map(Term::Fallback)
+                .ok_or_else(|| self.value_error(raw, "none, skipped, degraded or failed")),
             Field::Name(field) => Ok(Term::Name(field, text_test(raw))),
         }
     }

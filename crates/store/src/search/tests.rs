@@ -85,7 +85,7 @@ fn a_verdict_waits_for_spans_only_when_it_must() {
     summary.agents.insert("fraud".to_owned());
     summary.input_tokens = 6_000;
     let judge = |text: &str, found: u64, is_whole: bool| {
-        parse(text).unwrap().judge(&summary, Evidence { found, is_whole })
+        parse(text).unwrap().judge(&summary, Evidence { found, has_name: false, is_whole })
     };
     let none = |text| judge(text, 0, false);
     assert_eq!(none("agent:fraud tokens>5k"), Some(true));

@@ -65,6 +65,7 @@ pub fn parse_moment(text: &str, now_unix_nano: u64) -> Option<u64> {
 }
 
 /// A moment as RFC 3339 in UTC.
+#[cfg(test)]
 pub(super) fn moment_text(unix_nano: u64) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(unix_nano)) {
         Ok(at) => at.to_string(),
@@ -73,6 +74,7 @@ pub(super) fn moment_text(unix_nano: u64) -> String {
 }
 
 /// A duration in the largest unit that keeps it exact.
+#[cfg(test)]
 pub(super) fn duration_text(nanos: f64) -> String {
     let exact = |factor: f64| nanos / factor >= 1.0 && (nanos / factor) * factor == nanos;
     let readable = [("h", 3_600e9), ("m", 60e9), ("s", 1e9), ("ms", 1e6)];

@@ -117,6 +117,13 @@ impl Measure {
         named.map_or("confidence", |(name, _)| name).to_owned()
     }
 
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        let named = NAMED.iter().map(|(_, measure)| *measure);
+        let outcomes = Outcome::ALL.into_iter().map(Self::WithOutcome);
+        named.chain([Self::Confidence]).chain(outcomes).collect()
+    }
+
     /// All names, for a message.
     pub fn names() -> String {
         let names: Vec<&str> = NAMED.iter().map(|(name, _)| *name).collect();

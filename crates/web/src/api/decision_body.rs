@@ -1,17 +1,18 @@
-//! One decision as a JSON object (docs/decision.schema.json), read strictly: a field that cannot be
+//! One decision as a JSON object (its schema: `decision_schema`), read strictly: a field that cannot be
 //! read is told by name.
 
+use super::forms::whole;
 use serde_json::{Map, Value as Json};
 use throughline_trace::{Attributes, Decision, DecisionId, SpanId, TraceId, Value, keys};
 
 /// Longest name or id, bytes.
-const MAX_NAME_BYTES: usize = 16 * 1024;
+pub(super) const MAX_NAME_BYTES: usize = 16 * 1024;
 
 /// Longest reason, bytes.
-const MAX_REASON_BYTES: usize = 256 * 1024;
+pub(super) const MAX_REASON_BYTES: usize = 256 * 1024;
 
 /// Most attributes of one decision.
-const MAX_ATTRIBUTES: usize = 1_024;
+pub(super) const MAX_ATTRIBUTES: usize = 1_024;
 
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,16 +50,14 @@ pub(crate) fn read(json: Json, received_at_ns: u64) -> Result<Decision, Vec<Prob
             String::new()
         }
     };
-    let decision_id = fields.parsed("decision_id", "a UUID", |text| {
-        text.parse::<DecisionId>().ok().filter(|id| !id.0.is_nil())
-    });
+    let decision_id = fields.parsed("decision_id", "a UUID", uuid);
     if decision_id.is_none() && !fields.has_problem("decision_id") {
         fields.wrong("decision_id", "a UUID", None);
     }
     let timestamp_ns = fields.number("timestamp_ns");
     let mut decision = Decision {
         decision_id: decision_id.unwrap_or(DecisionId(uuid::Uuid::nil())),
-        parent_decision_id: fields.parsed("parent_decision_id", "a UUID", |text| text.parse().ok()),
+        parent_decision_id: fields.parsed("parent_decision_id", "a UUID", uuid),
         trace_id: fields.parsed::<TraceId>(
             "trace_id",
             "32 hexadecimal characters, not all zeros",
@@ -184,8 +183,15 @@ impl Fields {
     fn number(&mut self, name: &str) -> Option<u64> {
         let value = self.take(name)?;
         let number = match &value {
-            Json::String(text) => text.parse().ok(),
-            other => other.as_u64(),
+            // Neither a sign nor leading zeros: one number has one text.
+            Json::String(text)
+                if text.starts_with(|first: char| first.is_ascii_digit() && first != '0') =>
+            {
+                text.parse().ok()
+            }
+            Json::String(_) => None,
+            Json::Number(number) => whole(number),
+            _ => None,
         };
         let number = number.filter(|number| (1..=i64::MAX as u64).contains(number));
         if number.is_none() {
@@ -213,6 +219,13 @@ impl Fields {
             }
         }
     }
+}
+
+/// An id in its usual form, with hyphens, that is not all zeros.
+fn uuid(text: &str) -> Option<DecisionId> {
+    const UUID_CHARS: usize = 36;
+    let id = (text.len() == UUID_CHARS).then(|| text.parse::<DecisionId>().ok())?;
+    id.filter(|id| !id.0.is_nil())
 }
 
 fn kind(json: &Json) -> &'static str {

@@ -4,10 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-use super::shapes;
+use super::records;
+use super::shapes::Page;
 use crate::doors::Visitor;
 use crate::failure::Failure;
-use crate::filters::{self, LOG_PARAMS, PAGING};
+use crate::filters;
 use crate::params::Params;
 use crate::state::Shared;
 
@@ -17,9 +18,8 @@ pub(crate) async fn list(
     visitor: Visitor,
     params: Params,
 ) -> Result<Response, Failure> {
-    params.expect_only(&[&LOG_PARAMS, &PAGING])?;
     let filter = filters::logs(&params, visitor.now_unix_nano)?;
     let _turn = app.turns.take().await?;
     let page = app.web.reader.logs(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(shapes::page(&page, shapes::log)).into_response())
+    Ok(Json(Page::of(&page, records::log)).into_response())
 }

@@ -1,77 +1,126 @@
 //! `/api/v1/metrics`: names of stored metrics, and the points of one.
 
 use axum::Json;
-use axum::extract::{Path, State};
-use serde_json::{Value, json};
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use throughline_store::{MetricInfo, MetricSeries, SeriesPoint};
+use throughline_trace::MetricKind;
 
-use super::shapes;
+use super::forms::{AnyObject, MetricKindJson, MetricValueJson, Moment, UnixNanos};
+use super::paging::{self, Keyed};
+use super::records;
+use super::shapes::Page;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::format::{NANOS_PER_SEC, rfc3339};
 use crate::pages::series::MAX_POINTS;
-use crate::params::Params;
+use crate::params::{InPath, Params};
 use crate::state::Shared;
 
 /// Time that is answered when `since` is not given, nanoseconds.
 const DEFAULT_BACK_NS: u64 = 24 * 3_600 * NANOS_PER_SEC;
 
+/// What is known of a metric.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Metric {
+    name: String,
+    unit: String,
+    description: String,
+    #[schemars(with = "MetricKindJson")]
+    kind: MetricKind,
+    series_count: u64,
+    /// When its last point was.
+    #[schemars(with = "Moment")]
+    last: String,
+    services: Vec<String>,
+}
+
 /// `GET /api/v1/metrics`
 pub(crate) async fn list(
     State(app): State<Shared>,
     params: Params,
-) -> Result<Json<Value>, Failure> {
-    params.expect_only(&[])?;
+) -> Result<Json<Page<Metric>>, Failure> {
+    let (after, limit) = (Keyed::Metrics.key(&params)?, params.limit()?);
     let metrics = app.web.reader.metric_names().await?;
-    let items: Vec<Value> = metrics
-        .iter()
-        .map(|metric| {
-            json!({
-                "name": metric.name,
-                "unit": metric.unit,
-                "description": metric.description,
-                "kind": metric.kind,
-                "series_count": metric.series_count,
-                "last": rfc3339(metric.last_unix_nano),
-                "services": metric.services,
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "items": items })))
+    let key = |metric: &MetricInfo| metric.name.clone();
+    let page = paging::page(Keyed::Metrics, metrics, key, after.as_ref(), limit)?;
+    let metric = |metric: MetricInfo| Metric {
+        name: metric.name,
+        unit: metric.unit,
+        description: metric.description,
+        kind: metric.kind,
+        series_count: metric.series_count,
+        last: rfc3339(metric.last_unix_nano),
+        services: metric.services,
+    };
+    Ok(Json(Page { items: page.items.into_iter().map(metric).collect(), next: page.next }))
+}
+
+/// The points of a metric.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct MetricPoints {
+    name: String,
+    unit: String,
+    series: Vec<OneSeries>,
+}
+
+/// The points of one set of attributes.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "MetricSeries")]
+struct OneSeries {
+    service: String,
+    #[schemars(with = "MetricKindJson")]
+    kind: MetricKind,
+    #[schemars(with = "AnyObject")]
+    attributes: Value,
+    points: Vec<Point>,
+}
+
+/// One point of a metric.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "MetricPoint")]
+struct Point {
+    #[schemars(with = "Moment")]
+    time: String,
+    #[schemars(with = "UnixNanos")]
+    time_unix_nano: String,
+    #[schemars(with = "UnixNanos")]
+    start_unix_nano: String,
+    #[schemars(with = "MetricValueJson")]
+    value: Value,
 }
 
 /// `GET /api/v1/metrics/{name}?since=`
 pub(crate) async fn one(
     State(app): State<Shared>,
     visitor: Visitor,
-    Path(name): Path<String>,
+    InPath(name): InPath<String>,
     params: Params,
-) -> Result<Json<Value>, Failure> {
-    params.expect_only(&[&["since"]])?;
+) -> Result<Json<MetricPoints>, Failure> {
     let now = visitor.now_unix_nano;
     let since = params.moment("since", now)?.unwrap_or(now.saturating_sub(DEFAULT_BACK_NS));
     let metrics = app.web.reader.metric_names().await?;
-    let Some(info) = metrics.iter().find(|metric| metric.name == name) else {
+    let Some(info) = metrics.into_iter().find(|metric| metric.name == name) else {
         return Err(Failure::not_found("metric", &name));
     };
     let series = app.web.reader.metric_series(&name, since, MAX_POINTS).await?;
-    let series: Vec<Value> = series
-        .iter()
-        .map(|series| {
-            let points = series.points.iter().map(|point| {
-                json!({
-                    "time": rfc3339(point.time_unix_nano),
-                    "time_unix_nano": point.time_unix_nano.to_string(),
-                    "start_unix_nano": point.start_unix_nano.to_string(),
-                    "value": shapes::metric_value(&point.value),
-                })
-            });
-            json!({
-                "service": series.service,
-                "kind": series.kind,
-                "attributes": series.attributes.to_json(),
-                "points": points.collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "name": info.name, "unit": info.unit, "series": series })))
+    let series = series.iter().map(one_series).collect();
+    Ok(Json(MetricPoints { name: info.name, unit: info.unit, series }))
+}
+
+fn one_series(series: &MetricSeries) -> OneSeries {
+    let point = |point: &SeriesPoint| Point {
+        time: rfc3339(point.time_unix_nano),
+        time_unix_nano: point.time_unix_nano.to_string(),
+        start_unix_nano: point.start_unix_nano.to_string(),
+        value: records::metric_value(&point.value),
+    };
+    OneSeries {
+        service: series.service.clone(),
+        kind: series.kind,
+        attributes: series.attributes.to_json(),
+        points: series.points.iter().map(point).collect(),
+    }
 }

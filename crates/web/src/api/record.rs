@@ -6,13 +6,14 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 use throughline_trace::{Refusal, SpanBatch};
 
 use super::decision_body::{self, Problem};
 use crate::failure::Failure;
 use crate::format::now_unix_nano;
-use crate::params::Params;
 use crate::state::Shared;
 
 /// Largest body, bytes.
@@ -23,6 +24,15 @@ pub(crate) const MAX_DECISIONS: usize = 1_000;
 
 /// Problems that one answer names.
 const MAX_PROBLEMS: usize = 20;
+
+/// What became of the decisions.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Recorded {
+    /// Decisions that are stored now.
+    accepted: u64,
+    /// Those whose decision_id was there already.
+    duplicates: u64,
+}
 
 /// In which form decisions come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,21 +46,19 @@ enum Form {
 /// `POST /api/v1/decisions`: all of them are stored, or none.
 pub(crate) async fn record(
     State(app): State<Shared>,
-    params: Params,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
-    params.expect_only(&[]).map_err(IntoResponse::into_response)?;
     let form = form(&headers).map_err(IntoResponse::into_response)?;
     let body = body.map_err(|rejection| too_large(&rejection).into_response())?;
     let received_unix_nano = now_unix_nano();
     let decisions = read(form, &body, received_unix_nano).map_err(IntoResponse::into_response)?;
     let batch = SpanBatch { received_unix_nano, decisions, ..SpanBatch::default() };
     match (app.web.submit)(batch).await {
-        Ok(accepted) => Ok(Json(json!({
-            "accepted": accepted.decisions,
-            "duplicates": accepted.duplicate_decisions,
-        }))
+        Ok(accepted) => Ok(Json(Recorded {
+            accepted: accepted.decisions,
+            duplicates: accepted.duplicate_decisions,
+        })
         .into_response()),
         Err(refusal) => Err(refused(&refusal)),
     }

@@ -7,18 +7,16 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use throughline_store::{
-    DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_ROWS, MAX_SQL_TIMEOUT, SqlParameters, SqlQuery,
-    SqlValue,
+    DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEXT_BYTES,
+    MAX_SQL_TIMEOUT, SqlParameters, SqlQuery, SqlValue,
 };
 
 use crate::doors::Visitor;
 use crate::failure::Failure;
-use crate::params::Params;
 use crate::reads::Via;
-use crate::sql;
+use crate::sql::{self, SqlAnswerShape};
 use crate::state::Shared;
 
 /// Largest body, bytes: the longest statement as JSON, and parameters.
@@ -31,17 +29,15 @@ const FIELDS: [&str; 4] = ["query", "parameters", "max_rows", "timeout_ms"];
 pub(crate) async fn ask(
     State(app): State<Shared>,
     visitor: Visitor,
-    params: Params,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Failure> {
-    params.expect_only(&[])?;
+) -> Result<Json<SqlAnswerShape>, Failure> {
     let body = body.map_err(|rejection| {
         Failure::new(
             rejection.status(),
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 "too_large"
             } else {
-                "bad_body"
+                "bad_request"
             },
             format!("expected a body of at most {MAX_BODY_BYTES} bytes: {rejection}"),
             "send a shorter statement or fewer parameters",
@@ -52,14 +48,43 @@ pub(crate) async fn ask(
         sql::ask(&app, &visitor, Via::Api, query).await.map_err(|error| sql::failure(&error))?;
     // After the statement, not before: those that wait for their turn must not take it from pages.
     let _turn = app.turns.take().await?;
-    Ok(Json(sql::sql_json(&answer)).into_response())
+    Ok(Json(SqlAnswerShape::of(&answer)))
+}
+
+/// The form of a body.
+pub(super) fn body_schema() -> Value {
+    let millis = |time: Duration| time.as_millis() as u64;
+    json!({
+        "type": "object",
+        "required": ["query"],
+        "additionalProperties": false,
+        "properties": {
+            "query": { "type": "string", "minLength": 1, "maxLength": MAX_SQL_TEXT_BYTES },
+            "parameters": {
+                "description": "Values for `?` in their order, or for `:name` by name. Lists and objects become JSON text.",
+                "anyOf": [
+                    { "type": "array", "maxItems": MAX_SQL_PARAMETERS },
+                    { "type": "object", "maxProperties": MAX_SQL_PARAMETERS },
+                    { "type": "null" },
+                ],
+            },
+            "max_rows": {
+                "type": ["integer", "null"], "minimum": 1, "maximum": MAX_SQL_ROWS,
+                "default": DEFAULT_SQL_ROWS,
+            },
+            "timeout_ms": {
+                "type": ["integer", "null"], "minimum": 1, "maximum": millis(MAX_SQL_TIMEOUT),
+                "default": millis(DEFAULT_SQL_TIMEOUT),
+            },
+        },
+    })
 }
 
 fn bad(field: &str, expected: &str, got: &Value) -> Failure {
     let shown: String = got.to_string().chars().take(80).collect();
     Failure::new(
-        StatusCode::BAD_REQUEST,
-        "bad_parameter",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "bad_body",
         format!("field `{field}`: expected {expected}, got {shown}"),
         "docs/sql.md describes the fields",
     )
@@ -69,7 +94,7 @@ fn read(body: &[u8]) -> Result<SqlQuery, Failure> {
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         Failure::new(
             StatusCode::BAD_REQUEST,
-            "bad_body",
+            "bad_request",
             format!("expected JSON, got {error}"),
             "send {\"query\": \"SELECT …\"}",
         )

@@ -1,17 +1,19 @@
 //! `/api/v1/traces`: lists, one whole trace, its tree as text.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
-use throughline_trace::TraceTree;
+use throughline_store::DecisionFilter;
+use throughline_trace::{TraceId, TraceTree};
 
-use super::shapes;
+use super::contract::{etag, is_known, known_versions};
+use super::shapes::{self, SearchedPage, Session, Summary};
 use crate::doors::Visitor;
 use crate::failure::Failure;
-use crate::filters::{self, PAGING, SESSION_PARAMS, TRACE_PARAMS};
-use crate::pages::trace::load;
-use crate::params::Params;
+use crate::filters;
+use crate::pages::trace::{id_of, load};
+use crate::params::{InPath, MAX_LIMIT, Params};
 use crate::reads::{Via, note_path};
 use crate::state::Shared;
 
@@ -20,11 +22,10 @@ pub(crate) async fn list(
     State(app): State<Shared>,
     visitor: Visitor,
     params: Params,
-) -> Result<Json<Value>, Failure> {
-    params.expect_only(&[&TRACE_PARAMS, &PAGING])?;
+) -> Result<Json<SearchedPage<Summary>>, Failure> {
     let filter = filters::traces(&params, visitor.now_unix_nano)?;
     let page = app.web.reader.traces(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(shapes::searched_page(&page, shapes::summary)))
+    Ok(Json(SearchedPage::of(&page, shapes::summary)))
 }
 
 /// `GET /api/v1/sessions`
@@ -32,37 +33,78 @@ pub(crate) async fn sessions(
     State(app): State<Shared>,
     visitor: Visitor,
     params: Params,
-) -> Result<Json<Value>, Failure> {
-    params.expect_only(&[&SESSION_PARAMS, &PAGING])?;
+) -> Result<Json<SearchedPage<Session>>, Failure> {
     let filter = filters::trace_fields(&params, visitor.now_unix_nano)?;
     let page = app.web.reader.sessions(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(shapes::searched_page(&page, shapes::session)))
+    Ok(Json(SearchedPage::of(&page, shapes::session)))
 }
 
 /// `GET /api/v1/traces/{trace_id}`: spans in reading order, with messages, logs and decisions.
 pub(crate) async fn one(
     State(app): State<Shared>,
     visitor: Visitor,
-    Path(trace_id): Path<String>,
-    params: Params,
+    InPath(trace_id): InPath<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    params.expect_only(&[])?;
-    let (trace, _turn) = load(&app, &trace_id).await?;
-    if !trace.decisions.is_empty() {
-        let path = format!("/api/v1/traces/{}", trace.summary.trace_id);
-        note_path(&app, &visitor, Via::Api, &path, trace.decisions.len());
+    let version = version(&app, &trace_id).await?;
+    let path = format!("/api/v1/traces/{}", version.id);
+    if is_known(known_versions(&headers).as_deref(), &version.tag) {
+        // Who has the answer reads the decisions in it all the same.
+        note_decisions(&app, &visitor, &path, version.decisions);
+        return Ok((StatusCode::OK, [(header::ETAG, version.tag)]).into_response());
     }
-    Ok(Json(shapes::trace(trace)).into_response())
+    let (trace, _turn) = load(&app, &trace_id).await?;
+    note_decisions(&app, &visitor, &path, trace.decisions.len());
+    Ok(([(header::ETAG, version.tag)], Json(shapes::trace(trace))).into_response())
 }
 
 /// `GET /api/v1/traces/{trace_id}/tree`: the tree as indented text.
 pub(crate) async fn tree(
     State(app): State<Shared>,
-    Path(trace_id): Path<String>,
-    params: Params,
-) -> Result<String, Failure> {
-    params.expect_only(&[])?;
+    InPath(trace_id): InPath<String>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let version = version(&app, &trace_id).await?;
+    let tag = [(header::ETAG, version.tag.clone())];
+    if is_known(known_versions(&headers).as_deref(), &version.tag) {
+        return Ok((StatusCode::OK, tag).into_response());
+    }
     let (trace, _turn) = load(&app, &trace_id).await?;
     let tree = TraceTree::build(trace.spans);
-    Ok(tree.to_text_with(|node| crate::format::duration(node.span.duration_nano())))
+    let text = tree.to_text_with(|node| crate::format::duration(node.span.duration_nano()));
+    Ok((tag, text).into_response())
+}
+
+fn note_decisions(app: &Shared, visitor: &Visitor, path: &str, count: usize) {
+    if count > 0 {
+        note_path(app, visitor, Via::Api, path, count);
+    }
+}
+
+/// What tells whether a trace is still what it was.
+struct Version {
+    id: TraceId,
+    tag: HeaderValue,
+    decisions: usize,
+}
+
+/// The version of a trace, without reading its spans: its summary changes with every span and log
+/// record that comes in; decisions come and are erased, so their ids count too. Read before the
+/// trace: what comes between makes the next question find another version.
+async fn version(app: &Shared, trace_id: &str) -> Result<Version, Failure> {
+    let id = id_of(trace_id)?;
+    let reader = &app.web.reader;
+    let summary = reader.summary(id).await?;
+    let summary = summary.ok_or_else(|| Failure::not_found("trace", trace_id))?;
+    let decisions = if summary.decision_count > 0 {
+        let filter = DecisionFilter { trace_id: Some(id), ..DecisionFilter::default() };
+        reader.decisions(&filter, None, MAX_LIMIT).await?.items
+    } else {
+        Vec::new()
+    };
+    let ids: Vec<u8> =
+        decisions.iter().flat_map(|decision| *decision.decision_id.0.as_bytes()).collect();
+    let shape = super::to_json(&shapes::summary(&summary)).to_string();
+    let tag = etag(&[app.web.version.as_bytes(), shape.as_bytes(), &ids])?;
+    Ok(Version { id, tag, decisions: decisions.len() })
 }

@@ -9,6 +9,7 @@ use throughline_trace::{
     SpanTimes, SuspectedEdge, TraceId, TraceNode, clock_oddity, describe_edges, edges_of_spans,
 };
 
+use super::times::OF_CONTINUITY;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::format::{self, NANOS_PER_SEC};
@@ -18,12 +19,6 @@ use crate::params::{Params, query_string};
 use crate::state::{App, Shared};
 
 const PATH: &str = "/continuity";
-
-/// Times on offer: name, and seconds. The tracker keeps no more than the last.
-const TIMES: [(&str, u64); 3] = [("15m", 900), ("1h", 3_600), ("6h", 6 * 3_600)];
-
-/// The time when none is chosen: that of the score.
-const DEFAULT_TIME: usize = 1;
 
 /// Scores below this are shown as bad, those between it and 1 as a warning.
 const BAD_SCORE: f64 = 0.95;
@@ -38,26 +33,20 @@ pub(crate) async fn show(
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["since"]])?;
-    let chosen = params.read("since", "15m, 1h or 6h", |text| {
-        TIMES.iter().find(|(name, _)| *name == text).copied()
-    })?;
-    let (since, seconds) = chosen.unwrap_or(TIMES[DEFAULT_TIME]);
+    let time = OF_CONTINUITY.chosen(&params)?;
     let now = visitor.now_unix_nano;
-    let report = app.web.reader.continuity(now.saturating_sub(seconds * NANOS_PER_SEC)).await?;
+    let report =
+        app.web.reader.continuity(now.saturating_sub(time.seconds * NANOS_PER_SEC)).await?;
     let body = html! {
         div.head {
             h1 { "Continuity" }
             p.grow { "Where traces lose a span, and between whom" }
             div.tools {
-                div.group {
-                    @for (name, _) in TIMES {
-                        a.btn href={ (PATH) (params.with("since", Some(name))) } aria-pressed=((name == since).to_string()) { (name) }
-                    }
-                }
-                a.btn href={ "/api/v1/continuity?since=" (since) } { "JSON" }
+                (OF_CONTINUITY.buttons(&params, PATH, time))
+                a.btn href={ "/api/v1/continuity?since=" (time.name) } { "JSON" }
             }
         }
-        (draw(&report, now.saturating_sub(seconds * NANOS_PER_SEC), now))
+        (draw(&report, now.saturating_sub(time.seconds * NANOS_PER_SEC), now))
     };
     Ok(layout::page(&visitor, Nav::Overview, "Continuity", body))
 }

@@ -1,6 +1,6 @@
 //! One decision: what, why, how sure; the chain of decisions that led to it; where it was taken.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use throughline_store::{ChainPlace, audit_hex};
 use throughline_trace::{Decision, DecisionId};
@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::icons::icon;
 use crate::layout::{self, Nav, copy_button};
+use crate::params::InPath;
 use crate::params::query_string;
 use crate::reads::{Via, note_path};
 use crate::state::Shared;
@@ -27,7 +28,7 @@ const LINK_DIGITS: usize = 12;
 pub(crate) async fn show(
     State(app): State<Shared>,
     visitor: Visitor,
-    Path(decision_id): Path<String>,
+    InPath(decision_id): InPath<String>,
 ) -> Result<Markup, Failure> {
     let decision = load(&app, &decision_id).await?;
     let chain = chain(&app, &decision).await?;

@@ -3,8 +3,9 @@
 use axum::extract::State;
 use maud::{Markup, html};
 use throughline_store::{RollupGroup, RollupSeries};
-use throughline_trace::{Measure, SeriesQuery};
+use throughline_trace::{Dimension, Measure, SeriesQuery};
 
+use super::times::{OF_ROLLUPS, Time};
 use super::{chart, overview};
 use crate::api::series::LIST_MEASURES;
 use crate::doors::Visitor;
@@ -17,6 +18,8 @@ use crate::state::Shared;
 /// A list of this kind.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
+    /// What each row is one value of.
+    dimension: Dimension,
     path: &'static str,
     title: &'static str,
     /// What one row is.
@@ -26,6 +29,33 @@ struct Kind {
     /// The page that shows more of one, and its parameter.
     more: Option<(&'static str, &'static str)>,
 }
+
+const AGENTS: Kind = Kind {
+    dimension: Dimension::Agent,
+    path: "/agents",
+    title: "Agents",
+    one: "Agent",
+    operations: "Runs",
+    more: Some(("/overview", "agent")),
+};
+
+const MODELS: Kind = Kind {
+    dimension: Dimension::Model,
+    path: "/models",
+    title: "Models",
+    one: "Model",
+    operations: "Calls",
+    more: Some(("/traces", "model")),
+};
+
+const TOOLS: Kind = Kind {
+    dimension: Dimension::Tool,
+    path: "/tools",
+    title: "Tools",
+    one: "Tool",
+    operations: "Runs",
+    more: None,
+};
 
 /// Columns: name in the address, name for people, measure.
 const COLUMNS: [(&str, &str, Measure); 6] = [
@@ -43,15 +73,7 @@ pub(crate) async fn agents(
     visitor: Visitor,
     params: Params,
 ) -> Result<Markup, Failure> {
-    let series = app.web.reader.agents(query(&params, &visitor)?).await?;
-    let kind = Kind {
-        path: "/agents",
-        title: "Agents",
-        one: "Agent",
-        operations: "Runs",
-        more: Some(("/overview", "agent")),
-    };
-    page(&visitor, &params, kind, &series)
+    show(&app, &visitor, &params, AGENTS).await
 }
 
 /// `GET /models`
@@ -60,15 +82,7 @@ pub(crate) async fn models(
     visitor: Visitor,
     params: Params,
 ) -> Result<Markup, Failure> {
-    let series = app.web.reader.models(query(&params, &visitor)?).await?;
-    let kind = Kind {
-        path: "/models",
-        title: "Models",
-        one: "Model",
-        operations: "Calls",
-        more: Some(("/traces", "model")),
-    };
-    page(&visitor, &params, kind, &series)
+    show(&app, &visitor, &params, MODELS).await
 }
 
 /// `GET /tools`
@@ -77,16 +91,21 @@ pub(crate) async fn tools(
     visitor: Visitor,
     params: Params,
 ) -> Result<Markup, Failure> {
-    let series = app.web.reader.tools(query(&params, &visitor)?).await?;
-    let kind = Kind { path: "/tools", title: "Tools", one: "Tool", operations: "Runs", more: None };
-    page(&visitor, &params, kind, &series)
+    show(&app, &visitor, &params, TOOLS).await
 }
 
-fn query(params: &Params, visitor: &Visitor) -> Result<SeriesQuery, Failure> {
+async fn show(
+    app: &Shared,
+    visitor: &Visitor,
+    params: &Params,
+    kind: Kind,
+) -> Result<Markup, Failure> {
     params.expect_only(&[&["since", "sort"]])?;
-    let (_, seconds) = overview::time(params)?;
+    let time = OF_ROLLUPS.chosen(params)?;
     let now = visitor.now_unix_nano / NANOS_PER_SEC + 1;
-    Ok(SeriesQuery::new(LIST_MEASURES.to_vec(), now.saturating_sub(seconds), now))
+    let query = SeriesQuery::new(LIST_MEASURES.to_vec(), now.saturating_sub(time.seconds), now);
+    let series = app.web.reader.series(&query.by(kind.dimension)).await?;
+    page(visitor, params, kind, time, &series)
 }
 
 fn value(series: &RollupSeries, group: &RollupGroup, measure: Measure) -> Option<f64> {
@@ -98,9 +117,10 @@ fn page(
     visitor: &Visitor,
     params: &Params,
     kind: Kind,
+    time: Time,
     series: &RollupSeries,
 ) -> Result<Markup, Failure> {
-    let (since, _) = overview::time(params)?;
+    let since = time.name;
     let names = COLUMNS.map(|(name, ..)| name).join(", ");
     let chosen = params
         .read("sort", &names, |text| COLUMNS.iter().find(|(name, ..)| *name == text).copied())?;
@@ -113,7 +133,7 @@ fn page(
             h1 { (kind.title) }
             p.grow { (format::count(groups.len() as u64)) " seen" @if series.groups_left_out > 0 { ", " (format::count(series.groups_left_out as u64)) " further ones left out" } }
             div.tools {
-                (overview::time_buttons(params, kind.path, since))
+                (OF_ROLLUPS.buttons(params, kind.path, time))
                 a.btn href={ "/api/v1" (kind.path) "?since=" (since) } { "JSON" }
             }
         }

@@ -11,7 +11,7 @@ use crate::state::Shared;
 /// this long.
 const SETTLE_NS: u64 = 60 * 1_000_000_000;
 
-/// Most gaps that are told at once.
+/// Most gaps that the notice counts.
 const MAX_GAPS: usize = 100;
 
 /// Gaps shown by name in the notice; the API has the others.
@@ -19,8 +19,19 @@ const SHOWN_GAPS: usize = 3;
 
 /// The gaps that are not just late, newest first.
 pub(crate) async fn known(app: &Shared, now_unix_nano: u64) -> Result<Vec<DecisionGap>, Failure> {
-    let before = now_unix_nano.saturating_sub(SETTLE_NS);
-    Ok(app.web.reader.decision_gaps(before, MAX_GAPS).await?)
+    noticed_before(app, now_unix_nano, None, MAX_GAPS).await
+}
+
+/// At most `limit` of them that were noticed before a time, nanoseconds since the Unix epoch.
+pub(crate) async fn noticed_before(
+    app: &Shared,
+    now_unix_nano: u64,
+    before_unix_nano: Option<u64>,
+    limit: usize,
+) -> Result<Vec<DecisionGap>, Failure> {
+    let settled = now_unix_nano.saturating_sub(SETTLE_NS);
+    let before = before_unix_nano.map_or(settled, |before| before.min(settled));
+    Ok(app.web.reader.decision_gaps(before, limit).await?)
 }
 
 /// What the list of decisions says about them; nothing when there are none.

@@ -16,6 +16,7 @@ pub(crate) mod sessions;
 pub(crate) mod setup;
 mod span;
 pub(crate) mod sql;
+mod times;
 pub(crate) mod trace;
 pub(crate) mod traces;
 mod waterfall;

@@ -6,6 +6,7 @@ use throughline_store::{Coverage, RollupGroup, RollupSeries};
 use throughline_trace::{Dimension, Measure, SeriesQuery};
 
 use super::chart::{self, Points};
+use super::times::OF_ROLLUPS;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::format::{self, NANOS_PER_SEC};
@@ -15,17 +16,6 @@ use crate::params::Params;
 use crate::state::Shared;
 
 const PATH: &str = "/overview";
-
-/// Times on offer: name in the address, name for people, seconds.
-const TIMES: [(&str, &str, u64); 4] = [
-    ("1h", "1 h", 3_600),
-    ("24h", "24 h", 24 * 3_600),
-    ("7d", "7 d", 7 * 86_400),
-    ("30d", "30 d", 30 * 86_400),
-];
-
-/// The time when none is chosen.
-const DEFAULT_TIME: usize = 1;
 
 /// What is drawn, and told by the link to the same as JSON.
 const MEASURES: [Measure; 8] = [
@@ -39,26 +29,6 @@ const MEASURES: [Measure; 8] = [
     Measure::Fallbacks,
 ];
 
-/// The time that the address names: its name and length in seconds.
-pub(super) fn time(params: &Params) -> Result<(&'static str, u64), Failure> {
-    let chosen = params.read("since", "1h, 24h, 7d or 30d", |text| {
-        TIMES.iter().find(|(name, ..)| *name == text)
-    })?;
-    let (name, _, seconds) = chosen.unwrap_or(&TIMES[DEFAULT_TIME]);
-    Ok((name, *seconds))
-}
-
-/// The buttons that choose a time.
-pub(super) fn time_buttons(params: &Params, path: &str, chosen: &str) -> Markup {
-    html! {
-        div.group {
-            @for (name, label, _) in TIMES {
-                a.btn href={ (path) (params.with("since", Some(name))) } aria-pressed=((name == chosen).to_string()) { (label) }
-            }
-        }
-    }
-}
-
 /// `GET /overview`
 pub(crate) async fn show(
     State(app): State<Shared>,
@@ -66,9 +36,10 @@ pub(crate) async fn show(
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["since", "agent"]])?;
-    let (since, seconds) = time(&params)?;
+    let time = OF_ROLLUPS.chosen(&params)?;
+    let since = time.name;
     let now = visitor.now_unix_nano / NANOS_PER_SEC + 1;
-    let mut query = SeriesQuery::new(MEASURES.to_vec(), now.saturating_sub(seconds), now);
+    let mut query = SeriesQuery::new(MEASURES.to_vec(), now.saturating_sub(time.seconds), now);
     if let Some(agent) = params.owned("agent") {
         query.filter.insert(Dimension::Agent, agent);
     }
@@ -79,7 +50,7 @@ pub(crate) async fn show(
             h1 { "Overview" }
             p.grow { (what(&params)) }
             div.tools {
-                (time_buttons(&params, PATH, since))
+                (OF_ROLLUPS.buttons(&params, PATH, time))
                 a.btn href={ "/api/v1/series" (api_query(&params, since)) } { "JSON" }
             }
         }

@@ -1,6 +1,6 @@
 //! Metrics of every exporter: their names, and each as a chart. (`/metrics` is the server's own.)
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use throughline_store::{MetricInfo, MetricSeries};
 use throughline_trace::MetricKind;
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::format::{self, NANOS_PER_SEC};
 use crate::icons::{icon, line_art};
 use crate::layout::{self, Nav};
-use crate::params::{Params, encode};
+use crate::params::{InPath, Params, encode};
 use crate::state::Shared;
 
 /// Time that is shown when `since` is not given, nanoseconds.
@@ -66,7 +66,7 @@ pub(crate) async fn spark(
 pub(crate) async fn show(
     State(app): State<Shared>,
     visitor: Visitor,
-    Path(name): Path<String>,
+    InPath(name): InPath<String>,
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["since", "measure"]])?;

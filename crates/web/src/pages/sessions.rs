@@ -1,6 +1,6 @@
 //! Sessions: a list with totals, and one session as the conversation of its traces.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use throughline_store::{Page, SessionSummary, StoredTrace, TraceFilter};
 use throughline_trace::TraceSummary;
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::filters::{self, PAGING, SESSION_PARAMS};
 use crate::format;
 use crate::layout::{self, Nav};
-use crate::params::{Params, encode, query_string};
+use crate::params::{InPath, Params, encode, query_string};
 use crate::state::Shared;
 
 const PATH: &str = "/sessions";
@@ -137,7 +137,7 @@ fn row(session: &SessionSummary, now_unix_nano: u64) -> Markup {
 pub(crate) async fn one(
     State(app): State<Shared>,
     visitor: Visitor,
-    Path(session): Path<String>,
+    InPath(session): InPath<String>,
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["cursor"]])?;

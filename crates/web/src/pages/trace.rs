@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use throughline_store::StoredTrace;
 use throughline_trace::{FallbackState, SpanId, TraceId, TraceSummary};
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::icons::icon;
 use crate::layout::{self, Nav};
-use crate::params::{Params, query_string};
+use crate::params::{InPath, Params, query_string};
 use crate::reads::{Via, note_path};
 use crate::state::Shared;
 
@@ -24,7 +24,7 @@ use crate::state::Shared;
 pub(crate) async fn show(
     State(app): State<Shared>,
     visitor: Visitor,
-    Path(trace_id): Path<String>,
+    InPath(trace_id): InPath<String>,
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["span"]])?;
@@ -49,7 +49,7 @@ pub(crate) async fn show(
 /// `GET /traces/{trace_id}/rows?from=`: further rows of a long trace.
 pub(crate) async fn rows(
     State(app): State<Shared>,
-    Path(trace_id): Path<String>,
+    InPath(trace_id): InPath<String>,
     params: Params,
 ) -> Result<Markup, Failure> {
     params.expect_only(&[&["from"]])?;
@@ -61,7 +61,7 @@ pub(crate) async fn rows(
 /// `GET /traces/{trace_id}/spans/{span_id}`: the details of a span, a fragment for the panel.
 pub(crate) async fn span(
     State(app): State<Shared>,
-    Path((trace_id, span_id)): Path<(String, String)>,
+    InPath((trace_id, span_id)): InPath<(String, String)>,
 ) -> Result<Markup, Failure> {
     let (trace, _turn) = load_kept(&app, &trace_id).await?;
     let span_id: SpanId = span_id
@@ -99,7 +99,8 @@ async fn load_kept<'a>(
     Ok((trace, turn))
 }
 
-fn id_of(trace_id: &str) -> Result<TraceId, Failure> {
+/// The id that an address names.
+pub(crate) fn id_of(trace_id: &str) -> Result<TraceId, Failure> {
     trace_id.parse().map_err(|_| {
         Failure::parameter("trace_id", "32 hexadecimal characters, not all zero", trace_id)
     })

@@ -71,9 +71,9 @@ async fn r4_4_a_wrong_decision_is_named_and_nothing_is_stored() {
     wrong["trace_id"] = json!("xyz");
     let answer = send(&site, &json!([decision(1), wrong, 7])).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    let error = &answer.json()["error"];
+    let error = &answer.json();
     assert_eq!(error["code"], "bad_decision");
-    insta::assert_snapshot!(error["message"].as_str().unwrap(), @r#"decision 1, field `trace_id`: expected 32 hexadecimal characters, not all zeros, got "xyz" (and 2 more)"#);
+    insta::assert_snapshot!(error["detail"].as_str().unwrap(), @r#"decision 1, field `trace_id`: expected 32 hexadecimal characters, not all zeros, got "xyz" (and 2 more)"#);
     assert_eq!(error["problems"].as_array().unwrap().len(), 3);
     assert_eq!(error["problems"][1]["field"], "decision.confidence");
     assert_eq!(error["problems"][2]["index"], 2);

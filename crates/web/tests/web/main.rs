@@ -5,6 +5,8 @@
 mod api;
 mod audit;
 mod continuity;
+mod contract;
+mod description;
 mod doors;
 mod fixtures;
 mod pages;
@@ -127,6 +129,19 @@ impl Site {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = self.answer(request).await;
+        description::check(&method, &path, &answer);
+        answer
+    }
+
+    /// The answer to a question, not held against the description.
+    async fn send_unchecked(&self, path: &str) -> Answer {
+        let request = Request::get(path).header(header::HOST, "localhost:4319");
+        self.answer(request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Answer {
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
