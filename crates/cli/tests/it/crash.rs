@@ -20,6 +20,8 @@ const KILLS: u64 = 20;
 const EXPORTERS: u64 = 3;
 /// Spans in one request.
 const SPANS_PER_REQUEST: u64 = 8;
+/// Spans of each exporter that are acknowledged before a kill, however slow the machine is.
+const SPANS_BEFORE_KILL: usize = 24;
 
 /// What the server has acknowledged of one trace.
 #[derive(Debug, Default)]
@@ -91,7 +93,8 @@ async fn kill_again_and_again(dir: &Path, config: &str, left: Left) -> PathBuf {
             exporters.spawn(send(Exporter::connect(&server.grpc).await, trace, note));
         }
         // The moment of the kill wanders through the work of the writer and of the keeper.
-        let under_way = || notes.iter().all(|(_, note)| !lock(note).spans.is_empty());
+        let under_way =
+            || notes.iter().all(|(_, note)| lock(note).spans.len() >= SPANS_BEFORE_KILL);
         while !under_way() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
