@@ -178,9 +178,9 @@ mod tests {
             for id in 1..=3 {
                 let (trace_id, span_id) = (TraceId::from_u128(trace.into()), SpanId::from_u64(id));
                 let mut span = Span::new(trace_id, span_id, None, "a");
-                // Traces overlap, some end together, and one is longer than all others.
-                span.start_unix_nano = 1_000_000 + trace / 2 * 10 + id * 13;
-                let lasts = if trace == 5 { 900 } else { 20 };
+                // Traces begin and end in different orders, and one is longer than all others.
+                span.start_unix_nano = 1_000_000 + trace * 37 % 97 + id * 3;
+                let lasts = if trace == 5 { 900 } else { trace * 53 % 41 };
                 span.end_unix_nano = span.start_unix_nano + lasts;
                 spans.push(span);
             }
