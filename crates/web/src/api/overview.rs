@@ -1,6 +1,8 @@
 //! `/api/v1/facets`, `/api/v1/stats`, `/api/v1/segments` and `/api/v1/problems`: what filters may be
 //! set to, how much is stored and where, which kinds of problems there are.
 
+use std::cmp::Reverse;
+
 use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
@@ -8,10 +10,16 @@ use serde::Serialize;
 use throughline_store::{FacetCount, SegmentInfo};
 
 use super::forms::Moment;
+use super::paging::{self, Keyed};
+use super::shapes::Page;
 use crate::failure::Failure;
 use crate::format::rfc3339;
+use crate::params::Params;
 use crate::problems::{PROBLEM_KINDS, PROBLEMS_PATH, ProblemKind};
 use crate::state::Shared;
+
+/// Characters of a segment's day, `2026-11-22`.
+const DAY_CHARS: usize = 10;
 
 /// Values that filters may be set to, the most frequent of the recent ones first.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -127,12 +135,6 @@ pub(crate) async fn problems() -> Json<Problems> {
     Json(Problems { problems: PROBLEM_KINDS.iter().map(kind).collect() })
 }
 
-/// The files of the store, newest first, retired ones too.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Segments {
-    items: Vec<Segment>,
-}
-
 /// One file of the store.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Segment {
@@ -177,7 +179,53 @@ pub(crate) fn segment(info: &SegmentInfo) -> Segment {
 }
 
 /// `GET /api/v1/segments`
-pub(crate) async fn segments(State(app): State<Shared>) -> Result<Json<Segments>, Failure> {
+pub(crate) async fn segments(
+    State(app): State<Shared>,
+    params: Params,
+) -> Result<Json<Page<Segment>>, Failure> {
+    let (after, limit) = (Keyed::Segments.key(&params)?, params.limit()?);
     let segments = app.web.reader.segments().await?;
-    Ok(Json(Segments { items: segments.iter().map(segment).collect() }))
+    let page = paging::page(Keyed::Segments, segments, place, after.as_ref(), limit)?;
+    Ok(Json(Page { items: page.items.iter().map(segment).collect(), next: page.next }))
+}
+
+/// The place of a segment in the list: the newest day first, and its last part.
+fn place(info: &SegmentInfo) -> Reverse<(String, u32)> {
+    let (day, part) = info.segment.split_at(info.segment.len().min(DAY_CHARS));
+    Reverse((
+        day.to_owned(),
+        part.strip_prefix('-').and_then(|part| part.parse().ok()).unwrap_or(0),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_store::SegmentState;
+
+    use super::*;
+
+    #[test]
+    fn segments_are_paged_from_the_newest_day_and_its_last_part() {
+        let segment = |name: &str| SegmentInfo {
+            segment: name.to_owned(),
+            state: SegmentState::Sealed,
+            bytes: 0,
+            traces: 0,
+            spans: 0,
+            logs: 0,
+            metric_points: 0,
+            blake3: None,
+            sealed_unix_nano: None,
+            verified_unix_nano: None,
+            retired_unix_nano: None,
+            damage: None,
+        };
+        let names = ["2026-12-01", "2026-11-30-10", "2026-11-30-9", "2026-11-30", "2026-11-29-1"];
+        let all: Vec<SegmentInfo> = names.into_iter().map(segment).collect();
+        assert!(all.is_sorted_by_key(place));
+        let after = place(&all[1]);
+        let page = paging::page(Keyed::Segments, all, place, Some(&after), 2).unwrap();
+        let shown: Vec<&str> = page.items.iter().map(|of| of.segment.as_str()).collect();
+        assert_eq!((shown, page.next.is_some()), (vec!["2026-11-30-9", "2026-11-30"], true));
+    }
 }

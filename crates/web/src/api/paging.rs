@@ -20,6 +20,7 @@ pub(crate) enum Keyed {
     Agents,
     Models,
     Tools,
+    Segments,
 }
 
 impl Keyed {
@@ -33,6 +34,7 @@ impl Keyed {
             Self::Agents => "ra1",
             Self::Models => "rm1",
             Self::Tools => "rt1",
+            Self::Segments => "sg1",
         }
     }
 

@@ -214,7 +214,8 @@ fn about_the_server() -> Vec<Operation> {
         Operation::get("/api/v1/segments", "listSegments", get(overview::segments))
             .says("server", "The files of the store and how each stands, newest first")
             .about("Retired ones too.")
-            .answers::<overview::Segments>(),
+            .takes(&[&PAGING])
+            .answers::<Page<overview::Segment>>(),
         Operation::get("/api/v1/problems", "listProblems", get(overview::problems))
             .says("server", "The kinds of problems that answers tell of")
             .about("The `type` of a problem is this path, `#` and its code.")

@@ -95,23 +95,23 @@ async fn mistakes_are_told_with_their_place() {
         ),
         (
             json!({ "query": "SELECT 1", "max_rows": 0 }),
-            400,
-            "bad_parameter",
+            422,
+            "bad_body",
             "field `max_rows`: expected a whole number from 1 to 100000, got 0",
         ),
         (
             json!({ "query": "SELECT 1", "timeout_ms": 60_001 }),
-            400,
-            "bad_parameter",
+            422,
+            "bad_body",
             "field `timeout_ms`: expected a whole number from 1 to 60000, got 60001",
         ),
         (
             json!({ "sql": "SELECT 1" }),
-            400,
-            "bad_parameter",
+            422,
+            "bad_body",
             "field `(body)`: expected only query, parameters, max_rows, timeout_ms, got \"sql\"",
         ),
-        (json!({ "query": 1 }), 400, "bad_parameter", "field `query`: expected a text, got 1"),
+        (json!({ "query": 1 }), 422, "bad_body", "field `query`: expected a text, got 1"),
         (
             json!({ "query": "SELECT ?", "parameters": [1, 2] }),
             400,
@@ -120,8 +120,8 @@ async fn mistakes_are_told_with_their_place() {
         ),
         (
             json!({ "query": "SELECT ?", "parameters": 7 }),
-            400,
-            "bad_parameter",
+            422,
+            "bad_body",
             "field `parameters`: expected a list or an object, got 7",
         ),
         (
