@@ -20,7 +20,12 @@ impl Compiler<'_> {
                 let hint = "compare it with something: == \"…\", > 0, != null".to_owned();
                 self.mistake(item.node.at, message, Some(hint));
             }
-            nodes.push(item.node);
+            // `(a && b) && c` is `a && b && c`.
+            match item.node.op {
+                Op::All(inner) if is_all => nodes.extend(inner),
+                Op::Any(inner) if !is_all => nodes.extend(inner),
+                op => nodes.push(Node { op, at: item.node.at }),
+            }
         }
         // The operands may stand in any order: one that decides makes errors of the others void, and
         // among errors the place in the source counts (see `Evaluation::chain`).
@@ -115,15 +120,16 @@ impl Compiler<'_> {
         }
         let negated = operator == Operator::Unequal;
         let text = |side: &Typed| side.node.as_constant().and_then(Value::as_str).map(Arc::from);
-        let (inner, text): (Typed, Arc<str>) = match (text(&left), text(&right)) {
-            (None, Some(text)) => (left, text),
-            (Some(text), None) => (right, text),
+        let (left_at, right_at) = (left.node.at, right.node.at);
+        let (inner, text, text_at): (Typed, Arc<str>, At) = match (text(&left), text(&right)) {
+            (None, Some(text)) => (left, text, right_at),
+            (Some(text), None) => (right, text, left_at),
             _ => {
                 let op = Op::Equal { sides: Box::new([left.node, right.node]), negated };
                 return Typed::new(fold(Node { op, at }), Type::Bool);
             }
         };
-        self.check_value(&inner, &text, at);
+        self.check_value(&inner, &text, text_at);
         let op = Op::EqualText { inner: Box::new(inner.node), text, negated };
         Typed::new(Node { op, at }, Type::Bool)
     }
