@@ -9,7 +9,7 @@ use crate::collection::{Entries, Items, List, ListData, Map, MapData};
 use crate::compare::{Budget, compare_numbers, equal, order, weight};
 use crate::error::{ErrorKind, EvalError, Limit};
 use crate::functions::{MAX_ARGUMENTS, apply};
-use crate::limits::{MAX_REMEMBERED, MAX_RESULT_BYTES};
+use crate::limits::{KEYS_PER_STEP, MAX_REMEMBERED, MAX_RESULT_BYTES};
 use crate::node::{Macro, MacroKind, Node, Op};
 use crate::schema::Scope;
 use crate::value::Value;
@@ -49,7 +49,11 @@ impl<'v> Evaluation<'v> {
                 other => select(&other, key).map_err(|kind| kind.at(node.at)),
             },
             Op::Key { base, key, as_double } => {
-                let found = match &self.value(base)? {
+                let base = self.value(base)?;
+                if let Value::Map(map) = &base {
+                    self.look_up(map).map_err(|kind| kind.at(node.at))?;
+                }
+                let found = match &base {
                     Value::Map(map) => {
                         map.get_str(key).ok_or_else(|| ErrorKind::NoSuchKey(key.clone()))
                     }
@@ -120,12 +124,17 @@ impl<'v> Evaluation<'v> {
             }
             Op::Has { base, index, key } => {
                 let base = self.value(base)?;
-                has(&base, *index, key).map(Value::Bool)
+                let steps = match &base {
+                    Value::Map(map) => self.look_up(map),
+                    _ => Ok(()),
+                };
+                steps.and_then(|()| has(&base, *index, key)).map(Value::Bool)
             }
             Op::KeyOr { base, key, default } => match self.value(base)? {
-                Value::Map(map) => match map.get_str(key) {
-                    Some(found) => Ok(found),
-                    None => return self.value(default),
+                Value::Map(map) => match self.look_up(&map).map(|()| map.get_str(key)) {
+                    Ok(Some(found)) => Ok(found),
+                    Ok(None) => return self.value(default),
+                    Err(kind) => Err(kind),
                 },
                 other => Err(no_overload("get", &other, &other)),
             },
@@ -203,6 +212,12 @@ impl<'v> Evaluation<'v> {
         first.map_or(Ok(Value::Bool(!decisive)), Err)
     }
 
+    /// Takes the steps of finding a key: most maps are lists of pairs that are walked.
+    #[inline]
+    fn look_up(&mut self, map: &Map<'v>) -> Result<(), ErrorKind> {
+        self.budget.take(map.len() as u64 / KEYS_PER_STEP)
+    }
+
     fn call(
         &mut self,
         node: &Node,
@@ -225,7 +240,7 @@ impl<'v> Evaluation<'v> {
                 found.ok_or(ErrorKind::NoSuchIndex { index: place, length: list.len() })
             }
             Value::Map(map) => {
-                self.budget.take(map.len() as u64 / 8)?;
+                self.look_up(map)?;
                 match map.get(index) {
                     Some(found) => Ok(found),
                     None if is_key(index) => Err(ErrorKind::NoSuchKey(key_text(index))),
@@ -280,7 +295,7 @@ impl<'v> Evaluation<'v> {
                 Ok(Value::Bool(false))
             }
             Value::Map(map) => {
-                self.budget.take(map.len() as u64 / 8)?;
+                self.look_up(map)?;
                 Ok(Value::Bool(map.get(wanted).is_some()))
             }
             _ => Err(no_overload("in", wanted, within)),

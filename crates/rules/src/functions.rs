@@ -280,7 +280,7 @@ pub(crate) fn apply<'v>(
         (Builtin::Least, [list]) => numbers::extreme("math.least", list, false, budget),
         (Builtin::Abs, [number]) => numbers::abs(number),
         (Builtin::Get, [Value::Map(map), key, default]) => {
-            budget.take(map.len() as u64 / 8)?;
+            budget.take(map.len() as u64 / crate::limits::KEYS_PER_STEP)?;
             Ok(map.get(key).unwrap_or_else(|| default.clone()))
         }
         (

@@ -39,3 +39,6 @@ pub(crate) const MAX_REMEMBERED: usize = 8;
 
 /// Bytes of text that count as one step.
 pub(crate) const BYTES_PER_STEP: usize = 64;
+
+/// Keys that are compared, looking for one, and count as one step.
+pub(crate) const KEYS_PER_STEP: u64 = 8;

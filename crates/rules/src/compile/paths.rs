@@ -59,10 +59,6 @@ impl Compiler<'_> {
 
     /// The type of a field, its number in a record with known fields, and its closed set of values;
     /// tells the mistake if there is none.
-    #[expect(
-        clippy::type_complexity,
-        reason = "three answers to one question, taken apart at once"
-    )]
     fn field_type(
         &mut self,
         base: &Type,

@@ -113,10 +113,11 @@ pub(super) fn apply<'v>(
                 return Err(no_overload("lastIndexOf", of, part));
             };
             let last = place(text, at.first())?.unwrap_or(text.len());
-            // A find that begins at `last` may reach beyond it.
+            // A find that begins at `last` may reach beyond it; where that is no end of a character,
+            // nothing begins at `last`.
             let mut end = last.saturating_add(part.len()).min(text.len());
             while !text.is_char_boundary(end) {
-                end += 1;
+                end -= 1;
             }
             let found = text[..end].rfind(part).map(|found| text[..found].chars().count());
             Ok(index(found))

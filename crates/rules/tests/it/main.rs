@@ -1,5 +1,11 @@
 //! The tests of the crate from outside, in one binary.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the helpers of tests fail by panicking, as tests do"
+)]
+
 mod conformance;
 mod limits;
 mod mistakes;

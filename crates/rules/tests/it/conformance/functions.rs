@@ -102,6 +102,7 @@ fn text() {
         ("'tacocat'.lastIndexOf('at')", "5"),
         ("'tacocat'.lastIndexOf('a', 3)", "1"),
         ("'ta©o©αT'.lastIndexOf('©α', 4)", "4"),
+        ("'aé'.lastIndexOf('é', 0)", "-1"),
         ("'bananananana'.lastIndexOf('nana', 7)", "6"),
         ("'tacocat'.lastIndexOf('')", "7"),
         ("'TacoCÆt Xii'.lowerAscii()", r#""tacocÆt xii""#),
