@@ -150,7 +150,7 @@ fn boolean() -> BoxedStrategy<String> {
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} && {b})")),
             (inner.clone(), inner.clone(), inner.clone())
                 .prop_map(|(a, b, c)| format!("({a} || {b} || {c})")),
-            inner.clone().prop_map(|a| format!("!{a}")),
+            inner.clone().prop_map(|a| format!("!({a})")),
             (inner.clone(), inner.clone(), inner)
                 .prop_map(|(a, b, c)| format!("({a} ? {b} : {c})")),
         ]
