@@ -7,6 +7,7 @@
 )]
 
 mod conformance;
+mod cost;
 mod limits;
 mod mistakes;
 mod oracle;
