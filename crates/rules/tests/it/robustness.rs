@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use throughline_rules::schemas::{exchange_schema, span_schema};
-use throughline_rules::{Expression, Schema, Type, Value};
+use throughline_rules::{Expression, Field, Schema, Type, Value};
 use throughline_trace::{Span, SpanId, TraceId};
 
 /// Valid sources that mutations start from.
@@ -90,6 +90,48 @@ proptest! {
             }
         }
         run(&text.into_iter().collect::<String>());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Functions of text, with texts that come close to what they read, and with places around.
+    #[test]
+    fn functions_of_any_text(
+        text in "[-+0-9.:hmsuµnTZ éa]{0,24}",
+        part in "[aé0:]{0,2}",
+        a in prop_oneof![-3_i64..30, any::<i64>()],
+        b in prop_oneof![-3_i64..30, any::<i64>()],
+    ) {
+        let schema = Schema::new("texts", vec![
+            Field::new("t", Type::String, "text"),
+            Field::new("p", Type::String, "part"),
+            Field::new("a", Type::Int, "place"),
+            Field::new("b", Type::Int, "place"),
+        ]);
+        let scope = [Value::Str(&text), Value::Str(&part), Value::Int(a), Value::Int(b)];
+        for source in [
+            "timestamp(t)", "duration(t)", "int(t)", "uint(t)", "double(t)", "bool(t)",
+            "timestamp(a)", "timestamp(0) + duration(t)", "timestamp(0).getHours(t)",
+            "t.substring(a)", "t.substring(a, b)", "t.charAt(a)", "t.indexOf(p)",
+            "t.indexOf(p, a)", "t.lastIndexOf(p)", "t.lastIndexOf(p, a)", "t.split(p)",
+            "t.split(p, a)", "t.replace(p, t)", "t.replace(p, t, a)", "t.trim()", "t.matches(p)",
+            "a + b", "a - b", "a * b", "a / b", "a % b", "-a", "math.abs(a)", "uint(a)", "[t][a]",
+            "double(a) < b", "timestamp(a) - timestamp(b)", "string(timestamp(a))",
+        ] {
+            let rule = Expression::compile(source, &schema, &Type::Dyn).expect("valid");
+            if let Ok(value) = rule.evaluate(&scope) {
+                drop(value.to_string());
+            }
+        }
+        // Where a place is told, the part is there, and nowhere sooner.
+        let found = Expression::compile("t.lastIndexOf(p, a)", &schema, &Type::Int).expect("valid");
+        if let Ok(Value::Int(found)) = found.evaluate(&scope) {
+            let starts = |at: usize| text.chars().skip(at).collect::<String>().starts_with(&part);
+            let last = (0..=text.chars().count()).filter(|at| *at as i64 <= a && starts(*at)).max();
+            prop_assert_eq!(found, last.map_or(-1, |last| last as i64));
+        }
     }
 }
 
