@@ -175,6 +175,7 @@ impl<'v> Evaluation<'v> {
         result.map_err(|kind| kind.at(node.at))
     }
 
+    #[inline(never)]
     fn order(&mut self, node: &Node, operator: Operator, sides: &'v [Node; 2]) -> Outcome<'v> {
         let [left, right] = sides;
         let (left, right) = (self.value(left)?, self.value(right)?);
@@ -193,6 +194,7 @@ impl<'v> Evaluation<'v> {
     /// `&&` (decided by false) or `||` (decided by true). An operand that decides makes the errors of
     /// others void, in whatever order they stand; without one, the error that comes first in the
     /// source is the result, so that the order of evaluation cannot be seen.
+    #[inline(never)]
     fn chain(&mut self, items: &'v [Node], decisive: bool) -> Outcome<'v> {
         let mut first: Option<EvalError> = None;
         for item in items {
@@ -218,18 +220,33 @@ impl<'v> Evaluation<'v> {
         self.budget.take(map.len() as u64 / KEYS_PER_STEP)
     }
 
+    #[inline(never)]
     fn call(
         &mut self,
         node: &Node,
         builtin: crate::functions::Builtin,
         args: &'v [Node],
     ) -> Outcome<'v> {
-        let mut values = [const { Value::Null }; MAX_ARGUMENTS];
-        for (place, arg) in values.iter_mut().zip(args) {
-            *place = self.value(arg)?;
-        }
-        let count = args.len().min(MAX_ARGUMENTS);
-        apply(builtin, &values[..count], &mut self.budget).map_err(|kind| kind.at(node.at))
+        let result = match args {
+            // Most functions have one argument or two, and room for more is not free.
+            [only] => {
+                let only = self.value(only)?;
+                apply(builtin, &[only], &mut self.budget)
+            }
+            [first, second] => {
+                let pair = [self.value(first)?, self.value(second)?];
+                apply(builtin, &pair, &mut self.budget)
+            }
+            _ => {
+                let mut values = [const { Value::Null }; MAX_ARGUMENTS];
+                for (place, arg) in values.iter_mut().zip(args) {
+                    *place = self.value(arg)?;
+                }
+                let count = args.len().min(MAX_ARGUMENTS);
+                apply(builtin, &values[..count], &mut self.budget)
+            }
+        };
+        result.map_err(|kind| kind.at(node.at))
     }
 
     fn index(&mut self, base: &Value<'v>, index: &Value<'v>) -> Result<Value<'v>, ErrorKind> {
