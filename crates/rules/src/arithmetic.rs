@@ -4,8 +4,8 @@ use crate::ast::Operator;
 use crate::collection::{Items, List, ListData};
 use crate::compare::Budget;
 use crate::error::{ErrorKind, Limit};
-use crate::eval::no_overload;
 use crate::limits::MAX_RESULT_BYTES;
+use crate::lookup::no_overload;
 use crate::value::Value;
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ mod times;
 
 use crate::compare::Budget;
 use crate::error::ErrorKind;
-use crate::eval::no_overload;
+use crate::lookup::no_overload;
 use crate::value::Value;
 
 /// Most arguments of a function, its receiver included.

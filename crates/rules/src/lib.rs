@@ -72,6 +72,7 @@ mod expression;
 mod functions;
 mod guards;
 mod lex;
+mod lookup;
 mod mistake;
 mod node;
 mod parse;

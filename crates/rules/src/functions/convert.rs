@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Builtin;
 use crate::compare::Budget;
 use crate::error::ErrorKind;
-use crate::eval::no_overload;
+use crate::lookup::no_overload;
 use crate::time::{Duration, Timestamp};
 use crate::value::{TypeName, Value};
 

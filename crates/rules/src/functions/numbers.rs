@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::compare::{Budget, compare_numbers};
 use crate::error::ErrorKind;
-use crate::eval::no_overload;
+use crate::lookup::no_overload;
 use crate::value::Value;
 
 /// The greatest or least number of a list; of equal ones, the first.

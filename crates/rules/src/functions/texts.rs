@@ -5,8 +5,8 @@ use regex::RegexBuilder;
 use super::{Builtin, refused};
 use crate::compare::Budget;
 use crate::error::{ErrorKind, Limit};
-use crate::eval::no_overload;
 use crate::limits::{ELEMENT_BYTES, MAX_PATTERN_BYTES, MAX_RESULT_BYTES};
+use crate::lookup::no_overload;
 use crate::value::Value;
 
 /// What is said of a place that a text does not have.

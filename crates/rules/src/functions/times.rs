@@ -1,7 +1,7 @@
 //! The parts of moments and spans of time.
 
 use crate::error::ErrorKind;
-use crate::eval::no_overload;
+use crate::lookup::no_overload;
 use crate::time::parse_offset;
 use crate::value::Value;
 
