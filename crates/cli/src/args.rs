@@ -5,18 +5,19 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
-use throughline_trace::access::Scope;
 use throughline_trace::{DecisionId, FallbackState, TraceId};
 
 use crate::failure::EXIT_CODES;
 
 mod audit;
+mod keys;
 mod query;
 mod store;
 mod transfer;
 pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
+pub(crate) use keys::{KeysAction, KeysArgs};
 pub(crate) use query::QueryArgs;
 pub(crate) use store::{BackupArgs, RestoreArgs, StoreAction, StoreArgs};
 pub(crate) use transfer::{ExportArgs, ImportArgs};
@@ -411,37 +412,6 @@ pub(crate) struct DecisionsArgs {
     pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
-}
-
-/// What to do with keys.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct KeysArgs {
-    #[command(subcommand)]
-    pub(crate) action: KeysAction,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum KeysAction {
-    /// Create a key; it is printed once and only its hash is kept
-    Create {
-        /// What to call it
-        #[arg(long)]
-        name: String,
-        /// What it allows: ingest, read, act or admin (may be repeated)
-        #[arg(long = "scope", required = true, value_delimiter = ',', action = ArgAction::Append)]
-        scopes: Vec<Scope>,
-    },
-    /// List keys, revoked ones included
-    List {
-        /// Print one JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
-    /// Revoke a key; a running server refuses it within about a second
-    Revoke {
-        /// The key's id, as `throughline keys list` shows it
-        id: String,
-    },
 }
 
 /// How to print the version.

@@ -260,7 +260,9 @@ fn refused(status: u16, answer: Option<&Value>) -> Failure {
     let field = |name: &str| error.and_then(|error| error.get(name)).and_then(Value::as_str);
     let message = field("message").or(field("detail")).or(field("title"));
     let message = message.unwrap_or("it does not say why");
-    let exit = if status == 400 { Exit::Usage } else { Exit::Failure };
+    // A statement that needs too much memory has the status of a body of another shape.
+    let is_mistake = status == 400 || field("code") == Some("bad_body");
+    let exit = if is_mistake { Exit::Usage } else { Exit::Failure };
     with_hint(
         Failure::new(exit, format!("the server refused ({status}): {message}")),
         field("hint").unwrap_or_default(),

@@ -24,17 +24,17 @@ pub(super) fn pieces<T>(
     max_bytes: usize,
 ) -> Vec<Vec<T>> {
     let mut pieces: Vec<Vec<T>> = Vec::with_capacity(1);
-    let mut room = 0;
+    let mut filled: usize = 0;
     for item in items {
         let bytes = bytes_of(&item);
         match pieces.last_mut() {
-            Some(piece) if bytes <= room => piece.push(item),
+            Some(piece) if filled.saturating_add(bytes) <= max_bytes => piece.push(item),
             _ => {
                 pieces.push(vec![item]);
-                room = max_bytes;
+                filled = 0;
             }
         }
-        room = room.saturating_sub(bytes);
+        filled = filled.saturating_add(bytes);
     }
     pieces
 }
