@@ -12,11 +12,13 @@ use throughline_trace::{DecisionId, FallbackState, TraceId};
 use crate::failure::EXIT_CODES;
 
 mod audit;
+mod check;
 mod keys;
 mod query;
 mod store;
 mod transfer;
 pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
+pub(crate) use check::{CheckArgs, RuleSubject};
 pub(crate) use keys::{KeysAction, KeysArgs};
 pub(crate) use query::QueryArgs;
 pub(crate) use store::{BackupArgs, RestoreArgs, StoreAction, StoreArgs};
@@ -102,6 +104,9 @@ pub(crate) enum Command {
     /// Ask in SQL, read-only, over documented tables
     #[command(after_help = EXIT_CODES)]
     Query(QueryArgs),
+    /// Check a rule, and tell what it would have said of what is stored
+    #[command(after_help = EXIT_CODES)]
+    Check(CheckArgs),
     /// Tell where traces broke: lost parents, split traces, clocks that disagree
     #[command(after_help = EXIT_CODES)]
     Continuity(ContinuityArgs),

@@ -28,10 +28,6 @@ use crate::args::{Arguments, Color, Command, ServeArgs};
 use crate::failure::Outcome;
 use crate::logging::Logger;
 
-/// Spans are many small texts, made on one thread and freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Threads for queries and other blocking work. The store lets in fewer queries than that; the
 /// runtime's own default of 512 would be memory for nothing.
 const MAX_BLOCKING_THREADS: usize = 32;

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod audit;
+pub(crate) mod check;
 pub(crate) mod continuity;
 pub(crate) mod decisions;
 pub(crate) mod demo;

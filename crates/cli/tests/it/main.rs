@@ -8,6 +8,7 @@
 
 mod access;
 mod audit;
+mod check;
 mod commands;
 mod continuity;
 mod crash;

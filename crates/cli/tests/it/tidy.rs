@@ -31,7 +31,7 @@ const EDGES: &[(&str, u8, &[&str])] = &[
     ("store", 2, &["trace"]),
     ("web", 3, &["trace", "llm", "store"]),
     ("demo", 3, &["trace", "llm", "sdk"]),
-    ("cli", 4, &["trace", "redact", "llm", "ingest", "store", "web", "demo", "sdk"]),
+    ("cli", 4, &["trace", "redact", "rules", "llm", "ingest", "store", "web", "demo", "sdk"]),
 ];
 
 fn root() -> PathBuf {

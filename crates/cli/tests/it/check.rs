@@ -1,0 +1,48 @@
+//! `throughline check`: a rule is read, and held against what is stored.
+
+use throughline_trace::{DecisionId, TraceId};
+
+use crate::export::{Exporter, decision, fraud_trace, logs};
+use crate::server::{Server, run};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_6_a_rule_says_what_it_would_have_said_of_what_is_stored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    let mut exporter = Exporter::connect(&server.grpc).await;
+    for number in [0xa, 0xb, 0xc] {
+        let trace = TraceId::from_u128(number);
+        exporter.send_traces(fraud_trace(trace)).await.expect("acknowledged");
+        let records = vec![decision(trace, 2, DecisionId::random(), "check_velocity")];
+        exporter.send_logs(logs("checkout", records)).await.expect("acknowledged");
+    }
+    for (rule, of, counts) in [
+        (r#"span.role == "llm_call" && span.model.startsWith("gpt-4")"#, "span", [3, 9, 0]),
+        (r#"span.attributes["gen_ai.usage.output_tokens"] > 300"#, "span", [3, 0, 9]),
+        ("trace.error_count > 0", "trace", [3, 0, 0]),
+        (r#"decision.action == "check_velocity""#, "decision", [3, 3, 0]),
+    ] {
+        let args = ["check", rule, "--of", of, "--replay", "3650d", "--json"];
+        let told: serde_json::Value =
+            serde_json::from_str(&run(&data_dir, &args).ok()).expect("JSON");
+        let found = ["yes", "no", "errors"].map(|what| told["replay"][what].as_u64());
+        assert_eq!(found, counts.map(Some), "{rule}: {told}");
+    }
+    let args = ["check", "span.duration_ms > 1e9", "--replay", "3650d", "--max", "2"];
+    let told = run(&data_dir, &args).ok();
+    assert!(told.contains("looked at 8 spans") && told.contains("there is more"), "{told}");
+    let told = run(&data_dir, &["check", "trace.span_count > 3", "--of", "trace"]).ok();
+    assert!(told.contains("a rule about traces"), "{told}");
+    server.stop();
+}
+
+#[test]
+fn r5_6_a_rule_that_cannot_be_used_is_shown_with_its_mistakes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refused = run(&dir.path().join("data"), &["check", r#"span.rol == "step" && span.x"#]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    for part in ["expected a field of span, got rol", "did you mean role?", "^^^", "hint: docs/"] {
+        assert!(refused.stderr.contains(part), "{part} in {}", refused.stderr);
+    }
+}
