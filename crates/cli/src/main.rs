@@ -79,6 +79,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Decisions(args) => {
             query_runtime()?.block_on(commands::decisions::run(&settings, &args))
         }
+        Command::Check(args) => query_runtime()?.block_on(commands::check::run(&settings, &args)),
         Command::Query(args) => query_runtime()?.block_on(commands::query::run(&settings, &args)),
         Command::Audit(args) => {
             query_runtime()?.block_on(commands::audit::run(&settings, args.action))
