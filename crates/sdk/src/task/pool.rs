@@ -305,9 +305,14 @@ impl Worker {
             // A guard that a job has leaked would show its trace to whatever comes next: the thread
             // goes, another takes its place. If the system refuses one, this one goes on; jobs bring
             // their own surroundings and do not see what was left.
-            if !is_clean() && start_worker(&self.0).is_ok() {
-                self.0.counters.replaced_workers.fetch_add(1, Ordering::AcqRel);
-                return;
+            if !is_clean() {
+                // Counted first: whoever hears from the other thread finds it counted.
+                let replaced = &self.0.counters.replaced_workers;
+                replaced.fetch_add(1, Ordering::AcqRel);
+                match start_worker(&self.0) {
+                    Ok(()) => return,
+                    Err(_) => replaced.fetch_sub(1, Ordering::AcqRel),
+                };
             }
         }
     }
