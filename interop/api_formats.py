@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 
 SERVER, KEY = os.environ["API_SERVER"], os.environ["API_KEY"]
 
-# Gaps are told a minute after they were noticed, and nobody waits for that here.
-GAPS = "/api/v1/decisions/gaps"
-GAP_CURSOR = "g1" + base64.urlsafe_b64encode(json.dumps([1, "instance", 1]).encode()).decode().rstrip("=")
+
+def cursor(prefix, key):
+    """A cursor as the server makes it of the key of an item."""
+    return prefix + base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+
+
+# Gaps are told a minute after they were noticed, a second segment is begun after a day, and nobody waits
+# for either here.
+MADE = {
+    "/api/v1/decisions/gaps": cursor("g1", [1, "instance", 1]),
+    "/api/v1/segments": cursor("sg1", ["2026-01-31", 1]),
+}
 
 
 def ask(path):
@@ -23,8 +32,8 @@ def ask(path):
 
 def cursors(path):
     """The cursors of a list's first pages: no other text is one."""
-    if path == GAPS:
-        return [GAP_CURSOR]
+    if path in MADE:
+        return [MADE[path]]
     found, query = [], "?limit=1"
     while len(found) < 3:
         following = ask(path + query)["next"]
@@ -65,6 +74,10 @@ FORMATS = {
         lambda terms, joint: joint.join(terms),
         st.lists(TERMS, min_size=1, max_size=4), st.sampled_from([" ", " OR "]),
     ),
+    "sql-select": st.sampled_from([
+        "SELECT 1", "SELECT count(*) FROM spans", "SELECT name FROM traces WHERE agent = ? LIMIT 3",
+        "SELECT model, sum(cost_usd) FROM llm_calls GROUP BY model",
+    ]),
     "live-query": NAMES.map("agent:{}".format),
     "moment": st.one_of(with_unit("m", "h", "d"), st.sampled_from(["2026-01-31", "2026-01-31T12:00:00Z", "1764144000000000000"])),
     "duration": with_unit("", "ms", "s", "m", "h"),

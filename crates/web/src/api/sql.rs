@@ -13,6 +13,7 @@ use throughline_store::{
     MAX_SQL_TIMEOUT, SqlParameters, SqlQuery, SqlValue,
 };
 
+use super::forms;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::reads::Via;
@@ -59,7 +60,10 @@ pub(super) fn body_schema() -> Value {
         "required": ["query"],
         "additionalProperties": false,
         "properties": {
-            "query": { "type": "string", "minLength": 1, "maxLength": MAX_SQL_TEXT_BYTES },
+            "query": {
+                "type": "string", "format": "sql-select",
+                "minLength": 1, "maxLength": MAX_SQL_TEXT_BYTES,
+            },
             "parameters": {
                 "description": "Values for `?` in their order, or for `:name` by name. Lists and objects become JSON text.",
                 "anyOf": [
@@ -130,7 +134,8 @@ fn number(
     match fields.get(name) {
         None | Some(Value::Null) => Ok(default),
         Some(value) => value
-            .as_u64()
+            .as_number()
+            .and_then(forms::whole)
             .filter(|number| (1..=most).contains(number))
             .ok_or_else(|| bad(name, &format!("a whole number from 1 to {most}"), value)),
     }

@@ -80,6 +80,8 @@ async fn rows_agree_with_the_rest_of_the_api() {
 #[tokio::test]
 async fn mistakes_are_told_with_their_place() {
     let site = filled().await;
+    let whole = ask(&site, &json!({ "query": "SELECT 1", "max_rows": 5.0 })).await;
+    assert_eq!(whole.status, StatusCode::OK, "{}", whole.body);
     for (body, status, code, message) in [
         (
             json!({ "query": "SELECT\n nope FROM spans" }),
