@@ -1,8 +1,8 @@
 //! What the store answers, and what it tells after a commit.
 
 use throughline_trace::{
-    Attributes, Decision, Dimension, LogRecord, Measure, MetricKind, MetricValue, OperationKind,
-    Resolution, Span, TraceSummary,
+    Attributes, Decision, DecisionId, Dimension, LogRecord, Measure, MetricKind, MetricValue,
+    OperationKind, Resolution, Span, TraceSummary,
 };
 
 /// What one durable group of batches changed. Told to everybody who listens, after the commit. A
@@ -58,6 +58,27 @@ pub struct StoredTrace {
     pub truncated: Option<Truncated>,
     /// Whether retention has taken the content of some of its spans: ids, names, times, status
     /// and role are left.
+    pub is_skeleton: bool,
+}
+
+/// What tells whether a trace is still what it was, read without its spans. It changes with whatever
+/// comes to the trace, and with what erasure, retention and damage take from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceVersion {
+    /// Its summary, which changes with every span and log record.
+    pub summary: TraceSummary,
+    /// What it is read from, newest first. A skeleton has the summary of the whole.
+    pub places: Vec<TracePlace>,
+    /// Its decisions by time, as many as an answer has.
+    pub decision_ids: Vec<DecisionId>,
+}
+
+/// A segment that a trace is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracePlace {
+    /// Its name, `2026-11-22` or `2026-11-22-1`.
+    pub segment: String,
+    /// Whether only skeletons are left of it.
     pub is_skeleton: bool,
 }
 

@@ -129,6 +129,21 @@ pub(crate) fn of_trace(
     Ok(decisions)
 }
 
+/// The ids of the decisions that [`of_trace`] reads, in its order.
+pub(crate) fn ids_of_trace(
+    control: &Connection,
+    id: TraceId,
+    limit: usize,
+) -> Result<Vec<DecisionId>, RowError> {
+    let mut statement = control.prepare_cached(
+        "SELECT decision_id FROM decisions WHERE trace_id = ?1 ORDER BY time, decision LIMIT ?2",
+    )?;
+    let ids = statement.query_map(params![id.as_bytes(), limit as i64], |row| {
+        Ok(DecisionId(uuid::Uuid::from_bytes(row.get(0)?)))
+    })?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
 /// Decisions in rows behind this one, in the order in which they were written.
 pub(crate) fn after(
     control: &Connection,

@@ -91,7 +91,7 @@ mod trace_rows;
 pub use answer::{
     Committed, Coverage, DamagedSegment, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries,
     RollupGroup, RollupPoint, RollupSeries, SegmentInfo, SegmentState, SeriesPoint, StoreStats,
-    StoredTrace, Truncated,
+    StoredTrace, TracePlace, TraceVersion, Truncated,
 };
 pub use audit::chain::ChainError;
 pub use audit::erase::Erased;

@@ -3,7 +3,7 @@
 use rusqlite::params;
 use throughline_trace::{LogRecord, Span, TraceId, TraceSummary};
 
-use crate::answer::{StoredTrace, Truncated};
+use crate::answer::{StoredTrace, TracePlace, TraceVersion, Truncated};
 use crate::decision_rows;
 use crate::error::QueryError;
 use crate::page::{self, Found, List, Offer, Place, Want};
@@ -199,6 +199,23 @@ pub(crate) fn summary(session: &Session, id: TraceId) -> Result<Option<TraceSumm
     };
     summary.decision_count = decision_count;
     Ok(Some(summary))
+}
+
+/// What tells whether a trace is still what it was.
+pub(crate) fn version(session: &Session, id: TraceId) -> Result<Option<TraceVersion>, QueryError> {
+    let Some(summary) = summary(session, id)? else { return Ok(None) };
+    let mut places = Vec::new();
+    for segment in session.segments()?.iter().filter(|segment| segment.digest.may_know(id)) {
+        let lease = session.segment(segment.id)?;
+        if trace_rows::knows(&lease, id).map_err(|error| lease.fails(&error))? {
+            let place = TracePlace { segment: segment.id.stem(), is_skeleton: segment.is_skeleton };
+            places.push(place);
+        }
+    }
+    let control = session.control()?;
+    let decision_ids = decision_rows::ids_of_trace(&control, id, MAX_TRACE_DECISIONS)
+        .map_err(|error| error.on_query(control.path()))?;
+    Ok(Some(TraceVersion { summary, places, decision_ids }))
 }
 
 /// One trace with its spans, log records and decisions.

@@ -15,7 +15,7 @@ use throughline_trace::{
 
 use crate::answer::{
     DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, SegmentInfo,
-    StoreStats, StoredTrace,
+    StoreStats, StoredTrace, TraceVersion,
 };
 use crate::continuity::{Watch, anew, nanos};
 use crate::error::QueryError;
@@ -190,6 +190,14 @@ impl Reader {
     /// [`QueryError`].
     pub async fn trace(&self, id: TraceId) -> Result<Option<StoredTrace>, QueryError> {
         self.ask(move |session| read_traces::trace(session, id)).await
+    }
+
+    /// What tells whether a trace is still what it was; `None` when nothing is known of it.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn trace_version(&self, id: TraceId) -> Result<Option<TraceVersion>, QueryError> {
+        self.ask(move |session| read_traces::version(session, id)).await
     }
 
     /// The summary of one trace.

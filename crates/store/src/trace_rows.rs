@@ -79,6 +79,11 @@ pub(crate) fn find(connection: &Connection, id: TraceId) -> Result<Option<TraceR
     Ok(found)
 }
 
+/// Whether the segment has something of a trace.
+pub(crate) fn knows(connection: &Connection, id: TraceId) -> Result<bool, rusqlite::Error> {
+    connection.prepare_cached("SELECT 1 FROM traces WHERE trace_id = ?1")?.exists([id.as_bytes()])
+}
+
 /// Whether the segment has the trace with all that earlier segments know of it.
 pub(crate) fn is_carried(connection: &Connection, id: TraceId) -> Result<bool, rusqlite::Error> {
     connection

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use throughline_store::StoredTrace;
-use throughline_trace::{Attributes, TraceSummary, Value};
+use throughline_store::{StoredTrace, TraceVersion};
+use throughline_trace::{Attributes, Value};
 
 /// Most traces that are kept.
 const MAX_TRACES: usize = 4;
@@ -18,38 +18,50 @@ const ATTRIBUTE_BYTES: usize = 64;
 
 /// Traces as they were read, the last used one first.
 #[derive(Default)]
-pub(crate) struct Kept(Mutex<VecDeque<(Arc<StoredTrace>, usize)>>);
+pub(crate) struct Kept(Mutex<VecDeque<Entry>>);
+
+struct Entry {
+    version: TraceVersion,
+    trace: Arc<StoredTrace>,
+    bytes: usize,
+}
 
 impl Kept {
-    /// The trace of this summary, if it is kept and nothing of it changed since. The store reads
-    /// the summary of a trace before the rest, so that what came between makes it differ.
-    pub(crate) fn get(&self, current: &TraceSummary) -> Option<Arc<StoredTrace>> {
+    /// The trace of this version, if it is kept and nothing of it changed since.
+    pub(crate) fn get(&self, current: &TraceVersion) -> Option<Arc<StoredTrace>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|(trace, _)| trace.summary.trace_id == current.trace_id)?;
+        let at = kept.iter().position(|entry| entry.is_of(current))?;
         let entry = kept.remove(at)?;
-        if entry.0.summary != *current {
+        if entry.version != *current {
             return None;
         }
-        let trace = Arc::clone(&entry.0);
+        let trace = Arc::clone(&entry.trace);
         kept.push_front(entry);
         Some(trace)
     }
 
-    /// Keeps a trace that was just read, if it is not too large, and drops what was not used for
-    /// longest.
-    pub(crate) fn put(&self, trace: &Arc<StoredTrace>) {
-        let bytes = bytes_of(trace);
+    /// Keeps a trace that was read after its version, if it is not too large, and drops what was not
+    /// used for longest.
+    pub(crate) fn put(&self, version: TraceVersion, trace: &Arc<StoredTrace>) {
+        let bytes = bytes_of(trace) + PART_BYTES * version.places.len();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(other, _)| other.summary.trace_id != trace.summary.trace_id);
+        kept.retain(|entry| !entry.is_of(&version));
         if bytes > MAX_BYTES {
             return;
         }
-        kept.push_front((Arc::clone(trace), bytes));
+        kept.push_front(Entry { version, trace: Arc::clone(trace), bytes });
         while kept.len() > MAX_TRACES
-            || kept.iter().map(|(_, bytes)| bytes).sum::<usize>() > MAX_BYTES
+            || kept.iter().map(|entry| entry.bytes).sum::<usize>() > MAX_BYTES
         {
             kept.pop_back();
         }
+    }
+}
+
+impl Entry {
+    /// Whether it is the trace of a version, though perhaps not as it is now.
+    fn is_of(&self, version: &TraceVersion) -> bool {
+        self.version.summary.trace_id == version.summary.trace_id
     }
 }
 
@@ -103,7 +115,8 @@ fn value(of: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use throughline_trace::{Span, SpanId, TraceId};
+    use throughline_store::TracePlace;
+    use throughline_trace::{DecisionId, Span, SpanId, TraceId, TraceSummary};
 
     use super::*;
 
@@ -122,40 +135,58 @@ mod tests {
         })
     }
 
+    fn version(of: &StoredTrace) -> TraceVersion {
+        let place = TracePlace { segment: "2026-11-22".to_owned(), is_skeleton: false };
+        TraceVersion {
+            summary: of.summary.clone(),
+            places: vec![place],
+            decision_ids: vec![DecisionId(uuid::Uuid::from_u128(1))],
+        }
+    }
+
     #[test]
     fn a_trace_is_kept_until_something_of_it_changes() {
-        let kept = Kept::default();
         let trace = stored(1, 0);
-        assert!(kept.get(&trace.summary).is_none());
-        kept.put(&trace);
-        let again = kept.get(&trace.summary).unwrap();
-        assert!(Arc::ptr_eq(&trace, &again));
-        let mut changed = trace.summary.clone();
-        changed.log_count += 1;
-        assert!(kept.get(&changed).is_none());
-        assert!(kept.get(&trace.summary).is_none(), "it is dropped at once");
+        let whole = version(&trace);
+        let changes: [fn(&mut TraceVersion); 4] = [
+            |of| of.summary.log_count += 1,
+            |of| of.places[0].is_skeleton = true,
+            |of| of.places.clear(),
+            |of| of.decision_ids = vec![DecisionId(uuid::Uuid::from_u128(2))],
+        ];
+        for change in changes {
+            let kept = Kept::default();
+            assert!(kept.get(&whole).is_none());
+            kept.put(whole.clone(), &trace);
+            let again = kept.get(&whole).unwrap();
+            assert!(Arc::ptr_eq(&trace, &again));
+            let mut changed = whole.clone();
+            change(&mut changed);
+            assert!(kept.get(&changed).is_none(), "{changed:?}");
+            assert!(kept.get(&whole).is_none(), "it is dropped at once");
+        }
     }
 
     #[test]
     fn few_are_kept_those_used_last() {
         let kept = Kept::default();
         let traces: Vec<_> = (1..=MAX_TRACES as u8).map(|id| stored(id, 0)).collect();
-        traces.iter().for_each(|trace| kept.put(trace));
-        assert!(kept.get(&traces[0].summary).is_some(), "the oldest, used now");
-        kept.put(&stored(100, 0));
-        assert!(kept.get(&traces[0].summary).is_some());
-        assert!(kept.get(&traces[1].summary).is_none());
+        traces.iter().for_each(|trace| kept.put(version(trace), trace));
+        assert!(kept.get(&version(&traces[0])).is_some(), "the oldest, used now");
+        kept.put(version(&stored(100, 0)), &stored(100, 0));
+        assert!(kept.get(&version(&traces[0])).is_some());
+        assert!(kept.get(&version(&traces[1])).is_none());
     }
 
     #[test]
     fn what_they_take_is_bounded() {
         let kept = Kept::default();
         let (half, other) = (stored(1, MAX_BYTES / 2), stored(2, MAX_BYTES / 2));
-        kept.put(&half);
-        kept.put(&other);
-        assert!(kept.get(&half.summary).is_none() && kept.get(&other.summary).is_some());
+        kept.put(version(&half), &half);
+        kept.put(version(&other), &other);
+        assert!(kept.get(&version(&half)).is_none() && kept.get(&version(&other)).is_some());
         let large = stored(3, MAX_BYTES);
-        kept.put(&large);
-        assert!(kept.get(&large.summary).is_none() && kept.get(&other.summary).is_some());
+        kept.put(version(&large), &large);
+        assert!(kept.get(&version(&large)).is_none() && kept.get(&version(&other)).is_some());
     }
 }

@@ -126,6 +126,9 @@ async fn r4_4_retention_by_age_keeps_the_skeletons_of_what_was_decided() {
     store.inbox().commit(spans(NOON + DAY, vec![span(1, 3, Some(1), 7)])).await.unwrap();
     store.keep_now().await;
     assert_eq!(metric(&registry, "throughline_store_retired_segments_total"), 0);
+    let id = TraceId::from_u128(1);
+    let before = store.reader().trace_version(id).await.unwrap().unwrap();
+    assert_eq!(Some(&before), store.reader().trace_version(id).await.unwrap().as_ref());
     store.inbox().commit(spans(NOON + 3 * DAY, vec![span(9, 1, None, 8)])).await.unwrap();
     store.keep_now().await;
     let segments = states(&store).await;
@@ -143,6 +146,9 @@ async fn r4_4_retention_by_age_keeps_the_skeletons_of_what_was_decided() {
 
     let trace = store.reader().trace(TraceId::from_u128(1)).await.unwrap().unwrap();
     assert!(trace.is_skeleton);
+    let after = store.reader().trace_version(id).await.unwrap().unwrap();
+    assert_eq!(before.summary, after.summary, "the summary does not tell");
+    assert_ne!(before, after);
     assert_eq!((trace.spans.len(), trace.decisions.len(), trace.logs.len()), (3, 1, 0));
     assert_eq!(trace.spans[1].parent_span_id, Some(trace.spans[0].span_id));
     assert_eq!(trace.spans[0].start_unix_nano, NOON);

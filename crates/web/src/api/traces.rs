@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use throughline_store::DecisionFilter;
+use throughline_store::TracePlace;
 use throughline_trace::{TraceId, TraceTree};
 
 use super::contract::{etag, is_known, known_versions};
@@ -13,7 +13,7 @@ use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters;
 use crate::pages::trace::{id_of, load};
-use crate::params::{InPath, MAX_LIMIT, Params};
+use crate::params::{InPath, Params};
 use crate::reads::{Via, note_path};
 use crate::state::Shared;
 
@@ -81,30 +81,23 @@ fn note_decisions(app: &Shared, visitor: &Visitor, path: &str, count: usize) {
     }
 }
 
-/// What tells whether a trace is still what it was.
+/// A trace as a request finds it.
 struct Version {
     id: TraceId,
     tag: HeaderValue,
     decisions: usize,
 }
 
-/// The version of a trace, without reading its spans: its summary changes with every span and log
-/// record that comes in; decisions come and are erased, so their ids count too. Read before the
-/// trace: what comes between makes the next question find another version.
+/// The version of a trace, without reading its spans. Read before the trace: what comes between makes
+/// the next question find another version.
 async fn version(app: &Shared, trace_id: &str) -> Result<Version, Failure> {
     let id = id_of(trace_id)?;
-    let reader = &app.web.reader;
-    let summary = reader.summary(id).await?;
-    let summary = summary.ok_or_else(|| Failure::not_found("trace", trace_id))?;
-    let decisions = if summary.decision_count > 0 {
-        let filter = DecisionFilter { trace_id: Some(id), ..DecisionFilter::default() };
-        reader.decisions(&filter, None, MAX_LIMIT).await?.items
-    } else {
-        Vec::new()
-    };
-    let ids: Vec<u8> =
-        decisions.iter().flat_map(|decision| *decision.decision_id.0.as_bytes()).collect();
-    let shape = super::to_json(&shapes::summary(&summary)).to_string();
-    let tag = etag(&[app.web.version.as_bytes(), shape.as_bytes(), &ids])?;
-    Ok(Version { id, tag, decisions: decisions.len() })
+    let version = app.web.reader.trace_version(id).await?;
+    let version = version.ok_or_else(|| Failure::not_found("trace", trace_id))?;
+    let shape = super::to_json(&shapes::summary(&version.summary)).to_string();
+    let place = |of: &TracePlace| format!("{} {}\n", of.segment, of.is_skeleton);
+    let places: String = version.places.iter().map(place).collect();
+    let ids: Vec<u8> = version.decision_ids.iter().flat_map(|id| *id.0.as_bytes()).collect();
+    let parts = [app.web.version.as_bytes(), shape.as_bytes(), places.as_bytes(), &ids];
+    Ok(Version { id, tag: etag(&parts)?, decisions: version.decision_ids.len() })
 }

@@ -90,12 +90,13 @@ async fn load_kept<'a>(
     let id = id_of(trace_id)?;
     let turn = app.turns.take().await?;
     let missing = || Failure::not_found("trace", trace_id);
-    let summary = app.web.reader.summary(id).await?.ok_or_else(missing)?;
-    if let Some(trace) = app.kept.get(&summary) {
+    // Before the trace: what comes between makes the next version another.
+    let version = app.web.reader.trace_version(id).await?.ok_or_else(missing)?;
+    if let Some(trace) = app.kept.get(&version) {
         return Ok((trace, turn));
     }
     let trace = Arc::new(app.web.reader.trace(id).await?.ok_or_else(missing)?);
-    app.kept.put(&trace);
+    app.kept.put(version, &trace);
     Ok((trace, turn))
 }
 
