@@ -330,7 +330,11 @@ impl<E> Counted<E> {
 
 impl<E: SpanExporter> SpanExporter for Counted<E> {
     fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
-        let batches = pieces(batch, span_bytes, MAX_EXPORT_BYTES);
+        // A single one, as simple processors send them, is a piece whatever it weighs.
+        let batches = match batch.len() {
+            0 | 1 => vec![batch],
+            _ => pieces(batch, span_bytes, MAX_EXPORT_BYTES),
+        };
         async move {
             let mut result = Ok(());
             for batch in batches {
@@ -356,6 +360,10 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
 
 impl<E: LogExporter> LogExporter for Counted<E> {
     async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let items = batch.iter().count();
+        if items < 2 {
+            return self.count(items as u64, self.inner.export(batch)).await;
+        }
         let mut result = Ok(());
         for batch in pieces(batch.iter(), |(record, _)| record_bytes(record), MAX_EXPORT_BYTES) {
             let items = batch.len() as u64;
