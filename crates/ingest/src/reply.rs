@@ -23,11 +23,17 @@ pub(crate) fn content_type(encoding: Encoding) -> &'static str {
 /// Media type of a [`problem`].
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
+/// The hint where a failure has none of its own.
+const SEE: &str = "see docs/sending-data.md";
+
 /// The body of an error to who speaks neither OTLP nor Zipkin.
 pub(crate) fn problem(status: StatusCode, failure: &Failure, path: &str) -> Vec<u8> {
     let message = failure.to_string();
-    let (detail, hint) =
-        message.rsplit_once("; ").unwrap_or((&message, "see docs/sending-data.md"));
+    let (detail, hint) = match failure {
+        // The client's own header is the end of it, whatever stands in there.
+        Failure::MediaType { .. } => (message.as_str(), SEE),
+        _ => message.rsplit_once("; ").unwrap_or((&message, SEE)),
+    };
     let problem = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Failed"),

@@ -14,6 +14,14 @@ use crate::problems::{self, PROBLEMS_PATH};
 /// Media type of a [`Problem`].
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Characters of what came that a message shows.
+const MAX_SHOWN_CHARS: usize = 80;
+
+/// What came, as a message shows it.
+pub(crate) fn shown(got: &str) -> String {
+    got.chars().take(MAX_SHOWN_CHARS).collect()
+}
+
 /// Why a request got no answer (RFC 9457).
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Problem {
@@ -68,7 +76,7 @@ impl Failure {
 
     /// A query parameter that cannot be read.
     pub(crate) fn parameter(name: &str, expected: &str, got: &str) -> Self {
-        let shown: String = got.chars().take(80).collect();
+        let shown = shown(got);
         Self::new(
             StatusCode::BAD_REQUEST,
             "bad_parameter",
@@ -94,7 +102,7 @@ impl Failure {
 
     /// Something that is not there.
     pub(crate) fn not_found(what: &str, id: &str) -> Self {
-        let shown: String = id.chars().take(80).collect();
+        let shown = shown(id);
         Self::new(
             StatusCode::NOT_FOUND,
             "not_found",
@@ -128,6 +136,7 @@ impl Failure {
 
     /// An answer that cannot be written.
     pub(crate) fn answer(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "an answer cannot be written");
         let message = format!("the answer cannot be written: {error}");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -26,6 +26,7 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Failu
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &app.web.registry).map_err(|error| {
+        tracing::error!(%error, "the metrics cannot be written");
         Failure::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "metrics",

@@ -36,14 +36,20 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 25] = [
     ProblemKind {
         code: "bad_request",
         status: StatusCode::BAD_REQUEST,
-        title: "The order cannot be carried out as it stands",
-        about: "The body of an erasure or a hold is no JSON, or has no condition or no reason.",
+        title: "The body cannot be read or carried out",
+        about: "The body is no JSON, or an erasure or a hold has no condition or no reason.",
     },
     ProblemKind {
         code: "bad_decision",
         status: StatusCode::BAD_REQUEST,
         title: "A decision cannot be read",
         about: "Nothing was stored. `problems` has index, field and message of each mistake; docs/decisions.md has the fields.",
+    },
+    ProblemKind {
+        code: "unfit",
+        status: StatusCode::BAD_REQUEST,
+        title: "The decisions do not fit the store",
+        about: "Nothing was stored, and a repetition would fare no better: send them in another form.",
     },
     ProblemKind {
         code: "bad_sql",
@@ -165,12 +171,6 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 25] = [
         title: "The server is shutting down",
         about: "Ask again in a moment.",
     },
-    ProblemKind {
-        code: "unfit",
-        status: StatusCode::BAD_REQUEST,
-        title: "The decisions do not fit the store",
-        about: "Nothing was stored, and a repetition would fare no better: send them in another form.",
-    },
 ];
 
 /// The kind with this code.
@@ -188,5 +188,6 @@ mod tests {
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), PROBLEM_KINDS.len());
+        assert!(PROBLEM_KINDS.is_sorted_by_key(|kind| kind.status.as_u16()));
     }
 }

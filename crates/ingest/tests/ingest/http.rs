@@ -225,7 +225,7 @@ async fn errors_are_answered_in_the_type_of_the_request() {
     for request in [
         post(&server, "/v1/traces", PROTOBUF, truncated),
         post(&server, "/v1/traces", JSON, br#"{"resourceSpans": 5}"#.to_vec()),
-        post(&server, "/v1/traces", "text/plain", one_json_span()),
+        post(&server, "/v1/traces", "text/plain; charset=utf-8", one_json_span()),
         client().post(server.url("/v1/traces")),
         post(&server, "/v1/traces", JSON, one_json_span()).header("content-encoding", "br"),
         post(&server, "/v1/traces", PROTOBUF, b"no gzip".to_vec())
@@ -240,7 +240,7 @@ async fn errors_are_answered_in_the_type_of_the_request() {
     insta::assert_snapshot!(texts.join("\n"), @r#"
     400 application/x-protobuf Status 3 "expected an OTLP traces request as protobuf, got bytes that do not fit: failed to decode Protobuf message: ExportTraceServiceRequest.resource_spans: buffer underflow"
     400 application/json {"code":3,"message":"expected an OTLP traces request as json, got bytes that do not fit: resourceSpans: invalid type: integer `5`, expected a list of objects at line 1 column 19"}
-    415 application/problem+json {"code":"unsupported","detail":"expected Content-Type application/x-protobuf or application/json, got \"text/plain\"","hint":"see docs/sending-data.md","instance":"/v1/traces","status":415,"title":"Unsupported Media Type","type":"about:blank"}
+    415 application/problem+json {"code":"unsupported","detail":"expected Content-Type application/x-protobuf or application/json, got \"text/plain; charset=utf-8\"","hint":"see docs/sending-data.md","instance":"/v1/traces","status":415,"title":"Unsupported Media Type","type":"about:blank"}
     415 application/problem+json {"code":"unsupported","detail":"expected Content-Type application/x-protobuf or application/json, got none","hint":"see docs/sending-data.md","instance":"/v1/traces","status":415,"title":"Unsupported Media Type","type":"about:blank"}
     415 application/json {"code":12,"message":"expected a body compressed with gzip, zstd or not at all (identity), got \"br\""}
     400 application/x-protobuf Status 3 "expected a body compressed with gzip: unexpected end of file"

@@ -131,7 +131,9 @@ async fn r6_3_zipkin_reporters_are_answered_as_they_expect() {
     insta::assert_snapshot!(text, @"400 text/plain; charset=utf-8 expected a list of Zipkin v2 spans as JSON, got bytes that do not fit: [0].missing field `traceId` at line 1 column 3");
     let (text, _) = reply(send("x").header("content-type", "application/x-protobuf")).await;
     assert!(
-        text.starts_with("415 ") && text.contains("set your reporter's encoder to JSON"),
+        text.starts_with("415 ")
+            && text.contains("set your reporter's encoder to JSON), got")
+            && text.contains("see docs/sending-data.md"),
         "{text}"
     );
     let (text, _) = reply(client().get(server.url(PATH))).await;

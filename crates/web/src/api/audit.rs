@@ -30,12 +30,15 @@ pub(crate) async fn ask<T: Send + 'static>(
     let audit = app.web.audit.clone();
     match tokio::task::spawn_blocking(move || question(&audit)).await {
         Ok(answer) => answer.map_err(Failure::from),
-        Err(error) => Err(Failure::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "storage",
-            format!("the question ended: {error}"),
-            "the server's log says more",
-        )),
+        Err(error) => {
+            tracing::error!(%error, "a question of the audit log ended");
+            Err(Failure::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "storage",
+                format!("the question ended: {error}"),
+                "the server's log says more",
+            ))
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::params::Params;
 use crate::state::Shared;
 
 /// Time that is answered when `since` is not given, nanoseconds: that of the continuity score.
-pub(crate) const DEFAULT_BACK_NS: u64 = 3_600 * NANOS_PER_SEC;
+const DEFAULT_BACK_NS: u64 = 3_600 * NANOS_PER_SEC;
 
 /// `GET /api/v1/continuity`
 pub(crate) async fn report(
@@ -67,7 +67,7 @@ struct Split {
     last: String,
     examples: Vec<SplitExample>,
     /// What to do.
-    hint: String,
+    hint: &'static str,
 }
 
 /// The two traces of a split one.
@@ -192,7 +192,7 @@ fn split(of: &SplitTraces) -> Split {
         examples: (of.examples.iter())
             .map(|(caller, callee)| SplitExample { caller: *caller, callee: *callee })
             .collect(),
-        hint: of.hint().to_owned(),
+        hint: of.hint(),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use super::operation::Operation;
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::params::Params;
 
 /// Hexadecimal characters of a version that was made by hashing.
@@ -126,7 +126,7 @@ pub(crate) fn unless_known(response: Response, known: Option<&str>) -> Response 
 fn not_acceptable(headers: &HeaderMap, media: &str) -> Failure {
     let given = headers.get_all(header::ACCEPT).iter();
     let given: Vec<&str> = given.filter_map(|value| value.to_str().ok()).collect();
-    let shown: String = given.join(", ").chars().take(80).collect();
+    let shown = shown(&given.join(", "));
     Failure::new(
         StatusCode::NOT_ACCEPTABLE,
         "not_acceptable",

@@ -5,6 +5,8 @@ use super::forms::whole;
 use serde_json::{Map, Value as Json};
 use throughline_trace::{Attributes, Decision, DecisionId, SpanId, TraceId, Value, keys};
 
+use crate::failure::shown;
+
 /// Longest name or id, bytes.
 pub(super) const MAX_NAME_BYTES: usize = 16 * 1024;
 
@@ -110,7 +112,7 @@ impl Fields {
     fn wrong(&mut self, name: &str, expected: &str, got: Option<&Json>) {
         let got = match got {
             None => "none".to_owned(),
-            Some(Json::String(text)) => format!("{:?}", text.chars().take(80).collect::<String>()),
+            Some(Json::String(text)) => format!("{:?}", shown(text)),
             Some(Json::Number(number)) => number.to_string(),
             Some(other) => kind(other).to_owned(),
         };

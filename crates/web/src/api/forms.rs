@@ -17,6 +17,9 @@ pub(super) fn whole(number: &Number) -> Option<u64> {
     number.as_u64().or_else(|| number.as_f64().and_then(of_float))
 }
 
+/// A trace id as it is given: not all zeros.
+pub(super) const TRACE_ID_PATTERN: &str = "^(?!0{32})[0-9a-fA-F]{32}$";
+
 /// A type that stands for a form of text; the fields that have it name it with `schemars(with = …)`.
 macro_rules! form {
     ($(#[doc = $doc:literal] $name:ident: $schema:expr;)+) => { $(
@@ -41,7 +44,7 @@ form! {
     /// A trace id: 32 hexadecimal characters.
     TraceIdText: json_schema!({ "type": "string", "pattern": "^[0-9a-f]{32}$" });
     /// A trace id as it may be given: 32 hexadecimal characters, not all zeros.
-    TraceIdGiven: json_schema!({ "type": "string", "pattern": "^(?!0{32})[0-9a-fA-F]{32}$" });
+    TraceIdGiven: json_schema!({ "type": "string", "pattern": TRACE_ID_PATTERN });
     /// A span id: 16 hexadecimal characters.
     SpanIdText: json_schema!({ "type": "string", "pattern": "^[0-9a-f]{16}$" });
     /// A decision id.

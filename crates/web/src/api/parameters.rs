@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use throughline_store::MAX_QUERY_CHARS;
 use throughline_trace::{Dimension, FallbackState, MAX_SERIES_MEASURES, Measure, SpanRole};
 
+use super::forms::TRACE_ID_PATTERN;
 use crate::params::{DEFAULT_LIMIT, MAX_DURATION_MS, MAX_LIMIT};
 
 /// A parameter as the description has it.
@@ -149,7 +150,7 @@ fn text() -> Value {
 }
 
 fn trace_id() -> Value {
-    json!({ "type": "string", "pattern": "^(?!0{32})[0-9a-fA-F]{32}$" })
+    json!({ "type": "string", "pattern": TRACE_ID_PATTERN })
 }
 
 fn with_format(format: &str, max_length: Option<usize>) -> Value {
