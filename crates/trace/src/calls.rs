@@ -137,7 +137,7 @@ pub fn is_call(role: SpanRole) -> bool {
 }
 
 /// Billionths of a dollar: an integer, so that sums are exact.
-pub(crate) fn nano_usd(usd: f64) -> u64 {
+pub fn nano_usd(usd: f64) -> u64 {
     (usd * 1e9).round() as u64
 }
 

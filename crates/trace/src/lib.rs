@@ -45,7 +45,7 @@ mod tree;
 mod value;
 
 pub use batch::{Accepted, Refusal, SpanBatch};
-pub use calls::{Call, CallCounts, CallLedger, is_call};
+pub use calls::{Call, CallCounts, CallLedger, is_call, nano_usd};
 pub use continuity::{
     Break, CLOCK_TOLERANCE_NANOS, ClockOddity, ClockSkew, ContinuityCoverage, ContinuityLimits,
     ContinuityReport, ContinuityTracker, Conversation, FOLDED, GRACE_NANOS, KEPT_NANOS,

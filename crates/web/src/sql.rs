@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
-use throughline_store::{SqlAnswer, SqlColumn, SqlError, SqlQuery, SqlValue};
+use throughline_store::{QueryError, SqlAnswer, SqlColumn, SqlError, SqlQuery, SqlValue};
 
 use crate::doors::Visitor;
 use crate::failure::Failure;
@@ -23,13 +23,18 @@ pub(crate) async fn ask(
     via: Via,
     query: SqlQuery,
 ) -> Result<SqlAnswer, SqlError> {
-    let text = query.text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let answer = app.web.reader.sql(query).await?;
-    if let Some(read) = answer.decisions_read {
-        let rows = usize::try_from(read).unwrap_or(usize::MAX);
-        note(app, visitor, via, format!("sql {text}"), rows);
+    let noted = query.to_noted();
+    let names_decisions = query.names_decisions();
+    let answer = app.web.reader.sql(query).await;
+    let read = match &answer {
+        Ok(answer) => answer.decisions_read,
+        // Whether it failed on the way may tell something of a decision.
+        Err(error) => (names_decisions && error.is_of_run()).then_some(0),
+    };
+    if let Some(read) = read {
+        note(app, visitor, via, noted, usize::try_from(read).unwrap_or(usize::MAX));
     }
-    Ok(answer)
+    answer
 }
 
 /// An error as every other one is answered; `problems` says where the statement is wrong.
@@ -43,7 +48,10 @@ pub(crate) fn failure(error: &SqlError) -> Failure {
         SqlError::Memory | SqlError::ValueTooLarge => {
             (StatusCode::UNPROCESSABLE_ENTITY, "sql_too_large")
         }
-        SqlError::Timeout { .. } => (StatusCode::SERVICE_UNAVAILABLE, "query_timeout"),
+        // That of one look at a file, too: it is the time that was short.
+        SqlError::Timeout { .. } | SqlError::Query(QueryError::Timeout { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "query_timeout")
+        }
         SqlError::Busy { .. } | SqlError::Cancelled => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         SqlError::Query(_) => {
             tracing::error!(%error, "a statement failed");
@@ -81,7 +89,7 @@ pub(crate) struct SqlAnswerShape {
 #[schemars(rename = "SqlColumn")]
 struct Column {
     name: String,
-    /// `integer`, `real`, `text` or `blob`, where it is known.
+    /// `integer`, `real`, `text`, `json` or `blob`, where it is known.
     #[serde(rename = "type")]
     kind: Option<&'static str>,
 }

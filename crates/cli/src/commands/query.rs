@@ -44,13 +44,17 @@ pub(crate) async fn run(settings: &Settings, args: &QueryArgs) -> Outcome {
     let answer = match &args.server {
         Some(server) => ask_server(server, args.api_key.as_deref(), &query).await?,
         None => {
-            let question = query.text.split_whitespace().collect::<Vec<_>>().join(" ");
-            let answer = open_reader(settings)?.sql(query).await.map_err(of_sql)?;
-            if let Some(rows) = answer.decisions_read {
-                let rows = usize::try_from(rows).unwrap_or(usize::MAX);
-                note_read(settings, format!("sql {question}"), rows);
+            let noted = query.to_noted();
+            let names_decisions = query.names_decisions();
+            let answer = open_reader(settings)?.sql(query).await;
+            let read = match &answer {
+                Ok(answer) => answer.decisions_read,
+                Err(error) => (names_decisions && error.is_of_run()).then_some(0),
+            };
+            if let Some(rows) = read {
+                note_read(settings, noted, usize::try_from(rows).unwrap_or(usize::MAX));
             }
-            answer
+            answer.map_err(of_sql)?
         }
     };
     print(&answer, args)
@@ -72,8 +76,9 @@ fn text(args: &QueryArgs) -> Outcome<String> {
 /// A parameter as it is typed: a number where it looks like one, else text.
 fn parameter(text: &str) -> SqlValue {
     match (text.parse::<i64>(), text.parse::<f64>()) {
-        (Ok(number), _) => SqlValue::Integer(number),
-        (_, Ok(number)) if number.is_finite() => SqlValue::Real(number),
+        // An id may be all digits: with zeros before them, or more than a number has, it is text.
+        (Ok(number), _) if number.to_string() == text => SqlValue::Integer(number),
+        (_, Ok(number)) if number.is_finite() && text.contains('.') => SqlValue::Real(number),
         _ => SqlValue::Text(text.to_owned()),
     }
 }
@@ -199,11 +204,19 @@ fn schema(out: &mut impl Write, is_json: bool) -> Outcome {
     Ok(())
 }
 
+/// A parameter as the server reads it: whole numbers as numbers, however large.
+fn to_send(value: &SqlValue) -> Value {
+    match value {
+        SqlValue::Integer(number) => Value::from(*number),
+        other => sql_value_json(other),
+    }
+}
+
 /// Asks a running server.
 async fn ask_server(server: &str, key: Option<&str>, query: &SqlQuery) -> Outcome<SqlAnswer> {
     let parameters: Map<String, Value> = match &query.parameters {
         SqlParameters::Named(values) => {
-            values.iter().map(|(name, value)| (name.clone(), sql_value_json(value))).collect()
+            values.iter().map(|(name, value)| (name.clone(), to_send(value))).collect()
         }
         SqlParameters::Positional(_) => Map::new(),
     };

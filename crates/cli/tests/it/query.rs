@@ -66,6 +66,13 @@ async fn parameters_limits_and_standard_input() {
     assert_eq!(run(&data_dir, &given).ok(), "name,count\r\nit's,42\r\n");
     let there = [given.as_slice(), &["--server", &server.web]].concat();
     assert_eq!(run(&data_dir, &there).ok(), "name,count\r\nit's,42\r\n");
+    // Beyond what JavaScript's numbers hold; and ids that look like numbers.
+    let text = "SELECT iso(:t) AS at, typeof(:id) AS id, typeof(:exp) AS exp";
+    let given =
+        ["query", text, "-p", "t=1795348800000000000", "-p", "id=0012", "-p", "exp=12e4", "--csv"];
+    let told = "at,id,exp\r\n2026-11-22T12:00:00.000000000Z,text,text\r\n";
+    assert_eq!(run(&data_dir, &given).ok(), told);
+    assert_eq!(run(&data_dir, &[given.as_slice(), &["--server", &server.web]].concat()).ok(), told);
     let cut = run(&data_dir, &["query", "SELECT span_id FROM spans", "-n", "2", "--csv"]);
     assert!(cut.stderr.contains("more than 2 rows"), "{}", cut.stderr);
     assert_eq!(cut.ok().lines().count(), 3);
@@ -79,6 +86,10 @@ async fn parameters_limits_and_standard_input() {
     run(&data_dir, &["query", "SELECT action FROM decisions"]).ok();
     let noted = run(&data_dir, &["audit", "reads", "--json"]).ok();
     assert!(noted.contains("sql SELECT action FROM decisions"), "{noted}");
+    // So is one that fails on the way, which may tell something too.
+    assert_eq!(run(&data_dir, &["query", "SELECT json(reason || 'x') FROM decisions"]).code, 2);
+    let noted = run(&data_dir, &["audit", "reads", "--json"]).ok();
+    assert!(noted.contains("sql SELECT json(reason || 'x') FROM decisions"), "{noted}");
 }
 
 #[test]

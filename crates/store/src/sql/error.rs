@@ -63,6 +63,19 @@ pub enum SqlError {
 }
 
 impl SqlError {
+    /// Whether the statement ran before it failed.
+    pub fn is_of_run(&self) -> bool {
+        matches!(
+            self,
+            Self::Value(_)
+                | Self::ValueTooLarge
+                | Self::Memory
+                | Self::Timeout { .. }
+                | Self::Cancelled
+                | Self::Query(_)
+        )
+    }
+
     /// What to do about it; empty when there is nothing.
     pub fn hint(&self) -> String {
         match self {

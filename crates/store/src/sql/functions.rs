@@ -135,7 +135,7 @@ fn check(source: &Source) -> Result<(), rusqlite::Error> {
     if source.is_over() { Err(Source::ended()) } else { Ok(()) }
 }
 
-/// A value as text, as SQLite would make it of one; none for null.
+/// A value as text, much as SQLite would make it of one (it writes some reals with other digits); none for null.
 fn text_of(value: ValueRef<'_>) -> Option<Cow<'_, str>> {
     match value {
         ValueRef::Null => None,

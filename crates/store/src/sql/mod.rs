@@ -11,8 +11,9 @@
 //! their own, so that they hold up neither pages nor what comes in.
 //!
 //! Consistency: a scan looks at a segment for half a second at a time, so that it never keeps the
-//! writer's log from being moved. A statement that takes longer may see of what is committed while
-//! it runs some and not all; what was there when it began it sees exactly once.
+//! writer's log from being moved, and lists are read by pages. A statement may see of what is
+//! committed while it runs some and not all. Spans that were there when it began a scan without an
+//! order gives exactly once; ordered spans may lack, and `traces` give twice, what changed meanwhile.
 
 mod allow;
 mod columns;
@@ -252,6 +253,16 @@ impl SqlQuery {
             max_rows: DEFAULT_SQL_ROWS,
             timeout: DEFAULT_SQL_TIMEOUT,
         }
+    }
+
+    /// What the log of reads says was asked: the statement in one line.
+    pub fn to_noted(&self) -> String {
+        format!("sql {}", self.text.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    /// Whether it has the name of the table of decisions in it, which it cannot read otherwise.
+    pub fn names_decisions(&self) -> bool {
+        self.text.to_ascii_lowercase().contains("decisions")
     }
 }
 

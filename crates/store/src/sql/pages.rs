@@ -83,9 +83,7 @@ impl<T, F> Pages<T, F> {
             other => other?,
         };
         // A list may have looked for long and found little: it still says where to go on.
-        if self.source.is_over() {
-            return Err(QueryError::Timeout { limit_ms: crate::reader::MAX_QUERY_MILLIS });
-        }
+        self.source.check_time()?;
         self.size = (self.size * 4).min(LARGEST_PAGE);
         self.is_last = page.next.is_none();
         self.cursor = page.next;

@@ -186,9 +186,12 @@ impl RollupRows {
             self.resolutions.pop_front();
             self.after = None;
         } else {
-            // More parts of the last cell may follow: it is read again, unless it is all there is.
-            if cells.len() > 1 {
-                cells.pop();
+            // More parts of the last cell may follow: it is read again.
+            cells.pop();
+            if cells.is_empty() {
+                return Err(QueryError::Storage(format!(
+                    "a cell of the rollups has {PARTS_PER_READ} parts or more, which are not read at once"
+                )));
             }
             self.after = cells.last().map(|(bucket, key, _)| (*bucket, *key));
         }
@@ -211,9 +214,7 @@ impl Rows for RollupRows {
                 return Ok(true);
             }
             let Some(resolution) = self.resolutions.front() else { return Ok(false) };
-            if self.source.is_over() {
-                return Err(QueryError::Timeout { limit_ms: crate::reader::MAX_QUERY_MILLIS });
-            }
+            self.source.check_time()?;
             self.read(*resolution)?;
         }
     }

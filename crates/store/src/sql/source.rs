@@ -69,6 +69,14 @@ impl Source {
         self.is_abandoned() || self.is_late()
     }
 
+    /// Fails when the statement has to end.
+    pub(super) fn check_time(&self) -> Result<(), QueryError> {
+        match self.is_over() {
+            true => Err(QueryError::Timeout { limit_ms: crate::reader::MAX_QUERY_MILLIS }),
+            false => Ok(()),
+        }
+    }
+
     /// Counts a decision that was given out.
     pub(super) fn count_decision(&self) {
         self.0.decisions.fetch_add(1, Ordering::Relaxed);

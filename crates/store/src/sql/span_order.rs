@@ -7,8 +7,10 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 
+use throughline_trace::TraceId;
+
 use super::source::Source;
-use super::span_scan::{Candidate, Looks, SpanRow, Wanted, candidates, spans_of};
+use super::span_scan::{Candidate, Looks, SpanRow, Wanted, candidates, read, window_of_trace};
 use crate::error::QueryError;
 use crate::layout::SegmentId;
 use crate::session::Segment;
@@ -17,7 +19,7 @@ use crate::session::Segment;
 const MAX_ORDERED_TRACES: usize = if cfg!(test) { 7 } else { 50_000 };
 
 /// Bytes of spans that wait for their turn.
-pub(super) const MAX_ORDERED_BYTES: usize = 64 * 1024 * 1024;
+const MAX_ORDERED_BYTES: usize = 64 * 1024 * 1024;
 
 /// Bytes of spans that wait up to which they are read with their bodies.
 const MAX_BODY_BYTES_WAITING: usize = 16 * 1024 * 1024;
@@ -39,6 +41,10 @@ pub(super) struct ByTime {
     is_whole: bool,
     waiting: BinaryHeap<Waiting>,
     waiting_bytes: usize,
+    /// Start of the row that was given out last.
+    last_start: u64,
+    /// Whether bodies are asked for.
+    asks_bodies: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +76,7 @@ impl ByTime {
         Self {
             source: source.clone(),
             looks: Looks::new(source),
+            asks_bodies: wanted.with_bodies,
             wanted,
             segments,
             traces: VecDeque::new(),
@@ -77,6 +84,7 @@ impl ByTime {
             is_whole: false,
             waiting: BinaryHeap::new(),
             waiting_bytes: 0,
+            last_start: u64::MAX,
         }
     }
 
@@ -88,32 +96,43 @@ impl ByTime {
             }
             let end = self.traces.front().map(|(_, trace)| trace.end_unix_nano);
             let is_due = |row: &Waiting| end.is_none_or(|end| row.0.start_unix_nano >= end);
-            if self.waiting.peek().is_some_and(is_due) {
-                let row = self.waiting.pop().map(|waiting| waiting.0);
-                self.waiting_bytes -= row.as_ref().map_or(0, SpanRow::bytes);
-                return Ok(row);
+            if self.waiting.peek().is_some_and(is_due)
+                && let Some(Waiting(row)) = self.waiting.pop()
+            {
+                self.waiting_bytes -= row.bytes();
+                // Committed after its trace had its place: the order is a promise, seeing what comes
+                // meanwhile is none.
+                if row.start_unix_nano > self.last_start {
+                    continue;
+                }
+                self.last_start = row.start_unix_nano;
+                return Ok(Some(row));
             }
             let Some((segment, trace)) = self.traces.pop_front() else { return Ok(None) };
-            self.check_time()?;
-            let with_bodies =
-                self.wanted.with_bodies && self.waiting_bytes < MAX_BODY_BYTES_WAITING;
-            let wanted = self.wanted.with_bodies(with_bodies);
+            self.take_in(segment, trace.trace_id)?;
+        }
+    }
+
+    /// Reads the spans of a trace, a part at a time: each looks at the clock and at what waits.
+    fn take_in(&mut self, segment: SegmentId, id: TraceId) -> Result<(), QueryError> {
+        let lease = self.looks.lease(segment)?;
+        let window = window_of_trace(lease, id).map_err(|error| error.on_query(lease.path()))?;
+        let mut window = window.unwrap_or_default();
+        let mut rows = VecDeque::new();
+        while !window.ranges.is_empty() {
+            self.source.check_time()?;
+            self.wanted.with_bodies =
+                self.asks_bodies && self.waiting_bytes < MAX_BODY_BYTES_WAITING;
             let lease = self.looks.lease(segment)?;
-            let rows = spans_of(lease, segment, trace.trace_id, &wanted)
+            read(lease, segment, &self.wanted, &mut window, &mut rows)
                 .map_err(|error| error.on_query(lease.path()))?;
-            for row in rows {
+            for row in rows.drain(..) {
                 self.waiting_bytes += row.bytes();
                 self.waiting.push(Waiting(row));
             }
             if self.waiting_bytes > MAX_ORDERED_BYTES {
                 return Err(self.source.needs_too_much());
             }
-        }
-    }
-
-    fn check_time(&self) -> Result<(), QueryError> {
-        if self.source.is_over() {
-            return Err(QueryError::Timeout { limit_ms: crate::reader::MAX_QUERY_MILLIS });
         }
         Ok(())
     }
@@ -127,9 +146,7 @@ impl ByTime {
             let segment = segment.id;
             let mut next_trace = 0;
             loop {
-                if self.source.is_over() {
-                    return Err(QueryError::Timeout { limit_ms: crate::reader::MAX_QUERY_MILLIS });
-                }
+                self.source.check_time()?;
                 let lease = self.looks.lease(segment)?;
                 let found = candidates(lease, &self.wanted, &mut next_trace)
                     .map_err(|error| error.on_query(lease.path()))?;
@@ -153,7 +170,7 @@ impl ByTime {
         self.traces = sorted
             .into_iter()
             .filter_map(|Reverse(((end_unix_nano, segment, trace_no), id))| {
-                let trace_id = throughline_trace::TraceId::from_bytes(id)?;
+                let trace_id = TraceId::from_bytes(id)?;
                 Some((segment, Candidate { trace_no, trace_id, end_unix_nano }))
             })
             .collect();

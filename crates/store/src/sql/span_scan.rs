@@ -73,11 +73,6 @@ impl Wanted {
         }
     }
 
-    /// The same, with or without bodies.
-    pub(super) fn with_bodies(&self, with_bodies: bool) -> Self {
-        Self { with_bodies, ..self.clone() }
-    }
-
     /// Whether every span is wanted.
     pub(super) fn is_all(&self) -> bool {
         let by_column = self.role.is_some() || self.status.is_some();
@@ -169,9 +164,9 @@ pub(super) struct Candidate {
 
 /// Ranges of keys of one segment that are still to be read, with the ids of their traces.
 #[derive(Debug, Default)]
-struct Window {
+pub(super) struct Window {
     ids: HashMap<i64, TraceId>,
-    ranges: VecDeque<(i64, i64)>,
+    pub(super) ranges: VecDeque<(i64, i64)>,
 }
 
 /// A connection to a segment, given back before it was held for too long.
@@ -239,9 +234,7 @@ impl Scan {
             let Some(Segment { id: segment, digest, .. }) = self.segments.front() else {
                 return Ok(None);
             };
-            if self.source.is_over() {
-                return Err(QueryError::Timeout { limit_ms: crate::reader::MAX_QUERY_MILLIS });
-            }
+            self.source.check_time()?;
             let segment = *segment;
             let lease = self.looks.lease(segment)?;
             if self.window.ranges.is_empty() {
@@ -268,22 +261,8 @@ impl Scan {
     }
 }
 
-/// The spans of one trace, in the segment that `lease` is of.
-pub(super) fn spans_of(
-    lease: &Lease,
-    segment: SegmentId,
-    id: TraceId,
-    wanted: &Wanted,
-) -> Result<VecDeque<SpanRow>, RowError> {
-    let mut rows = VecDeque::new();
-    let mut window = window_of_trace(lease, id)?.unwrap_or_default();
-    while !window.ranges.is_empty() {
-        read(lease, segment, wanted, &mut window, &mut rows)?;
-    }
-    Ok(rows)
-}
-
-fn window_of_trace(lease: &Lease, id: TraceId) -> Result<Option<Window>, RowError> {
+/// Where the spans of one trace lie, in the segment that `lease` is of.
+pub(super) fn window_of_trace(lease: &Lease, id: TraceId) -> Result<Option<Window>, RowError> {
     let mut window = Window::default();
     add_trace(lease, id, &mut window)?;
     Ok(Some(window))
@@ -365,7 +344,7 @@ fn id_of(row: &Row<'_>, column: usize) -> Result<TraceId, RowError> {
 }
 
 /// Reads on in the first range of a window.
-fn read(
+pub(super) fn read(
     lease: &Lease,
     segment: SegmentId,
     wanted: &Wanted,

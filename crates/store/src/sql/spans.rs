@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use throughline_trace::{
-    Attributes, Event, Link, Phase, SpanId, SpanKind, SpanRole, StatusCode, Usage, keys,
+    Attributes, Event, Link, Phase, SpanId, SpanKind, SpanRole, StatusCode, Usage, is_call, keys,
+    nano_usd,
 };
 
 use super::columns::columns;
@@ -268,7 +269,7 @@ impl Parts {
             .collect();
         let has_messages = plain.len() < total;
         let attributes = Attributes(plain);
-        let usage = is_model_call(role).then(|| Usage::from_attributes(&attributes)).flatten();
+        let usage = is_call(role).then(|| Usage::from_attributes(&attributes)).flatten();
         Self {
             role,
             status_message: body.status_message,
@@ -297,21 +298,19 @@ impl Parts {
             Column::RetryCount => Cell::count_or_null(attributes.u64(keys::RETRY_COUNT)),
             Column::Tool => Cell::text_or_null(attributes.tool()),
             Column::Provider => Cell::text_or_null(attributes.str(keys::GEN_AI_PROVIDER_NAME)),
-            Column::Model => {
-                Cell::text_or_null(attributes.model().filter(|_| is_model_call(self.role)))
-            }
+            Column::Model => Cell::text_or_null(attributes.model().filter(|_| is_call(self.role))),
             Column::InputTokens => usage(|usage| usage.input_tokens),
             Column::OutputTokens => usage(|usage| usage.output_tokens),
             Column::CachedTokens => usage(|usage| usage.cache_read_tokens),
             Column::ReasoningTokens => usage(|usage| usage.reasoning_tokens),
             Column::CostNanoUsd => {
-                let nanos = self.cost_usd().map(|usd| (usd * NANOS_PER_USD).round() as u64);
+                let nanos = self.cost_usd().map(nano_usd);
                 Cell::count_or_null(nanos)
             }
             Column::CostUsd => Cell::real_or_null(self.cost_usd()),
             Column::FirstToken => {
                 let key = keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK;
-                Cell::real_or_null(attributes.f64(key).filter(|_| is_model_call(self.role)))
+                Cell::real_or_null(attributes.f64(key).filter(|_| is_call(self.role)))
             }
             Column::Events => Cell::json(&self.events.iter().map(event).collect()),
             Column::Links => Cell::json(&self.links.iter().map(link).collect()),
@@ -322,16 +321,9 @@ impl Parts {
     /// What the span stands for in totals: the rule of
     /// [`counted_cost_usd`](throughline_trace::Span::counted_cost_usd).
     fn cost_usd(&self) -> Option<f64> {
-        let cost = self.attributes.f64(keys::COST_USD).filter(|_| is_model_call(self.role));
+        let cost = self.attributes.f64(keys::COST_USD).filter(|_| is_call(self.role));
         cost.filter(|cost| cost.is_finite() && *cost >= 0.0)
     }
-}
-
-/// Billionths in a US dollar.
-const NANOS_PER_USD: f64 = 1e9;
-
-fn is_model_call(role: SpanRole) -> bool {
-    matches!(role, SpanRole::LlmCall | SpanRole::Embeddings)
 }
 
 fn event(event: &Event) -> serde_json::Value {

@@ -81,10 +81,7 @@ impl View for Traces {
             start_before_unix_nano: most.checked_add(1),
             ..TraceFilter::default()
         };
-        let fallback = plan.text("fallback").and_then(|text| {
-            use FallbackState::{Degraded, Failed, None, Skipped};
-            [None, Skipped, Degraded, Failed].into_iter().find(|state| state.as_str() == text)
-        });
+        let fallback = plan.text("fallback").and_then(|text| FallbackState::from_text(&text));
         // At least one error, or any number above that: the list knows of failed traces only.
         let error = (plan.range("errors").0 > 0).then_some(true);
         let narrow = TraceFilter { fallback, error, ..broad.clone() };

@@ -318,8 +318,9 @@ fn plan<V: View>(text: Option<&str>, values: &Filters<'_>) -> Plan {
             continue;
         }
         let Some(letter) = condition.chars().next_back() else { continue };
-        let value =
-            values.next().and_then(|value| Value::try_from(value).ok()).unwrap_or(Value::Null);
+        let Some(value) = values.next() else { break };
+        // A text that is none cannot be asked for; SQLite tests the rows again.
+        let Ok(value) = Value::try_from(value) else { continue };
         let place: Option<usize> = condition[..condition.len() - letter.len_utf8()].parse().ok();
         let column = place.and_then(|place| V::COLUMNS.get(place));
         if let Some((column, op)) = column.zip(Op::of_letter(letter)) {

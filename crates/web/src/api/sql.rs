@@ -15,7 +15,7 @@ use throughline_store::{
 
 use super::forms;
 use crate::doors::Visitor;
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::reads::Via;
 use crate::sql::{self, SqlAnswerShape};
 use crate::state::Shared;
@@ -85,7 +85,7 @@ pub(super) fn body_schema() -> Value {
 }
 
 fn bad(field: &str, expected: &str, got: &Value) -> Failure {
-    let shown: String = got.to_string().chars().take(80).collect();
+    let shown = shown(&got.to_string());
     Failure::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "bad_body",
@@ -107,7 +107,7 @@ fn read(body: &[u8]) -> Result<SqlQuery, Failure> {
         return Err(bad("(body)", "an object with a field `query`", &value));
     };
     if let Some(name) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-        let shown: String = name.chars().take(80).collect();
+        let shown = shown(name);
         return Err(bad("(body)", &format!("only {}", FIELDS.join(", ")), &shown.into()));
     }
     let text = match fields.get("query") {

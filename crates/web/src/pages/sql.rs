@@ -80,7 +80,7 @@ pub(crate) async fn show(
         return Ok(layout::page(&visitor, Nav::Sql, "SQL", body).into_response());
     };
     let max_rows = if file.is_some() { FILE_ROWS } else { PAGE_ROWS };
-    let query = SqlQuery { max_rows, timeout: DEFAULT_SQL_TIMEOUT, ..SqlQuery::new(text) };
+    let query = SqlQuery { max_rows, ..SqlQuery::new(text) };
     let answer = sql::ask(&app, &visitor, Via::Page, query).await;
     match file {
         Some(is_csv) => {
