@@ -188,12 +188,21 @@ impl Work<'_> {
     /// A file that does not change: copied or linked, unless it is there.
     fn sealed(&mut self, path: &Path, name: &str, row: &Row) -> Result<bool, BackupError> {
         let Some(wanted) = row.blake3 else { return Ok(false) };
-        let stored = self.target.join(name);
-        let is_there = stored.metadata().is_ok_and(|file| file.len() == row.bytes) && {
-            let found = seal::hash(&stored, |_| Ok(Pace::Full));
-            found.map_err(|error| BackupError::of_keep(&stored, &error))?.0 == wanted
+        let by_content = by_content(name, &hex(&wanted));
+        let mut there = None;
+        for stored in [name, &by_content] {
+            if there.is_none() && self.has(stored, row.bytes, &wanted)? {
+                there = Some(stored);
+            }
+        }
+        let stored_name = match there {
+            Some(stored) => stored,
+            // The earlier list may mean what lies under the plain name, and is there until the end.
+            None if self.target.join(name).exists() => &by_content,
+            None => name,
         };
-        if is_there {
+        let stored = self.target.join(stored_name);
+        if there.is_some() {
             self.done.reused_files += 1;
         } else {
             let partial = with_ending(&stored, PARTIAL);
@@ -221,11 +230,21 @@ impl Work<'_> {
         self.done_bytes += row.bytes;
         self.list.files.push(Entry {
             name: name.to_owned(),
-            stored: name.to_owned(),
+            stored: stored_name.to_owned(),
             bytes: row.bytes,
             blake3: hex(&wanted),
         });
         Ok(true)
+    }
+
+    /// Whether the target has a file of this content under this name.
+    fn has(&self, stored: &str, bytes: u64, wanted: &[u8; 32]) -> Result<bool, BackupError> {
+        let path = self.target.join(stored);
+        if !path.metadata().is_ok_and(|file| file.len() == bytes) {
+            return Ok(false);
+        }
+        let found = seal::hash(&path, |_| Ok(Pace::Full));
+        Ok(found.map_err(|error| BackupError::of_keep(&path, &error))?.0 == *wanted)
     }
 
     fn changing_segment(&mut self, path: &Path, name: &str) -> Result<(), BackupError> {
@@ -336,7 +355,7 @@ impl Work<'_> {
         let (found, bytes) = seal::hash(partial, |_| Ok(Pace::Full))
             .map_err(|error| BackupError::of_keep(partial, &error))?;
         let blake3 = hex(&found);
-        let stored = format!("{name}.{}", &blake3[..NAME_DIGITS]);
+        let stored = by_content(name, &blake3);
         fs::rename(partial, self.target.join(&stored)).map_err(&on_partial)?;
         self.done.copied_bytes += bytes;
         self.done_bytes += bytes;
@@ -363,6 +382,11 @@ fn remove_old(target: &Path, list: &List) -> Result<(), BackupError> {
         }
     }
     Ok(())
+}
+
+/// A name that tells the content, so that another content under it is another file.
+fn by_content(name: &str, blake3: &str) -> String {
+    format!("{name}.{}", &blake3[..NAME_DIGITS])
 }
 
 fn file_name(path: &Path) -> String {

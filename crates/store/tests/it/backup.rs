@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::registry::Registry;
+use rusqlite::Connection;
 use throughline_store::{
     AuditKeys, AuditLog, BackedUp, BackupError, BackupOptions, OpenError, Store, StoreOptions,
     VerifyOptions, back_up, restore, verify_store,
@@ -165,4 +166,51 @@ async fn a_backup_has_skeletons_and_knows_what_was_retired() {
     let copy = open(&new);
     assert!(copy.reader().trace(TraceId::from_u128(1)).await.unwrap().unwrap().is_skeleton);
     assert_eq!(copy.reader().stats().await.unwrap().spans, 2);
+}
+
+/// The name of the oldest segment of a data directory of several.
+async fn filled(data: &Path) -> String {
+    let store = open(data);
+    for trace in 1..120 {
+        send(&store, trace).await;
+    }
+    store.keep_now().await;
+    let segments = store.reader().segments().await.unwrap();
+    store.close().await.unwrap();
+    assert!(segments.len() > 2, "{segments:?}");
+    format!("{}.db", segments.last().unwrap().segment)
+}
+
+#[tokio::test]
+async fn an_interrupted_backup_leaves_the_earlier_one_whose_segments_were_sealed_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let name = filled(&data).await;
+    let first = take(&data, &target);
+    // A new version changes the form of a segment and seals it again.
+    let segment = Connection::open(data.join("segments").join(&name)).unwrap();
+    segment.execute_batch("CREATE TABLE of_a_new_version(x)").unwrap();
+    segment.close().unwrap();
+    let control = Connection::open(data.join("control.db")).unwrap();
+    let sql = "UPDATE segments SET blake3 = NULL WHERE file = ?1";
+    assert_eq!(control.execute(sql, [&name]).unwrap(), 1);
+    drop(control);
+    let store = open(&data);
+    store.keep_now().await;
+    store.close().await.unwrap();
+    let options = BackupOptions { data_dir: data.clone(), target: target.clone(), link: false };
+    let cut_short = std::panic::catch_unwind(|| {
+        back_up(&options, |step| assert_ne!(step.file, "control.db", "cut short"))
+    });
+    assert!(cut_short.is_err());
+    assert_eq!(restore(&target, &new, |_| {}).unwrap().files, first.files);
+    std::fs::remove_dir_all(&new).unwrap();
+    // The next one has the new form, takes it once only, and leaves nothing of the old one.
+    assert!(take(&data, &target).damaged.is_empty());
+    assert!(!target.join("segments").join(&name).exists());
+    let again = take(&data, &target);
+    assert_eq!(again.reused_files + 3, again.files, "{again:?}");
+    restore(&target, &new, |_| {}).unwrap();
+    assert!(verify_store(&new, |_| {}).unwrap().is_good());
 }
