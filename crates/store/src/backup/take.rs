@@ -177,17 +177,35 @@ impl Work<'_> {
                 let skeleton = self.layout.skeleton(id);
                 if skeleton.exists() {
                     let name = format!("segments/{}", file_name(&skeleton));
-                    self.changing_segment(&skeleton, &name)?;
+                    let taken = self.changing_segment(&skeleton, &name).map(|()| false);
+                    return self.or_damaged(taken, &skeleton);
                 }
                 Ok(false)
             }
-            taken => taken,
+            taken => self.or_damaged(taken, &path),
         }
+    }
+
+    /// What is damaged is named and left out: the rest is worth having.
+    fn or_damaged(
+        &mut self,
+        taken: Result<bool, BackupError>,
+        path: &Path,
+    ) -> Result<bool, BackupError> {
+        let Err(BackupError::Query(QueryError::Damaged { detail, .. })) = taken else {
+            return taken;
+        };
+        tracing::error!(file = %path.display(), detail, "a segment cannot be copied");
+        self.done.damaged.push(file_name(path));
+        Ok(false)
     }
 
     /// A file that does not change: copied or linked, unless it is there.
     fn sealed(&mut self, path: &Path, name: &str, row: &Row) -> Result<bool, BackupError> {
-        let Some(wanted) = row.blake3 else { return Ok(false) };
+        let Some(wanted) = row.blake3 else {
+            self.done.damaged.push(file_name(path));
+            return Ok(false);
+        };
         let by_content = by_content(name, &hex(&wanted));
         let mut there = None;
         for stored in [name, &by_content] {

@@ -214,3 +214,28 @@ async fn an_interrupted_backup_leaves_the_earlier_one_whose_segments_were_sealed
     restore(&target, &new, |_| {}).unwrap();
     assert!(verify_store(&new, |_| {}).unwrap().is_good());
 }
+
+#[tokio::test]
+async fn a_damaged_segment_that_was_never_sealed_is_named_and_the_rest_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let name = filled(&data).await;
+    let control = Connection::open(data.join("control.db")).unwrap();
+    let sql = "UPDATE segments SET blake3 = NULL WHERE file = ?1";
+    assert_eq!(control.execute(sql, [&name]).unwrap(), 1);
+    drop(control);
+    std::fs::write(data.join("segments").join(&name), vec![7; 16_384]).unwrap();
+    let taken = take(&data, &target);
+    assert_eq!(taken.damaged, std::slice::from_ref(&name));
+    assert!(taken.files > 3, "{taken:?}");
+    restore(&target, &new, |_| {}).unwrap();
+    // So it is with the one that is written.
+    let names = std::fs::read_dir(data.join("segments")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let of_segments = names.filter(|name| name.ends_with(".db"));
+    let newest = of_segments.max_by_key(|name| (name.len(), name.clone())).unwrap();
+    std::fs::write(data.join("segments").join(&newest), vec![7; 16_384]).unwrap();
+    let taken = take(&data, &dir.path().join("other"));
+    assert_eq!(taken.damaged, [name, newest]);
+}
