@@ -73,6 +73,7 @@ pub fn back_up(
     prepare(&layout, target)?;
     let began_unix_nano = now_unix_nano();
     let Moment { mut ids, rollups, newest } = Moment::of(&layout)?;
+    let newest_id = ids.first().copied();
     ids.reverse();
     let rows = {
         let control =
@@ -111,7 +112,7 @@ pub fn back_up(
         // The rollups had not all of it when they were copied, and now they have.
         work.rollups(moment::rollups_of(&layout))?;
     }
-    work.control(&sealed)?;
+    work.control(&sealed, newest_id)?;
     let Work { list, mut done, .. } = work;
     sync_directory(&target.join("segments")).map_err(BackupError::on(target))?;
     list.write(target)?;
@@ -294,9 +295,13 @@ impl Work<'_> {
         }
     }
 
-    /// The control database, in which only those segments count as sealed that were taken as such,
-    /// and those that were not taken are not missed.
-    fn control(&mut self, sealed: &HashSet<SegmentId>) -> Result<(), BackupError> {
+    /// The control database, in which only those segments count as sealed that were taken as such.
+    /// What began after the backup did is not missed; what was missing or damaged is.
+    fn control(
+        &mut self,
+        sealed: &HashSet<SegmentId>,
+        newest: Option<SegmentId>,
+    ) -> Result<(), BackupError> {
         let path = self.layout.control();
         let source = moment::snapshot(&path, &CONTROL)?;
         let partial = self.online_copy(source, &path, "control.db")?;
@@ -317,8 +322,11 @@ impl Work<'_> {
                         "UPDATE segments SET retiring = created,
                             retired = coalesce(retired, created) WHERE file = ?1"
                     }
-                    // It began after the backup did, or is damaged.
-                    () => "DELETE FROM segments WHERE file = ?1",
+                    // Its file is made before its row.
+                    () if newest < Some(id) && self.layout.segment(id).exists() => {
+                        "DELETE FROM segments WHERE file = ?1"
+                    }
+                    () => continue,
                 };
                 copied.execute(sql, params![id.file_name()])?;
             }

@@ -239,3 +239,16 @@ async fn a_damaged_segment_that_was_never_sealed_is_named_and_the_rest_is_taken(
     let taken = take(&data, &dir.path().join("other"));
     assert_eq!(taken.damaged, [name, newest]);
 }
+
+#[tokio::test]
+async fn a_restored_store_knows_what_its_source_was_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let name = filled(&data).await;
+    std::fs::remove_file(data.join("segments").join(&name)).unwrap();
+    assert_eq!(verify_store(&data, |_| {}).unwrap().missing, [name.clone()]);
+    take(&data, &target);
+    restore(&target, &new, |_| {}).unwrap();
+    assert_eq!(verify_store(&new, |_| {}).unwrap().missing, [name]);
+}
