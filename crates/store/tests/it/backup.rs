@@ -252,3 +252,18 @@ async fn a_restored_store_knows_what_its_source_was_missing() {
     restore(&target, &new, |_| {}).unwrap();
     assert_eq!(verify_store(&new, |_| {}).unwrap().missing, [name]);
 }
+
+#[tokio::test]
+async fn a_restore_that_cannot_be_put_in_place_keeps_its_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    filled(&data).await;
+    take(&data, &target);
+    // Somebody is in the way of the folder of the segments.
+    let in_the_way = new.join("segments/in the way");
+    let refused = restore(&target, &new, |_| std::fs::create_dir_all(&in_the_way).unwrap());
+    assert!(matches!(refused, Err(BackupError::Io { .. })), "{refused:?}");
+    let refused = Store::open(StoreOptions::new(&new), &mut Registry::default()).unwrap_err();
+    assert!(matches!(refused, OpenError::HalfRestored(_)), "{refused:?}");
+}
