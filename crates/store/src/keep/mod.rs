@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::clock::Doubt;
+use crate::clock::Belief;
 use crate::layout::{Day, SegmentId};
 use crate::metrics::StoreMetrics;
 use crate::options::Retention;
@@ -84,7 +84,7 @@ impl Keeper {
             metrics,
             applier,
             shared: Arc::clone(&shared),
-            doubt: Doubt::default(),
+            belief: Belief::default(),
             skeletons_seen: None,
             has_looked_at_damage: false,
         };
@@ -159,7 +159,7 @@ struct Work {
     metrics: StoreMetrics,
     applier: ApplierDoor,
     shared: Arc<Shared>,
-    doubt: Doubt,
+    belief: Belief,
     skeletons_seen: Option<Instant>,
     has_looked_at_damage: bool,
 }
@@ -268,12 +268,19 @@ impl Work {
             match seal::seal(&path, |_| self.pause()) {
                 Ok(seal) => manifest::set_seal(control, id, &seal)?,
                 Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+                // A reader goes away by itself.
+                Err(error @ KeepError::Busy) => {
+                    tracing::debug!(segment = id.stem(), %error, "a segment is sealed later");
+                }
                 Err(error) => match error.damage() {
                     Some(detail) => {
                         self.files.mark_damaged(id, &detail);
                     }
                     None => {
-                        tracing::debug!(segment = id.stem(), %error, "a segment is sealed later");
+                        tracing::warn!(
+                            segment = id.stem(), %error,
+                            "a segment could not be sealed; it is tried again"
+                        );
                     }
                 },
             }
@@ -383,7 +390,7 @@ impl Work {
     fn believed_now(&mut self, open: SegmentId) -> u64 {
         let now = now_unix_nano();
         let told = Day::of_nanos(now);
-        match self.doubt.day(open.day, told, Instant::now()) {
+        match self.belief.day(open.day, told, Instant::now()) {
             day if day == told => now,
             day => day.end_nanos(),
         }
