@@ -163,6 +163,11 @@ impl Layout {
         self.root.join("rollups.db")
     }
 
+    /// What keeps a second server out.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     /// The folder of the segments.
     pub(crate) fn segments(&self) -> PathBuf {
         self.root.join("segments")
@@ -310,7 +315,7 @@ pub(crate) struct DirectoryLock {
 impl DirectoryLock {
     /// Takes the lock, and writes our process id into it for whoever comes later.
     pub(crate) fn take(layout: &Layout) -> Result<Self, OpenError> {
-        let path = layout.root().join("lock");
+        let path = layout.lock();
         let fails = |source| OpenError::NotWritable { path: path.clone(), source };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);

@@ -126,8 +126,13 @@ pub fn back_up(
 fn prepare(layout: &Layout, target: &Path) -> Result<(), BackupError> {
     let is_ours = List::read(target)?.is_some();
     let is_empty = || fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
-    // A first backup that was cut short left these two only.
-    let is_begun = || target.join("segments").is_dir() && !target.join("control.db").exists();
+    // A first backup that was cut short left segments only. A data directory that lost its control
+    // database has more: a backup has its rollups under another name, and no lock.
+    let begun = Layout::new(target);
+    let is_begun = || {
+        let of_a_store = [begun.control(), begun.rollups(), begun.lock()];
+        begun.segments().is_dir() && !of_a_store.iter().any(|path| path.exists())
+    };
     if target.exists() && !is_ours && !is_empty() && !is_begun() {
         let expected = "an empty directory or an earlier backup";
         return Err(BackupError::NotEmpty { expected, path: target.to_owned() });
@@ -139,7 +144,7 @@ fn prepare(layout: &Layout, target: &Path) -> Result<(), BackupError> {
         let expected = "a directory outside the data directory";
         return Err(BackupError::NotEmpty { expected, path: target.to_owned() });
     }
-    Layout::new(target).create().map_err(|error| BackupError::of(target, &error))
+    begun.create().map_err(|error| BackupError::of(target, &error))
 }
 
 struct Work<'a> {

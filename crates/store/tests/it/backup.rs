@@ -267,3 +267,26 @@ async fn a_restore_that_cannot_be_put_in_place_keeps_its_mark() {
     let refused = Store::open(StoreOptions::new(&new), &mut Registry::default()).unwrap_err();
     assert!(matches!(refused, OpenError::HalfRestored(_)), "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_data_directory_that_lost_its_control_database_is_no_backup_that_was_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, other) = (dir.path().join("data"), dir.path().join("other"));
+    filled(&data).await;
+    let name = filled(&other).await;
+    std::fs::remove_file(other.join("control.db")).unwrap();
+    for file in ["lock", "rollups.db"] {
+        let options = BackupOptions { data_dir: data.clone(), target: other.clone(), link: false };
+        let refused = back_up(&options, |_| {});
+        assert!(matches!(refused, Err(BackupError::NotEmpty { .. })), "{refused:?}");
+        assert!(other.join("segments").join(&name).exists());
+        std::fs::remove_file(other.join(file)).unwrap();
+    }
+    // A first backup that was cut short is gone on with.
+    let options = BackupOptions { data_dir: data, target: dir.path().join("target"), link: false };
+    let cut_short = std::panic::catch_unwind(|| {
+        back_up(&options, |step| assert_ne!(step.file, "control.db", "cut short"))
+    });
+    assert!(cut_short.is_err());
+    assert!(back_up(&options, |_| {}).unwrap().reused_files > 0);
+}
