@@ -8,12 +8,14 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, params};
 
 use super::moment::{self, Moment};
-use super::{BackupError, Entry, FORMAT, LIST, List, PARTIAL, copy, with_ending};
+use super::{BackupError, Entry, FORMAT, LIST, List, PARTIAL, copy};
 use crate::control::hex;
 use crate::error::QueryError;
 use crate::keep::manifest::{self, Row};
 use crate::keep::{Pace, seal};
-use crate::layout::{Layout, SegmentId, make_private, sync_directory};
+use crate::layout::{
+    Layout, ROLLUPS_NAME, SIDE_FILES, SegmentId, make_private, sync_directory, with_ending,
+};
 use crate::progress::Progress;
 use crate::schema::{CONTROL, SEGMENT};
 use crate::segment::checkpoint;
@@ -21,9 +23,6 @@ use crate::writer::now_unix_nano;
 
 /// Pages that SQLite copies between two reports.
 const PAGES_PER_STEP: i32 = 1_024;
-
-/// Where the rollups belong.
-const ROLLUPS_NAME: &str = "rollups.db";
 
 /// Hexadecimal digits of the hash in the name of a file that changes.
 const NAME_DIGITS: usize = 16;
@@ -238,7 +237,7 @@ impl Work<'_> {
                     told(read);
                     Ok(Pace::Full)
                 };
-                seal::hash(&partial, pace).map_err(|error| BackupError::of_keep(path, &error))?
+                seal::hash(&partial, pace).map_err(|error| BackupError::of(path, &error))?
             } else {
                 copy(path, &partial, told)?
             };
@@ -268,7 +267,7 @@ impl Work<'_> {
             return Ok(false);
         }
         let found = seal::hash(&path, |_| Ok(Pace::Full));
-        Ok(found.map_err(|error| BackupError::of_keep(&path, &error))?.0 == *wanted)
+        Ok(found.map_err(|error| BackupError::of(&path, &error))?.0 == *wanted)
     }
 
     fn changing_segment(&mut self, path: &Path, name: &str) -> Result<(), BackupError> {
@@ -352,7 +351,8 @@ impl Work<'_> {
         name: &str,
     ) -> Result<PathBuf, BackupError> {
         let partial = with_ending(&self.target.join(name), PARTIAL);
-        for ending in ["", "-wal", "-shm", "-journal"] {
+        // One that was cut short has a journal, as it is not in the mode of the others.
+        for ending in ["", "-journal"].into_iter().chain(SIDE_FILES) {
             let _ = fs::remove_file(with_ending(&partial, ending));
         }
         make_private(&partial);
@@ -384,7 +384,7 @@ impl Work<'_> {
         let on_partial = BackupError::on(partial);
         File::open(partial).and_then(|file| file.sync_all()).map_err(&on_partial)?;
         let (found, bytes) = seal::hash(partial, |_| Ok(Pace::Full))
-            .map_err(|error| BackupError::of_keep(partial, &error))?;
+            .map_err(|error| BackupError::of(partial, &error))?;
         let blake3 = hex(&found);
         let stored = by_content(name, &blake3);
         fs::rename(partial, self.target.join(&stored)).map_err(&on_partial)?;

@@ -1,7 +1,7 @@
 //! What the keeper stumbles over.
 
 use crate::audit::log::AuditError;
-use crate::schema::SchemaError;
+use crate::schema::{SchemaError, is_damage};
 use crate::trace_rows::RowError;
 
 /// What a pass stumbles over; the next one tries again.
@@ -30,13 +30,9 @@ impl From<rusqlite::Error> for KeepError {
 impl KeepError {
     /// How the segment is damaged, if that is what it says.
     pub(crate) fn damage(&self) -> Option<String> {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        let of_sqlite = |error: &rusqlite::Error| {
-            matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
-        };
         let is_damage = match self {
             Self::Schema(SchemaError::Sqlite(error)) | Self::Row(RowError::Sqlite(error)) => {
-                of_sqlite(error)
+                is_damage(error)
             }
             Self::Schema(SchemaError::Foreign(_)) | Self::Row(RowError::Body(_)) => true,
             _ => false,
