@@ -41,9 +41,45 @@ impl Doubt {
     }
 }
 
+/// The day by which ages are told, where nothing moves on with the clock: a server without data
+/// opens no segment of a later day.
+#[derive(Debug, Default)]
+pub(crate) struct Belief {
+    doubt: Doubt,
+    believed: Day,
+}
+
+impl Belief {
+    /// The day that is believed, when `open` is open and the clock says `told`. One that was believed
+    /// is not doubted again, unless the clock was set back behind it.
+    pub(crate) fn day(&mut self, open: Day, told: Day, now: Instant) -> Day {
+        let base = if told >= self.believed { self.believed.max(open) } else { open };
+        self.believed = self.doubt.day(base, told, now);
+        self.believed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_believed_is_not_doubted_again_while_nothing_is_written() {
+        let (mut belief, begin) = (Belief::default(), Instant::now());
+        let mut day =
+            |told, seconds| belief.day(Day(100), Day(told), begin + Duration::from_secs(seconds)).0;
+        // Three days without data, then for as long as it lasts.
+        assert_eq!([day(103, 0), day(103, 59), day(103, 60)], [100, 100, 103]);
+        assert_eq!(
+            [day(103, 61), day(103, 120), day(104, 180), day(105, 240)],
+            [103, 103, 104, 105]
+        );
+        // A jump is doubted from there on.
+        assert_eq!([day(5_000, 300), day(5_000, 360), day(5_000, 361)], [105, 5_000, 5_000]);
+        // The clock was set right: what was believed in error counts no more.
+        assert_eq!([day(106, 362), day(106, 422), day(106, 423)], [100, 106, 106]);
+        assert_eq!([day(99, 424), day(101, 425)], [100, 101]);
+    }
 
     #[test]
     fn a_jump_is_believed_when_it_lasts() {

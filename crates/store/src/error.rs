@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::audit::chain::ChainError;
+use crate::schema::is_damage;
 
 /// Why a data directory could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +75,7 @@ impl OpenError {
         use rusqlite::ErrorCode as Code;
         let (path, detail) = (path.to_owned(), error.to_string());
         match error.sqlite_error_code() {
-            Some(Code::NotADatabase | Code::DatabaseCorrupt) => Self::Damaged { path, detail },
+            _ if is_damage(error) => Self::Damaged { path, detail },
             Some(Code::ReadOnly | Code::CannotOpen | Code::PermissionDenied) => {
                 Self::NotWritable { path, source: std::io::Error::other(detail) }
             }
@@ -143,7 +144,7 @@ impl QueryError {
             Some(Code::OperationInterrupted) => {
                 Self::Timeout { limit_ms: crate::reader::MAX_QUERY_MILLIS }
             }
-            Some(Code::NotADatabase | Code::DatabaseCorrupt) => {
+            _ if is_damage(error) => {
                 Self::Damaged { path: path.to_owned(), detail: error.to_string() }
             }
             _ => Self::Storage(format!("{}: {error}", path.display())),

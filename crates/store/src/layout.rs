@@ -10,6 +10,12 @@ use crate::error::OpenError;
 /// Nanoseconds in a UTC day.
 pub(crate) const NANOS_PER_DAY: u64 = 86_400 * 1_000_000_000;
 
+/// The log and the index of it that SQLite puts beside a database.
+pub(crate) const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
+
+/// The file of the rollups.
+pub(crate) const ROLLUPS_NAME: &str = "rollups.db";
+
 /// How the file of a retired segment's skeleton ends.
 const SKELETON_ENDING: &str = ".skeleton.db";
 
@@ -160,7 +166,12 @@ impl Layout {
 
     /// What everything adds up to.
     pub(crate) fn rollups(&self) -> PathBuf {
-        self.root.join("rollups.db")
+        self.root.join(ROLLUPS_NAME)
+    }
+
+    /// What keeps a second server out.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
     }
 
     /// The folder of the segments.
@@ -258,6 +269,13 @@ fn bytes_in(folder: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
+/// The path of what lies beside a file under its name and an ending.
+pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// Makes the names in a directory durable: a new file is there after a power cut too.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
@@ -278,11 +296,8 @@ pub(crate) fn make_private(path: &Path) {
         tracing::debug!(file = %path.display(), %error, "cannot be made or written");
         return;
     }
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        restrict(Path::new(&name));
-    }
+    restrict(path);
+    SIDE_FILES.iter().for_each(|ending| restrict(&with_ending(path, ending)));
 }
 
 /// Takes from everybody but the owner what a file allows them.
@@ -310,7 +325,7 @@ pub(crate) struct DirectoryLock {
 impl DirectoryLock {
     /// Takes the lock, and writes our process id into it for whoever comes later.
     pub(crate) fn take(layout: &Layout) -> Result<Self, OpenError> {
-        let path = layout.root().join("lock");
+        let path = layout.lock();
         let fails = |source| OpenError::NotWritable { path: path.clone(), source };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);

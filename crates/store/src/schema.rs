@@ -53,6 +53,12 @@ pub(crate) fn to_nanos(column: i64) -> u64 {
     (column as u64) ^ (1 << 63)
 }
 
+/// Whether SQLite says that a file is damaged, or no database at all.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
 /// Why a file could not be opened; the caller knows the file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {

@@ -19,7 +19,7 @@ pub(crate) enum StoreAction {
         #[arg(long)]
         json: bool,
     },
-    /// Compare hashes, and read every row of every file; exit code 6 when something is damaged
+    /// Compare hashes, and read what carries a checksum; exit code 6 when something is damaged
     Verify {
         /// Print JSON
         #[arg(long)]

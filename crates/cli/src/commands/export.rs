@@ -1,6 +1,7 @@
 //! `throughline export`: OTLP JSON, one export request a line, a trace a request. Traces, log
 //! records, and decisions as `agent.decision` events; metric series stay.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -67,13 +68,18 @@ struct Done {
     cut: u64,
 }
 
-async fn traces(reader: &Reader, args: &ExportArgs, sink: &mut Sink, done: &mut Done) -> Outcome {
-    let filter = TraceFilter {
+/// The traces that are exported whole.
+fn wanted_traces(args: &ExportArgs) -> TraceFilter {
+    TraceFilter {
         agent: args.agent.clone(),
         start_after_unix_nano: args.since,
         start_before_unix_nano: args.until,
         ..TraceFilter::default()
-    };
+    }
+}
+
+async fn traces(reader: &Reader, args: &ExportArgs, sink: &mut Sink, done: &mut Done) -> Outcome {
+    let filter = wanted_traces(args);
     let mut cursor: Option<String> = None;
     loop {
         let page = reader.traces(&filter, cursor.as_deref(), PAGE_ROWS).await.map_err(of_query)?;
@@ -105,6 +111,32 @@ async fn export_trace(
     Ok(true)
 }
 
+/// What became of the traces that a page names.
+struct Exported<'a> {
+    reader: &'a Reader,
+    filter: TraceFilter,
+    known: HashMap<TraceId, bool>,
+}
+
+impl<'a> Exported<'a> {
+    fn new(reader: &'a Reader, args: &ExportArgs) -> Self {
+        Self { reader, filter: wanted_traces(args), known: HashMap::new() }
+    }
+
+    /// Whether a trace was exported, with all that belongs to it; one without spans is not, nor is
+    /// one that began before the time that was asked for.
+    async fn has(&mut self, id: Option<TraceId>) -> Outcome<bool> {
+        let Some(id) = id else { return Ok(false) };
+        if let Some(known) = self.known.get(&id) {
+            return Ok(*known);
+        }
+        let summary = self.reader.summary(id).await.map_err(of_query)?;
+        let was_exported = summary.is_some_and(|summary| self.filter.matches(&summary));
+        self.known.insert(id, was_exported);
+        Ok(was_exported)
+    }
+}
+
 /// Decisions that belong to no trace that is exported.
 async fn decisions_alone(
     reader: &Reader,
@@ -122,17 +154,10 @@ async fn decisions_alone(
     loop {
         let page =
             reader.decisions(&filter, cursor.as_deref(), PAGE_ROWS).await.map_err(of_query)?;
+        let mut exported = Exported::new(reader, args);
         let mut alone: Vec<Decision> = Vec::new();
         for decision in page.items {
-            // That of a trace with spans went with it.
-            let has_spans = match decision.trace_id {
-                Some(id) => {
-                    let summary = reader.summary(id).await.map_err(of_query)?;
-                    summary.is_some_and(|summary| summary.span_count > 0)
-                }
-                None => false,
-            };
-            if !has_spans {
+            if !exported.has(decision.trace_id).await? {
                 alone.push(decision);
             }
         }
@@ -144,7 +169,7 @@ async fn decisions_alone(
     }
 }
 
-/// Log records without a trace.
+/// Log records that belong to no trace that is exported.
 async fn logs_alone(
     reader: &Reader,
     args: &ExportArgs,
@@ -159,8 +184,13 @@ async fn logs_alone(
     let mut cursor: Option<String> = None;
     loop {
         let page = reader.logs(&filter, cursor.as_deref(), PAGE_ROWS).await.map_err(of_query)?;
-        let alone: Vec<LogRecord> =
-            page.items.into_iter().filter(|log| log.trace_id.is_none()).collect();
+        let mut exported = Exported::new(reader, args);
+        let mut alone: Vec<LogRecord> = Vec::new();
+        for log in page.items {
+            if !exported.has(log.trace_id).await? {
+                alone.push(log);
+            }
+        }
         sink.write_logs(&alone, &[], done)?;
         cursor = page.next;
         if cursor.is_none() {

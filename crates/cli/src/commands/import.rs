@@ -39,7 +39,7 @@ struct Head {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Answer {
-    partial_success: Partial,
+    partial_success: Option<Partial>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -66,12 +66,29 @@ impl Default for Count {
 }
 
 impl Count {
-    fn get(&self) -> u64 {
+    /// The number; what is there instead, if it is none.
+    fn get(&self) -> Result<u64, &str> {
         match self {
-            Self::Number(number) => *number,
-            Self::Text(text) => text.parse().unwrap_or(0),
+            Self::Number(number) => Ok(*number),
+            Self::Text(text) => text.parse().map_err(|_| text.as_str()),
         }
     }
+}
+
+/// How many items the server rejected, and why; without a body it took all of them.
+fn read_answer(text: &str) -> Result<(u64, String), String> {
+    let answer = match text.trim() {
+        "" => Answer::default(),
+        text => serde_json::from_str(text).map_err(|error| error.to_string())?,
+    };
+    let Partial { rejected_spans, rejected_log_records, rejected_data_points, error_message } =
+        answer.partial_success.unwrap_or_default();
+    let mut rejected = 0_u64;
+    for count in [rejected_spans, rejected_log_records, rejected_data_points] {
+        let count = count.get().map_err(|text| format!("expected a number, got {text:?}"))?;
+        rejected = rejected.saturating_add(count);
+    }
+    Ok((rejected, error_message))
 }
 
 /// Imports the files, one after the other.
@@ -154,23 +171,55 @@ async fn send(client: &Client, args: &ImportArgs, line: String, place: &Place<'_
         {
             let told = answer.headers().get(header::RETRY_AFTER);
             let seconds = told.and_then(|value| value.to_str().ok()?.parse().ok());
-            tokio::time::sleep(seconds.map_or(DEFAULT_WAIT, Duration::from_secs)).await;
+            let wait = seconds.map_or(DEFAULT_WAIT, Duration::from_secs);
+            tokio::time::sleep(wait.min(MAX_WAIT.saturating_sub(begin.elapsed()))).await;
             continue;
         }
-        let text = answer.text().await.unwrap_or_default();
+        let text = answer.text().await;
         if !status.is_success() {
+            let text = text.unwrap_or_default();
             return Err(Failure::new(
                 Exit::Failure,
                 format!("{place}: {url} answered {status}: {}", show::one_line(&text)),
             ));
         }
-        let Partial { rejected_spans, rejected_log_records, rejected_data_points, error_message } =
-            serde_json::from_str::<Answer>(&text).unwrap_or_default().partial_success;
-        let rejected = [rejected_spans, rejected_log_records, rejected_data_points];
-        let rejected = rejected.iter().map(Count::get).sum();
+        let (rejected, error_message) = text
+            .map_err(|error| error.to_string())
+            .and_then(|text| read_answer(&text))
+            .map_err(|error| {
+                Failure::new(
+                    Exit::Failure,
+                    format!("{place}: {url} answered {status}, and not what was taken: {error}"),
+                )
+                .hint("is the endpoint that of a Throughline server?")
+            })?;
         if rejected > 0 {
             tracing::warn!(%place, rejected, error_message, "items were rejected");
         }
         return Ok(rejected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_taken_for_success() {
+        let told = |text: &str| read_answer(text).map(|(rejected, _)| rejected);
+        assert_eq!(
+            [told(""), told("{}"), told(r#"{"partialSuccess":null}"#)],
+            [Ok(0), Ok(0), Ok(0)]
+        );
+        let partial = r#"{"partialSuccess":{"rejectedSpans":"2","rejectedLogRecords":3,"errorMessage":"no"}}"#;
+        assert_eq!(read_answer(partial), Ok((5, "no".to_owned())));
+        for odd in [
+            "<html>Welcome</html>",
+            r#"{"partialSuccess":"#,
+            r#"{"partialSuccess":{"rejectedSpans":"some"}}"#,
+            r#"{"partialSuccess":{"rejectedSpans":-1}}"#,
+        ] {
+            assert!(read_answer(odd).is_err(), "{odd}");
+        }
     }
 }

@@ -105,7 +105,7 @@ fn verify(settings: &Settings, json: bool) -> Outcome {
             names.join(", ")
         ),
     )
-    .hint("restore the files from a backup; docs/operating.md says how"))
+    .hint("restore the files from a backup; docs/keeping.md says how"))
 }
 
 /// `throughline backup`.

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use serde_json::Value as Json;
-use throughline_trace::{DecisionId, TraceId};
+use throughline_trace::{DecisionId, TraceId, keys};
 
-use crate::export::{Exporter, decision, fraud_trace, log, logs};
+use crate::export::{Exporter, NOON, decision, fraud_trace, int, log, logs};
 use crate::redaction::{MARKS, RULES, send_everything};
 use crate::server::{Server, run, until};
 
@@ -144,6 +144,38 @@ async fn what_is_exported_and_imported_is_exported_the_same() {
         run(&other, &["import", "--endpoint", &server.http, wrong.to_str().expect("UTF-8")]);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     assert!(refused.stderr.contains("wrong.jsonl:1: expected an OTLP JSON"), "{}", refused.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_in_the_time_that_is_exported_goes_without_a_trace_that_began_before() {
+    const LATER: u64 = 5_000_000_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    let mut exporter = Exporter::connect(&server.grpc).await;
+    let trace = TraceId::from_u128(7);
+    exporter.send_traces(fraud_trace(trace)).await.expect("acknowledged");
+    let mut late = decision(trace, 2, DecisionId::random(), "late decision");
+    let at = i64::try_from(NOON + LATER).expect("before 2262");
+    late.attributes.retain(|pair| pair.key != keys::TIMESTAMP_NS);
+    late.attributes.push(int(keys::TIMESTAMP_NS, at));
+    let mut records = vec![
+        log(trace, 2, "late log"),
+        log(TraceId::from_u128(8), 1, "log of a trace without spans"),
+        late,
+    ];
+    records.iter_mut().for_each(|record| record.time_unix_nano = NOON + LATER);
+    records.push(log(trace, 2, "early log"));
+    exporter.send_logs(logs("checkout", records)).await.expect("acknowledged");
+    let late = ["late log", "late decision", "log of a trace without spans"];
+    let part = run(&data_dir, &["export", "--since", "2026-11-22T12:00:01Z"]).ok();
+    assert!(!part.contains("resourceSpans") && !part.contains("early log"), "{part}");
+    assert!(late.iter().all(|text| part.matches(text).count() == 1), "{part}");
+    // What goes with its trace goes once.
+    let all = run(&data_dir, &["export", "--since", "2026-11-22T12:00Z"]).ok();
+    assert!(all.contains("resourceSpans") && all.contains("early log"), "{all}");
+    assert!(late.iter().all(|text| all.matches(text).count() == 1), "{all}");
+    server.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

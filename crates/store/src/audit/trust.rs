@@ -114,9 +114,10 @@ fn change_from(
     own: &str,
     keys: &HashMap<i64, KnownKey>,
 ) -> Result<u64, ChainError> {
+    // Records are few and decisions, which are in the chain too, are many: the order of the two is said.
     let mut statement = control.prepare(
-        "SELECT c.number, c.key, r.body FROM chain c JOIN audit_records r ON r.number = c.number
-         WHERE c.kind = ?1 ORDER BY c.number",
+        "SELECT c.number, c.key, r.body FROM audit_records r CROSS JOIN chain c ON c.number = r.number
+         WHERE c.kind = ?1 ORDER BY r.number",
     )?;
     let mut rows = statement.query([Kind::Key as i64])?;
     while let Some(row) = rows.next()? {

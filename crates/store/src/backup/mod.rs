@@ -18,8 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::QueryError;
-use crate::keep::KeepError;
-use crate::layout::make_private;
+use crate::layout::{make_private, with_ending};
 
 pub use restore::{Restored, restore};
 pub use take::{BackedUp, BackupOptions, back_up};
@@ -86,10 +85,6 @@ impl BackupError {
 
     fn of(path: &Path, error: &dyn std::fmt::Display) -> Self {
         Self::Io { path: path.to_owned(), detail: error.to_string() }
-    }
-
-    fn of_keep(path: &Path, error: &KeepError) -> Self {
-        Self::of(path, error)
     }
 }
 
@@ -178,10 +173,4 @@ fn copy(from: &Path, to: &Path, mut told: impl FnMut(u64)) -> Result<([u8; 32], 
     }
     target.sync_all().map_err(BackupError::on(to))?;
     Ok((*hasher.finalize().as_bytes(), bytes))
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }

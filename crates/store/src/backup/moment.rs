@@ -15,7 +15,7 @@ use super::BackupError;
 use crate::error::QueryError;
 use crate::layout::{Layout, SegmentId};
 use crate::rollups::{self, Standing};
-use crate::schema::{ROLLUPS, SEGMENT, Schema};
+use crate::schema::{ROLLUPS, SEGMENT, Schema, is_damage};
 use crate::session::unreadable;
 
 /// Times that it is tried to read both between two deletions.
@@ -48,6 +48,8 @@ impl Moment {
                         ids.remove(0);
                         None
                     }
+                    // It is named when it comes to its copy.
+                    Err(QueryError::Damaged { .. }) => None,
                     Err(error) => return Err(error.into()),
                 },
                 _ => None,
@@ -66,8 +68,13 @@ impl Moment {
         let Some(Ok(rollups)) = &self.rollups else { return Ok(true) };
         let is_fit = |id: SegmentId, segment: &Connection| -> Result<bool, rusqlite::Error> {
             let complete_from: i64 =
-                segment
-                    .query_row("SELECT complete_from FROM rollup_state", [], |row| row.get(0))?;
+                match segment
+                    .query_row("SELECT complete_from FROM rollup_state", [], |row| row.get(0))
+                {
+                    // It is named when it comes to its copy.
+                    Err(error) if is_damage(&error) => return Ok(true),
+                    complete_from => complete_from?,
+                };
             let applied = rollups::applied(rollups, id.into())?;
             Ok(applied.map_or(complete_from == 0, |applied| {
                 applied.standing != Standing::Whole || applied.batch_no >= complete_from as u64

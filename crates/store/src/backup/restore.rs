@@ -23,7 +23,8 @@ pub struct Restored {
 /// lies in a folder of its own, and a server refuses to start on it.
 ///
 /// # Errors
-/// [`BackupError`]; what was copied until then is removed.
+/// [`BackupError`]; what was copied until then is removed. Once all is copied nothing is removed any
+/// more: if it cannot be put in place, a server refuses to start on what is there.
 pub fn restore(
     backup: &Path,
     data_dir: &Path,
@@ -43,21 +44,15 @@ pub fn restore(
     // The mark first: from here on a server does not take the directory for a new one.
     let layout = Layout::new(&unfinished);
     layout.create().map_err(|error| BackupError::of(data_dir, &error))?;
-    let result = fill(backup, &list, &unfinished, &mut progress)
-        .and_then(|bytes| put_in_place(&unfinished, data_dir).map(|()| bytes));
-    match result {
-        Ok(bytes) => Ok(Restored {
-            files: list.files.len() as u64,
-            bytes,
-            began_unix_nano: list.began_unix_nano,
-        }),
-        Err(error) => {
-            if let Err(left) = fs::remove_dir_all(&unfinished) {
-                tracing::warn!(%left, "a restore that failed left files behind");
-            }
-            Err(error)
-        }
+    let filled = fill(backup, &list, &unfinished, &mut progress);
+    if filled.is_err()
+        && let Err(left) = fs::remove_dir_all(&unfinished)
+    {
+        tracing::warn!(%left, "a restore that failed left files behind");
     }
+    let bytes = filled?;
+    put_in_place(&unfinished, data_dir)?;
+    Ok(Restored { files: list.files.len() as u64, bytes, began_unix_nano: list.began_unix_nano })
 }
 
 fn fill(

@@ -8,12 +8,14 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, params};
 
 use super::moment::{self, Moment};
-use super::{BackupError, Entry, FORMAT, LIST, List, PARTIAL, copy, with_ending};
+use super::{BackupError, Entry, FORMAT, LIST, List, PARTIAL, copy};
 use crate::control::hex;
 use crate::error::QueryError;
 use crate::keep::manifest::{self, Row};
 use crate::keep::{Pace, seal};
-use crate::layout::{Layout, SegmentId, make_private, sync_directory};
+use crate::layout::{
+    Layout, ROLLUPS_NAME, SIDE_FILES, SegmentId, make_private, sync_directory, with_ending,
+};
 use crate::progress::Progress;
 use crate::schema::{CONTROL, SEGMENT};
 use crate::segment::checkpoint;
@@ -21,9 +23,6 @@ use crate::writer::now_unix_nano;
 
 /// Pages that SQLite copies between two reports.
 const PAGES_PER_STEP: i32 = 1_024;
-
-/// Where the rollups belong.
-const ROLLUPS_NAME: &str = "rollups.db";
 
 /// Hexadecimal digits of the hash in the name of a file that changes.
 const NAME_DIGITS: usize = 16;
@@ -73,6 +72,7 @@ pub fn back_up(
     prepare(&layout, target)?;
     let began_unix_nano = now_unix_nano();
     let Moment { mut ids, rollups, newest } = Moment::of(&layout)?;
+    let newest_id = ids.first().copied();
     ids.reverse();
     let rows = {
         let control =
@@ -111,7 +111,7 @@ pub fn back_up(
         // The rollups had not all of it when they were copied, and now they have.
         work.rollups(moment::rollups_of(&layout))?;
     }
-    work.control(&sealed)?;
+    work.control(&sealed, newest_id)?;
     let Work { list, mut done, .. } = work;
     sync_directory(&target.join("segments")).map_err(BackupError::on(target))?;
     list.write(target)?;
@@ -125,8 +125,13 @@ pub fn back_up(
 fn prepare(layout: &Layout, target: &Path) -> Result<(), BackupError> {
     let is_ours = List::read(target)?.is_some();
     let is_empty = || fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
-    // A first backup that was cut short left these two only.
-    let is_begun = || target.join("segments").is_dir() && !target.join("control.db").exists();
+    // A first backup that was cut short left segments only. A data directory that lost its control
+    // database has more: a backup has its rollups under another name, and no lock.
+    let begun = Layout::new(target);
+    let is_begun = || {
+        let of_a_store = [begun.control(), begun.rollups(), begun.lock()];
+        begun.segments().is_dir() && !of_a_store.iter().any(|path| path.exists())
+    };
     if target.exists() && !is_ours && !is_empty() && !is_begun() {
         let expected = "an empty directory or an earlier backup";
         return Err(BackupError::NotEmpty { expected, path: target.to_owned() });
@@ -138,7 +143,7 @@ fn prepare(layout: &Layout, target: &Path) -> Result<(), BackupError> {
         let expected = "a directory outside the data directory";
         return Err(BackupError::NotEmpty { expected, path: target.to_owned() });
     }
-    Layout::new(target).create().map_err(|error| BackupError::of(target, &error))
+    begun.create().map_err(|error| BackupError::of(target, &error))
 }
 
 struct Work<'a> {
@@ -177,23 +182,50 @@ impl Work<'_> {
                 let skeleton = self.layout.skeleton(id);
                 if skeleton.exists() {
                     let name = format!("segments/{}", file_name(&skeleton));
-                    self.changing_segment(&skeleton, &name)?;
+                    let taken = self.changing_segment(&skeleton, &name).map(|()| false);
+                    return self.or_damaged(taken, &skeleton);
                 }
                 Ok(false)
             }
-            taken => taken,
+            taken => self.or_damaged(taken, &path),
         }
+    }
+
+    /// What is damaged is named and left out: the rest is worth having.
+    fn or_damaged(
+        &mut self,
+        taken: Result<bool, BackupError>,
+        path: &Path,
+    ) -> Result<bool, BackupError> {
+        let Err(BackupError::Query(QueryError::Damaged { detail, .. })) = taken else {
+            return taken;
+        };
+        tracing::error!(file = %path.display(), detail, "a segment cannot be copied");
+        self.done.damaged.push(file_name(path));
+        Ok(false)
     }
 
     /// A file that does not change: copied or linked, unless it is there.
     fn sealed(&mut self, path: &Path, name: &str, row: &Row) -> Result<bool, BackupError> {
-        let Some(wanted) = row.blake3 else { return Ok(false) };
-        let stored = self.target.join(name);
-        let is_there = stored.metadata().is_ok_and(|file| file.len() == row.bytes) && {
-            let found = seal::hash(&stored, |_| Ok(Pace::Full));
-            found.map_err(|error| BackupError::of_keep(&stored, &error))?.0 == wanted
+        let Some(wanted) = row.blake3 else {
+            self.done.damaged.push(file_name(path));
+            return Ok(false);
         };
-        if is_there {
+        let by_content = by_content(name, &hex(&wanted));
+        let mut there = None;
+        for stored in [name, &by_content] {
+            if there.is_none() && self.has(stored, row.bytes, &wanted)? {
+                there = Some(stored);
+            }
+        }
+        let stored_name = match there {
+            Some(stored) => stored,
+            // The earlier list may mean what lies under the plain name, and is there until the end.
+            None if self.target.join(name).exists() => &by_content,
+            None => name,
+        };
+        let stored = self.target.join(stored_name);
+        if there.is_some() {
             self.done.reused_files += 1;
         } else {
             let partial = with_ending(&stored, PARTIAL);
@@ -205,7 +237,7 @@ impl Work<'_> {
                     told(read);
                     Ok(Pace::Full)
                 };
-                seal::hash(&partial, pace).map_err(|error| BackupError::of_keep(path, &error))?
+                seal::hash(&partial, pace).map_err(|error| BackupError::of(path, &error))?
             } else {
                 copy(path, &partial, told)?
             };
@@ -221,11 +253,21 @@ impl Work<'_> {
         self.done_bytes += row.bytes;
         self.list.files.push(Entry {
             name: name.to_owned(),
-            stored: name.to_owned(),
+            stored: stored_name.to_owned(),
             bytes: row.bytes,
             blake3: hex(&wanted),
         });
         Ok(true)
+    }
+
+    /// Whether the target has a file of this content under this name.
+    fn has(&self, stored: &str, bytes: u64, wanted: &[u8; 32]) -> Result<bool, BackupError> {
+        let path = self.target.join(stored);
+        if !path.metadata().is_ok_and(|file| file.len() == bytes) {
+            return Ok(false);
+        }
+        let found = seal::hash(&path, |_| Ok(Pace::Full));
+        Ok(found.map_err(|error| BackupError::of(&path, &error))?.0 == *wanted)
     }
 
     fn changing_segment(&mut self, path: &Path, name: &str) -> Result<(), BackupError> {
@@ -257,9 +299,13 @@ impl Work<'_> {
         }
     }
 
-    /// The control database, in which only those segments count as sealed that were taken as such,
-    /// and those that were not taken are not missed.
-    fn control(&mut self, sealed: &HashSet<SegmentId>) -> Result<(), BackupError> {
+    /// The control database, in which only those segments count as sealed that were taken as such.
+    /// What began after the backup did is not missed; what was missing or damaged is.
+    fn control(
+        &mut self,
+        sealed: &HashSet<SegmentId>,
+        newest: Option<SegmentId>,
+    ) -> Result<(), BackupError> {
         let path = self.layout.control();
         let source = moment::snapshot(&path, &CONTROL)?;
         let partial = self.online_copy(source, &path, "control.db")?;
@@ -280,8 +326,11 @@ impl Work<'_> {
                         "UPDATE segments SET retiring = created,
                             retired = coalesce(retired, created) WHERE file = ?1"
                     }
-                    // It began after the backup did, or is damaged.
-                    () => "DELETE FROM segments WHERE file = ?1",
+                    // Its file is made before its row.
+                    () if newest < Some(id) && self.layout.segment(id).exists() => {
+                        "DELETE FROM segments WHERE file = ?1"
+                    }
+                    () => continue,
                 };
                 copied.execute(sql, params![id.file_name()])?;
             }
@@ -302,7 +351,8 @@ impl Work<'_> {
         name: &str,
     ) -> Result<PathBuf, BackupError> {
         let partial = with_ending(&self.target.join(name), PARTIAL);
-        for ending in ["", "-wal", "-shm", "-journal"] {
+        // One that was cut short has a journal, as it is not in the mode of the others.
+        for ending in ["", "-journal"].into_iter().chain(SIDE_FILES) {
             let _ = fs::remove_file(with_ending(&partial, ending));
         }
         make_private(&partial);
@@ -334,9 +384,9 @@ impl Work<'_> {
         let on_partial = BackupError::on(partial);
         File::open(partial).and_then(|file| file.sync_all()).map_err(&on_partial)?;
         let (found, bytes) = seal::hash(partial, |_| Ok(Pace::Full))
-            .map_err(|error| BackupError::of_keep(partial, &error))?;
+            .map_err(|error| BackupError::of(partial, &error))?;
         let blake3 = hex(&found);
-        let stored = format!("{name}.{}", &blake3[..NAME_DIGITS]);
+        let stored = by_content(name, &blake3);
         fs::rename(partial, self.target.join(&stored)).map_err(&on_partial)?;
         self.done.copied_bytes += bytes;
         self.done_bytes += bytes;
@@ -363,6 +413,11 @@ fn remove_old(target: &Path, list: &List) -> Result<(), BackupError> {
         }
     }
     Ok(())
+}
+
+/// A name that tells the content, so that another content under it is another file.
+fn by_content(name: &str, blake3: &str) -> String {
+    format!("{name}.{}", &blake3[..NAME_DIGITS])
 }
 
 fn file_name(path: &Path) -> String {

@@ -214,13 +214,19 @@ pub(crate) fn known_damage(control: &Path) -> Vec<(SegmentId, String)> {
     CONTROL.open_reader(control).ok().and_then(|control| damage(&control).ok()).unwrap_or_default()
 }
 
-/// The sealed segment whose hash was not looked at for the longest time, if that was before.
+/// The sealed segment whose hash was not looked at for the longest time, if that was before, of
+/// those that are there.
 pub(crate) fn longest_unverified(
     control: &Connection,
     before_unix_nano: u64,
+    is_there: impl Fn(SegmentId) -> bool,
 ) -> Result<Option<SegmentId>, rusqlite::Error> {
-    let rows = rows(control)?.into_iter().filter(|(_, row)| {
-        row.is_sealed() && row.retiring.is_none() && row.retired.is_none() && row.damage.is_none()
+    let rows = rows(control)?.into_iter().filter(|(id, row)| {
+        row.is_sealed()
+            && row.retiring.is_none()
+            && row.retired.is_none()
+            && row.damage.is_none()
+            && is_there(*id)
     });
     let oldest = rows.min_by_key(|(_, row)| row.verified);
     Ok(oldest.filter(|(_, row)| row.verified.unwrap_or(0) < before_unix_nano).map(|(id, _)| id))

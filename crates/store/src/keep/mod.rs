@@ -2,6 +2,7 @@
 //! at it again now and then, and retires what is old or too much. It has connections of its own and
 //! works between the writer's groups, never in them.
 
+mod error;
 pub(crate) mod manifest;
 mod retire;
 pub(crate) mod seal;
@@ -15,16 +16,16 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::audit::log::AuditError;
-use crate::clock::Doubt;
+use crate::clock::Belief;
 use crate::layout::{Day, SegmentId};
 use crate::metrics::StoreMetrics;
 use crate::options::Retention;
 use crate::rollups::{self, ApplierDoor, Standing};
-use crate::schema::{CONTROL, ROLLUPS, SchemaError};
+use crate::schema::{CONTROL, ROLLUPS};
 use crate::session::Files;
-use crate::trace_rows::RowError;
 use crate::writer::now_unix_nano;
+
+pub(crate) use error::KeepError;
 
 /// Time between two passes when nothing happens.
 const TICK: Duration = Duration::from_secs(60);
@@ -34,47 +35,6 @@ const SKELETON_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// Time after which the hash of a sealed segment is looked at again, nanoseconds.
 const SCRUB_NANOS: u64 = 7 * 86_400 * 1_000_000_000;
-
-/// What a pass stumbles over; the next one tries again.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum KeepError {
-    #[error("the server stops")]
-    Stopped,
-    #[error("readers still use its write-ahead log")]
-    Busy,
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    #[error(transparent)]
-    Row(#[from] RowError),
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-}
-
-impl From<rusqlite::Error> for KeepError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Row(error.into())
-    }
-}
-
-impl KeepError {
-    /// How the segment is damaged, if that is what it says.
-    pub(crate) fn damage(&self) -> Option<String> {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        let of_sqlite = |error: &rusqlite::Error| {
-            matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
-        };
-        let is_damage = match self {
-            Self::Schema(SchemaError::Sqlite(error)) | Self::Row(RowError::Sqlite(error)) => {
-                of_sqlite(error)
-            }
-            Self::Schema(SchemaError::Foreign(_)) | Self::Row(RowError::Body(_)) => true,
-            _ => false,
-        };
-        is_damage.then(|| self.to_string())
-    }
-}
 
 /// The keeper, as the writer and the store see it; cheap to clone.
 #[derive(Debug, Clone)]
@@ -124,7 +84,7 @@ impl Keeper {
             metrics,
             applier,
             shared: Arc::clone(&shared),
-            doubt: Doubt::default(),
+            belief: Belief::default(),
             skeletons_seen: None,
             has_looked_at_damage: false,
         };
@@ -199,7 +159,7 @@ struct Work {
     metrics: StoreMetrics,
     applier: ApplierDoor,
     shared: Arc<Shared>,
-    doubt: Doubt,
+    belief: Belief,
     skeletons_seen: Option<Instant>,
     has_looked_at_damage: bool,
 }
@@ -237,15 +197,18 @@ impl Work {
     fn pass(&mut self, open: SegmentId) -> Result<(), KeepError> {
         let control = CONTROL.open_writer(&self.files.layout.control())?;
         self.look_at_known_damage(&control, open)?;
-        self.seal(&control, open)?;
-        self.retire(&control, open)?;
-        self.prune_skeletons(&control)?;
-        self.scrub(&control)?;
+        // A file that cannot be read stops none of the others, and what is damaged is told anyway.
+        let done = [
+            self.seal(&control, open),
+            self.retire(&control, open),
+            self.prune_skeletons(&control),
+            self.scrub(&control),
+        ];
         for (id, detail) in self.files.damaged() {
             manifest::set_damage(&control, id, Some(&detail))?;
         }
         self.metrics.damaged_segments.set(self.files.damaged().len() as i64);
-        Ok(())
+        done.into_iter().collect()
     }
 
     /// What an earlier process found damaged may have been restored since.
@@ -254,14 +217,18 @@ impl Work {
         control: &Connection,
         open: SegmentId,
     ) -> Result<(), KeepError> {
-        if std::mem::replace(&mut self.has_looked_at_damage, true) {
+        if self.has_looked_at_damage {
             return Ok(());
         }
         for (id, detail) in manifest::damage(control)? {
             let row = manifest::row(control, id)?;
             let path = self.files.layout.segment(id);
             let is_right = match row.and_then(|row| row.blake3) {
-                Some(blake3) if path.exists() => seal::hash(&path, |_| self.pause())?.0 == blake3,
+                Some(blake3) if path.exists() => match seal::hash(&path, |_| self.pause()) {
+                    Ok((found, _)) => found == blake3,
+                    Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+                    Err(_) => false,
+                },
                 // Without a hash it is tried: whoever meets the damage again tells it again.
                 None if path.exists() && id < open => match seal::seal(&path, |_| self.pause()) {
                     Ok(seal) => {
@@ -274,12 +241,18 @@ impl Work {
                 _ => true,
             };
             if is_right {
-                tracing::info!(segment = id.stem(), "a segment that was damaged is whole again");
+                if path.exists() {
+                    tracing::info!(
+                        segment = id.stem(),
+                        "a segment that was damaged is whole again"
+                    );
+                }
                 manifest::set_damage(control, id, None)?;
             } else {
                 self.files.mark_damaged(id, &detail);
             }
         }
+        self.has_looked_at_damage = true;
         Ok(())
     }
 
@@ -295,12 +268,19 @@ impl Work {
             match seal::seal(&path, |_| self.pause()) {
                 Ok(seal) => manifest::set_seal(control, id, &seal)?,
                 Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+                // A reader goes away by itself.
+                Err(error @ KeepError::Busy) => {
+                    tracing::debug!(segment = id.stem(), %error, "a segment is sealed later");
+                }
                 Err(error) => match error.damage() {
                     Some(detail) => {
                         self.files.mark_damaged(id, &detail);
                     }
                     None => {
-                        tracing::debug!(segment = id.stem(), %error, "a segment is sealed later");
+                        tracing::warn!(
+                            segment = id.stem(), %error,
+                            "a segment could not be sealed; it is tried again"
+                        );
                     }
                 },
             }
@@ -410,7 +390,7 @@ impl Work {
     fn believed_now(&mut self, open: SegmentId) -> u64 {
         let now = now_unix_nano();
         let told = Day::of_nanos(now);
-        match self.doubt.day(open.day, told, Instant::now()) {
+        match self.belief.day(open.day, told, Instant::now()) {
             day if day == told => now,
             day => day.end_nanos(),
         }
@@ -422,15 +402,23 @@ impl Work {
             return Ok(());
         }
         let layout = &self.files.layout;
+        let damaged = self.files.damaged();
         for id in layout.list()? {
             let check = || self.shared.check();
-            if layout.segment(id).exists() {
+            if layout.segment(id).exists() || damaged.contains_key(&id) {
                 continue;
             }
             let job = retire::Retirement { layout, control, id, check: &check };
-            if job.prune()? {
-                self.files.forget(id);
-                self.shared.has_news.store(true, Ordering::Relaxed);
+            match job.prune() {
+                Ok(true) => {
+                    self.files.forget(id);
+                    self.shared.has_news.store(true, Ordering::Relaxed);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let Some(detail) = error.damage() else { return Err(error) };
+                    self.files.mark_damaged(id, &detail);
+                }
             }
         }
         self.skeletons_seen = Some(Instant::now());
@@ -440,15 +428,20 @@ impl Work {
     /// Looks at the hash of the sealed segment that was not looked at for the longest time.
     fn scrub(&self, control: &Connection) -> Result<(), KeepError> {
         let before = now_unix_nano().saturating_sub(SCRUB_NANOS);
-        let Some(id) = manifest::longest_unverified(control, before)? else { return Ok(()) };
+        let is_there = |id| self.files.layout.segment(id).exists();
+        let found = manifest::longest_unverified(control, before, is_there)?;
+        let Some(id) = found else { return Ok(()) };
         let path = self.files.layout.segment(id);
         let Some(row) = manifest::row(control, id)? else { return Ok(()) };
         match seal::check_hash(&path, &row, |_| self.pause()) {
             Ok(()) => manifest::set_verified(control, id)?,
-            Err(KeepError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+            // It went while it was read.
+            Err(_) if !path.exists() => {}
+            // What the disk does not give is damaged as much as what it gives wrong.
+            Err(error) => {
                 self.files.mark_damaged(id, &error.to_string());
             }
-            Err(error) => return Err(error),
         }
         Ok(())
     }

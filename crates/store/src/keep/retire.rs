@@ -11,14 +11,11 @@ use throughline_trace::TraceId;
 
 use crate::audit::holds;
 use crate::keep::{KeepError, manifest, skeleton};
-use crate::layout::{Layout, SegmentId, sync_directory};
+use crate::layout::{Layout, SIDE_FILES, SegmentId, sync_directory, with_ending};
 use crate::schema::SEGMENT;
 
 /// How a skeleton's name goes on while it is written.
 const UNFINISHED: &str = ".tmp";
-
-/// The log and the index of it that SQLite puts beside a database.
-const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 
 /// One segment on its way out.
 pub(crate) struct Retirement<'a> {
@@ -97,11 +94,8 @@ impl Retirement<'_> {
     /// Takes out of a skeleton what nothing refers to any more; answers whether that was anything.
     pub(crate) fn prune(&self) -> Result<bool, KeepError> {
         let skeleton = self.layout.skeleton(self.id);
-        let before: i64 = {
-            let connection = SEGMENT.open_reader(&skeleton)?;
-            connection.query_row("SELECT traces FROM state", [], |row| row.get(0))?
-        };
         let connection = SEGMENT.open_reader(&skeleton)?;
+        let before: i64 = connection.query_row("SELECT traces FROM state", [], |row| row.get(0))?;
         let holds = holds::in_force(self.control)?;
         let kept = skeleton::referred(self.control, &holds, &connection, self.check)?;
         if kept.len() as i64 == before {
@@ -178,12 +172,6 @@ pub(crate) fn clear_leftovers(layout: &Layout) {
 
 fn unfinished(skeleton: &Path) -> PathBuf {
     with_ending(skeleton, UNFINISHED)
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 fn remove_side_files(path: &Path) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use throughline_trace::{SpanRole, TraceId, TraceSummary, keys};
+use throughline_trace::{MAX_NAMES_PER_SUMMARY, SpanRole, TraceId, TraceSummary, keys};
 
 use crate::audit::holds::Hold;
 use crate::body::{self, SpanBodyRef};
@@ -55,9 +55,15 @@ fn is_held(hold: &Hold, summary: &TraceSummary) -> bool {
     if filter.decision_id.is_some() {
         return false;
     }
+    // A summary that is full may lack the name that is looked for: the trace is kept rather.
+    let named = |wanted: &Option<String>, names: &BTreeSet<String>| {
+        wanted
+            .as_ref()
+            .is_none_or(|name| names.contains(name) || names.len() >= MAX_NAMES_PER_SUMMARY)
+    };
     filter.trace_id.is_none_or(|id| id == summary.trace_id)
-        && filter.agent.as_ref().is_none_or(|agent| summary.agents.contains(agent))
-        && filter.session.as_ref().is_none_or(|session| summary.sessions.contains(session))
+        && named(&filter.agent, &summary.agents)
+        && named(&filter.session, &summary.sessions)
         && filter.after_unix_nano.is_none_or(|after| summary.end_unix_nano >= after)
         && filter.before_unix_nano.is_none_or(|before| summary.start_unix_nano < before)
 }
@@ -215,4 +221,30 @@ fn bare_body(role: i64, stored: &[u8]) -> Result<Vec<u8>, RowError> {
     let mut packed = Vec::new();
     body::pack_into(&raw, &mut packed)?;
     Ok(packed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AuditFilter;
+
+    #[test]
+    fn a_hold_keeps_a_trace_whose_summary_may_lack_the_name() {
+        let hold = Hold {
+            id: "h".to_owned(),
+            reason: String::new(),
+            by: "local".to_owned(),
+            filter: AuditFilter { agent: Some("x".to_owned()), ..AuditFilter::default() },
+            created_unix_nano: 0,
+            released_unix_nano: None,
+        };
+        let mut summary = TraceSummary::empty(TraceId::from_u128(1));
+        let names = |count| (0..count).map(|n| format!("a{n}")).collect();
+        summary.agents = names(MAX_NAMES_PER_SUMMARY - 1);
+        assert!(!is_held(&hold, &summary));
+        summary.agents.insert("x".to_owned());
+        assert!(is_held(&hold, &summary));
+        summary.agents = names(MAX_NAMES_PER_SUMMARY);
+        assert!(is_held(&hold, &summary));
+    }
 }

@@ -1,5 +1,6 @@
 //! The whole check of a data directory: hashes of sealed segments, the structure of every
-//! database, and whether every stored row can be read and is what its checksum says.
+//! database, and whether messages, spans, log records, summaries and cells of rollups can be read and
+//! are what their checksums say.
 
 use std::path::Path;
 
@@ -10,15 +11,12 @@ use crate::body;
 use crate::error::QueryError;
 use crate::keep::manifest::{self, Row};
 use crate::keep::{Pace, seal};
-use crate::layout::{Layout, SegmentId};
+use crate::layout::{Layout, ROLLUPS_NAME, SegmentId};
 use crate::progress::Progress;
 use crate::rollups::read_cell;
 use crate::schema::{CONTROL, ROLLUPS, SEGMENT, SchemaError};
 use crate::session::unreadable;
 use crate::trace_rows::RowError;
-
-/// Where the rollups lie under the data directory.
-const ROLLUPS_NAME: &str = "rollups.db";
 
 /// Most faults that SQLite lists of one file.
 const MAX_FAULTS: u32 = 10;

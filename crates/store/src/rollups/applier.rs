@@ -18,7 +18,7 @@ use crate::audit::chain::Head;
 use crate::decision_rows;
 use crate::layout::{Day, Layout, SegmentId};
 use crate::options::StoreOptions;
-use crate::schema::{CONTROL, SEGMENT, SchemaError};
+use crate::schema::{self, CONTROL, SEGMENT, SchemaError};
 use crate::trace_rows::RowError;
 use crate::writer::now_unix_nano;
 
@@ -75,24 +75,19 @@ impl ApplyError {
     }
 
     fn is_damage_of_rollups(&self) -> bool {
-        matches!(self, Self::Rollups(RowError::Sqlite(error)) if is_damaged(error))
+        matches!(self, Self::Rollups(RowError::Sqlite(error)) if schema::is_damage(error))
     }
 
     /// Whether trying again is of no use.
     fn is_damage(&self) -> bool {
         match self {
             Self::Row(RowError::Sqlite(error)) | Self::Schema(SchemaError::Sqlite(error)) => {
-                is_damaged(error)
+                schema::is_damage(error)
             }
             Self::Row(_) | Self::Schema(_) | Self::Thinned => true,
             Self::Io(_) | Self::Rollups(_) => false,
         }
     }
-}
-
-pub(super) fn is_damaged(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(error.sqlite_error_code(), Some(NotADatabase | DatabaseCorrupt))
 }
 
 impl From<rusqlite::Error> for ApplyError {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::applier::{Work, is_damaged};
+use super::applier::Work;
 use super::cells::RollupFile;
-use crate::layout::{Layout, SegmentId};
+use crate::layout::{Layout, SIDE_FILES, SegmentId, with_ending};
 use crate::options::StoreOptions;
-use crate::schema::SchemaError;
+use crate::schema::{self, SchemaError};
 
 /// How often whoever waits for a round looks whether it still should.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -133,14 +133,13 @@ pub(super) fn trim(segment: &Connection, applied: u64) -> Result<(), rusqlite::E
 
 pub(super) fn open_or_replace(path: &Path) -> Result<RollupFile, SchemaError> {
     let is_damage = |error: &SchemaError| match error {
-        SchemaError::Sqlite(error) => is_damaged(error),
+        SchemaError::Sqlite(error) => schema::is_damage(error),
         SchemaError::Foreign(_) => true,
         _ => false,
     };
     match RollupFile::open(path) {
         Err(error) if is_damage(&error) => {
-            let mut aside = path.as_os_str().to_owned();
-            aside.push(".damaged");
+            let aside = with_ending(path, ".damaged");
             tracing::error!(
                 file = %path.display(), %error,
                 "the rollups are damaged; the file is put aside (.damaged) and made anew from the segments; what retired segments added is lost unless the file is restored"
@@ -148,10 +147,8 @@ pub(super) fn open_or_replace(path: &Path) -> Result<RollupFile, SchemaError> {
             if let Err(error) = std::fs::rename(path, &aside) {
                 tracing::error!(%error, "the damaged file could not be put aside");
             }
-            for suffix in ["-wal", "-shm"] {
-                let mut log = path.as_os_str().to_owned();
-                log.push(suffix);
-                let _ = std::fs::remove_file(log);
+            for ending in SIDE_FILES {
+                let _ = std::fs::remove_file(with_ending(path, ending));
             }
             RollupFile::open(path)
         }

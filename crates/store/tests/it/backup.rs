@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::registry::Registry;
+use rusqlite::Connection;
 use throughline_store::{
     AuditKeys, AuditLog, BackedUp, BackupError, BackupOptions, OpenError, Store, StoreOptions,
     VerifyOptions, back_up, restore, verify_store,
@@ -165,4 +166,127 @@ async fn a_backup_has_skeletons_and_knows_what_was_retired() {
     let copy = open(&new);
     assert!(copy.reader().trace(TraceId::from_u128(1)).await.unwrap().unwrap().is_skeleton);
     assert_eq!(copy.reader().stats().await.unwrap().spans, 2);
+}
+
+/// The name of the oldest segment of a data directory of several.
+async fn filled(data: &Path) -> String {
+    let store = open(data);
+    for trace in 1..120 {
+        send(&store, trace).await;
+    }
+    store.keep_now().await;
+    let segments = store.reader().segments().await.unwrap();
+    store.close().await.unwrap();
+    assert!(segments.len() > 2, "{segments:?}");
+    format!("{}.db", segments.last().unwrap().segment)
+}
+
+#[tokio::test]
+async fn an_interrupted_backup_leaves_the_earlier_one_whose_segments_were_sealed_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let name = filled(&data).await;
+    let first = take(&data, &target);
+    // A new version changes the form of a segment and seals it again.
+    let segment = Connection::open(data.join("segments").join(&name)).unwrap();
+    segment.execute_batch("CREATE TABLE of_a_new_version(x)").unwrap();
+    segment.close().unwrap();
+    let control = Connection::open(data.join("control.db")).unwrap();
+    let sql = "UPDATE segments SET blake3 = NULL WHERE file = ?1";
+    assert_eq!(control.execute(sql, [&name]).unwrap(), 1);
+    drop(control);
+    let store = open(&data);
+    store.keep_now().await;
+    store.close().await.unwrap();
+    let options = BackupOptions { data_dir: data.clone(), target: target.clone(), link: false };
+    let cut_short = std::panic::catch_unwind(|| {
+        back_up(&options, |step| assert_ne!(step.file, "control.db", "cut short"))
+    });
+    assert!(cut_short.is_err());
+    assert_eq!(restore(&target, &new, |_| {}).unwrap().files, first.files);
+    std::fs::remove_dir_all(&new).unwrap();
+    // The next one has the new form, takes it once only, and leaves nothing of the old one.
+    assert!(take(&data, &target).damaged.is_empty());
+    assert!(!target.join("segments").join(&name).exists());
+    let again = take(&data, &target);
+    assert_eq!(again.reused_files + 3, again.files, "{again:?}");
+    restore(&target, &new, |_| {}).unwrap();
+    assert!(verify_store(&new, |_| {}).unwrap().is_good());
+}
+
+#[tokio::test]
+async fn a_damaged_segment_that_was_never_sealed_is_named_and_the_rest_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let name = filled(&data).await;
+    let control = Connection::open(data.join("control.db")).unwrap();
+    let sql = "UPDATE segments SET blake3 = NULL WHERE file = ?1";
+    assert_eq!(control.execute(sql, [&name]).unwrap(), 1);
+    drop(control);
+    std::fs::write(data.join("segments").join(&name), vec![7; 16_384]).unwrap();
+    let taken = take(&data, &target);
+    assert_eq!(taken.damaged, std::slice::from_ref(&name));
+    assert!(taken.files > 3, "{taken:?}");
+    restore(&target, &new, |_| {}).unwrap();
+    // So it is with the one that is written.
+    let names = std::fs::read_dir(data.join("segments")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let of_segments = names.filter(|name| name.ends_with(".db"));
+    let newest = of_segments.max_by_key(|name| (name.len(), name.clone())).unwrap();
+    std::fs::write(data.join("segments").join(&newest), vec![7; 16_384]).unwrap();
+    let taken = take(&data, &dir.path().join("other"));
+    assert_eq!(taken.damaged, [name, newest]);
+}
+
+#[tokio::test]
+async fn a_restored_store_knows_what_its_source_was_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let name = filled(&data).await;
+    std::fs::remove_file(data.join("segments").join(&name)).unwrap();
+    assert_eq!(verify_store(&data, |_| {}).unwrap().missing, [name.clone()]);
+    take(&data, &target);
+    restore(&target, &new, |_| {}).unwrap();
+    assert_eq!(verify_store(&new, |_| {}).unwrap().missing, [name]);
+}
+
+#[tokio::test]
+async fn a_restore_that_cannot_be_put_in_place_keeps_its_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    filled(&data).await;
+    take(&data, &target);
+    // Somebody is in the way of the folder of the segments.
+    let in_the_way = new.join("segments/in the way");
+    let refused = restore(&target, &new, |_| std::fs::create_dir_all(&in_the_way).unwrap());
+    assert!(matches!(refused, Err(BackupError::Io { .. })), "{refused:?}");
+    let refused = Store::open(StoreOptions::new(&new), &mut Registry::default()).unwrap_err();
+    assert!(matches!(refused, OpenError::HalfRestored(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_data_directory_that_lost_its_control_database_is_no_backup_that_was_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, other) = (dir.path().join("data"), dir.path().join("other"));
+    filled(&data).await;
+    let name = filled(&other).await;
+    std::fs::remove_file(other.join("control.db")).unwrap();
+    for file in ["lock", "rollups.db"] {
+        let options = BackupOptions { data_dir: data.clone(), target: other.clone(), link: false };
+        let refused = back_up(&options, |_| {});
+        assert!(matches!(refused, Err(BackupError::NotEmpty { .. })), "{refused:?}");
+        assert!(other.join("segments").join(&name).exists());
+        std::fs::remove_file(other.join(file)).unwrap();
+    }
+    // A first backup that was cut short is gone on with.
+    let options = BackupOptions { data_dir: data, target: dir.path().join("target"), link: false };
+    let cut_short = std::panic::catch_unwind(|| {
+        back_up(&options, |step| assert_ne!(step.file, "control.db", "cut short"))
+    });
+    assert!(cut_short.is_err());
+    assert!(back_up(&options, |_| {}).unwrap().reused_files > 0);
 }

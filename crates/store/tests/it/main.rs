@@ -8,6 +8,7 @@ mod backup;
 mod continuity;
 mod duplicates;
 mod durability;
+mod keeper;
 mod kept_audit;
 mod kept_rollups;
 mod lists;
