@@ -8,6 +8,7 @@ use throughline_rules::{Expression, Match, Schema, Scope, limits, schemas};
 use throughline_store::{DecisionFilter, Reader, TraceFilter};
 
 use crate::args::{CheckArgs, RuleSubject};
+use crate::commands::audit::note_read;
 use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
 use crate::failure::{Failure, Outcome};
 use crate::settings::Settings;
@@ -31,7 +32,13 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Outcome {
         None => None,
         Some(since) => {
             let reader = open_reader(settings)?;
-            Some(replay(&reader, &rule, args, since).await?)
+            let replay = replay(&reader, &rule, args, since).await?;
+            if args.of == RuleSubject::Decision {
+                let rule = source.split_whitespace().collect::<Vec<_>>().join(" ");
+                let rows = usize::try_from(replay.looked_at()).unwrap_or(usize::MAX);
+                note_read(settings, format!("check {rule}"), rows);
+            }
+            Some(replay)
         }
     };
     let mut out = anstream::stdout().lock();

@@ -29,6 +29,13 @@ async fn r5_6_a_rule_says_what_it_would_have_said_of_what_is_stored() {
         let found = ["yes", "no", "errors"].map(|what| told["replay"][what].as_u64());
         assert_eq!(found, counts.map(Some), "{rule}: {told}");
     }
+    // What was read of decisions, and nothing else, is in the audit log.
+    let noted = run(&data_dir, &["audit", "reads", "--json"]).ok();
+    let noted: Vec<serde_json::Value> =
+        noted.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let [read] = noted.as_slice() else { panic!("one read, got {noted:?}") };
+    assert_eq!(read["query"], r#"check decision.action == "check_velocity""#);
+    assert_eq!(read["rows"], 6);
     let args = ["check", "span.duration_ms > 1e9", "--replay", "3650d", "--max", "2"];
     let told = run(&data_dir, &args).ok();
     assert!(told.contains("looked at 8 spans") && told.contains("there is more"), "{told}");
