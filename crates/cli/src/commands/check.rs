@@ -78,7 +78,7 @@ struct Replay {
     errors: u64,
     /// There was more than `--max` lets through.
     is_cut: bool,
-    /// Traces that could not be looked at whole: too large, or in part retired.
+    /// Traces that could not be looked at whole: too large, or retired in part or meanwhile.
     traces_cut: u64,
     examples: Vec<Example>,
     error_examples: Vec<Example>,
@@ -161,6 +161,7 @@ async fn traces(
             }
             // It may have been retired a moment ago.
             let Some(trace) = reader.trace(summary.trace_id).await.map_err(of_query)? else {
+                replay.traces_cut += 1;
                 continue;
             };
             replay.traces_cut += u64::from(trace.is_skeleton || trace.truncated.is_some());
@@ -247,7 +248,7 @@ fn write(
     examples(out, "errors, which match nothing", &replay.error_examples)?;
     if replay.traces_cut > 0 {
         let traces = counted(replay.traces_cut, "trace", "traces");
-        writeln!(out, "\n{traces} could not be looked at whole (too large, or in part retired)")?;
+        writeln!(out, "\n{traces} could not be looked at whole (too large, or retired)")?;
     }
     if replay.is_cut {
         writeln!(out, "\nthere is more: --max is how many are looked at")?;
