@@ -1,6 +1,6 @@
 //! `throughline check`: whether a rule can be read, and what it would have said of what is stored.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use throughline_store::{DecisionFilter, Reader, TraceFilter};
 
 use crate::args::{CheckArgs, RuleSubject};
 use crate::commands::audit::note_read;
-use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
+use crate::commands::{PAGE_ROWS, of_query, open_reader, stdin_text, write_json};
 use crate::failure::{Failure, Outcome};
 use crate::settings::Settings;
 use crate::show::{self, BOLD, DIM, RED, counted, one_line, short, styled};
@@ -49,14 +49,7 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Outcome {
 }
 
 fn source(rule: &str) -> Outcome<String> {
-    if rule != "-" {
-        return Ok(rule.to_owned());
-    }
-    let mut text = String::new();
-    // One byte more than a rule may have, so that the mistake is told.
-    let most = limits::MAX_SOURCE_BYTES as u64 + 1;
-    io::stdin().lock().take(most).read_to_string(&mut text)?;
-    Ok(text)
+    if rule == "-" { stdin_text(limits::MAX_SOURCE_BYTES) } else { Ok(rule.to_owned()) }
 }
 
 fn schema(of: RuleSubject) -> Schema {
