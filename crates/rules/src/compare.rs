@@ -49,7 +49,7 @@ fn equal_within(
     }
     budget.take(1)?;
     if let (Some(a), Some(b)) = (a.as_str(), b.as_str()) {
-        return Ok(a == b);
+        return equal_bytes(a.as_bytes(), b.as_bytes(), budget);
     }
     if let Some(order) = compare_numbers(a, b) {
         return Ok(order == Some(Ordering::Equal));
@@ -69,10 +69,20 @@ fn equal_within(
             _ => Ok(false),
         },
         (a, b) => match (a.as_bytes(), b.as_bytes()) {
-            (Some(a), Some(b)) => Ok(a == b),
+            (Some(a), Some(b)) => equal_bytes(a, b, budget),
             _ => Ok(false),
         },
     }
+}
+
+/// Whether bytes are equal. Those of unlike length are told apart without going through them.
+#[inline]
+pub(crate) fn equal_bytes(a: &[u8], b: &[u8], budget: &mut Budget) -> Result<bool, ErrorKind> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    budget.take_bytes(a.len())?;
+    Ok(a == b)
 }
 
 fn equal_lists(
@@ -144,11 +154,12 @@ pub(crate) fn same_key(a: &Value<'_>, b: &Value<'_>) -> bool {
 /// The order of two values; `Ok(None)` where NaN is in play.
 ///
 /// # Errors
-/// [`ErrorKind::NoSuchOverload`] when the types have no order between them.
+/// [`ErrorKind::NoSuchOverload`] when the types have no order between them; [`ErrorKind::Limit`].
 pub(crate) fn order(
     a: &Value<'_>,
     b: &Value<'_>,
     operation: &'static str,
+    budget: &mut Budget,
 ) -> Result<Option<Ordering>, ErrorKind> {
     if let Some(order) = compare_numbers(a, b) {
         return Ok(order);
@@ -159,10 +170,12 @@ pub(crate) fn order(
         (Value::Duration(a), Value::Duration(b)) => Ok(Some(a.cmp(b))),
         _ => {
             if let (Some(a), Some(b)) = (a.as_str(), b.as_str()) {
+                budget.take_bytes(a.len().min(b.len()))?;
                 // UTF-8 sorts by bytes as it does by code points.
                 return Ok(Some(a.cmp(b)));
             }
             if let (Some(a), Some(b)) = (a.as_bytes(), b.as_bytes()) {
+                budget.take_bytes(a.len().min(b.len()))?;
                 return Ok(Some(a.cmp(b)));
             }
             Err(ErrorKind::NoSuchOverload { operation, left: a.type_name(), right: b.type_name() })

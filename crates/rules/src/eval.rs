@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::arithmetic::{arithmetic, negate};
 use crate::ast::Operator;
 use crate::collection::{Entries, Items, List, ListData, Map, MapData};
-use crate::compare::{Budget, compare_numbers, equal, order, weight};
+use crate::compare::{Budget, compare_numbers, equal, equal_bytes, order, weight};
 use crate::error::{ErrorKind, EvalError, Limit};
 use crate::functions::{MAX_ARGUMENTS, apply};
 use crate::limits::{KEYS_PER_STEP, MAX_REMEMBERED, MAX_RESULT_BYTES};
@@ -68,7 +68,12 @@ impl<'v> Evaluation<'v> {
             }
             Op::EqualText { inner, text, negated } => {
                 let value = self.value(inner)?;
-                Ok(Value::Bool((value.as_str() == Some(text)) != *negated))
+                let same = match value.as_str() {
+                    Some(found) => equal_bytes(found.as_bytes(), text.as_bytes(), &mut self.budget)
+                        .map_err(|kind| kind.at(node.at))?,
+                    None => false,
+                };
+                Ok(Value::Bool(same != *negated))
             }
             Op::Order { operator, sides } => self.order(node, *operator, sides),
             Op::All(items) => self.chain(items, false),
@@ -182,7 +187,8 @@ impl<'v> Evaluation<'v> {
         let (left, right) = (self.value(left)?, self.value(right)?);
         let found = match compare_numbers(&left, &right) {
             Some(found) => found,
-            None => order(&left, &right, operator.as_str()).map_err(|kind| kind.at(node.at))?,
+            None => order(&left, &right, operator.as_str(), &mut self.budget)
+                .map_err(|kind| kind.at(node.at))?,
         };
         Ok(Value::Bool(found.is_some_and(|found| match operator {
             Operator::Less => found == Ordering::Less,
@@ -265,10 +271,7 @@ impl<'v> Evaluation<'v> {
                     None => Err(no_overload("[]", base, index)),
                 }
             }
-            Value::Optional(Some(inner)) => {
-                let found = self.optional_index((**inner).clone(), index)?;
-                Ok(found)
-            }
+            Value::Optional(Some(inner)) => self.optional_index((**inner).clone(), index),
             Value::Optional(None) => Ok(Value::Optional(None)),
             _ => Err(no_overload("[]", base, index)),
         }
@@ -293,7 +296,10 @@ impl<'v> Evaluation<'v> {
                 let place = whole(index).ok_or_else(|| no_overload("[]", &base, index))?;
                 usize::try_from(place).ok().and_then(|place| list.get(place))
             }
-            (Value::Map(map), _) => map.get(index),
+            (Value::Map(map), _) => {
+                self.look_up(map)?;
+                map.get(index)
+            }
             _ => return Err(no_overload("[]", &base, index)),
         };
         Ok(Value::Optional(found.map(Arc::new)))

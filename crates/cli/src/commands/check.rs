@@ -1,14 +1,16 @@
 //! `throughline check`: whether a rule can be read, and what it would have said of what is stored.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use throughline_rules::{Expression, Match, Schema, Scope, limits, schemas};
-use throughline_store::{DecisionFilter, Reader, TraceFilter};
+use throughline_store::{DecisionFilter, Page, QueryError, Reader, TraceFilter};
+use throughline_trace::{Decision, TraceSummary};
 
 use crate::args::{CheckArgs, RuleSubject};
-use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
+use crate::commands::audit::note_read;
+use crate::commands::{PAGE_ROWS, of_query, open_reader, stdin_text, write_json};
 use crate::failure::{Failure, Outcome};
 use crate::settings::Settings;
 use crate::show::{self, BOLD, DIM, RED, counted, one_line, short, styled};
@@ -31,7 +33,13 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Outcome {
         None => None,
         Some(since) => {
             let reader = open_reader(settings)?;
-            Some(replay(&reader, &rule, args, since).await?)
+            let replay = replay(&reader, &rule, args, since).await?;
+            if args.of == RuleSubject::Decision {
+                let rule = source.split_whitespace().collect::<Vec<_>>().join(" ");
+                let rows = usize::try_from(replay.looked_at()).unwrap_or(usize::MAX);
+                note_read(settings, format!("check {rule}"), rows);
+            }
+            Some(replay)
         }
     };
     let mut out = anstream::stdout().lock();
@@ -42,14 +50,7 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Outcome {
 }
 
 fn source(rule: &str) -> Outcome<String> {
-    if rule != "-" {
-        return Ok(rule.to_owned());
-    }
-    let mut text = String::new();
-    // One byte more than a rule may have, so that the mistake is told.
-    let most = limits::MAX_SOURCE_BYTES as u64 + 1;
-    io::stdin().lock().take(most).read_to_string(&mut text)?;
-    Ok(text)
+    if rule == "-" { stdin_text(limits::MAX_SOURCE_BYTES) } else { Ok(rule.to_owned()) }
 }
 
 fn schema(of: RuleSubject) -> Schema {
@@ -71,7 +72,7 @@ struct Replay {
     errors: u64,
     /// There was more than `--max` lets through.
     is_cut: bool,
-    /// Traces that could not be looked at whole: too large, or in part retired.
+    /// Traces that could not be looked at whole: too large, or retired in part or meanwhile.
     traces_cut: u64,
     examples: Vec<Example>,
     error_examples: Vec<Example>,
@@ -126,6 +127,28 @@ async fn replay(
     Ok(replay)
 }
 
+/// Looks at the items of a list page after page, the newest first, at most `max` of them; says whether
+/// there are more.
+async fn each<T>(
+    max: usize,
+    page: impl AsyncFn(Option<&str>, usize) -> Result<Page<T>, QueryError>,
+    mut look: impl AsyncFnMut(T) -> Outcome,
+) -> Outcome<bool> {
+    let (mut cursor, mut left) = (None::<String>, max);
+    while left > 0 {
+        let page = page(cursor.as_deref(), PAGE_ROWS.min(left)).await.map_err(of_query)?;
+        left = left.saturating_sub(page.items.len());
+        for item in page.items {
+            look(item).await?;
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 async fn traces(
     reader: &Reader,
     rule: &Expression,
@@ -137,38 +160,27 @@ async fn traces(
         start_after_unix_nano: Some(replay.since_unix_nano),
         ..TraceFilter::default()
     };
-    let (mut cursor, mut left) = (None, max);
-    loop {
-        let rows = PAGE_ROWS.min(left);
-        if rows == 0 {
-            replay.is_cut = true;
+    let page = async |cursor: Option<&str>, rows| reader.traces(&filter, cursor, rows).await;
+    let is_cut = each(max, page, async |summary: TraceSummary| {
+        let id = summary.trace_id.to_string();
+        if of == RuleSubject::Trace {
+            replay.judge(rule, &summary, &id, summary.name());
             return Ok(());
         }
-        let page = reader.traces(&filter, cursor.as_deref(), rows).await.map_err(of_query)?;
-        left -= page.items.len().min(left);
-        for summary in &page.items {
-            let id = summary.trace_id.to_string();
-            if of == RuleSubject::Trace {
-                replay.judge(rule, summary, &id, summary.name());
-                continue;
-            }
-            // It may have been retired a moment ago.
-            let Some(trace) = reader.trace(summary.trace_id).await.map_err(of_query)? else {
-                continue;
-            };
-            replay.traces_cut += u64::from(trace.is_skeleton || trace.truncated.is_some());
-            if trace.is_skeleton {
-                continue;
-            }
-            for span in &trace.spans {
-                replay.judge(rule, span, &id, &span.name);
-            }
-        }
-        cursor = page.next;
-        if cursor.is_none() {
+        // It may have been retired a moment ago.
+        let Some(trace) = reader.trace(summary.trace_id).await.map_err(of_query)? else {
+            replay.traces_cut += 1;
             return Ok(());
+        };
+        replay.traces_cut += u64::from(trace.is_skeleton || trace.truncated.is_some());
+        if !trace.is_skeleton {
+            trace.spans.iter().for_each(|span| replay.judge(rule, span, &id, &span.name));
         }
-    }
+        Ok(())
+    })
+    .await?;
+    replay.is_cut = is_cut;
+    Ok(())
 }
 
 async fn decisions(reader: &Reader, rule: &Expression, max: usize, replay: &mut Replay) -> Outcome {
@@ -176,24 +188,15 @@ async fn decisions(reader: &Reader, rule: &Expression, max: usize, replay: &mut 
         after_unix_nano: Some(replay.since_unix_nano),
         ..DecisionFilter::default()
     };
-    let (mut cursor, mut left) = (None, max);
-    loop {
-        let rows = PAGE_ROWS.min(left);
-        if rows == 0 {
-            replay.is_cut = true;
-            return Ok(());
-        }
-        let page = reader.decisions(&filter, cursor.as_deref(), rows).await.map_err(of_query)?;
-        left -= page.items.len().min(left);
-        for decision in &page.items {
-            let name = format!("{}: {}", decision.stage, decision.action);
-            replay.judge(rule, decision, &decision.decision_id.to_string(), &name);
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(());
-        }
-    }
+    let page = async |cursor: Option<&str>, rows| reader.decisions(&filter, cursor, rows).await;
+    let is_cut = each(max, page, async |decision: Decision| {
+        let name = format!("{}: {}", decision.stage, decision.action);
+        replay.judge(rule, &decision, &decision.decision_id.to_string(), &name);
+        Ok(())
+    })
+    .await?;
+    replay.is_cut = is_cut;
+    Ok(())
 }
 
 /// What is printed as JSON.
@@ -240,7 +243,7 @@ fn write(
     examples(out, "errors, which match nothing", &replay.error_examples)?;
     if replay.traces_cut > 0 {
         let traces = counted(replay.traces_cut, "trace", "traces");
-        writeln!(out, "\n{traces} could not be looked at whole (too large, or in part retired)")?;
+        writeln!(out, "\n{traces} could not be looked at whole (too large, or retired)")?;
     }
     if replay.is_cut {
         writeln!(out, "\nthere is more: --max is how many are looked at")?;

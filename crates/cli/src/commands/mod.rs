@@ -15,7 +15,7 @@ pub(crate) mod trace;
 pub(crate) mod traces;
 pub(crate) mod version;
 
-use std::io::Write;
+use std::io::{self, Read as _, Write};
 
 use serde::Serialize;
 use throughline_store::{ControlError, OpenError, QueryError, Reader};
@@ -33,8 +33,20 @@ fn open_reader(settings: &Settings) -> Outcome<Reader> {
 
 /// One JSON value on one line.
 fn write_json(out: &mut impl Write, value: &impl Serialize) -> Outcome {
-    serde_json::to_writer(&mut *out, value).map_err(std::io::Error::from)?;
+    serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
     Ok(out.write_all(b"\n")?)
+}
+
+/// The text on standard input. Of more than `most` bytes only so much is read, and given, that
+/// whoever asks sees it is too long.
+fn stdin_text(most: usize) -> Outcome<String> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(most as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > most {
+        // The cut may fall within a character.
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::usage("standard input is not UTF-8"))
 }
 
 /// A question that got no answer.

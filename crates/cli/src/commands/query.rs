@@ -1,6 +1,6 @@
 //! `throughline query`: one SELECT, over the data directory or a running server.
 
-use std::io::{Read as _, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use throughline_web::{sql_csv, sql_json, sql_value_json, sql_value_text};
 use crate::anchors;
 use crate::args::QueryArgs;
 use crate::commands::audit::note_read;
-use crate::commands::{of_query, open_reader, write_json};
+use crate::commands::{of_query, open_reader, stdin_text, write_json};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::settings::Settings;
 use crate::show::{BOLD, DIM, one_line, short, styled};
@@ -63,12 +63,7 @@ pub(crate) async fn run(settings: &Settings, args: &QueryArgs) -> Outcome {
 /// The statement, which may come from standard input.
 fn text(args: &QueryArgs) -> Outcome<String> {
     match args.sql.as_deref() {
-        Some("-") => {
-            let mut text = String::new();
-            // One byte more than may be says that it is too long.
-            std::io::stdin().take(MAX_SQL_TEXT_BYTES as u64 + 1).read_to_string(&mut text)?;
-            Ok(text)
-        }
+        Some("-") => stdin_text(MAX_SQL_TEXT_BYTES),
         sql => Ok(sql.unwrap_or_default().to_owned()),
     }
 }

@@ -1,13 +1,10 @@
 //! `throughline query`, over the data directory and over a running server.
 
-use std::io::Write as _;
-use std::process::Stdio;
-
 use serde_json::Value as Json;
 use throughline_trace::{DecisionId, TraceId};
 
 use crate::export::{Exporter, decision, fraud_trace, logs};
-use crate::server::{PATIENCE, Server, client, run, throughline};
+use crate::server::{PATIENCE, Server, client, run, run_on};
 
 const CALLS: &str =
     "SELECT model, count(*) AS calls, sum(input_tokens) AS tokens, min(start_unix_nano) AS first
@@ -76,12 +73,11 @@ async fn parameters_limits_and_standard_input() {
     let cut = run(&data_dir, &["query", "SELECT span_id FROM spans", "-n", "2", "--csv"]);
     assert!(cut.stderr.contains("more than 2 rows"), "{}", cut.stderr);
     assert_eq!(cut.ok().lines().count(), 3);
-    let mut command = throughline(&data_dir);
-    command.args(["query", "-", "--csv"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("the binary starts");
-    child.stdin.take().expect("piped").write_all(b"SELECT 1 AS one").expect("read");
-    let output = child.wait_with_output().expect("an end");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "one\r\n1\r\n");
+    let read = run_on(&data_dir, &["query", "-", "--csv"], b"SELECT 1 AS one");
+    assert_eq!(read.ok(), "one\r\n1\r\n");
+    let refused = run_on(&data_dir, &["query", "-"], b"SELECT '\xff'");
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("standard input is not UTF-8"), "{}", refused.stderr);
     // What was read of decisions is in the audit log.
     run(&data_dir, &["query", "SELECT action FROM decisions"]).ok();
     let noted = run(&data_dir, &["audit", "reads", "--json"]).ok();

@@ -1,6 +1,6 @@
 //! A real server process on free ports, and the other commands beside it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -36,9 +36,15 @@ pub(crate) fn throughline_in(working_dir: &Path) -> Command {
 /// Runs a command to its end. One that does not end, a server that should have refused to start,
 /// is killed and tells so by its exit code of -1.
 pub(crate) fn run(data_dir: &Path, args: &[&str]) -> Finished {
+    run_on(data_dir, args, b"")
+}
+
+/// The same, with something on standard input, which the command has to read.
+pub(crate) fn run_on(data_dir: &Path, args: &[&str], input: &[u8]) -> Finished {
     let mut command = throughline(data_dir);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().expect("the binary starts");
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    child.stdin.take().expect("piped").write_all(input).expect("read");
     let (ended, is_over) = channel::<()>();
     let pid = child.id();
     let watchdog = thread::spawn(move || {

@@ -202,7 +202,9 @@ impl Compiler<'_> {
     /// `math.greatest` and `math.least` take numbers, or a list of them.
     fn extreme(&mut self, name: &str, mut args: Vec<Typed>, name_at: At, at: At) -> Typed {
         let builtin = if name == "math.greatest" { Builtin::Greatest } else { Builtin::Least };
-        let is_list = matches!(args.as_slice(), [one] if matches!(one.ty, Type::List(_)));
+        // What a single argument of unknown type holds is found out when the rule runs.
+        let is_list =
+            matches!(args.as_slice(), [one] if matches!(one.ty, Type::List(_) | Type::Dyn));
         let mut element: Option<Type> = None;
         for arg in &args {
             let ty = match &arg.ty {

@@ -7,14 +7,18 @@ use crate::error::ErrorKind;
 use crate::lookup::no_overload;
 use crate::value::Value;
 
-/// The greatest or least number of a list; of equal ones, the first.
+/// The greatest or least number of a list; of equal ones, the first. A single number is itself.
 pub(super) fn extreme<'v>(
     name: &'static str,
     list: &Value<'v>,
     greatest: bool,
     budget: &mut Budget,
 ) -> Result<Value<'v>, ErrorKind> {
-    let Value::List(items) = list else { return Err(no_overload(name, list, list)) };
+    let items = match list {
+        Value::List(items) => items,
+        number if number.as_f64().is_some() => return Ok(number.clone()),
+        other => return Err(no_overload(name, other, other)),
+    };
     budget.take(items.len() as u64)?;
     let mut found: Option<Value<'v>> = None;
     for item in items.iter() {

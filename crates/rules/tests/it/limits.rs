@@ -9,12 +9,14 @@ fn schema() -> Schema {
         vec![
             Field::new("text", Type::String, "long text"),
             Field::new("items", Type::list(Type::Int), "many numbers"),
+            Field::new("pairs", Type::open_map(), "as many keys"),
         ],
     )
 }
 
 fn scope(bytes: usize, items: i64) -> Vec<Value<'static>> {
-    vec![Value::text("x".repeat(bytes)), Value::list((0..items).map(Value::Int))]
+    let pairs = (0..items).map(|item| (Value::text(format!("k{item}")), Value::Int(item)));
+    vec![Value::text("x".repeat(bytes)), Value::list((0..items).map(Value::Int)), Value::map(pairs)]
 }
 
 fn limit_of(source: &str, scope: &Vec<Value<'static>>) -> Option<Limit> {
@@ -61,7 +63,35 @@ fn going_through_text_costs_steps() {
     assert_eq!(limit_of("items.all(a, !text.contains('y'))", &scope), Some(Limit::Steps));
     assert_eq!(limit_of("items.all(a, !text.matches('y'))", &scope), Some(Limit::Steps));
     assert_eq!(limit_of("items.all(a, items == items)", &scope), Some(Limit::Steps));
+    assert_eq!(limit_of("items.all(a, text == text)", &scope), Some(Limit::Steps));
+    assert_eq!(limit_of("items.all(a, text <= text)", &scope), Some(Limit::Steps));
+    let bytes = "[bytes(text)].all(b, items.all(a, b == b && b <= b))";
+    assert_eq!(limit_of(bytes, &scope), Some(Limit::Steps));
     assert_eq!(limit_of("text.contains('y')", &scope), None);
+    assert_eq!(limit_of("text == text && text <= text", &scope), None);
+    // Texts of unlike length are told apart without going through them.
+    assert_eq!(limit_of("items.all(a, text != text + 'x')", &self::scope(100, 1_000)), None);
+}
+
+#[test]
+fn a_constant_text_is_gone_through_too() {
+    let scope = scope(10_000, 10_000);
+    let text = "x".repeat(10_000);
+    let source = format!("items.all(a, text == \"{text}\")");
+    assert_eq!(limit_of(&source, &scope), Some(Limit::Steps));
+    // Texts of unlike length are told apart without going through them.
+    assert_eq!(limit_of(&format!("items.all(a, text != \"{text}x\")"), &scope), None);
+}
+
+#[test]
+fn looking_for_a_key_costs_steps() {
+    let scope = scope(1, 4_000);
+    for source in ["pairs[?'x'] == optional.none()", "!pairs.?x.hasValue()", "!('x' in pairs)"] {
+        assert_eq!(limit_of(&format!("items.all(a, {source})"), &scope), Some(Limit::Steps));
+        assert_eq!(limit_of(source, &scope), None);
+    }
+    let inner = "items.all(a, !optional.of(pairs)['x'].hasValue())";
+    assert_eq!(limit_of(inner, &scope), Some(Limit::Steps));
 }
 
 #[test]
