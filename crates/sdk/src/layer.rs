@@ -16,6 +16,7 @@ use tracing_subscriber::filter::{FilterFn, Filtered, filter_fn};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::layer_company::{self, Company};
 use crate::tracer::SdkTracer;
 
 /// The layer that turns `tracing` spans into OpenTelemetry spans, the SDK's own among them.
@@ -26,9 +27,12 @@ pub type SpanLayer<S> = Filtered<Bridge<S>, SpanFilter, S>;
 pub type SpanFilter = FilterFn<Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>>;
 
 /// The layer for a subscriber that you put together yourself; [`Telemetry`](crate::Telemetry) puts
-/// one together when there is none. It takes spans of level INFO and above. A second one above it
-/// in a subscriber does nothing; beside another OpenTelemetry layer it is one too many, and
-/// `tracing-opentelemetry` panics: a subscriber that has such a layer needs no other.
+/// one together when there is none. It takes spans of level INFO and above.
+///
+/// Beside another layer of `tracing-opentelemetry`, or a second one of ours, it does nothing: that one
+/// makes an OpenTelemetry span of every `tracing` span, with its own tracer provider, and the SDK's
+/// spans join its traces. Put ours on top of it: one that is above is seen only once there is a span, and
+/// the SDK's span is told to both if it is the first.
 ///
 /// ```
 /// use tracing_subscriber::layer::SubscriberExt;
@@ -48,10 +52,10 @@ pub fn layer_at<S>(level: LevelFilter) -> SpanLayer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    let is_second = Arc::new(AtomicBool::new(false));
-    let is_other = Arc::clone(&is_second);
+    let company = Arc::new(Company::default());
+    let other = Arc::clone(&company);
     let wanted: Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync> = Box::new(move |metadata| {
-        metadata.is_span() && metadata.level() <= &level && !is_other.load(Ordering::Relaxed)
+        metadata.is_span() && metadata.level() <= &level && !other.is_second()
     });
     let spans = OpenTelemetryLayer::new(SdkTracer)
         .with_location(false)
@@ -62,7 +66,7 @@ where
         .with_error_records_to_exceptions(false)
         .with_error_events_to_exceptions(false)
         .with_error_events_to_status(false);
-    Bridge { spans, is_second }.with_filter(filter_fn(wanted))
+    Bridge { spans, company }.with_filter(filter_fn(wanted))
 }
 
 /// What the tracing spans of ours are called; their OpenTelemetry name is a field.
@@ -76,14 +80,14 @@ pub(crate) const TRACING_TARGET: &str = "throughline";
 /// with an explicit parent, `OpenTelemetrySpanExt`, a follower).
 pub struct Bridge<S> {
     spans: OpenTelemetryLayer<S, SdkTracer>,
-    /// Whether the subscriber has our layer already: two would give each span two lives, and
+    /// Who else makes OpenTelemetry spans in the subscriber: two would give each span two lives, and
     /// `tracing-opentelemetry` panics then.
-    is_second: Arc<AtomicBool>,
+    company: Arc<Company>,
 }
 
 impl<S> fmt::Debug for Bridge<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bridge").field("is_second", &self.is_second).finish_non_exhaustive()
+        f.debug_struct("Bridge").field("company", &self.company).finish_non_exhaustive()
     }
 }
 
@@ -96,12 +100,21 @@ where
 {
     fn on_layer(&mut self, subscriber: &mut S) {
         let below: &dyn Subscriber = subscriber;
-        self.is_second.store(below.is::<AnyBridge>(), Ordering::Relaxed);
+        self.company.look_below(below, || below.is::<AnyBridge>());
         self.spans.on_layer(subscriber);
     }
 
+    fn on_register_dispatch(&self, subscriber: &Dispatch) {
+        self.company.is_in(subscriber);
+        self.spans.on_register_dispatch(subscriber);
+    }
+
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
+        self.company.look_above(id, |whole| whole.is::<AnyBridge>());
         let metadata = attributes.metadata();
+        if self.company.is_second() {
+            return;
+        }
         if !is_ours(metadata) {
             return self.spans.on_new_span(attributes, id, cx);
         }
@@ -114,30 +127,36 @@ where
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, cx: Context<'_, S>) {
+        if self.company.is_second() {
+            return;
+        }
         self.tell(id, &cx);
         self.spans.on_record(id, values, cx);
     }
 
     fn on_follows_from(&self, id: &Id, follows: &Id, cx: Context<'_, S>) {
+        if self.company.is_second() {
+            return;
+        }
         self.tell(id, &cx);
         self.spans.on_follows_from(id, follows, cx);
     }
 
     fn on_enter(&self, id: &Id, cx: Context<'_, S>) {
-        if MARK.get() != Mark::Entered {
+        if MARK.get() != Mark::Entered && !self.company.is_second() {
             self.spans.on_enter(id, cx);
         }
     }
 
     fn on_exit(&self, id: &Id, cx: Context<'_, S>) {
-        if MARK.get() != Mark::Entered {
+        if MARK.get() != Mark::Entered && !self.company.is_second() {
             self.spans.on_exit(id, cx);
         }
     }
 
     fn on_close(&self, id: Id, cx: Context<'_, S>) {
         // One of ours has been ended by its guard.
-        if !cx.metadata(&id).is_some_and(is_ours) {
+        if !self.company.is_second() && !cx.metadata(&id).is_some_and(is_ours) {
             self.spans.on_close(id, cx);
         }
     }
@@ -145,12 +164,16 @@ where
     /// Every extension trait of `tracing-opentelemetry` asks for its layer this way.
     #[expect(unsafe_code, reason = "a layer around another one has no other way to be found")]
     unsafe fn downcast_raw(&self, id: TypeId) -> Option<*const ()> {
+        if self.company.is_second() {
+            return None;
+        }
         if id == TypeId::of::<Self>() || id == TypeId::of::<AnyBridge>() {
             return Some(std::ptr::from_ref(self).cast());
         }
         // SAFETY: as this function's; the inner layer lives as long as this one.
         let found = unsafe { self.spans.downcast_raw(id) };
-        if found.is_some() && id != TypeId::of::<OpenTelemetryLayer<S, SdkTracer>>() {
+        let is_inner = id == TypeId::of::<OpenTelemetryLayer<S, SdkTracer>>();
+        if found.is_some() && !is_inner && layer_company::answers_others() {
             IS_ASKED.store(true, Ordering::Relaxed);
         }
         found

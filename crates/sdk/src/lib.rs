@@ -50,6 +50,7 @@ mod http_client;
 mod instrument;
 mod json_schema;
 mod layer;
+mod layer_company;
 mod log_layer;
 mod logs;
 mod made_by;

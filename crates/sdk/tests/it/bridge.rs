@@ -3,7 +3,7 @@
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{
-    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId,
+    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TracerProvider as _,
 };
 use throughline::{Recorder, Telemetry, span};
 use tracing::Instrument as _;
@@ -132,4 +132,44 @@ fn a_layer_that_can_be_reloaded_hides_itself_and_loses_nothing() {
       host
         inner
     ");
+}
+
+/// What the host's layer makes of spans of both, with ours above or below it.
+fn beside_a_layer_of_the_host(is_ours_above: bool) -> (String, String) {
+    let (hosts, ours) = (Recorder::new(), Recorder::new());
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder()
+        .with_simple_exporter(hosts.clone())
+        .build();
+    let tracer = provider.tracer("host");
+    let telemetry = Telemetry::builder().recorder(&ours).build().expect("telemetry");
+    let _context = telemetry.enter();
+    let registry = tracing_subscriber::registry();
+    let subscriber: tracing::Dispatch = if is_ours_above {
+        registry
+            .with(tracing_opentelemetry::layer().with_tracer(tracer))
+            .with(throughline::layer())
+            .into()
+    } else {
+        registry
+            .with(throughline::layer())
+            .with(tracing_opentelemetry::layer().with_tracer(tracer))
+            .into()
+    };
+    let _default = tracing::dispatcher::set_default(&subscriber);
+    for _ in 0..2 {
+        tracing::info_span!("host").in_scope(|| {
+            let ours = span("ours").start();
+            ours.in_scope(|| tracing::info_span!("deep", answer = 17).in_scope(|| ()));
+            ours.end();
+        });
+    }
+    (hosts.tree(&["answer"]), ours.tree(&[]))
+}
+
+#[test]
+fn beside_a_layer_of_the_host_ours_leaves_the_spans_to_it() {
+    let once = "host\n  ours\n    deep answer=17\n";
+    let whole = (once.repeat(2), String::new());
+    assert_eq!(beside_a_layer_of_the_host(true), whole, "the host's is below");
+    assert_eq!(beside_a_layer_of_the_host(false), whole, "the host's is above");
 }
