@@ -22,6 +22,10 @@ pub(crate) struct ExportArgs {
     /// Only traces and decisions of this agent
     #[arg(long)]
     pub(crate) agent: Option<String>,
+    /// The tables of SQL as Parquet, instead of OTLP: rows of that time, each table a file in the directory
+    /// that --out names
+    #[arg(long)]
+    pub(crate) parquet: bool,
     /// A file, or a directory that gets traces.jsonl and logs.jsonl [default: standard output]
     #[arg(long, short = 'o', value_name = "FILE|DIR")]
     pub(crate) out: Option<PathBuf>,

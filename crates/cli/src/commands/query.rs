@@ -78,7 +78,7 @@ fn parameter(text: &str) -> SqlValue {
     }
 }
 
-fn of_sql(error: SqlError) -> Failure {
+pub(crate) fn of_sql(error: SqlError) -> Failure {
     let hint = error.hint();
     let exit = match error {
         SqlError::Query(error) => return of_query(error),

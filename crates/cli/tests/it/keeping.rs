@@ -147,6 +147,32 @@ async fn what_is_exported_and_imported_is_exported_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_are_exported_as_parquet() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    fill(&server, 1..20).await;
+    let out = dir.path().join("tables");
+    let path = out.to_str().expect("UTF-8");
+    let rows = |table: &str| {
+        // The footer ends with its length and the mark; what is in it, the interop tests read.
+        let bytes = std::fs::read(out.join(format!("{table}.parquet"))).expect("a file");
+        assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), "{table}");
+        bytes.len()
+    };
+    run(&data_dir, &["export", "--parquet", "--out", path]).ok();
+    let all: Vec<usize> = ["traces", "spans", "decisions", "logs"].map(rows).into();
+    assert!(run(&data_dir, &["audit", "reads"]).ok().contains("export"));
+    run(&data_dir, &["export", "--parquet", "--out", path, "--since", "2026-11-23T00:00Z"]).ok();
+    let none: Vec<usize> = ["traces", "spans", "decisions"].map(rows).into();
+    assert!(none.iter().zip(&all).all(|(none, all)| none < all), "{none:?} {all:?}");
+    let nowhere = run(&data_dir, &["export", "--parquet"]);
+    assert_eq!(nowhere.code, 2, "{}", nowhere.stderr);
+    assert!(nowhere.stderr.contains("name one with --out"), "{}", nowhere.stderr);
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_in_the_time_that_is_exported_goes_without_a_trace_that_began_before() {
     const LATER: u64 = 5_000_000_000;
     let dir = tempfile::tempdir().expect("a directory");

@@ -26,6 +26,7 @@ mod pages;
 mod rollups;
 mod run;
 mod sessions;
+mod sink;
 mod source;
 mod span_order;
 mod span_scan;
@@ -40,6 +41,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 pub use self::error::SqlError;
+use self::sink::Collected;
+pub use self::sink::{SqlRun, SqlSink};
 use self::source::Source;
 use self::view::View;
 use crate::error::QueryError;
@@ -320,6 +323,22 @@ impl Reader {
     /// # Errors
     /// [`SqlError`].
     pub async fn sql(&self, query: SqlQuery) -> Result<SqlAnswer, SqlError> {
+        run::check_bounds(&query)?;
+        let rows = Collected::of(query.max_rows);
+        let (rows, run) = self.sql_into(query, rows).await?;
+        Ok(rows.into_answer(run))
+    }
+
+    /// Runs one SELECT for a copy of what is there: with neither the bounds of an answer nor the longest
+    /// time that others may ask for; `max_rows` says nothing. It ends early when the future is dropped.
+    /// Whoever answers people notes the decisions that were read in the [`ReadLog`](crate::ReadLog).
+    ///
+    /// # Errors
+    /// [`SqlError`]; what the sink has taken is then a part.
+    pub async fn sql_into<S>(&self, query: SqlQuery, mut sink: S) -> Result<(S, SqlRun), SqlError>
+    where
+        S: SqlSink + 'static,
+    {
         run::check(&query)?;
         let turn = Arc::clone(&self.statements).acquire_owned();
         let turn = match tokio::time::timeout(query.timeout, turn).await {
@@ -330,9 +349,9 @@ impl Reader {
         let waiting = Waiting::default();
         let abandoned = Arc::clone(&waiting.abandoned);
         let run = move || {
-            let answer = run_again(&files, &abandoned, &query);
+            let run = run_again(&files, &abandoned, &query, &mut sink);
             drop(turn);
-            answer
+            run.map(|run| (sink, run))
         };
         tokio::task::spawn_blocking(run).await.map_err(|error| SqlError::Query(ended(&error)))?
     }
@@ -344,16 +363,17 @@ fn run_again(
     files: &Arc<Files>,
     abandoned: &Arc<AtomicBool>,
     query: &SqlQuery,
-) -> Result<SqlAnswer, SqlError> {
+    sink: &mut dyn SqlSink,
+) -> Result<SqlRun, SqlError> {
     let began = Instant::now();
     let (deadline, now) = (began + query.timeout, now_unix_nano());
     let mut tries = 0;
     loop {
         let before = paths(files);
         let source = Source::new(Arc::clone(files), Arc::clone(abandoned), deadline, now);
-        let error = match run::run(&source, query, began) {
+        let error = match run::run(&source, query, began, sink) {
             Err(SqlError::Query(error)) => error,
-            answer => return answer,
+            run => return run,
         };
         tries += 1;
         let is_another = match &error {

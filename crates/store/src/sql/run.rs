@@ -12,9 +12,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
 use super::allow::Watch;
 use super::source::Source;
 use super::{
-    MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES,
-    MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES, SqlAnswer, SqlColumn, SqlCut, SqlError, SqlKind,
-    SqlParameters, SqlQuery, SqlValue, derived, functions, temp, view,
+    MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT,
+    MAX_SQL_VALUE_BYTES, SqlColumn, SqlError, SqlKind, SqlParameters, SqlQuery, SqlRun, SqlSink,
+    SqlValue, derived, functions, temp, view,
 };
 use crate::error::QueryError;
 
@@ -80,6 +80,20 @@ pub(super) fn check(query: &SqlQuery) -> Result<(), SqlError> {
     {
         return Err(SqlError::Forbidden(word));
     }
+    let count = match &query.parameters {
+        SqlParameters::Positional(values) => values.len(),
+        SqlParameters::Named(values) => values.len(),
+    };
+    if count > MAX_SQL_PARAMETERS {
+        return Err(SqlError::Parameters(format!(
+            "expected at most {MAX_SQL_PARAMETERS} parameters, got {count}"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses what an answer may not have.
+pub(super) fn check_bounds(query: &SqlQuery) -> Result<(), SqlError> {
     if !(1..=MAX_SQL_ROWS).contains(&query.max_rows) {
         return Err(SqlError::Bounds(format!(
             "expected 1 to {MAX_SQL_ROWS} rows, got {}",
@@ -93,15 +107,6 @@ pub(super) fn check(query: &SqlQuery) -> Result<(), SqlError> {
             query.timeout.as_millis()
         )));
     }
-    let count = match &query.parameters {
-        SqlParameters::Positional(values) => values.len(),
-        SqlParameters::Named(values) => values.len(),
-    };
-    if count > MAX_SQL_PARAMETERS {
-        return Err(SqlError::Parameters(format!(
-            "expected at most {MAX_SQL_PARAMETERS} parameters, got {count}"
-        )));
-    }
     Ok(())
 }
 
@@ -110,11 +115,12 @@ pub(super) fn run(
     source: &Source,
     query: &SqlQuery,
     began: Instant,
-) -> Result<SqlAnswer, SqlError> {
+    sink: &mut dyn SqlSink,
+) -> Result<SqlRun, SqlError> {
     temp::allow(MAX_SQL_TEMP_BYTES);
     let watch = Watch::default();
-    let answer = answer(source, query, &watch);
-    let (columns, rows, cut) = answer.map_err(|error| match error {
+    let rows = rows(source, query, &watch, sink);
+    rows.map_err(|error| match error {
         Stop::Unread(error) => match explain(source, query, &watch, &error) {
             SqlError::Value(message) => {
                 SqlError::Syntax { message, offset: None, line_and_column: None }
@@ -128,10 +134,7 @@ pub(super) fn run(
         },
         Stop::Told(error) => error,
     })?;
-    Ok(SqlAnswer {
-        columns,
-        rows,
-        cut,
+    Ok(SqlRun {
         elapsed: began.elapsed(),
         decisions_read: watch.reads_decisions().then(|| source.decisions()),
     })
@@ -151,9 +154,13 @@ impl From<rusqlite::Error> for Stop {
     }
 }
 
-type Answer = (Vec<SqlColumn>, Vec<Vec<SqlValue>>, Option<SqlCut>);
-
-fn answer(source: &Source, query: &SqlQuery, watch: &Watch) -> Result<Answer, Stop> {
+/// Runs the statement and gives its rows to the sink.
+fn rows(
+    source: &Source,
+    query: &SqlQuery,
+    watch: &Watch,
+    sink: &mut dyn SqlSink,
+) -> Result<(), Stop> {
     let connection = connect(source, watch)?;
     let mut statement = connection.prepare(&query.text).map_err(Stop::Unread)?;
     if statement.column_count() == 0 || !statement.readonly() {
@@ -162,34 +169,22 @@ fn answer(source: &Source, query: &SqlQuery, watch: &Watch) -> Result<Answer, St
         return Err(Stop::Told(SqlError::Forbidden(shown)));
     }
     bind(&mut statement, &query.parameters)?;
-    let mut columns: Vec<SqlColumn> = statement
+    let columns: Vec<SqlColumn> = statement
         .columns()
         .map(|column| SqlColumn {
             name: column.name().to_owned(),
             kind: column.decl_type().and_then(SqlKind::of_declared),
         })
         .collect();
-    let (mut rows, mut bytes, mut cut) = (Vec::new(), 0, None);
+    sink.begin(&columns);
     let mut found = statement.raw_query();
     while let Some(row) = found.next()? {
-        if rows.len() >= query.max_rows {
-            cut = Some(SqlCut::Rows);
+        let values = (0..columns.len()).map(|at| Ok(value_of(row.get_ref(at)?)));
+        if !sink.row(values.collect::<Result<_, rusqlite::Error>>()?) {
             break;
         }
-        let mut values = Vec::with_capacity(columns.len());
-        for (at, column) in columns.iter_mut().enumerate() {
-            let value = value_of(row.get_ref(at)?);
-            bytes += value.bytes();
-            column.kind = column.kind.or(value.kind());
-            values.push(value);
-        }
-        if bytes > MAX_SQL_BYTES {
-            cut = Some(SqlCut::Bytes);
-            break;
-        }
-        rows.push(values);
     }
-    Ok((columns, rows, cut))
+    Ok(())
 }
 
 /// A database with nothing in it but our tables, in which nothing else can be done.

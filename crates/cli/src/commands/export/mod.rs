@@ -1,5 +1,8 @@
 //! `throughline export`: OTLP JSON, one export request a line, a trace a request. Traces, log
-//! records, and decisions as `agent.decision` events; metric series stay.
+//! records, and decisions as `agent.decision` events; metric series stay. Or the tables of SQL as Parquet.
+
+mod parquet_file;
+mod tables;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -22,6 +25,9 @@ const PARTIAL: &str = ".partial";
 
 /// Exports what the arguments name.
 pub(crate) async fn run(settings: &Settings, args: &ExportArgs) -> Outcome {
+    if args.parquet {
+        return tables::run(settings, args).await;
+    }
     let reader = open_reader(settings)?;
     let mut sink = Sink::open(args.out.as_deref())?;
     let mut done = Done::default();
