@@ -71,7 +71,7 @@ impl Rejections {
 }
 
 /// The kinds of HTTP statuses. What OTLP calls not to be retried (all but 429, 502, 503 and 504) is
-/// parted by what would help; a 5xx may be mended at the other end, and nothing is given up for it.
+/// parted by what would help; a 5xx may be mended at the other end, and nothing is given up for it alone.
 fn of_http(status: StatusCode) -> Undelivered {
     let problem = format!("the receiver answered {status}");
     match status {
@@ -82,6 +82,7 @@ fn of_http(status: StatusCode) -> Undelivered {
             Undelivered::Later(problem)
         }
         _ if status.is_client_error() || status.is_redirection() => Undelivered::Denied(problem),
+        StatusCode::INTERNAL_SERVER_ERROR => Undelivered::Broken(problem),
         _ => Undelivered::Later(problem),
     }
 }
@@ -98,6 +99,7 @@ fn of_grpc(problem: String) -> Undelivered {
             | Code::NotFound
             | Code::FailedPrecondition,
         ) => Undelivered::Denied(problem),
+        Some(Code::Internal | Code::Unknown) => Undelivered::Broken(problem),
         _ => Undelivered::Later(problem),
     }
 }
@@ -126,6 +128,7 @@ mod tests {
             Undelivered::Later(_) => "later",
             Undelivered::Denied(_) => "denied",
             Undelivered::Refused(_) => "refused",
+            Undelivered::Broken(_) => "broken",
         }
     }
 
@@ -141,7 +144,8 @@ mod tests {
             (415, "denied"),
             (422, "refused"),
             (429, "later"),
-            (500, "later"),
+            (500, "broken"),
+            (502, "later"),
             (503, "later"),
             (301, "denied"),
         ] {

@@ -41,6 +41,8 @@ struct Server {
     status: Arc<AtomicU16>,
     /// Whether a batch with the action `poison` is malformed.
     knows_poison: Arc<AtomicBool>,
+    /// Whether the server fails at such a batch instead.
+    breaks_at_poison: Arc<AtomicBool>,
     requests: Arc<AtomicU64>,
 }
 
@@ -93,7 +95,10 @@ async fn logs(State(server): State<Server>, body: Bytes) -> StatusCode {
     if server.knows_poison.load(Ordering::Acquire)
         && all.flat_map(|scope| &scope.log_records).any(is_poison)
     {
-        return StatusCode::BAD_REQUEST;
+        return match server.breaks_at_poison.load(Ordering::Acquire) {
+            true => StatusCode::INTERNAL_SERVER_ERROR,
+            false => StatusCode::BAD_REQUEST,
+        };
     }
     let mut kept = server.kept.lock().expect("kept");
     for group in request.resource_logs {

@@ -46,6 +46,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// longer parted to find the one at fault: the receiver takes nothing then.
 const REFUSALS_IN_A_ROW: u32 = 16;
 
+/// Times in a row that the receiver fails before the decisions are suspected, and sent in smaller
+/// pieces.
+const FAILURES_BEFORE_SUSPICION: u32 = 4;
+
+/// Times that it fails at one decision alone, and takes another right after it, before that one is set
+/// aside.
+const FAILURES_ALONE: u32 = 3;
+
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -70,6 +78,10 @@ fn resource_of(header: &Header) -> Resource {
     Resource::builder_empty().with_attributes(attributes).build()
 }
 
+fn last_of(header: &Header, frames: &Frames) -> Option<(Header, Vec<u8>)> {
+    frames.frames.last().map(|(json, _)| (header.clone(), json.clone()))
+}
+
 /// The task's state.
 struct Sender {
     shared: Arc<Shared>,
@@ -84,6 +96,11 @@ struct Sender {
     /// Decisions that are sent together now.
     batch_items: usize,
     refusals_in_a_row: u32,
+    failures_in_a_row: u32,
+    failures_alone: u32,
+    /// A decision that the receiver took, or of those behind the one that it fails at: whether it takes
+    /// this one tells whether it is broken. It knows by the id what it has already.
+    probe: Option<(Header, Vec<u8>)>,
     /// What stands in the way, as people were told.
     told: Option<String>,
     pause: Duration,
@@ -103,6 +120,9 @@ pub(super) async fn run(shared: Arc<Shared>, owner: Arc<Owner>, header: Header, 
         refused: Refused::default(),
         batch_items: BATCH_ITEMS,
         refusals_in_a_row: 0,
+        failures_in_a_row: 0,
+        failures_alone: 0,
+        probe: None,
         told: None,
         pause: FIRST_PAUSE,
     };
@@ -307,12 +327,13 @@ impl Sender {
     async fn send_frames(&mut self, header: &Header, frames: &Frames) -> Result<Fate, String> {
         let problem = match self.deliver_frames(header, frames).await? {
             Ok(()) => {
-                self.batch_items = (self.batch_items * 2).min(BATCH_ITEMS);
-                self.refusals_in_a_row = 0;
-                self.told = None;
+                self.taken(header, frames);
                 return Ok(Fate::Taken);
             }
             Err(Undelivered::Refused(problem)) => problem,
+            Err(Undelivered::Broken(problem)) => {
+                return self.suspect(header, frames, problem).await;
+            }
             Err(undelivered) => {
                 let problem = undelivered.problem().to_owned();
                 if matches!(undelivered, Undelivered::Denied(_)) {
@@ -332,6 +353,51 @@ impl Sender {
         if self.refusals_in_a_row >= REFUSALS_IN_A_ROW {
             self.batch_items = BATCH_ITEMS;
         }
+        self.set_aside(header, frames, &problem).map_err(|error| error.to_string())?;
+        Ok(Fate::SetAside)
+    }
+
+    fn taken(&mut self, header: &Header, frames: &Frames) {
+        if self.batch_items == BATCH_ITEMS {
+            self.failures_in_a_row = 0;
+        }
+        self.batch_items = (self.batch_items * 2).min(BATCH_ITEMS);
+        self.refusals_in_a_row = 0;
+        self.failures_alone = 0;
+        self.told = None;
+        self.pause = FIRST_PAUSE;
+        self.probe = last_of(header, frames);
+    }
+
+    /// The receiver fails at a batch again and again: one of it may be what it fails at. That one is set
+    /// aside once it is alone, and the receiver takes another each time after it failed at this one. As
+    /// long as it takes nothing, everything waits.
+    async fn suspect(
+        &mut self,
+        header: &Header,
+        frames: &Frames,
+        problem: String,
+    ) -> Result<Fate, String> {
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        if self.failures_in_a_row < FAILURES_BEFORE_SUSPICION {
+            return Err(problem);
+        }
+        if frames.frames.len() > 1 {
+            self.batch_items = frames.frames.len() / 2;
+            self.probe = self.probe.take().or_else(|| last_of(header, frames));
+            return Err(problem);
+        }
+        let Some((of, json)) = self.probe.clone() else { return Err(problem) };
+        let probe = Frames { frames: vec![(json, 0)], end: End::More };
+        if self.deliver_frames(&of, &probe).await?.is_err() {
+            (self.failures_alone, self.batch_items) = (0, BATCH_ITEMS);
+            return Err(problem);
+        }
+        self.failures_alone += 1;
+        if self.failures_alone < FAILURES_ALONE {
+            return Err(problem);
+        }
+        self.failures_alone = 0;
         self.set_aside(header, frames, &problem).map_err(|error| error.to_string())?;
         Ok(Fate::SetAside)
     }

@@ -20,13 +20,18 @@ pub(crate) enum Undelivered {
     Denied(String),
     /// The receiver will never take what these records say.
     Refused(String),
+    /// The receiver failed at it: it may be broken, or these records break it.
+    Broken(String),
 }
 
 impl Undelivered {
     /// What went wrong, for people.
     pub(super) fn problem(&self) -> &str {
         match self {
-            Self::Later(problem) | Self::Denied(problem) | Self::Refused(problem) => problem,
+            Self::Later(problem)
+            | Self::Denied(problem)
+            | Self::Refused(problem)
+            | Self::Broken(problem) => problem,
         }
     }
 }

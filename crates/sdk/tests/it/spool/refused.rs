@@ -58,6 +58,64 @@ fn r4_4_one_decision_that_is_refused_for_good_stops_no_other_and_can_be_sent_aga
     assert_eq!(files(directory.path()), Vec::<String>::new(), "nothing is left behind");
 }
 
+/// Asks for the spool to be sent until so many decisions are sent or set aside.
+fn flush_all(telemetry: &Telemetry, decisions: u64) {
+    let begin = std::time::Instant::now();
+    let done = || {
+        let counts = telemetry.counts().decisions;
+        counts.exported + counts.failed
+    };
+    while done() < decisions {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "{:?}", telemetry.counts());
+        telemetry.flush();
+    }
+}
+
+#[test]
+fn r4_4_one_decision_at_which_the_receiver_fails_stops_no_other() {
+    for poison in [0, 5, 8] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (address, server) = Server::start();
+        server.knows_poison.store(true, Ordering::Release);
+        server.breaks_at_poison.store(true, Ordering::Release);
+        let telemetry = builder(address, directory.path()).build().expect("telemetry");
+        {
+            let _in = telemetry.enter();
+            for n in 0..9 {
+                decision("act").action(if n == poison { "poison" } else { "pay" }).record();
+            }
+        }
+        flush_all(&telemetry, 9);
+        assert_eq!(server.kept().len(), 8, "the others have arrived");
+        assert_eq!(telemetry.counts().decision_spool.set_aside, 1);
+        telemetry.shutdown().expect_err("one has not arrived");
+        file_with(directory.path(), ".refused");
+    }
+}
+
+#[test]
+fn r4_4_a_receiver_that_fails_at_everything_gets_everything_once_it_is_mended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (address, server) = Server::start();
+    server.answer_with(500);
+    let telemetry = builder(address, directory.path()).build().expect("telemetry");
+    {
+        let _in = telemetry.enter();
+        for _ in 0..9 {
+            decision("act").action("pay").record();
+        }
+    }
+    // Far more often than it takes to suspect one.
+    while server.requests.load(Ordering::Acquire) < 24 {
+        telemetry.flush();
+    }
+    assert_eq!(telemetry.counts().decision_spool.set_aside, 0);
+    server.answer_with(0);
+    flush_all(&telemetry, 9);
+    assert_eq!(server.kept().len(), 9);
+    telemetry.shutdown().expect("nothing is lost");
+}
+
 #[test]
 fn r4_4_what_an_earlier_process_left_is_set_aside_like_our_own() {
     let directory = tempfile::tempdir().expect("a directory");
