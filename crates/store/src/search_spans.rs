@@ -7,6 +7,7 @@ use throughline_trace::keys::{self, MESSAGE_KEYS};
 use throughline_trace::{Attributes, TraceSummary, Value};
 
 use crate::body::{self, BodyError, SpanBody};
+use crate::dictionary;
 use crate::error::QueryError;
 use crate::insert::read_varints;
 use crate::messages::Slot;
@@ -161,7 +162,8 @@ impl Look<'_, '_> {
     fn span(&mut self, row: &rusqlite::Row<'_>, found: u64) -> Result<u64, RowError> {
         let search = self.search;
         let name = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        let raw = body::unpack(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let stored = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+        let raw = dictionary::unpack(self.connection, stored)?;
         self.room.bytes = self.room.bytes.saturating_sub(raw.len());
         if !search.has_attributes && search.needles.is_empty() {
             return Ok(search.terms.bits(|term| is_called(term, name)) & !found);
@@ -243,7 +245,8 @@ impl Look<'_, '_> {
             .prepare_cached("SELECT body FROM messages WHERE message = ?1")?
             .query_row([number], |row| row.get(0))
             .optional()?;
-        let message = body::unpack(&stored.ok_or(BodyError::Messages)?)?;
+        let stored = stored.ok_or(BodyError::Messages)?;
+        let message = dictionary::unpack(self.connection, &stored)?;
         self.room.bytes = self.room.bytes.saturating_sub(message.len());
         let needles = &self.search.needles;
         let bits = if is_json {

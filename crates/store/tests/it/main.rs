@@ -14,6 +14,7 @@ mod kept_rollups;
 mod lists;
 mod made;
 mod opening;
+mod packing;
 mod retention;
 mod rollups;
 mod round_trip;
