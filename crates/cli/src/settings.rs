@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use throughline_redact::RedactionConfig;
-use throughline_store::{Retention, RollupRetention};
+use throughline_store::{Retention, RollupRetention, Sampling};
 
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
 use crate::config::{FileConfig, LimitsConfig, RollupRetentionConfig, Size};
@@ -60,7 +60,7 @@ pub(crate) struct Settings {
 }
 
 /// What a server needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ServeSettings {
     /// OTLP/gRPC.
     pub(crate) grpc: SocketAddr,
@@ -86,6 +86,8 @@ pub(crate) struct ServeSettings {
     pub(crate) redaction: RedactionConfig,
     /// Bytes at which the next segment begins.
     pub(crate) max_segment_bytes: u64,
+    /// What of closed segments is kept in full.
+    pub(crate) sampling: Sampling,
     /// What is taken away when it is old, or too much.
     pub(crate) retention: Retention,
     /// How long rollups are kept.
@@ -216,6 +218,7 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         redaction: redaction::resolve(&config.redaction)?,
         max_segment_bytes: least_size("store.max_segment_bytes", config.store.max_segment_bytes)?
             .unwrap_or(throughline_store::MAX_SEGMENT_BYTES),
+        sampling: config.sampling.resolve()?,
         retention: Retention {
             max_age: config.retention.max_age.map(|age| age.0),
             max_bytes: least_size("retention.max_bytes", config.retention.max_bytes)?,

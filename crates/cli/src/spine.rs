@@ -68,6 +68,7 @@ impl Spine {
         options.max_inbox_bytes = serve.limits.max_inbox_bytes;
         options.max_segment_bytes = serve.max_segment_bytes;
         options.retention = serve.retention;
+        options.sampling = serve.sampling.clone();
         options.rollup_retention = serve.rollup_retention;
         options.audit_keys = settings.audit.keys.clone();
         options.continuity_grace = settings.continuity_grace;

@@ -57,8 +57,8 @@ pub struct StoredTrace {
     pub decisions: Vec<Decision>,
     /// Set when the trace is too large to be given whole.
     pub truncated: Option<Truncated>,
-    /// Whether retention has taken the content of some of its spans: ids, names, times, status
-    /// and role are left.
+    /// Whether retention or sampling has taken the content of some of its spans: ids, names, times,
+    /// status and role are left. Spans that sampling took whole are counted in its summary.
     pub is_skeleton: bool,
 }
 

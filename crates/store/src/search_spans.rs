@@ -12,6 +12,7 @@ use crate::error::QueryError;
 use crate::insert::read_varints;
 use crate::messages::Slot;
 use crate::read_spans::RowReader;
+use crate::sampled;
 use crate::search::{
     Evidence, NameField, NeedleSet, SearchQuery, SpanTerms, Term, TextTest, Written, value_matches,
 };
@@ -75,6 +76,10 @@ impl<'q> SpanSearch<'q> {
             let fails = |error: RowError| error.on_query(lease.path());
             let Some(rows) = trace_rows::find(&lease, id).map_err(fails)? else { continue };
             is_whole &= !segment.is_skeleton;
+            if segment.digest.is_sampled {
+                let sampled = sampled::of(&lease, id).map_err(|error| lease.fails(&error))?;
+                is_whole &= sampled.is_none_or(|of| of.spans_dropped + of.spans_bared == 0);
+            }
             let mut look = Look {
                 search: self,
                 connection: &lease,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use throughline_rules::Expression;
 use throughline_trace::SamplingRate;
 
-pub(crate) use decide::{Baselines, Case, Decided, Reason, Verdict, decide};
+pub(crate) use decide::{Baselines, Case, Decided, Verdict, decide};
 pub use tally::{Count, Tally};
 
 /// Quiet time after which a trace whose root has ended is judged.
@@ -33,7 +33,7 @@ pub(crate) const MIN_BASELINE_OPERATIONS: i64 = 100;
 pub(crate) const BASELINE_DAYS: u64 = 7;
 
 /// What is kept in full, and what of the rest.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Traces that are kept by what they are.
     pub always: Always,
@@ -97,6 +97,14 @@ pub struct SamplingRule {
     pub when: Expression,
     /// The share of matching traces that is kept.
     pub rate: SamplingRate,
+}
+
+impl PartialEq for SamplingRule {
+    /// Equal sources over one schema say the same.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.when.source(), self.rate)
+            == (&other.name, other.when.source(), other.rate)
+    }
 }
 
 impl Default for Sampling {

@@ -133,6 +133,7 @@ pub(super) fn run(
         rows,
         cut,
         elapsed: began.elapsed(),
+        is_sampled: source.is_sampled(),
         decisions_read: watch.reads_decisions().then(|| source.decisions()),
     })
 }
