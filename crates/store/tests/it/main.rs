@@ -18,6 +18,7 @@ mod packing;
 mod retention;
 mod rollups;
 mod round_trip;
+mod sampling;
 mod sql;
 mod sql_docs;
 mod sql_life;
