@@ -70,20 +70,48 @@ fn the_example_of_the_guide_is_good() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_with_its_place() {
-    insta::assert_snapshot!(refusal("sampling: { rate: 10 }\n"), @"");
-    insta::assert_snapshot!(refusal("sampling: { keep: { eror: true } }\n"), @"");
+    insta::assert_snapshot!(refusal("sampling: { rate: 10 }\n"), @r"
+    error(2): expected `sampling.rate` of 0, or of 0.000001 to 1, got 10
+    hint: it is the share of traces that is kept: 0.1 keeps one in ten
+    ");
+    insta::assert_snapshot!(refusal("sampling: { keep: { eror: true } }\n"), @r"
+    error(2): x.yaml:1:21: unknown key `eror`
+    hint: did you mean `errors`?
+    ");
     insta::assert_snapshot!(
         refusal("sampling:\n  rules:\n  - name: a\n    when: trace.agnt == \"x\"\n    keep: true\n"),
-        @""
+        @r#"
+    error(2): x.yaml:4:11: expected a rule over `trace`:
+    1:7: expected a field of trace, got agnt
+    1 | trace.agnt == "x"
+      |       ^^^^
+      = hint: did you mean agent?
+    hint: leave the key out to get its default
+    "#
     );
     insta::assert_snapshot!(
-        refusal("sampling: { rules: [{ name: a, when: 'true' }] }\n"), @""
+        refusal("sampling: { rules: [{ name: a, when: 'true' }] }\n"), @r"
+    error(2): expected `keep: true` or a `rate` in the rule `a` of `sampling.rules`
+    hint: `rate: 0` keeps none of them, errors and other kinds of `keep` excepted
+    "
     );
     insta::assert_snapshot!(
         refusal("sampling: { rules: [{ name: a, when: 'true', keep: true }, { name: a, when: 'true', rate: 0 }] }\n"),
-        @""
+        @r"
+    error(2): expected different names of `sampling.rules`, got `a` twice
+    hint: what a rule keeps and takes is counted by its name
+    "
     );
-    insta::assert_snapshot!(refusal("sampling: { wait: 10 }\n"), @"");
-    insta::assert_snapshot!(refusal("sampling: { wait: 2h, max_wait: 1h }\n"), @"");
-    insta::assert_snapshot!(refusal("sampling: { keep: { slow: { quantile: 99 } } }\n"), @"");
+    insta::assert_snapshot!(refusal("sampling: { wait: 10 }\n"), @r#"
+    error(2): x.yaml:1:19: expected a time such as 500ms, 30s, 10m or 24h, got "10"
+    hint: leave the key out to get its default
+    "#);
+    insta::assert_snapshot!(refusal("sampling: { wait: 2h, max_wait: 1h }\n"), @r"
+    error(2): expected `sampling.max_wait` of at least `wait` (7200 s), got 3600 s
+    hint: a segment waits for each of its traces to be quiet for `wait`
+    ");
+    insta::assert_snapshot!(refusal("sampling: { keep: { slow: { quantile: 99 } } }\n"), @r"
+    error(2): expected `sampling.keep.slow.quantile` between 0 and 1, got 99
+    hint: leave it out to switch it off
+    ");
 }
