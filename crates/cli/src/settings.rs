@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use throughline_redact::RedactionConfig;
-use throughline_store::{Retention, RollupRetention, Sampling};
+use throughline_store::{Retention, RollupRetention, Sampling, StoreOptions};
 
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
 use crate::config::{FileConfig, LimitsConfig, RollupRetentionConfig, Size};
@@ -117,6 +117,18 @@ pub(crate) struct TlsFiles {
 }
 
 impl ServeSettings {
+    /// How the store is opened, as far as these settings say it.
+    pub(crate) fn store_options(&self, data_dir: &Path) -> StoreOptions {
+        StoreOptions {
+            max_inbox_bytes: self.limits.max_inbox_bytes,
+            max_segment_bytes: self.max_segment_bytes,
+            retention: self.retention,
+            sampling: self.sampling.clone(),
+            rollup_retention: self.rollup_retention,
+            ..StoreOptions::new(data_dir)
+        }
+    }
+
     /// Whether only this machine can reach the server.
     pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(self.web.ip())

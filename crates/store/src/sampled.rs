@@ -18,10 +18,11 @@ pub(crate) fn store(
     sampled: &Sampled,
     seen: &[u8],
 ) -> Result<(), rusqlite::Error> {
-    segment.prepare_cached("INSERT INTO sampled VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
+    segment.prepare_cached("INSERT INTO sampled VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
         params![
             trace_no,
             sampled.weight,
+            sampled.spans_chosen as i64,
             sampled.spans_dropped as i64,
             sampled.logs_dropped as i64,
             sampled.spans_bared as i64,
@@ -35,7 +36,7 @@ pub(crate) fn store(
 pub(crate) fn of(segment: &Connection, id: TraceId) -> Result<Option<Sampled>, rusqlite::Error> {
     segment
         .prepare_cached(
-            "SELECT s.weight, s.spans_dropped, s.logs_dropped, s.spans_bared
+            "SELECT s.weight, s.spans_chosen, s.spans_dropped, s.logs_dropped, s.spans_bared
                 FROM traces t JOIN sampled s ON s.trace_no = t.trace_no WHERE t.trace_id = ?1",
         )?
         .query_row([id.as_bytes()], read)
@@ -46,9 +47,10 @@ fn read(row: &rusqlite::Row<'_>) -> Result<Sampled, rusqlite::Error> {
     let count = |at| row.get::<_, i64>(at).map(|count| count as u64);
     Ok(Sampled {
         weight: row.get(0)?,
-        spans_dropped: count(1)?,
-        logs_dropped: count(2)?,
-        spans_bared: count(3)?,
+        spans_chosen: count(1)?,
+        spans_dropped: count(2)?,
+        logs_dropped: count(3)?,
+        spans_bared: count(4)?,
     })
 }
 

@@ -275,8 +275,9 @@ ALTER TABLE rollup_state ADD COLUMN is_thinned INTEGER NOT NULL DEFAULT 0;
 const SAMPLED: &str = "
 CREATE TABLE dictionaries(dictionary INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE sampled(
-    trace_no INTEGER PRIMARY KEY, weight REAL NOT NULL, spans_dropped INTEGER NOT NULL,
-    logs_dropped INTEGER NOT NULL, spans_bared INTEGER NOT NULL, seen BLOB NOT NULL);
+    trace_no INTEGER PRIMARY KEY, weight REAL NOT NULL, spans_chosen INTEGER NOT NULL,
+    spans_dropped INTEGER NOT NULL, logs_dropped INTEGER NOT NULL, spans_bared INTEGER NOT NULL,
+    seen BLOB NOT NULL);
 ";
 
 /// `cells` lie by time first: what is written together lies together, and so does what is read for

@@ -59,8 +59,10 @@ fn randomness(id: TraceId) -> u64 {
 /// What sampling did to a trace. Parts of several segments [merge](Self::merge) in any order.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
-    /// How many traces this one stands for when it was chosen by chance, at least 1.
+    /// How many spans each of those that were chosen by chance stands for, at least 1.
     pub weight: f64,
+    /// Spans that were chosen by chance.
+    pub spans_chosen: u64,
     /// Spans that are gone; the summary counts them still.
     pub spans_dropped: u64,
     /// Log records that are gone; the summary counts them still.
@@ -72,14 +74,20 @@ pub struct Sampled {
 impl Default for Sampled {
     /// Nothing was done: the neutral element of [`Sampled::merge`].
     fn default() -> Self {
-        Self { weight: 1.0, spans_dropped: 0, logs_dropped: 0, spans_bared: 0 }
+        Self { weight: 1.0, spans_chosen: 0, spans_dropped: 0, logs_dropped: 0, spans_bared: 0 }
     }
 }
 
 impl Sampled {
     /// Joins what was done to another part of the same trace.
     pub fn merge(&mut self, other: Self) {
-        self.weight = self.weight.max(other.weight);
+        // Of two shares the larger one is how likely it was that anything is there.
+        self.weight = match (self.spans_chosen > 0, other.spans_chosen > 0) {
+            (true, true) => self.weight.min(other.weight),
+            (_, true) => other.weight,
+            _ => self.weight,
+        };
+        self.spans_chosen = self.spans_chosen.saturating_add(other.spans_chosen);
         self.spans_dropped = self.spans_dropped.saturating_add(other.spans_dropped);
         self.logs_dropped = self.logs_dropped.saturating_add(other.logs_dropped);
         self.spans_bared = self.spans_bared.saturating_add(other.spans_bared);
@@ -90,10 +98,15 @@ impl Sampled {
         *self != Self::default()
     }
 
-    /// How many traces one with this many spans stands for where spans are counted: 0 once all of its
-    /// spans are gone.
-    pub fn weight_of_spans(&self, span_count: u64) -> f64 {
-        if span_count > 0 && self.spans_dropped >= span_count { 0.0 } else { self.weight }
+    /// How many traces one with this many spans stands for where those are counted that have spans: 0
+    /// once all of its spans are gone, 1 if some of them are there for another reason than chance.
+    pub fn weight_of_trace(&self, span_count: u64) -> f64 {
+        let gone = self.spans_dropped;
+        match () {
+            () if span_count > 0 && gone >= span_count => 0.0,
+            () if gone.saturating_add(self.spans_chosen) < span_count => 1.0,
+            () => self.weight,
+        }
     }
 }
 
@@ -121,7 +134,46 @@ mod tests {
         assert!(quarter.chooses(id(0xc0 << 48, 7)) && !quarter.chooses(id((0xc0 << 48) - 1, 7)));
     }
 
+    fn any_part() -> impl Strategy<Value = Sampled> {
+        (1..9_u32, 0..3_u64, 0..3_u64, 0..3_u64).prop_map(|(weight, chosen, dropped, bared)| {
+            Sampled {
+                weight: if chosen > 0 { f64::from(weight) } else { 1.0 },
+                spans_chosen: chosen,
+                spans_dropped: dropped,
+                logs_dropped: dropped,
+                spans_bared: bared,
+            }
+        })
+    }
+
+    #[test]
+    fn a_trace_weighs_as_much_as_it_was_likely_to_be_seen() {
+        let chosen = Sampled { weight: 4.0, spans_chosen: 2, ..Sampled::default() };
+        let dropped = Sampled { spans_dropped: 3, ..Sampled::default() };
+        let mut both = chosen;
+        both.merge(dropped);
+        assert_eq!((chosen.weight_of_trace(2), both.weight_of_trace(5)), (4.0, 4.0));
+        // A sixth span is there whatever chance says of the others.
+        assert_eq!((both.weight_of_trace(6), dropped.weight_of_trace(3)), (1.0, 0.0));
+        assert_eq!(Sampled::default().weight_of_trace(7), 1.0);
+    }
+
     proptest! {
+        #[test]
+        fn parts_merge_in_any_order(one in any_part(), two in any_part(), three in any_part()) {
+            let merged = |parts: [Sampled; 3]| {
+                let mut whole = Sampled::default();
+                parts.into_iter().for_each(|part| whole.merge(part));
+                whole
+            };
+            prop_assert_eq!(merged([one, two, three]), merged([three, one, two]));
+            let mut tail = two;
+            tail.merge(three);
+            let mut grouped = one;
+            grouped.merge(tail);
+            prop_assert_eq!(merged([one, two, three]), grouped);
+        }
+
         #[test]
         fn a_choice_is_the_trace_ids_alone_and_higher_rates_choose_more(
             random in 0..RANDOMNESS_VALUES, one: u64, other: u64,

@@ -38,6 +38,7 @@ pub(crate) async fn run(settings: &Settings, args: &TraceArgs) -> Outcome {
     let StoredTrace { summary, spans, logs: _, decisions, truncated, is_skeleton } = trace;
     let shown = spans.len();
     let sampled = summary.sampled;
+    let weight = sampled.weight_of_trace(summary.span_count);
     writeln!(out, "{}", draw::heading(&summary, &TimeZone::system()))?;
     write!(out, "{}", draw::tree(&TraceTree::build(spans), &decisions))?;
     if is_skeleton {
@@ -53,11 +54,12 @@ pub(crate) async fn run(settings: &Settings, args: &TraceArgs) -> Outcome {
             "sampling took {} of its spans; the figures are those of the whole",
             count(sampled.spans_dropped)
         )?;
-    } else if sampled.weight > 1.0 {
+    }
+    if weight > 1.0 {
         writeln!(
             anstream::stderr().lock(),
             "sampling chose this trace by chance; it stands for about {} like it",
-            count(sampled.weight.round() as u64)
+            count(weight.round() as u64)
         )?;
     }
     if let Some(truncated) = truncated {

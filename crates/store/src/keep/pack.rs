@@ -79,7 +79,7 @@ impl Packer<'_> {
         match step {
             Step::Write => {
                 done.bytes = written.metadata()?.len();
-                done.sampled = self.write()?;
+                done.sampled = self.write().inspect_err(|_| self.forget_unfinished())?;
             }
             Step::Rename => {
                 let target = unfinished(&packed);
@@ -123,6 +123,14 @@ impl Packer<'_> {
         .write(cases.as_mut(), &target)?;
         File::open(&target)?.sync_all()?;
         Ok(cases.map(|_| tally))
+    }
+
+    /// What a server that stops, or an error, leaves half written is of no use.
+    fn forget_unfinished(&self) {
+        let target = unfinished(&self.layout.packed(self.id));
+        if let Err(error) = remove(&target).and_then(|()| remove_side_files(&target)) {
+            tracing::debug!(file = %target.display(), %error, "a leftover could not be removed");
+        }
     }
 
     fn sealed(&self, sampled: Option<Tally>) -> Result<Packing, KeepError> {

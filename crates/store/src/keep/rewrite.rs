@@ -150,9 +150,6 @@ impl<'a> Copy<'a> {
             Verdict::Drop { .. } => Fate::Gone,
         };
         let mut done = Sampled::default();
-        if let Verdict::Chosen { weight, .. } = verdict {
-            done.weight = weight;
-        }
         let mut seen = Vec::new();
         let spaces: Vec<i64> = self
             .of
@@ -167,7 +164,13 @@ impl<'a> Copy<'a> {
         }
         count.logs = self.log_count(known.trace_no)?;
         match fate {
-            Fate::Whole => {}
+            Fate::Whole => {
+                if let Verdict::Chosen { weight, .. } = verdict
+                    && weight > 1.0
+                {
+                    (done.weight, done.spans_chosen) = (weight, count.spans);
+                }
+            }
             Fate::Bare => (done.spans_bared, done.logs_dropped) = (count.spans, count.logs),
             Fate::Gone => (done.spans_dropped, done.logs_dropped) = (count.spans, count.logs),
         }

@@ -137,7 +137,7 @@ async fn what_goes_is_counted_and_what_stays_tells_what_it_stands_for() {
         let (trace, listed) = (stored(&reader, id).await, &listed[&id]);
         assert_eq!(trace.summary.sampled, listed.sampled, "{hundredth}");
         assert_eq!(listed.span_count, 2);
-        let weight = listed.sampled.weight_of_spans(listed.span_count);
+        let weight = listed.sampled.weight_of_trace(listed.span_count);
         let (shown, expected) = match hundredth {
             3 | 4 | 6 => (2, 1.0),
             75.. => (2, 4.0),

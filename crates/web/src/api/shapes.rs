@@ -173,7 +173,7 @@ pub(crate) struct Summary {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Sampling")]
 struct SamplingShape {
-    /// Traces that its spans stand for where spans are counted; 0 when all of them are gone. The summary
+    /// Traces that it stands for among those that have spans; 0 when all of them are gone. The summary
     /// stands for itself.
     weight: f64,
     /// Of `span_count`: spans that are gone.
@@ -187,7 +187,7 @@ struct SamplingShape {
 fn sampling(summary: &TraceSummary) -> Option<SamplingShape> {
     let sampled = summary.sampled;
     sampled.is_touched().then(|| SamplingShape {
-        weight: sampled.weight_of_spans(summary.span_count),
+        weight: sampled.weight_of_trace(summary.span_count),
         spans_dropped: sampled.spans_dropped,
         logs_dropped: sampled.logs_dropped,
         spans_bared: sampled.spans_bared,

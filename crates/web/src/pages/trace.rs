@@ -238,6 +238,7 @@ fn who(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
 /// What sampling did to the trace, if it did anything.
 fn sampling_notice(summary: &TraceSummary) -> Markup {
     let sampled = summary.sampled;
+    let weight = sampled.weight_of_trace(summary.span_count);
     html! {
         @if sampled.spans_dropped > 0 {
             div.notice { (icon("alert")) p {
@@ -251,10 +252,10 @@ fn sampling_notice(summary: &TraceSummary) -> Markup {
                 "Sampling took the content of this trace. A decision or a legal hold keeps its skeleton: which spans there were, when, and how they ended."
             } }
         }
-        @if sampled.weight > 1.0 && sampled.spans_dropped < summary.span_count {
+        @if weight > 1.0 {
             div.notice { (icon("alert")) p {
                 "Sampling chose this trace by chance. It stands for about "
-                (format::count(sampled.weight.round() as u64)) " like it."
+                (format::count(weight.round() as u64)) " like it."
             } }
         }
     }

@@ -1,3 +1,5 @@
+//! What is read of `sampling:`, and what is refused.
+
 use std::path::Path;
 
 use super::*;

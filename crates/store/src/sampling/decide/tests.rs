@@ -1,3 +1,5 @@
+//! Verdicts: each class, rules, and what holds of all of them.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
