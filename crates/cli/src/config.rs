@@ -13,9 +13,11 @@ use crate::failure::{Failure, Outcome};
 
 mod audit;
 mod continuity;
+mod sampling;
 mod storage;
 pub(crate) use audit::{AnchorConfig, AuditConfig, HttpMethod};
 pub(crate) use continuity::ContinuityConfig;
+pub(crate) use sampling::SamplingConfig;
 pub(crate) use storage::{RetentionConfig, RollupRetentionConfig, Size, StoreConfig};
 
 /// Largest configuration file that is read, bytes: a wrong path should not fill the memory.
@@ -30,7 +32,7 @@ const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web)
      cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, \
      max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), \
      redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), \
-     store (max_segment_bytes), retention (max_age, max_bytes, rollups), \
+     store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), \
      audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, \
      verify_interval_secs, retention_days, reads_retention_days, anchors)";
 
@@ -69,6 +71,8 @@ pub(crate) struct FileConfig {
     pub(crate) log: LogConfig,
     /// How files are cut.
     pub(crate) store: StoreConfig,
+    /// What of closed segments is kept in full.
+    pub(crate) sampling: SamplingConfig,
     /// What is taken away when it is old, or too much.
     pub(crate) retention: RetentionConfig,
     /// The audit log of decisions.
@@ -340,7 +344,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -348,7 +352,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
         ");
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use throughline_redact::RedactionConfig;
-use throughline_store::{Retention, RollupRetention};
+use throughline_store::{Retention, RollupRetention, Sampling, StoreOptions};
 
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
 use crate::config::{FileConfig, LimitsConfig, RollupRetentionConfig, Size};
@@ -60,7 +60,7 @@ pub(crate) struct Settings {
 }
 
 /// What a server needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ServeSettings {
     /// OTLP/gRPC.
     pub(crate) grpc: SocketAddr,
@@ -86,6 +86,8 @@ pub(crate) struct ServeSettings {
     pub(crate) redaction: RedactionConfig,
     /// Bytes at which the next segment begins.
     pub(crate) max_segment_bytes: u64,
+    /// What of closed segments is kept in full.
+    pub(crate) sampling: Sampling,
     /// What is taken away when it is old, or too much.
     pub(crate) retention: Retention,
     /// How long rollups are kept.
@@ -115,6 +117,18 @@ pub(crate) struct TlsFiles {
 }
 
 impl ServeSettings {
+    /// How the store is opened, as far as these settings say it.
+    pub(crate) fn store_options(&self, data_dir: &Path) -> StoreOptions {
+        StoreOptions {
+            max_inbox_bytes: self.limits.max_inbox_bytes,
+            max_segment_bytes: self.max_segment_bytes,
+            retention: self.retention,
+            sampling: self.sampling.clone(),
+            rollup_retention: self.rollup_retention,
+            ..StoreOptions::new(data_dir)
+        }
+    }
+
     /// Whether only this machine can reach the server.
     pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(self.web.ip())
@@ -216,6 +230,7 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         redaction: redaction::resolve(&config.redaction)?,
         max_segment_bytes: least_size("store.max_segment_bytes", config.store.max_segment_bytes)?
             .unwrap_or(throughline_store::MAX_SEGMENT_BYTES),
+        sampling: config.sampling.resolve()?,
         retention: Retention {
             max_age: config.retention.max_age.map(|age| age.0),
             max_bytes: least_size("retention.max_bytes", config.retention.max_bytes)?,

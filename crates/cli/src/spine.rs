@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use throughline_ingest::{Ingest, Submit};
 use throughline_redact::Redacted;
-use throughline_store::{Committed, Store, StoreOptions};
+use throughline_store::{Committed, Store};
 use throughline_trace::access::Keyring;
 use throughline_web::WebState;
 use tokio::sync::{broadcast, watch};
@@ -64,11 +64,7 @@ impl Spine {
     pub(crate) fn wire(settings: &Settings, serve: &ServeSettings) -> Outcome<(Self, Events)> {
         let tls = serve.tls.as_ref().map(tls::load).transpose()?;
         let mut registry = Registry::default();
-        let mut options = StoreOptions::new(&settings.data_dir);
-        options.max_inbox_bytes = serve.limits.max_inbox_bytes;
-        options.max_segment_bytes = serve.max_segment_bytes;
-        options.retention = serve.retention;
-        options.rollup_retention = serve.rollup_retention;
+        let mut options = serve.store_options(&settings.data_dir);
         options.audit_keys = settings.audit.keys.clone();
         options.continuity_grace = settings.continuity_grace;
         let store = Store::open(options, &mut registry).map_err(|error| of_open(&error))?;

@@ -1,5 +1,6 @@
 //! What the store answers, and what it tells after a commit.
 
+use crate::sampling::Tally;
 use throughline_trace::{
     Attributes, Decision, DecisionId, Dimension, LogRecord, Measure, MetricKind, MetricValue,
     OperationKind, Resolution, Span, TraceSummary,
@@ -56,8 +57,8 @@ pub struct StoredTrace {
     pub decisions: Vec<Decision>,
     /// Set when the trace is too large to be given whole.
     pub truncated: Option<Truncated>,
-    /// Whether retention has taken the content of some of its spans: ids, names, times, status
-    /// and role are left.
+    /// Whether retention or sampling has taken the content of some of its spans: ids, names, times,
+    /// status and role are left. Spans that sampling took whole are counted in its summary.
     pub is_skeleton: bool,
 }
 
@@ -327,6 +328,10 @@ pub struct SegmentInfo {
     pub verified_unix_nano: Option<u64>,
     /// When it was retired, nanoseconds since the Unix epoch.
     pub retired_unix_nano: Option<u64>,
+    /// Whether it was rewritten after it was closed.
+    pub is_packed: bool,
+    /// What sampling kept and took when it was rewritten; `None` when it did not act.
+    pub sampled: Option<Tally>,
     /// What is wrong with it.
     pub damage: Option<String>,
 }

@@ -13,8 +13,14 @@ use zstd::zstd_safe::CParameter;
 
 use crate::messages::Slot;
 
+/// First byte of a blob: as it is. Only in memory.
+pub(crate) const VERSION_PLAIN: u8 = 0;
+
 /// First byte of a blob: zstd with [`DICTIONARY_V1`].
 const VERSION_ZSTD_V1: u8 = 1;
+
+/// First byte of a blob: zstd with a dictionary of its segment, which `dictionary.rs` reads.
+pub(crate) const VERSION_OF_SEGMENT: u8 = 2;
 
 /// zstd level: bodies are a few hundred bytes, where higher levels win little.
 const ZSTD_LEVEL: i32 = 1;
@@ -29,6 +35,8 @@ pub(crate) enum BodyError {
     TooLarge(usize),
     #[error("expected body version {VERSION_ZSTD_V1}, found {0}; upgrade the throughline binary")]
     Version(u8),
+    #[error("the segment lacks dictionary {0}, with which a body of it was packed")]
+    Dictionary(u32),
     #[error("an empty body")]
     Empty,
     #[error("the compressed body is damaged: {0}")]
@@ -145,8 +153,10 @@ pub(crate) fn pack_into(raw: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError> 
 /// What [`pack_into`] was given.
 pub(crate) fn unpack(stored: &[u8]) -> Result<Vec<u8>, BodyError> {
     let (version, frame) = stored.split_first().ok_or(BodyError::Empty)?;
-    if *version != VERSION_ZSTD_V1 {
-        return Err(BodyError::Version(*version));
+    match *version {
+        VERSION_ZSTD_V1 => {}
+        VERSION_PLAIN => return Ok(frame.to_vec()),
+        other => return Err(BodyError::Version(other)),
     }
     let bound = Decompressor::upper_bound(frame).unwrap_or(MAX_BODY_BYTES);
     if bound > MAX_BODY_BYTES {

@@ -19,6 +19,9 @@ pub(crate) const ROLLUPS_NAME: &str = "rollups.db";
 /// How the file of a retired segment's skeleton ends.
 const SKELETON_ENDING: &str = ".skeleton.db";
 
+/// How the file of a segment ends that was rewritten after it was closed.
+const PACKED_ENDING: &str = ".packed.db";
+
 /// The folder in which a restore puts its files together; while it is there, the data directory is
 /// not whole.
 pub(crate) const RESTORING: &str = ".restoring";
@@ -122,9 +125,16 @@ impl SegmentId {
         format!("{}{SKELETON_ENDING}", self.stem())
     }
 
-    /// The segment of a file name, whole or skeleton, if it is one of ours.
+    /// It, rewritten: packed tighter, and without what sampling took.
+    pub(crate) fn packed_name(self) -> String {
+        format!("{}{PACKED_ENDING}", self.stem())
+    }
+
+    /// The segment of a file name, as written, packed or skeleton, if it is one of ours.
     pub(crate) fn of_file_name(name: &str) -> Option<Self> {
-        let stem = name.strip_suffix(SKELETON_ENDING).or_else(|| name.strip_suffix(".db"))?;
+        let stem = [SKELETON_ENDING, PACKED_ENDING, ".db"]
+            .into_iter()
+            .find_map(|ending| name.strip_suffix(ending))?;
         let (day, part) = match stem.match_indices('-').nth(2) {
             None => (stem, 0),
             Some((at, _)) => (stem.get(..at)?, stem.get(at + 1..)?.parse().ok()?),
@@ -141,6 +151,25 @@ pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     /// Whether it is what was left when the segment was retired.
     pub(crate) is_skeleton: bool,
+}
+
+/// The forms of a segment's file; of several that are there, the first speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    Written,
+    Packed,
+    Skeleton,
+}
+
+impl Form {
+    /// The form that a name of this segment tells.
+    pub(crate) fn of(id: SegmentId, name: &str) -> Self {
+        match name {
+            name if name == id.skeleton_name() => Self::Skeleton,
+            name if name == id.packed_name() => Self::Packed,
+            _ => Self::Written,
+        }
+    }
 }
 
 /// Where the files of a data directory lie.
@@ -179,7 +208,7 @@ impl Layout {
         self.root.join("segments")
     }
 
-    /// The file of a segment, before it is retired.
+    /// The file of a segment as it is written, before it is packed or retired.
     pub(crate) fn segment(&self, id: SegmentId) -> PathBuf {
         self.segments().join(id.file_name())
     }
@@ -189,10 +218,28 @@ impl Layout {
         self.segments().join(id.skeleton_name())
     }
 
+    /// The file of a segment that was rewritten after it was closed.
+    pub(crate) fn packed(&self, id: SegmentId) -> PathBuf {
+        self.segments().join(id.packed_name())
+    }
+
+    /// The file of a segment that is not retired: as it was written, or packed. A packed file is
+    /// whole before the other is unlinked, so that it is this one unlink which moves between them.
+    pub(crate) fn whole(&self, id: SegmentId) -> PathBuf {
+        let written = self.segment(id);
+        let packed = self.packed(id);
+        if !written.exists() && packed.exists() { packed } else { written }
+    }
+
+    /// The file of a segment that its seal is of.
+    pub(crate) fn sealed(&self, id: SegmentId, is_packed: bool) -> PathBuf {
+        if is_packed { self.packed(id) } else { self.segment(id) }
+    }
+
     /// The file that speaks for a segment: it, or what is left of it. A skeleton is whole before
     /// its segment is unlinked, so that it is this one unlink which moves from one to the other.
     pub(crate) fn file_of(&self, id: SegmentId) -> PathBuf {
-        let whole = self.segment(id);
+        let whole = self.whole(id);
         let skeleton = self.skeleton(id);
         if !whole.exists() && skeleton.exists() { skeleton } else { whole }
     }
@@ -205,17 +252,22 @@ impl Layout {
     /// The files that speak for the segments, newest first: one look at the directory.
     pub(crate) fn files(&self) -> io::Result<Vec<SegmentFile>> {
         let folder = self.segments();
-        let mut found: BTreeMap<SegmentId, bool> = BTreeMap::new();
+        let mut found: BTreeMap<SegmentId, Form> = BTreeMap::new();
         for entry in fs::read_dir(&folder)? {
             let name = entry?.file_name();
-            let Some(id) = name.to_str().and_then(SegmentId::of_file_name) else { continue };
-            let is_skeleton = name.to_str() != Some(id.file_name().as_str());
-            let seen = found.entry(id).or_insert(is_skeleton);
-            *seen &= is_skeleton;
+            let Some(name) = name.to_str() else { continue };
+            let Some(id) = SegmentId::of_file_name(name) else { continue };
+            let form = Form::of(id, name);
+            let seen = found.entry(id).or_insert(form);
+            *seen = form.min(*seen);
         }
-        let file = |(id, is_skeleton): (SegmentId, bool)| {
-            let name = if is_skeleton { id.skeleton_name() } else { id.file_name() };
-            SegmentFile { id, path: folder.join(name), is_skeleton }
+        let file = |(id, form): (SegmentId, Form)| {
+            let name = match form {
+                Form::Written => id.file_name(),
+                Form::Packed => id.packed_name(),
+                Form::Skeleton => id.skeleton_name(),
+            };
+            SegmentFile { id, path: folder.join(name), is_skeleton: form == Form::Skeleton }
         };
         Ok(found.into_iter().rev().map(file).collect())
     }
@@ -370,6 +422,7 @@ mod tests {
                 let id = SegmentId { day: Day(day), part };
                 assert_eq!(SegmentId::of_file_name(&id.file_name()), Some(id));
                 assert_eq!(SegmentId::of_file_name(&id.skeleton_name()), Some(id));
+                assert_eq!(SegmentId::of_file_name(&id.packed_name()), Some(id));
                 assert!(id < id.next() && id.next() < SegmentId::first(Day(day + 1)));
             }
         }

@@ -60,6 +60,7 @@ mod audit;
 
 // Closed segments: sealed, verified, retired; and copies of them.
 mod keep;
+mod sampling;
 
 // Reading.
 mod page;
@@ -79,11 +80,13 @@ mod sql;
 mod body;
 mod decision_gaps;
 mod decision_rows;
+mod dictionary;
 mod earlier;
 mod facet;
 mod id_filter;
 mod layout;
 mod recent;
+mod sampled;
 mod schema;
 mod segment;
 mod trace_rows;
@@ -114,14 +117,17 @@ pub use inbox::Inbox;
 pub use keep::verify::{FileCheck, StoreReport, verify_store};
 pub use options::{
     CONTINUITY_GRACE, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,
-    MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, MAX_SEGMENT_BYTES, ROLLUP_INTERVAL,
-    Retention, RollupRetention, StoreOptions,
+    MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, MAX_SEGMENT_BYTES, MIN_PACKED_BYTES,
+    ROLLUP_INTERVAL, Retention, RollupRetention, StoreOptions,
 };
 pub use progress::Progress;
 pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};
 pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
 pub use read_sessions::SessionSummary;
 pub use reader::{MAX_QUERY_MILLIS, Reader};
+pub use sampling::{
+    Always, Count, Kind, MAX_SAMPLING_WAIT, Rare, SAMPLING_WAIT, Sampling, SamplingRule, Tally,
+};
 pub use search::{MAX_QUERY_CHARS, SearchError, SearchQuery, parse_moment};
 pub use sql::{
     DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS,

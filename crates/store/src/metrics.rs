@@ -7,6 +7,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use throughline_trace::{Accepted, Refusal};
 
+use crate::sampling::Tally;
+
 /// The store's own metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreMetrics {
@@ -23,6 +25,12 @@ pub(crate) struct StoreMetrics {
     pub(crate) retired_segments: Counter,
     pub(crate) retired_bytes: Counter,
     pub(crate) retired_spans: Counter,
+    pub(crate) packed_segments: Counter,
+    pub(crate) packed_bytes_saved: Counter,
+    sampled_traces: Family<[(&'static str, String); 2], Counter>,
+    sampled_spans: Family<[(&'static str, String); 2], Counter>,
+    sampled_logs: Family<[(&'static str, String); 2], Counter>,
+    sampled_too_late: Counter,
     pub(crate) damaged_segments: Gauge,
     pub(crate) inbox_batches: Gauge,
     pub(crate) inbox_bytes: Gauge,
@@ -52,6 +60,13 @@ impl StoreMetrics {
             counter("retired_segments", "Segments that retention has taken away");
         let retired_bytes = counter("retired_bytes", "Bytes that retention has given back");
         let retired_spans = counter("retired_spans", "Spans in the segments that were retired");
+        let packed_segments = counter("packed_segments", "Closed segments that were rewritten");
+        let packed_bytes_saved =
+            counter("packed_bytes_saved", "Bytes by which rewritten segments became smaller");
+        let sampled_too_late = counter(
+            "sampled_too_late_traces",
+            "Traces kept after a part of them in an earlier segment was sampled away",
+        );
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -68,6 +83,16 @@ impl StoreMetrics {
             "From the first row of a group to its durability",
             commit_seconds.clone(),
         );
+        let mut family = |name: &str, help: &str| {
+            let family = Family::default();
+            registry.register(name, help, Family::clone(&family));
+            family
+        };
+        let sampled_traces =
+            family("sampled_traces", "Traces that were judged for sampling, by fate and reason");
+        let sampled_spans = family("sampled_spans", "Spans of judged traces, by fate and reason");
+        let sampled_logs =
+            family("sampled_logs", "Log records of judged traces, by fate and reason");
         let refusals = Family::default();
         registry.register("refusals", "Batches refused, by reason", refusals.clone());
         let metrics = Self {
@@ -84,6 +109,12 @@ impl StoreMetrics {
             retired_segments,
             retired_bytes,
             retired_spans,
+            packed_segments,
+            packed_bytes_saved,
+            sampled_traces,
+            sampled_spans,
+            sampled_logs,
+            sampled_too_late,
             damaged_segments,
             inbox_batches,
             inbox_bytes,
@@ -108,6 +139,24 @@ impl StoreMetrics {
         }
         self.commits.inc();
         self.commit_seconds.observe(seconds);
+    }
+
+    /// Counts what sampling kept and took.
+    pub(crate) fn sampled(&self, tally: &Tally) {
+        for (fate, list) in [
+            ("kept", &tally.kept),
+            ("chosen", &tally.chosen),
+            ("dropped", &tally.dropped),
+            ("bared", &tally.bared),
+        ] {
+            for (reason, count) in list {
+                let labels = [("fate", fate.to_owned()), ("reason", reason.clone())];
+                self.sampled_traces.get_or_create(&labels).inc_by(count.traces);
+                self.sampled_spans.get_or_create(&labels).inc_by(count.spans);
+                self.sampled_logs.get_or_create(&labels).inc_by(count.logs);
+            }
+        }
+        self.sampled_too_late.inc_by(tally.too_late.traces);
     }
 
     /// Counts a refused batch.

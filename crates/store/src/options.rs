@@ -6,6 +6,7 @@ use std::time::Duration;
 use throughline_trace::{GRACE_NANOS, Resolution};
 
 use crate::audit::key::AuditKeys;
+use crate::sampling::Sampling;
 
 /// Most batches that wait in the inbox.
 pub const MAX_INBOX_BATCHES: usize = 4_096;
@@ -21,6 +22,10 @@ pub const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes at which a segment is full, and the next one of its day begins: 2 GiB.
 pub const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Bytes from which a closed segment is packed though nothing is sampled, 1 MiB: of a smaller one
+/// most are the fixed pages.
+pub const MIN_PACKED_BYTES: u64 = 1024 * 1024;
 
 /// How often rollups are brought up to date.
 pub const ROLLUP_INTERVAL: Duration = Duration::from_secs(1);
@@ -105,6 +110,10 @@ pub struct StoreOptions {
     pub max_segment_bytes: u64,
     /// What is taken away when it is old, or too much.
     pub retention: Retention,
+    /// What of a closed segment is kept in full; everything by default.
+    pub sampling: Sampling,
+    /// Bytes from which a closed segment is packed though nothing is sampled.
+    pub min_packed_bytes: u64,
     /// The keys of the audit log; by default the data directory keeps its own.
     pub audit_keys: AuditKeys,
     /// How often rollups are brought up to date.
@@ -133,6 +142,8 @@ impl StoreOptions {
             max_group_bytes: MAX_GROUP_BYTES,
             max_segment_bytes: MAX_SEGMENT_BYTES,
             retention: Retention::default(),
+            sampling: Sampling::default(),
+            min_packed_bytes: MIN_PACKED_BYTES,
             audit_keys: AuditKeys::default(),
             rollup_interval: ROLLUP_INTERVAL,
             rollup_retention: RollupRetention::default(),

@@ -14,6 +14,7 @@ use crate::page::{self, Found, List, MAX_PAGE_BYTES, Place};
 use crate::plan;
 use crate::query::{Page, SearchExtent, TraceFilter};
 use crate::read_traces::{count_decisions, is_carried_further};
+use crate::sampled;
 use crate::schema::from_nanos;
 use crate::search::SearchQuery;
 use crate::search_spans::SpanSearch;
@@ -88,6 +89,7 @@ pub(crate) fn list_within(
             match search.verdict(session, &mut walk.held, &segments, &summary) {
                 Ok(Some(true)) => {
                     count_decisions(&control, &mut summary)?;
+                    sampled::fill(session, &segments, &mut summary)?;
                     bytes += size;
                     page.items.push(summary);
                 }

@@ -11,6 +11,7 @@ use throughline_trace::{
 };
 
 use crate::body::{self, BodyError, LogBody, SpanBody};
+use crate::dictionary;
 use crate::insert::read_varints;
 use crate::messages::{self, Slot};
 use crate::schema::to_nanos;
@@ -62,7 +63,8 @@ impl<'c> RowReader<'c> {
     }
 
     fn span(&mut self, trace_id: TraceId, row: &Row<'_>) -> Result<Span, RowError> {
-        let raw = body::unpack(row.get_ref(10)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let stored = row.get_ref(10)?.as_blob().map_err(rusqlite::Error::from)?;
+        let raw = dictionary::unpack(self.connection, stored)?;
         self.bytes += raw.len();
         let body: SpanBody = body::decode(&raw)?;
         let attributes = self.attributes(body.attributes, row, 9)?;
@@ -99,7 +101,8 @@ impl<'c> RowReader<'c> {
 
     /// The log record of a row with [`RowReader::LOG_COLUMNS`].
     pub(crate) fn log(&mut self, row: &Row<'_>) -> Result<LogRecord, RowError> {
-        let raw = body::unpack(row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let stored = row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?;
+        let raw = dictionary::unpack(self.connection, stored)?;
         self.bytes += raw.len();
         let body: LogBody = body::decode(&raw)?;
         let attributes = self.attributes(body.attributes, row, 8)?;
@@ -169,7 +172,7 @@ impl<'c> RowReader<'c> {
             .query_row([number], |row| row.get(0))
             .optional()?;
         let stored = stored.ok_or(BodyError::Messages)?;
-        let message = body::unpack(&stored)?;
+        let message = dictionary::unpack(self.connection, &stored)?;
         self.message_bytes += message.len();
         self.messages.insert(number, message);
         Ok(())

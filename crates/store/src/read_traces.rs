@@ -9,6 +9,7 @@ use crate::error::QueryError;
 use crate::page::{self, Found, List, Offer, Place, Want};
 use crate::query::{Page, TraceFilter};
 use crate::read_spans::RowReader;
+use crate::sampled;
 use crate::schema::from_nanos;
 use crate::session::{Held, Lease, Segment, Session};
 use crate::trace_rows::{self, RowError};
@@ -63,6 +64,7 @@ pub(crate) fn list(
     let control = session.control()?;
     for Found { item: summary, .. } in &mut found {
         count_decisions(&control, summary)?;
+        sampled::fill(session, &segments, summary)?;
     }
     Ok(page::to_page(List::Traces, found, items))
 }
@@ -198,6 +200,7 @@ pub(crate) fn summary(session: &Session, id: TraceId) -> Result<Option<TraceSumm
         }
     };
     summary.decision_count = decision_count;
+    sampled::fill(session, &segments, &mut summary)?;
     Ok(Some(summary))
 }
 
@@ -246,6 +249,7 @@ pub(crate) fn trace(session: &Session, id: TraceId) -> Result<Option<StoredTrace
         is_cut |= read_logs(&lease, &mut reader, rows.trace_no, &mut logs).map_err(fails)?;
         bytes_so_far = reader.bytes;
     }
+    is_skeleton |= summary.sampled.spans_bared > 0;
     logs.sort_by_key(|log| log.time_unix_nano);
     let control = session.control()?;
     let room = MAX_TRACE_BYTES.saturating_sub(bytes_so_far);

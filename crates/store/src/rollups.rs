@@ -60,7 +60,7 @@ mod door;
 mod rebuild;
 
 pub(crate) use cells::{Applied, Source, Standing, applied, cuboid_keys, read_cell};
-pub(crate) use deltas::{Deltas, Horizon, MAX_AHEAD_NANO, counted_until};
+pub(crate) use deltas::{Deltas, Horizon, MAX_AHEAD_NANO, counted_until, is_thinned};
 pub(crate) use door::{Applier, ApplierDoor};
 
 #[cfg(test)]

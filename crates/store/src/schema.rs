@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::audit::tables::AUDIT;
-use crate::keep::manifest::MANIFEST;
+use crate::keep::manifest::{MANIFEST, PACKED};
 
 /// Marks our files among SQLite's (`PRAGMA application_id`): "TLne".
 const APPLICATION_ID: i64 = 0x544c_6e65;
@@ -34,11 +34,11 @@ pub(crate) struct Schema {
 
 /// A segment: one day of arrivals, or a part of it.
 pub(crate) const SEGMENT: Schema =
-    Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED] };
+    Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED, SAMPLED] };
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
 pub(crate) const CONTROL: Schema =
-    Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST] };
+    Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED] };
 
 /// `rollups.db`: sums over the lattice.
 pub(crate) const ROLLUPS: Schema = Schema { migrations: &[ROLLUPS_V1, PARTS_OF_SEGMENTS] };
@@ -269,6 +269,17 @@ const THINNED: &str = "
 ALTER TABLE rollup_state ADD COLUMN is_thinned INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// What packing leaves: the dictionaries of bodies (`dictionary.rs`), and of traces that sampling
+/// touched what they stand for and what is gone. `seen` has id and checksum of each span that is gone,
+/// 16 bytes a span, so that a redelivery is still known as one.
+const SAMPLED: &str = "
+CREATE TABLE dictionaries(dictionary INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE sampled(
+    trace_no INTEGER PRIMARY KEY, weight REAL NOT NULL, spans_chosen INTEGER NOT NULL,
+    spans_dropped INTEGER NOT NULL, logs_dropped INTEGER NOT NULL, spans_bared INTEGER NOT NULL,
+    seen BLOB NOT NULL);
+";
+
 /// `cells` lie by time first: what is written together lies together, and so does what is read for
 /// a list or pruned. `segment` is what a part is from;
 /// `bucket` is counted in lengths of its resolution since the Unix epoch. A key's number is its
@@ -346,7 +357,7 @@ mod tests {
             new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 7);
         new.execute("INSERT INTO instances VALUES ('a', 1)", []).unwrap();
-        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 4, .. })));
+        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 5, .. })));
     }
 
     #[test]

@@ -7,10 +7,12 @@ use throughline_trace::keys::{self, MESSAGE_KEYS};
 use throughline_trace::{Attributes, TraceSummary, Value};
 
 use crate::body::{self, BodyError, SpanBody};
+use crate::dictionary;
 use crate::error::QueryError;
 use crate::insert::read_varints;
 use crate::messages::Slot;
 use crate::read_spans::RowReader;
+use crate::sampled;
 use crate::search::{
     Evidence, NameField, NeedleSet, SearchQuery, SpanTerms, Term, TextTest, Written, value_matches,
 };
@@ -74,6 +76,10 @@ impl<'q> SpanSearch<'q> {
             let fails = |error: RowError| error.on_query(lease.path());
             let Some(rows) = trace_rows::find(&lease, id).map_err(fails)? else { continue };
             is_whole &= !segment.is_skeleton;
+            if segment.digest.is_sampled {
+                let sampled = sampled::of(&lease, id).map_err(|error| lease.fails(&error))?;
+                is_whole &= sampled.is_none_or(|of| of.spans_dropped + of.spans_bared == 0);
+            }
             let mut look = Look {
                 search: self,
                 connection: &lease,
@@ -161,7 +167,8 @@ impl Look<'_, '_> {
     fn span(&mut self, row: &rusqlite::Row<'_>, found: u64) -> Result<u64, RowError> {
         let search = self.search;
         let name = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        let raw = body::unpack(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let stored = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+        let raw = dictionary::unpack(self.connection, stored)?;
         self.room.bytes = self.room.bytes.saturating_sub(raw.len());
         if !search.has_attributes && search.needles.is_empty() {
             return Ok(search.terms.bits(|term| is_called(term, name)) & !found);
@@ -243,7 +250,8 @@ impl Look<'_, '_> {
             .prepare_cached("SELECT body FROM messages WHERE message = ?1")?
             .query_row([number], |row| row.get(0))
             .optional()?;
-        let message = body::unpack(&stored.ok_or(BodyError::Messages)?)?;
+        let stored = stored.ok_or(BodyError::Messages)?;
+        let message = dictionary::unpack(self.connection, &stored)?;
         self.room.bytes = self.room.bytes.saturating_sub(message.len());
         let needles = &self.search.needles;
         let bits = if is_json {

@@ -19,6 +19,7 @@ use crate::id_filter::IdFilter;
 use crate::layout::{Layout, SegmentFile, SegmentId};
 use crate::reader::MAX_QUERY_MILLIS;
 use crate::rollups;
+use crate::sampled;
 use crate::schema::{CONTROL, ROLLUPS, SEGMENT, Schema, to_nanos};
 
 /// Connections that are kept open between queries; each holds a page cache.
@@ -57,6 +58,8 @@ pub(crate) struct Digest {
     pub(crate) last_log: Option<u64>,
     /// The last group of which the rollups must have what it adds.
     pub(crate) counted_until: u64,
+    /// Whether sampling touched any of its traces.
+    pub(crate) is_sampled: bool,
     /// Which traces may be there; none for the open segment.
     pub(crate) filter: Option<IdFilter>,
 }
@@ -102,7 +105,7 @@ impl Files {
 
     /// Lets go of the file of a segment that is no more, so that its room is given back.
     pub(crate) fn forget(&self, id: SegmentId) {
-        for path in [self.layout.segment(id), self.layout.skeleton(id)] {
+        for path in [self.layout.segment(id), self.layout.packed(id), self.layout.skeleton(id)] {
             lock(&self.idle).retain(|(of, _)| *of != path);
             lock(&self.digests).remove(&path);
         }
@@ -420,6 +423,7 @@ fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlit
         .query_row([], |row| row.get::<_, Option<i64>>(0))?
         .map(to_nanos);
     digest.counted_until = rollups::counted_until(connection)?;
+    digest.is_sampled = sampled::is_any(connection)?;
     if !is_open {
         let bits: Option<Vec<u8>> = connection
             .query_row("SELECT bits FROM trace_filter", [], |row| row.get(0))

@@ -66,8 +66,8 @@ impl Store {
         writer.continuity = Some(watcher);
         let files = Arc::new(Files::new(layout.clone()));
         let applier = writer.rollups.door();
-        let keeper = Keeper::start(Arc::clone(&files), options.retention, metrics.clone(), applier)
-            .map_err(fails)?;
+        let keeper =
+            Keeper::start(Arc::clone(&files), &options, metrics.clone(), applier).map_err(fails)?;
         let door = keeper.door();
         writer.set_keeper(keeper);
         let control = Control::open(layout.root()).map_err(|error| match error {

@@ -11,9 +11,11 @@ use throughline_trace::{
 };
 
 use crate::body::{self, BodyError, SpanBody};
+use crate::dictionary;
 use crate::messages::Slot;
 use crate::prepare::share;
 use crate::rollups::Horizon;
+use crate::sampled;
 use crate::schema::to_nanos;
 
 /// Bits of a span's key below the row number of its trace.
@@ -138,7 +140,7 @@ fn told(
     let Some(bytes) = row.get_ref(9)?.as_blob_or_null().map_err(rusqlite::Error::from)? else {
         return Ok(None);
     };
-    let body: SpanBody = body::unpack_value(bytes)?;
+    let body: SpanBody = dictionary::unpack_value(connection, bytes)?;
     let plain = body.attributes.into_iter().filter_map(|(key, slot)| match slot {
         Slot::Plain(value) => Some((key, value)),
         Slot::Text { .. } | Slot::List { .. } => None,
@@ -208,6 +210,12 @@ pub(crate) fn seen_spans(
     let mut statement = connection.prepare_cached(&span_columns(&bodies_of_calls()))?;
     let mut shared = Shared::default();
     let mut next = 0;
+    if let Some(first) = spaces.first() {
+        // What sampling took is not inserted again when it is delivered again.
+        sampled::seen_spans(connection, *first, |span_id, checksum| {
+            see(SeenSpan { span_id, checksum, call: None });
+        })?;
+    }
     for space in spaces {
         next = 0;
         let (from, to) = key_range(*space);

@@ -39,6 +39,7 @@ mod metric;
 mod names;
 mod rollup;
 mod route_weights;
+mod sampled;
 mod span;
 mod summary;
 mod tree;
@@ -73,6 +74,7 @@ pub use rollup::{
 pub use route_weights::{
     MAX_ROUTE_TARGETS, ROUTE_NAME_MAX_CHARS, RouteTarget, RouteWeights, RouteWeightsError,
 };
+pub use sampled::{MIN_SAMPLING_RATE, Sampled, SamplingRate};
 pub use span::{Event, Link, Resource, SDK_SCOPE, Scope, Span, SpanKind, Status, StatusCode};
 pub use summary::{FallbackState, MAX_NAMES_PER_SUMMARY, RootSpan, TraceSummary};
 pub use tree::{TraceNode, TraceTree};

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::calls::nano_usd;
-use crate::{CallCounts, Decision, Span, SpanId, SpanRole, TraceId, keys};
+use crate::{CallCounts, Decision, Sampled, Span, SpanId, SpanRole, TraceId, keys};
 
 /// Most distinct agents, models, services or tools that a summary lists; further ones are not
 /// named (the spans still have them). The kept ones are the first in alphabetical order, so that
@@ -60,6 +60,9 @@ pub struct TraceSummary {
     pub tools: BTreeSet<String>,
     /// `error.type` values and exception classes of failed spans.
     pub error_types: BTreeSet<String>,
+    /// What sampling did to it. Whoever reads a trace fills it in: it is no part of the stored form.
+    #[serde(skip)]
+    pub sampled: Sampled,
 }
 
 /// The span that stands for a trace in lists.
@@ -167,6 +170,7 @@ impl TraceSummary {
             services: BTreeSet::new(),
             tools: BTreeSet::new(),
             error_types: BTreeSet::new(),
+            sampled: Sampled::default(),
         }
     }
 
@@ -268,6 +272,7 @@ impl TraceSummary {
             *mine = mine.saturating_add(theirs);
         }
         self.fallback = self.fallback.max(other.fallback);
+        self.sampled.merge(other.sampled);
         for (mine, theirs) in [
             (&mut self.agents, other.agents),
             (&mut self.sessions, other.sessions),

@@ -82,6 +82,9 @@ pub(crate) struct SqlAnswerShape {
     cut: Option<&'static str>,
     /// How long the statement ran, without the wait for its turn.
     elapsed_ms: f64,
+    /// Whether it read spans or log records of segments from which sampling took some: counts and sums
+    /// over them are too low, unless they are weighted with `sampling_weight`.
+    is_sampled: bool,
 }
 
 /// One column of an answer.
@@ -105,6 +108,7 @@ impl SqlAnswerShape {
             rows: answer.rows.iter().map(|row| row.iter().map(value_json).collect()).collect(),
             cut: answer.cut.map(|cut| cut.as_str()),
             elapsed_ms: millis(answer.elapsed),
+            is_sampled: answer.is_sampled,
         }
     }
 }
@@ -189,6 +193,7 @@ mod tests {
             rows: vec![values],
             cut: None,
             elapsed: Duration::from_micros(1_500),
+            is_sampled: false,
             decisions_read: None,
         };
         let json = sql_json(&answer);

@@ -172,8 +172,9 @@ async fn traces(
             replay.traces_cut += 1;
             return Ok(());
         };
-        replay.traces_cut += u64::from(trace.is_skeleton || trace.truncated.is_some());
-        if !trace.is_skeleton {
+        let is_thinned = trace.is_skeleton || trace.summary.sampled.spans_dropped > 0;
+        replay.traces_cut += u64::from(is_thinned || trace.truncated.is_some());
+        if !is_thinned {
             trace.spans.iter().for_each(|span| replay.judge(rule, span, &id, &span.name));
         }
         Ok(())

@@ -113,6 +113,10 @@ fn print(answer: &SqlAnswer, args: &QueryArgs) -> Outcome {
         write_table(&mut out, answer)?;
     }
     out.flush()?;
+    if answer.is_sampled {
+        let told = "sampling took spans or log records of what was read; weight counts and sums with sampling_weight";
+        writeln!(anstream::stderr().lock(), "{}", styled(DIM, told))?;
+    }
     let told = match answer.cut {
         None => return Ok(()),
         Some(SqlCut::Rows) => {
@@ -302,6 +306,7 @@ fn read_answer(json: &Value) -> Option<SqlAnswer> {
             None => None,
         },
         elapsed: Duration::from_secs_f64(json.get("elapsed_ms")?.as_f64()?.clamp(0.0, 1e9) / 1e3),
+        is_sampled: json.get("is_sampled").and_then(Value::as_bool).unwrap_or(false),
         // The server has noted it.
         decisions_read: None,
         columns,
@@ -347,6 +352,7 @@ mod tests {
             ]],
             cut: Some(SqlCut::Rows),
             elapsed: Duration::from_millis(7),
+            is_sampled: true,
             decisions_read: None,
         };
         assert_eq!(read_answer(&sql_json(&answer)), Some(answer));

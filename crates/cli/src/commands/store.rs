@@ -6,7 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
 use serde_json::json;
 use throughline_store::{
-    BackupError, BackupOptions, Progress, SegmentInfo, SegmentState, back_up, restore, verify_store,
+    BackupError, BackupOptions, Progress, SegmentInfo, SegmentState, Tally, back_up, restore,
+    verify_store,
 };
 
 use crate::args::{BackupArgs, RestoreArgs, StoreAction};
@@ -39,6 +40,7 @@ async fn segments(settings: &Settings, json: bool) -> Outcome {
         right("traces"),
         right("spans"),
         right("logs"),
+        right("sampled away"),
         left("verified"),
     ];
     Ok(table::write(&mut out, &columns, segments.iter().map(row).collect())?)
@@ -59,8 +61,22 @@ fn row(info: &SegmentInfo) -> Vec<Cell> {
         Cell::from(show::count(info.traces)),
         Cell::from(show::count(info.spans)),
         Cell::from(show::count(info.logs)),
+        Cell::from(info.sampled.as_ref().map(sampled_away).unwrap_or_default()),
         Cell::from(info.damage.as_deref().map_or(verified, one_line)),
     ]
+}
+
+/// Spans that sampling took, by what took most of them.
+fn sampled_away(tally: &Tally) -> String {
+    let total = tally.total_dropped().spans;
+    let most = tally.dropped.iter().max_by_key(|(_, count)| count.spans);
+    match most {
+        Some((by, count)) if total > 0 && count.spans < total => {
+            format!("{} ({by} {})", show::count(total), show::count(count.spans))
+        }
+        Some((by, _)) if total > 0 => format!("{} ({by})", show::count(total)),
+        _ => "0".to_owned(),
+    }
 }
 
 fn verify(settings: &Settings, json: bool) -> Outcome {

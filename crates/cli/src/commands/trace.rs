@@ -37,12 +37,29 @@ pub(crate) async fn run(settings: &Settings, args: &TraceArgs) -> Outcome {
     }
     let StoredTrace { summary, spans, logs: _, decisions, truncated, is_skeleton } = trace;
     let shown = spans.len();
+    let sampled = summary.sampled;
+    let weight = sampled.weight_of_trace(summary.span_count);
     writeln!(out, "{}", draw::heading(&summary, &TimeZone::system()))?;
     write!(out, "{}", draw::tree(&TraceTree::build(spans), &decisions))?;
     if is_skeleton {
         writeln!(
             anstream::stderr().lock(),
-            "retention took the content of this trace; a decision or a hold keeps its skeleton"
+            "{} took the content of this trace; a decision or a hold keeps its skeleton",
+            if sampled.spans_bared > 0 { "sampling" } else { "retention" }
+        )?;
+    }
+    if sampled.spans_dropped > 0 {
+        writeln!(
+            anstream::stderr().lock(),
+            "sampling took {} of its spans; the figures are those of the whole",
+            count(sampled.spans_dropped)
+        )?;
+    }
+    if weight > 1.0 {
+        writeln!(
+            anstream::stderr().lock(),
+            "sampling chose this trace by chance; it stands for about {} like it",
+            count(weight.round() as u64)
         )?;
     }
     if let Some(truncated) = truncated {

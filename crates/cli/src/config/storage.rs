@@ -59,6 +59,25 @@ pub(crate) struct RollupRetentionConfig {
 #[serde(try_from = "String")]
 pub(crate) struct Age(pub(crate) Duration);
 
+/// Units of a short time, in milliseconds.
+const TIME_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+
+/// A short time: `500ms`, `30s`, `10m`, `24h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Time(pub(crate) Duration);
+
+impl TryFrom<String> for Time {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let millis = number_with_unit(&text, &TIME_UNITS);
+        millis
+            .map(|millis| Self(Duration::from_millis(millis)))
+            .ok_or_else(|| format!("expected a time such as 500ms, 30s, 10m or 24h, got {text:?}"))
+    }
+}
+
 /// A size: a number of bytes, or `100GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawSize")]
@@ -133,6 +152,9 @@ mod tests {
         for wrong in ["", "30", "d", "-1d", "0d", "30days", "1.2.3d", "99999999999999999999y"] {
             assert!(age(wrong).is_err(), "{wrong}");
         }
+        let time = |text: &str| Time::try_from(text.to_owned()).map(|time| time.0.as_millis());
+        assert_eq!((time("500ms"), time("1.5 s"), time("10m")), (Ok(500), Ok(1_500), Ok(600_000)));
+        assert!(time("10").is_err() && time("1d").is_err() && time("").is_err());
         let size = |text: &str| Size::try_from(RawSize::Text(text.to_owned())).map(|size| size.0);
         assert_eq!(size("100GiB"), Ok(100 << 30));
         assert_eq!(size("1.5 MB"), Ok(1_500_000));

@@ -38,6 +38,12 @@ const SMALL_SEGMENTS: &str = "store: { max_segment_bytes: 1MiB }\n";
 const SMALL_RETENTION: &str =
     "store: { max_segment_bytes: 1MiB }\nretention: { max_bytes: 1MiB }\n";
 
+/// The same, and what is packed loses all that no decision refers to, the rest its content, while
+/// it is still being sent.
+const SMALL_SAMPLING: &str = "store: { max_segment_bytes: 1MiB }
+sampling: { rate: 0, keep: { decided: false, errors: false }, wait: 0s, max_wait: 0s }
+";
+
 /// What is left of an acknowledged trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
@@ -45,6 +51,8 @@ enum Left {
     Everything,
     /// Its spans and decisions; log records and what spans said only where it is not retired.
     Skeletons,
+    /// Its decisions, and of spans and log records as many as sampling does not say that it took.
+    Counted,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,6 +60,18 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = kill_again_and_again(dir.path(), SMALL_SEGMENTS, Left::Everything).await;
     assert!(files(&data_dir, ".db").len() > 3, "rotations were under way");
+    assert!(files(&data_dir, ".packed.db").len() > 2, "packing was under way");
+    assert_eq!(files(&data_dir, ".tmp"), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sampling_under_kill_9_takes_nothing_that_it_does_not_count() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = kill_again_and_again(dir.path(), SMALL_SAMPLING, Left::Counted).await;
+    assert!(files(&data_dir, ".packed.db").len() > 2, "packing was under way");
+    assert_eq!(files(&data_dir, ".tmp"), Vec::<String>::new());
+    let verified = run(&data_dir, &["audit", "verify"]);
+    assert_eq!(verified.code, 0, "{}", verified.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,6 +188,18 @@ async fn check(data_dir: &Path, expected: &[(TraceId, Acknowledged)], left: Left
         let logs: HashSet<String> = found.logs.iter().map(|log| log.body.to_text()).collect();
         let decisions: HashSet<DecisionId> =
             found.decisions.iter().map(|decision| decision.decision_id).collect();
+        if left == Left::Counted {
+            let sampled = found.summary.sampled;
+            let lost = (
+                acknowledged.spans.difference(&spans).count() as u64 > sampled.spans_dropped,
+                acknowledged.logs.difference(&logs).count() as u64 > sampled.logs_dropped,
+                acknowledged.decisions.difference(&decisions).count(),
+            );
+            assert_eq!(lost, (false, false, 0), "of {trace}, of which went: {sampled:?}");
+            let there = found.spans.len() as u64 + sampled.spans_dropped;
+            assert_eq!(there, found.summary.span_count, "of {trace}");
+            continue;
+        }
         let are_logs_kept = !found.is_skeleton;
         assert!(are_logs_kept || left == Left::Skeletons, "nothing is retired");
         // The first ones may have been retired before there was a decision that refers to them.
@@ -218,7 +250,9 @@ async fn check_rollups(data_dir: &Path, all: &[(TraceId, Acknowledged)], left: L
             let [Some(spans), Some(decisions)] = told[..] else { return false };
             let are_spans_right = match left {
                 Left::Everything => spans == stored.spans as f64,
-                Left::Skeletons => (acknowledged as f64..=most as f64).contains(&spans),
+                Left::Skeletons | Left::Counted => {
+                    (acknowledged as f64..=most as f64).contains(&spans)
+                }
             };
             are_spans_right && decisions == stored.decisions as f64
         };

@@ -37,10 +37,11 @@ async fn backup_beside_a_server_restore_and_verify() {
         (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
     let server = Server::start(&data_dir);
     fill(&server, 1..400).await;
-    until("a sealed segment", async || {
+    until("sealed segments, all of them packed", async || {
         let listed = server.get_json("/api/v1/segments").await;
-        let states = listed["items"].as_array()?.iter().filter(|one| one["state"] == "sealed");
-        (states.count() > 1).then_some(())
+        let (packed, others): (Vec<_>, Vec<_>) =
+            listed["items"].as_array()?.iter().partition(|one| one["is_packed"] == true);
+        (packed.len() > 1 && others.iter().all(|one| one["state"] == "open")).then_some(())
     })
     .await;
     let target = target.to_str().expect("UTF-8");
@@ -67,7 +68,7 @@ async fn backup_beside_a_server_restore_and_verify() {
         .map(json)
         .filter(|one| one["state"] == "sealed")
         .collect();
-    let name = format!("segments/{}.db", segments[0]["segment"].as_str().expect("a name"));
+    let name = format!("segments/{}.packed.db", segments[0]["segment"].as_str().expect("a name"));
     let mut bytes = std::fs::read(new.join(&name)).expect("the segment");
     bytes[8_192..].iter_mut().step_by(97).for_each(|byte| *byte ^= 0x55);
     std::fs::write(new.join(&name), bytes).expect("written");

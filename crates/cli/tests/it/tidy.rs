@@ -28,7 +28,7 @@ const EDGES: &[(&str, u8, &[&str])] = &[
     ("macros", 1, &[]),
     ("sdk", 2, &["trace", "llm", "resilience", "macros"]),
     ("ingest", 2, &["trace", "redact", "llm"]),
-    ("store", 2, &["trace"]),
+    ("store", 2, &["trace", "rules"]),
     ("web", 3, &["trace", "llm", "store"]),
     ("demo", 3, &["trace", "llm", "sdk"]),
     ("cli", 4, &["trace", "redact", "rules", "llm", "ingest", "store", "web", "demo", "sdk"]),

@@ -81,7 +81,7 @@ impl Moment {
             }))
         };
         for id in self.ids.iter().take(2) {
-            let path = layout.segment(*id);
+            let path = layout.whole(*id);
             let is_right = match &self.newest {
                 Some((newest, segment)) if newest == id => is_fit(*id, segment),
                 _ => match SEGMENT.open_reader(&path) {

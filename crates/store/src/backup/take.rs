@@ -1,6 +1,6 @@
 //! Taking a backup.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -100,11 +100,11 @@ pub fn back_up(
         // The log of what is written grows for as long as this one is read.
         work.changing(source, &layout.segment(id), &format!("segments/{}", id.file_name()))?;
     }
-    let mut sealed = HashSet::new();
+    let mut sealed = HashMap::new();
     for id in ids.into_iter().filter(|id| Some(*id) != open) {
         let row = rows.iter().find(|(of, _)| *of == id).map(|(_, row)| row);
         if work.segment(id, row)? {
-            sealed.insert(id);
+            sealed.insert(id, row.and_then(|row| row.blake3));
         }
     }
     if work.is_outrun {
@@ -170,20 +170,20 @@ impl Work<'_> {
         let path = self.layout.file_of(id);
         let name = format!("segments/{}", file_name(&path));
         self.told(&name, 0);
-        let is_whole = path == self.layout.segment(id);
-        let taken = match row.filter(|row| is_whole && row.is_sealed()) {
+        let sealed = row.filter(|row| row.is_sealed());
+        let taken = match sealed.filter(|row| path == self.layout.sealed(id, row.is_packed)) {
             Some(row) => self.sealed(&path, &name, row),
             None => self.changing_segment(&path, &name).map(|()| false),
         };
         match taken {
-            // Retention took it meanwhile: what is left of it belongs here.
-            Err(_) if is_whole && !path.exists() => {
+            // It was packed or retired meanwhile: what took its place belongs here.
+            Err(_) if !path.exists() => {
                 self.is_outrun = true;
-                let skeleton = self.layout.skeleton(id);
-                if skeleton.exists() {
-                    let name = format!("segments/{}", file_name(&skeleton));
-                    let taken = self.changing_segment(&skeleton, &name).map(|()| false);
-                    return self.or_damaged(taken, &skeleton);
+                let left = self.layout.file_of(id);
+                if left.exists() {
+                    let name = format!("segments/{}", file_name(&left));
+                    let taken = self.changing_segment(&left, &name).map(|()| false);
+                    return self.or_damaged(taken, &left);
                 }
                 Ok(false)
             }
@@ -303,7 +303,7 @@ impl Work<'_> {
     /// What began after the backup did is not missed; what was missing or damaged is.
     fn control(
         &mut self,
-        sealed: &HashSet<SegmentId>,
+        sealed: &HashMap<SegmentId, Option<[u8; 32]>>,
         newest: Option<SegmentId>,
     ) -> Result<(), BackupError> {
         let path = self.layout.control();
@@ -315,19 +315,21 @@ impl Work<'_> {
             let copied = CONTROL.open_writer(&partial)?;
             copied.execute_batch("BEGIN IMMEDIATE")?;
             for (id, row) in manifest::rows(&copied)? {
-                let is_taken = names.contains(id.file_name().as_str());
+                let is_taken = [id.file_name(), id.packed_name()]
+                    .iter()
+                    .any(|name| names.contains(name.as_str()));
                 let sql = match () {
-                    () if sealed.contains(&id) => continue,
+                    () if sealed.get(&id) == Some(&row.blake3) => continue,
                     () if is_taken => {
                         "UPDATE segments SET blake3 = NULL, sealed = NULL, verified = NULL,
-                            retiring = NULL, retired = NULL WHERE file = ?1"
+                            retiring = NULL, retired = NULL, packing = NULL WHERE file = ?1"
                     }
                     () if row.retired.is_some() || names.contains(id.skeleton_name().as_str()) => {
                         "UPDATE segments SET retiring = created,
                             retired = coalesce(retired, created) WHERE file = ?1"
                     }
                     // Its file is made before its row.
-                    () if newest < Some(id) && self.layout.segment(id).exists() => {
+                    () if newest < Some(id) && self.layout.whole(id).exists() => {
                         "DELETE FROM segments WHERE file = ?1"
                     }
                     () => continue,

@@ -11,7 +11,8 @@ use throughline_trace::{
     SpanId, SpanKind, SpanRole, TraceId,
 };
 
-use crate::body::{self, SpanBody};
+use crate::body::SpanBody;
+use crate::dictionary;
 use crate::earlier::EarlierSegments;
 use crate::keep::manifest;
 use crate::layout::{Day, Layout, SegmentFile};
@@ -86,8 +87,8 @@ fn snapshot(layout: &Layout, file: &SegmentFile) -> Result<Option<Connection>, R
         Ok(connection) => Ok(Some(connection)),
         Err(RebuildError::Schema(SchemaError::Unready)) => Ok(None),
         Err(_) if !file.path.exists() => {
-            let skeleton = layout.skeleton(file.id);
-            skeleton.exists().then(|| take(&skeleton)).transpose()
+            let left = layout.file_of(file.id);
+            left.exists().then(|| take(&left)).transpose()
         }
         Err(error) => Err(error),
     }
@@ -103,7 +104,7 @@ fn recent(layout: &Layout, since: u64) -> Result<(Vec<SegmentFile>, u64), Rebuil
         Ok(control) => manifest::rows(&control)?,
         Err(_) => Vec::new(),
     };
-    let next_to_gone = rows.windows(2).filter(|pair| !layout.segment(pair[0].0).exists());
+    let next_to_gone = rows.windows(2).filter(|pair| !layout.whole(pair[0].0).exists());
     let whole_from = next_to_gone.map(|pair| pair[1].1.created).fold(since, u64::max);
     let begun: HashMap<_, _> = rows.into_iter().collect();
     let mut recent = Vec::new();
@@ -281,7 +282,7 @@ fn tell_rows(
                 // Few need it, and it must be decompressed.
                 true => {
                     let bytes = row.get_ref(8)?.as_blob().map_err(rusqlite::Error::from)?;
-                    body::unpack_value::<SpanBody>(bytes)?.flags
+                    dictionary::unpack_value::<SpanBody>(connection, bytes)?.flags
                 }
                 false => 0,
             };

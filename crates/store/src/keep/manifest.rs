@@ -5,12 +5,15 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
 
 use crate::answer::{SegmentInfo, SegmentState};
 use crate::control::hex;
 use crate::error::QueryError;
+use crate::keep::KeepError;
 use crate::keep::seal::Seal;
 use crate::layout::{Layout, SegmentId};
+use crate::sampling::Tally;
 use crate::schema::{CONTROL, SEGMENT, from_nanos, to_nanos};
 use crate::session::Session;
 use crate::writer::now_unix_nano;
@@ -28,6 +31,14 @@ CREATE TABLE segments(
     damage TEXT, retiring INTEGER, retired INTEGER, counted INTEGER) WITHOUT ROWID;
 INSERT INTO segments(file, created) SELECT file, created FROM segments_of_days;
 DROP TABLE segments_of_days;
+";
+
+/// Migration: whether the seal is of the packed file; the seal of a packed file that is about to take
+/// the place of the other, as JSON; what sampling kept and took, as JSON.
+pub(crate) const PACKED: &str = "
+ALTER TABLE segments ADD COLUMN is_packed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE segments ADD COLUMN packing TEXT;
+ALTER TABLE segments ADD COLUMN sampled TEXT;
 ";
 
 /// What the manifest says of one segment.
@@ -49,10 +60,16 @@ pub(crate) struct Row {
     pub(crate) counted_until: Option<u64>,
     /// When it was begun, nanoseconds since the Unix epoch.
     pub(crate) created: u64,
+    /// Whether the seal is of the packed file.
+    pub(crate) is_packed: bool,
+    /// The seal of a packed file that is about to take the place of the other.
+    packing: Option<String>,
+    /// What sampling kept and took; `None` when it did not act.
+    pub(crate) sampled: Option<Tally>,
 }
 
 const COLUMNS: &str = "file, traces, spans, logs, points, bytes, schema, blake3, sealed, verified,
-    damage, retiring, retired, counted, created";
+    damage, retiring, retired, counted, created, is_packed, packing, sampled";
 
 impl Row {
     /// Whether its hash is known, of the version that the file has now.
@@ -78,9 +95,28 @@ impl Row {
             retired: time(12)?,
             counted_until: row.get::<_, Option<i64>>(13)?.map(|last| last as u64),
             created: to_nanos(row.get(14)?),
+            is_packed: row.get(15)?,
+            packing: row.get(16)?,
+            sampled: row
+                .get::<_, Option<String>>(17)?
+                .and_then(|text| serde_json::from_str(&text).ok()),
         };
         Ok((SegmentId::of_file_name(row.get_ref(0)?.as_str()?), found))
     }
+}
+
+/// The seal of a packed file, before it takes the place of the other.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Packing {
+    pub(crate) blake3: [u8; 32],
+    pub(crate) bytes: u64,
+    pub(crate) schema: i64,
+    pub(crate) traces: u64,
+    pub(crate) spans: u64,
+    pub(crate) logs: u64,
+    pub(crate) points: u64,
+    pub(crate) counted_until: u64,
+    pub(crate) sampled: Option<Tally>,
 }
 
 /// All rows; names of a later version are left out.
@@ -118,12 +154,19 @@ pub(crate) fn register(control: &Connection, id: SegmentId) -> Result<(), rusqli
 /// having been retired is told, as what it held cannot be answered.
 pub(crate) fn reconcile(control: &Connection, layout: &Layout) -> Result<(), rusqlite::Error> {
     for id in layout.list().unwrap_or_default() {
-        if layout.segment(id).exists() {
+        if layout.whole(id).exists() {
             register(control, id)?;
         }
     }
     for (id, row) in rows(control)? {
-        let is_there = layout.segment(id).exists();
+        let is_there = layout.whole(id).exists();
+        if let Some(packing) = &row.packing {
+            // A kill came between the file's unlink and its record, or before the unlink.
+            match layout.segment(id).exists() || !is_there {
+                true => forget_packing(control, id)?,
+                false => set_packed(control, id, packing)?,
+            }
+        }
         match (is_there, row.retiring, row.retired) {
             (false, Some(_), None) => set_retired(control, id)?,
             (true, Some(_), _) | (true, _, Some(_)) => {
@@ -150,8 +193,8 @@ pub(crate) fn set_seal(
     register(control, id)?;
     control.execute(
         "UPDATE segments SET traces = ?2, spans = ?3, logs = ?4, points = ?5, bytes = ?6,
-            schema = ?7, blake3 = ?8, sealed = ?9, verified = ?9, damage = NULL, counted = ?10
-            WHERE file = ?1",
+            schema = ?7, blake3 = ?8, sealed = ?9, verified = ?9, damage = NULL, counted = ?10,
+            is_packed = ?11 WHERE file = ?1",
         params![
             id.file_name(),
             seal.traces as i64,
@@ -162,9 +205,60 @@ pub(crate) fn set_seal(
             seal.schema,
             seal.blake3,
             from_nanos(now_unix_nano()),
-            seal.counted_until as i64
+            seal.counted_until as i64,
+            seal.is_packed,
         ],
     )?;
+    Ok(())
+}
+
+/// Notes the seal of a packed file that is about to take the place of the other.
+pub(crate) fn set_packing(
+    control: &Connection,
+    id: SegmentId,
+    packing: &Packing,
+) -> Result<(), KeepError> {
+    let text = serde_json::to_string(packing).map_err(std::io::Error::other)?;
+    let sql = "UPDATE segments SET packing = ?2 WHERE file = ?1";
+    control.execute(sql, [id.file_name(), text])?;
+    Ok(())
+}
+
+/// Notes that the packed file has taken the place of the other.
+pub(crate) fn record_packing(control: &Connection, id: SegmentId) -> Result<(), rusqlite::Error> {
+    let packing = row(control, id)?.and_then(|row| row.packing);
+    packing.map_or(Ok(()), |packing| set_packed(control, id, &packing))
+}
+
+fn set_packed(control: &Connection, id: SegmentId, packing: &str) -> Result<(), rusqlite::Error> {
+    let Ok(packing) = serde_json::from_str::<Packing>(packing) else {
+        // Of a later version: the file is sealed anew.
+        let sql = "UPDATE segments SET packing = NULL, blake3 = NULL, is_packed = 1
+            WHERE file = ?1";
+        control.execute(sql, [id.file_name()])?;
+        return Ok(());
+    };
+    let seal = Seal {
+        blake3: packing.blake3,
+        bytes: packing.bytes,
+        schema: packing.schema,
+        traces: packing.traces,
+        spans: packing.spans,
+        logs: packing.logs,
+        points: packing.points,
+        counted_until: packing.counted_until,
+        is_packed: true,
+    };
+    let sampled = packing.sampled.and_then(|tally| serde_json::to_string(&tally).ok());
+    control.execute_batch("SAVEPOINT packed")?;
+    set_seal(control, id, &seal)?;
+    let sql = "UPDATE segments SET packing = NULL, sampled = ?2 WHERE file = ?1";
+    control.execute(sql, params![id.file_name(), sampled])?;
+    control.execute_batch("RELEASE packed")
+}
+
+fn forget_packing(control: &Connection, id: SegmentId) -> Result<(), rusqlite::Error> {
+    control.execute("UPDATE segments SET packing = NULL WHERE file = ?1", [id.file_name()])?;
     Ok(())
 }
 
@@ -238,7 +332,7 @@ pub(crate) fn list(session: &Session) -> Result<Vec<SegmentInfo>, QueryError> {
     let damaged = session.damaged();
     let control = session.control()?;
     let rows = rows(&control).map_err(|error| control.fails(&error))?;
-    let newest = rows.iter().rev().find(|(id, _)| session.layout().segment(*id).exists());
+    let newest = rows.iter().rev().find(|(id, _)| session.layout().whole(*id).exists());
     let newest = newest.map(|(id, _)| *id);
     let mut infos = Vec::with_capacity(rows.len());
     for (id, row) in rows.iter().rev() {
@@ -272,6 +366,8 @@ pub(crate) fn list(session: &Session) -> Result<Vec<SegmentInfo>, QueryError> {
             sealed_unix_nano: row.sealed,
             verified_unix_nano: row.verified,
             retired_unix_nano: row.retired,
+            is_packed: row.is_packed,
+            sampled: row.sampled.clone(),
             damage,
         });
     }

@@ -1,14 +1,20 @@
-//! The keeper: a thread that looks after closed segments. It takes their hash (seals them), looks
-//! at it again now and then, and retires what is old or too much. It has connections of its own and
+//! The keeper: a thread that looks after closed segments. It takes their hash (seals them), rewrites
+//! them (packs them, which is when sampling acts), looks at the hash again now and then, and retires
+//! what is old or too much. It has connections of its own and
 //! works between the writer's groups, never in them.
 
+mod cases;
 mod error;
 pub(crate) mod manifest;
+mod pack;
+mod packing;
 mod retire;
+mod rewrite;
 pub(crate) mod seal;
 mod skeleton;
 pub(crate) mod verify;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -19,8 +25,9 @@ use rusqlite::Connection;
 use crate::clock::Belief;
 use crate::layout::{Day, SegmentId};
 use crate::metrics::StoreMetrics;
-use crate::options::Retention;
+use crate::options::{Retention, StoreOptions};
 use crate::rollups::{self, ApplierDoor, Standing};
+use crate::sampling::Sampling;
 use crate::schema::{CONTROL, ROLLUPS};
 use crate::session::Files;
 use crate::writer::now_unix_nano;
@@ -73,14 +80,17 @@ impl Keeper {
     /// Starts the thread; its first pass comes when it is told which segment is open.
     pub(crate) fn start(
         files: Arc<Files>,
-        retention: Retention,
+        options: &StoreOptions,
         metrics: StoreMetrics,
         applier: ApplierDoor,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut work = Work {
             files,
-            retention,
+            retention: options.retention,
+            sampling: options.sampling.clone(),
+            min_packed_bytes: options.min_packed_bytes,
+            not_before: HashMap::new(),
             metrics,
             applier,
             shared: Arc::clone(&shared),
@@ -156,6 +166,11 @@ impl Shared {
 struct Work {
     files: Arc<Files>,
     retention: Retention,
+    sampling: Sampling,
+    min_packed_bytes: u64,
+    /// Segments that wait for a trace that runs, with when it may have ended, nanoseconds since the
+    /// Unix epoch.
+    not_before: HashMap<SegmentId, u64>,
     metrics: StoreMetrics,
     applier: ApplierDoor,
     shared: Arc<Shared>,
@@ -200,6 +215,7 @@ impl Work {
         // A file that cannot be read stops none of the others, and what is damaged is told anyway.
         let done = [
             self.seal(&control, open),
+            self.pack(&control, open),
             self.retire(&control, open),
             self.prune_skeletons(&control),
             self.scrub(&control),
@@ -222,7 +238,8 @@ impl Work {
         }
         for (id, detail) in manifest::damage(control)? {
             let row = manifest::row(control, id)?;
-            let path = self.files.layout.segment(id);
+            let path = self.files.layout.whole(id);
+            let is_packed = path == self.files.layout.packed(id);
             let is_right = match row.and_then(|row| row.blake3) {
                 Some(blake3) if path.exists() => match seal::hash(&path, |_| self.pause()) {
                     Ok((found, _)) => found == blake3,
@@ -230,14 +247,16 @@ impl Work {
                     Err(_) => false,
                 },
                 // Without a hash it is tried: whoever meets the damage again tells it again.
-                None if path.exists() && id < open => match seal::seal(&path, |_| self.pause()) {
-                    Ok(seal) => {
-                        manifest::set_seal(control, id, &seal)?;
-                        true
+                None if path.exists() && id < open => {
+                    match seal::seal(&path, is_packed, |_| self.pause()) {
+                        Ok(seal) => {
+                            manifest::set_seal(control, id, &seal)?;
+                            true
+                        }
+                        Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+                        Err(_) => false,
                     }
-                    Err(KeepError::Stopped) => return Err(KeepError::Stopped),
-                    Err(_) => false,
-                },
+                }
                 _ => true,
             };
             if is_right {
@@ -260,12 +279,14 @@ impl Work {
     fn seal(&self, control: &Connection, open: SegmentId) -> Result<(), KeepError> {
         let damaged = self.files.damaged();
         for id in self.files.layout.list()?.into_iter().rev().filter(|id| *id < open) {
-            let path = self.files.layout.segment(id);
-            let is_sealed = manifest::row(control, id)?.is_some_and(|row| row.is_sealed());
+            let path = self.files.layout.whole(id);
+            let is_packed = path == self.files.layout.packed(id);
+            let row = manifest::row(control, id)?;
+            let is_sealed = row.is_some_and(|row| row.is_sealed() && row.is_packed == is_packed);
             if is_sealed || damaged.contains_key(&id) || !path.exists() {
                 continue;
             }
-            match seal::seal(&path, |_| self.pause()) {
+            match seal::seal(&path, is_packed, |_| self.pause()) {
                 Ok(seal) => manifest::set_seal(control, id, &seal)?,
                 Err(KeepError::Stopped) => return Err(KeepError::Stopped),
                 // A reader goes away by itself.
@@ -298,7 +319,7 @@ impl Work {
         let damaged = self.files.damaged();
         for id in self.files.layout.list()?.into_iter().rev().filter(|id| *id < open) {
             let row = manifest::row(control, id)?.filter(manifest::Row::is_sealed);
-            let Some(row) = row.filter(|_| self.files.layout.segment(id).exists()) else {
+            let Some(row) = row.filter(|_| self.files.layout.whole(id).exists()) else {
                 continue;
             };
             let age = u128::from(now.saturating_sub(id.day.end_nanos()));
@@ -405,7 +426,7 @@ impl Work {
         let damaged = self.files.damaged();
         for id in layout.list()? {
             let check = || self.shared.check();
-            if layout.segment(id).exists() || damaged.contains_key(&id) {
+            if layout.whole(id).exists() || damaged.contains_key(&id) {
                 continue;
             }
             let job = retire::Retirement { layout, control, id, check: &check };
@@ -428,11 +449,11 @@ impl Work {
     /// Looks at the hash of the sealed segment that was not looked at for the longest time.
     fn scrub(&self, control: &Connection) -> Result<(), KeepError> {
         let before = now_unix_nano().saturating_sub(SCRUB_NANOS);
-        let is_there = |id| self.files.layout.segment(id).exists();
+        let is_there = |id| self.files.layout.whole(id).exists();
         let found = manifest::longest_unverified(control, before, is_there)?;
         let Some(id) = found else { return Ok(()) };
-        let path = self.files.layout.segment(id);
         let Some(row) = manifest::row(control, id)? else { return Ok(()) };
+        let path = self.files.layout.sealed(id, row.is_packed);
         match seal::check_hash(&path, &row, |_| self.pause()) {
             Ok(()) => manifest::set_verified(control, id)?,
             Err(KeepError::Stopped) => return Err(KeepError::Stopped),

@@ -11,7 +11,7 @@ use throughline_trace::TraceId;
 
 use crate::audit::holds;
 use crate::keep::{KeepError, manifest, skeleton};
-use crate::layout::{Layout, SIDE_FILES, SegmentId, sync_directory, with_ending};
+use crate::layout::{Form, Layout, SIDE_FILES, SegmentId, sync_directory, with_ending};
 use crate::schema::SEGMENT;
 
 /// How a skeleton's name goes on while it is written.
@@ -69,7 +69,7 @@ impl Retirement<'_> {
 
     /// Does one step; they come in the order of [`Step::ALL`].
     pub(crate) fn step(&self, step: Step, done: &mut Done) -> Result<(), KeepError> {
-        let segment = self.layout.segment(self.id);
+        let segment = self.layout.whole(self.id);
         match step {
             Step::Write => {
                 done.bytes = segment.metadata()?.len();
@@ -85,7 +85,10 @@ impl Retirement<'_> {
                 fs::remove_file(&segment)?;
                 sync_directory(&self.layout.segments())?;
             }
-            Step::UnlinkSideFiles => remove_side_files(&segment)?,
+            Step::UnlinkSideFiles => {
+                remove_side_files(&self.layout.segment(self.id))?;
+                remove_side_files(&self.layout.packed(self.id))?;
+            }
             Step::Record => manifest::set_retired(self.control, self.id)?,
         }
         Ok(())
@@ -147,8 +150,8 @@ impl Retirement<'_> {
     }
 }
 
-/// Removes what a kill left behind: unfinished skeletons, logs of databases that are gone, and
-/// skeletons of segments that are still there. Called while nobody else writes.
+/// Removes what a kill left behind: unfinished files, logs of databases that are gone, and packed
+/// files and skeletons of segments that are still there as they were. Called while nobody else writes.
 pub(crate) fn clear_leftovers(layout: &Layout) {
     let Ok(entries) = fs::read_dir(layout.segments()) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -160,8 +163,11 @@ pub(crate) fn clear_leftovers(layout: &Layout) {
             .is_some_and(|name| SegmentId::of_file_name(name).is_some());
         let id = SegmentId::of_file_name(base);
         let is_orphan = side_of.is_some() && id.is_some() && !path.with_file_name(base).exists();
-        let is_early =
-            id.is_some_and(|id| base == id.skeleton_name() && layout.segment(id).exists());
+        let is_early = id.is_some_and(|id| match Form::of(id, base) {
+            Form::Written => false,
+            Form::Packed => layout.segment(id).exists(),
+            Form::Skeleton => layout.whole(id).exists(),
+        });
         if (is_unfinished || is_orphan || is_early)
             && let Err(error) = remove(&path)
         {
@@ -170,16 +176,16 @@ pub(crate) fn clear_leftovers(layout: &Layout) {
     }
 }
 
-fn unfinished(skeleton: &Path) -> PathBuf {
-    with_ending(skeleton, UNFINISHED)
+pub(crate) fn unfinished(file: &Path) -> PathBuf {
+    with_ending(file, UNFINISHED)
 }
 
-fn remove_side_files(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_side_files(path: &Path) -> io::Result<()> {
     SIDE_FILES.iter().try_for_each(|ending| remove(&with_ending(path, ending)))
 }
 
 /// Removes a file that may not be there.
-fn remove(path: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

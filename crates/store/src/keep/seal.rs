@@ -27,6 +27,8 @@ pub(crate) struct Seal {
     pub(crate) points: u64,
     /// The last group that the rollups must have of it.
     pub(crate) counted_until: u64,
+    /// Whether it is of the packed file.
+    pub(crate) is_packed: bool,
 }
 
 /// BLAKE3 and length of a file. `pace` is told how many bytes were read so far.
@@ -57,6 +59,7 @@ pub(crate) fn hash(
 /// Puts everything into the file of a closed segment and takes its hash.
 pub(crate) fn seal(
     path: &Path,
+    is_packed: bool,
     pace: impl FnMut(u64) -> Result<Pace, KeepError>,
 ) -> Result<Seal, KeepError> {
     let connection = SEGMENT.open_writer(path)?;
@@ -82,6 +85,7 @@ pub(crate) fn seal(
         logs,
         points,
         counted_until,
+        is_packed,
     })
 }
 

@@ -10,6 +10,7 @@ use throughline_trace::{MAX_NAMES_PER_SUMMARY, SpanRole, TraceId, TraceSummary, 
 
 use crate::audit::holds::Hold;
 use crate::body::{self, SpanBodyRef};
+use crate::dictionary;
 use crate::earlier::store_filter;
 use crate::flush::posted_of;
 use crate::keep::KeepError;
@@ -49,7 +50,7 @@ pub(crate) fn referred(
 }
 
 /// Whether a hold keeps a trace, also one without decisions.
-fn is_held(hold: &Hold, summary: &TraceSummary) -> bool {
+pub(crate) fn is_held(hold: &Hold, summary: &TraceSummary) -> bool {
     let filter = &hold.filter;
     // A single decision is found by its row.
     if filter.decision_id.is_some() {
@@ -124,6 +125,7 @@ impl Copy<'_> {
         let Some(rows) = trace_rows::find(self.from, id)? else { return Ok(()) };
         for space in &rows.spaces {
             self.row("traces", "trace_no", *space)?;
+            self.row("sampled", "trace_no", *space)?;
             self.spans_of(*space)?;
         }
         let Some(posted) = posted_of(self.from, &rows.summary)? else { return Ok(()) };
@@ -156,7 +158,7 @@ impl Copy<'_> {
             self.used.resources.insert(row.get(8)?);
             self.used.scopes.insert(row.get(9)?);
             let stored = row.get_ref(12)?.as_blob().map_err(rusqlite::Error::from)?;
-            values.push(rusqlite::types::Value::Blob(bare_body(row.get(5)?, stored)?));
+            values.push(rusqlite::types::Value::Blob(bare_body(self.from, row.get(5)?, stored)?));
             insert.execute(rusqlite::params_from_iter(values))?;
             self.spans += 1;
         }
@@ -198,8 +200,12 @@ impl Copy<'_> {
 }
 
 /// The body of a span without what it said: its role only, which a reader tells by an attribute.
-fn bare_body(role: i64, stored: &[u8]) -> Result<Vec<u8>, RowError> {
-    let full: body::SpanBody = body::unpack_value(stored)?;
+pub(crate) fn bare_body(
+    segment: &Connection,
+    role: i64,
+    stored: &[u8],
+) -> Result<Vec<u8>, RowError> {
+    let full: body::SpanBody = dictionary::unpack_value(segment, stored)?;
     let role = SpanRole::ALL.into_iter().find(|known| *known as i64 == role);
     let mut attributes: Vec<(String, Slot)> = Vec::new();
     if let Some(role) = role.filter(|role| *role != SpanRole::Other) {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use throughline_trace::{Span, SpanBatch, SpanId, TraceId};
 
+use super::pack;
 use super::retire::{Done, Retirement, Step};
 use crate::answer::{SegmentState, StoredTrace};
 use crate::layout::{Layout, SegmentId};
 use crate::options::{RollupRetention, StoreOptions};
+use crate::sampling::{Baselines, Sampling};
 use crate::schema::CONTROL;
 use crate::session::Files;
 use crate::store::Store;
@@ -108,6 +110,82 @@ async fn a_kill_at_any_step_of_a_retirement_leaves_the_old_state_or_the_new_one(
         control.execute("DELETE FROM decisions", []).unwrap();
         assert!(job.prune().unwrap());
         assert!(!layout.file_of(id).exists());
+    }
+}
+
+#[tokio::test]
+async fn a_kill_at_any_step_of_packing_leaves_the_old_state_or_the_new_one() {
+    let rest = throughline_trace::SamplingRate::new(0.0).unwrap();
+    let wait = std::time::Duration::ZERO;
+    let sampling = Sampling { rest, wait, ..Sampling::default() };
+    for killed_after in 0..=pack::Step::ALL.len() {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path()).await;
+        let layout = Layout::new(dir.path());
+        let id = *layout.list().unwrap().last().unwrap();
+        let control = CONTROL.open_writer(&layout.control()).unwrap();
+        let pause = || Ok(());
+        let job = pack::Packer {
+            layout: &layout,
+            control: &control,
+            id,
+            sampling: &sampling,
+            baselines: &Baselines::default(),
+            now_unix_nano: u64::MAX,
+            pause: &pause,
+        };
+        let mut done = pack::Done::default();
+        for step in pack::Step::ALL.into_iter().take(killed_after) {
+            job.step(step, &mut done).unwrap();
+        }
+        let is_old = killed_after < 4;
+        for is_reopened in [false, true] {
+            let store = is_reopened.then(|| open(dir.path()));
+            let reader =
+                Reader::new(Arc::new(Files::new(layout.clone())), RollupRetention::default());
+            let [decided, other, later] = traces(&reader).await;
+            let told = format!("killed after {killed_after} steps, reopened: {is_reopened}");
+            let (decided, other) = (decided.expect(&told), other.expect(&told));
+            // The one with a decision is kept whole; of the other the summary stays.
+            assert!(decided.spans[0].attributes.str("gen_ai.input.messages").is_some(), "{told}");
+            assert_eq!((decided.summary.sampled.spans_dropped, decided.is_skeleton), (0, false));
+            assert_eq!(other.summary.span_count, 1, "{told}");
+            assert_eq!(other.spans.len(), usize::from(is_old), "{told}");
+            assert_eq!(other.summary.sampled.spans_dropped, u64::from(!is_old), "{told}");
+            assert!(later.is_some_and(|trace| trace.spans.len() == 1), "{told}");
+            let listed = reader.traces(&TraceFilter::default(), None, 9).await.unwrap();
+            assert_eq!(listed.items.len(), 3, "{told}");
+            if let Some(store) = store {
+                // The seal is of the file that is there, and what went is told.
+                let info = reader.segments().await.unwrap().pop().unwrap();
+                assert_eq!((info.state, info.is_packed), (SegmentState::Sealed, !is_old), "{told}");
+                assert_eq!(info.spans, if is_old { 2 } else { 1 }, "{told}");
+                let dropped = info.sampled.map(|tally| tally.total_dropped().spans);
+                assert_eq!(dropped, (!is_old).then_some(1), "{told}");
+                store.close().await.unwrap();
+                let report = crate::verify_store(dir.path(), |_| {}).unwrap();
+                assert!(report.is_good(), "{told}: {report:?}");
+                let sealed = report.files.iter().filter(|file| file.is_sealed).count();
+                assert_eq!(sealed, 1, "{told}: {report:?}");
+            }
+        }
+        let names = std::fs::read_dir(layout.segments()).unwrap();
+        let names: Vec<_> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(!names.iter().any(|name| name.contains(".tmp")), "{killed_after}: {names:?}");
+        assert_eq!(names.iter().any(|name| name.contains(".packed")), !is_old, "{names:?}");
+        // What was interrupted can be done again, and what is packed can be retired.
+        if is_old {
+            let sampled = job.run().unwrap().sampled.unwrap();
+            assert_eq!((sampled.total_dropped().spans, sampled.kept["decided"].spans), (1, 1));
+        }
+        let check = || Ok(());
+        let job = Retirement { layout: &layout, control: &control, id, check: &check };
+        assert_eq!(job.run().unwrap().kept, 1);
+        assert!(!layout.packed(id).exists() && layout.skeleton(id).exists());
+        let reader = Reader::new(Arc::new(Files::new(layout.clone())), RollupRetention::default());
+        let [decided, other, _] = traces(&reader).await;
+        assert!(decided.is_some_and(|trace| trace.is_skeleton) && other.is_none());
     }
 }
 

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use crate::body;
+use crate::dictionary;
 use crate::error::QueryError;
 use crate::keep::manifest::{self, Row};
 use crate::keep::{Pace, seal};
@@ -86,7 +87,7 @@ pub fn verify_store(
         let name = name_of(&path);
         progress(Progress { file: &name, done_bytes, total_bytes });
         let row = rows.iter().find(|(of, _)| of == id).map(|(_, row)| row);
-        let row = row.filter(|row| row.is_sealed() && path == layout.segment(*id));
+        let row = row.filter(|row| row.is_sealed() && path == layout.sealed(*id, row.is_packed));
         let bytes = length(&path);
         let mut told = |read: u64| {
             progress(Progress { file: &name, done_bytes: done_bytes + read, total_bytes });
@@ -200,12 +201,13 @@ fn structure(connection: &Connection) -> Result<(), String> {
 
 /// Reads everything that carries a checksum or an address.
 fn read_rows(segment: &Connection, rows: &mut u64) -> Result<(), RowError> {
-    let mut each = |sql: &str, check: fn(&[u8], &[u8]) -> Result<(), RowError>| {
+    let mut each = |sql: &str, check: fn(&Connection, &[u8], &[u8]) -> Result<(), RowError>| {
         let mut statement = segment.prepare(sql)?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {
             let (address, stored) = (row.get_ref(0)?, row.get_ref(1)?);
             check(
+                segment,
                 address.as_blob_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default(),
                 stored.as_blob().map_err(rusqlite::Error::from)?,
             )?;
@@ -213,22 +215,22 @@ fn read_rows(segment: &Connection, rows: &mut u64) -> Result<(), RowError> {
         }
         Ok::<_, RowError>(())
     };
-    each("SELECT address, body FROM messages", |address, stored| {
-        let raw = body::unpack(stored)?;
+    each("SELECT address, body FROM messages", |segment, address, stored| {
+        let raw = dictionary::unpack(segment, stored)?;
         match body::address(&raw) == address {
             true => Ok(()),
             false => Err(body::BodyError::Messages.into()),
         }
     })?;
-    each("SELECT NULL, body FROM spans", |_, stored| {
-        body::unpack_value::<body::SpanBody>(stored)?;
+    each("SELECT NULL, body FROM spans", |segment, _, stored| {
+        dictionary::unpack_value::<body::SpanBody>(segment, stored)?;
         Ok(())
     })?;
-    each("SELECT NULL, body FROM logs", |_, stored| {
-        body::unpack_value::<body::LogBody>(stored)?;
+    each("SELECT NULL, body FROM logs", |segment, _, stored| {
+        dictionary::unpack_value::<body::LogBody>(segment, stored)?;
         Ok(())
     })?;
-    each("SELECT NULL, summary FROM traces WHERE continues IS NULL", |_, stored| {
+    each("SELECT NULL, summary FROM traces WHERE continues IS NULL", |_, _, stored| {
         body::decode::<throughline_trace::TraceSummary>(stored)?;
         Ok(())
     })

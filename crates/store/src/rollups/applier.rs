@@ -223,7 +223,7 @@ impl Work {
             // Its writer is about to make its tables, or it is damaged: others go on.
             Err(error) if Some(id) == newest => tracing::debug!(%error, "not read yet"),
             // Retention took it a moment ago.
-            Err(_) if !self.layout.segment(id).exists() => {}
+            Err(_) if !self.layout.whole(id).exists() => {}
             Err(error) => {
                 tracing::warn!(segment = id.stem(), %error, "a segment is left out of rollups");
                 if error.is_damage() {
@@ -385,7 +385,7 @@ impl Work {
     }
 
     fn segment(&mut self, id: SegmentId) -> Result<&Connection, ApplyError> {
-        let path = self.layout.segment(id);
+        let path = self.layout.whole(id);
         if self.open.as_ref().is_none_or(|(open, _)| *open != path) {
             let connection = SEGMENT.open_reader(&path)?;
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;

@@ -47,7 +47,7 @@ pub(super) struct Step {
 impl Rebuild {
     /// Begins with a segment.
     pub(super) fn begin(layout: &Layout, id: SegmentId) -> Result<Self, ApplyError> {
-        let connection = SEGMENT.open_reader(&layout.segment(id))?;
+        let connection = SEGMENT.open_reader(&layout.whole(id))?;
         connection.execute_batch("BEGIN")?;
         if is_thinned(&connection)? {
             return Err(ApplyError::Thinned);

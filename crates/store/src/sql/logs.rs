@@ -48,6 +48,7 @@ impl View for Logs {
     }
 
     fn open(source: &Source, plan: &Plan) -> Result<LogRows, QueryError> {
+        source.note_sampling(&source.session().segments()?);
         let (least, most) = plan.range("time_unix_nano");
         let mut broad = LogFilter {
             after_unix_nano: Some(least),

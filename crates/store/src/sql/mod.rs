@@ -309,6 +309,9 @@ pub struct SqlAnswer {
     pub cut: Option<SqlCut>,
     /// How long it ran, without the wait for its turn.
     pub elapsed: Duration,
+    /// Whether it read spans or log records of segments from which sampling took some: counts and sums
+    /// over them are too low, unless they are weighted with `sampling_weight`.
+    pub is_sampled: bool,
     /// Decisions that were read; none when the statement does not look at them. Whoever answers
     /// people notes it in the [`ReadLog`](crate::ReadLog).
     pub decisions_read: Option<u64>,

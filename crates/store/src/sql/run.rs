@@ -136,6 +136,7 @@ pub(super) fn run(
     })?;
     Ok(SqlRun {
         elapsed: began.elapsed(),
+        is_sampled: source.is_sampled(),
         decisions_read: watch.reads_decisions().then(|| source.decisions()),
     })
 }

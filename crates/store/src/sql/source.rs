@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::error::QueryError;
-use crate::session::{Files, Session};
+use crate::session::{Files, Segment, Session};
 
 /// One statement, as its tables and functions see it; cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ struct Run {
     /// Putting rows in order took more memory than it may.
     is_too_much: AtomicBool,
     decisions: AtomicU64,
+    /// Sampling took something from what was read.
+    is_sampled: AtomicBool,
 }
 
 impl Source {
@@ -39,6 +41,7 @@ impl Source {
             failure: Mutex::default(),
             is_too_much: AtomicBool::new(false),
             decisions: AtomicU64::new(0),
+            is_sampled: AtomicBool::new(false),
         }))
     }
 
@@ -75,6 +78,19 @@ impl Source {
             true => Err(QueryError::Timeout { limit_ms: crate::reader::MAX_QUERY_MILLIS }),
             false => Ok(()),
         }
+    }
+
+    /// Notes whether sampling took something from the segments that spans or log records are read
+    /// from.
+    pub(super) fn note_sampling(&self, segments: &[Segment]) {
+        if segments.iter().any(|segment| segment.digest.is_sampled) {
+            self.0.is_sampled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it did.
+    pub(super) fn is_sampled(&self) -> bool {
+        self.0.is_sampled.load(Ordering::Relaxed)
     }
 
     /// Counts a decision that was given out.

@@ -13,6 +13,7 @@ use throughline_trace::{MAX_NAMES_PER_SUMMARY, SpanRole, StatusCode, TraceId, Tr
 
 use super::source::Source;
 use super::view::Plan;
+use crate::dictionary;
 use crate::error::QueryError;
 use crate::layout::SegmentId;
 use crate::schema::{from_nanos, to_nanos};
@@ -375,7 +376,7 @@ pub(super) fn read(
         last = row.get(0)?;
         // A row of spans always has its trace; one without would be damage that others see.
         let Some(trace_id) = window.ids.get(&(last >> SPAN_BITS)) else { continue };
-        out.push_back(span_row(row, segment, *trace_id)?);
+        out.push_back(span_row((segment, lease), row, *trace_id)?);
     }
     if read == SPANS_PER_READ && last + 1 < to {
         window.ranges.push_front((last + 1, to));
@@ -383,8 +384,13 @@ pub(super) fn read(
     Ok(())
 }
 
-fn span_row(row: &Row<'_>, segment: SegmentId, trace_id: TraceId) -> Result<SpanRow, RowError> {
+fn span_row(
+    (segment, lease): (SegmentId, &Lease),
+    row: &Row<'_>,
+    trace_id: TraceId,
+) -> Result<SpanRow, RowError> {
     let body: Option<Vec<u8>> = row.get(12)?;
+    let body = body.map(|body| dictionary::portable(lease, body)).transpose()?;
     let messages = row.get(11)?;
     Ok(SpanRow {
         segment,
@@ -407,5 +413,6 @@ fn span_row(row: &Row<'_>, segment: SegmentId, trace_id: TraceId) -> Result<Span
 /// What a span has beside its columns, read by its key.
 pub(super) fn stored(lease: &Lease, key: i64) -> Result<Stored, RowError> {
     let mut statement = lease.prepare_cached("SELECT messages, body FROM spans WHERE key = ?1")?;
-    Ok(statement.query_row([key], |row| Ok(Stored { messages: row.get(0)?, body: row.get(1)? }))?)
+    let (messages, body) = statement.query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Stored { messages, body: dictionary::portable(lease, body)? })
 }

@@ -1,12 +1,12 @@
 //! The table `spans`.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell as StdCell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use throughline_trace::{
-    Attributes, Event, Link, Phase, SpanId, SpanKind, SpanRole, StatusCode, Usage, is_call, keys,
-    nano_usd,
+    Attributes, Event, Link, Phase, SpanId, SpanKind, SpanRole, StatusCode, TraceId, Usage,
+    is_call, keys, nano_usd,
 };
 
 use super::columns::columns;
@@ -20,6 +20,7 @@ use crate::insert::read_varints;
 use crate::layout::SegmentId;
 use crate::messages::Slot;
 use crate::read_spans::RowReader;
+use crate::sampled;
 use crate::session::Lease;
 use crate::sql::SqlViewColumn;
 use crate::trace_rows::RowError;
@@ -59,6 +60,7 @@ columns! { Column {
     Links "links" Json "related spans, a list of {trace_id, span_id, attributes}";
     Resource "resource" Json "named values of who sent it";
     Scope "scope" Text "library that made it";
+    SamplingWeight "sampling_weight" Real "spans that it stands for: 1 unless sampling chose its trace by chance; sum it instead of counting rows";
 } }
 
 /// Columns up to this one are in a span's row; further ones are in its body.
@@ -86,12 +88,14 @@ impl View for Spans {
     }
 
     fn open(source: &Source, plan: &Plan) -> Result<SpanRows, QueryError> {
-        let with_bodies = plan.columns >> (LAST_IN_ROW + 1) != 0;
+        let of_bodies = plan.columns & !(1 << Column::SamplingWeight as u64);
+        let with_bodies = of_bodies >> (LAST_IN_ROW + 1) != 0;
         let wanted = Wanted::of(plan, with_bodies);
         let walk = if wanted.is_nothing {
             Walk::Count(0)
         } else {
             let segments = source.session().segments()?;
+            source.note_sampling(&segments);
             if plan.columns == 0 && wanted.is_all() {
                 // Nothing but how many there are.
                 Walk::Count(segments.iter().map(|segment| segment.digest.spans).sum())
@@ -106,6 +110,7 @@ impl View for Spans {
             row: None,
             parts: OnceCell::new(),
             looks: RefCell::new(Looks::new(source)),
+            weight: StdCell::default(),
             services: RefCell::default(),
         })
     }
@@ -125,6 +130,8 @@ pub(super) struct SpanRows {
     /// The body of `row`, once a column needs it.
     parts: OnceCell<Parts>,
     looks: RefCell<Looks>,
+    /// The weight that was read last, with its place: spans of one trace come together.
+    weight: StdCell<Option<(SegmentId, TraceId, f64)>>,
     services: RefCell<HashMap<(SegmentId, i64), Arc<str>>>,
 }
 
@@ -182,6 +189,7 @@ impl Rows for SpanRows {
                 let scope = RowReader::new(lease).scope(row.scope)?;
                 Ok(if scope.name.is_empty() { Cell::Null } else { Cell::owned(&scope.name) })
             })?,
+            Column::SamplingWeight => Cell::Real(self.weight(row)?),
             column => self.parts(row)?.cell(column),
         })
     }
@@ -201,6 +209,20 @@ impl SpanRows {
         let mut looks = self.looks.borrow_mut();
         let lease = looks.lease(segment)?;
         look(lease).map_err(|error| error.on_query(lease.path()))
+    }
+
+    /// What a span of the row stands for, by the segment that has it.
+    fn weight(&self, row: &SpanRow) -> Result<f64, QueryError> {
+        if let Some((segment, id, weight)) = self.weight.get()
+            && (segment, id) == (row.segment, row.trace_id)
+        {
+            return Ok(weight);
+        }
+        let weight = self.look(row.segment, |lease| {
+            Ok(sampled::of(lease, row.trace_id)?.map_or(1.0, |sampled| sampled.weight))
+        })?;
+        self.weight.set(Some((row.segment, row.trace_id, weight)));
+        Ok(weight)
     }
 
     fn service(&self, row: &SpanRow) -> Result<Arc<str>, QueryError> {

@@ -41,6 +41,8 @@ columns! { Column {
     Services "services" Json "services that sent spans, a list";
     Tools "tools" Json "tools that ran, a list";
     ErrorTypes "error_types" Json "`error.type` of failed spans, a list";
+    SamplingWeight "sampling_weight" Real "traces that it stands for among those that have spans: 1 unless sampling chose it by chance, 0 when its spans are gone; a row of this table stands for itself";
+    SpansDropped "spans_dropped" Integer "of `spans`: those that sampling took away";
 } }
 
 /// The table.
@@ -135,6 +137,8 @@ impl Rows for TraceRows {
             Column::Services => list(&trace.services),
             Column::Tools => list(&trace.tools),
             Column::ErrorTypes => list(&trace.error_types),
+            Column::SamplingWeight => Cell::Real(trace.sampled.weight_of_trace(trace.span_count)),
+            Column::SpansDropped => Cell::count(trace.sampled.spans_dropped),
         })
     }
 }

@@ -15,7 +15,7 @@ use throughline_trace::TraceId;
 use crate::made::{self, DAY, NOON, decision, span, spans};
 
 fn open(dir: &Path) -> Store {
-    let options = StoreOptions { max_segment_bytes: 200_000, ..made::options(dir) };
+    let options = StoreOptions { max_segment_bytes: 216_000, ..made::options(dir) };
     Store::open(options, &mut Registry::default()).unwrap()
 }
 

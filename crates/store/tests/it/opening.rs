@@ -69,10 +69,10 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     store.close().await.unwrap();
     let segment = dir.path().join("segments/2026-11-22.db");
     set_version(&segment, 9);
-    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 4 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
+    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 5 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
     set_version(&segment, 4);
     set_version(&dir.path().join("control.db"), 9);
-    assert!(matches!(refused(dir.path()), OpenError::NewerSchema { supported: 4, found: 9, .. }));
+    assert!(matches!(refused(dir.path()), OpenError::NewerSchema { supported: 5, found: 9, .. }));
     set_version(&dir.path().join("control.db"), 4);
     let store = made::open(dir.path());
     assert!(store.reader().trace(TraceId::from_u128(1)).await.unwrap().is_some());
@@ -183,7 +183,9 @@ fn make_older(segment: &Path) {
     let connection = rusqlite::Connection::open(segment).unwrap();
     let index = "CREATE INDEX traces_carried ON traces(trace_no) WHERE carried = 1";
     connection.execute_batch(index).unwrap();
-    connection.execute_batch("DROP TABLE rollup_deltas; DROP TABLE rollup_state").unwrap();
+    for table in ["rollup_deltas", "rollup_state", "dictionaries", "sampled"] {
+        connection.execute_batch(&format!("DROP TABLE {table}")).unwrap();
+    }
     drop(connection);
     set_version(segment, 1);
 }
@@ -204,7 +206,7 @@ async fn every_segment_is_brought_up_to_date_and_one_that_is_not_is_told() {
         let reader = Reader::open(dir.path()).unwrap();
         let error = reader.traces(&TraceFilter::default(), None, 9).await.unwrap_err();
         assert!(
-            message(&error, dir.path()).contains("expected schema version 4, found 1"),
+            message(&error, dir.path()).contains("expected schema version 5, found 1"),
             "{error}"
         );
     }

@@ -198,10 +198,10 @@ async fn retention_by_size_takes_the_oldest_and_stalls_nobody() {
     assert_eq!(gone as u64, retired);
 }
 
-/// Flips a bit in one page of every ten of a file, the first excepted.
+/// Flips a bit in one page of every four of a file, the first excepted.
 fn flip(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
-    for page in (5..bytes.len() / 8_192).step_by(10) {
+    for page in (5..bytes.len() / 8_192).step_by(4) {
         bytes[page * 8_192 + 4_000] ^= 1;
     }
     std::fs::write(path, bytes).unwrap();

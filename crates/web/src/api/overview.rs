@@ -2,12 +2,13 @@
 //! set to, how much is stored and where, which kinds of problems there are.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
-use throughline_store::{FacetCount, SegmentInfo};
+use throughline_store::{Count, FacetCount, SegmentInfo, Tally};
 
 use super::forms::Moment;
 use super::paging::{self, Keyed};
@@ -156,8 +157,58 @@ pub(crate) struct Segment {
     verified: Option<String>,
     #[schemars(with = "Option<Moment>")]
     retired: Option<String>,
+    /// Whether it was rewritten after it was closed.
+    is_packed: bool,
+    /// What sampling kept and took when it was; null when it did not act.
+    sampled: Option<SampledShape>,
     /// What is wrong with it.
     damage: Option<String>,
+}
+
+/// What sampling kept and took, by reason.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SampledSegment")]
+struct SampledShape {
+    /// Kept by what they are: `error`, `fallback`, `slow`, `rare`, `low_confidence`, `decided`, `held`,
+    /// `running`, `rule_error`.
+    kept: BTreeMap<String, SampledCount>,
+    /// Kept by chance: `rest`, or `rule:` and the name of a rule.
+    chosen: BTreeMap<String, SampledCount>,
+    /// Gone but for their summaries, by the same names.
+    dropped: BTreeMap<String, SampledCount>,
+    /// Gone but for their skeletons, by the same names.
+    bared: BTreeMap<String, SampledCount>,
+    /// Kept after a part in an earlier segment had gone.
+    too_late: SampledCount,
+}
+
+/// Traces, with their spans and log records.
+#[derive(Debug, Serialize, JsonSchema)]
+struct SampledCount {
+    traces: u64,
+    spans: u64,
+    logs: u64,
+}
+
+impl SampledCount {
+    fn of(count: Count) -> Self {
+        Self { traces: count.traces, spans: count.spans, logs: count.logs }
+    }
+}
+
+impl SampledShape {
+    fn of(tally: &Tally) -> Self {
+        let list = |counts: &BTreeMap<String, Count>| {
+            counts.iter().map(|(of, count)| (of.clone(), SampledCount::of(*count))).collect()
+        };
+        Self {
+            kept: list(&tally.kept),
+            chosen: list(&tally.chosen),
+            dropped: list(&tally.dropped),
+            bared: list(&tally.bared),
+            too_late: SampledCount::of(tally.too_late),
+        }
+    }
 }
 
 /// A segment as answers have it.
@@ -174,6 +225,8 @@ pub(crate) fn segment(info: &SegmentInfo) -> Segment {
         sealed: info.sealed_unix_nano.map(rfc3339),
         verified: info.verified_unix_nano.map(rfc3339),
         retired: info.retired_unix_nano.map(rfc3339),
+        is_packed: info.is_packed,
+        sampled: info.sampled.as_ref().map(SampledShape::of),
         damage: info.damage.clone(),
     }
 }
@@ -218,6 +271,8 @@ mod tests {
             sealed_unix_nano: None,
             verified_unix_nano: None,
             retired_unix_nano: None,
+            is_packed: false,
+            sampled: None,
             damage: None,
         };
         let names = ["2026-12-01", "2026-11-30-10", "2026-11-30-9", "2026-11-30", "2026-11-29-1"];

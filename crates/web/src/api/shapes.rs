@@ -165,6 +165,33 @@ pub(crate) struct Summary {
     services: BTreeSet<String>,
     tools: BTreeSet<String>,
     error_types: BTreeSet<String>,
+    /// What sampling did to it; null when it did nothing.
+    sampling: Option<SamplingShape>,
+}
+
+/// What sampling did to a trace.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Sampling")]
+struct SamplingShape {
+    /// Traces that it stands for among those that have spans; 0 when all of them are gone. The summary
+    /// stands for itself.
+    weight: f64,
+    /// Of `span_count`: spans that are gone.
+    spans_dropped: u64,
+    /// Of `log_count`: log records that are gone.
+    logs_dropped: u64,
+    /// Of `span_count`: spans of which ids, names, times, status and role are left.
+    spans_bared: u64,
+}
+
+fn sampling(summary: &TraceSummary) -> Option<SamplingShape> {
+    let sampled = summary.sampled;
+    sampled.is_touched().then(|| SamplingShape {
+        weight: sampled.weight_of_trace(summary.span_count),
+        spans_dropped: sampled.spans_dropped,
+        logs_dropped: sampled.logs_dropped,
+        spans_bared: sampled.spans_bared,
+    })
 }
 
 /// A trace's summary, as lists of `/api/v1` have it.
@@ -201,6 +228,7 @@ pub(crate) fn summary(summary: &TraceSummary) -> Summary {
         services: summary.services.clone(),
         tools: summary.tools.clone(),
         error_types: summary.error_types.clone(),
+        sampling: sampling(summary),
     }
 }
 
@@ -210,7 +238,7 @@ pub(crate) struct Trace {
     summary: Summary,
     /// Spans whose parent is not there.
     orphan_count: usize,
-    /// Whether retention left only its skeleton: ids, names, times and status.
+    /// Whether retention or sampling left only skeletons of some spans: ids, names, times and status.
     is_skeleton: bool,
     /// How much there is when the trace is too large to be given whole.
     truncated: Option<Truncated>,

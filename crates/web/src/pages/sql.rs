@@ -197,6 +197,9 @@ fn result(text: &str, answer: &SqlAnswer, now_unix_nano: u64) -> Markup {
                     Some(SqlCut::Bytes) => ", and there are more: this is all that an answer may hold",
                     None => "",
                 }
+                @if answer.is_sampled {
+                    ". Sampling took spans or log records of what was read: weight counts and sums with sampling_weight"
+                }
             }
             a.btn href=(file("csv")) { "CSV" }
             a.btn href=(file("json")) { "JSON" }

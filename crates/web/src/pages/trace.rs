@@ -235,13 +235,40 @@ fn who(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
     }
 }
 
+/// What sampling did to the trace, if it did anything.
+fn sampling_notice(summary: &TraceSummary) -> Markup {
+    let sampled = summary.sampled;
+    let weight = sampled.weight_of_trace(summary.span_count);
+    html! {
+        @if sampled.spans_dropped > 0 {
+            div.notice { (icon("alert")) p {
+                "Sampling took " (format::count(sampled.spans_dropped)) " of "
+                (format::count(summary.span_count)) @if summary.span_count == 1 { " span" } @else { " spans" }
+                " of this trace. Its figures are those of the whole."
+            } }
+        }
+        @if sampled.spans_bared > 0 {
+            div.notice { (icon("alert")) p {
+                "Sampling took the content of this trace. A decision or a legal hold keeps its skeleton: which spans there were, when, and how they ended."
+            } }
+        }
+        @if weight > 1.0 {
+            div.notice { (icon("alert")) p {
+                "Sampling chose this trace by chance. It stands for about "
+                (format::count(weight.round() as u64)) " like it."
+            } }
+        }
+    }
+}
+
 /// What the reader must know before trusting the picture.
 fn warnings(view: &View<'_>, lost: Option<&str>) -> Markup {
     let orphans = view.tree.orphan_count();
     let duplicates = view.tree.nodes().iter().filter(|node| node.is_duplicate).count();
     let cycles = view.tree.nodes().iter().filter(|node| node.is_cycle).count();
     html! {
-        @if view.trace.is_skeleton {
+        (sampling_notice(&view.trace.summary))
+        @if view.trace.is_skeleton && view.trace.summary.sampled.spans_bared == 0 {
             div.notice { (icon("alert")) p {
                 "Retention took the content of this trace. A decision or a legal hold keeps its skeleton: which spans there were, when, and how they ended."
             } }

@@ -49,8 +49,8 @@ pub(crate) async fn run(settings: &Settings, args: &ExportArgs) -> Outcome {
     if done.decisions > 0 {
         note_read(settings, "export".to_owned(), done.decisions);
     }
-    let Done { spans, logs, decisions, cut, skeletons } = done;
-    tracing::info!(spans, logs, decisions, skeletons, "exported");
+    let Done { spans, logs, decisions, cut, skeletons, sampled } = done;
+    tracing::info!(spans, logs, decisions, skeletons, sampled, "exported");
     if cut > 0 {
         return Err(Failure::new(
             Exit::Failure,
@@ -70,6 +70,8 @@ struct Done {
     logs: usize,
     decisions: usize,
     skeletons: u64,
+    /// Traces that lack spans which sampling took.
+    sampled: u64,
     /// Traces that were too large for one answer.
     cut: u64,
 }
@@ -109,6 +111,7 @@ async fn export_trace(
     let Some(trace) = reader.trace(id).await.map_err(of_query)? else { return Ok(false) };
     done.cut += u64::from(trace.truncated.is_some());
     done.skeletons += u64::from(trace.is_skeleton);
+    done.sampled += u64::from(trace.summary.sampled.spans_dropped > 0);
     done.spans += trace.spans.len();
     if let Some(request) = encode_spans(&trace.spans) {
         write_json(sink.traces(), &request)?;

@@ -1,0 +1,108 @@
+//! When closed segments are packed: once the rollups have all of them, and when sampling acts, once
+//! the traces in them have ended.
+
+use rusqlite::Connection;
+
+use crate::keep::cases::{Cases, Readiness, look};
+use crate::keep::pack::{Breath, Packer};
+use crate::keep::{KeepError, Work, manifest};
+use crate::layout::SegmentId;
+use crate::sampling::Baselines;
+use crate::schema::SEGMENT;
+use crate::writer::now_unix_nano;
+
+use std::sync::atomic::Ordering;
+
+impl Work {
+    /// Packs what was sealed as it was written.
+    pub(super) fn pack(&mut self, control: &Connection, open: SegmentId) -> Result<(), KeepError> {
+        let damaged = self.files.damaged();
+        for id in self.files.layout.list()?.into_iter().rev().filter(|id| *id < open) {
+            let row = manifest::row(control, id)?.filter(manifest::Row::is_sealed);
+            let path = self.files.layout.segment(id);
+            let Some(row) = row.filter(|row| !row.is_packed && path.exists()) else { continue };
+            let is_worth_it =
+                self.sampling.is_active() || path.metadata()?.len() >= self.min_packed_bytes;
+            if damaged.contains_key(&id) || !is_worth_it || !self.is_counted(id, &row)? {
+                continue;
+            }
+            match self.pack_one(control, id, &row) {
+                Ok(()) => {}
+                Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+                Err(error) => match error.damage() {
+                    Some(detail) => {
+                        self.files.mark_damaged(id, &detail);
+                    }
+                    None => tracing::warn!(
+                        segment = id.stem(), %error,
+                        "a segment could not be packed; it is tried again"
+                    ),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn pack_one(
+        &mut self,
+        control: &Connection,
+        id: SegmentId,
+        row: &manifest::Row,
+    ) -> Result<(), KeepError> {
+        let now = now_unix_nano();
+        if self.not_before.get(&id).is_some_and(|until| *until > now) {
+            return Ok(());
+        }
+        let breath = Breath::new();
+        let shared = &self.shared;
+        let pause = || {
+            shared.check()?;
+            breath.take();
+            Ok(())
+        };
+        let sampling = &self.sampling;
+        let mut baselines = Baselines::default();
+        if sampling.is_active() {
+            let max_wait = u64::try_from(sampling.max_wait.as_nanos()).unwrap_or(u64::MAX);
+            let latest = row.sealed.unwrap_or(0).saturating_add(max_wait);
+            let segment = SEGMENT.open_reader(&self.files.layout.segment(id))?;
+            let mut cases = Cases::open(&self.files.layout, control, &segment, id)?;
+            match look(&mut cases, sampling, now, now < latest, &pause)? {
+                Readiness::Ready(found) => baselines = found,
+                Readiness::NotBefore(until) => {
+                    self.not_before.insert(id, until.min(latest));
+                    return Ok(());
+                }
+            }
+        }
+        let layout = &self.files.layout;
+        let job = Packer {
+            layout,
+            control,
+            id,
+            sampling,
+            baselines: &baselines,
+            now_unix_nano: now,
+            pause: &pause,
+        };
+        let done = job.run()?;
+        self.not_before.remove(&id);
+        self.files.forget(id);
+        self.shared.has_news.store(true, Ordering::Relaxed);
+        self.metrics.packed_segments.inc();
+        self.metrics.packed_bytes_saved.inc_by(done.bytes.saturating_sub(done.packed_bytes));
+        let mut dropped_spans = 0;
+        if let Some(tally) = &done.sampled {
+            self.metrics.sampled(tally);
+            dropped_spans = tally.total_dropped().spans;
+        }
+        tracing::info!(
+            segment = id.stem(),
+            bytes = done.bytes,
+            packed_bytes = done.packed_bytes,
+            dropped_spans,
+            "a segment was packed"
+        );
+        Ok(())
+    }
+}
