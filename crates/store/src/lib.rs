@@ -71,6 +71,7 @@ mod read_search;
 mod read_sessions;
 mod read_spans;
 mod read_traces;
+mod index;
 mod search_spans;
 mod session;
 mod sql;
@@ -113,7 +114,7 @@ pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use inbox::Inbox;
 pub use keep::verify::{FileCheck, StoreReport, verify_store};
 pub use options::{
-    CONTINUITY_GRACE, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,
+    CONTINUITY_GRACE, INDEX_INTERVAL, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,
     MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, MAX_SEGMENT_BYTES, ROLLUP_INTERVAL,
     Retention, RollupRetention, StoreOptions,
 };

@@ -27,6 +27,15 @@ pub(crate) const CANDIDATES: &str =
      FROM postings p CROSS JOIN traces t ON t.trace_no = p.trace_no AND t.start = p.start
      WHERE p.facet = ?1 AND (p.start, p.trace_no) < (?2, ?3) AND p.start >= ?4";
 
+/// The trace of row `?1`, in the columns of [`CANDIDATES`].
+pub(crate) const CANDIDATE: &str =
+    "SELECT start, trace_no, trace_id, duration, errors, fallback, name, summary
+     FROM traces WHERE trace_no = ?1 AND continues IS NULL";
+
+/// When the trace of row `?1` started.
+pub(crate) const START_OF_CANDIDATE: &str =
+    "SELECT start FROM traces WHERE trace_no = ?1 AND continues IS NULL";
+
 /// The place of a row of [`CANDIDATES`].
 pub(crate) fn place(row: &Row<'_>, segment: SegmentId) -> Result<Place, rusqlite::Error> {
     Ok(Place { time_unix_nano: to_nanos(row.get(0)?), segment, row: row.get(1)? })

@@ -25,6 +25,9 @@ pub struct SearchExtent {
     /// their spans said, and showed no match so far; they are not in the page, and may fit all the
     /// same.
     pub traces_cut: u64,
+    /// Spans in segments that the search index did not have whole when the page was looked for: they
+    /// were walked as far as the page's limits allow, which takes longer and finds the same.
+    pub unindexed_spans: u64,
 }
 
 impl<T> Page<T> {

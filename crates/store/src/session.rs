@@ -16,6 +16,7 @@ use throughline_trace::TraceId;
 use crate::error::QueryError;
 use crate::facet::ALL_TRACES;
 use crate::id_filter::IdFilter;
+use crate::index::IndexPool;
 use crate::layout::{Layout, SegmentFile, SegmentId};
 use crate::reader::MAX_QUERY_MILLIS;
 use crate::rollups;
@@ -42,6 +43,8 @@ pub(crate) struct Files {
     digests: Mutex<HashMap<PathBuf, Arc<Digest>>>,
     /// Segments that were found damaged, and how: they are passed over.
     damaged: Mutex<BTreeMap<SegmentId, String>>,
+    /// What leads searches through the segments.
+    pub(crate) index: IndexPool,
 }
 
 /// What a segment holds, in short.
@@ -70,8 +73,8 @@ impl Digest {
 
 impl Files {
     pub(crate) fn new(layout: Layout) -> Self {
-        let (idle, digests, damaged) = Default::default();
-        Self { layout, idle, digests, damaged }
+        let (idle, digests, damaged, index) = Default::default();
+        Self { layout, idle, digests, damaged, index }
     }
 
     /// Passes over a segment from now on; answers whether that is news.
@@ -106,6 +109,7 @@ impl Files {
             lock(&self.idle).retain(|(of, _)| *of != path);
             lock(&self.digests).remove(&path);
         }
+        self.index.forget();
     }
 }
 
@@ -179,6 +183,16 @@ impl Session {
     #[cfg(test)]
     pub(crate) fn begin_late(files: Arc<Files>) -> Self {
         Self { deadline: Instant::now(), ..Self::begin(files) }
+    }
+
+    /// What leads searches through the segments.
+    pub(crate) fn index(&self) -> &IndexPool {
+        &self.files.index
+    }
+
+    /// When it ends, and what ends it sooner.
+    pub(crate) fn ends(&self) -> (Instant, &Arc<AtomicBool>) {
+        (self.deadline, &self.abandoned)
     }
 
     /// Whether nobody waits for the answer any more.

@@ -85,7 +85,14 @@ impl Retirement<'_> {
                 fs::remove_file(&segment)?;
                 sync_directory(&self.layout.segments())?;
             }
-            Step::UnlinkSideFiles => remove_side_files(&segment)?,
+            Step::UnlinkSideFiles => {
+                remove_side_files(&segment)?;
+                // What it said is in its search index too.
+                let index = self.layout.index(self.id);
+                done.bytes += index.metadata().map_or(0, |file| file.len());
+                remove(&index)?;
+                remove_side_files(&index)?;
+            }
             Step::Record => manifest::set_retired(self.control, self.id)?,
         }
         Ok(())
@@ -147,8 +154,8 @@ impl Retirement<'_> {
     }
 }
 
-/// Removes what a kill left behind: unfinished skeletons, logs of databases that are gone, and
-/// skeletons of segments that are still there. Called while nobody else writes.
+/// Removes what a kill left behind: unfinished skeletons, logs of databases that are gone, search
+/// indexes of segments that are gone, and skeletons of segments that are still there. Called while nobody else writes.
 pub(crate) fn clear_leftovers(layout: &Layout) {
     let Ok(entries) = fs::read_dir(layout.segments()) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -162,7 +169,9 @@ pub(crate) fn clear_leftovers(layout: &Layout) {
         let is_orphan = side_of.is_some() && id.is_some() && !path.with_file_name(base).exists();
         let is_early =
             id.is_some_and(|id| base == id.skeleton_name() && layout.segment(id).exists());
-        if (is_unfinished || is_orphan || is_early)
+        let is_of_gone =
+            SegmentId::of_index_name(base).is_some_and(|id| !layout.segment(id).exists());
+        if (is_unfinished || is_orphan || is_early || is_of_gone)
             && let Err(error) = remove(&path)
         {
             tracing::warn!(file = %path.display(), %error, "a leftover could not be removed");
