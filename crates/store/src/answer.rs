@@ -158,6 +158,8 @@ pub struct Facets {
     pub services: Vec<FacetCount>,
     /// Sessions.
     pub sessions: Vec<FacetCount>,
+    /// Users.
+    pub users: Vec<FacetCount>,
     /// Stages of decisions.
     pub stages: Vec<FacetCount>,
 }

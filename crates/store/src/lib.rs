@@ -62,6 +62,7 @@ mod audit;
 mod keep;
 
 // Reading.
+mod index;
 mod page;
 mod plan;
 mod read_logs;
@@ -71,7 +72,6 @@ mod read_search;
 mod read_sessions;
 mod read_spans;
 mod read_traces;
-mod index;
 mod search_spans;
 mod session;
 mod sql;
@@ -121,7 +121,7 @@ pub use options::{
 pub use progress::Progress;
 pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};
 pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
-pub use read_sessions::SessionSummary;
+pub use read_sessions::GroupSummary;
 pub use reader::{MAX_QUERY_MILLIS, Reader};
 pub use search::{MAX_QUERY_CHARS, SearchError, SearchQuery, parse_moment};
 pub use sql::{

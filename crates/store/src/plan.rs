@@ -57,6 +57,7 @@ pub(crate) fn narrowed(filter: &TraceFilter, query: &SearchQuery) -> TraceFilter
                 let slot = match field {
                     NameField::Agent => &mut narrow.agent,
                     NameField::Session => &mut narrow.session,
+                    NameField::User => &mut narrow.user,
                     NameField::Model => &mut narrow.model,
                     NameField::Service => &mut narrow.service,
                     _ => continue,
@@ -110,6 +111,7 @@ pub(crate) fn leading_facets(
     let mut wanted: Vec<(FacetKind, &str)> = Vec::new();
     for (kind, value) in [
         (FacetKind::Session, &filter.session),
+        (FacetKind::User, &filter.user),
         (FacetKind::Agent, &filter.agent),
         (FacetKind::Model, &filter.model),
         (FacetKind::Service, &filter.service),

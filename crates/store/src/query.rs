@@ -44,6 +44,8 @@ pub struct TraceFilter {
     pub agent: Option<String>,
     /// Some span or decision names this session.
     pub session: Option<String>,
+    /// Some span names this user.
+    pub user: Option<String>,
     /// Some call was answered by this model.
     pub model: Option<String>,
     /// Some span was sent by this service.
@@ -86,6 +88,7 @@ impl TraceFilter {
         summary.span_count > 0
             && named(&self.agent, &summary.agents)
             && named(&self.session, &summary.sessions)
+            && named(&self.user, &summary.users)
             && named(&self.model, &summary.models)
             && named(&self.service, &summary.services)
             && self.error.is_none_or(|error| error == (summary.error_count > 0))

@@ -408,8 +408,7 @@ impl<'a, 's> Descent<'a, 's> {
             let Some(row) = rows.next().map_err(fails)? else { continue };
             self.session.count_row();
             if plan::may_match(&self.filter, row).map_err(fails)? {
-                let found =
-                    plan::read(row, place.segment).map_err(|e| e.on_query(lease.path()))?;
+                let found = plan::read(row, place.segment).map_err(|e| e.on_query(lease.path()))?;
                 stream.candidates.push_back(found);
             }
         }

@@ -125,12 +125,11 @@ pub(crate) fn remove(path: &Path) -> Result<(), rusqlite::Error> {
 }
 
 /// Whether the index is of this segment, and not of one that was there before.
-pub(super) fn is_of(
-    index: &Connection,
-    segment: &Connection,
-) -> Result<bool, rusqlite::Error> {
-    let known: (Option<i64>, Option<Vec<u8>>) = index
-        .query_row("SELECT trace_no, trace_id FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+pub(super) fn is_of(index: &Connection, segment: &Connection) -> Result<bool, rusqlite::Error> {
+    let known: (Option<i64>, Option<Vec<u8>>) =
+        index.query_row("SELECT trace_no, trace_id FROM state", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
     let (batch_no, spans): (i64, i64) =
         segment.query_row("SELECT batch_no, spans FROM state", [], |row| {
             Ok((row.get(0)?, row.get(1)?))

@@ -81,9 +81,8 @@ impl Follower {
             unindexed: HashMap::new(),
             swept: None,
         };
-        let thread = std::thread::Builder::new()
-            .name("store-index".to_owned())
-            .spawn(move || work.run())?;
+        let thread =
+            std::thread::Builder::new().name("store-index".to_owned()).spawn(move || work.run())?;
         Ok(Self { pending, thread: Some(thread) })
     }
 
@@ -338,16 +337,16 @@ impl Work {
 
     fn open(&mut self, id: SegmentId) -> Result<Open, IndexError> {
         let layout = &self.files.layout;
-        let segment =
-            SEGMENT.open_reader(&layout.segment(id)).map_err(IndexError::SegmentFile)?;
-        segment
-            .pragma_update(None, "cache_size", -CACHE_KIB)
-            .map_err(IndexError::of_segment)?;
+        let segment = SEGMENT.open_reader(&layout.segment(id)).map_err(IndexError::SegmentFile)?;
+        segment.pragma_update(None, "cache_size", -CACHE_KIB).map_err(IndexError::of_segment)?;
         let path = layout.index(id);
         let (mut index, is_anew) = file::open(&path).map_err(IndexError::IndexFile)?;
         let mut rebuilt = is_anew;
         if !file::is_of(&index, &segment)? {
-            tracing::info!(segment = id.stem(), "a search index is of another segment and is made anew");
+            tracing::info!(
+                segment = id.stem(),
+                "a search index is of another segment and is made anew"
+            );
             drop(index);
             file::remove(&path)?;
             index = file::open(&path).map_err(IndexError::IndexFile)?.0;
@@ -397,11 +396,7 @@ impl Open {
     }
 
     /// Adds what groups up to `last` changed.
-    fn follow(
-        &mut self,
-        last: u64,
-        traces: impl Iterator<Item = i64>,
-    ) -> Result<(), IndexError> {
+    fn follow(&mut self, last: u64, traces: impl Iterator<Item = i64>) -> Result<(), IndexError> {
         let mut chunk = Chunk::new(&self.segment, &self.index);
         for trace in traces {
             for row in rows_of(&self.segment, trace).map_err(IndexError::of_segment)? {
@@ -457,8 +452,10 @@ impl Open {
         self.index.execute_batch("BEGIN IMMEDIATE")?;
         gathered.add_to(&self.index)?;
         {
-            let mut mark = self.index.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
-            let mut carry = self.index.prepare_cached("INSERT OR IGNORE INTO carried VALUES (?1)")?;
+            let mut mark =
+                self.index.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
+            let mut carry =
+                self.index.prepare_cached("INSERT OR IGNORE INTO carried VALUES (?1)")?;
             for row in &rows {
                 if let Some(next) = row.next {
                     mark.execute([row.space, next])?;

@@ -228,11 +228,7 @@ fn find(index: &Connection, node: &Node) -> Result<Option<Vec<i64>>, rusqlite::E
 
 /// Adds the traces of which a span, an event or a resource has a value; `false` when there are too
 /// many.
-fn of_value(
-    index: &Connection,
-    hash: i64,
-    found: &mut Vec<i64>,
-) -> Result<bool, rusqlite::Error> {
+fn of_value(index: &Connection, hash: i64, found: &mut Vec<i64>) -> Result<bool, rusqlite::Error> {
     let own = "SELECT trace_no FROM postings WHERE hash = ?1 LIMIT ?2";
     found.extend(column(index, own, [hash], MAX_LISTED_TRACES)?);
     let resources = "SELECT resource FROM resource_postings WHERE hash = ?1 LIMIT ?2";
@@ -248,8 +244,8 @@ fn of_value(
 
 /// The traces that say a text, or one that is too long to be looked up.
 fn of_text(index: &Connection, grams: &str) -> Result<Option<Vec<i64>>, rusqlite::Error> {
-    let mut find = index
-        .prepare_cached("SELECT rowid FROM fulltext WHERE fulltext MATCH ?1 LIMIT ?2")?;
+    let mut find =
+        index.prepare_cached("SELECT rowid FROM fulltext WHERE fulltext MATCH ?1 LIMIT ?2")?;
     let texts: Vec<i64> = find
         .query_map((grams, MAX_LISTED_TEXTS as i64), |row| row.get(0))?
         .collect::<Result<_, _>>()?;

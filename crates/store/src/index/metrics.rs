@@ -19,7 +19,11 @@ impl IndexMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("throughline_store_index");
         let metrics = Self::default();
-        registry.register("spans", "Spans put into the search index", metrics.indexed_spans.clone());
+        registry.register(
+            "spans",
+            "Spans put into the search index",
+            metrics.indexed_spans.clone(),
+        );
         registry.register(
             "rebuilds",
             "Search indexes made anew because they were damaged or of another segment",

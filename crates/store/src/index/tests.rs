@@ -34,8 +34,7 @@ fn span(trace: u128, id: u64, says: &str, user: impl Into<Value>) -> Span {
     span.start_unix_nano = NOON + trace as u64 * 1_000_000;
     span.end_unix_nano = span.start_unix_nano + 1_000;
     span.attributes.set("user.id", user);
-    let messages =
-        format!(r#"[{{"role":"user","parts":[{{"type":"text","content":"{says}"}}]}}]"#);
+    let messages = format!(r#"[{{"role":"user","parts":[{{"type":"text","content":"{says}"}}]}}]"#);
     span.attributes.set(keys::GEN_AI_INPUT_MESSAGES, messages);
     span
 }
@@ -50,8 +49,7 @@ fn search(files: &Arc<Files>, text: &str) -> (BTreeSet<u128>, u64, u64) {
     let query = SearchQuery::parse(text, NOON).unwrap();
     let session = Session::begin(Arc::clone(files));
     let budget = Budget::of_traces(u64::MAX);
-    let page =
-        list_within(&session, &TraceFilter::default(), &query, None, 1_000, budget).unwrap();
+    let page = list_within(&session, &TraceFilter::default(), &query, None, 1_000, budget).unwrap();
     assert_eq!((page.next, page.search.traces_cut), (None, 0));
     let ids = page.items.iter().map(|one| u128::from_be_bytes(*one.trace_id.as_bytes()));
     (ids.collect(), session.rows(), page.search.unindexed_spans)
@@ -158,7 +156,7 @@ async fn an_index_that_is_missing_damaged_or_of_another_segment_is_made_anew() {
             let bytes = fs::read(first).unwrap();
             fs::write(first, &bytes[..bytes.len() / 3]).unwrap();
         }),
-        ("of another segment", &|| drop(fs::copy(second, first).unwrap())),
+        ("of another segment", &|| assert!(fs::copy(second, first).unwrap() > 0)),
     ];
     for (how, spoil) in spoil {
         spoil();

@@ -140,6 +140,7 @@ fn named(field: NameField, test: &TextTest, summary: &TraceSummary) -> bool {
     match field {
         NameField::Agent => any(&summary.agents),
         NameField::Session => any(&summary.sessions),
+        NameField::User => any(&summary.users),
         NameField::Model => any(&summary.models),
         NameField::Service => any(&summary.services),
         NameField::Tool => any(&summary.tools),

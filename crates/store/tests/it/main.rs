@@ -22,3 +22,4 @@ mod sql_docs;
 mod sql_life;
 mod sql_push;
 mod summaries;
+mod users;

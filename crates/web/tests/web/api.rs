@@ -134,7 +134,7 @@ async fn mistakes_are_told_by_name() {
     }
     insta::assert_snapshot!(told, @r#"
     400 bad_parameter parameter `limit`: expected a whole number from 1 to 500, got "0"
-    400 bad_parameter parameter `agnet`: expected one of the known names (agent, cursor, error, fallback, limit, max_duration, min_duration, model, q, service, session, since, until), got "fraud"
+    400 bad_parameter parameter `agnet`: expected one of the known names (agent, cursor, error, fallback, limit, max_duration, min_duration, model, q, service, session, since, until, user), got "fraud"
     400 bad_parameter parameter `min_duration`: expected a duration such as 250ms, 1.5s or 2m, got "long"
     400 bad_parameter parameter `fallback`: expected none, skipped, degraded or failed, got "maybe"
     400 bad_parameter parameter `since`: expected a time such as 15m, 24h, 7d, 2026-01-31T12:00:00Z or Unix nanoseconds, got "yesterday"

@@ -108,6 +108,7 @@ async fn what_did_not_change_is_not_sent_again() {
         &tree,
         "/api/v1/traces",
         "/api/v1/sessions",
+        "/api/v1/users",
         "/api/v1/decisions",
         "/api/v1/logs",
         "/api/v1/metrics",
@@ -271,7 +272,7 @@ async fn every_list_is_paged_by_cursor() {
         .filter(|(_, methods)| methods.get("get").is_some_and(has_cursor))
         .map(|(path, _)| path)
         .collect();
-    assert_eq!(lists.len(), 12, "{lists:?}");
+    assert_eq!(lists.len(), 13, "{lists:?}");
     // A store has its second segment after a day, or 2 GiB: their order has a test of its own.
     for path in lists.into_iter().filter(|path| *path != "/api/v1/segments") {
         let whole = site.get(&format!("{path}?limit=500")).await.json();
