@@ -271,11 +271,13 @@ impl<'a, 's> Descent<'a, 's> {
 
     /// Reads on in a stream; opens its segment first if that has not been done.
     fn fetch(&mut self, at: usize) -> Result<(), QueryError> {
-        let segment = &self.segments[self.streams[at].segment];
-        let lease = self.held.lease(segment.id)?;
+        if matches!(self.streams[at].source, Source::Unopened) {
+            return self.open(at);
+        }
+        let lease = self.held.lease(self.segments[self.streams[at].segment].id)?;
         let stream = &mut self.streams[at];
         match &mut stream.source {
-            Source::Unopened => return self.open(at, &lease),
+            Source::Unopened => Ok(()),
             Source::Facet(facet, among) => {
                 let (facet, among) = (*facet, among.clone());
                 self.fetch_facet(at, &lease, facet, among.as_deref())
@@ -292,13 +294,22 @@ impl<'a, 's> Descent<'a, 's> {
 
     /// Opens a stream: it becomes one for each facet that must be walked down, or one of the rows that
     /// the search index names when they are few.
-    fn open(&mut self, at: usize, lease: &Lease) -> Result<(), QueryError> {
-        let segment = &self.segments[self.streams[at].segment];
+    fn open(&mut self, at: usize) -> Result<(), QueryError> {
+        let number = self.streams[at].segment;
+        let segment = &self.segments[number];
         let mut among = None;
         if let Some(narrowing) = self.narrowing {
-            match index::candidates(self.session, segment, lease, narrowing)? {
+            // Only the newest changes; of the others the index alone may say that nothing fits.
+            let lease = if number == 0 { Some(self.held.lease(segment.id)?) } else { None };
+            match index::candidates(self.session, segment, lease.as_deref(), narrowing)? {
+                Candidates::Rows(rows) if rows.is_empty() => {
+                    let stream = &mut self.streams[at];
+                    (stream.source, stream.unread) = (Source::Rows(Vec::new()), None);
+                    return Ok(());
+                }
                 Candidates::Rows(rows) if rows.len() <= MAX_ROWS_AT_ONCE => {
-                    let places = self.places(&rows, segment.id, lease)?;
+                    let lease = self.held.lease(segment.id)?;
+                    let places = self.places(&rows, segment.id, &lease)?;
                     let stream = &mut self.streams[at];
                     stream.unread = stream.unread.filter(|_| !places.is_empty());
                     stream.source = Source::Rows(places);
@@ -309,7 +320,8 @@ impl<'a, 's> Descent<'a, 's> {
                 Candidates::Unknown { spans } => self.unindexed_spans += spans,
             }
         }
-        let facets = plan::leading_facets(&self.filter, lease, segment.digest.traces)
+        let lease = self.held.lease(segment.id)?;
+        let facets = plan::leading_facets(&self.filter, &lease, segment.digest.traces)
             .map_err(|error| lease.fails(&error))?;
         let Stream { segment, unread, is_begun, .. } = self.streams.swap_remove(at);
         self.streams.extend(facets.into_iter().map(|facet| Stream {

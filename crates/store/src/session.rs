@@ -54,6 +54,8 @@ pub(crate) struct Digest {
     pub(crate) spans: u64,
     pub(crate) logs: u64,
     pub(crate) points: u64,
+    /// The last group that was written.
+    pub(crate) batch_no: u64,
     /// Earliest and latest start of a trace, nanoseconds since the Unix epoch.
     pub(crate) starts: Option<(u64, u64)>,
     /// Latest time of a log record, nanoseconds since the Unix epoch.
@@ -413,17 +415,21 @@ impl<'s> Held<'s> {
 }
 
 fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlite::Error> {
-    let mut digest =
-        connection.query_row("SELECT traces, spans, logs, points FROM state", [], |row| {
+    let mut digest = connection.query_row(
+        "SELECT traces, spans, logs, points, batch_no FROM state",
+        [],
+        |row| {
             let count = |at| row.get::<_, i64>(at).map(|count| count as u64);
             Ok(Digest {
                 traces: count(0)?,
                 spans: count(1)?,
                 logs: count(2)?,
                 points: count(3)?,
+                batch_no: count(4)?,
                 ..Digest::default()
             })
-        })?;
+        },
+    )?;
     let end = |function: &str| {
         let sql = format!("SELECT {function}(start) FROM postings WHERE facet = ?1");
         connection.prepare_cached(&sql)?.query_row([ALL_TRACES], |row| row.get::<_, Option<i64>>(0))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use throughline_trace::TraceId;
 
 use super::file::{self, Standing};
 use super::gather::{
@@ -13,7 +14,7 @@ use super::gather::{
 use crate::error::QueryError;
 use crate::schema::SchemaError;
 use crate::search::{AttributeTest, Expression, NameField, SearchQuery, Term, TextTest};
-use crate::session::{Lease, Segment, Session};
+use crate::session::{Digest, Lease, Segment, Session};
 
 /// Most traces of one condition that are gathered; what more of a segment's traces have does not
 /// narrow a walk down all of them by much.
@@ -121,12 +122,12 @@ pub(crate) enum Candidates {
     Unknown { spans: u64 },
 }
 
-/// The traces of a segment that may fit. `lease` is the snapshot that will be read: what it has is
-/// either in the index or among what waits.
+/// The traces of a segment that may fit. `lease` is the snapshot that will be read, of the segment that
+/// is open: what it has is either in the index or among what waits. A closed segment need not be opened.
 pub(crate) fn candidates(
     session: &Session,
     segment: &Segment,
-    lease: &Lease,
+    lease: Option<&Lease>,
     narrowing: &Narrowing,
 ) -> Result<Candidates, QueryError> {
     let pool = session.index();
@@ -138,10 +139,13 @@ pub(crate) fn candidates(
     if pool.is_damaged(segment.id) {
         return Ok(unknown);
     }
-    let snapshot: i64 = lease
-        .prepare_cached("SELECT batch_no FROM state")
-        .and_then(|mut state| state.query_row([], |row| row.get(0)))
-        .map_err(|error| lease.fails(&error))?;
+    let snapshot = match lease {
+        Some(lease) => lease
+            .prepare_cached("SELECT batch_no FROM state")
+            .and_then(|mut state| state.query_row([], |row| row.get::<_, i64>(0)))
+            .map_err(|error| lease.fails(&error))? as u64,
+        None => segment.digest.batch_no,
+    };
     // Before the index: what leaves it now is in the index's snapshot.
     let waiting = pool.pending().map(|pending| pending.waiting(segment.id));
     let path = session.layout().index(segment.id);
@@ -152,13 +156,16 @@ pub(crate) fn candidates(
             return Ok(None);
         };
         let standing = Standing::read(&index)?;
-        let snapshot = snapshot as u64;
         let beyond = match &waiting {
             Some(waiting) => waiting.beyond(standing.batch_no, snapshot),
             None => (snapshot <= standing.batch_no).then(BTreeSet::new),
         };
         let Some(beyond) = beyond.filter(|_| standing.is_whole) else { return Ok(None) };
-        if !file::is_of(&index, lease)? {
+        let is_of_segment = match lease {
+            Some(lease) => file::is_of(&index, lease)?,
+            None => is_of_closed(&index, standing, &segment.digest)?,
+        };
+        if !is_of_segment {
             return Ok(None);
         }
         let Some(mut rows) = find(&index, &narrowing.0)? else {
@@ -184,6 +191,21 @@ pub(crate) fn candidates(
             }
         },
     }
+}
+
+/// Whether an index is of a segment that is closed, as far as its digest says: groups have numbers that
+/// no other segment of the store has. The follower has looked into the segment itself.
+fn is_of_closed(
+    index: &Connection,
+    standing: Standing,
+    digest: &Digest,
+) -> Result<bool, rusqlite::Error> {
+    let id: Option<Vec<u8>> =
+        index.prepare_cached("SELECT trace_id FROM state")?.query_row([], |row| row.get(0))?;
+    let id = id.and_then(|id| TraceId::from_slice(&id).ok());
+    Ok(standing.batch_no == digest.batch_no
+        && standing.spans == digest.spans
+        && id.is_none_or(|id| digest.may_know(id)))
 }
 
 /// The traces of a node, in any order and some perhaps twice; `None` when there are too many.
