@@ -250,6 +250,37 @@ async fn traces_are_searched_by_query_and_a_wrong_one_is_explained() {
 }
 
 #[tokio::test]
+async fn users_are_listed_with_their_totals() {
+    let site = Site::open();
+    for (trace, user) in [(0xa1, "ada"), (0xa2, "bob"), (0xa3, "ada")] {
+        let mut batch = fixtures::fraud(trace, recent_ns());
+        batch.spans[0].attributes.set("user.id", user);
+        site.commit(batch).await;
+    }
+    let users = site.get("/api/v1/users").await.json();
+    let names = |users: &Json| -> Vec<(String, u64)> {
+        let one = |user: &Json| {
+            (user["user"].as_str().unwrap().to_owned(), user["trace_count"].as_u64().unwrap())
+        };
+        users["items"].as_array().unwrap().iter().map(one).collect()
+    };
+    let mut all = names(&users);
+    all.sort();
+    assert_eq!(all, [("ada".to_owned(), 2), ("bob".to_owned(), 1)]);
+    assert!(!users["items"][0]["sessions"].as_array().unwrap().is_empty());
+    let first = site.get("/api/v1/users?limit=1").await.json();
+    let next = format!("/api/v1/users?limit=1&cursor={}", first["next"].as_str().unwrap());
+    let second = site.get(&next).await.json();
+    assert_ne!(names(&first), names(&second));
+    let of_ada = site.get("/api/v1/traces?user=ada").await.json();
+    assert_eq!(of_ada["items"].as_array().unwrap().len(), 2);
+    assert_eq!(of_ada["items"][0]["users"][0], "ada");
+    let asked = site.get("/api/v1/traces?q=user%3Abob").await.json();
+    assert_eq!(asked["items"].as_array().unwrap().len(), 1);
+    assert_eq!(asked["search"]["is_complete"], true);
+}
+
+#[tokio::test]
 async fn sessions_are_listed_with_their_totals() {
     let site = filled().await;
     let sessions = site.get("/api/v1/sessions").await.json();

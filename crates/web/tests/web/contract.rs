@@ -224,6 +224,7 @@ fn names(items: &[Json]) -> Vec<String> {
         "trace_id",
         "time_unix_nano",
         "session",
+        "user",
         "name",
         "id",
         "instance_id",
@@ -240,6 +241,11 @@ fn names(items: &[Json]) -> Vec<String> {
 #[tokio::test]
 async fn every_list_is_paged_by_cursor() {
     let site = filled().await;
+    for (trace, user) in [(0xe1, "ada"), (0xe2, "bob"), (0xe3, "cay")] {
+        let mut batch = fixtures::fraud(trace, recent_ns());
+        batch.spans[0].attributes.set("user.id", user);
+        site.commit(batch).await;
+    }
     let media = [("content-type", "application/json")];
     // Numbers that are missing are told once they had a minute to arrive.
     let any = site.store.reader().decisions(&Default::default(), None, 1).await.unwrap();
