@@ -317,6 +317,9 @@ pub(crate) struct TracesArgs {
     /// Only traces of this session
     #[arg(long)]
     pub(crate) session: Option<String>,
+    /// Only traces of this user
+    #[arg(long)]
+    pub(crate) user: Option<String>,
     /// Only traces in which this model answered
     #[arg(long)]
     pub(crate) model: Option<String>,

@@ -159,6 +159,8 @@ pub struct Facets {
     pub services: Vec<FacetCount>,
     /// Sessions.
     pub sessions: Vec<FacetCount>,
+    /// Users.
+    pub users: Vec<FacetCount>,
     /// Stages of decisions.
     pub stages: Vec<FacetCount>,
 }

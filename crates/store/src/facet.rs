@@ -32,10 +32,11 @@ pub(crate) enum FacetKind {
     Name = 6,
     /// How long it took: [`duration_bucket`], in decimal digits.
     Duration = 7,
+    User = 8,
 }
 
 impl FacetKind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Agent,
         Self::Session,
         Self::Model,
@@ -44,6 +45,7 @@ impl FacetKind {
         Self::Fallback,
         Self::Name,
         Self::Duration,
+        Self::User,
     ];
 }
 
@@ -61,6 +63,7 @@ pub(crate) fn facets_of(part: &TraceSummary) -> Vec<(FacetKind, Cow<'_, str>)> {
         (FacetKind::Session, &part.sessions),
         (FacetKind::Model, &part.models),
         (FacetKind::Service, &part.services),
+        (FacetKind::User, &part.users),
     ] {
         let fitting = names.iter().filter(|name| name.len() <= MAX_FACET_BYTES);
         facets.extend(fitting.map(|name| (kind, Cow::from(name))));

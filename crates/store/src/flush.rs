@@ -34,6 +34,7 @@ impl Memory {
             if trace.summary.span_count > 0 {
                 post(segment, trace, &mut facet_numbers, &mut changes.facet_traces)?;
             }
+            changes.trace_nos.push(trace.trace_no);
             trace.is_stored = true;
             trace.is_dirty = false;
         }

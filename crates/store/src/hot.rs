@@ -56,7 +56,7 @@ pub(crate) struct Posted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     start_unix_nano: u64,
-    names: [usize; 4],
+    names: [usize; 5],
     is_error: bool,
     fallback: FallbackState,
     duration_bucket: u32,
@@ -67,7 +67,7 @@ impl Shape {
     pub(crate) fn of(part: &TraceSummary) -> Self {
         Self {
             start_unix_nano: part.start_unix_nano,
-            names: [&part.agents, &part.sessions, &part.models, &part.services]
+            names: [&part.agents, &part.sessions, &part.models, &part.services, &part.users]
                 .map(|names| names.len()),
             is_error: part.error_count > 0,
             fallback: part.fallback,

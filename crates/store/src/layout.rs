@@ -21,6 +21,8 @@ const SKELETON_ENDING: &str = ".skeleton.db";
 
 /// How the file of a segment ends that was rewritten after it was closed.
 const PACKED_ENDING: &str = ".packed.db";
+/// How the file of a segment's search index ends.
+const INDEX_ENDING: &str = ".index";
 
 /// The folder in which a restore puts its files together; while it is there, the data directory is
 /// not whole.
@@ -130,6 +132,16 @@ impl SegmentId {
         format!("{}{PACKED_ENDING}", self.stem())
     }
 
+    /// What leads searches through it: `2026-11-22.index`.
+    pub(crate) fn index_name(self) -> String {
+        format!("{}{INDEX_ENDING}", self.stem())
+    }
+
+    /// The segment of the name of a search index, if it is one of ours.
+    pub(crate) fn of_index_name(name: &str) -> Option<Self> {
+        Self::of_file_name(&format!("{}.db", name.strip_suffix(INDEX_ENDING)?))
+    }
+
     /// The segment of a file name, as written, packed or skeleton, if it is one of ours.
     pub(crate) fn of_file_name(name: &str) -> Option<Self> {
         let stem = [SKELETON_ENDING, PACKED_ENDING, ".db"]
@@ -234,6 +246,22 @@ impl Layout {
     /// The file of a segment that its seal is of.
     pub(crate) fn sealed(&self, id: SegmentId, is_packed: bool) -> PathBuf {
         if is_packed { self.packed(id) } else { self.segment(id) }
+    }
+
+    /// The file of what leads searches through a segment.
+    pub(crate) fn index(&self, id: SegmentId) -> PathBuf {
+        self.segments().join(id.index_name())
+    }
+
+    /// The search indexes that are there.
+    pub(crate) fn indexes(&self) -> io::Result<Vec<(SegmentId, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.segments())? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(SegmentId::of_index_name);
+            found.extend(id.map(|id| (id, entry.path())));
+        }
+        Ok(found)
     }
 
     /// The file that speaks for a segment: it, or what is left of it. A skeleton is whole before
@@ -423,6 +451,8 @@ mod tests {
                 assert_eq!(SegmentId::of_file_name(&id.file_name()), Some(id));
                 assert_eq!(SegmentId::of_file_name(&id.skeleton_name()), Some(id));
                 assert_eq!(SegmentId::of_file_name(&id.packed_name()), Some(id));
+                assert_eq!(SegmentId::of_index_name(&id.index_name()), Some(id));
+                assert_eq!(SegmentId::of_file_name(&id.index_name()), None);
                 assert!(id < id.next() && id.next() < SegmentId::first(Day(day + 1)));
             }
         }

@@ -63,6 +63,7 @@ mod keep;
 mod sampling;
 
 // Reading.
+mod index;
 mod page;
 mod plan;
 mod read_logs;
@@ -116,14 +117,14 @@ pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use inbox::Inbox;
 pub use keep::verify::{FileCheck, StoreReport, verify_store};
 pub use options::{
-    CONTINUITY_GRACE, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,
+    CONTINUITY_GRACE, INDEX_INTERVAL, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,
     MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, MAX_SEGMENT_BYTES, MIN_PACKED_BYTES,
     ROLLUP_INTERVAL, Retention, RollupRetention, StoreOptions,
 };
 pub use progress::Progress;
 pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};
 pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
-pub use read_sessions::SessionSummary;
+pub use read_sessions::GroupSummary;
 pub use reader::{MAX_QUERY_MILLIS, Reader};
 pub use sampling::{
     Always, Count, Kind, MAX_SAMPLING_WAIT, Rare, SAMPLING_WAIT, Sampling, SamplingRule, Tally,

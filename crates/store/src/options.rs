@@ -33,6 +33,9 @@ pub const ROLLUP_INTERVAL: Duration = Duration::from_secs(1);
 /// Quiet time of a trace after which its missing parents are judged.
 pub const CONTINUITY_GRACE: Duration = Duration::from_nanos(GRACE_NANOS);
 
+/// How often the search index is brought up to date.
+pub const INDEX_INTERVAL: Duration = Duration::from_secs(1);
+
 /// One day.
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -85,7 +88,7 @@ pub(crate) const SPANS_PER_TRACE_NO: u32 = 1 << 20;
 pub struct Retention {
     /// How long a segment is kept after the end of its day.
     pub max_age: Option<Duration>,
-    /// Most bytes of all segments together, with their logs. The oldest go until it is no more; the
+    /// Most bytes of all segments together, with their logs and search indexes. The oldest go until it is no more; the
     /// open one and skeletons stay. The control database is not counted: no segment makes it
     /// smaller.
     pub max_bytes: Option<u64>,
@@ -122,6 +125,8 @@ pub struct StoreOptions {
     pub rollup_retention: RollupRetention,
     /// Quiet time of a trace after which its missing parents are judged.
     pub continuity_grace: Duration,
+    /// How often the search index is brought up to date.
+    pub index_interval: Duration,
     /// Spans of a trace under one row number; lower in tests only.
     #[doc(hidden)]
     pub spans_per_trace_no: u32,
@@ -148,6 +153,7 @@ impl StoreOptions {
             rollup_interval: ROLLUP_INTERVAL,
             rollup_retention: RollupRetention::default(),
             continuity_grace: CONTINUITY_GRACE,
+            index_interval: INDEX_INTERVAL,
             spans_per_trace_no: SPANS_PER_TRACE_NO,
             first_day_unix_nano: None,
         }

@@ -33,6 +33,7 @@ pub(crate) enum List {
     Decisions,
     Logs,
     Sessions,
+    Users,
 }
 
 impl List {
@@ -43,6 +44,7 @@ impl List {
             Self::Decisions => "d2",
             Self::Logs => "l2",
             Self::Sessions => "s2",
+            Self::Users => "u2",
         }
     }
 }

@@ -27,6 +27,15 @@ pub(crate) const CANDIDATES: &str =
      FROM postings p CROSS JOIN traces t ON t.trace_no = p.trace_no AND t.start = p.start
      WHERE p.facet = ?1 AND (p.start, p.trace_no) < (?2, ?3) AND p.start >= ?4";
 
+/// The trace of row `?1`, in the columns of [`CANDIDATES`].
+pub(crate) const CANDIDATE: &str =
+    "SELECT start, trace_no, trace_id, duration, errors, fallback, name, summary
+     FROM traces WHERE trace_no = ?1 AND continues IS NULL";
+
+/// When the trace of row `?1` started.
+pub(crate) const START_OF_CANDIDATE: &str =
+    "SELECT start FROM traces WHERE trace_no = ?1 AND continues IS NULL";
+
 /// The place of a row of [`CANDIDATES`].
 pub(crate) fn place(row: &Row<'_>, segment: SegmentId) -> Result<Place, rusqlite::Error> {
     Ok(Place { time_unix_nano: to_nanos(row.get(0)?), segment, row: row.get(1)? })
@@ -48,6 +57,7 @@ pub(crate) fn narrowed(filter: &TraceFilter, query: &SearchQuery) -> TraceFilter
                 let slot = match field {
                     NameField::Agent => &mut narrow.agent,
                     NameField::Session => &mut narrow.session,
+                    NameField::User => &mut narrow.user,
                     NameField::Model => &mut narrow.model,
                     NameField::Service => &mut narrow.service,
                     _ => continue,
@@ -101,6 +111,7 @@ pub(crate) fn leading_facets(
     let mut wanted: Vec<(FacetKind, &str)> = Vec::new();
     for (kind, value) in [
         (FacetKind::Session, &filter.session),
+        (FacetKind::User, &filter.user),
         (FacetKind::Agent, &filter.agent),
         (FacetKind::Model, &filter.model),
         (FacetKind::Service, &filter.service),

@@ -25,6 +25,9 @@ pub struct SearchExtent {
     /// their spans said, and showed no match so far; they are not in the page, and may fit all the
     /// same.
     pub traces_cut: u64,
+    /// Spans in segments that the search index did not have whole when the page was looked for: they
+    /// were walked as far as the page's limits allow, which takes longer and finds the same.
+    pub unindexed_spans: u64,
 }
 
 impl<T> Page<T> {
@@ -41,6 +44,8 @@ pub struct TraceFilter {
     pub agent: Option<String>,
     /// Some span or decision names this session.
     pub session: Option<String>,
+    /// Some span names this user.
+    pub user: Option<String>,
     /// Some call was answered by this model.
     pub model: Option<String>,
     /// Some span was sent by this service.
@@ -83,6 +88,7 @@ impl TraceFilter {
         summary.span_count > 0
             && named(&self.agent, &summary.agents)
             && named(&self.session, &summary.sessions)
+            && named(&self.user, &summary.users)
             && named(&self.model, &summary.models)
             && named(&self.service, &summary.services)
             && self.error.is_none_or(|error| error == (summary.error_count > 0))

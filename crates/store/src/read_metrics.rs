@@ -166,12 +166,18 @@ fn series_of_segment(
 
 /// Values for filter menus, from the newest segments.
 pub(crate) fn facets(session: &Session) -> Result<Facets, QueryError> {
-    let mut counts: [HashMap<String, u64>; 4] = Default::default();
+    const KINDS: [FacetKind; 5] = [
+        FacetKind::Agent,
+        FacetKind::Session,
+        FacetKind::Model,
+        FacetKind::Service,
+        FacetKind::User,
+    ];
+    let mut counts: [HashMap<String, u64>; KINDS.len()] = Default::default();
     for segment in session.segments()?.iter().take(FACET_SEGMENTS) {
         let lease = session.segment(segment.id)?;
-        for kind in [FacetKind::Agent, FacetKind::Session, FacetKind::Model, FacetKind::Service] {
-            facets_of_segment(&lease, kind, &mut counts[kind as usize])
-                .map_err(|error| lease.fails(&error))?;
+        for (kind, counts) in KINDS.into_iter().zip(&mut counts) {
+            facets_of_segment(&lease, kind, counts).map_err(|error| lease.fails(&error))?;
         }
     }
     let control = session.control()?;
@@ -185,8 +191,8 @@ pub(crate) fn facets(session: &Session) -> Result<Facets, QueryError> {
                 .collect()
         })
         .map_err(|error| control.fails(&error))?;
-    let [agents, sessions, models, services] = counts.map(most_frequent);
-    Ok(Facets { agents, models, services, sessions, stages })
+    let [agents, sessions, models, services, users] = counts.map(most_frequent);
+    Ok(Facets { agents, models, services, sessions, users, stages })
 }
 
 fn facets_of_segment(

@@ -1,4 +1,4 @@
-//! Sessions: the traces that name the same one, summed up.
+//! Sessions and users: the traces that name the same one, summed up.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -13,14 +13,14 @@ use crate::session::{Segment, Session};
 /// Most traces of a session that are summed up, the latest.
 pub(crate) const MAX_SESSION_TRACES: u64 = 1_000;
 
-/// Most agents and models that the summary of a session names.
+/// Most agents, models and so on that the summary of a session or user names.
 const MAX_NAMES: usize = 16;
 
-/// What is known of a session.
+/// What is known of a session or of a user.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SessionSummary {
+pub struct GroupSummary {
     /// Its id.
-    pub session: String,
+    pub name: String,
     /// Traces that name it.
     pub trace_count: u64,
     /// Model calls.
@@ -39,6 +39,10 @@ pub struct SessionSummary {
     pub agents: BTreeSet<String>,
     /// Models that answered, at most 16.
     pub models: BTreeSet<String>,
+    /// Sessions named, at most 16; that of a session is its own.
+    pub sessions: BTreeSet<String>,
+    /// Users named, at most 16.
+    pub users: BTreeSet<String>,
     /// Earliest start of a trace, nanoseconds since the Unix epoch.
     pub first_unix_nano: u64,
     /// Latest end of a trace, nanoseconds since the Unix epoch.
@@ -47,15 +51,15 @@ pub struct SessionSummary {
     pub is_cut: bool,
 }
 
-impl SessionSummary {
+impl GroupSummary {
     /// Cost, US dollars.
     pub fn cost_usd(&self) -> f64 {
         self.cost_nano_usd as f64 / 1e9
     }
 
-    fn empty(session: &str) -> Self {
+    fn empty(name: &str) -> Self {
         Self {
-            session: session.to_owned(),
+            name: name.to_owned(),
             trace_count: 0,
             turns: 0,
             failed_traces: 0,
@@ -65,6 +69,8 @@ impl SessionSummary {
             cost_nano_usd: 0,
             agents: BTreeSet::new(),
             models: BTreeSet::new(),
+            sessions: BTreeSet::new(),
+            users: BTreeSet::new(),
             first_unix_nano: u64::MAX,
             last_unix_nano: 0,
             is_cut: false,
@@ -83,8 +89,12 @@ impl SessionSummary {
         ] {
             *mine = mine.saturating_add(theirs);
         }
-        for (mine, theirs) in [(&mut self.agents, &trace.agents), (&mut self.models, &trace.models)]
-        {
+        for (mine, theirs) in [
+            (&mut self.agents, &trace.agents),
+            (&mut self.models, &trace.models),
+            (&mut self.sessions, &trace.sessions),
+            (&mut self.users, &trace.users),
+        ] {
             mine.extend(theirs.iter().cloned());
             while mine.len() > MAX_NAMES {
                 mine.pop_last();
@@ -95,26 +105,79 @@ impl SessionSummary {
     }
 }
 
+/// What traces are put together by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    Session,
+    User,
+}
+
+impl Group {
+    fn list(self) -> List {
+        match self {
+            Self::Session => List::Sessions,
+            Self::User => List::Users,
+        }
+    }
+
+    fn names(self, trace: &TraceSummary) -> &BTreeSet<String> {
+        match self {
+            Self::Session => &trace.sessions,
+            Self::User => &trace.users,
+        }
+    }
+
+    /// All traces of the one of this name.
+    fn filter(self, name: &str) -> TraceFilter {
+        let name = Some(name.to_owned());
+        match self {
+            Self::Session => TraceFilter { session: name, ..TraceFilter::default() },
+            Self::User => TraceFilter { user: name, ..TraceFilter::default() },
+        }
+    }
+
+    fn is_wanted(self, filter: &TraceFilter, name: &str) -> bool {
+        let wanted = match self {
+            Self::Session => &filter.session,
+            Self::User => &filter.user,
+        };
+        wanted.as_deref().is_none_or(|wanted| wanted == name)
+    }
+}
+
 /// Sessions of the traces that meet the filter, the one whose trace started last first. Totals are
 /// of all traces of a session, whether they meet the filter or not.
-pub(crate) fn list(
+pub(crate) fn sessions(
     session: &Session,
     filter: &TraceFilter,
     cursor: Option<&str>,
     limit: usize,
-) -> Result<Page<SessionSummary>, QueryError> {
-    list_within(session, filter, cursor, limit, Budget::of_traces(MAX_SEARCHED_TRACES))
+) -> Result<Page<GroupSummary>, QueryError> {
+    let budget = Budget::of_traces(MAX_SEARCHED_TRACES);
+    list_within(session, Group::Session, filter, cursor, limit, budget)
 }
 
-/// [`list`] at a price.
+/// Users, in the same way.
+pub(crate) fn users(
+    session: &Session,
+    filter: &TraceFilter,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Page<GroupSummary>, QueryError> {
+    let budget = Budget::of_traces(MAX_SEARCHED_TRACES);
+    list_within(session, Group::User, filter, cursor, limit, budget)
+}
+
+/// A list at a price.
 pub(crate) fn list_within(
     session: &Session,
+    group: Group,
     filter: &TraceFilter,
     cursor: Option<&str>,
     limit: usize,
     budget: Budget,
-) -> Result<Page<SessionSummary>, QueryError> {
-    let after = Place::of_optional(List::Sessions, cursor)?;
+) -> Result<Page<GroupSummary>, QueryError> {
+    let after = Place::of_optional(group.list(), cursor)?;
     let limit = page::page_items(limit);
     let segments = session.segments()?;
     let mut walk = Descent::new(session, &segments, filter.clone(), after, budget.until)?;
@@ -122,18 +185,18 @@ pub(crate) fn list_within(
     while let Some(Found { place, item: trace, .. }) = walk.next()? {
         looked += 1;
         if filter.fields_match(&trace) && walk.is_whole_here(place, &trace)? {
-            // All sessions of a trace are on one page: the cursor stands behind the whole trace.
+            // All groups of a trace are on one page: the cursor stands behind the whole trace.
             let mut of_trace = Vec::new();
-            for name in trace.sessions.iter().filter(|name| is_wanted(filter, name)) {
+            for name in group.names(&trace).iter().filter(|name| group.is_wanted(filter, name)) {
                 if !seen.insert(name.clone()) {
                     continue;
                 }
-                match summed_up(session, &segments, filter, name, after, budget)? {
+                match summed_up(session, &segments, (group, filter, name), after, budget)? {
                     Sum::Whole(summary) => of_trace.push(summary),
                     Sum::Nothing => {}
                     // The next page begins with this trace and has all the time for it.
                     Sum::OutOfTime(_) if walk.before.is_some() => {
-                        return Ok(stopped(page, List::Sessions, walk.before));
+                        return Ok(stopped(page, group.list(), walk.before));
                     }
                     // It had all the time: what is known of it is said to be cut.
                     Sum::OutOfTime(Some(latest)) => of_trace.push(latest),
@@ -144,46 +207,41 @@ pub(crate) fn list_within(
         }
         walk.before = Some(place);
         if page.items.len() >= limit {
-            page.next = Some(place.to_cursor(List::Sessions));
+            page.next = Some(place.to_cursor(group.list()));
             return Ok(page);
         }
         if budget.is_used_up(session, looked) {
-            return Ok(stopped(page, List::Sessions, Some(place)));
+            return Ok(stopped(page, group.list(), Some(place)));
         }
     }
     if walk.is_out_of_time {
-        return Ok(stopped(page, List::Sessions, walk.before));
+        return Ok(stopped(page, group.list(), walk.before));
     }
     Ok(page)
 }
 
-fn is_wanted(filter: &TraceFilter, name: &str) -> bool {
-    filter.session.as_deref().is_none_or(|wanted| wanted == name)
-}
-
-/// What came of adding up a session.
+/// What came of adding up a session or user.
 enum Sum {
     /// Its totals; of its latest traces when it has more than are summed up, and then it is cut.
-    Whole(SessionSummary),
+    Whole(GroupSummary),
     /// Nothing to list: a page before this one had it, because one of its traces that meet the
     /// filter stands at or before the cursor.
     Nothing,
     /// Time ran out; the totals as far as they were added up, cut, if no page before had it.
-    OutOfTime(Option<SessionSummary>),
+    OutOfTime(Option<GroupSummary>),
 }
 
-/// The totals of a session.
+/// The totals of the session or user of a name.
 fn summed_up(
     session: &Session,
     segments: &[Segment],
-    filter: &TraceFilter,
-    name: &str,
+    (group, filter, name): (Group, &TraceFilter, &str),
     after: Option<Place>,
     budget: Budget,
 ) -> Result<Sum, QueryError> {
-    let of_session = TraceFilter { session: Some(name.to_owned()), ..TraceFilter::default() };
-    let mut walk = Descent::new(session, segments, of_session.clone(), None, budget.until)?;
-    let mut summary = SessionSummary::empty(name);
+    let of_group = group.filter(name);
+    let mut walk = Descent::new(session, segments, of_group.clone(), None, budget.until)?;
+    let mut summary = GroupSummary::empty(name);
     // Whether all traces at or before the cursor were looked at.
     let mut is_new = after.is_none();
     let is_out_of_time = loop {
@@ -198,7 +256,7 @@ fn summed_up(
         if is_new && summary.is_cut {
             break false;
         }
-        if !of_session.fields_match(&trace) {
+        if !of_group.fields_match(&trace) {
             continue;
         }
         match walk.is_whole_here(place, &trace) {

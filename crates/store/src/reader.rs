@@ -22,7 +22,7 @@ use crate::error::QueryError;
 use crate::layout::Layout;
 use crate::options::{CONTINUITY_GRACE, RollupRetention};
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
-use crate::read_sessions::SessionSummary;
+use crate::read_sessions::GroupSummary;
 use crate::session::{self, Files, Session, unreadable};
 use crate::writer::now_unix_nano;
 use crate::{read_logs, read_metrics, read_rollups, read_sessions, read_traces, sql};
@@ -178,9 +178,26 @@ impl Reader {
         filter: &TraceFilter,
         cursor: Option<&str>,
         limit: usize,
-    ) -> Result<Page<SessionSummary>, QueryError> {
+    ) -> Result<Page<GroupSummary>, QueryError> {
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
-        self.search(move |session| read_sessions::list(session, &filter, cursor.as_deref(), limit))
+        self.search(move |session| {
+            read_sessions::sessions(session, &filter, cursor.as_deref(), limit)
+        })
+        .await
+    }
+
+    /// Users with their totals, in the same way.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn users(
+        &self,
+        filter: &TraceFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<GroupSummary>, QueryError> {
+        let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
+        self.search(move |session| read_sessions::users(session, &filter, cursor.as_deref(), limit))
             .await
     }
 

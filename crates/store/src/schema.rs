@@ -110,6 +110,11 @@ impl SchemaError {
 }
 
 impl Schema {
+    /// A kind of file with these migrations.
+    pub(crate) const fn new(migrations: &'static [&'static str]) -> Self {
+        Self { migrations }
+    }
+
     /// The newest version that this binary knows.
     pub(crate) fn version(&self) -> i64 {
         self.migrations.len() as i64

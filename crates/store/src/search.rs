@@ -4,6 +4,7 @@
 //! summary of a trace; terms about spans and texts wait for what its spans show. The grammar is in
 //! `docs/search.md`.
 
+pub(crate) mod content;
 mod error;
 mod field;
 mod join;
@@ -20,7 +21,7 @@ use throughline_trace::FallbackState;
 
 pub use error::SearchError;
 pub(crate) use field::{NameField, NumberField};
-pub(crate) use judge::{Evidence, NeedleSet, SpanTerms, Written, value_matches};
+pub(crate) use judge::{Evidence, NeedleSet, SpanTerms, value_matches};
 pub use units::parse_moment;
 
 /// Longest query, characters.

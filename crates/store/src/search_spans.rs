@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
-use throughline_trace::keys::{self, MESSAGE_KEYS};
-use throughline_trace::{Attributes, TraceSummary, Value};
+use throughline_trace::{Attributes, Resource, TraceSummary, Value};
 
 use crate::body::{self, BodyError, SpanBody};
 use crate::dictionary;
@@ -13,8 +12,10 @@ use crate::insert::read_varints;
 use crate::messages::Slot;
 use crate::read_spans::RowReader;
 use crate::sampled;
+use crate::search::content::{self, Referred};
 use crate::search::{
-    Evidence, NameField, NeedleSet, SearchQuery, SpanTerms, Term, TextTest, Written, value_matches,
+    AttributeTest, Evidence, NameField, NeedleSet, SearchQuery, SpanTerms, Term, TextTest,
+    value_matches,
 };
 use crate::session::{Held, Segment, Session};
 use crate::trace_rows::{self, RowError};
@@ -24,14 +25,6 @@ const MAX_SEARCHED_SPANS: u64 = 50_000;
 
 /// Most bytes of bodies and messages of a trace that a search reads.
 const MAX_SEARCHED_BYTES: usize = 64 * 1024 * 1024;
-
-/// Attributes beside the messages whose text is searched.
-const TEXT_KEYS: [&str; 4] = [
-    keys::GEN_AI_TOOL_CALL_ARGUMENTS,
-    keys::GEN_AI_TOOL_CALL_RESULT,
-    keys::ERROR_MESSAGE,
-    "exception.message",
-];
 
 /// A query, made ready for spans.
 #[derive(Debug)]
@@ -127,7 +120,7 @@ struct Look<'a, 'q> {
     connection: &'a Connection,
     reader: RowReader<'a>,
     /// What each message shows: an agent repeats its history at every turn.
-    messages: HashMap<i64, u64>,
+    messages: HashMap<Referred, u64>,
     room: &'a mut Room,
 }
 
@@ -167,100 +160,73 @@ impl Look<'_, '_> {
     fn span(&mut self, row: &rusqlite::Row<'_>, found: u64) -> Result<u64, RowError> {
         let search = self.search;
         let name = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let mut bits = search.terms.bits(|term| is_called(term, name));
+        if !search.has_attributes && search.needles.is_empty() {
+            // Its name was all that is asked for.
+            return Ok(bits & !found);
+        }
         let stored = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
         let raw = dictionary::unpack(self.connection, stored)?;
         self.room.bytes = self.room.bytes.saturating_sub(raw.len());
-        if !search.has_attributes && search.needles.is_empty() {
-            return Ok(search.terms.bits(|term| is_called(term, name)) & !found);
-        }
         let body: SpanBody = body::decode(&raw)?;
-        let resource =
-            search.has_attributes.then(|| self.reader.resource(row.get(1)?)).transpose()?;
-        let mut bits = search.terms.bits(|term| match term {
-            Term::Name(..) => is_called(term, name),
-            Term::Attribute(key, test) => {
-                let is_message = |slot: &Slot| {
-                    !matches!(slot, Slot::Plain(_))
-                        && *test == crate::search::AttributeTest::Text(TextTest::Any)
-                };
-                let meets = |value: &Value| value_matches(test, value);
-                let has = |attributes: &Attributes| attributes.get(key).is_some_and(meets);
-                body.attributes.iter().any(|(name, slot)| {
-                    name == key
-                        && match slot {
-                            Slot::Plain(value) => meets(value),
-                            slot => is_message(slot),
-                        }
-                }) || resource.as_ref().is_some_and(|of| has(&of.attributes))
-                    || body.events.iter().any(|event| has(&event.attributes))
-            }
-            _ => false,
-        });
+        if search.has_attributes {
+            let resource = self.reader.resource(row.get(1)?)?;
+            bits |= search.terms.bits(|term| match term {
+                Term::Attribute(key, test) => has_attribute(key, test, &body, &resource),
+                _ => false,
+            });
+        }
         if search.needles.is_empty() {
             return Ok(bits & !found);
         }
-        bits |= search.needles.bits_in(name) | search.needles.bits_in(&body.status_message);
-        for event in &body.events {
-            bits |= search.needles.bits_in(&event.name) | self.texts_of(event.attributes.iter());
+        for said in content::said_by(name, &body) {
+            bits |= search.needles.bits_in_said(said);
         }
-        let plain = body.attributes.iter().filter_map(|(key, slot)| match slot {
-            Slot::Plain(value) => Some((key.as_str(), value)),
-            _ => None,
-        });
-        bits |= self.texts_of(plain);
         if let Some(bytes) = row.get_ref(2)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
-            bits |= self.messages_of(&body.attributes, &read_varints(bytes))?;
+            for referred in content::messages_of(&body.attributes, read_varints(bytes)) {
+                bits |= self.message(referred)?;
+            }
         }
         Ok(bits & !found)
     }
 
-    fn texts_of<'v>(&self, attributes: impl Iterator<Item = (&'v str, &'v Value)>) -> u64 {
-        attributes.filter(|(key, _)| MESSAGE_KEYS.contains(key) || TEXT_KEYS.contains(key)).fold(
-            0,
-            |bits, (key, value)| {
-                bits | self.search.needles.bits_in_value(value, Written::under(key))
-            },
-        )
-    }
-
-    /// What the messages show that the slots refer to by these numbers, in order.
-    fn messages_of(&mut self, slots: &[(String, Slot)], numbers: &[i64]) -> Result<u64, RowError> {
-        let mut numbers = numbers.iter();
-        let mut bits = 0;
-        for (key, slot) in slots {
-            let written = Written::under(key);
-            let (count, is_json) = match slot {
-                Slot::Plain(_) => continue,
-                Slot::Text { count, .. } => (*count, true),
-                Slot::List { count } => (*count, false),
-            };
-            for number in numbers.by_ref().take(count as usize) {
-                bits |= self.message(*number, is_json, written)?;
-            }
-        }
-        Ok(bits)
-    }
-
-    fn message(&mut self, number: i64, is_json: bool, written: Written) -> Result<u64, RowError> {
-        if let Some(bits) = self.messages.get(&number) {
+    /// What a message shows.
+    fn message(&mut self, referred: Referred) -> Result<u64, RowError> {
+        if let Some(bits) = self.messages.get(&referred) {
             return Ok(*bits);
         }
         let stored: Option<Vec<u8>> = self
             .connection
             .prepare_cached("SELECT body FROM messages WHERE message = ?1")?
-            .query_row([number], |row| row.get(0))
+            .query_row([referred.message], |row| row.get(0))
             .optional()?;
         let stored = stored.ok_or(BodyError::Messages)?;
         let message = dictionary::unpack(self.connection, &stored)?;
         self.room.bytes = self.room.bytes.saturating_sub(message.len());
         let needles = &self.search.needles;
-        let bits = if is_json {
+        let bits = if referred.is_json {
             let text = std::str::from_utf8(&message).map_err(|_| BodyError::Messages)?;
-            needles.bits_in_json(text, written)
+            needles.bits_in_json(text, referred.written)
         } else {
-            needles.bits_in_value(&body::decode::<Value>(&message)?, written)
+            needles.bits_in_value(&body::decode::<Value>(&message)?, referred.written)
         };
-        self.messages.insert(number, bits);
+        self.messages.insert(referred, bits);
         Ok(bits)
     }
+}
+
+/// Whether a span, one of its events or its resource has an attribute of which this holds.
+fn has_attribute(key: &str, test: &AttributeTest, body: &SpanBody, resource: &Resource) -> bool {
+    let meets = |value: &Value| value_matches(test, value);
+    let has = |attributes: &Attributes| attributes.get(key).is_some_and(meets);
+    // Messages lie elsewhere: that there are some is all that is told of them.
+    let is_any = *test == AttributeTest::Text(TextTest::Any);
+    body.attributes.iter().any(|(name, slot)| {
+        name == key
+            && match slot {
+                Slot::Plain(value) => meets(value),
+                Slot::Text { .. } | Slot::List { .. } => is_any,
+            }
+    }) || has(&resource.attributes)
+        || body.events.iter().any(|event| has(&event.attributes))
 }

@@ -76,6 +76,8 @@ pub(crate) struct Changes {
     pub(crate) before: Numbers,
     /// Traces that changed.
     pub(crate) traces: Vec<TraceId>,
+    /// Rows of the traces that were written.
+    pub(crate) trace_nos: Vec<i64>,
     /// Traces that were given a row number; not all of them change.
     pub(crate) numbered: Vec<TraceId>,
     pub(crate) messages: Vec<[u8; 16]>,

@@ -16,6 +16,7 @@ use throughline_trace::TraceId;
 use crate::error::QueryError;
 use crate::facet::ALL_TRACES;
 use crate::id_filter::IdFilter;
+use crate::index::IndexPool;
 use crate::layout::{Layout, SegmentFile, SegmentId};
 use crate::reader::MAX_QUERY_MILLIS;
 use crate::rollups;
@@ -43,6 +44,8 @@ pub(crate) struct Files {
     digests: Mutex<HashMap<PathBuf, Arc<Digest>>>,
     /// Segments that were found damaged, and how: they are passed over.
     damaged: Mutex<BTreeMap<SegmentId, String>>,
+    /// What leads searches through the segments.
+    pub(crate) index: IndexPool,
 }
 
 /// What a segment holds, in short.
@@ -52,6 +55,8 @@ pub(crate) struct Digest {
     pub(crate) spans: u64,
     pub(crate) logs: u64,
     pub(crate) points: u64,
+    /// The last group that was written.
+    pub(crate) batch_no: u64,
     /// Earliest and latest start of a trace, nanoseconds since the Unix epoch.
     pub(crate) starts: Option<(u64, u64)>,
     /// Latest time of a log record, nanoseconds since the Unix epoch.
@@ -73,8 +78,8 @@ impl Digest {
 
 impl Files {
     pub(crate) fn new(layout: Layout) -> Self {
-        let (idle, digests, damaged) = Default::default();
-        Self { layout, idle, digests, damaged }
+        let (idle, digests, damaged, index) = Default::default();
+        Self { layout, idle, digests, damaged, index }
     }
 
     /// Passes over a segment from now on; answers whether that is news.
@@ -109,6 +114,7 @@ impl Files {
             lock(&self.idle).retain(|(of, _)| *of != path);
             lock(&self.digests).remove(&path);
         }
+        self.index.forget();
     }
 }
 
@@ -182,6 +188,16 @@ impl Session {
     #[cfg(test)]
     pub(crate) fn begin_late(files: Arc<Files>) -> Self {
         Self { deadline: Instant::now(), ..Self::begin(files) }
+    }
+
+    /// What leads searches through the segments.
+    pub(crate) fn index(&self) -> &IndexPool {
+        &self.files.index
+    }
+
+    /// When it ends, and what ends it sooner.
+    pub(crate) fn ends(&self) -> (Instant, &Arc<AtomicBool>) {
+        (self.deadline, &self.abandoned)
     }
 
     /// Whether nobody waits for the answer any more.
@@ -402,17 +418,21 @@ impl<'s> Held<'s> {
 }
 
 fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlite::Error> {
-    let mut digest =
-        connection.query_row("SELECT traces, spans, logs, points FROM state", [], |row| {
+    let mut digest = connection.query_row(
+        "SELECT traces, spans, logs, points, batch_no FROM state",
+        [],
+        |row| {
             let count = |at| row.get::<_, i64>(at).map(|count| count as u64);
             Ok(Digest {
                 traces: count(0)?,
                 spans: count(1)?,
                 logs: count(2)?,
                 points: count(3)?,
+                batch_no: count(4)?,
                 ..Digest::default()
             })
-        })?;
+        },
+    )?;
     let end = |function: &str| {
         let sql = format!("SELECT {function}(start) FROM postings WHERE facet = ?1");
         connection.prepare_cached(&sql)?.query_row([ALL_TRACES], |row| row.get::<_, Option<i64>>(0))

@@ -11,6 +11,7 @@ use crate::continuity::{Watch, Watcher};
 use crate::control::Control;
 use crate::error::{ControlError, OpenError, StoreError};
 use crate::inbox::{Inbox, Queue};
+use crate::index::FollowerDoor;
 use crate::keep::{Keeper, KeeperDoor};
 use crate::layout::{DirectoryLock, Layout};
 use crate::metrics::StoreMetrics;
@@ -28,6 +29,7 @@ pub struct Store {
     writer: Option<JoinHandle<Result<(), StoreError>>>,
     reader: Reader,
     keeper: KeeperDoor,
+    index: FollowerDoor,
     control: Control,
     committed: broadcast::Sender<Arc<Committed>>,
     ended: watch::Receiver<bool>,
@@ -65,6 +67,7 @@ impl Store {
         let watcher = Watcher::start(&layout, Arc::clone(&watch)).map_err(fails)?;
         writer.continuity = Some(watcher);
         let files = Arc::new(Files::new(layout.clone()));
+        let index = writer.follow(&files, options.index_interval, registry).map_err(fails)?;
         let applier = writer.rollups.door();
         let keeper =
             Keeper::start(Arc::clone(&files), &options, metrics.clone(), applier).map_err(fails)?;
@@ -86,7 +89,8 @@ impl Store {
                 writer.run(&of_writer)
             })
             .map_err(|source| OpenError::NotWritable { path: layout.control(), source })?;
-        Ok(Self { queue, writer: Some(writer), reader, keeper: door, control, committed, ended })
+        let keeper = door;
+        Ok(Self { queue, writer: Some(writer), reader, keeper, index, control, committed, ended })
     }
 
     /// The door for batches.
@@ -120,6 +124,14 @@ impl Store {
         let door = self.keeper.clone();
         // It ends when the keeper does.
         let _ = tokio::task::spawn_blocking(move || door.keep_now()).await;
+    }
+
+    /// Brings the search index up to date now instead of within [`StoreOptions::index_interval`], and
+    /// comes back when it has everything that was committed before.
+    pub async fn index_now(&self) {
+        let door = self.index.clone();
+        // It ends when the follower does.
+        let _ = tokio::task::spawn_blocking(move || door.index_now()).await;
     }
 
     /// Resolves when the writer has ended. Before [`Store::close`] that is a defect: nothing can

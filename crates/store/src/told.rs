@@ -64,6 +64,7 @@ fn summary_bytes(summary: &TraceSummary) -> usize {
         &summary.services,
         &summary.tools,
         &summary.error_types,
+        &summary.users,
     ];
     let names: usize = sets.into_iter().flatten().map(|name| name.len() + 32).sum();
     ITEM_BYTES + names + summary.name().len()

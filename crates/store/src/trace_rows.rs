@@ -21,6 +21,9 @@ use crate::schema::to_nanos;
 /// Bits of a span's key below the row number of its trace.
 pub(crate) const SPAN_BITS: u32 = 20;
 
+/// The stored form of an empty list.
+const NO_NAMES: u8 = 0;
+
 /// What the row of a trace says.
 #[derive(Debug)]
 pub(crate) struct TraceRows {
@@ -96,7 +99,20 @@ pub(crate) fn is_carried(connection: &Connection, id: TraceId) -> Result<bool, r
 /// The summary in a column.
 pub(crate) fn summary(row: &Row<'_>, column: usize) -> Result<TraceSummary, RowError> {
     let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
-    Ok(body::decode(bytes)?)
+    Ok(decode_summary(bytes)?)
+}
+
+/// The summary of its stored form. The last field is a list of names that summaries did not always
+/// have: a form that ends before it has none.
+pub(crate) fn decode_summary(bytes: &[u8]) -> Result<TraceSummary, BodyError> {
+    match body::decode(bytes) {
+        Err(BodyError::Postcard(postcard::Error::DeserializeUnexpectedEnd)) => {
+            let mut whole = bytes.to_vec();
+            whole.push(NO_NAMES);
+            body::decode(&whole)
+        }
+        other => other,
+    }
 }
 
 /// What the writer remembers of a span that is stored.
@@ -234,4 +250,24 @@ pub(crate) fn seen_spans(
         }
     }
     Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_that_was_stored_before_there_were_users_is_read() {
+        let mut summary = TraceSummary::empty(TraceId::from_u128(7));
+        summary.agents.insert("fraud".to_owned());
+        summary.error_types.insert("timeout".to_owned());
+        let stored = body::encode(&summary).unwrap();
+        assert_eq!(decode_summary(&stored).unwrap(), summary);
+        let before = &stored[..stored.len() - 1];
+        assert_eq!(decode_summary(before).unwrap(), summary);
+        assert!(decode_summary(&before[..before.len() - 1]).is_err(), "it is cut");
+        summary.users.insert("ada".to_owned());
+        let stored = body::encode(&summary).unwrap();
+        assert_eq!(decode_summary(&stored).unwrap(), summary);
+    }
 }

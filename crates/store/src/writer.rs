@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus_client::registry::Registry;
 use rusqlite::{Connection, ErrorCode};
 use throughline_trace::{Accepted, Decision, DecisionId, Refusal};
 use tokio::sync::broadcast;
@@ -27,6 +28,7 @@ use crate::decision_rows;
 use crate::earlier::EarlierSegments;
 use crate::error::{OpenError, StoreError};
 use crate::inbox::{Job, Next, Queue};
+use crate::index::{Follower, FollowerDoor};
 use crate::insert::Connections;
 use crate::keep::Keeper;
 use crate::keep::manifest;
@@ -37,6 +39,7 @@ use crate::prepare::Prepared;
 use crate::rollups::Applier;
 use crate::schema::{CONTROL, SchemaError};
 use crate::segment::OpenSegment;
+use crate::session::Files;
 use crate::told;
 use crate::trace_rows::RowError;
 
@@ -68,6 +71,8 @@ pub(crate) struct Writer {
     pub(crate) rollups: Applier,
     /// Who is told what was inserted; set before the first batch.
     pub(crate) continuity: Option<Watcher>,
+    /// Who is told which traces change; set before the first batch.
+    pub(crate) index: Option<Follower>,
     keeper: Option<Keeper>,
     doubt: Doubt,
     metrics: StoreMetrics,
@@ -168,6 +173,7 @@ impl Writer {
             checkpointer,
             rollups,
             continuity: None,
+            index: None,
             keeper: None,
             doubt: Doubt::default(),
             metrics,
@@ -208,12 +214,13 @@ impl Writer {
     }
 
     fn close(self) -> Result<(), StoreError> {
-        let Self { segment, control, checkpointer, keeper, rollups, continuity, .. } = self;
+        let Self { segment, control, checkpointer, keeper, rollups, continuity, index, .. } = self;
         // The keeper asks the rollups; these read on to the end. Continuity may still read the last
         // hour, and its snapshot keeps the log from being emptied.
         drop((checkpointer, keeper));
         drop(rollups);
         drop(continuity);
+        drop(index);
         let checkpoint = |error: rusqlite::Error| StoreError::Checkpoint(error.to_string());
         crate::segment::checkpoint(&segment.connection, "TRUNCATE").map_err(checkpoint)?;
         crate::segment::checkpoint(&control, "TRUNCATE").map_err(checkpoint)?;
@@ -270,6 +277,25 @@ impl Writer {
     pub(crate) fn set_keeper(&mut self, keeper: Keeper) {
         keeper.opened(self.segment.id);
         self.keeper = Some(keeper);
+    }
+
+    /// The thread that keeps the search index is told of every group from now on.
+    pub(crate) fn follow(
+        &mut self,
+        files: &Arc<Files>,
+        interval: Duration,
+        registry: &mut Registry,
+    ) -> std::io::Result<FollowerDoor> {
+        let batch_no: i64 = self
+            .segment
+            .connection
+            .query_row("SELECT batch_no FROM state", [], |row| row.get(0))
+            .map_err(std::io::Error::other)?;
+        let (files, id) = (Arc::clone(files), self.segment.id);
+        let follower = Follower::start(files, id, batch_no as u64, interval, registry)?;
+        let door = follower.door();
+        self.index = Some(follower);
+        Ok(door)
     }
 
     /// Opens a later segment; the one before gets its filter and is checkpointed.
@@ -402,6 +428,9 @@ impl Writer {
             accepted.push(of_batch);
         }
         memory.flush(connections.segment)?;
+        if let Some(index) = &self.index {
+            index.tell(self.segment.id, batch_no, &memory.changes.trace_nos);
+        }
         self.rollups.trim(connections.segment, self.segment.id)?;
         let committed = match self.committed.receiver_count() {
             0 => Vec::new(),

@@ -1,9 +1,11 @@
 //! What a span means to a person who watches agents: its role, model, usage, agent and session,
 //! read from our own attributes or from the OpenTelemetry GenAI conventions of either generation.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Attributes, Phase, Span, StepName, keys};
+use crate::{Attributes, Phase, Span, StepName, Value, keys};
 
 /// What part of an agent's work a span is (the table "The span of the SDK" in the design).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -234,6 +236,16 @@ impl Attributes {
     pub fn session(&self) -> Option<&str> {
         self.first_str(&[keys::SESSION_ID, "session.id", keys::GEN_AI_CONVERSATION_ID])
     }
+
+    /// The person on whose behalf the work is done (`user.id`, or `enduser.id` of older conventions):
+    /// a text that is not empty, or an integer.
+    pub fn user(&self) -> Option<Cow<'_, str>> {
+        [keys::USER_ID, keys::ENDUSER_ID].iter().find_map(|key| match self.get(key)? {
+            Value::String(text) if !text.is_empty() => Some(Cow::from(text)),
+            Value::Int(number) => Some(number.to_string().into()),
+            _ => None,
+        })
+    }
 }
 
 impl Span {
@@ -275,6 +287,11 @@ impl Span {
     /// The session or conversation.
     pub fn session(&self) -> Option<&str> {
         self.attributes.session()
+    }
+
+    /// The person on whose behalf the work is done.
+    pub fn user(&self) -> Option<Cow<'_, str>> {
+        self.attributes.user()
     }
 
     /// The model that answered, or else the one that was asked.

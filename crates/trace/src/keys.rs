@@ -13,6 +13,10 @@ keys! {
     AGENT_ID = "agent_id";
     /// Which conversation or job.
     SESSION_ID = "session_id";
+    /// On whose behalf (OpenTelemetry's user conventions).
+    USER_ID = "user.id";
+    /// The same, as older conventions have it.
+    ENDUSER_ID = "enduser.id";
     /// Which workflow, across agents.
     WORKFLOW_ID = "workflow_id";
     /// The agent's role, on logs.

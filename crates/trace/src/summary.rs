@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::calls::nano_usd;
 use crate::{CallCounts, Decision, Sampled, Span, SpanId, SpanRole, TraceId, keys};
 
-/// Most distinct agents, models, services or tools that a summary lists; further ones are not
+/// Most distinct agents, users, models, services or tools that a summary lists; further ones are not
 /// named (the spans still have them). The kept ones are the first in alphabetical order, so that
 /// merging stays independent of order.
 pub const MAX_NAMES_PER_SUMMARY: usize = 16;
@@ -60,6 +60,9 @@ pub struct TraceSummary {
     pub tools: BTreeSet<String>,
     /// `error.type` values and exception classes of failed spans.
     pub error_types: BTreeSet<String>,
+    /// Users on whose behalf spans say that they work. It is the last field that is stored: what was stored before
+    /// there was one ends here.
+    pub users: BTreeSet<String>,
     /// What sampling did to it. Whoever reads a trace fills it in: it is no part of the stored form.
     #[serde(skip)]
     pub sampled: Sampled,
@@ -170,6 +173,7 @@ impl TraceSummary {
             services: BTreeSet::new(),
             tools: BTreeSet::new(),
             error_types: BTreeSet::new(),
+            users: BTreeSet::new(),
             sampled: Sampled::default(),
         }
     }
@@ -189,6 +193,9 @@ impl TraceSummary {
         }
         if let Some(session) = span.session() {
             insert_capped(&mut self.sessions, session);
+        }
+        if let Some(user) = span.user() {
+            insert_capped(&mut self.users, &user);
         }
         if span.is_error() {
             self.error_count += 1;
@@ -280,6 +287,7 @@ impl TraceSummary {
             (&mut self.services, other.services),
             (&mut self.tools, other.tools),
             (&mut self.error_types, other.error_types),
+            (&mut self.users, other.users),
         ] {
             mine.extend(theirs);
             while mine.len() > MAX_NAMES_PER_SUMMARY {

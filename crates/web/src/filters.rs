@@ -9,10 +9,11 @@ use crate::params::Params;
 /// Parameters of every list.
 pub(crate) const PAGING: [&str; 2] = ["cursor", "limit"];
 /// Parameters that choose traces.
-pub(crate) const TRACE_PARAMS: [&str; 11] = [
+pub(crate) const TRACE_PARAMS: [&str; 12] = [
     "q",
     "agent",
     "session",
+    "user",
     "model",
     "service",
     "error",
@@ -43,7 +44,7 @@ pub(crate) const DECISION_PARAMS: [&str; 14] = [
 pub(crate) const LOG_PARAMS: [&str; 7] =
     ["q", "service", "severity", "event_name", "trace_id", "since", "until"];
 
-/// Parameters that choose sessions by their traces.
+/// Parameters that choose sessions or users by their traces.
 pub(crate) const SESSION_PARAMS: [&str; 4] = ["agent", "service", "since", "until"];
 
 /// The traces that a query asks for.
@@ -65,6 +66,7 @@ pub(crate) fn trace_fields(params: &Params, now_unix_nano: u64) -> Result<TraceF
     Ok(TraceFilter {
         agent: params.owned("agent"),
         session: params.owned("session"),
+        user: params.owned("user"),
         model: params.owned("model"),
         service: params.owned("service"),
         error: params.truth("error")?,

@@ -37,6 +37,8 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/traces/{trace_id}/spans/{span_id}", get(pages::trace::span)),
         ("/sessions", get(pages::sessions::show)),
         ("/sessions/{session}", get(pages::sessions::one)),
+        ("/users", get(pages::users::show)),
+        ("/users/{user}", get(pages::users::one)),
         ("/overview", get(pages::overview::show)),
         ("/agents", get(pages::dimension_list::agents)),
         ("/models", get(pages::dimension_list::models)),

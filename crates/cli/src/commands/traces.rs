@@ -24,6 +24,7 @@ pub(crate) async fn run(settings: &Settings, args: &TracesArgs) -> Outcome {
     let filter = TraceFilter {
         agent: args.agent.clone(),
         session: args.session.clone(),
+        user: args.user.clone(),
         model: args.model.clone(),
         service: args.service.clone(),
         error: args.error.then_some(true),

@@ -187,6 +187,7 @@ const ROWS: &[Row<TraceSummary>] = &[
         |t| !t.sessions.is_empty(),
         "sessions named",
     ),
+    row("users", texts, |t| Value::texts(&t.users), |t| !t.users.is_empty(), "users named"),
     row(
         "models",
         texts,

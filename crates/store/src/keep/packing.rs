@@ -95,6 +95,8 @@ impl Work {
         if let Some(tally) = &done.sampled {
             self.metrics.sampled(tally);
             dropped_spans = tally.total_dropped().spans;
+            // Its search index still has what they said.
+            self.files.index.mark_damaged(id);
         }
         tracing::info!(
             segment = id.stem(),

@@ -88,6 +88,11 @@ impl Retirement<'_> {
             Step::UnlinkSideFiles => {
                 remove_side_files(&self.layout.segment(self.id))?;
                 remove_side_files(&self.layout.packed(self.id))?;
+                // What it said is in its search index too.
+                let index = self.layout.index(self.id);
+                done.bytes += index.metadata().map_or(0, |file| file.len());
+                remove(&index)?;
+                remove_side_files(&index)?;
             }
             Step::Record => manifest::set_retired(self.control, self.id)?,
         }
@@ -150,8 +155,9 @@ impl Retirement<'_> {
     }
 }
 
-/// Removes what a kill left behind: unfinished files, logs of databases that are gone, and packed
-/// files and skeletons of segments that are still there as they were. Called while nobody else writes.
+/// Removes what a kill left behind: unfinished files, logs of databases that are gone, search
+/// indexes of segments that are gone, and packed files and skeletons of segments that are still there as
+/// they were. Called while nobody else writes.
 pub(crate) fn clear_leftovers(layout: &Layout) {
     let Ok(entries) = fs::read_dir(layout.segments()) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -168,7 +174,9 @@ pub(crate) fn clear_leftovers(layout: &Layout) {
             Form::Packed => layout.segment(id).exists(),
             Form::Skeleton => layout.whole(id).exists(),
         });
-        if (is_unfinished || is_orphan || is_early)
+        let is_of_gone =
+            SegmentId::of_index_name(base).is_some_and(|id| !layout.whole(id).exists());
+        if (is_unfinished || is_orphan || is_early || is_of_gone)
             && let Err(error) = remove(&path)
         {
             tracing::warn!(file = %path.display(), %error, "a leftover could not be removed");

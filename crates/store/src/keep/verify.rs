@@ -231,7 +231,7 @@ fn read_rows(segment: &Connection, rows: &mut u64) -> Result<(), RowError> {
         Ok(())
     })?;
     each("SELECT NULL, summary FROM traces WHERE continues IS NULL", |_, _, stored| {
-        body::decode::<throughline_trace::TraceSummary>(stored)?;
+        crate::trace_rows::decode_summary(stored)?;
         Ok(())
     })
 }

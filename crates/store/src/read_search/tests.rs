@@ -167,14 +167,14 @@ async fn list_sessions(reader: &crate::Reader) {
             break;
         }
     }
-    let names: Vec<&str> = found.iter().map(|one| one.session.as_str()).collect();
+    let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["s5", "s4", "s3", "s2", "s1", "s0", "s6"]);
     for one in &found {
-        let rest: u128 = one.session[1..].parse().unwrap();
+        let rest: u128 = one.name[1..].parse().unwrap();
         let traces: Vec<u128> = (1..=TRACES).filter(|n| n % 7 == rest).collect();
         assert_eq!(one.trace_count, traces.len() as u64);
         let failed = traces.iter().filter(|n| *n % 6 == 0).count();
-        assert_eq!(one.failed_traces, failed as u64, "{}", one.session);
+        assert_eq!(one.failed_traces, failed as u64, "{}", one.name);
         let agents: BTreeSet<String> = traces.iter().map(|n| format!("a{}", n % 3)).collect();
         assert_eq!(one.agents, agents);
         assert_eq!(one.first_unix_nano, NOON + traces[0] as u64 * 1_000_000);
@@ -239,8 +239,8 @@ async fn a_session_of_very_many_traces_is_listed_once_and_said_to_be_cut() {
     let (mut cursor, mut found) = (None, Vec::new());
     loop {
         let session = Session::begin(Arc::clone(&files));
-        let page = crate::read_sessions::list(&session, &a1, cursor.as_deref(), 1).unwrap();
-        found.extend(page.items.into_iter().map(|one| (one.session, one.trace_count, one.is_cut)));
+        let page = crate::read_sessions::sessions(&session, &a1, cursor.as_deref(), 1).unwrap();
+        found.extend(page.items.into_iter().map(|one| (one.name, one.trace_count, one.is_cut)));
         cursor = page.next;
         if cursor.is_none() {
             break;
@@ -260,8 +260,9 @@ async fn totals_of_a_session_that_took_all_the_time_are_not_told_as_whole() {
         let session = Session::begin(Arc::clone(&files));
         let budget = Budget { until: Instant::now(), traces: MAX_SEARCHED_TRACES };
         let list = crate::read_sessions::list_within;
-        let page = list(&session, &filter, cursor.as_deref(), 10, budget).unwrap();
-        let shown = page.items.iter().map(|one| (one.session.clone(), one.is_cut));
+        let group = crate::read_sessions::Group::Session;
+        let page = list(&session, group, &filter, cursor.as_deref(), 10, budget).unwrap();
+        let shown = page.items.iter().map(|one| (one.name.clone(), one.is_cut));
         pages.push((shown.collect::<Vec<_>>(), page.search.traces_cut));
         cursor = page.next;
         if cursor.is_none() {

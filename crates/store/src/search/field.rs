@@ -7,6 +7,8 @@ pub(crate) enum NameField {
     Agent,
     /// A session.
     Session,
+    /// A user.
+    User,
     /// A model that answered.
     Model,
     /// A service that sent spans.
@@ -67,9 +69,10 @@ pub(super) enum Field {
     Fallback,
 }
 
-const FIELDS: [(&str, Field); 28] = [
+const FIELDS: [(&str, Field); 29] = [
     ("agent", Field::Name(NameField::Agent)),
     ("session", Field::Name(NameField::Session)),
+    ("user", Field::Name(NameField::User)),
     ("model", Field::Name(NameField::Model)),
     ("service", Field::Name(NameField::Service)),
     ("tool", Field::Name(NameField::Tool)),

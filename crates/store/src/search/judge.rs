@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
-use throughline_trace::keys::{self, MESSAGE_KEYS};
 use throughline_trace::{TraceSummary, Value};
 
+use super::content::{self, Said, Written};
 use super::{AttributeTest, Expression, NameField, NumberField, SearchQuery, Term, TextTest};
 
 /// What the spans of a trace have shown so far of the terms in [`SpanTerms`].
@@ -140,6 +140,7 @@ fn named(field: NameField, test: &TextTest, summary: &TraceSummary) -> bool {
     match field {
         NameField::Agent => any(&summary.agents),
         NameField::Session => any(&summary.sessions),
+        NameField::User => any(&summary.users),
         NameField::Model => any(&summary.models),
         NameField::Service => any(&summary.services),
         NameField::Tool => any(&summary.tools),
@@ -224,43 +225,6 @@ impl Needle {
 #[derive(Debug)]
 pub(crate) struct NeedleSet(Vec<(u64, Needle)>);
 
-/// Fields of a message whose values are no content of it.
-const NO_CONTENT: [&str; 2] = ["role", "type"];
-
-/// Fields of a message that hold its parts, as lists.
-const PARTS: [&str; 3] = ["parts", "content", "tool_calls"];
-
-/// What a text in JSON is, which says what of it is content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// A message or its parts; what a tool is given or answers lies deeper and is content.
-    Message,
-    /// The description of a tool, a schema: its types are no content, however deep.
-    Definition,
-    /// Arguments and results of tools, texts: all of it.
-    Content,
-}
-
-impl Written {
-    /// What the value of an attribute is.
-    pub(crate) fn under(key: &str) -> Self {
-        match key {
-            keys::GEN_AI_TOOL_DEFINITIONS => Self::Definition,
-            key if MESSAGE_KEYS.contains(&key) => Self::Message,
-            _ => Self::Content,
-        }
-    }
-
-    /// What the value of a field of an object is.
-    fn within(self, key: &str, value: &Json) -> Self {
-        match self {
-            Self::Message if value.is_array() && PARTS.contains(&key) => Self::Message,
-            Self::Definition => Self::Definition,
-            Self::Message | Self::Content => Self::Content,
-        }
-    }
-}
-
 impl NeedleSet {
     pub(crate) fn of(terms: &SpanTerms<'_>) -> Self {
         let texts = terms.0.iter().enumerate().filter_map(|(at, term)| match term {
@@ -298,34 +262,28 @@ impl NeedleSet {
     }
 
     fn bits_in_tree(&self, json: &Json, written: Written) -> u64 {
-        match json {
-            Json::String(text) => self.bits_in(text),
-            Json::Array(items) => {
-                items.iter().fold(0, |bits, item| bits | self.bits_in_tree(item, written))
-            }
-            Json::Object(fields) => fields
-                .iter()
-                .filter(|(key, value)| {
-                    let is_named = value.is_string() && NO_CONTENT.contains(&key.as_str());
-                    written == Written::Content || !is_named
-                })
-                .fold(0, |bits, (key, value)| {
-                    bits | self.bits_in_tree(value, written.within(key, value))
-                }),
-            Json::Number(number) => self.bits_in(&number.to_string()),
-            Json::Null | Json::Bool(_) => 0,
-        }
+        let mut bits = 0;
+        content::texts_in_tree(json, written, &mut |text| bits |= self.bits_in(text));
+        bits
     }
 
     /// The same for a value, be it structured or JSON as text.
     pub(crate) fn bits_in_value(&self, value: &Value, written: Written) -> u64 {
         match value {
-            Value::String(text) if text.trim_start().starts_with(['[', '{']) => {
-                self.bits_in_json(text, written)
+            Value::String(text) if content::may_be_json(text) => self.bits_in_json(text, written),
+            _ => {
+                let mut bits = 0;
+                content::texts_in_value(value, written, &mut |text| bits |= self.bits_in(text));
+                bits
             }
-            Value::String(text) => self.bits_in(text),
-            Value::Array(_) | Value::Map(_) => self.bits_in_tree(&value.to_json(), written),
-            _ => 0,
+        }
+    }
+
+    /// The bits of the texts in what a span says.
+    pub(crate) fn bits_in_said(&self, said: Said<'_>) -> u64 {
+        match said {
+            Said::Text(text) => self.bits_in(text),
+            Said::Value(value, written) => self.bits_in_value(value, written),
         }
     }
 }
@@ -333,6 +291,7 @@ impl NeedleSet {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use throughline_trace::keys;
 
     use super::*;
 

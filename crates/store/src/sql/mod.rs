@@ -33,6 +33,7 @@ mod span_scan;
 mod spans;
 mod temp;
 mod traces;
+mod users;
 mod view;
 
 use std::path::PathBuf;
@@ -165,7 +166,12 @@ pub fn sql_views() -> Vec<SqlView> {
     derived::views()
         .for_each(|view| if view.name == "agents" { others.push(view) } else { calls.push(view) });
     views.append(&mut calls);
-    views.extend([of::<sessions::Sessions>(), of::<decisions::Decisions>(), of::<logs::Logs>()]);
+    views.extend([
+        of::<sessions::Sessions>(),
+        of::<users::Users>(),
+        of::<decisions::Decisions>(),
+        of::<logs::Logs>(),
+    ]);
     views.push(of::<rollups::Rollups>());
     views.append(&mut others);
     views

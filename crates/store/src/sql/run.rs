@@ -204,6 +204,7 @@ fn connect(source: &Source, watch: &Watch) -> Result<Connection, Stop> {
     view::register::<super::spans::Spans>(&connection, source)?;
     view::register::<super::traces::Traces>(&connection, source)?;
     view::register::<super::sessions::Sessions>(&connection, source)?;
+    view::register::<super::users::Users>(&connection, source)?;
     view::register::<super::decisions::Decisions>(&connection, source)?;
     view::register::<super::logs::Logs>(&connection, source)?;
     view::register::<super::rollups::Rollups>(&connection, source)?;

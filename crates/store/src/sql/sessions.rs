@@ -6,7 +6,7 @@ use super::source::Source;
 use super::view::{Cell, Op, Plan, Rows, View};
 use crate::error::QueryError;
 use crate::query::TraceFilter;
-use crate::read_sessions::{self, SessionSummary};
+use crate::read_sessions::{self, GroupSummary};
 use crate::sql::SqlViewColumn;
 
 columns! { Column {
@@ -23,6 +23,7 @@ columns! { Column {
     Last "last_unix_nano" Integer "latest end of a trace, nanoseconds since the Unix epoch";
     Agents "agents" Json "agents named, a list; at most 16";
     Models "models" Json "models that answered, a list; at most 16";
+    Users "users" Json "users named, a list; at most 16";
     IsCut "is_cut" Integer "1 when it has more traces than are summed up: the totals are then of the latest 1,000";
 } }
 
@@ -42,12 +43,12 @@ impl View for Sessions {
 
     fn open(source: &Source, plan: &Plan) -> Result<SessionRows, QueryError> {
         let filter = TraceFilter { session: plan.text("session"), ..TraceFilter::default() };
-        Ok(SessionRows(Pages::new(source, read_sessions::list, filter, None)))
+        Ok(SessionRows(Pages::new(source, read_sessions::sessions, filter, None)))
     }
 }
 
 /// Rows of the table.
-pub(super) struct SessionRows(Pages<SessionSummary, TraceFilter>);
+pub(super) struct SessionRows(Pages<GroupSummary, TraceFilter>);
 
 impl Rows for SessionRows {
     fn next(&mut self) -> Result<bool, QueryError> {
@@ -59,7 +60,7 @@ impl Rows for SessionRows {
             return Ok(Cell::Null);
         };
         Ok(match column {
-            Column::Session => Cell::text(&session.session),
+            Column::Session => Cell::text(&session.name),
             Column::Traces => Cell::count(session.trace_count),
             Column::Turns => Cell::count(session.turns),
             Column::FailedTraces => Cell::count(session.failed_traces),
@@ -72,6 +73,7 @@ impl Rows for SessionRows {
             Column::Last => Cell::count(session.last_unix_nano),
             Column::Agents => Cell::json(&serde_json::json!(session.agents)),
             Column::Models => Cell::json(&serde_json::json!(session.models)),
+            Column::Users => Cell::json(&serde_json::json!(session.users)),
             Column::IsCut => Cell::flag(session.is_cut),
         })
     }

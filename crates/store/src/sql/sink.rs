@@ -21,6 +21,8 @@ pub struct SqlRun {
     pub elapsed: Duration,
     /// Decisions that were read; none when the statement does not look at them.
     pub decisions_read: Option<u64>,
+    /// Whether spans or log records were read from segments in which sampling took some.
+    pub is_sampled: bool,
 }
 
 /// Keeps the rows of an answer, as many as it may have.
@@ -40,8 +42,8 @@ impl Collected {
 
     pub(super) fn into_answer(self, run: SqlRun) -> SqlAnswer {
         let Self { columns, rows, cut, .. } = self;
-        let SqlRun { elapsed, decisions_read } = run;
-        SqlAnswer { columns, rows, cut, elapsed, decisions_read }
+        let SqlRun { elapsed, decisions_read, is_sampled } = run;
+        SqlAnswer { columns, rows, cut, elapsed, decisions_read, is_sampled }
     }
 }
 

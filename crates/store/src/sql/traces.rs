@@ -37,6 +37,7 @@ columns! { Column {
     Fallback "fallback" Text "the furthest that a fallback went: `none`, `skipped`, `degraded` or `failed`";
     Agents "agents" Json "agents named, a list; at most 16, as of the following";
     Sessions "sessions" Json "sessions named, a list";
+    Users "users" Json "users named (`user.id`), a list";
     Models "models" Json "models that answered, a list";
     Services "services" Json "services that sent spans, a list";
     Tools "tools" Json "tools that ran, a list";
@@ -133,6 +134,7 @@ impl Rows for TraceRows {
             Column::Fallback => Cell::text(trace.fallback.as_str()),
             Column::Agents => list(&trace.agents),
             Column::Sessions => list(&trace.sessions),
+            Column::Users => list(&trace.users),
             Column::Models => list(&trace.models),
             Column::Services => list(&trace.services),
             Column::Tools => list(&trace.tools),

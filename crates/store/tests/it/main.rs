@@ -24,3 +24,4 @@ mod sql_docs;
 mod sql_life;
 mod sql_push;
 mod summaries;
+mod users;

@@ -100,7 +100,7 @@ fn describe(version: &str) -> Value {
 
 fn tags() -> Value {
     let tags = [
-        ("traces", "Traces, sessions, live events."),
+        ("traces", "Traces, sessions, users, live events."),
         ("decisions", "What agents decided, and what never arrived."),
         ("logs", "Log records."),
         ("metrics", "Metrics as they were sent."),

@@ -29,6 +29,7 @@ pub(crate) struct Facets {
     models: Vec<Facet>,
     services: Vec<Facet>,
     sessions: Vec<Facet>,
+    users: Vec<Facet>,
     stages: Vec<Facet>,
 }
 
@@ -51,6 +52,7 @@ pub(crate) async fn facets(State(app): State<Shared>) -> Result<Json<Facets>, Fa
         models: list(facets.models),
         services: list(facets.services),
         sessions: list(facets.sessions),
+        users: list(facets.users),
         stages: list(facets.stages),
     }))
 }

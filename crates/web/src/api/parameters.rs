@@ -47,6 +47,7 @@ fn about(name: &str, path: &str) -> Option<&'static str> {
         "q" => "Part of the reason or body, in any case of letters.",
         "agent" => "Only of this agent.",
         "session" => "Only of this session or conversation.",
+        "user" => "Only of this user (`user.id`).",
         "model" => "Only with a call answered by this model.",
         "service" => "Only from this service (`service.name`).",
         "error" => "`true`: only traces with a failed span; `false`: only without.",

@@ -1,4 +1,4 @@
-//! The JSON forms of traces, spans and sessions.
+//! The JSON forms of traces, spans, sessions and users.
 //!
 //! Times are given twice: RFC 3339 with nanoseconds for people, and `*_unix_nano` as text, since
 //! nanoseconds do not fit the numbers of JavaScript (OTLP/JSON does the same).
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
-use throughline_store::{self as store, SessionSummary, StoredTrace};
+use throughline_store::{self as store, GroupSummary, StoredTrace};
 use throughline_trace::{self as model, Attributes, TraceSummary, TraceTree, Value, keys};
 
 use super::forms::{AnyObject, FallbackText, Moment, SpanIdText, TraceIdText, UnixNanos};
@@ -55,6 +55,9 @@ struct SearchExtent {
     searched_until_unix_nano: Option<String>,
     /// Traces that cannot be looked at whole, as they are too large or in part retired, and showed no match.
     traces_cut: u64,
+    /// Spans that were walked because the search index does not have all of their segment yet; the
+    /// answer is the same.
+    unindexed_spans: u64,
 }
 
 impl<T> SearchedPage<T> {
@@ -67,15 +70,15 @@ impl<T> SearchedPage<T> {
                 searched_until: until.map(rfc3339),
                 searched_until_unix_nano: until.map(|until| until.to_string()),
                 traces_cut: page.search.traces_cut,
+                unindexed_spans: page.search.unindexed_spans,
             },
         }
     }
 }
 
-/// A session with its totals.
+/// What the traces of a session or of a user add up to.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Session {
-    session: String,
+pub(crate) struct Totals {
     trace_count: u64,
     /// Model calls.
     turns: u64,
@@ -101,23 +104,51 @@ pub(crate) struct Session {
 }
 
 /// A session with its totals.
-pub(crate) fn session(session: &SessionSummary) -> Session {
-    Session {
-        session: session.session.clone(),
-        trace_count: session.trace_count,
-        turns: session.turns,
-        failed_traces: session.failed_traces,
-        error_count: session.error_count,
-        input_tokens: session.input_tokens,
-        output_tokens: session.output_tokens,
-        cost_usd: session.cost_usd(),
-        agents: session.agents.clone(),
-        models: session.models.clone(),
-        first: rfc3339(session.first_unix_nano),
-        first_unix_nano: session.first_unix_nano.to_string(),
-        last_seen: rfc3339(session.last_unix_nano),
-        last_seen_unix_nano: session.last_unix_nano.to_string(),
-        is_cut: session.is_cut,
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Session {
+    session: String,
+    /// The first 16 in alphabetical order.
+    users: BTreeSet<String>,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+/// A user with its totals.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct User {
+    user: String,
+    /// The first 16 in alphabetical order.
+    sessions: BTreeSet<String>,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+/// A session with its totals.
+pub(crate) fn session(group: &GroupSummary) -> Session {
+    Session { session: group.name.clone(), users: group.users.clone(), totals: totals(group) }
+}
+
+/// A user with its totals.
+pub(crate) fn user(group: &GroupSummary) -> User {
+    User { user: group.name.clone(), sessions: group.sessions.clone(), totals: totals(group) }
+}
+
+fn totals(group: &GroupSummary) -> Totals {
+    Totals {
+        trace_count: group.trace_count,
+        turns: group.turns,
+        failed_traces: group.failed_traces,
+        error_count: group.error_count,
+        input_tokens: group.input_tokens,
+        output_tokens: group.output_tokens,
+        cost_usd: group.cost_usd(),
+        agents: group.agents.clone(),
+        models: group.models.clone(),
+        first: rfc3339(group.first_unix_nano),
+        first_unix_nano: group.first_unix_nano.to_string(),
+        last_seen: rfc3339(group.last_unix_nano),
+        last_seen_unix_nano: group.last_unix_nano.to_string(),
+        is_cut: group.is_cut,
     }
 }
 
@@ -161,6 +192,7 @@ pub(crate) struct Summary {
     /// The first 16 of each kind of name, in alphabetical order.
     agents: BTreeSet<String>,
     sessions: BTreeSet<String>,
+    users: BTreeSet<String>,
     models: BTreeSet<String>,
     services: BTreeSet<String>,
     tools: BTreeSet<String>,
@@ -224,6 +256,7 @@ pub(crate) fn summary(summary: &TraceSummary) -> Summary {
         fallback: summary.fallback.as_str(),
         agents: summary.agents.clone(),
         sessions: summary.sessions.clone(),
+        users: summary.users.clone(),
         models: summary.models.clone(),
         services: summary.services.clone(),
         tools: summary.tools.clone(),

@@ -38,7 +38,7 @@ fn of_traces() -> Vec<Operation> {
     vec![
         Operation::get("/api/v1/traces", "listTraces", get(traces::list))
             .says("traces", "Summaries of traces, newest first")
-            .about("A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that cannot be looked at whole, as they are too large or in part retired.")
+            .about("A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that cannot be looked at whole, as they are too large or in part retired; `search.unindexed_spans` spans that were walked because the search index does not have their segment whole yet.")
             .takes(&[&TRACE_PARAMS, &PAGING])
             .answers::<SearchedPage<shapes::Summary>>(),
         Operation::get("/api/v1/traces/{trace_id}", "getTrace", get(traces::one))
@@ -55,6 +55,11 @@ fn of_traces() -> Vec<Operation> {
             .says("traces", "Sessions with their totals, the one whose trace started last first")
             .takes(&[&SESSION_PARAMS, &PAGING])
             .answers::<SearchedPage<shapes::Session>>(),
+        Operation::get("/api/v1/users", "listUsers", get(traces::users))
+            .says("traces", "Users with their totals, the one whose trace started last first")
+            .about("A user is what `user.id` (or `enduser.id`) of some span names.")
+            .takes(&[&SESSION_PARAMS, &PAGING])
+            .answers::<SearchedPage<shapes::User>>(),
         Operation::get("/api/v1/live", "listen", get(live::events))
             .says("traces", "What becomes durable, as server-sent events")
             .about("`committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. With `kind` it takes the filters of that list, without it `agent` and `session`. A query that needs spans is refused: events carry summaries.")

@@ -8,7 +8,7 @@ use throughline_store::TracePlace;
 use throughline_trace::{TraceId, TraceTree};
 
 use super::contract::{etag, is_known, known_versions};
-use super::shapes::{self, SearchedPage, Session, Summary};
+use super::shapes::{self, SearchedPage, Session, Summary, User};
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters;
@@ -37,6 +37,17 @@ pub(crate) async fn sessions(
     let filter = filters::trace_fields(&params, visitor.now_unix_nano)?;
     let page = app.web.reader.sessions(&filter, params.text("cursor"), params.limit()?).await?;
     Ok(Json(SearchedPage::of(&page, shapes::session)))
+}
+
+/// `GET /api/v1/users`
+pub(crate) async fn users(
+    State(app): State<Shared>,
+    visitor: Visitor,
+    params: Params,
+) -> Result<Json<SearchedPage<User>>, Failure> {
+    let filter = filters::trace_fields(&params, visitor.now_unix_nano)?;
+    let page = app.web.reader.users(&filter, params.text("cursor"), params.limit()?).await?;
+    Ok(Json(SearchedPage::of(&page, shapes::user)))
 }
 
 /// `GET /api/v1/traces/{trace_id}`: spans in reading order, with messages, logs and decisions.

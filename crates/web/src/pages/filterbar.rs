@@ -128,6 +128,9 @@ pub(crate) fn pager<T>(params: &Params, path: &str, page: &Page<T>, now_unix_nan
                 @if search.traces_cut > 0 {
                     (format::count(search.traces_cut)) " could not be searched whole (too large, or in part retired) and were left out. "
                 }
+                @if search.unindexed_spans > 0 {
+                    (format::short_count(search.unindexed_spans)) " spans are not in the search index yet and were searched one by one. "
+                }
                 @if shown > 0 && next.is_none() { "There are no older ones." }
             }
             div.tools {

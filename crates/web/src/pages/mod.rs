@@ -19,6 +19,7 @@ pub(crate) mod sql;
 mod times;
 pub(crate) mod trace;
 pub(crate) mod traces;
+pub(crate) mod users;
 mod waterfall;
 
 mod chart;

@@ -44,7 +44,7 @@ pub(crate) fn draw(params: &Params) -> Markup {
                             dd { (meaning) }
                         }
                     }
-                    p.muted { "Fields: agent, session, model, service, tool, name, outcome, status, error, error.type, fallback, span, trace; "
+                    p.muted { "Fields: agent, session, user, model, service, tool, name, outcome, status, error, error.type, fallback, span, trace; "
                         "tokens, input_tokens, output_tokens, cost, duration, spans, errors, llm_calls, tool_calls, retries, decisions, logs; "
                         "start, since, until. Any other name is an attribute of a span." }
                 }

@@ -1,8 +1,10 @@
-//! Sessions: a list with totals, and one session as the conversation of its traces.
+//! Sessions and users: lists with totals, and one of them as the conversation of its traces.
+
+use std::collections::BTreeSet;
 
 use axum::extract::State;
 use maud::{Markup, html};
-use throughline_store::{Page, SessionSummary, StoredTrace, TraceFilter};
+use throughline_store::{GroupSummary, Page, StoredTrace, TraceFilter};
 use throughline_trace::TraceSummary;
 
 use super::{chat, filterbar, traces};
@@ -14,7 +16,30 @@ use crate::layout::{self, Nav};
 use crate::params::{InPath, Params, encode, query_string};
 use crate::state::Shared;
 
-const PATH: &str = "/sessions";
+/// What traces are put together by.
+pub(super) struct Group {
+    pub(super) path: &'static str,
+    pub(super) title: &'static str,
+    /// One of them, in lower case.
+    pub(super) one: &'static str,
+    /// The parameter of lists of traces.
+    pub(super) param: &'static str,
+    pub(super) none: &'static str,
+    /// The other list.
+    pub(super) other: (&'static str, &'static str),
+    /// What the second column shows.
+    pub(super) beside: (&'static str, fn(&GroupSummary) -> &BTreeSet<String>),
+}
+
+const SESSIONS: Group = Group {
+    path: "/sessions",
+    title: "Sessions",
+    one: "session",
+    param: "session",
+    none: "No trace names a session here.",
+    other: ("/users", "Users"),
+    beside: ("Models", |session| &session.models),
+};
 
 /// Traces on the page of a session.
 const TRACES_PER_PAGE: usize = 20;
@@ -28,40 +53,55 @@ pub(crate) async fn show(
     visitor: Visitor,
     params: Params,
 ) -> Result<Markup, Failure> {
+    let filter = chosen(&params, &visitor)?;
+    let page = app.web.reader.sessions(&filter, params.text("cursor"), params.limit()?).await?;
+    draw(&app, &visitor, &params, &SESSIONS, &page).await
+}
+
+/// The traces by which sessions or users are chosen.
+pub(super) fn chosen(params: &Params, visitor: &Visitor) -> Result<TraceFilter, Failure> {
     params.expect_only(&[&SESSION_PARAMS, &PAGING])?;
-    let now = visitor.now_unix_nano;
-    let filter = filters::trace_fields(&params, now)?;
-    let reader = &app.web.reader;
-    let page = reader.sessions(&filter, params.text("cursor"), params.limit()?).await?;
-    let facets = reader.facets().await?;
+    filters::trace_fields(params, visitor.now_unix_nano)
+}
+
+/// The page of a list.
+pub(super) async fn draw(
+    app: &Shared,
+    visitor: &Visitor,
+    params: &Params,
+    group: &Group,
+    page: &Page<GroupSummary>,
+) -> Result<Markup, Failure> {
+    let facets = app.web.reader.facets().await?;
     let more = html! {
-        (filterbar::facet_menu(&params, "agent", "All agents", &facets.agents))
-        (filterbar::facet_menu(&params, "service", "All services", &facets.services))
-        (filterbar::time_menu(&params))
+        (filterbar::facet_menu(params, "agent", "All agents", &facets.agents))
+        (filterbar::facet_menu(params, "service", "All services", &facets.services))
+        (filterbar::time_menu(params))
     };
     let body = html! {
         div.head #head {
-            h1.grow { "Sessions" }
+            h1.grow { (group.title) }
             a.btn href="/traces" { "Traces" }
-            a.btn href={ "/api/v1/sessions" (params.with("cursor", None)) } { "JSON" }
+            a.btn href=(group.other.0) { (group.other.1) }
+            a.btn href={ "/api/v1" (group.path) (params.with("cursor", None)) } { "JSON" }
         }
-        (filterbar::form(PATH, &html! {}, &more))
-        (list(&params, &page, now))
+        (filterbar::form(group.path, &html! {}, &more))
+        (list(params, group, page, visitor.now_unix_nano))
     };
-    Ok(layout::page(&visitor, Nav::Traces, "Sessions", body))
+    Ok(layout::page(visitor, Nav::Traces, group.title, body))
 }
 
-fn list(params: &Params, page: &Page<SessionSummary>, now_unix_nano: u64) -> Markup {
+fn list(params: &Params, group: &Group, page: &Page<GroupSummary>, now_unix_nano: u64) -> Markup {
     html! {
         div #content {
-            (filterbar::chips(params, PATH, &SESSION_PARAMS))
+            (filterbar::chips(params, group.path, &SESSION_PARAMS))
             div.sheet-list {
-                table.list aria-label="Sessions, the latest first" {
+                table.list aria-label={ (group.title) ", the latest first" } {
                     colgroup { col; col.w-l.w-opt; col.w-xs; col.w-xs; col.w-m.w-opt; col.w-m; col.w-m; }
                     thead {
                         tr {
-                            th { "Session" }
-                            th.w-opt { "Models" }
+                            th { (group.title.trim_end_matches('s')) }
+                            th.w-opt { (group.beside.0) }
                             th.num { "Traces" }
                             th.num { "Turns" }
                             th.num.w-opt { "Tokens, cost" }
@@ -70,47 +110,48 @@ fn list(params: &Params, page: &Page<SessionSummary>, now_unix_nano: u64) -> Mar
                         }
                     }
                     tbody #rows {
-                        @for session in &page.items { (row(session, now_unix_nano)) }
+                        @for item in &page.items { (row(group, item, now_unix_nano)) }
                         @if page.items.is_empty() {
-                            tr { td colspan="7" { div.none { p { "No trace names a session here." } } } }
+                            tr { td colspan="7" { div.none { p { (group.none) } } } }
                         }
                     }
                 }
             }
-            (filterbar::pager(params, PATH, page, now_unix_nano))
+            (filterbar::pager(params, group.path, page, now_unix_nano))
         }
     }
 }
 
-fn names(names: &std::collections::BTreeSet<String>) -> String {
+fn names(names: &BTreeSet<String>) -> String {
     names.iter().cloned().collect::<Vec<_>>().join(", ")
 }
 
-fn tokens(session: &SessionSummary) -> u64 {
+fn tokens(session: &GroupSummary) -> u64 {
     session.input_tokens.saturating_add(session.output_tokens)
 }
 
 /// A count of what was summed up; of the latest traces only when there are more.
-fn counted(session: &SessionSummary, count: u64) -> String {
+fn counted(session: &GroupSummary, count: u64) -> String {
     let more = if session.is_cut { "+" } else { "" };
     format!("{}{more}", format::short_count(count))
 }
 
-fn things(session: &SessionSummary, count: u64, one: &str) -> String {
+fn things(session: &GroupSummary, count: u64, one: &str) -> String {
     format!("{} {one}{}", counted(session, count), if count == 1 { "" } else { "s" })
 }
 
-fn row(session: &SessionSummary, now_unix_nano: u64) -> Markup {
-    let href = format!("{PATH}/{}", encode(&session.session));
+fn row(group: &Group, session: &GroupSummary, now_unix_nano: u64) -> Markup {
+    let href = format!("{}/{}", group.path, encode(&session.name));
+    let beside = names((group.beside.1)(session));
     html! {
         tr data-href=(href) {
             td.p-name {
                 div.two {
-                    a.name.mono href=(href) title=(session.session) { (session.session) }
+                    a.name.mono href=(href) title=(session.name) { (session.name) }
                     span { (names(&session.agents)) }
                 }
             }
-            td.w-opt { span.cut title=(names(&session.models)) { (names(&session.models)) } }
+            td.w-opt { span.cut title=(beside) { (beside) } }
             td.num data-label="Traces" { (counted(session, session.trace_count)) }
             td.num data-label="Turns" { (counted(session, session.turns)) }
             td.num.w-opt {
@@ -140,12 +181,23 @@ pub(crate) async fn one(
     InPath(session): InPath<String>,
     params: Params,
 ) -> Result<Markup, Failure> {
+    let filter = TraceFilter { session: Some(session.clone()), ..TraceFilter::default() };
+    let totals = app.web.reader.sessions(&filter, None, 1).await?.items.into_iter().next();
+    let totals = totals.ok_or_else(|| Failure::not_found(SESSIONS.one, &session))?;
+    conversation(&app, &visitor, &params, &SESSIONS, (&filter, &totals)).await
+}
+
+/// The page of one session or user: of which traces, and what they add up to.
+pub(super) async fn conversation(
+    app: &Shared,
+    visitor: &Visitor,
+    params: &Params,
+    group: &Group,
+    (filter, totals): (&TraceFilter, &GroupSummary),
+) -> Result<Markup, Failure> {
     params.expect_only(&[&["cursor"]])?;
     let reader = &app.web.reader;
-    let filter = TraceFilter { session: Some(session.clone()), ..TraceFilter::default() };
-    let totals = reader.sessions(&filter, None, 1).await?.items.into_iter().next();
-    let totals = totals.ok_or_else(|| Failure::not_found("session", &session))?;
-    let mut page = reader.traces(&filter, params.text("cursor"), TRACES_PER_PAGE).await?;
+    let mut page = reader.traces(filter, params.text("cursor"), TRACES_PER_PAGE).await?;
     page.items.reverse();
     let _turn = app.turns.take().await?;
     let mut parts = Vec::with_capacity(page.items.len());
@@ -154,19 +206,28 @@ pub(crate) async fn one(
         let trace = if is_read { reader.trace(summary.trace_id).await? } else { None };
         parts.push(part(summary, trace.as_ref(), visitor.now_unix_nano));
     }
-    let path = format!("{PATH}/{}", encode(&session));
+    let name = totals.name.as_str();
+    let path = format!("{}/{}", group.path, encode(name));
+    let others = match group.param {
+        "session" => ("/users", &totals.users),
+        _ => ("/sessions", &totals.sessions),
+    };
     let body = html! {
         div.head {
-            h1.grow.cut { (session) }
-            a.btn href={ "/traces" (query_string([("session", session.as_str())])) } { "As a list" }
-            a.btn href=(PATH) { "Sessions" }
+            h1.grow.cut { (name) }
+            a.btn href={ "/traces" (query_string([(group.param, name)])) } { "As a list" }
+            a.btn href=(group.path) { (group.title) }
         }
         p.muted {
-            (things(&totals, totals.trace_count, "trace")) ", " (things(&totals, totals.turns, "turn")) ", "
-            (counted(&totals, tokens(&totals))) " tokens"
+            (things(totals, totals.trace_count, "trace")) ", " (things(totals, totals.turns, "turn")) ", "
+            (counted(totals, tokens(totals))) " tokens"
             @if totals.cost_nano_usd > 0 { ", " (format::cost(totals.cost_usd())) }
             @if totals.failed_traces > 0 { ", errors in " (format::count(totals.failed_traces)) }
             @if !totals.agents.is_empty() { " · " (names(&totals.agents)) }
+            @for (at, other) in others.1.iter().enumerate() {
+                @if at == 0 { " · " } @else { ", " }
+                a.link href={ (others.0) "/" (encode(other)) } { (other) }
+            }
             " · last seen " (format::time(totals.last_unix_nano, visitor.now_unix_nano))
         }
         @if let Some(next) = &page.next {
@@ -175,7 +236,7 @@ pub(crate) async fn one(
         div.conversation { @for part in &parts { (part) } }
         @if params.text("cursor").is_some() { p.pager { a.btn href=(path) { "Latest traces" } } }
     };
-    Ok(layout::page(&visitor, Nav::Traces, &session, body))
+    Ok(layout::page(visitor, Nav::Traces, name, body))
 }
 
 /// One trace of a conversation; `trace` is `None` when it is too large to be read here.

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::icons::icon;
 use crate::layout::{self, Nav};
-use crate::params::{InPath, Params, query_string};
+use crate::params::{InPath, Params, encode, query_string};
 use crate::reads::{Via, note_path};
 use crate::state::Shared;
 
@@ -210,12 +210,17 @@ fn fallback_word(state: FallbackState) -> &'static str {
 
 fn who(summary: &TraceSummary, now_unix_nano: u64) -> Markup {
     let filtered = |name: &str, value: &str| {
-        html! { a.link href={ "/traces" (query_string([(name, value)])) } { (value) } }
+        let href = match name {
+            // A person's page says more than the list of traces.
+            "user" => format!("/users/{}", encode(value)),
+            _ => format!("/traces{}", query_string([(name, value)])),
+        };
+        html! { a.link href=(href) { (value) } }
     };
     html! {
         div.who {
             @for (label, name, values) in [
-                ("agent", "agent", &summary.agents), ("session", "session", &summary.sessions),
+                ("agent", "agent", &summary.agents), ("session", "session", &summary.sessions), ("user", "user", &summary.users),
                 ("service", "service", &summary.services), ("model", "model", &summary.models),
             ] {
                 @if !values.is_empty() {

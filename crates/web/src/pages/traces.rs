@@ -74,6 +74,7 @@ fn draw(listing: &Listing<'_>) -> Markup {
             h1 { "Traces" }
             p.grow.cut { (format::count(listing.stats.traces)) " stored, " (format::short_count(listing.stats.spans)) " spans, " (format::bytes(listing.stats.bytes_on_disk)) }
             a.btn href="/sessions" { "Sessions" }
+            a.btn href="/users" { "Users" }
             span #live { @if listing.can_be_live && params.text("cursor").is_none() { (layout::live_switch(&live_url(params, scale_ns(&listing.page.items)))) } }
         }
         (filterbar::form(PATH, &querybox::draw(params), &fields(listing)))
@@ -88,6 +89,7 @@ fn fields(listing: &Listing<'_>) -> Markup {
         (filterbar::facet_menu(params, "model", "All models", &facets.models))
         (filterbar::facet_menu(params, "service", "All services", &facets.services))
         (filterbar::facet_menu(params, "session", "All sessions", &facets.sessions))
+        (filterbar::facet_menu(params, "user", "All users", &facets.users))
         (filterbar::menu(params, "error", "Any status", &[("true", "With errors"), ("false", "Without errors")]))
         (filterbar::menu(params, "fallback", "Any fallback", &[
             ("degraded", "Fell back"), ("failed", "Fallback failed"), ("skipped", "Not needed"), ("none", "None"),
@@ -132,7 +134,7 @@ fn head() -> Markup {
             tr {
                 th.w-dot { span.vh { "Status" } }
                 th { "Trace" }
-                th.w-opt { "Model and session" }
+                th.w-opt { "Model, session, user" }
                 th { "Duration" }
                 th.num.w-opt { "Tokens, cost" }
                 th.num.w-opt { "Spans" }
@@ -199,7 +201,7 @@ pub(crate) fn row(summary: &TraceSummary, scale_ns: u64, now_unix_nano: u64) -> 
             td.w-opt {
                 div.two {
                     span { (models(summary)) }
-                    span.mono { (session(summary)) }
+                    span.mono { (session(summary)) (user(summary)) }
                 }
             }
             td.p-dur { (duration_bar(summary, scale_ns)) }
@@ -268,6 +270,16 @@ fn session(summary: &TraceSummary) -> Markup {
     html! {
         @if let Some(session) = summary.session() {
             a href={ (PATH) (crate::params::query_string([("session", session)])) } title="Only this session" { (session) }
+        }
+    }
+}
+
+fn user(summary: &TraceSummary) -> Markup {
+    html! {
+        @if let Some(user) = summary.users.first() {
+            @if summary.session().is_some() { " · " }
+            a href={ "/users/" (crate::params::encode(user)) } title="This user" { (user) }
+            @if summary.users.len() > 1 { " +" (summary.users.len() - 1) }
         }
     }
 }

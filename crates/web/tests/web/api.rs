@@ -134,7 +134,7 @@ async fn mistakes_are_told_by_name() {
     }
     insta::assert_snapshot!(told, @r#"
     400 bad_parameter parameter `limit`: expected a whole number from 1 to 500, got "0"
-    400 bad_parameter parameter `agnet`: expected one of the known names (agent, cursor, error, fallback, limit, max_duration, min_duration, model, q, service, session, since, until), got "fraud"
+    400 bad_parameter parameter `agnet`: expected one of the known names (agent, cursor, error, fallback, limit, max_duration, min_duration, model, q, service, session, since, until, user), got "fraud"
     400 bad_parameter parameter `min_duration`: expected a duration such as 250ms, 1.5s or 2m, got "long"
     400 bad_parameter parameter `fallback`: expected none, skipped, degraded or failed, got "maybe"
     400 bad_parameter parameter `since`: expected a time such as 15m, 24h, 7d, 2026-01-31T12:00:00Z or Unix nanoseconds, got "yesterday"
@@ -247,6 +247,37 @@ async fn traces_are_searched_by_query_and_a_wrong_one_is_explained() {
     assert!(near["hint"].as_str().unwrap().contains("did you mean `model`"), "{near}");
     let live = site.get("/api/v1/live?kind=traces&q=user.id:42").await;
     assert_eq!(live.status, StatusCode::BAD_REQUEST, "live events look at summaries only");
+}
+
+#[tokio::test]
+async fn users_are_listed_with_their_totals() {
+    let site = Site::open();
+    for (trace, user) in [(0xa1, "ada"), (0xa2, "bob"), (0xa3, "ada")] {
+        let mut batch = fixtures::fraud(trace, recent_ns());
+        batch.spans[0].attributes.set("user.id", user);
+        site.commit(batch).await;
+    }
+    let users = site.get("/api/v1/users").await.json();
+    let names = |users: &Json| -> Vec<(String, u64)> {
+        let one = |user: &Json| {
+            (user["user"].as_str().unwrap().to_owned(), user["trace_count"].as_u64().unwrap())
+        };
+        users["items"].as_array().unwrap().iter().map(one).collect()
+    };
+    let mut all = names(&users);
+    all.sort();
+    assert_eq!(all, [("ada".to_owned(), 2), ("bob".to_owned(), 1)]);
+    assert!(!users["items"][0]["sessions"].as_array().unwrap().is_empty());
+    let first = site.get("/api/v1/users?limit=1").await.json();
+    let next = format!("/api/v1/users?limit=1&cursor={}", first["next"].as_str().unwrap());
+    let second = site.get(&next).await.json();
+    assert_ne!(names(&first), names(&second));
+    let of_ada = site.get("/api/v1/traces?user=ada").await.json();
+    assert_eq!(of_ada["items"].as_array().unwrap().len(), 2);
+    assert_eq!(of_ada["items"][0]["users"][0], "ada");
+    let asked = site.get("/api/v1/traces?q=user%3Abob").await.json();
+    assert_eq!(asked["items"].as_array().unwrap().len(), 1);
+    assert_eq!(asked["search"]["is_complete"], true);
 }
 
 #[tokio::test]

@@ -108,6 +108,7 @@ async fn what_did_not_change_is_not_sent_again() {
         &tree,
         "/api/v1/traces",
         "/api/v1/sessions",
+        "/api/v1/users",
         "/api/v1/decisions",
         "/api/v1/logs",
         "/api/v1/metrics",
@@ -223,6 +224,7 @@ fn names(items: &[Json]) -> Vec<String> {
         "trace_id",
         "time_unix_nano",
         "session",
+        "user",
         "name",
         "id",
         "instance_id",
@@ -239,6 +241,11 @@ fn names(items: &[Json]) -> Vec<String> {
 #[tokio::test]
 async fn every_list_is_paged_by_cursor() {
     let site = filled().await;
+    for (trace, user) in [(0xe1, "ada"), (0xe2, "bob"), (0xe3, "cay")] {
+        let mut batch = fixtures::fraud(trace, recent_ns());
+        batch.spans[0].attributes.set("user.id", user);
+        site.commit(batch).await;
+    }
     let media = [("content-type", "application/json")];
     // Numbers that are missing are told once they had a minute to arrive.
     let any = site.store.reader().decisions(&Default::default(), None, 1).await.unwrap();
@@ -271,7 +278,7 @@ async fn every_list_is_paged_by_cursor() {
         .filter(|(_, methods)| methods.get("get").is_some_and(has_cursor))
         .map(|(path, _)| path)
         .collect();
-    assert_eq!(lists.len(), 12, "{lists:?}");
+    assert_eq!(lists.len(), 13, "{lists:?}");
     // A store has its second segment after a day, or 2 GiB: their order has a test of its own.
     for path in lists.into_iter().filter(|path| *path != "/api/v1/segments") {
         let whole = site.get(&format!("{path}?limit=500")).await.json();

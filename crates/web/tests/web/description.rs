@@ -132,7 +132,7 @@ fn what_is_not_described_is_seen() {
         };
         std::panic::catch_unwind(|| check(&Method::GET, "/api/v1/traces", &answer)).is_err()
     };
-    let search = json!({ "is_complete": true, "searched_until": null, "searched_until_unix_nano": null, "traces_cut": 0 });
+    let search = json!({ "is_complete": true, "searched_until": null, "searched_until_unix_nano": null, "traces_cut": 0, "unindexed_spans": 0 });
     let page = json!({ "items": [], "next": null, "search": search });
     assert!(!refuses(200, "application/json", &page));
     let mut odd = page.clone();

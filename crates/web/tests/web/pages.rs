@@ -383,6 +383,24 @@ async fn a_wrong_query_is_shown_below_its_box_and_the_page_stays() {
 }
 
 #[tokio::test]
+async fn a_user_has_a_page_and_lists_lead_to_it() {
+    let site = Site::open();
+    let mut batch = fixtures::fraud(0xa1, recent_ns());
+    batch.spans[0].attributes.set("user.id", "ada l");
+    site.commit(batch).await;
+    let href = "/users/ada%20l";
+    for path in ["/users", "/traces", &format!("/traces/{:032x}", 0xa1)] {
+        let page = site.get(path).await;
+        assert_eq!(page.status, StatusCode::OK, "{path}");
+        assert!(page.body.contains(href), "{path}: {}", page.body);
+    }
+    let page = site.get(href).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.body.contains("msg user") && page.body.contains("/sessions/"), "{}", page.body);
+    assert_eq!(site.get("/users/nobody").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_session_reads_as_a_conversation() {
     let site = Site::open();
     site.commit(fixtures::fraud(0xa1, recent_ns())).await;

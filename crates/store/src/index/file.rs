@@ -1,0 +1,146 @@
+//! The file: its tables, how far it is, and how it is made anew.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::layout::{SIDE_FILES, with_ending};
+use crate::schema::{self, Schema, SchemaError};
+
+/// Page cache of the follower, KiB.
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// Pages of its log at which SQLite moves them into the file.
+const CHECKPOINT_PAGES: i64 = 1_024;
+
+/// A search index. It is never migrated: one of another version is made anew.
+pub(super) const INDEX: Schema = Schema::new(&[INDEX_V1]);
+
+/// `state.batch_no` is the last group whose spans are all here, once `is_whole`; `trace_no` and
+/// `trace_id` are of a trace that the segment must have, or it is another segment.
+/// `marks` says of each row of `traces` which key is the next to be read; `carried` has the traces that
+/// earlier segments know too. Text 0 stands for those that are too long to be indexed.
+///
+/// Texts are cut into three characters in a row, and only which texts have them is kept: on prose a
+/// sixth faster to make and a quarter of the size of an index with positions, and a search in it is
+/// verified against rows anyway. An index of words would be smaller by four, and would not find what
+/// begins inside a word.
+const INDEX_V1: &str = "
+CREATE TABLE state(
+    id INTEGER PRIMARY KEY CHECK (id = 1), batch_no INTEGER NOT NULL, is_whole INTEGER NOT NULL,
+    spans INTEGER NOT NULL, trace_no INTEGER, trace_id BLOB);
+INSERT INTO state VALUES (1, 0, 0, 0, NULL, NULL);
+CREATE TABLE marks(space INTEGER PRIMARY KEY, next INTEGER NOT NULL);
+CREATE TABLE carried(trace_no INTEGER PRIMARY KEY);
+CREATE TABLE postings(
+    hash INTEGER NOT NULL, trace_no INTEGER NOT NULL,
+    PRIMARY KEY (hash, trace_no)) WITHOUT ROWID;
+CREATE TABLE resource_postings(
+    hash INTEGER NOT NULL, resource INTEGER NOT NULL,
+    PRIMARY KEY (hash, resource)) WITHOUT ROWID;
+CREATE TABLE resource_traces(
+    resource INTEGER NOT NULL, trace_no INTEGER NOT NULL,
+    PRIMARY KEY (resource, trace_no)) WITHOUT ROWID;
+CREATE TABLE texts(address BLOB PRIMARY KEY, text INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE text_traces(
+    text INTEGER NOT NULL, trace_no INTEGER NOT NULL,
+    PRIMARY KEY (text, trace_no)) WITHOUT ROWID;
+CREATE VIRTUAL TABLE fulltext USING fts5(
+    said, content='', columnsize=0, detail='none', tokenize='trigram case_sensitive 1');
+";
+
+/// How far an index is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The last group whose spans are all there, if it is whole.
+    pub(super) batch_no: u64,
+    /// Whether every trace was looked at.
+    pub(super) is_whole: bool,
+    /// Spans that were read.
+    pub(super) spans: u64,
+}
+
+impl Standing {
+    pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
+        connection.prepare_cached("SELECT batch_no, is_whole, spans FROM state")?.query_row(
+            [],
+            |row| {
+                Ok(Self {
+                    batch_no: row.get::<_, i64>(0)? as u64,
+                    is_whole: row.get(1)?,
+                    spans: row.get::<_, i64>(2)? as u64,
+                })
+            },
+        )
+    }
+
+    pub(super) fn write(&self, connection: &Connection) -> Result<(), rusqlite::Error> {
+        connection
+            .prepare_cached("UPDATE state SET batch_no = ?1, is_whole = ?2, spans = ?3")?
+            .execute(params![self.batch_no as i64, self.is_whole, self.spans as i64])?;
+        Ok(())
+    }
+}
+
+/// Opens an index for the follower; one that cannot be used is made anew, which the caller is told.
+pub(super) fn open(path: &Path) -> Result<(Connection, bool), SchemaError> {
+    let mut is_anew = false;
+    let connection = match INDEX.open_writer(path) {
+        Err(error) if is_useless(&error) => {
+            tracing::warn!(file = %path.display(), %error, "a search index is made anew");
+            remove(path)?;
+            is_anew = true;
+            INDEX.open_writer(path)?
+        }
+        other => other?,
+    };
+    // What a power cut takes is read again: only the order of writes matters.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    Ok((connection, is_anew))
+}
+
+fn is_useless(error: &SchemaError) -> bool {
+    match error {
+        SchemaError::Sqlite(error) => schema::is_damage(error),
+        SchemaError::Newer { .. }
+        | SchemaError::Older { .. }
+        | SchemaError::Unready
+        | SchemaError::Foreign(_) => true,
+    }
+}
+
+/// Removes an index with what SQLite puts beside it.
+pub(crate) fn remove(path: &Path) -> Result<(), rusqlite::Error> {
+    let gone = |path: &Path| match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+            Err(rusqlite::Error::SqliteFailure(code, Some(error.to_string())))
+        }
+        _ => Ok(()),
+    };
+    gone(path)?;
+    SIDE_FILES.iter().try_for_each(|ending| gone(&with_ending(path, ending)))
+}
+
+/// Whether the index is of this segment, and not of one that was there before.
+pub(super) fn is_of(index: &Connection, segment: &Connection) -> Result<bool, rusqlite::Error> {
+    let known: (Option<i64>, Option<Vec<u8>>) =
+        index.query_row("SELECT trace_no, trace_id FROM state", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let (batch_no, spans): (i64, i64) =
+        segment.query_row("SELECT batch_no, spans FROM state", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let standing = Standing::read(index)?;
+    if standing.batch_no > batch_no as u64 || standing.spans > spans as u64 {
+        return Ok(false);
+    }
+    let (Some(trace_no), trace_id) = known else { return Ok(standing.spans == 0) };
+    let found: Option<Vec<u8>> = segment
+        .query_row("SELECT trace_id FROM traces WHERE trace_no = ?1", [trace_no], |row| row.get(0))
+        .optional()?;
+    Ok(found == trace_id)
+}

@@ -1,0 +1,39 @@
+//! The search index: what leads a search to the traces that may fit, so that it need not walk all.
+//!
+//! Beside each segment lies a file with the ending `.index`: which traces have an attribute with a
+//! value (*postings*), and which texts have three characters in a row, and which traces say them
+//! (*full text*, SQLite's FTS5 over each distinct text once). It is derived from the segment alone:
+//! one that is missing, damaged, of another version or of another segment is made anew, and one whose
+//! segment was retired goes with it.
+//!
+//! # How it follows
+//!
+//! The writer hands over the numbers of the traces that a group changed, just *before* the group's
+//! commit ([`Pending`]), and does no more. A thread of its own (`follower.rs`) reads the spans of
+//! committed groups from a snapshot of the segment and adds them, and the number of the last group,
+//! in one transaction of the index. After a start it compares how far each trace was read with what
+//! is there. It rests as long as it works.
+//!
+//! # Why nothing is missed
+//!
+//! The index answers with a superset. What it says is verified against rows by the walk that searches
+//! without it, so that a hash that two values share never shows a wrong trace. A reader takes its
+//! snapshot of the segment first, then the traces that wait, then the index: whatever its snapshot has
+//! beyond the index's last group is among those that wait, and is walked. Where that cannot be known (a
+//! reader in another process while groups wait, a scan that is not over) the whole segment is walked.
+//! Traces that earlier segments know too are always walked: what fits may lie there.
+
+mod file;
+mod follower;
+mod gather;
+mod lookup;
+mod metrics;
+mod pending;
+mod pool;
+
+pub(crate) use follower::{Follower, FollowerDoor};
+pub(crate) use lookup::{Candidates, Narrowing, candidates};
+pub(crate) use pool::IndexPool;
+
+#[cfg(test)]
+mod tests;
