@@ -199,9 +199,12 @@ fn structure(connection: &Connection) -> Result<(), String> {
     }
 }
 
+/// Looks at one row of a segment: its address, if it has one, and what is stored.
+type Check = fn(&Connection, &[u8], &[u8]) -> Result<(), RowError>;
+
 /// Reads everything that carries a checksum or an address.
 fn read_rows(segment: &Connection, rows: &mut u64) -> Result<(), RowError> {
-    let mut each = |sql: &str, check: fn(&Connection, &[u8], &[u8]) -> Result<(), RowError>| {
+    let mut each = |sql: &str, check: Check| {
         let mut statement = segment.prepare(sql)?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {

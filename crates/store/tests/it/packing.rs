@@ -223,6 +223,11 @@ fn by_table(dir: &Path, name: &str, spans: i64) -> String {
     .collect()
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of the guide are read from here")]
+fn print(figures: &str) {
+    println!("{figures}");
+}
+
 /// Bytes of the segment as written and packed, of traces that say this much prose in each span.
 async fn packed_and_the_same(note_bytes: usize) -> (u64, u64) {
     let dir = tempfile::tempdir().unwrap();
@@ -238,12 +243,12 @@ async fn packed_and_the_same(note_bytes: usize) -> (u64, u64) {
     let (old, new) = ("2026-11-22.db", "2026-11-22.packed.db");
     let written = bytes(dir.path(), old);
     let tables = by_table(dir.path(), old, spans as i64);
-    println!("{note_bytes} B of prose: written {} B a span\n{tables}", written / spans);
+    print(&format!("{note_bytes} B of prose: written {} B a span\n{tables}", written / spans));
     let store = open(dir.path());
     store.keep_now().await;
     let packed = bytes(dir.path(), new);
     let tables = by_table(dir.path(), new, spans as i64);
-    println!("{note_bytes} B of prose: packed {} B a span\n{tables}", packed / spans);
+    print(&format!("{note_bytes} B of prose: packed {} B a span\n{tables}", packed / spans));
     assert!(!dir.path().join("segments").join(old).exists());
     assert_eq!(store.reader().trace(traces[7][0].trace_id).await.unwrap(), before);
     let page = store.reader().traces(&TraceFilter::default(), None, 50).await.unwrap();
@@ -288,12 +293,12 @@ async fn an_agent_of_thirty_turns_takes_a_twentieth_of_its_otlp() {
     let store = open(dir.path());
     store.keep_now().await;
     let packed = bytes(dir.path(), "2026-11-22.packed.db");
-    println!(
+    print(&format!(
         "OTLP {sent}, written {written} (1/{}), packed {packed} (1/{})\n{}",
         sent as u64 / written,
         sent as u64 / packed,
         by_table(dir.path(), "2026-11-22.packed.db", 2_440)
-    );
+    ));
     assert_eq!(store.reader().trace(traces[3][0].trace_id).await.unwrap().unwrap(), before);
     assert_eq!(before.spans.len(), traces[3].len());
     assert!(packed * 20 <= sent as u64, "{packed} of {sent}");

@@ -62,11 +62,12 @@ async fn first_segment(reader: &Reader) -> SegmentInfo {
 }
 
 async fn number(reader: &Reader, text: &str) -> f64 {
-    match ask(reader, text).await.rows[0][0] {
-        SqlValue::Integer(number) => number as f64,
-        SqlValue::Real(number) => number,
-        ref other => panic!("{other:?}"),
-    }
+    let number = match ask(reader, text).await.rows[0][0] {
+        SqlValue::Integer(number) => Some(number as f64),
+        SqlValue::Real(number) => Some(number),
+        _ => None,
+    };
+    number.unwrap()
 }
 
 fn metric(registry: &Registry, line: &str) -> Option<u64> {

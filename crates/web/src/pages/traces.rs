@@ -173,6 +173,12 @@ fn live_url(params: &Params, scale_ns: u64) -> String {
     )
 }
 
+/// What sampling took of the spans that are counted.
+fn sampled_away(summary: &TraceSummary) -> Option<String> {
+    let gone = summary.sampled.spans_dropped;
+    (gone > 0).then(|| format!("sampling took {} of them", format::count(gone)))
+}
+
 /// The duration that a full bar stands for: what nine of ten traces of the page stay below, so that
 /// one long one does not make the others alike.
 fn scale_ns(items: &[TraceSummary]) -> u64 {
@@ -215,7 +221,7 @@ pub(crate) fn row(summary: &TraceSummary, scale_ns: u64, now_unix_nano: u64) -> 
                     }
                 } @else { span.muted { "–" } }
             }
-            td.num.w-opt { (format::count(summary.span_count)) }
+            td.num.w-opt title=[sampled_away(summary)] { (format::count(summary.span_count)) }
             td.p-row { div.marks { (marks(summary, now_unix_nano)) } }
             td.num.muted.p-time { (format::time(summary.start_unix_nano, now_unix_nano)) }
         }
