@@ -247,7 +247,7 @@ async fn a_restored_store_knows_what_its_source_was_missing() {
         (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
     let name = filled(&data).await;
     std::fs::remove_file(data.join("segments").join(&name)).unwrap();
-    assert_eq!(verify_store(&data, |_| {}).unwrap().missing, [name.clone()]);
+    assert_eq!(verify_store(&data, |_| {}).unwrap().missing, std::slice::from_ref(&name));
     take(&data, &target);
     restore(&target, &new, |_| {}).unwrap();
     assert_eq!(verify_store(&new, |_| {}).unwrap().missing, [name]);
