@@ -214,7 +214,7 @@ impl<'c> Gatherer<'c> {
 
     fn said(&mut self, said: Said<'_>, trace_no: i64) -> Result<(), RowError> {
         let (address, written) = match said {
-            Said::Text(text) if text.is_empty() => return Ok(()),
+            Said::Text("") => return Ok(()),
             Said::Text(text) => (body::address(text.as_bytes()), Written::Content),
             Said::Value(Value::String(text), written) => (body::address(text.as_bytes()), written),
             Said::Value(value, written) => (body::address(&body::encode(value)?), written),

@@ -23,12 +23,14 @@
 //! reader in another process while groups wait, a scan that is not over) the whole segment is walked.
 //! Traces that earlier segments know too are always walked: what fits may lie there.
 
+mod error;
 mod file;
 mod follower;
 mod gather;
 mod lookup;
 mod metrics;
 mod pending;
+mod piece;
 mod pool;
 
 pub(crate) use follower::{Follower, FollowerDoor};

@@ -11,6 +11,7 @@ mod decision_body;
 mod decision_schema;
 pub(crate) mod decisions;
 mod forms;
+mod groups;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod openapi;

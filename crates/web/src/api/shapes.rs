@@ -1,4 +1,4 @@
-//! The JSON forms of traces, spans, sessions and users.
+//! The JSON forms of pages, traces and spans.
 //!
 //! Times are given twice: RFC 3339 with nanoseconds for people, and `*_unix_nano` as text, since
 //! nanoseconds do not fit the numbers of JavaScript (OTLP/JSON does the same).
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
-use throughline_store::{self as store, GroupSummary, StoredTrace};
+use throughline_store::{self as store, StoredTrace};
 use throughline_trace::{self as model, Attributes, TraceSummary, TraceTree, Value, keys};
 
 use super::forms::{AnyObject, FallbackText, Moment, SpanIdText, TraceIdText, UnixNanos};
@@ -73,82 +73,6 @@ impl<T> SearchedPage<T> {
                 unindexed_spans: page.search.unindexed_spans,
             },
         }
-    }
-}
-
-/// What the traces of a session or of a user add up to.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Totals {
-    trace_count: u64,
-    /// Model calls.
-    turns: u64,
-    /// Traces with a failed span.
-    failed_traces: u64,
-    /// Failed spans.
-    error_count: u64,
-    input_tokens: u64,
-    output_tokens: u64,
-    cost_usd: f64,
-    agents: BTreeSet<String>,
-    models: BTreeSet<String>,
-    #[schemars(with = "Moment")]
-    first: String,
-    #[schemars(with = "UnixNanos")]
-    first_unix_nano: String,
-    #[schemars(with = "Moment")]
-    last_seen: String,
-    #[schemars(with = "UnixNanos")]
-    last_seen_unix_nano: String,
-    /// The totals are of the latest 1,000 traces only.
-    is_cut: bool,
-}
-
-/// A session with its totals.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Session {
-    session: String,
-    /// The first 16 in alphabetical order.
-    users: BTreeSet<String>,
-    #[serde(flatten)]
-    totals: Totals,
-}
-
-/// A user with its totals.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct User {
-    user: String,
-    /// The first 16 in alphabetical order.
-    sessions: BTreeSet<String>,
-    #[serde(flatten)]
-    totals: Totals,
-}
-
-/// A session with its totals.
-pub(crate) fn session(group: &GroupSummary) -> Session {
-    Session { session: group.name.clone(), users: group.users.clone(), totals: totals(group) }
-}
-
-/// A user with its totals.
-pub(crate) fn user(group: &GroupSummary) -> User {
-    User { user: group.name.clone(), sessions: group.sessions.clone(), totals: totals(group) }
-}
-
-fn totals(group: &GroupSummary) -> Totals {
-    Totals {
-        trace_count: group.trace_count,
-        turns: group.turns,
-        failed_traces: group.failed_traces,
-        error_count: group.error_count,
-        input_tokens: group.input_tokens,
-        output_tokens: group.output_tokens,
-        cost_usd: group.cost_usd(),
-        agents: group.agents.clone(),
-        models: group.models.clone(),
-        first: rfc3339(group.first_unix_nano),
-        first_unix_nano: group.first_unix_nano.to_string(),
-        last_seen: rfc3339(group.last_unix_nano),
-        last_seen_unix_nano: group.last_unix_nano.to_string(),
-        is_cut: group.is_cut,
     }
 }
 

@@ -9,8 +9,8 @@ use super::record::{MAX_BODY_BYTES, MAX_DECISIONS};
 use super::series::{SERIES_PARAMS, TIME_PARAMS};
 use super::shapes::{Page, SearchedPage};
 use super::{
-    audit, continuity, decision_schema, decisions, logs, metrics, openapi, overview, record,
-    records, series, shapes, sql, traces,
+    audit, continuity, decision_schema, decisions, groups, logs, metrics, openapi, overview,
+    record, records, series, shapes, sql, traces,
 };
 use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, SESSION_PARAMS, TRACE_PARAMS};
 use crate::form::MAX_FORM_BYTES;
@@ -54,12 +54,12 @@ fn of_traces() -> Vec<Operation> {
         Operation::get("/api/v1/sessions", "listSessions", get(traces::sessions))
             .says("traces", "Sessions with their totals, the one whose trace started last first")
             .takes(&[&SESSION_PARAMS, &PAGING])
-            .answers::<SearchedPage<shapes::Session>>(),
+            .answers::<SearchedPage<groups::Session>>(),
         Operation::get("/api/v1/users", "listUsers", get(traces::users))
             .says("traces", "Users with their totals, the one whose trace started last first")
             .about("A user is what `user.id` (or `enduser.id`) of some span names.")
             .takes(&[&SESSION_PARAMS, &PAGING])
-            .answers::<SearchedPage<shapes::User>>(),
+            .answers::<SearchedPage<groups::User>>(),
         Operation::get("/api/v1/live", "listen", get(live::events))
             .says("traces", "What becomes durable, as server-sent events")
             .about("`committed` with {batch_no, traces, decisions, log_count, metric_count} as soon as something is durable, `resync` with {missed} when the listener was too slow. With `kind` it takes the filters of that list, without it `agent` and `session`. A query that needs spans is refused: events carry summaries.")

@@ -8,7 +8,8 @@ use throughline_store::TracePlace;
 use throughline_trace::{TraceId, TraceTree};
 
 use super::contract::{etag, is_known, known_versions};
-use super::shapes::{self, SearchedPage, Session, Summary, User};
+use super::groups::{self, Session, User};
+use super::shapes::{self, SearchedPage, Summary};
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters;
@@ -36,7 +37,7 @@ pub(crate) async fn sessions(
 ) -> Result<Json<SearchedPage<Session>>, Failure> {
     let filter = filters::trace_fields(&params, visitor.now_unix_nano)?;
     let page = app.web.reader.sessions(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(SearchedPage::of(&page, shapes::session)))
+    Ok(Json(SearchedPage::of(&page, groups::session)))
 }
 
 /// `GET /api/v1/users`
@@ -47,7 +48,7 @@ pub(crate) async fn users(
 ) -> Result<Json<SearchedPage<User>>, Failure> {
     let filter = filters::trace_fields(&params, visitor.now_unix_nano)?;
     let page = app.web.reader.users(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(SearchedPage::of(&page, shapes::user)))
+    Ok(Json(SearchedPage::of(&page, groups::user)))
 }
 
 /// `GET /api/v1/traces/{trace_id}`: spans in reading order, with messages, logs and decisions.

@@ -151,7 +151,7 @@ fn row(group: &Group, session: &GroupSummary, now_unix_nano: u64) -> Markup {
                     span { (names(&session.agents)) }
                 }
             }
-            td.w-opt { span.cut title=(beside) { (beside) } }
+            td.w-opt { div.cut title=(beside) { (beside) } }
             td.num data-label="Traces" { (counted(session, session.trace_count)) }
             td.num data-label="Turns" { (counted(session, session.turns)) }
             td.num.w-opt {
