@@ -30,8 +30,13 @@ const EDGES: &[(&str, u8, &[&str])] = &[
     ("ingest", 2, &["trace", "redact", "llm"]),
     ("store", 2, &["trace"]),
     ("web", 3, &["trace", "llm", "store"]),
+    ("gateway", 3, &["trace", "llm", "resilience", "sdk"]),
     ("demo", 3, &["trace", "llm", "sdk"]),
-    ("cli", 4, &["trace", "redact", "rules", "llm", "ingest", "store", "web", "demo", "sdk"]),
+    (
+        "cli",
+        4,
+        &["trace", "redact", "rules", "llm", "ingest", "store", "web", "demo", "sdk", "gateway"],
+    ),
 ];
 
 fn root() -> PathBuf {

@@ -1,0 +1,129 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus_client::registry::Registry;
+use throughline_trace::access::Keyring;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::cache::Cache;
+use crate::client::Clients;
+use crate::meter::Meters;
+use crate::metrics::GatewayMetrics;
+use crate::models::ModelLists;
+use crate::plan::{Plan, PlanError};
+use crate::recorder::{Recorder, Submit};
+use crate::targets::Targets;
+
+/// What changes together when the configuration does.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) plan: Plan,
+    pub(crate) clients: Clients,
+}
+
+/// What all requests share.
+pub(crate) struct Inner {
+    serving: ArcSwap<Serving>,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: GatewayMetrics,
+    pub(crate) targets: Targets,
+    pub(crate) meters: Meters,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) models: ModelLists,
+    /// Places for requests under way.
+    pub(crate) places: Arc<Semaphore>,
+    hash_key: [u8; 32],
+    pub(crate) hash_key_id: String,
+}
+
+impl Inner {
+    /// Providers and routes of this moment.
+    pub(crate) fn serving(&self) -> Arc<Serving> {
+        self.serving.load_full()
+    }
+
+    /// The keyed hash of a request, for its decisions.
+    pub(crate) fn input_hash(&self, body: &[u8]) -> String {
+        blake3::keyed_hash(&self.hash_key, body).to_hex().to_string()
+    }
+}
+
+/// A gateway. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What a gateway still has to hand over when it stops.
+#[derive(Debug)]
+pub struct Handover {
+    recorder: Recorder,
+    task: JoinHandle<()>,
+}
+
+impl Handover {
+    /// Hands everything over that was recorded until now. What comes later is counted as dropped.
+    pub async fn finish(self) {
+        self.recorder.close();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the gateway's records were not handed over to the end");
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts a gateway: it may be asked as soon as its [`router`](Self::router) is mounted. Spans
+    /// and decisions go to `submit`. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`PlanError::Client`] when the HTTP client cannot be set up.
+    pub fn start(
+        plan: Plan,
+        submit: Submit,
+        keyring: Arc<Keyring>,
+        registry: &mut Registry,
+    ) -> Result<(Self, Handover), PlanError> {
+        let metrics = GatewayMetrics::register(registry);
+        let (recorder, task) = Recorder::start(submit, metrics.clone());
+        let clients = Clients::for_plan(&plan, None)?;
+        let places = Arc::new(Semaphore::new(plan.max_concurrent));
+        let handover = Handover { recorder: recorder.clone(), task };
+        let inner = Inner {
+            serving: ArcSwap::from_pointee(Serving { plan, clients }),
+            keyring,
+            recorder,
+            metrics,
+            targets: Targets::default(),
+            meters: Meters::default(),
+            cache: Arc::default(),
+            models: ModelLists::default(),
+            places,
+            hash_key: rand::random(),
+            hash_key_id: format!("ephemeral:{:08x}", rand::random::<u32>()),
+        };
+        Ok((Self { inner: Arc::new(inner) }, handover))
+    }
+
+    /// Puts another plan in place: requests from now on follow it, those under way keep theirs.
+    /// Breakers keep their state, connections stay open; how many requests may be under way at once
+    /// stays as it was.
+    ///
+    /// # Errors
+    /// [`PlanError::Client`]; the old plan stays then.
+    pub fn replace(&self, plan: Plan) -> Result<(), PlanError> {
+        let before = self.inner.serving();
+        let clients = Clients::for_plan(&plan, Some(&before.clients))?;
+        self.inner.serving.store(Arc::new(Serving { plan, clients }));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").finish_non_exhaustive()
+    }
+}
