@@ -113,3 +113,21 @@ async fn watch(file: PathBuf, mut config: GatewayConfig, gateway: Gateway) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_guide_is_good() {
+        let guide = include_str!("../../../docs/gateway.md");
+        let yaml = guide.split("```yaml\n").nth(1).expect("an example");
+        let yaml = yaml.split("```").next().expect("an end");
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("anthropic.key"), "sk-ant-1\n").expect("written");
+        let config = FileConfig::parse(&dir.path().join("x.yaml"), yaml);
+        let config = config.map_err(|failure| failure.to_text()).expect("good");
+        let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "sk-1".to_owned());
+        Plan::of(&config.gateway, &env).expect("a plan");
+    }
+}

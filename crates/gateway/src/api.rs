@@ -192,17 +192,3 @@ pub(crate) fn is_content(chunk: &Chunk) -> bool {
             || delta.finish_reason.is_some()
     })
 }
-
-/// Bytes of content that a chunk brings.
-pub(crate) fn content_bytes(chunk: &Chunk) -> u64 {
-    let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let sum: usize = chunk
-        .deltas
-        .iter()
-        .map(|delta| {
-            let calls: usize = delta.tool_calls.iter().map(|call| call.arguments.len()).sum();
-            bytes(&delta.text) + bytes(&delta.reasoning) + bytes(&delta.refusal) + calls
-        })
-        .sum();
-    sum as u64
-}

@@ -1,12 +1,13 @@
 //! One logical call of a model (requirement R3.1): its span, its attempts under the policy, its
 //! metrics. Dropped before its end, it was cancelled: the breaker gets its permit back.
 
+mod told;
+
 use std::sync::Arc;
 
 use throughline::Outcome;
-use throughline::telling::{self, CountedUsage, Prompt, spoken, tries};
+use throughline::telling::{self, Prompt, spoken, tries};
 use throughline_llm::ChatResponse;
-use throughline_llm::prices::PriceTable;
 use throughline_resilience::{Attempts, BreakerChange, BreakerState, Event, GiveUp, Next, Verdict};
 use throughline_trace::{
     Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, Value, keys,
@@ -19,7 +20,7 @@ use crate::meter::KeyMeter;
 use crate::metrics::GatewayMetrics;
 use crate::plan::{RouteTo, Timing};
 use crate::targets::Shared;
-use crate::trail::{Decided, OpenSpan, Stamp, Trail, count};
+use crate::trail::{Decided, OpenSpan, Stamp, Trail};
 
 /// What a call is made of.
 pub(crate) struct CallOf<'a> {
@@ -147,6 +148,11 @@ impl Call {
     /// Who is asked, for messages.
     pub(crate) fn who(&self) -> &str {
         &self.who
+    }
+
+    /// When it began.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
     /// When the attempt that runs reaches its limit.
@@ -364,18 +370,7 @@ impl Call {
 
     /// A streamed answer broke; what came of it is told.
     pub(crate) fn break_off(mut self, fault: &Fault, part: &ChatResponse) {
-        match fault.kind {
-            ErrorType::Timeout => {
-                let next = self.on(Event::DeadlineReached);
-                if let Next::Continue { .. } = next {
-                    self.on(Event::Failed(fault.failure()));
-                }
-            }
-            _ => drop(self.on(Event::Failed(fault.failure()))),
-        }
-        if let Some(mut span) = self.attempt_span.take() {
-            span.fail(fault.kind, &fault.message);
-        }
+        self.failed(fault);
         self.tell_part(part);
         self.fail(fault, Some(GiveUp::AlreadyAnswering));
     }
@@ -390,70 +385,6 @@ impl Call {
     pub(crate) fn cancel(mut self, part: &ChatResponse) {
         self.tell_part(part);
         // Dropping it does the rest.
-    }
-
-    fn tell_part(&mut self, part: &ChatResponse) {
-        self.tell_answer(part);
-        let usage = self.prompt.as_ref().map(|prompt| prompt.usage_of_part(&self.model, part));
-        self.tell_usage(usage, telling::service_tier(part));
-    }
-
-    fn tell_answer(&mut self, response: &ChatResponse) {
-        let reasons: Vec<Value> = response
-            .choices
-            .iter()
-            .map(|choice| Value::from(choice.finish_reason.as_str()))
-            .collect();
-        if !reasons.is_empty() {
-            self.span.set(keys::GEN_AI_RESPONSE_FINISH_REASONS, Value::Array(reasons));
-        }
-        if !response.id.is_empty() {
-            self.span.set(keys::GEN_AI_RESPONSE_ID, response.id.as_str());
-        }
-        if !response.model.is_empty() {
-            self.span.set(keys::GEN_AI_RESPONSE_MODEL, response.model.as_str());
-            self.response_model = Some(response.model.clone());
-        }
-        self.status = response.status_code;
-        let limits = response.limits.unwrap_or_default();
-        for (key, left) in [
-            (keys::LIMIT_REQUESTS, limits.remaining_requests),
-            (keys::LIMIT_TOKENS, limits.remaining_tokens),
-        ] {
-            if let Some(left) = left {
-                self.span.set(key, count(left));
-            }
-        }
-        if self.captures_content && !response.choices.is_empty() {
-            self.span.set_all(telling::output_messages(&response.choices).into_attributes());
-        }
-    }
-
-    fn tell_usage(&mut self, counted: Option<CountedUsage>, tier: Option<&str>) {
-        let Some(CountedUsage { usage, method }) = counted else { return };
-        if let Some(method) = method {
-            self.span.set(keys::USAGE_ESTIMATED, true);
-            self.span.set(keys::USAGE_METHOD, method.as_str());
-        }
-        self.span.set(keys::GEN_AI_USAGE_INPUT_TOKENS, count(usage.input_tokens));
-        if self.asked.api.operation() != "embeddings" {
-            self.span.set(keys::GEN_AI_USAGE_OUTPUT_TOKENS, count(usage.output_tokens));
-        }
-        for (key, tokens) in usage.details().into_iter().filter(|(_, tokens)| *tokens > 0) {
-            self.span.set(key, count(tokens));
-        }
-        let prices = PriceTable::builtin();
-        let models = [self.response_model.as_deref(), Some(self.model.as_str())];
-        let known = models.into_iter().flatten().find(|model| prices.price(model).is_some());
-        let cost = known.and_then(|model| prices.cost_usd_in_tier(model, usage, tier));
-        if let Some(cost) = cost {
-            self.span.set(keys::COST_USD, cost);
-            self.span.set(keys::PRICE_VERSION, prices.version());
-        }
-        self.metrics.used(&self.shared.name, usage, cost);
-        if let Some(meter) = &self.meter {
-            meter.used(usage.total_tokens(), cost.unwrap_or_default());
-        }
     }
 
     fn fail(mut self, fault: &Fault, reason: Option<GiveUp>) {

@@ -56,7 +56,13 @@ impl Clients {
     pub(crate) fn for_plan(plan: &Plan, before: Option<&Self>) -> Result<Self, PlanError> {
         let needs_roots = plan.providers.iter().any(|provider| provider.is_tls());
         let roots = if needs_roots { Roots::System } else { Roots::None };
-        let mut tls = telling::tls(roots).map_err(PlanError::Client)?;
+        let mut tls = telling::tls(roots)
+            .or_else(|error| {
+                // Providers on plain addresses can be asked nevertheless.
+                tracing::warn!(error, "no certificates: providers cannot be reached over TLS");
+                telling::tls(Roots::None)
+            })
+            .map_err(PlanError::Client)?;
         // The connector names the versions of HTTP itself.
         tls.alpn_protocols.clear();
         let mut clients = HashMap::new();

@@ -1,6 +1,7 @@
 //! The doors of the gateway: who may ask, how much may come, and which API it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -27,6 +28,9 @@ use crate::trail::{Decided, Trail, new_span_id};
 
 type Shared = Arc<Inner>;
 
+/// What a client gets to send its request: whoever is slower holds a place that others want.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
 impl Gateway {
     /// The routes, to be mounted at the root: `/v1/chat/completions`, `/v1/responses`,
     /// `/v1/messages`, `/v1/completions`, `/v1/embeddings`, `/v1/models`.
@@ -44,24 +48,7 @@ impl Gateway {
     }
 }
 
-/// Counts a request while it is under way.
-struct Running(Shared);
-
-impl Running {
-    fn start(inner: &Shared) -> Self {
-        inner.metrics.in_flight.inc();
-        Self(Arc::clone(inner))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.metrics.in_flight.dec();
-    }
-}
-
 async fn serve(inner: Shared, api: Api, request: Request) -> Response {
-    let running = Running::start(&inner);
     let response = match admit(&inner, api, request).await {
         Ok(exchange) => exchange.answer().await,
         Err(Turned { refused, reason, named }) => {
@@ -73,7 +60,6 @@ async fn serve(inner: Shared, api: Api, request: Request) -> Response {
             response
         }
     };
-    drop(running);
     inner.metrics.request(api.as_str(), response.status().as_u16());
     response
 }
@@ -96,7 +82,7 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
     let (head, body) = request.into_parts();
     let key = check_key(inner, &head.headers)?;
     check_body_kind(&head.headers)?;
-    let place = Arc::clone(&inner.places).try_acquire_owned().map_err(|_| {
+    let place = inner.place().ok_or_else(|| {
         let message = "too many requests are under way in the gateway; try again in a moment";
         turned("gateway_full", StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
@@ -170,7 +156,12 @@ fn check_body_kind(headers: &HeaderMap) -> Result<(), Turned> {
 }
 
 async fn read(body: Body, max_bytes: usize) -> Result<Bytes, Turned> {
-    let collected = Limited::new(body, max_bytes).collect().await;
+    let collected = Limited::new(body, max_bytes).collect();
+    let Ok(collected) = tokio::time::timeout(BODY_TIMEOUT, collected).await else {
+        let secs = BODY_TIMEOUT.as_secs();
+        let message = format!("the body did not come within {secs} s");
+        return Err(turned("slow_body", StatusCode::REQUEST_TIMEOUT, message));
+    };
     collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
             let message = format!(

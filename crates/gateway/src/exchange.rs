@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, TE, TRAILER};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use throughline::Outcome;
 use throughline::telling::{self, CACHE_HEADER};
 use throughline_llm::ChatResponse;
@@ -16,27 +16,20 @@ use throughline_resilience::{
 use throughline_trace::{
     Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, Value, keys,
 };
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 
-use crate::asked::{Asked, Outgoing};
+use crate::asked::Asked;
+use crate::attempt::{Attempt, Got};
 use crate::cache::{self, Keeping, Kept};
 use crate::call::{Call, CallOf, Stopped};
 use crate::choosing::{Chosen, target_of};
 use crate::client::{self, EVENTS};
 use crate::fault::Fault;
-use crate::live::{Live, Opened};
+use crate::live::Live;
 use crate::meter::KeyMeter;
 use crate::plan::{Route, RouteTo};
-use crate::provider::Provider;
-use crate::relay::{Relay, Wish};
 use crate::reply::{self, Refused};
-use crate::segments::SegmentSpans;
-use crate::state::{Inner, Serving};
+use crate::state::{Inner, Place, Serving};
 use crate::trail::{Decided, OpenSpan, Stamp, Trail};
-
-/// Bytes that are held back of a streamed answer until its first content comes.
-const MAX_HELD_BYTES: usize = 1 << 20;
 
 /// What the first branch of a fallback is called.
 const PRIMARY: &str = "primary";
@@ -50,7 +43,7 @@ pub(crate) struct Exchange {
     pub(crate) meter: Option<Arc<KeyMeter>>,
     /// Whose request it is; empty without keys.
     pub(crate) key_id: String,
-    pub(crate) place: Arc<OwnedSemaphorePermit>,
+    pub(crate) place: Arc<Place>,
 }
 
 /// An answer.
@@ -65,12 +58,6 @@ struct Whole {
     headers: HeaderMap,
     body: Bytes,
     response: ChatResponse,
-}
-
-/// What an attempt brought.
-enum Got {
-    Whole { status: StatusCode, headers: HeaderMap, body: Bytes, response: Box<ChatResponse> },
-    Stream(Box<Opened>),
 }
 
 impl Exchange {
@@ -104,12 +91,14 @@ impl Exchange {
             }
         }
         let is_cached_route = kept_under.is_some();
+        let mut branch = Branch::Primary;
         let answered = match route.fallback.is_empty() {
             true => self.primary(&route, None, decision).await.map_err(|fault| vec![fault]),
-            false => self.with_fallback(&route, decision).await,
+            false => self.with_fallback(&route, &mut branch, decision).await,
         };
         let mut response = match answered {
-            Ok(answer) => self.respond(answer, kept_under),
+            // What is not as intended is not to be repeated once the intended one is back.
+            Ok(answer) => self.respond(answer, kept_under.filter(|_| branch == Branch::Primary)),
             Err(faults) => match &faults[..] {
                 [fault] => reply::failed(api, fault),
                 faults => Refused::exhausted(faults).into_response(api),
@@ -229,16 +218,16 @@ impl Exchange {
     async fn with_fallback(
         &self,
         route: &Route,
+        branch: &mut Branch,
         decision: &mut Option<DecisionId>,
     ) -> Result<Answer, Vec<Fault>> {
         let operation = self.asked.api.operation();
         let whole = self.fallback_span(format!("fallback {operation}"), SpanRole::Fallback, None);
         let mut plan = FallbackPlan::new(route.fallback.len(), route.triggers);
         let mut faults: Vec<Fault> = Vec::new();
-        let mut branch = Branch::Primary;
         let mut decided: Option<DecisionId> = None;
         loop {
-            let to = match branch {
+            let to = match *branch {
                 Branch::Primary => None,
                 Branch::Degraded(number) => route.fallback.get(number),
             };
@@ -275,7 +264,7 @@ impl Exchange {
                     let id = self.decide_fallback(route, name, next, &fault, whole.id(), decided);
                     (decided, *decision) = (Some(id), Some(id));
                     faults.push(fault);
-                    branch = next;
+                    *branch = next;
                 }
                 (FallbackNext::Done(verdict), result) => {
                     if let Err(fault) = &result {
@@ -444,102 +433,5 @@ impl Exchange {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_HEADER, HeaderValue::from_static("hit"));
         Some(response)
-    }
-}
-
-/// One attempt at a target.
-struct Attempt<'a> {
-    exchange: &'a Exchange,
-    provider: &'a Provider,
-    model: &'a str,
-    connect: std::time::Duration,
-    outgoing: Arc<Outgoing>,
-    who: String,
-    stamp: Stamp,
-}
-
-impl Attempt<'_> {
-    async fn run(self, span_id: SpanId, deadline: Option<Instant>) -> Result<Got, Fault> {
-        let (asked, trail) = (&self.exchange.asked, &self.exchange.trail);
-        let mut headers =
-            client::headers_for(self.provider, trail.caller.headers(), asked.is_stream);
-        trail.caller.inject(span_id, &mut headers);
-        let api = self.outgoing.api;
-        let broken = |message: String| Fault::new(ErrorType::InvalidRequest, message);
-        let uri = self.provider.address(api, self.model);
-        let uri = uri.map_err(|error| broken(format!("no address for {}: {error}", self.who)))?;
-        let serving = &self.exchange.serving;
-        let http = serving.clients.get(self.connect);
-        let http = http.ok_or_else(|| broken("the gateway has no HTTP client".to_owned()))?;
-        let body = self.outgoing.body.clone();
-        let answer = client::send(http, &self.who, api, Method::POST, uri, headers, body).await?;
-        let (head, body) = answer.into_parts();
-        let status = head.status;
-        let limits = telling::rate_limits(&head.headers);
-        if !asked.is_stream {
-            let max_bytes = serving.plan.max_answer_bytes;
-            let body = client::read(body, max_bytes, &self.who, status).await?;
-            let response = api.parse_answer(&body);
-            let mut response =
-                response.map_err(|error| Fault::invalid(&self.who, status, &error))?;
-            response.status_code = Some(status.as_u16());
-            response.limits = limits;
-            let response = Box::new(response);
-            return Ok(Got::Whole { status, headers: head.headers, body, response });
-        }
-        let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        if !kind.is_some_and(|kind| kind.starts_with(EVENTS)) {
-            let got = kind.unwrap_or("none");
-            let message =
-                format!("expected {EVENTS} as the stream of {}, got content type {got}", self.who);
-            return Err(Fault::new(ErrorType::InvalidResponse, message).with_status(status));
-        }
-        let segments = SegmentSpans::begin(trail, span_id, self.stamp, deadline);
-        let wish = Wish {
-            client: asked.api,
-            provider: api,
-            wants_usage: asked.wants_usage(),
-            hides_usage: self.outgoing.hides_usage,
-        };
-        let relay = Relay::new(body, self.who, status, wish);
-        let held = Vec::new();
-        open(Opened { relay, segments, held, headers: head.headers, status }).await
-    }
-}
-
-/// Reads a stream up to its first content.
-async fn open(mut opened: Opened) -> Result<Got, Fault> {
-    let told = opened.headers.get(reply::STREAM_STATE).and_then(|value| value.to_str().ok());
-    if told.is_some_and(|state| state.eq_ignore_ascii_case("failed")) {
-        let message = "the provider says that its stream failed";
-        opened.segments.fail(ErrorType::StreamFailed, message);
-        return Err(Fault::new(ErrorType::StreamFailed, message).with_status(opened.status));
-    }
-    let mut held_bytes = 0;
-    loop {
-        match opened.relay.next().await {
-            Ok(Some(piece)) => {
-                if let Some((seq, bytes)) = piece.chunk {
-                    opened.segments.chunk(seq, bytes);
-                }
-                held_bytes += piece.bytes.len();
-                let is_begun = piece.is_content || held_bytes > MAX_HELD_BYTES;
-                opened.held.push(piece);
-                if is_begun {
-                    opened.segments.answer_began();
-                    return Ok(Got::Stream(Box::new(opened)));
-                }
-            }
-            Ok(None) => {
-                let fault =
-                    Fault::new(ErrorType::StreamFailed, "the stream ended before its first chunk");
-                opened.segments.fail(fault.kind, &fault.message);
-                return Err(fault.with_status(opened.status));
-            }
-            Err(fault) => {
-                opened.segments.fail(fault.kind, &fault.message);
-                return Err(fault);
-            }
-        }
     }
 }

@@ -20,10 +20,9 @@
 //!
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 //! # let _inside = runtime.enter();
-//! // Without a configuration, the key that OpenAI's own clients read makes the obvious provider.
-//! let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "sk-…".replace('…', "x"));
-//! let plan = Plan::of(&GatewayConfig::default(), &env)?;
-//! # let plan = { drop(plan); Plan::of(&GatewayConfig::default(), &|_| None)? };
+//! // Without a configuration, keys in the variables of OpenAI's and Anthropic's own clients make the
+//! // obvious providers.
+//! let plan = Plan::of(&GatewayConfig::default(), &|name| std::env::var(name).ok())?;
 //! let submit = Arc::new(|_batch| Box::pin(async { Ok(Accepted::default()) }) as _);
 //! let keyring = Arc::new(Keyring::open());
 //! let (gateway, _handover) = Gateway::start(plan, submit, keyring, &mut Registry::default())?;
@@ -34,6 +33,7 @@
 
 mod api;
 mod asked;
+mod attempt;
 mod blocks;
 mod cache;
 mod call;

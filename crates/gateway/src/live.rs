@@ -15,7 +15,6 @@ use throughline::telling::{self, spoken};
 use throughline_llm::ChatResponse;
 use throughline_resilience::SegmentEnd;
 use throughline_trace::ErrorType;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::api::Api;
@@ -26,6 +25,7 @@ use crate::fault::Fault;
 use crate::relay::{Piece, Relay};
 use crate::reply::{Refused, STREAM_STATE};
 use crate::segments::SegmentSpans;
+use crate::state::Place;
 
 /// A streamed answer that has begun.
 pub(crate) struct Opened {
@@ -48,13 +48,14 @@ pub(crate) struct Live {
     headers: HeaderMap,
     api: Api,
     between: Duration,
+    began: Instant,
     last_at: Instant,
     deadline: Option<Instant>,
     /// Whether the client takes trailers.
     pub(crate) takes_trailers: bool,
     pub(crate) keeping: Option<Keeping>,
     /// The place among the requests under way.
-    pub(crate) place: Option<Arc<OwnedSemaphorePermit>>,
+    pub(crate) place: Option<Arc<Place>>,
 }
 
 impl Live {
@@ -66,14 +67,15 @@ impl Live {
         Self {
             relay: opened.relay,
             segments: opened.segments,
-            call: Some(call),
             waiting: frames.collect(),
             status: opened.status.as_u16(),
             headers: opened.headers,
             api,
             between,
+            began: call.began(),
             last_at: Instant::now(),
             deadline,
+            call: Some(call),
             takes_trailers: false,
             keeping: None,
             place: None,
@@ -114,7 +116,7 @@ impl Live {
                     }
                 }
                 Ok(Ok(None)) => self.finish(),
-                Ok(Err(fault)) => self.break_off(&fault),
+                Ok(Err(fault)) => self.break_off(&fault, SegmentEnd::Failed),
                 Err(_) => self.tick(),
             }
         }
@@ -128,10 +130,11 @@ impl Live {
         if now >= self.last_at + self.between {
             let silence = spoken(self.between);
             let message = format!("the stream of {who} brought nothing for {silence}");
-            self.break_off(&Fault::new(ErrorType::Timeout, message));
+            self.break_off(&Fault::new(ErrorType::Timeout, message), SegmentEnd::Failed);
         } else if self.deadline.is_some_and(|deadline| now >= deadline) {
-            let message = format!("the stream of {who} took longer than its request may");
-            self.break_off(&Fault::new(ErrorType::Timeout, message));
+            let after = spoken(self.began.elapsed());
+            let message = format!("the answer of {who} was not complete within {after}");
+            self.break_off(&Fault::new(ErrorType::Timeout, message), SegmentEnd::Timeout);
         }
     }
 
@@ -152,9 +155,12 @@ impl Live {
         }
     }
 
-    fn break_off(&mut self, fault: &Fault) {
+    fn break_off(&mut self, fault: &Fault, end: SegmentEnd) {
         let Some(call) = self.call.take() else { return };
-        self.segments.fail(fault.kind, &fault.message);
+        match end {
+            SegmentEnd::Timeout => self.segments.end(end),
+            _ => self.segments.fail(fault.kind, &fault.message),
+        }
         call.break_off(fault, &self.response());
         self.waiting.push_back(Frame::data(Refused::of_fault(fault).event(self.api)));
         if self.takes_trailers {

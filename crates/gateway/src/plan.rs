@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use throughline_resilience::route::{RouteRule, RoutingStrategy};
 use throughline_resilience::{ErrorSet, Policy};
-use throughline_trace::{ErrorType, RouteWeights};
+use throughline_trace::{ErrorType, RouteWeights, RouteWeightsError};
 
 use crate::api::Api;
 use crate::config::{
@@ -54,6 +54,14 @@ pub enum PlanError {
         expected: String,
         /// What came.
         got: String,
+    },
+    /// The weights of a route divide nothing.
+    #[error("{error} (`{field}`)")]
+    Weights {
+        /// The route's path.
+        field: String,
+        /// What is wrong with them.
+        error: RouteWeightsError,
     },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client of the gateway: {0}")]
@@ -263,9 +271,8 @@ impl Route {
         let targets = all("targets", &config.targets)?;
         let name = config.name.clone().unwrap_or_else(|| config.model.clone());
         let weights = targets.iter().map(|target| (target.name.clone(), target.weight));
-        RouteWeights::new(&name, 0, weights).map_err(|error| {
-            field(&place, "targets whose weights divide the traffic", &error.to_string())
-        })?;
+        RouteWeights::new(&name, 0, weights)
+            .map_err(|error| PlanError::Weights { field: place.clone(), error })?;
         for rule in &config.rules {
             if !targets.iter().any(|target| target.name == rule.target) {
                 let expected = "a target of this route in every rule";

@@ -9,13 +9,14 @@ use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::Value;
+use throughline::telling;
 use throughline_llm::{
     Assembler, Chunk, DONE, SseEvent, SseParser, anthropic, event_bytes, named_event_bytes, openai,
     responses,
 };
 use throughline_trace::ErrorType;
 
-use crate::api::{Api, EventReader, content_bytes, is_content};
+use crate::api::{Api, EventReader, is_content};
 use crate::blocks::{Blocks, TooLong};
 use crate::fault::{Fault, causes};
 use crate::splice::Object;
@@ -91,6 +92,8 @@ pub(crate) struct Relay {
     writer: Writer,
     pub(crate) assembler: Assembler,
     ready: VecDeque<Piece>,
+    /// What the stream broke with, to be told after what came before.
+    broke: Option<Fault>,
     is_last: bool,
 }
 
@@ -107,6 +110,7 @@ impl Relay {
             writer: Writer::of(wish),
             assembler: Assembler::new(),
             ready: VecDeque::new(),
+            broke: None,
             is_last: false,
         }
     }
@@ -117,6 +121,9 @@ impl Relay {
             if let Some(piece) = self.ready.pop_front() {
                 return Ok(Some(piece));
             }
+            if let Some(fault) = self.broke.take() {
+                return Err(fault);
+            }
             if self.is_last {
                 // An answer that is complete is; how its body ends no longer matters.
                 let _ = tokio::time::timeout(TAIL_PATIENCE, self.body.frame()).await;
@@ -124,8 +131,10 @@ impl Relay {
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.take(&data)?;
+                    if let Ok(data) = frame.into_data()
+                        && let Err(fault) = self.take(&data)
+                    {
+                        self.broke = Some(fault);
                     }
                 }
                 Some(Err(error)) => return Err(self.cut(&format!(": {}", causes(&error)))),
@@ -182,7 +191,7 @@ impl Relay {
             self.ready.push_back(Piece { bytes: Bytes::from(block), ..Piece::default() });
             return Ok(());
         };
-        if event.event == "stream-state" && event.data.trim() == "failed" {
+        if telling::is_failed_state(&event) {
             let message = format!("{} says that its stream failed", self.who);
             return Err(Fault::new(ErrorType::StreamFailed, message).with_status(self.status));
         }
@@ -195,7 +204,7 @@ impl Relay {
         if let Some(chunk) = &streamed.chunk {
             self.assembler.push(chunk);
             piece.is_content |= is_content(chunk);
-            piece.chunk = Some((chunk.seq, content_bytes(chunk)));
+            piece.chunk = Some((chunk.seq, telling::text_bytes(chunk)));
         }
         piece.bytes = self.written(block, &event, streamed.chunk, streamed.is_last);
         self.ready.push_back(piece);

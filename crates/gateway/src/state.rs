@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
 use throughline_trace::access::Keyring;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
@@ -24,6 +24,19 @@ pub(crate) struct Serving {
     pub(crate) clients: Clients,
 }
 
+/// The place of a request under way, of a stream until its end.
+#[derive(Debug)]
+pub(crate) struct Place {
+    metrics: GatewayMetrics,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
+}
+
 /// What all requests share.
 pub(crate) struct Inner {
     serving: ArcSwap<Serving>,
@@ -35,12 +48,19 @@ pub(crate) struct Inner {
     pub(crate) cache: Arc<Cache>,
     pub(crate) models: ModelLists,
     /// Places for requests under way.
-    pub(crate) places: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     hash_key: [u8; 32],
     pub(crate) hash_key_id: String,
 }
 
 impl Inner {
+    /// A place for one more request; `None` when there is none.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.metrics.in_flight.inc();
+        Some(Place { metrics: self.metrics.clone(), _permit: permit })
+    }
+
     /// Providers and routes of this moment.
     pub(crate) fn serving(&self) -> Arc<Serving> {
         self.serving.load_full()

@@ -18,4 +18,5 @@ pub use crate::providers::errors::{quoted, refusal_type, status_text, told_type}
 pub use crate::providers::limits::{CACHE_HEADER, pause, rate_limits};
 pub use crate::providers::provider_of_host;
 pub use crate::resilient::{spoken, tries};
+pub use crate::stream::any::{is_failed_state, text_bytes};
 pub use crate::token_count::{CountedUsage, Prompt, load_tokenizer};

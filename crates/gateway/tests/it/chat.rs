@@ -11,10 +11,16 @@ use crate::script::{Script, completion, opening, piece, says, streams};
 async fn r3_4_a_whole_answer_passes_to_the_byte_and_is_traced() {
     let script = Script::start([says("hello")]).await;
     let house = House::open(&before(&script.url)).await;
-    let body = r#"{"model":"gpt-4o", "messages":[{"role":"user","content":"hi"}], "strange" : [1e3]}"#;
+    let body =
+        r#"{"model":"gpt-4o", "messages":[{"role":"user","content":"hi"}], "strange" : [1e3]}"#;
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let headers = [("traceparent", parent), ("tracestate", "a=1"), ("authorization", "Bearer dummy"),
-        ("x-session-id", "s-1"), ("cookie", "secret")];
+    let headers = [
+        ("traceparent", parent),
+        ("tracestate", "a=1"),
+        ("authorization", "Bearer dummy"),
+        ("x-session-id", "s-1"),
+        ("cookie", "secret"),
+    ];
     let answer = house.post("/v1/chat/completions", &headers, body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.text(), completion("hello"));
@@ -69,7 +75,8 @@ async fn r3_4_a_stream_passes_to_the_byte_without_the_usage_that_was_not_asked_f
     let answer = house.ask_stream("gpt-4o").await;
     assert_eq!(script.came()[0].json()["stream_options"], json!({"include_usage": true}));
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
-    let expected = format!("{}{}{}", opening(), piece("Hel"), piece("lo")).replace(",\"usage\":null", "");
+    let expected =
+        format!("{}{}{}", opening(), piece("Hel"), piece("lo")).replace(",\"usage\":null", "");
     assert!(answer.text().starts_with(&expected), "{}", answer.text());
     assert!(answer.text().ends_with("data: [DONE]\n\n") && !answer.text().contains("usage"));
     insta::assert_snapshot!(house.tree().await, @r"
@@ -84,7 +91,8 @@ async fn r3_4_a_stream_passes_to_the_byte_without_the_usage_that_was_not_asked_f
 async fn r3_4_a_client_that_asks_for_usage_gets_the_bytes_as_they_came() {
     let script = Script::start([streams(&["Hello"])]).await;
     let house = House::open(&before(&script.url)).await;
-    let body = r#"{"model":"gpt-4o","messages":[],"stream":true,"stream_options":{"include_usage":true}}"#;
+    let body =
+        r#"{"model":"gpt-4o","messages":[],"stream":true,"stream_options":{"include_usage":true}}"#;
     let answer = house.post("/v1/chat/completions", &[], body).await;
     let expected = format!("{}{}{}", opening(), piece("Hello"), crate::script::ending());
     assert_eq!(answer.text(), expected);
@@ -103,14 +111,19 @@ async fn r3_4_the_simulated_provider_answers_through_the_gateway() {
     assert_eq!(asked["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "weather");
     let streamed = house.ask_stream("gpt-4o-mini").await;
     assert!(streamed.text().ends_with("data: [DONE]\n\n"));
-    let embedded = house.post("/v1/embeddings", &[], r#"{"model":"text-embedding-3-small","input":"hi"}"#).await;
+    let embedded = house
+        .post("/v1/embeddings", &[], r#"{"model":"text-embedding-3-small","input":"hi"}"#)
+        .await;
     assert_eq!(embedded.json()["object"], "list");
     let models = house.get("/v1/models", &[]).await.json();
     assert!(models["data"].as_array().expect("a list").iter().any(|model| model["id"] == "gpt-4o"));
     assert_eq!(house.get("/v1/models/gpt-4o", &[]).await.json()["id"], "gpt-4o");
     assert_eq!(house.get("/v1/models/none", &[]).await.status, 404);
     let metrics = house.metrics();
-    assert!(metrics.contains(r#"throughline_gateway_calls_total{target="one/gpt-4o",outcome="ok"} 1"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"throughline_gateway_calls_total{target="one/gpt-4o",outcome="ok"} 1"#),
+        "{metrics}"
+    );
     insta::assert_snapshot!(house.tree().await, @r"
     chat gpt-4o phase=plan outcome=ok retry_count=0 status_code=200 output_tokens=16
       * route: one
@@ -132,7 +145,8 @@ async fn a_client_that_goes_away_leaves_a_call_that_says_so() {
     ]])
     .await;
     let house = House::open(&before(&script.url)).await;
-    let response = house.send(house.request("/v1/chat/completions", &[], &question("gpt-4o", true))).await;
+    let response =
+        house.send(house.request("/v1/chat/completions", &[], &question("gpt-4o", true))).await;
     assert_eq!(response.status(), 200);
     drop(response);
     // The server notices when the connection is gone.

@@ -44,7 +44,8 @@ impl Answered {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -79,8 +80,14 @@ impl House {
         client.request(request).await.expect("an answer")
     }
 
-    pub(crate) fn request(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
-        let mut request = Request::builder().method(Method::POST).uri(format!("{}{path}", self.url));
+    pub(crate) fn request(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Request<Full<Bytes>> {
+        let mut request =
+            Request::builder().method(Method::POST).uri(format!("{}{path}", self.url));
         if !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");
         }
@@ -191,10 +198,8 @@ pub(crate) fn target(provider: &str, model: &str) -> TargetConfig {
 pub(crate) fn with_fallback(first: &str, second: &str) -> GatewayConfig {
     let mut config = before(first);
     config.providers.push(provider("two", ProviderKind::OpenAiCompatible, second));
-    config.policy.retry = Some(throughline_resilience::RetryPolicy {
-        max_attempts: 1,
-        ..Default::default()
-    });
+    config.policy.retry =
+        Some(throughline_resilience::RetryPolicy { max_attempts: 1, ..Default::default() });
     config.routes = vec![RouteConfig {
         model: "smart".to_owned(),
         targets: vec![target("one", "gpt-4o")],

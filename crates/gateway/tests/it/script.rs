@@ -167,7 +167,8 @@ pub(crate) fn completion(text: &str) -> String {
 
 /// An error in OpenAI's form.
 pub(crate) fn error(status: &str, headers: &str, code: &str) -> Answer {
-    let body = json!({"error": {"message": "no", "type": "some_error", "param": null, "code": code}});
+    let body =
+        json!({"error": {"message": "no", "type": "some_error", "param": null, "code": code}});
     whole(status, headers, &body.to_string())
 }
 
