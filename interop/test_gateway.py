@@ -6,6 +6,8 @@ import pytest
 import requests
 from openai import APIStatusError, OpenAI
 
+from conftest import until
+
 WEATHER = {
     "type": "function",
     "function": {
@@ -36,8 +38,6 @@ def context():
 
 def spans_of(provider, trace_id, count):
     """The spans of a trace, once there are as many."""
-    from conftest import until
-
     def ask():
         reply = requests.get(provider.url(f"/api/v1/traces/{trace_id}"), timeout=10)
         if reply.status_code != 200:
@@ -93,7 +93,7 @@ def test_a_failure_is_an_error_of_the_client_and_told_in_the_trace(provider, cli
     attempts = [span for span in spans if span["name"] == "attempt sim-server-error"]
     assert len(attempts) == 3
     decision = raised.value.response.headers["x-decision-id"]
-    told = provider.get(f"/api/v1/decisions/{decision}")
+    told = provider.get(f"/api/v1/decisions/{decision}")["decision"]
     assert told["trace_id"] == trace_id
 
 

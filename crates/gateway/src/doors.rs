@@ -7,10 +7,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
 use throughline_trace::access::{AccessError, ApiKey, Keyring, Scope};
@@ -36,6 +36,7 @@ impl Gateway {
     /// `/v1/messages`, `/v1/completions`, `/v1/embeddings`, `/v1/models`.
     pub fn router(&self) -> Router {
         let mut router = Router::new()
+            .route("/v1/{*rest}", any(nothing_here))
             .route("/v1/models", get(list_models))
             .route("/v1/models/{*id}", get(show_model));
         for api in Api::ALL {
@@ -44,7 +45,7 @@ impl Gateway {
             };
             router = router.route(&format!("/v1{}", api.path()), post(handler));
         }
-        router.with_state(Arc::clone(&self.inner))
+        router.method_not_allowed_fallback(nothing_here).with_state(Arc::clone(&self.inner))
     }
 }
 
@@ -235,10 +236,37 @@ fn api_of(headers: &HeaderMap) -> Api {
 }
 
 async fn list_models(State(inner): State<Shared>, headers: HeaderMap) -> Response {
-    match models_for(&inner, &headers).await {
-        Ok(models) => axum::Json(json!({ "object": "list", "data": models })).into_response(),
-        Err(turned) => turned.refused.into_response(api_of(&headers)),
+    let models = match models_for(&inner, &headers).await {
+        Ok(models) => models,
+        Err(turned) => return turned.refused.into_response(api_of(&headers)),
+    };
+    let mut list = json!({ "object": "list" });
+    if api_of(&headers) == Api::Messages {
+        // There is one page.
+        let id = |model: Option<&Value>| model.map_or(Value::Null, |model| model["id"].clone());
+        list = json!({
+            "has_more": false, "first_id": id(models.first()), "last_id": id(models.last()),
+        });
     }
+    list["data"] = Value::Array(models);
+    axum::Json(list).into_response()
+}
+
+/// What is under `/v1` and no API of ours, or is asked in another way.
+async fn nothing_here(
+    State(inner): State<Shared>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let api = api_of(&headers);
+    if let Err(turned) = check_key(&inner, &headers) {
+        return turned.refused.into_response(api);
+    }
+    let paths: Vec<String> = Api::ALL.iter().map(|api| format!("POST /v1{}", api.path())).collect();
+    let message =
+        format!("expected {} or GET /v1/models, got {method} {}", paths.join(", "), uri.path());
+    Refused::new(StatusCode::NOT_FOUND, "unknown_url", message).into_response(api)
 }
 
 async fn show_model(

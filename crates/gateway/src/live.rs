@@ -97,6 +97,9 @@ impl Live {
     }
 
     async fn next(&mut self) -> Option<Frame<Bytes>> {
+        // Silence counts from when the client wanted more: one that is slow to read is not the
+        // provider's fault.
+        self.last_at = Instant::now();
         loop {
             if let Some(frame) = self.waiting.pop_front() {
                 return Some(frame);

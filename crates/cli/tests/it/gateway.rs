@@ -44,7 +44,7 @@ async fn r3_4_a_call_through_the_gateway_is_a_stored_trace_with_its_decision() {
     assert!(seen["summary"]["cost_usd"].as_f64().expect("a cost") > 0.0);
     let said = call["attributes"]["gen_ai.input.messages"].to_string();
     assert!(said.contains("[api_key]") && !said.contains("Zm9v"), "redacted: {said}");
-    let decision = server.get_json(&format!("/api/v1/decisions/{decision_id}")).await;
+    let decision = &server.get_json(&format!("/api/v1/decisions/{decision_id}")).await["decision"];
     assert_eq!(
         (&decision["stage"], &decision["trace_id"]),
         (&"route".into(), &trace_id.as_str().into())
@@ -130,8 +130,20 @@ fn a_configuration_that_cannot_be_meant_is_refused_at_the_start() {
         assert_eq!(finished.code, 2, "{}", finished.stderr);
         finished.stderr.replace(&dir.path().display().to_string(), "DIR").trim().to_owned()
     };
-    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: opnai}\n"), @"");
-    insta::assert_snapshot!(told("gateway:\n  provider: []\n"), @"");
-    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: openai, api_key: sk-1}\n"), @"");
-    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: openai_compatible}\n"), @"");
+    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: opnai}\n"), @r"
+    error: throughline.yaml:3:23: expected openai or anthropic or azure_openai or openai_compatible, got `opnai`
+    hint: did you mean `openai`?
+    ");
+    insta::assert_snapshot!(told("gateway:\n  provider: []\n"), @r"
+    error: throughline.yaml:2:3: unknown key `provider`
+    hint: did you mean `providers`?
+    ");
+    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: openai, api_key: sk-1}\n"), @r"
+    error: throughline.yaml:3:31: unknown key `api_key`
+    hint: known here: name, kind, base_url, api_key_env, api_key_file, api_version
+    ");
+    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: openai_compatible}\n"), @r"
+    error: expected a `base_url` in `gateway.providers[a]`, got none
+    hint: docs/gateway.md tells what `gateway:` may say
+    ");
 }

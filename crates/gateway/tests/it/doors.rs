@@ -53,6 +53,16 @@ async fn r3_4_every_route_needs_a_key_where_keys_are_required() {
     for path in ["/v1/models", "/v1/models/gpt-4o"] {
         assert_eq!(house.get(path, &[]).await.status, 401, "{path}");
     }
+    for path in ["/v1/images/generations", "/v1/messages/count_tokens", "/v1/x"] {
+        assert_eq!(house.post(path, &[], "{}").await.status, 401, "{path}");
+        let allowed = [("authorization", "Bearer tl_team")];
+        let answered = house.post(path, &allowed, "{}").await;
+        assert_eq!(
+            (answered.status.as_u16(), &answered.json()["error"]["code"]),
+            (404, &"unknown_url".into())
+        );
+    }
+    assert_eq!(house.get("/v1/chat/completions", &[("x-api-key", "tl_team")]).await.status, 404);
     assert!(script.came().is_empty());
     let refused = house.post("/v1/messages", &[], "{}").await.json();
     assert_eq!(

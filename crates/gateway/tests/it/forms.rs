@@ -208,3 +208,21 @@ async fn what_a_provider_has_not_is_told() {
     assert_eq!(answer.status, 400);
     insta::assert_snapshot!(answer.json()["error"]["message"].as_str().unwrap_or_default(), @"the provider claude has nothing like /v1/embeddings");
 }
+
+#[tokio::test]
+async fn an_anthropic_client_lists_models_in_its_own_form() {
+    let list = json!({"data": [{"type": "model", "id": "claude-sonnet-4-5", "display_name": "Sonnet",
+        "created_at": "2025-01-01T00:00:00Z"}], "has_more": false});
+    let (_script, house) = anthropic(whole("200 OK", "", &list.to_string())).await;
+    let listed = house.get("/v1/models", &[("anthropic-version", "2023-06-01")]).await.json();
+    assert_eq!(
+        (&listed["first_id"], &listed["has_more"]),
+        (&"claude-sonnet-4-5".into(), &false.into())
+    );
+    assert_eq!(listed["data"][0]["display_name"], "Sonnet");
+    let listed = house.get("/v1/models", &[]).await.json();
+    assert_eq!(
+        (&listed["object"], &listed["data"][0]["object"]),
+        (&"list".into(), &"model".into())
+    );
+}
