@@ -174,6 +174,8 @@ pub struct GatewayLimits {
     pub max_answer_bytes: Option<usize>,
     /// Requests under way at once.
     pub max_concurrent: Option<usize>,
+    /// Bytes that the bodies of all requests under way may take together.
+    pub max_in_flight_bytes: Option<usize>,
     /// Bytes that all kept answers may take together.
     pub max_cache_bytes: Option<usize>,
 }

@@ -9,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
@@ -83,12 +83,15 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
     let (head, body) = request.into_parts();
     let key = check_key(inner, &head.headers)?;
     check_body_kind(&head.headers)?;
-    let place = inner.place().ok_or_else(|| {
+    let serving = inner.serving();
+    let max_bytes = serving.plan.max_request_bytes;
+    // A body that does not say its length may have any.
+    let said = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let place = inner.place(said.unwrap_or(max_bytes).min(max_bytes)).ok_or_else(|| {
         let message = "too many requests are under way in the gateway; try again in a moment";
         turned("gateway_full", StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    let serving = inner.serving();
-    let body = read(body, serving.plan.max_request_bytes).await?;
+    let body = read(body, max_bytes).await?;
     let asked = Asked::read(api, body).map_err(|error| Turned {
         refused: Refused::of_error(error),
         reason: "invalid_request",

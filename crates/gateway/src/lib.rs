@@ -65,7 +65,8 @@ pub use config::{
     ProviderKind, RouteConfig, TargetConfig, TimeoutsConfig,
 };
 pub use plan::{
-    MAX_ANSWER_BYTES, MAX_CACHE_BYTES, MAX_CONCURRENT, MAX_REQUEST_BYTES, Plan, PlanError,
+    MAX_ANSWER_BYTES, MAX_CACHE_BYTES, MAX_CONCURRENT, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES,
+    Plan, PlanError,
 };
 pub use recorder::Submit;
 pub use state::{Gateway, Handover};

@@ -20,6 +20,8 @@ pub const MAX_REQUEST_BYTES: usize = 32 << 20;
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Requests under way at once, when nobody says otherwise.
 pub const MAX_CONCURRENT: usize = 1_024;
+/// Bytes of the bodies of all requests under way, when nobody says otherwise.
+pub const MAX_IN_FLIGHT_BYTES: usize = 512 << 20;
 /// Bytes of all kept answers, when nobody says otherwise.
 pub const MAX_CACHE_BYTES: usize = 64 << 20;
 /// Longest wait for a connection, when nobody says otherwise.
@@ -80,6 +82,7 @@ pub struct Plan {
     pub(crate) max_request_bytes: usize,
     pub(crate) max_answer_bytes: usize,
     pub(crate) max_concurrent: usize,
+    pub(crate) max_in_flight_bytes: usize,
     pub(crate) max_cache_bytes: usize,
 }
 
@@ -192,6 +195,11 @@ impl Plan {
                 MAX_ANSWER_BYTES,
             )?,
             max_concurrent: positive("max_concurrent", limits.max_concurrent, MAX_CONCURRENT)?,
+            max_in_flight_bytes: positive(
+                "max_in_flight_bytes",
+                limits.max_in_flight_bytes,
+                MAX_IN_FLIGHT_BYTES,
+            )?,
             max_cache_bytes: limits.max_cache_bytes.unwrap_or(MAX_CACHE_BYTES),
             providers,
             default_provider,

@@ -29,6 +29,14 @@ pub(crate) struct Serving {
 pub(crate) struct Place {
     metrics: GatewayMetrics,
     _permit: OwnedSemaphorePermit,
+    _body: OwnedSemaphorePermit,
+}
+
+/// Bytes that are counted as one in the room for bodies: a semaphore does not count that far.
+const PAGE_BYTES: usize = 4 << 10;
+
+fn pages(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_BYTES).max(1)
 }
 
 impl Drop for Place {
@@ -49,16 +57,20 @@ pub(crate) struct Inner {
     pub(crate) models: ModelLists,
     /// Places for requests under way.
     places: Arc<Semaphore>,
+    /// Room for the bodies of requests under way, pages.
+    room: Arc<Semaphore>,
     hash_key: [u8; 32],
     pub(crate) hash_key_id: String,
 }
 
 impl Inner {
-    /// A place for one more request; `None` when there is none.
-    pub(crate) fn place(&self) -> Option<Place> {
+    /// A place for one more request with a body of so many bytes; `None` when there is none.
+    pub(crate) fn place(&self, body_bytes: usize) -> Option<Place> {
         let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let pages = u32::try_from(pages(body_bytes)).ok()?;
+        let body = Arc::clone(&self.room).try_acquire_many_owned(pages).ok()?;
         self.metrics.in_flight.inc();
-        Some(Place { metrics: self.metrics.clone(), _permit: permit })
+        Some(Place { metrics: self.metrics.clone(), _permit: permit, _body: body })
     }
 
     /// Providers and routes of this moment.
@@ -111,6 +123,8 @@ impl Gateway {
         let (recorder, task) = Recorder::start(submit, metrics.clone());
         let clients = Clients::for_plan(&plan, None)?;
         let places = Arc::new(Semaphore::new(plan.max_concurrent));
+        let room = pages(plan.max_in_flight_bytes).min(Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(room));
         let handover = Handover { recorder: recorder.clone(), task };
         let inner = Inner {
             serving: ArcSwap::from_pointee(Serving { plan, clients }),
@@ -122,6 +136,7 @@ impl Gateway {
             cache: Arc::default(),
             models: ModelLists::default(),
             places,
+            room,
             hash_key: rand::random(),
             hash_key_id: format!("ephemeral:{:08x}", rand::random::<u32>()),
         };
@@ -129,8 +144,8 @@ impl Gateway {
     }
 
     /// Puts another plan in place: requests from now on follow it, those under way keep theirs.
-    /// Breakers keep their state, connections stay open; how many requests may be under way at once
-    /// stays as it was.
+    /// Breakers keep their state, connections stay open; how many requests may be under way at once,
+    /// and with how much, stays as it was.
     ///
     /// # Errors
     /// [`PlanError::Client`]; the old plan stays then.

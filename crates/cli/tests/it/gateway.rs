@@ -118,6 +118,39 @@ async fn r3_4_a_changed_configuration_is_followed_while_it_runs() {
         .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_has_begun_is_finished_by_a_server_that_is_stopped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let provider = Server::start_with(&dir.path().join("provider"), &["demo", "--runs", "0"]);
+    let config = format!(
+        "gateway: {{providers: [{{name: sim, kind: openai_compatible, base_url: \"{}/v1\"}}]}}\n",
+        provider.web
+    );
+    fs::write(dir.path().join("throughline.yaml"), config).expect("written");
+    let mut server = Server::start_with(&data_dir, &["serve"]);
+    let body =
+        json!({"model": "gpt-4o", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let mut answer = client()
+        .post(format!("{}/v1/chat/completions", server.web))
+        .header("content-type", "application/json")
+        .body(body.to_string())
+        .send()
+        .await
+        .expect("an answer");
+    let id = answer.headers()["x-trace-id"].to_str().expect("text").to_owned();
+    let mut text = answer.chunk().await.expect("readable").expect("a piece").to_vec();
+    server.signal("TERM");
+    while let Some(piece) = answer.chunk().await.expect("not cut") {
+        text.extend_from_slice(&piece);
+    }
+    let text = String::from_utf8(text).expect("text");
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    let drawn = run(&data_dir, &["trace", &id]).ok();
+    assert!(drawn.contains("http.stream.segment"), "{drawn}");
+}
+
 #[test]
 fn a_configuration_that_cannot_be_meant_is_refused_at_the_start() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -158,6 +158,11 @@ async fn what_is_too_much_is_refused() {
     let answered =
         tokio::select! { answered = second => answered, _ = waiting => panic!("it stalls") };
     assert_eq!((answered.status.as_u16(), answered.header("retry-after")), (503, Some("1")));
+
+    let limits = GatewayLimits { max_in_flight_bytes: Some(4096), ..GatewayLimits::default() };
+    let house = House::open(&GatewayConfig { limits, ..before(&script.url) }).await;
+    let long = question("gpt-4o", false).replace("hi", &"x".repeat(5_000));
+    assert_eq!(house.post("/v1/chat/completions", &[], &long).await.status, 503);
 }
 
 #[tokio::test]
