@@ -67,7 +67,7 @@ async fn serve(inner: Shared, api: Api, request: Request) -> Response {
 
 /// A request that is not let through.
 struct Turned {
-    refused: Refused,
+    refused: Box<Refused>,
     /// Label of metrics.
     reason: &'static str,
     /// The trace and decision, once there is one.
@@ -75,7 +75,8 @@ struct Turned {
 }
 
 fn turned(reason: &'static str, status: StatusCode, message: impl Into<String>) -> Turned {
-    Turned { refused: Refused::new(status, reason, message), reason, named: None }
+    let refused = Box::new(Refused::new(status, reason, message));
+    Turned { refused, reason, named: None }
 }
 
 /// Lets a request in, or says why not.
@@ -93,7 +94,7 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
     })?;
     let body = read(body, max_bytes).await?;
     let asked = Asked::read(api, body).map_err(|error| Turned {
-        refused: Refused::of_error(error),
+        refused: Box::new(Refused::of_error(error)),
         reason: "invalid_request",
         named: None,
     })?;

@@ -116,6 +116,7 @@ fn only_the_store_speaks_sql_and_the_lowest_floors_do_no_io() {
         ("ingest", &["rusqlite"]),
         ("store", &["opentelemetry-proto", "axum", "tonic"]),
         ("web", &["rusqlite", "opentelemetry-proto"]),
+        ("gateway", &["rusqlite", "opentelemetry-proto", "tracing-opentelemetry", "reqwest"]),
         ("sdk", &["rusqlite", "axum"]),
     ] {
         let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml"))
