@@ -17,8 +17,7 @@ use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::live::Opened;
 use crate::provider::Provider;
-use crate::relay::{Relay, Wish};
-use crate::reply;
+use crate::relay::{Relay, Wish, has_failed};
 use crate::segments::SegmentSpans;
 use crate::trail::Stamp;
 
@@ -98,8 +97,7 @@ impl Attempt<'_> {
 
 /// Reads a stream up to its first content.
 async fn open(mut opened: Opened) -> Result<Got, Fault> {
-    let told = opened.headers.get(reply::STREAM_STATE).and_then(|value| value.to_str().ok());
-    if told.is_some_and(|state| state.eq_ignore_ascii_case("failed")) {
+    if has_failed(&opened.headers) {
         let message = "the provider says that its stream failed";
         opened.segments.fail(ErrorType::StreamFailed, message);
         return Err(Fault::new(ErrorType::StreamFailed, message).with_status(opened.status));

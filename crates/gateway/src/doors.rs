@@ -13,6 +13,7 @@ use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
+use throughline_trace::ErrorType;
 use throughline_trace::access::{AccessError, ApiKey, Keyring, Scope};
 
 use crate::api::Api;
@@ -24,7 +25,7 @@ use crate::meter::{KeyMeter, OverLimit, may_ask};
 use crate::models;
 use crate::reply::{self, Refused};
 use crate::state::{Gateway, Inner};
-use crate::trail::{Decided, Trail, new_span_id};
+use crate::trail::{Decided, Trail};
 
 type Shared = Arc<Inner>;
 
@@ -209,7 +210,7 @@ fn within(
         }
     };
     let decision = trail.decide(Decided {
-        span_id: trail.caller.parent.unwrap_or_else(new_span_id),
+        span_id: trail.refuse(asked, ErrorType::PolicyRejected, &message),
         stage: "admission",
         action: "refuse".to_owned(),
         reason: message.clone(),

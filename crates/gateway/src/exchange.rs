@@ -74,6 +74,7 @@ impl Exchange {
         let Some(route) = self.serving.plan.route(api, &self.asked.model) else {
             let message = "the gateway has no provider: name one under `gateway.providers`, or set \
                            OPENAI_API_KEY or ANTHROPIC_API_KEY";
+            self.trail.refuse(&self.asked, ErrorType::Other, message);
             let refused = Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no_provider", message);
             return refused.into_response(api);
         };

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -19,10 +19,16 @@ use throughline_trace::ErrorType;
 use crate::api::{Api, EventReader, is_content};
 use crate::blocks::{Blocks, TooLong};
 use crate::fault::{Fault, causes};
+use crate::reply::STREAM_STATE;
 use crate::splice::Object;
 
 /// What a provider gets to end its body after the end mark, so that the connection can be used again.
 const TAIL_PATIENCE: Duration = Duration::from_millis(20);
+
+/// Whether headers or trailers say that the stream failed.
+pub(crate) fn has_failed(headers: &HeaderMap) -> bool {
+    headers.get(STREAM_STATE).is_some_and(|state| state.as_bytes() == b"failed")
+}
 
 /// A piece of an answer, as the client gets it.
 #[derive(Debug, Default)]
@@ -131,11 +137,14 @@ impl Relay {
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data()
-                        && let Err(fault) = self.take(&data)
-                    {
-                        self.broke = Some(fault);
-                    }
+                    let taken = match frame.into_data() {
+                        Ok(data) => self.take(&data),
+                        Err(last) if last.trailers_ref().is_some_and(has_failed) => {
+                            Err(self.told_failed())
+                        }
+                        Err(_) => Ok(()),
+                    };
+                    self.broke = taken.err();
                 }
                 Some(Err(error)) => return Err(self.cut(&format!(": {}", causes(&error)))),
                 None => self.take_rest()?,
@@ -174,6 +183,11 @@ impl Relay {
         self.take_block(whole)
     }
 
+    fn told_failed(&self) -> Fault {
+        let message = format!("{} says that its stream failed", self.who);
+        Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
+    }
+
     fn cut(&self, cause: &str) -> Fault {
         let message = format!("the stream of {} broke off before its end mark{cause}", self.who);
         Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
@@ -192,8 +206,7 @@ impl Relay {
             return Ok(());
         };
         if telling::is_failed_state(&event) {
-            let message = format!("{} says that its stream failed", self.who);
-            return Err(Fault::new(ErrorType::StreamFailed, message).with_status(self.status));
+            return Err(self.told_failed());
         }
         let streamed = self
             .reader

@@ -11,6 +11,7 @@ use throughline_trace::{
 };
 use tokio::time::Instant;
 
+use crate::asked::Asked;
 use crate::caller::Caller;
 use crate::clock::{now_unix_nano, unix_nano};
 use crate::recorder::Recorder;
@@ -63,6 +64,24 @@ impl Trail {
         span.start_unix_nano = unix_nano(Instant::now());
         span.attributes.set(keys::ROLE, role.as_str());
         OpenSpan { span: Some(Box::new(span)), trail: Arc::clone(self), is_watched: false }
+    }
+
+    /// Records a call that was refused before any target was chosen.
+    pub(crate) fn refuse(
+        self: &Arc<Self>,
+        asked: &Asked,
+        kind: ErrorType,
+        message: &str,
+    ) -> SpanId {
+        let (operation, model) = (asked.api.operation(), asked.model.as_str());
+        let name = format!("{operation} {model}");
+        let mut span = self.span(name, SpanKind::Client, SpanRole::LlmCall, None);
+        span.set(keys::GEN_AI_OPERATION_NAME, operation);
+        span.set(keys::GEN_AI_REQUEST_MODEL, model);
+        span.stamp(&Stamp::new());
+        span.fail(kind, message);
+        span.outcome(Outcome::of_model_error(kind));
+        span.id()
     }
 
     /// Records a decision.

@@ -119,7 +119,16 @@ async fn r3_4_a_key_has_its_models_and_its_limits() {
     assert!((1..=60).contains(&pause));
     assert_eq!(script.came().len(), 1);
     let all = house.records().await;
-    assert_eq!(all.decisions.iter().filter(|one| one.stage == "admission").count(), 3);
+    insta::assert_snapshot!(crate::trees::tree(&all.spans, &all.decisions), @r"
+    chat claude outcome=policy_rejected type=POLICY_REJECTED ERROR
+      * admission: refuse
+    chat gpt-4o outcome=ok retry_count=0 status_code=200 output_tokens=5
+      * route: one
+    chat gpt-4o outcome=policy_rejected type=POLICY_REJECTED ERROR
+      * admission: refuse
+    chat gpt-4o outcome=policy_rejected type=POLICY_REJECTED ERROR
+      * admission: refuse
+    ");
 }
 
 #[tokio::test]
