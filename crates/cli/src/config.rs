@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_saphyr::Error as YamlError;
+use throughline_gateway::GatewayConfig;
 use throughline_redact::RedactionConfig;
 
 use crate::args::{Access, ListenAddress, LogFormat};
@@ -34,7 +35,8 @@ const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web)
      redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), \
      store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), \
      audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, \
-     verify_interval_secs, retention_days, reads_retention_days, anchors)";
+     verify_interval_secs, retention_days, reads_retention_days, anchors), \
+     gateway (providers, default_provider, routes, policy, capture_content, keys, limits)";
 
 /// How many edits a key may be away from a known one to be taken for a slip.
 const MAX_SLIP_EDITS: usize = 2;
@@ -77,6 +79,8 @@ pub(crate) struct FileConfig {
     pub(crate) retention: RetentionConfig,
     /// The audit log of decisions.
     pub(crate) audit: AuditConfig,
+    /// The gateway to model providers.
+    pub(crate) gateway: GatewayConfig,
 }
 
 /// `limits:`, all in bytes.
@@ -157,11 +161,14 @@ impl FileConfig {
             serde_saphyr::from_str(text).map_err(|error| explain(path, text, &error))?;
         let base = path.parent().unwrap_or(Path::new(""));
         let hash_key_file = &mut config.redaction.hash_key_file;
+        let provider_keys = config.gateway.providers.iter_mut();
+        let provider_keys = provider_keys.filter_map(|provider| provider.api_key_file.as_mut());
         for relative in
             [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key, hash_key_file]
                 .into_iter()
                 .flatten()
                 .chain(config.audit.paths())
+                .chain(provider_keys)
         {
             *relative = base.join(&*relative);
         }
@@ -344,7 +351,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -352,7 +359,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits)
         ");
     }
 

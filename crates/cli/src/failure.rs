@@ -93,6 +93,11 @@ impl Failure {
         ExitCode::from(self.exit as u8)
     }
 
+    /// The error on one line, for the log.
+    pub(crate) fn line(&self) -> String {
+        format!("{:#}", self.error)
+    }
+
     /// Error and hint as the terminal shows them, for tests.
     #[cfg(test)]
     pub(crate) fn to_text(&self) -> String {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -59,6 +59,8 @@ const LATECOMER_TIMEOUT: Duration = Duration::from_millis(500);
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes that are read and thrown away at a time meanwhile.
 const FAREWELL_BYTES: usize = 16 << 10;
+/// What the pages get to finish when the ports of OTLP have taken all the time there was.
+const LEAST_WEB_DRAIN: Duration = Duration::from_secs(1);
 /// Pause after the system refused a socket (too many open files): accepting at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -97,6 +99,24 @@ impl Port {
             ip if ip.is_unspecified() => format!("{scheme}://localhost:{}", self.address.port()),
             _ => format!("{scheme}://{}", self.address),
         }
+    }
+}
+
+/// Where the ports are, as URLs.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    /// OTLP/gRPC.
+    pub(crate) grpc: String,
+    /// OTLP/HTTP.
+    pub(crate) http: String,
+    /// Pages and API.
+    pub(crate) web: String,
+}
+
+impl Addresses {
+    /// Of these ports.
+    pub(crate) fn of(grpc: &Port, http: &Port, web: &Port, is_tls: bool) -> Self {
+        Self { grpc: grpc.url(is_tls), http: http.url(is_tls), web: web.url(is_tls) }
     }
 }
 
@@ -181,6 +201,15 @@ impl Doors {
         self.connections.wait().await;
         cut
     }
+}
+
+/// Drains the ports of OTLP, then those of the pages, within the time there is for both. Answers how
+/// many requests were cut.
+pub(crate) async fn drain(otlp: &Doors, web: &Doors, deadline: Duration) -> usize {
+    let until = Instant::now() + deadline;
+    let cut = otlp.drain(deadline).await;
+    let left = until.saturating_duration_since(Instant::now()).max(LEAST_WEB_DRAIN);
+    cut + web.drain(left).await
 }
 
 /// A connection, who it is from, and its place.

@@ -8,6 +8,7 @@ mod config;
 mod draw;
 mod events;
 mod failure;
+mod gateway;
 mod listen;
 mod logging;
 mod open_files;

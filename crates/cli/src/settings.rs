@@ -6,13 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use throughline_gateway::GatewayConfig;
 use throughline_redact::RedactionConfig;
 use throughline_store::{Retention, RollupRetention, Sampling, StoreOptions};
 
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
 use crate::config::{FileConfig, LimitsConfig, RollupRetentionConfig, Size};
 use crate::failure::{Failure, Outcome};
-use crate::redaction;
+use crate::{gateway, redaction};
 
 mod audit;
 use audit::KeySource;
@@ -92,6 +93,8 @@ pub(crate) struct ServeSettings {
     pub(crate) retention: Retention,
     /// How long rollups are kept.
     pub(crate) rollup_retention: RollupRetention,
+    /// The gateway to model providers.
+    pub(crate) gateway: GatewayConfig,
 }
 
 /// How much is received and held, bytes.
@@ -236,6 +239,7 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
             max_bytes: least_size("retention.max_bytes", config.retention.max_bytes)?,
         },
         rollup_retention: rollup_retention(&config.retention.rollups)?,
+        gateway: gateway::resolve(&config.gateway)?,
     })
 }
 

@@ -5,7 +5,7 @@
 //! the pages.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use throughline_ingest::{Ingest, Submit};
@@ -20,7 +20,8 @@ use crate::anchors::Keeper;
 use crate::commands::{of_control, of_open};
 use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::listen::{Doors, Port};
+use crate::gateway;
+use crate::listen::{self, Addresses, Doors, Port};
 use crate::open_files;
 use crate::redaction;
 use crate::settings::{ServeSettings, Settings};
@@ -31,14 +32,12 @@ const COOKIE_SECRET: &str = "web-cookie";
 /// Groups of batches that a page may fall behind before it misses some.
 const LIVE_BACKLOG: usize = 32;
 
-/// What the pages get to finish when the ports of OTLP have taken all the time there was.
-const LEAST_WEB_DRAIN: Duration = Duration::from_secs(1);
-
 /// A running server.
 pub(crate) struct Spine {
     store: Store,
     keyring: Arc<Keyring>,
     keeper: Keeper,
+    gateway: gateway::Open,
     live: broadcast::Sender<Arc<Committed>>,
     ready: watch::Sender<bool>,
     otlp: Doors,
@@ -46,17 +45,6 @@ pub(crate) struct Spine {
     drain_timeout: Duration,
     /// Where the ports really are, for who starts a server on any free port.
     pub(crate) addresses: Addresses,
-}
-
-/// Where the ports are, as URLs.
-#[derive(Debug, Clone)]
-pub(crate) struct Addresses {
-    /// OTLP/gRPC.
-    pub(crate) grpc: String,
-    /// OTLP/HTTP.
-    pub(crate) http: String,
-    /// Pages and API.
-    pub(crate) web: String,
 }
 
 impl Spine {
@@ -81,6 +69,10 @@ impl Spine {
         let keeper = Keeper::start(&settings.data_dir, &settings.audit, &mut registry)?;
         let redactor = redaction::redactor(&serve.redaction, &control, &mut registry)?;
         let of_the_api = redaction::before(Arc::clone(&redactor), Arc::clone(&submit));
+        let config_file = settings.config_file.as_deref();
+        let asks = Arc::clone(&of_the_api);
+        let gateway =
+            gateway::Open::start(&serve.gateway, config_file, asks, &keyring, &mut registry)?;
         let receives = admission::ingest(serve);
         let ingest = Ingest::new(receives, redactor, submit, Arc::clone(&keyring), &mut registry);
 
@@ -88,8 +80,7 @@ impl Spine {
         let http = Port::bind("http", serve.http)?;
         let web = Port::bind("web", serve.web)?;
         let is_tls = tls.is_some();
-        let addresses =
-            Addresses { grpc: grpc.url(is_tls), http: http.url(is_tls), web: web.url(is_tls) };
+        let addresses = Addresses::of(&grpc, &http, &web, is_tls);
         let (live, _) = broadcast::channel(LIVE_BACKLOG);
         let (ready, is_ready) = watch::channel(false);
         let pages = throughline_web::router(WebState {
@@ -114,7 +105,7 @@ impl Spine {
         otlp.open(grpc, ingest.grpc_router());
         otlp.open(http, ingest.http_router());
         let site = Doors::new(tls, max_connections);
-        site.open(web, pages);
+        site.open(web, pages.merge(gateway.router()));
         ready.send_replace(true);
         tracing::info!(
             grpc = addresses.grpc,
@@ -125,9 +116,19 @@ impl Spine {
             config = settings.config_file.as_ref().map(|path| tracing::field::display(path.display())),
             "ready"
         );
-        let drain_timeout = serve.drain_timeout;
-        let spine =
-            Self { store, keyring, keeper, live, ready, otlp, web: site, drain_timeout, addresses };
+        let (web, drain_timeout) = (site, serve.drain_timeout);
+        let spine = Self {
+            store,
+            keyring,
+            keeper,
+            gateway,
+            live,
+            ready,
+            otlp,
+            web,
+            drain_timeout,
+            addresses,
+        };
         Ok((spine, events))
     }
 
@@ -174,19 +175,17 @@ impl Spine {
 
     /// Lets what was accepted finish, from the ports inwards.
     async fn drain(self, demo: Option<Demo>) -> Outcome {
-        let Self { store, keeper, ready, otlp, web, drain_timeout, .. } = self;
+        let Self { store, keeper, gateway, ready, otlp, web, drain_timeout, .. } = self;
         if let Some(demo) = demo {
             demo.stop().await;
         }
         // Live pages end with it; the others stay up, and a load balancer sees it there.
         ready.send_replace(false);
-        let deadline = Instant::now() + drain_timeout;
-        let cut = otlp.drain(drain_timeout).await;
-        let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_WEB_DRAIN);
-        let cut = cut + web.drain(left).await;
+        let cut = listen::drain(&otlp, &web, drain_timeout).await;
         if cut > 0 {
             tracing::warn!(requests = cut, "cut requests that did not finish in time");
         }
+        gateway.finish().await;
         store.close().await?;
         // Now the head is the last: it gets its checkpoint.
         keeper.finish().await;

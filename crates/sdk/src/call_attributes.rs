@@ -27,7 +27,7 @@ pub(crate) fn endpoint_attributes(
 }
 
 /// How the request is made.
-pub(crate) fn request_attributes(request: &ChatRequest) -> Vec<KeyValue> {
+pub fn request_attributes(request: &ChatRequest) -> Vec<KeyValue> {
     let number = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
     let text = |path: &str| {
         let (first, rest) = path.split_once('/').unwrap_or((path, ""));
@@ -62,7 +62,7 @@ pub(crate) fn request_attributes(request: &ChatRequest) -> Vec<KeyValue> {
 }
 
 /// The service tier that answered, as the provider names it.
-pub(crate) fn service_tier(response: &ChatResponse) -> Option<&str> {
+pub fn service_tier(response: &ChatResponse) -> Option<&str> {
     let usage = response.extra.get("usage").and_then(|usage| usage.get("service_tier"));
     response.extra.get("service_tier").or(usage)?.as_str()
 }

@@ -15,7 +15,7 @@ use throughline_llm::{Choice, MediaSource, Message, Part, Tool, genai};
 use crate::agent_notes;
 use crate::telemetry_pipeline::Pipeline;
 pub use limit::CONTENT_MAX_BYTES;
-pub(crate) use limit::Kept;
+pub use limit::Kept;
 use limit::Kind;
 
 /// Where content goes.
@@ -148,7 +148,7 @@ fn kept(kind: Kind, value: Value) -> Kept {
 }
 
 /// `gen_ai.input.messages`, redacted.
-pub(crate) fn input_messages(messages: &[Message]) -> Kept {
+pub fn input_messages(messages: &[Message]) -> Kept {
     let value = match redactor() {
         Some(redactor) => {
             let redacted: Vec<Message> =
@@ -161,12 +161,12 @@ pub(crate) fn input_messages(messages: &[Message]) -> Kept {
 }
 
 /// `gen_ai.tool.definitions`.
-pub(crate) fn tool_definitions(tools: &[Tool]) -> Kept {
+pub fn tool_definitions(tools: &[Tool]) -> Kept {
     kept(Kind::ToolDefinitions, genai::tool_definitions(tools))
 }
 
 /// `gen_ai.output.messages`, redacted.
-pub(crate) fn output_messages(choices: &[Choice]) -> Kept {
+pub fn output_messages(choices: &[Choice]) -> Kept {
     let value = match redactor() {
         Some(redactor) => {
             let redact = |choice: &Choice| Choice {

@@ -58,7 +58,7 @@ impl Route {
 
 /// Whose certificates are believed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Roots<'a> {
+pub enum Roots<'a> {
     /// Nobody's: for addresses without TLS, so that a system without roots can reach them.
     None,
     /// The system's.
@@ -78,7 +78,7 @@ impl Roots<'_> {
 ///
 /// # Errors
 /// What went wrong, for people.
-pub(crate) fn tls(roots: Roots<'_>) -> Result<ClientConfig, String> {
+pub fn tls(roots: Roots<'_>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

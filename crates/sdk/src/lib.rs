@@ -32,6 +32,7 @@ mod panic_stack;
 pub mod propagation;
 pub mod stream;
 pub mod task;
+pub mod telling;
 
 mod agent;
 mod agent_notes;

@@ -9,7 +9,7 @@ pub(crate) mod limits;
 mod stream;
 mod wire;
 
-pub(crate) use builder::provider_of_host;
+pub use builder::provider_of_host;
 pub use builder::{ClientBuilder, ClientError, OpenAiError};
 pub use client::{
     ANTHROPIC_BASE_URL, Anthropic, AnthropicBuilder, ChatCompletions, Form, Messages, ModelClient,

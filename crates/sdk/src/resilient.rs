@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::metrics::Outcome;
 use attempt::{AttemptSpans, FaultReport};
 pub use error::ResilientError;
-pub(crate) use error::{spoken, tries};
+pub use error::{spoken, tries};
 use run::{Ready, Run, drive, report_of};
 use targets::Rules;
 pub(crate) use targets::Shared;

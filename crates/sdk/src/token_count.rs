@@ -14,14 +14,16 @@ static IS_LOADING: AtomicBool = AtomicBool::new(false);
 
 /// A usage, and how it was counted if the provider did not tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CountedUsage {
-    pub(crate) usage: Usage,
-    pub(crate) method: Option<CountMethod>,
+pub struct CountedUsage {
+    /// The tokens.
+    pub usage: Usage,
+    /// How they were counted; `None` when the provider told them.
+    pub method: Option<CountMethod>,
 }
 
 /// What is kept of a request until its usage is known.
 #[derive(Debug)]
-pub(crate) enum Prompt {
+pub enum Prompt {
     /// The count by bytes, where there is no better one: a stream must not hold its prompt for long.
     Counted(TokenCount),
     /// The request, to be counted by its model's tokenizer.
@@ -31,7 +33,8 @@ pub(crate) enum Prompt {
 }
 
 impl Prompt {
-    pub(crate) fn of(request: &Arc<ChatRequest>) -> Self {
+    /// Of a request that is about to be made.
+    pub fn of(request: &Arc<ChatRequest>) -> Self {
         if !request.stream || tokens::has_tokenizer(&request.model) {
             return Self::Whole(Arc::clone(request));
         }
@@ -39,7 +42,7 @@ impl Prompt {
     }
 
     /// The tokens of a whole answer.
-    pub(crate) fn usage_of(&self, model: &str, response: &ChatResponse) -> CountedUsage {
+    pub fn usage_of(&self, model: &str, response: &ChatResponse) -> CountedUsage {
         match response.usage {
             Some(usage) => CountedUsage { usage, method: None },
             None => self.estimate(model, response),
@@ -48,7 +51,7 @@ impl Prompt {
 
     /// The tokens of an answer that broke off. What the provider had told is true so far; its tokens
     /// out are those that came, at least.
-    pub(crate) fn usage_of_part(&self, model: &str, response: &ChatResponse) -> CountedUsage {
+    pub fn usage_of_part(&self, model: &str, response: &ChatResponse) -> CountedUsage {
         let Some(told) = response.usage else { return self.estimate(model, response) };
         let answer = tokens::count_answer(model, &response.choices);
         if answer.tokens <= told.output_tokens {
@@ -75,7 +78,7 @@ impl Prompt {
 /// Reads the tokenizer of a model on a thread for such work, if it has one and it is not read yet:
 /// some tenths of a second, once in a process.
 #[expect(clippy::disallowed_methods, reason = "what is read serves every trace")]
-pub(crate) async fn load_tokenizer(model: &str) {
+pub async fn load_tokenizer(model: &str) {
     if tokens::is_loadable(model) {
         let model = model.to_owned();
         // Without the tokenizer the bytes are counted.

@@ -167,7 +167,7 @@ pub enum ControlError {
         got: usize,
     },
     /// A key would allow nothing.
-    #[error("expected at least one scope (ingest, read, act or admin), got none")]
+    #[error("expected at least one scope (ingest, read, gateway, act or admin), got none")]
     NoScope,
     /// The database could not be opened.
     #[error(transparent)]

@@ -21,6 +21,8 @@ pub enum Scope {
     Ingest,
     /// Read pages and the API.
     Read,
+    /// Ask models through the gateway.
+    Gateway,
     /// Cause actions in the world.
     Act,
     /// Everything, key management included.
@@ -29,13 +31,14 @@ pub enum Scope {
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 4] = [Self::Ingest, Self::Read, Self::Act, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Ingest, Self::Read, Self::Gateway, Self::Act, Self::Admin];
 
     /// Lowercase name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
             Self::Read => "read",
+            Self::Gateway => "gateway",
             Self::Act => "act",
             Self::Admin => "admin",
         }
@@ -50,7 +53,7 @@ impl fmt::Display for Scope {
 
 /// The text names no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected a scope (ingest, read, act or admin), got {0:?}")]
+#[error("expected a scope (ingest, read, gateway, act or admin), got {0:?}")]
 pub struct ParseScopeError(String);
 
 impl FromStr for Scope {

@@ -17,7 +17,7 @@ pub(crate) enum KeysAction {
         /// What to call it
         #[arg(long)]
         name: String,
-        /// What it allows: ingest, read, act or admin (may be repeated)
+        /// What it allows: ingest, read, gateway, act or admin (may be repeated)
         #[arg(long = "scope", required = true, value_delimiter = ',', action = ArgAction::Append)]
         scopes: Vec<Scope>,
     },

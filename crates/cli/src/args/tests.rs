@@ -27,7 +27,7 @@ fn wrong_values_say_what_was_expected() {
     let error = |line: &str| parse(line).expect_err("a refusal");
     insta::assert_snapshot!(error("throughline serve --listen example.com"), @r#"error: invalid value 'example.com' for '--listen <ADDRESS>': expected an IP address without a port (127.0.0.1, 0.0.0.0, ::1) or localhost, got "example.com""#);
     insta::assert_snapshot!(error("throughline trace 4bf9"), @"error: invalid value '4bf9' for '<ID>': expected 32 hexadecimal characters, got 4");
-    insta::assert_snapshot!(error("throughline keys create --name a --scope write"), @r#"error: invalid value 'write' for '--scope <SCOPES>': expected a scope (ingest, read, act or admin), got "write""#);
+    insta::assert_snapshot!(error("throughline keys create --name a --scope write"), @r#"error: invalid value 'write' for '--scope <SCOPES>': expected a scope (ingest, read, gateway, act or admin), got "write""#);
     insta::assert_snapshot!(error("throughline decisions --min-confidence 62"), @r#"error: invalid value '62' for '--min-confidence <NUMBER>': expected a number from 0 to 1, got "62""#);
     insta::assert_snapshot!(error("throughline traces --since yesterday"), @r#"error: invalid value 'yesterday' for '--since <WHEN>': expected a span such as 15m, 2h or 3d, or a time such as 2026-11-22T15:00Z, got "yesterday""#);
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use throughline_demo::DemoOptions;
+use throughline_gateway::{ProviderConfig, ProviderKind};
 use throughline_store::Control;
 use throughline_trace::access::Scope;
 use tokio::net::TcpListener;
@@ -46,14 +47,21 @@ pub(crate) async fn run(
         Access::Open => None,
         Access::Required => Some(Key::make(&settings.data_dir)?),
     };
-    let (spine, mut events) = Spine::wire(&settings, serve)?;
+    let provider = bind_provider(args.provider_port).await?;
+    let mut serve = serve.clone();
+    if serve.gateway.providers.is_empty() {
+        // Nobody's key is used up by a demo.
+        serve.gateway.providers = vec![simulated(&provider)?];
+    }
+    let (spine, mut events) = Spine::wire(&settings, &serve)?;
     let mut options = DemoOptions::new(spine.addresses.http.clone());
     options.api_key = key.as_ref().map(|key| key.text.clone());
     options.seed = args.seed;
     options.pace = args.pace;
     options.runs = args.runs;
-    options.keep_provider = args.provider_port != 0;
-    options.provider_listener = Some(bind_provider(args.provider_port).await?);
+    // The gateway asks it too.
+    options.keep_provider = true;
+    options.provider_listener = Some(provider);
     events.watch_demo(Demo::start(options));
     greet(&spine.addresses.web, key.as_ref())?;
     let outcome = spine.run(events).await;
@@ -71,6 +79,18 @@ async fn bind_provider(port: u16) -> Outcome<TcpListener> {
             format!("cannot listen on port {port} for the simulated provider: {error}"),
         )
         .hint("choose another with --provider-port, or leave it out for any free one")
+    })
+}
+
+/// The simulated provider, as the gateway knows it.
+fn simulated(listener: &TcpListener) -> Outcome<ProviderConfig> {
+    Ok(ProviderConfig {
+        name: "simulated".to_owned(),
+        kind: ProviderKind::OpenAiCompatible,
+        base_url: Some(format!("http://{}/v1", listener.local_addr()?)),
+        api_key_env: None,
+        api_key_file: None,
+        api_version: None,
     })
 }
 
@@ -98,7 +118,7 @@ struct Key {
 impl Key {
     fn make(data_dir: &Path) -> Outcome<Self> {
         let control = Control::open(data_dir).map_err(|error| of_control(&error))?;
-        let made = control.create_key(KEY_NAME, &[Scope::Ingest, Scope::Read]);
+        let made = control.create_key(KEY_NAME, &[Scope::Ingest, Scope::Read, Scope::Gateway]);
         let (text, key) = made.map_err(|error| of_control(&error))?;
         Ok(Self { id: key.id, text })
     }

@@ -16,6 +16,7 @@ mod demo;
 mod dialects;
 mod drain;
 mod export;
+mod gateway;
 mod keeping;
 mod query;
 mod redaction;

@@ -30,8 +30,13 @@ const EDGES: &[(&str, u8, &[&str])] = &[
     ("ingest", 2, &["trace", "redact", "llm"]),
     ("store", 2, &["trace", "rules"]),
     ("web", 3, &["trace", "llm", "store"]),
+    ("gateway", 3, &["trace", "llm", "resilience", "sdk"]),
     ("demo", 3, &["trace", "llm", "sdk"]),
-    ("cli", 4, &["trace", "redact", "rules", "llm", "ingest", "store", "web", "demo", "sdk"]),
+    (
+        "cli",
+        4,
+        &["trace", "redact", "rules", "llm", "ingest", "store", "web", "demo", "sdk", "gateway"],
+    ),
 ];
 
 fn root() -> PathBuf {
@@ -111,6 +116,7 @@ fn only_the_store_speaks_sql_and_the_lowest_floors_do_no_io() {
         ("ingest", &["rusqlite"]),
         ("store", &["opentelemetry-proto", "axum", "tonic"]),
         ("web", &["rusqlite", "opentelemetry-proto"]),
+        ("gateway", &["rusqlite", "opentelemetry-proto", "tracing-opentelemetry", "reqwest"]),
         ("sdk", &["rusqlite", "axum"]),
     ] {
         let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml"))

@@ -67,15 +67,15 @@ impl Kind {
 
 /// Content as it may be recorded.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Kept {
+pub struct Kept {
     /// The attribute that it is.
-    pub(crate) key: &'static str,
+    pub key: &'static str,
     /// Its value.
-    pub(crate) value: Value,
+    pub value: Value,
     /// The value as text.
     text: String,
     /// What was cut, if anything was.
-    pub(crate) cut: Vec<KeyValue>,
+    pub cut: Vec<KeyValue>,
 }
 
 impl Kept {
@@ -103,7 +103,7 @@ impl Kept {
     }
 
     /// The attributes of a span that tell it.
-    pub(crate) fn into_attributes(self) -> Vec<KeyValue> {
+    pub fn into_attributes(self) -> Vec<KeyValue> {
         let mut attributes = vec![KeyValue::new(self.key, self.text)];
         attributes.extend(self.cut);
         attributes

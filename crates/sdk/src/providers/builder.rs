@@ -29,7 +29,7 @@ const PROVIDERS: [(&str, &str); 12] = [
 ];
 
 /// `gen_ai.provider.name` of whoever is at this host, if it is known.
-pub(crate) fn provider_of_host(host: &str) -> Option<&'static str> {
+pub fn provider_of_host(host: &str) -> Option<&'static str> {
     let is_at = |suffix: &str| host == suffix || host.ends_with(&format!(".{suffix}"));
     PROVIDERS.iter().find(|(suffix, _)| is_at(suffix)).map(|(_, name)| *name)
 }

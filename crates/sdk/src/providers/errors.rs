@@ -8,7 +8,7 @@ use throughline_trace::ErrorType;
 const QUOTED_CHARS: usize = 200;
 
 /// The kind of failure that an answer with a status other than 2xx is.
-pub(crate) fn refusal_type(status: StatusCode, told: &ApiError) -> ErrorType {
+pub fn refusal_type(status: StatusCode, told: &ApiError) -> ErrorType {
     if is_filtered(told) {
         return ErrorType::ContentFiltered;
     }
@@ -20,7 +20,7 @@ pub(crate) fn refusal_type(status: StatusCode, told: &ApiError) -> ErrorType {
 }
 
 /// The kind of an error that came with status 200, or in the middle of a stream.
-pub(crate) fn told_type(told: &ApiError) -> ErrorType {
+pub fn told_type(told: &ApiError) -> ErrorType {
     if is_filtered(told) {
         return ErrorType::ContentFiltered;
     }
@@ -61,7 +61,7 @@ fn is_unpaid(told: &ApiError) -> bool {
 }
 
 /// A status as people know it: `429 Too Many Requests`.
-pub(crate) fn status_text(status: StatusCode) -> String {
+pub fn status_text(status: StatusCode) -> String {
     match status.canonical_reason() {
         Some(reason) => format!("{} {reason}", status.as_u16()),
         None => status.as_u16().to_string(),
@@ -69,7 +69,7 @@ pub(crate) fn status_text(status: StatusCode) -> String {
 }
 
 /// The beginning of a body, on one line.
-pub(crate) fn quoted(body: &[u8]) -> String {
+pub fn quoted(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let line: Vec<&str> = text.split_whitespace().collect();
     let short: String = line.join(" ").chars().take(QUOTED_CHARS).collect();

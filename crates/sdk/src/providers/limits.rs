@@ -8,7 +8,7 @@ use http::header::RETRY_AFTER;
 use throughline_llm::RateLimits;
 
 /// Our gateway's word on where an answer came from: `hit` or `miss`.
-pub(crate) const CACHE_HEADER: &str = "x-throughline-cache";
+pub const CACHE_HEADER: &str = "x-throughline-cache";
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
@@ -20,7 +20,7 @@ pub(crate) fn is_cached(headers: &HeaderMap) -> bool {
 }
 
 /// What is left of the caller's rate limits, in the words of OpenAI or Anthropic.
-pub(crate) fn rate_limits(headers: &HeaderMap) -> Option<RateLimits> {
+pub fn rate_limits(headers: &HeaderMap) -> Option<RateLimits> {
     let count = |names: [&str; 2]| {
         names.into_iter().find_map(|name| text(headers, name)?.parse::<u64>().ok())
     };
@@ -42,7 +42,7 @@ pub(crate) fn rate_limits(headers: &HeaderMap) -> Option<RateLimits> {
 
 /// The pause that a refusal asks for: what it says itself, or else when the limit that is used up is
 /// full again.
-pub(super) fn pause(headers: &HeaderMap) -> Option<Duration> {
+pub fn pause(headers: &HeaderMap) -> Option<Duration> {
     retry_after(headers).or_else(|| rate_limits(headers)?.pause())
 }
 

@@ -99,7 +99,7 @@ impl<E> ResilientError<E> {
 }
 
 /// A duration as people say it.
-pub(crate) fn spoken(duration: Duration) -> String {
+pub fn spoken(duration: Duration) -> String {
     match duration.as_millis() {
         millis @ 0..1_000 => format!("{millis} ms"),
         _ => format!("{:.1} s", duration.as_secs_f64()),
@@ -107,7 +107,7 @@ pub(crate) fn spoken(duration: Duration) -> String {
 }
 
 /// A number of attempts as people say it.
-pub(crate) fn tries(attempts: u32) -> String {
+pub fn tries(attempts: u32) -> String {
     match attempts {
         1 => "1 attempt".to_owned(),
         many => format!("{many} attempts"),

@@ -95,11 +95,13 @@ impl StreamChunk for Chunk {
 }
 
 /// Whether an event of the stream says `X-Stream-State: failed`.
-pub(crate) fn is_failed_state(event: &SseEvent) -> bool {
+/// Whether an event says that the stream failed: `x-stream-state: failed`.
+pub fn is_failed_state(event: &SseEvent) -> bool {
     event.event.eq_ignore_ascii_case("x-stream-state") && event.data.trim() == "failed"
 }
 
-pub(crate) fn text_bytes(chunk: &Chunk) -> u64 {
+/// Bytes of content that a chunk brings.
+pub fn text_bytes(chunk: &Chunk) -> u64 {
     let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let calls =
         |delta: &Delta| -> usize { delta.tool_calls.iter().map(|call| call.arguments.len()).sum() };

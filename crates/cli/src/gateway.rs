@@ -1,0 +1,133 @@
+//! The gateway, wired: its plan from the configuration, its records through redaction to the store,
+//! and a configuration file that changes while it runs.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::registry::Registry;
+use throughline_gateway::{Gateway, GatewayConfig, Handover, Plan, PlanError};
+use throughline_trace::access::Keyring;
+use throughline_web::Submit;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::config::FileConfig;
+use crate::failure::{Failure, Outcome};
+
+/// How often a changed configuration file is looked for.
+const FILE_POLL: Duration = Duration::from_secs(1);
+
+/// Where the guide is.
+const HINT: &str = "docs/gateway.md tells what `gateway:` may say";
+
+/// A gateway that is ready to be mounted.
+pub(crate) struct Open {
+    gateway: Gateway,
+    handover: Handover,
+    watching: Option<JoinHandle<()>>,
+}
+
+/// Refuses what cannot be meant.
+pub(crate) fn resolve(config: &GatewayConfig) -> Outcome<GatewayConfig> {
+    plan(config).map_err(refused)?;
+    Ok(config.clone())
+}
+
+fn plan(config: &GatewayConfig) -> Result<Plan, PlanError> {
+    Plan::of(config, &|name| env::var(name).ok())
+}
+
+fn refused(error: PlanError) -> Failure {
+    Failure::usage(error.to_string()).hint(HINT)
+}
+
+impl Open {
+    /// Starts the gateway. When the configuration file changes, its `gateway:` is put in place.
+    pub(crate) fn start(
+        config: &GatewayConfig,
+        file: Option<&Path>,
+        submit: Submit,
+        keyring: &Arc<Keyring>,
+        registry: &mut Registry,
+    ) -> Outcome<Self> {
+        let plan = plan(config).map_err(refused)?;
+        let started = Gateway::start(plan, submit, Arc::clone(keyring), registry);
+        let (gateway, handover) = started.map_err(refused)?;
+        let watching = file.map(|file| {
+            let watch = watch(file.to_owned(), config.clone(), gateway.clone());
+            tokio::spawn(watch)
+        });
+        Ok(Self { gateway, handover, watching })
+    }
+
+    /// Its routes, to be mounted beside the pages.
+    pub(crate) fn router(&self) -> axum::Router {
+        self.gateway.router()
+    }
+
+    /// Hands over what was recorded; to be called when no request is under way any more, and before
+    /// the store closes.
+    pub(crate) async fn finish(self) {
+        if let Some(watching) = self.watching {
+            watching.abort();
+        }
+        self.handover.finish().await;
+    }
+}
+
+/// What tells that a file has changed.
+fn mark(file: &Path) -> Option<(SystemTime, u64)> {
+    let about = std::fs::metadata(file).ok()?;
+    Some((about.modified().ok()?, about.len()))
+}
+
+/// Follows changes of the file for as long as the server runs. One that cannot be meant is told, and
+/// what was in place stays.
+async fn watch(file: PathBuf, mut config: GatewayConfig, gateway: Gateway) {
+    let mut known = mark(&file);
+    loop {
+        sleep(FILE_POLL).await;
+        let now = mark(&file);
+        if now.is_none() || now == known {
+            continue;
+        }
+        known = now;
+        let read = FileConfig::read(&file).map_err(|failure| failure.line());
+        let changed = match read {
+            Ok(read) if read.gateway == config => continue,
+            Ok(read) => read.gateway,
+            Err(error) => {
+                tracing::error!(error, "the changed configuration is not used");
+                continue;
+            }
+        };
+        let replaced = plan(&changed).and_then(|plan| gateway.replace(plan));
+        match replaced {
+            Ok(()) => {
+                tracing::info!(file = %file.display(), "the gateway follows the changed configuration");
+                config = changed;
+            }
+            Err(error) => tracing::error!(%error, "the changed configuration is not used"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_guide_is_good() {
+        let guide = include_str!("../../../docs/gateway.md");
+        let yaml = guide.split("```yaml\n").nth(1).expect("an example");
+        let yaml = yaml.split("```").next().expect("an end");
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("anthropic.key"), "sk-ant-1\n").expect("written");
+        let config = FileConfig::parse(&dir.path().join("x.yaml"), yaml);
+        let config = config.map_err(|failure| failure.to_text()).expect("good");
+        let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "sk-1".to_owned());
+        Plan::of(&config.gateway, &env).expect("a plan");
+    }
+}

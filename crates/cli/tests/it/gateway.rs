@@ -1,0 +1,182 @@
+//! The gateway in the binary: beside the pages, before the simulated provider, with its records in
+//! the store.
+
+use std::fs;
+
+use serde_json::{Value as Json, json};
+
+use crate::server::{Server, client, run, throughline, until};
+
+const QUICK_DEMO: [&str; 5] = ["demo", "--runs", "0", "--pace", "0"];
+
+async fn ask(server: &Server, key: Option<&str>, model: &str) -> reqwest::Response {
+    let body = json!({"model": model, "messages": [{"role": "user", "content": "my key is sk-proj-Zm9vYmFyYmF6cXV4MDEyMzQ1"}]});
+    let request = client().post(format!("{}/v1/chat/completions", server.web));
+    let request = request.header("content-type", "application/json").body(body.to_string());
+    let request = match key {
+        Some(key) => request.bearer_auth(key),
+        None => request,
+    };
+    request.send().await.expect("an answer")
+}
+
+async fn trace(server: &Server, id: &str) -> Json {
+    until("the trace", async || {
+        let (status, body) = server.get(&format!("/api/v1/traces/{id}"), None).await;
+        (status == 200).then(|| serde_json::from_str(&body).expect("JSON"))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_4_a_call_through_the_gateway_is_a_stored_trace_with_its_decision() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start_with(&data_dir, &QUICK_DEMO);
+    let answer = ask(&server, None, "gpt-4o").await;
+    assert_eq!(answer.status(), 200);
+    let header = |name: &str| answer.headers()[name].to_str().expect("text").to_owned();
+    let (trace_id, decision_id) = (header("x-trace-id"), header("x-decision-id"));
+    let seen = trace(&server, &trace_id).await;
+    let call = &seen["spans"][0];
+    assert_eq!((&call["name"], &call["role"]), (&"chat gpt-4o".into(), &"llm_call".into()));
+    assert_eq!(seen["summary"]["llm_calls"], 1);
+    assert!(seen["summary"]["cost_usd"].as_f64().expect("a cost") > 0.0);
+    let said = call["attributes"]["gen_ai.input.messages"].to_string();
+    assert!(said.contains("[api_key]") && !said.contains("Zm9v"), "redacted: {said}");
+    let decision = &server.get_json(&format!("/api/v1/decisions/{decision_id}")).await["decision"];
+    assert_eq!(
+        (&decision["stage"], &decision["trace_id"]),
+        (&"route".into(), &trace_id.as_str().into())
+    );
+    let (_, metrics) = server.get("/metrics", None).await;
+    assert!(
+        metrics.contains(
+            r#"throughline_gateway_requests_total{api="chat_completions",status="200"} 1"#
+        )
+    );
+    assert!(metrics.contains("throughline_gateway_in_flight 0"));
+    let failed = ask(&server, None, "sim-server-error").await;
+    assert_eq!(failed.status(), 502);
+    let failed_id = failed.headers()["x-trace-id"].to_str().expect("text").to_owned();
+    // A stop hands over what was recorded.
+    server.stop();
+    let drawn = run(&data_dir, &["trace", &failed_id]).ok();
+    assert!(
+        drawn.contains("chat sim-server-error") && drawn.contains("attempt sim-server-error"),
+        "{drawn}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_4_keys_with_the_scope_gateway_may_ask_and_others_may_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let key = |scope: &str| {
+        let made = run(&data_dir, &["keys", "create", "--name", scope, "--scope", scope]).ok();
+        made.split_whitespace().find(|word| word.starts_with("tl_")).expect("a key").to_owned()
+    };
+    let (gateway, read) = (key("gateway"), key("read"));
+    let args = ["demo", "--runs", "0", "--pace", "0", "--access", "required"];
+    let server = Server::start_with(&data_dir, &args);
+    assert_eq!(ask(&server, None, "gpt-4o").await.status(), 401);
+    assert_eq!(ask(&server, Some(&read), "gpt-4o").await.status(), 403);
+    assert_eq!(ask(&server, Some(&gateway), "gpt-4o").await.status(), 200);
+    assert_eq!(server.get("/api/v1/traces", Some(&gateway)).await.0, 403, "and no more than ask");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_4_a_changed_configuration_is_followed_while_it_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let file = dir.path().join("throughline.yaml");
+    let provider = Server::start_with(&dir.path().join("provider"), &QUICK_DEMO);
+    let config = |model: &str| {
+        format!(
+            "gateway:\n  providers:\n    - {{name: sim, kind: openai_compatible, base_url: \"{}/v1\"}}\n  \
+             routes:\n    - {{model: smart, targets: [{{provider: sim, model: {model}}}]}}\n",
+            provider.web
+        )
+    };
+    fs::write(&file, config("gpt-4o")).expect("written");
+    let mut command = throughline(&data_dir);
+    command.args(["serve", "--grpc-port", "0", "--http-port", "0", "--web-port", "0"]);
+    command.args(["--log-format", "json"]);
+    let server = Server::spawn(command);
+    let model = async || {
+        let answer: Json =
+            serde_json::from_str(&ask(&server, None, "smart").await.text().await.expect("a body"))
+                .expect("JSON");
+        answer["model"].as_str().map(str::to_owned).unwrap_or_default()
+    };
+    assert_eq!(model().await, "gpt-4o-2024-08-06");
+    fs::write(&file, "gateway: {routes: [{model: smart}]}").expect("written");
+    until("a refusal", async || server.log().contains("is not used").then_some(())).await;
+    assert_eq!(model().await, "gpt-4o-2024-08-06", "what was in place stays");
+    fs::write(&file, config("gpt-4o-mini")).expect("written");
+    until("the other model", async || (model().await == "gpt-4o-mini-2024-07-18").then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_has_begun_is_finished_by_a_server_that_is_stopped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let provider = Server::start_with(&dir.path().join("provider"), &["demo", "--runs", "0"]);
+    let config = format!(
+        "gateway: {{providers: [{{name: sim, kind: openai_compatible, base_url: \"{}/v1\"}}]}}\n",
+        provider.web
+    );
+    fs::write(dir.path().join("throughline.yaml"), config).expect("written");
+    let mut server = Server::start_with(&data_dir, &["serve"]);
+    let body =
+        json!({"model": "gpt-4o", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let mut answer = client()
+        .post(format!("{}/v1/chat/completions", server.web))
+        .header("content-type", "application/json")
+        .body(body.to_string())
+        .send()
+        .await
+        .expect("an answer");
+    let id = answer.headers()["x-trace-id"].to_str().expect("text").to_owned();
+    let mut text = answer.chunk().await.expect("readable").expect("a piece").to_vec();
+    server.signal("TERM");
+    while let Some(piece) = answer.chunk().await.expect("not cut") {
+        text.extend_from_slice(&piece);
+    }
+    let text = String::from_utf8(text).expect("text");
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    let drawn = run(&data_dir, &["trace", &id]).ok();
+    assert!(drawn.contains("http.stream.segment"), "{drawn}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_meant_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let file = dir.path().join("throughline.yaml");
+    let told = |text: &str| {
+        fs::write(&file, text).expect("written");
+        let finished =
+            run(&data_dir, &["serve", "--web-port", "0", "--http-port", "0", "--grpc-port", "0"]);
+        assert_eq!(finished.code, 2, "{}", finished.stderr);
+        finished.stderr.replace(&dir.path().display().to_string(), "DIR").trim().to_owned()
+    };
+    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: opnai}\n"), @r"
+    error: throughline.yaml:3:23: expected openai or anthropic or azure_openai or openai_compatible, got `opnai`
+    hint: did you mean `openai`?
+    ");
+    insta::assert_snapshot!(told("gateway:\n  provider: []\n"), @r"
+    error: throughline.yaml:2:3: unknown key `provider`
+    hint: did you mean `providers`?
+    ");
+    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: openai, api_key: sk-1}\n"), @r"
+    error: throughline.yaml:3:31: unknown key `api_key`
+    hint: known here: name, kind, base_url, api_key_env, api_key_file, api_version
+    ");
+    insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: openai_compatible}\n"), @r"
+    error: expected a `base_url` in `gateway.providers[a]`, got none
+    hint: docs/gateway.md tells what `gateway:` may say
+    ");
+}

@@ -1,0 +1,197 @@
+//! What a client asks for: the body as it came, and what must be known of it.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde_json::Value;
+use throughline_llm::openai::ApiError;
+use throughline_llm::{ChatRequest, Role};
+use throughline_trace::{ErrorType, Phase};
+
+use crate::api::Api;
+use crate::caller::Caller;
+use crate::fault::Fault;
+use crate::provider::Provider;
+use crate::splice::Object;
+
+/// Longest name of a model, characters.
+const MAX_MODEL_CHARS: usize = 256;
+
+/// Fields that decide the way of a request: readers must not differ about them.
+const DECIDING: [&str; 3] = ["model", "stream", "stream_options"];
+
+/// A request of a client.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) api: Api,
+    pub(crate) body: Bytes,
+    /// The model that the client names.
+    pub(crate) model: String,
+    pub(crate) is_stream: bool,
+    /// Whether the client asked for the usage at the end of the stream.
+    wants_usage: bool,
+    request: OnceLock<Option<Arc<ChatRequest>>>,
+}
+
+/// A request as a provider gets it.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) api: Api,
+    pub(crate) body: Bytes,
+    /// The client shall not see the usage that we asked for.
+    pub(crate) hides_usage: bool,
+}
+
+impl Asked {
+    /// Reads what must be known of a body.
+    pub(crate) fn read(api: Api, body: Bytes) -> Result<Self, ApiError> {
+        let wrong = |param: &str, message: String| ApiError {
+            message,
+            kind: "invalid_request_error".to_owned(),
+            param: param.to_owned(),
+            ..ApiError::default()
+        };
+        let object = Object::read(&body)
+            .map_err(|error| wrong("", format!("expected a JSON object as the body: {error}")))?;
+        if let Some(field) = DECIDING.into_iter().find(|field| object.is_twice(field)) {
+            return Err(wrong(
+                field,
+                format!("expected `{field}` once in the body, it is there twice"),
+            ));
+        }
+        let model = object.get::<String>("model").unwrap_or_default();
+        if model.trim().is_empty() || model.chars().count() > MAX_MODEL_CHARS {
+            let message = format!(
+                "expected the name of a model in `model`, at most {MAX_MODEL_CHARS} characters"
+            );
+            return Err(wrong("model", message));
+        }
+        let is_stream = match object.raw("stream") {
+            None | Some("false" | "null") => false,
+            Some("true") => true,
+            Some(_) => {
+                return Err(wrong("stream", "expected true or false in `stream`".to_owned()));
+            }
+        };
+        let options = object.get::<Value>("stream_options").unwrap_or_default();
+        let wants_usage = options.get("include_usage") == Some(&Value::Bool(true));
+        let is_stream = is_stream && api != Api::Embeddings;
+        Ok(Self { api, model, is_stream, wants_usage, request: OnceLock::new(), body })
+    }
+
+    /// The request as it is understood; `None` when it is not, which is for its provider to judge.
+    pub(crate) fn request(&self) -> Option<Arc<ChatRequest>> {
+        let request = || self.api.parse_request(&self.body).ok().map(Arc::new);
+        self.request.get_or_init(request).clone()
+    }
+
+    /// Whether the client asked for the usage at the end of the stream.
+    pub(crate) fn wants_usage(&self) -> bool {
+        self.wants_usage
+    }
+
+    /// The phase of the agent's loop: what the client says; else, of a call that offers tools,
+    /// whether the model is to plan or to take in what a tool found.
+    pub(crate) fn phase(&self, caller: &Caller) -> Option<Phase> {
+        if caller.phase.is_some() {
+            return caller.phase;
+        }
+        let request = self.request()?;
+        if request.tools.is_empty() {
+            return None;
+        }
+        let last = request.messages.last().map(|message| &message.role);
+        let has_found = last == Some(&Role::Tool);
+        Some(if has_found { Phase::Observe } else { Phase::Plan })
+    }
+
+    /// The request as `provider` gets it for its `model`.
+    pub(crate) fn outgoing(&self, provider: &Provider, model: &str) -> Result<Outgoing, Fault> {
+        let unfit = |message: String| Fault::new(ErrorType::InvalidRequest, message);
+        let Some(api) = provider.api_for(self.api) else {
+            let (name, path) = (&provider.name, self.api.path());
+            return Err(unfit(format!("the provider {name} has nothing like /v1{path}")));
+        };
+        if api == self.api {
+            return self.spliced(model);
+        }
+        let request = self.api.parse_request(&self.body);
+        let mut request = request.map_err(|error| unfit(error.to_string()))?;
+        model.clone_into(&mut request.model);
+        request.stream = self.is_stream;
+        request.is_stream_usage_wanted = self.is_stream;
+        let Some(form) = api.form() else {
+            return Err(unfit(format!("/v1{} cannot be said in another form", self.api.path())));
+        };
+        let body = Bytes::from(form.request_to_json(&request).to_string());
+        Ok(Outgoing { api, body, hides_usage: false })
+    }
+
+    /// The body with what must change, and nothing else.
+    fn spliced(&self, model: &str) -> Result<Outgoing, Fault> {
+        let broken = |error: serde_json::Error| {
+            Fault::new(ErrorType::InvalidRequest, format!("expected a JSON object: {error}"))
+        };
+        let mut body = self.body.clone();
+        if model != self.model {
+            let object = Object::read(&body).map_err(broken)?;
+            body = Bytes::from(object.with("model", &Value::from(model).to_string()));
+        }
+        let asks_for_usage = self.is_stream && !self.wants_usage && self.api.has_stream_options();
+        if asks_for_usage {
+            let object = Object::read(&body).map_err(broken)?;
+            let options = match object.raw("stream_options") {
+                Some(options) if options.starts_with('{') => {
+                    let options = Object::read(options.as_bytes()).map_err(broken)?;
+                    String::from_utf8_lossy(&options.with("include_usage", "true")).into_owned()
+                }
+                _ => r#"{"include_usage":true}"#.to_owned(),
+            };
+            body = Bytes::from(object.with("stream_options", &options));
+        }
+        Ok(Outgoing { api: self.api, body, hides_usage: asks_for_usage })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(body: &str) -> Result<Asked, ApiError> {
+        Asked::read(Api::Chat, Bytes::from(body.to_owned()))
+    }
+
+    fn sent(body: &str, model: &str) -> (String, bool) {
+        let outgoing = asked(body).unwrap().spliced(model).unwrap();
+        (String::from_utf8(outgoing.body.to_vec()).unwrap(), outgoing.hides_usage)
+    }
+
+    #[test]
+    fn r3_4_only_what_must_change_does() {
+        let body = r#"{"model":"a", "messages":[], "strange" : {"x":1e3}}"#;
+        assert_eq!(sent(body, "a"), (body.to_owned(), false));
+        let renamed = r#"{"model":"b", "messages":[], "strange" : {"x":1e3}}"#;
+        assert_eq!(sent(body, "b"), (renamed.to_owned(), false));
+        let (with_usage, hides) = sent(r#"{"model":"a","stream":true}"#, "a");
+        assert_eq!(
+            with_usage,
+            r#"{"stream_options":{"include_usage":true},"model":"a","stream":true}"#
+        );
+        assert!(hides);
+        let own = r#"{"model":"a","stream":true,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(sent(own, "a"), (own.to_owned(), false));
+        let other = r#"{"model":"a","stream":true,"stream_options":{"x":1}}"#;
+        let expected =
+            r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"x":1}}"#;
+        assert_eq!(sent(other, "a"), (expected.to_owned(), true));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told() {
+        let told = |body: &str| asked(body).expect_err("refused").message;
+        insta::assert_snapshot!(told("[]"), @"expected a JSON object as the body: invalid type: sequence, expected a JSON object at line 1 column 0");
+        insta::assert_snapshot!(told("{}"), @"expected the name of a model in `model`, at most 256 characters");
+        insta::assert_snapshot!(told(r#"{"model":"a","model":"b"}"#), @"expected `model` once in the body, it is there twice");
+        insta::assert_snapshot!(told(r#"{"model":"a","stream":1}"#), @"expected true or false in `stream`");
+    }
+}

@@ -1,0 +1,132 @@
+//! One attempt at a target: the request as its provider wants it, and what comes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, StatusCode};
+use throughline::telling;
+use throughline_llm::ChatResponse;
+use throughline_trace::{ErrorType, SpanId};
+use tokio::time::Instant;
+
+use crate::asked::Outgoing;
+use crate::client::{self, EVENTS};
+use crate::exchange::Exchange;
+use crate::fault::Fault;
+use crate::live::Opened;
+use crate::provider::Provider;
+use crate::relay::{Relay, Wish, has_failed};
+use crate::segments::SegmentSpans;
+use crate::trail::Stamp;
+
+/// Bytes that are held back of a streamed answer until its first content comes.
+const MAX_HELD_BYTES: usize = 1 << 20;
+
+/// What an attempt brought.
+pub(crate) enum Got {
+    Whole { status: StatusCode, headers: HeaderMap, body: Bytes, response: Box<ChatResponse> },
+    Stream(Box<Opened>),
+}
+
+/// One attempt at a target.
+pub(crate) struct Attempt<'a> {
+    pub(crate) exchange: &'a Exchange,
+    pub(crate) provider: &'a Provider,
+    pub(crate) model: &'a str,
+    pub(crate) connect: Duration,
+    pub(crate) outgoing: Arc<Outgoing>,
+    pub(crate) who: String,
+    pub(crate) stamp: Stamp,
+}
+
+impl Attempt<'_> {
+    /// Sends the request and reads the answer: whole, or up to its first content.
+    pub(crate) async fn run(
+        self,
+        span_id: SpanId,
+        deadline: Option<Instant>,
+    ) -> Result<Got, Fault> {
+        let (asked, trail) = (&self.exchange.asked, &self.exchange.trail);
+        let mut headers =
+            client::headers_for(self.provider, trail.caller.headers(), asked.is_stream);
+        trail.caller.inject(span_id, &mut headers);
+        let api = self.outgoing.api;
+        let broken = |message: String| Fault::new(ErrorType::InvalidRequest, message);
+        let uri = self.provider.address(api, self.model);
+        let uri = uri.map_err(|error| broken(format!("no address for {}: {error}", self.who)))?;
+        let serving = &self.exchange.serving;
+        let http = serving.clients.get(self.connect);
+        let http = http.ok_or_else(|| broken("the gateway has no HTTP client".to_owned()))?;
+        let body = self.outgoing.body.clone();
+        let answer = client::send(http, &self.who, api, Method::POST, uri, headers, body).await?;
+        let (head, body) = answer.into_parts();
+        let status = head.status;
+        let limits = telling::rate_limits(&head.headers);
+        if !asked.is_stream {
+            let max_bytes = serving.plan.max_answer_bytes;
+            let body = client::read(body, max_bytes, &self.who, status).await?;
+            let response = api.parse_answer(&body);
+            let mut response =
+                response.map_err(|error| Fault::invalid(&self.who, status, &error))?;
+            response.status_code = Some(status.as_u16());
+            response.limits = limits;
+            let response = Box::new(response);
+            return Ok(Got::Whole { status, headers: head.headers, body, response });
+        }
+        let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if !kind.is_some_and(|kind| kind.starts_with(EVENTS)) {
+            let got = kind.unwrap_or("none");
+            let message =
+                format!("expected {EVENTS} as the stream of {}, got content type {got}", self.who);
+            return Err(Fault::new(ErrorType::InvalidResponse, message).with_status(status));
+        }
+        let segments = SegmentSpans::begin(trail, span_id, self.stamp, deadline);
+        let wish = Wish {
+            client: asked.api,
+            provider: api,
+            wants_usage: asked.wants_usage(),
+            hides_usage: self.outgoing.hides_usage,
+        };
+        let relay = Relay::new(body, self.who, status, wish);
+        let held = Vec::new();
+        open(Opened { relay, segments, held, headers: head.headers, status }).await
+    }
+}
+
+/// Reads a stream up to its first content.
+async fn open(mut opened: Opened) -> Result<Got, Fault> {
+    if has_failed(&opened.headers) {
+        let message = "the provider says that its stream failed";
+        opened.segments.fail(ErrorType::StreamFailed, message);
+        return Err(Fault::new(ErrorType::StreamFailed, message).with_status(opened.status));
+    }
+    let mut held_bytes = 0;
+    loop {
+        match opened.relay.next().await {
+            Ok(Some(piece)) => {
+                if let Some((seq, bytes)) = piece.chunk {
+                    opened.segments.chunk(seq, bytes);
+                }
+                held_bytes += piece.bytes.len();
+                let is_begun = piece.is_content || held_bytes > MAX_HELD_BYTES;
+                opened.held.push(piece);
+                if is_begun {
+                    opened.segments.answer_began();
+                    return Ok(Got::Stream(Box::new(opened)));
+                }
+            }
+            Ok(None) => {
+                let fault =
+                    Fault::new(ErrorType::StreamFailed, "the stream ended before its first chunk");
+                opened.segments.fail(fault.kind, &fault.message);
+                return Err(fault.with_status(opened.status));
+            }
+            Err(fault) => {
+                opened.segments.fail(fault.kind, &fault.message);
+                return Err(fault);
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the span of a call tells of its answer: who answered, what, with how many tokens, at what cost.
+
+use throughline::telling::{self, CountedUsage};
+use throughline_llm::ChatResponse;
+use throughline_llm::prices::PriceTable;
+use throughline_trace::{Value, keys};
+
+use super::Call;
+use crate::trail::count;
+
+impl Call {
+    pub(super) fn tell_part(&mut self, part: &ChatResponse) {
+        self.tell_answer(part);
+        let usage = self.prompt.as_ref().map(|prompt| prompt.usage_of_part(&self.model, part));
+        self.tell_usage(usage, telling::service_tier(part));
+    }
+
+    pub(super) fn tell_answer(&mut self, response: &ChatResponse) {
+        let reasons: Vec<Value> = response
+            .choices
+            .iter()
+            .map(|choice| Value::from(choice.finish_reason.as_str()))
+            .collect();
+        if !reasons.is_empty() {
+            self.span.set(keys::GEN_AI_RESPONSE_FINISH_REASONS, Value::Array(reasons));
+        }
+        if !response.id.is_empty() {
+            self.span.set(keys::GEN_AI_RESPONSE_ID, response.id.as_str());
+        }
+        if !response.model.is_empty() {
+            self.span.set(keys::GEN_AI_RESPONSE_MODEL, response.model.as_str());
+            self.response_model = Some(response.model.clone());
+        }
+        self.status = response.status_code;
+        let limits = response.limits.unwrap_or_default();
+        for (key, left) in [
+            (keys::LIMIT_REQUESTS, limits.remaining_requests),
+            (keys::LIMIT_TOKENS, limits.remaining_tokens),
+        ] {
+            if let Some(left) = left {
+                self.span.set(key, count(left));
+            }
+        }
+        if self.captures_content && !response.choices.is_empty() {
+            self.span.set_all(telling::output_messages(&response.choices).into_attributes());
+        }
+    }
+
+    pub(super) fn tell_usage(&mut self, counted: Option<CountedUsage>, tier: Option<&str>) {
+        let Some(CountedUsage { usage, method }) = counted else { return };
+        if let Some(method) = method {
+            self.span.set(keys::USAGE_ESTIMATED, true);
+            self.span.set(keys::USAGE_METHOD, method.as_str());
+        }
+        self.span.set(keys::GEN_AI_USAGE_INPUT_TOKENS, count(usage.input_tokens));
+        if self.asked.api.operation() != "embeddings" {
+            self.span.set(keys::GEN_AI_USAGE_OUTPUT_TOKENS, count(usage.output_tokens));
+        }
+        for (key, tokens) in usage.details().into_iter().filter(|(_, tokens)| *tokens > 0) {
+            self.span.set(key, count(tokens));
+        }
+        let prices = PriceTable::builtin();
+        let models = [self.response_model.as_deref(), Some(self.model.as_str())];
+        let known = models.into_iter().flatten().find(|model| prices.price(model).is_some());
+        let cost = known.and_then(|model| prices.cost_usd_in_tier(model, usage, tier));
+        if let Some(cost) = cost {
+            self.span.set(keys::COST_USD, cost);
+            self.span.set(keys::PRICE_VERSION, prices.version());
+        }
+        self.metrics.used(&self.shared.name, usage, cost);
+        if let Some(meter) = &self.meter {
+            meter.used(usage.total_tokens(), cost.unwrap_or_default());
+        }
+    }
+}

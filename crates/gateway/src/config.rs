@@ -1,0 +1,181 @@
+//! `gateway:` of the configuration file: providers, routes by model, limits. Plain data; what cannot
+//! be meant is refused by [`Plan::of`](crate::Plan::of).
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use throughline_resilience::route::{RouteRule, RoutingStrategy};
+use throughline_resilience::{BreakerPolicy, BudgetPolicy, ErrorSet, RetryPolicy};
+
+/// `gateway:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayConfig {
+    /// Who answers. Without any, `OPENAI_API_KEY` and `ANTHROPIC_API_KEY` make the obvious ones.
+    pub providers: Vec<ProviderConfig>,
+    /// The provider of models that no route names; else the first whose form of API is asked.
+    pub default_provider: Option<String>,
+    /// Routes by model name; the first that fits counts.
+    pub routes: Vec<RouteConfig>,
+    /// How long, how often and how patient, where a route does not say.
+    pub policy: PolicyConfig,
+    /// Whether prompts and answers go onto spans (after redaction); they do, when not said.
+    pub capture_content: Option<bool>,
+    /// What single API keys may do, by the name that they were created with.
+    pub keys: Vec<KeyConfig>,
+    /// How much is taken at once.
+    pub limits: GatewayLimits,
+}
+
+/// One of `gateway.providers`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderConfig {
+    /// What routes, pages and metrics call it.
+    pub name: String,
+    /// Which API it speaks.
+    pub kind: ProviderKind,
+    /// Its base address (`https://api.openai.com/v1`); that of the kind when left out.
+    #[serde(default)]
+    pub base_url: Option<String>,
+    /// The environment variable with its key.
+    #[serde(default)]
+    pub api_key_env: Option<String>,
+    /// The file with its key.
+    #[serde(default)]
+    pub api_key_file: Option<PathBuf>,
+    /// The version of the API, of `azure_openai`.
+    #[serde(default)]
+    pub api_version: Option<String>,
+}
+
+/// Which API a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// OpenAI's.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// Anthropic's.
+    Anthropic,
+    /// OpenAI's, as Azure serves it: one deployment a model.
+    #[serde(rename = "azure_openai")]
+    AzureOpenAi,
+    /// OpenAI's, as many servers speak it: vLLM, Ollama, OpenRouter.
+    #[serde(rename = "openai_compatible")]
+    OpenAiCompatible,
+}
+
+/// One of `gateway.routes`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteConfig {
+    /// The model that clients ask for; a `*` at the end stands for anything.
+    pub model: String,
+    /// What decisions and weights call it; the model when left out.
+    pub name: Option<String>,
+    /// How a target is chosen.
+    pub strategy: RoutingStrategy,
+    /// Whether a session stays with its target; it does, when left out.
+    pub sticky: Option<bool>,
+    /// Who may answer first.
+    pub targets: Vec<TargetConfig>,
+    /// Rules of `header_based` routing: names of headers, baggage entries, or `model`.
+    pub rules: Vec<RouteRule>,
+    /// Who answers when the chosen target does not, in order.
+    pub fallback: Vec<TargetConfig>,
+    /// Failures that call for the fallback.
+    pub fallback_on: Option<ErrorSet>,
+    /// How long, how often and how patient.
+    pub policy: PolicyConfig,
+    /// Answers that are kept; none when left out.
+    pub cache: Option<CacheConfig>,
+}
+
+/// A model at a provider.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TargetConfig {
+    /// What rules and weights call it; the model when left out. `control` and `treatment` make an
+    /// A/B test.
+    pub name: Option<String>,
+    /// The provider.
+    pub provider: String,
+    /// The provider's model; the one that was asked for when left out.
+    pub model: Option<String>,
+    /// Version of model or prompt, for `model_version`; the model when left out.
+    pub version: Option<String>,
+    /// Share in proportion to the others' weights; 1 when left out.
+    pub weight: Option<u32>,
+}
+
+/// How long, how often and how patient. What is left out is taken from `gateway.policy`, then the
+/// default.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// Time limits.
+    pub timeouts: TimeoutsConfig,
+    /// Attempts and pauses.
+    pub retry: Option<RetryPolicy>,
+    /// When a model is left alone.
+    pub breaker: Option<BreakerPolicy>,
+    /// How much retrying a model bears.
+    pub budget: Option<BudgetPolicy>,
+}
+
+/// Time limits, milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsConfig {
+    /// To the connection.
+    pub connect_ms: Option<u64>,
+    /// One attempt at a whole answer.
+    pub attempt_ms: Option<u64>,
+    /// To the first content of a streamed answer.
+    pub first_token_ms: Option<u64>,
+    /// From one piece of a streamed answer to the next.
+    pub between_tokens_ms: Option<u64>,
+    /// All attempts and pauses together, and a streamed answer to its end.
+    pub total_ms: Option<u64>,
+}
+
+/// Answers that are kept and given again to the same request.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheConfig {
+    /// How long, seconds.
+    pub ttl_secs: u64,
+}
+
+/// What one API key may do.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyConfig {
+    /// The name that the key was created with.
+    pub name: String,
+    /// Models that it may ask for, a `*` at the end stands for anything; all when left out.
+    pub models: Vec<String>,
+    /// Requests a minute.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens a minute, in and out.
+    pub tokens_per_minute: Option<u64>,
+    /// US dollars a day (UTC).
+    pub usd_per_day: Option<f64>,
+}
+
+/// How much is taken at once.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayLimits {
+    /// Largest request body, bytes.
+    pub max_request_bytes: Option<usize>,
+    /// Largest whole answer of a provider, bytes.
+    pub max_answer_bytes: Option<usize>,
+    /// Requests under way at once.
+    pub max_concurrent: Option<usize>,
+    /// Bytes that the bodies of all requests under way may take together.
+    pub max_in_flight_bytes: Option<usize>,
+    /// Bytes that all kept answers may take together.
+    pub max_cache_bytes: Option<usize>,
+}

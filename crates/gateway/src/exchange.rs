@@ -1,0 +1,438 @@
+//! One request from its choice to its answer: route, call, fallback (requirements R3.3, R3.4, R4.2).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, TE, TRAILER};
+use http::{HeaderMap, StatusCode};
+use throughline::Outcome;
+use throughline::telling::{self, CACHE_HEADER};
+use throughline_llm::ChatResponse;
+use throughline_resilience::{
+    Branch, BranchEvent, FallbackNext, FallbackPlan, FallbackResult, FallbackVerdict,
+};
+use throughline_trace::{
+    Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, Value, keys,
+};
+
+use crate::asked::Asked;
+use crate::attempt::{Attempt, Got};
+use crate::cache::{self, Keeping, Kept};
+use crate::call::{Call, CallOf, Stopped};
+use crate::choosing::{Chosen, target_of};
+use crate::client::{self, EVENTS};
+use crate::fault::Fault;
+use crate::live::Live;
+use crate::meter::KeyMeter;
+use crate::plan::{Route, RouteTo};
+use crate::reply::{self, Refused};
+use crate::state::{Inner, Place, Serving};
+use crate::trail::{Decided, OpenSpan, Stamp, Trail};
+
+/// What the first branch of a fallback is called.
+const PRIMARY: &str = "primary";
+
+/// One request under way.
+pub(crate) struct Exchange {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) serving: Arc<Serving>,
+    pub(crate) asked: Arc<Asked>,
+    pub(crate) trail: Arc<Trail>,
+    pub(crate) meter: Option<Arc<KeyMeter>>,
+    /// Whose request it is; empty without keys.
+    pub(crate) key_id: String,
+    pub(crate) place: Arc<Place>,
+}
+
+/// An answer.
+enum Answer {
+    Whole(Box<Whole>),
+    Stream(Box<Live>),
+}
+
+/// An answer that came whole.
+struct Whole {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    response: ChatResponse,
+}
+
+impl Exchange {
+    /// The answer to the client, with the names of its trace and decision.
+    pub(crate) async fn answer(self) -> Response {
+        let mut decision = None;
+        let mut response = self.answered(&mut decision).await;
+        reply::name_trace(response.headers_mut(), self.trail.trace_id(), decision);
+        response
+    }
+
+    async fn answered(&self, decision: &mut Option<DecisionId>) -> Response {
+        let api = self.asked.api;
+        let Some(route) = self.serving.plan.route(api, &self.asked.model) else {
+            let message = "the gateway has no provider: name one under `gateway.providers`, or set \
+                           OPENAI_API_KEY or ANTHROPIC_API_KEY";
+            self.trail.refuse(&self.asked, ErrorType::Other, message);
+            let refused = Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no_provider", message);
+            return refused.into_response(api);
+        };
+        let kept_under = route.cache_ttl.and_then(|ttl| {
+            let key = cache::key(&self.asked, &route.name, &self.key_id)?;
+            let max_bytes = self.serving.plan.max_cache_bytes;
+            Some(Keeping { cache: Arc::clone(&self.inner.cache), key, ttl, max_bytes })
+        });
+        if let Some(keeping) = &kept_under {
+            let kept = self.inner.cache.get(&keeping.key);
+            let kept = kept.and_then(|kept| self.replay(&route, &kept, decision));
+            self.inner.metrics.cache(if kept.is_some() { "hit" } else { "miss" });
+            if let Some(response) = kept {
+                return response;
+            }
+        }
+        let is_cached_route = kept_under.is_some();
+        let mut branch = Branch::Primary;
+        let answered = match route.fallback.is_empty() {
+            true => self.primary(&route, None, decision).await.map_err(|fault| vec![fault]),
+            false => self.with_fallback(&route, &mut branch, decision).await,
+        };
+        let mut response = match answered {
+            // What is not as intended is not to be repeated once the intended one is back.
+            Ok(answer) => self.respond(answer, kept_under.filter(|_| branch == Branch::Primary)),
+            Err(faults) => match &faults[..] {
+                [fault] => reply::failed(api, fault),
+                faults => Refused::exhausted(faults).into_response(api),
+            },
+        };
+        if is_cached_route {
+            response.headers_mut().insert(CACHE_HEADER, HeaderValue::from_static("miss"));
+        }
+        response
+    }
+
+    /// Asks the target that is chosen.
+    async fn primary(
+        &self,
+        route: &Route,
+        parent: Option<SpanId>,
+        decision: &mut Option<DecisionId>,
+    ) -> Result<Answer, Fault> {
+        let chosen = target_of(route, &self.asked, &self.trail.caller, &self.inner.targets);
+        let Some(chosen) = chosen else {
+            let message = format!("the route {} has no target", route.name);
+            return Err(Fault::new(ErrorType::InvalidRequest, message));
+        };
+        let to = chosen.to;
+        let call = self.call(route, to, chosen.stamp.clone(), parent);
+        *decision = Some(self.decide_route(route, &chosen, call.span_id()));
+        self.ask(route, to, call).await
+    }
+
+    fn decide_route(&self, route: &Route, chosen: &Chosen<'_>, span_id: SpanId) -> DecisionId {
+        let mut attributes = self.input_key();
+        attributes.set(keys::ROUTE, route.name.as_str());
+        attributes.set(keys::ROUTING_STRATEGY, chosen.strategy.as_str());
+        attributes.set(keys::ROUTING_WEIGHT, chosen.share);
+        let reason = match route.is_named {
+            true => chosen.reason.to_owned(),
+            false => "no route names the model: it goes to the default provider".to_owned(),
+        };
+        self.trail.decide(Decided {
+            span_id,
+            stage: "route",
+            action: chosen.to.name.clone(),
+            reason,
+            input_hash: &self.inner.input_hash(&self.asked.body),
+            model_version: chosen.to.version(&self.asked.model),
+            parent: None,
+            attributes,
+        })
+    }
+
+    fn input_key(&self) -> Attributes {
+        let mut attributes = Attributes::new();
+        attributes.set(keys::INPUT_HASH_KEY_ID, self.inner.hash_key_id.as_str());
+        attributes
+    }
+
+    fn call(&self, route: &Route, to: &RouteTo, stamp: Stamp, parent: Option<SpanId>) -> Call {
+        let model = to.model(&self.asked.model);
+        Call::begin(CallOf {
+            trail: &self.trail,
+            asked: &self.asked,
+            to,
+            model,
+            shared: self.inner.targets.get(&to.provider.name, model, &route.timing.policy),
+            timing: &route.timing,
+            parent,
+            stamp,
+            captures_content: self.serving.plan.captures_content,
+            metrics: &self.inner.metrics,
+            meter: self.meter.clone(),
+        })
+    }
+
+    /// Asks a target, under its policy.
+    async fn ask(&self, route: &Route, to: &RouteTo, mut call: Call) -> Result<Answer, Fault> {
+        let model = to.model(&self.asked.model);
+        let outgoing = match self.asked.outgoing(&to.provider, model) {
+            Ok(outgoing) => Arc::new(outgoing),
+            Err(fault) => {
+                call.reject(&fault);
+                return Err(fault);
+            }
+        };
+        let (who, stamp) = (call.who().to_owned(), call.stamp().clone());
+        let driven = call.drive(|span_id, deadline| {
+            let attempt = Attempt {
+                exchange: self,
+                provider: &to.provider,
+                model,
+                connect: route.timing.connect,
+                outgoing: Arc::clone(&outgoing),
+                who: who.clone(),
+                stamp: stamp.clone(),
+            };
+            attempt.run(span_id, deadline)
+        });
+        match driven.await {
+            Ok(Got::Whole { status, headers, body, response }) => {
+                call.succeed(&response);
+                let body = match self.asked.api.form().filter(|_| outgoing.api != self.asked.api) {
+                    Some(form) => Bytes::from(form.response_to_json(&response).to_string()),
+                    None => body,
+                };
+                let response = *response;
+                Ok(Answer::Whole(Box::new(Whole { status, headers, body, response })))
+            }
+            Ok(Got::Stream(opened)) => {
+                call.first_token();
+                let between = route.timing.between_tokens;
+                Ok(Answer::Stream(Box::new(Live::new(*opened, call, self.asked.api, between))))
+            }
+            Err(Stopped { fault }) => Err(fault),
+        }
+    }
+
+    /// Asks one target after the other, as the plan of `resilience` says.
+    async fn with_fallback(
+        &self,
+        route: &Route,
+        branch: &mut Branch,
+        decision: &mut Option<DecisionId>,
+    ) -> Result<Answer, Vec<Fault>> {
+        let operation = self.asked.api.operation();
+        let whole = self.fallback_span(format!("fallback {operation}"), SpanRole::Fallback, None);
+        let mut plan = FallbackPlan::new(route.fallback.len(), route.triggers);
+        let mut faults: Vec<Fault> = Vec::new();
+        let mut decided: Option<DecisionId> = None;
+        loop {
+            let to = match *branch {
+                Branch::Primary => None,
+                Branch::Degraded(number) => route.fallback.get(number),
+            };
+            let name = to.map_or(PRIMARY, |to| to.name.as_str());
+            let parent = Some(whole.id());
+            let mut attempt =
+                self.fallback_span(format!("attempt {operation}"), SpanRole::Attempt, parent);
+            attempt.set(keys::FALLBACK_BRANCH, branch.as_str());
+            attempt.set(keys::FALLBACK_NAME, name);
+            let result = match to {
+                None => self.primary(route, Some(attempt.id()), decision).await,
+                Some(to) => {
+                    let call = self.call(route, to, Stamp::new(), Some(attempt.id()));
+                    self.ask(route, to, call).await
+                }
+            };
+            let event = match &result {
+                Ok(_) => {
+                    attempt.outcome(Outcome::Ok);
+                    BranchEvent::Succeeded
+                }
+                Err(fault) => {
+                    attempt.fail(fault.kind, &fault.message);
+                    if let Some(code) = &fault.code {
+                        attempt.set(keys::ERROR_CODE, code.as_str());
+                    }
+                    attempt.outcome(fault.outcome());
+                    BranchEvent::Failed(fault.kind)
+                }
+            };
+            attempt.end();
+            match (plan.on(event), result) {
+                (FallbackNext::Run(next), Err(fault)) => {
+                    let id = self.decide_fallback(route, name, next, &fault, whole.id(), decided);
+                    (decided, *decision) = (Some(id), Some(id));
+                    faults.push(fault);
+                    *branch = next;
+                }
+                (FallbackNext::Done(verdict), result) => {
+                    if let Err(fault) = &result {
+                        faults.push(fault.clone());
+                    }
+                    self.close(whole, verdict, faults.first());
+                    return result.map_err(|_| faults);
+                }
+                // A branch that succeeded is the last.
+                (FallbackNext::Run(_), result) => return result.map_err(|fault| vec![fault]),
+            }
+        }
+    }
+
+    fn fallback_span(&self, name: String, role: SpanRole, parent: Option<SpanId>) -> OpenSpan {
+        let mut span = self.trail.span(name, SpanKind::Internal, role, parent).watched();
+        span.stamp(&Stamp::new());
+        span
+    }
+
+    /// Records that the request goes on with the next target.
+    fn decide_fallback(
+        &self,
+        route: &Route,
+        failed: &str,
+        next: Branch,
+        fault: &Fault,
+        span_id: SpanId,
+        parent: Option<DecisionId>,
+    ) -> DecisionId {
+        let next = match next {
+            Branch::Primary => None,
+            Branch::Degraded(number) => route.fallback.get(number),
+        };
+        self.trail.decide(Decided {
+            span_id,
+            stage: "fallback",
+            action: next.map_or(PRIMARY, |to| to.name.as_str()).to_owned(),
+            reason: format!("{failed} failed with {}: {}", fault.kind.as_str(), fault.message),
+            input_hash: &self.inner.input_hash(&self.asked.body),
+            model_version: next.map_or("", |to| to.version(&self.asked.model)),
+            parent,
+            attributes: self.input_key(),
+        })
+    }
+
+    /// Writes the verdict of the whole.
+    fn close(&self, mut whole: OpenSpan, verdict: FallbackVerdict, first: Option<&Fault>) {
+        whole.set(keys::FALLBACK_DECISION, verdict.decision.as_str());
+        whole.set(keys::FALLBACK_BRANCH, verdict.branch.as_str());
+        whole.set(keys::FALLBACK_RESULT, verdict.result.as_str());
+        if let Branch::Degraded(_) = verdict.branch {
+            self.inner.metrics.fallback(verdict.result.as_str());
+        }
+        match (verdict.result, verdict.branch) {
+            (FallbackResult::Success, Branch::Primary) => whole.outcome(Outcome::Ok),
+            (FallbackResult::Success, Branch::Degraded(_)) => {
+                whole.outcome(Outcome::FallbackDegraded);
+            }
+            (FallbackResult::Failed, Branch::Primary) => {
+                if let Some(first) = first {
+                    whole.fail(first.kind, &first.message);
+                    if let Some(code) = &first.code {
+                        whole.set(keys::ERROR_CODE, code.as_str());
+                    }
+                }
+                whole.outcome(first.map_or(Outcome::Error, Fault::outcome));
+            }
+            (FallbackResult::Failed, Branch::Degraded(_)) => {
+                let reason = first.map(|first| first.message.as_str()).unwrap_or_default();
+                let message = format!("every branch failed; the first: {reason}");
+                whole.fail(ErrorType::FallbackExhausted, &message);
+                whole.outcome(Outcome::Error);
+            }
+        }
+    }
+
+    /// An answer as the client gets it.
+    fn respond(&self, answer: Answer, keeping: Option<Keeping>) -> Response {
+        match answer {
+            Answer::Whole(whole) => {
+                let mut response = Response::new(Body::from(whole.body.clone()));
+                *response.status_mut() = whole.status;
+                *response.headers_mut() = client::passed_back(&whole.headers);
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().entry(CONTENT_TYPE).or_insert(json);
+                if let Some(keeping) = keeping {
+                    keeping.keep(whole.response, Some(whole.body));
+                }
+                response
+            }
+            Answer::Stream(mut live) => {
+                let asked_with = self.trail.caller.headers();
+                let te = asked_with.get(TE).and_then(|value| value.to_str().ok());
+                live.takes_trailers = te.is_some_and(|te| te.contains("trailers"));
+                live.keeping = keeping;
+                live.place = Some(Arc::clone(&self.place));
+                let takes_trailers = live.takes_trailers;
+                let passed = live.passed_headers();
+                let mut response = Response::new(live.into_body());
+                *response.headers_mut() = passed;
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+                // Proxies on the way must not gather what is meant to flow.
+                headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+                headers.insert("cache-control", HeaderValue::from_static("no-cache"));
+                if takes_trailers {
+                    headers.insert(TRAILER, HeaderValue::from_static("x-stream-state"));
+                }
+                response
+            }
+        }
+    }
+
+    /// A kept answer; `None` when it cannot be given in the way that is asked.
+    fn replay(
+        &self,
+        route: &Route,
+        kept: &Kept,
+        decision: &mut Option<DecisionId>,
+    ) -> Option<Response> {
+        let api = self.asked.api;
+        let (body, kind) = match self.asked.is_stream {
+            true => (kept.events(api, self.asked.wants_usage())?, EVENTS),
+            false => (kept.body(api)?, "application/json"),
+        };
+        let (operation, model) = (api.operation(), &self.asked.model);
+        let mut span = self.trail.span(
+            format!("{operation} {model}"),
+            SpanKind::Client,
+            SpanRole::LlmCall,
+            None,
+        );
+        span.set(keys::GEN_AI_OPERATION_NAME, operation);
+        span.set(keys::GEN_AI_REQUEST_MODEL, model.as_str());
+        span.set(keys::IS_CACHED, true);
+        if !kept.response.model.is_empty() {
+            span.set(keys::GEN_AI_RESPONSE_MODEL, kept.response.model.as_str());
+        }
+        let reasons =
+            kept.response.choices.iter().map(|one| Value::from(one.finish_reason.as_str()));
+        span.set(keys::GEN_AI_RESPONSE_FINISH_REASONS, Value::Array(reasons.collect()));
+        if self.serving.plan.captures_content {
+            if let Some(request) = self.asked.request() {
+                span.set_all(telling::input_messages(&request.messages).into_attributes());
+            }
+            span.set_all(telling::output_messages(&kept.response.choices).into_attributes());
+        }
+        span.stamp(&Stamp::new());
+        span.outcome(Outcome::Ok);
+        let mut attributes = self.input_key();
+        attributes.set(keys::ROUTE, route.name.as_str());
+        *decision = Some(self.trail.decide(Decided {
+            span_id: span.id(),
+            stage: "route",
+            action: "cache".to_owned(),
+            reason: "the same request was answered before, and its answer is kept".to_owned(),
+            input_hash: &self.inner.input_hash(&self.asked.body),
+            model_version: &kept.response.model,
+            parent: None,
+            attributes,
+        }));
+        span.end();
+        let mut response = Response::new(Body::from(body));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(CACHE_HEADER, HeaderValue::from_static("hit"));
+        Some(response)
+    }
+}

@@ -1,0 +1,72 @@
+//! The gateway: an OpenAI client in any language points its base URL here, and every call is routed,
+//! protected, traced and recorded without an SDK (requirement R3.4).
+//!
+//! Requests and answers are passed on to the byte where client and provider speak the same form; only
+//! fields that must change are spliced. Retry, breaker, fallback and the choice of a target are the
+//! machines of `resilience`, wire forms, usage and prices are those of `llm`, and what spans say is
+//! what the SDK says of the same thing. No span of `tracing` is made here: records are built and
+//! handed over through a bounded queue, and no request waits for the disk.
+//!
+//! One invariant: a client always gets a defined answer. What failed is never a 200 with half an
+//! answer and a clean end: before the first content it is an error in the client's form, after it an
+//! error event that ends the stream.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use prometheus_client::registry::Registry;
+//! use throughline_gateway::{Gateway, GatewayConfig, Plan};
+//! use throughline_trace::Accepted;
+//! use throughline_trace::access::Keyring;
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # let _inside = runtime.enter();
+//! // Without a configuration, keys in the variables of OpenAI's and Anthropic's own clients make the
+//! // obvious providers.
+//! let plan = Plan::of(&GatewayConfig::default(), &|name| std::env::var(name).ok())?;
+//! let submit = Arc::new(|_batch| Box::pin(async { Ok(Accepted::default()) }) as _);
+//! let keyring = Arc::new(Keyring::open());
+//! let (gateway, _handover) = Gateway::start(plan, submit, keyring, &mut Registry::default())?;
+//! let router: axum::Router = gateway.router();
+//! # drop(router);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod api;
+mod asked;
+mod attempt;
+mod blocks;
+mod cache;
+mod call;
+mod caller;
+mod choosing;
+mod client;
+mod clock;
+mod config;
+mod doors;
+mod exchange;
+mod fault;
+mod live;
+mod meter;
+mod metrics;
+mod models;
+mod plan;
+mod provider;
+mod recorder;
+mod relay;
+mod reply;
+mod segments;
+mod splice;
+mod state;
+mod targets;
+mod trail;
+
+pub use config::{
+    CacheConfig, GatewayConfig, GatewayLimits, KeyConfig, PolicyConfig, ProviderConfig,
+    ProviderKind, RouteConfig, TargetConfig, TimeoutsConfig,
+};
+pub use plan::{
+    MAX_ANSWER_BYTES, MAX_CACHE_BYTES, MAX_CONCURRENT, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES,
+    Plan, PlanError,
+};
+pub use recorder::Submit;
+pub use state::{Gateway, Handover};

@@ -1,0 +1,406 @@
+//! The configuration, resolved: what a request finds.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use throughline_resilience::route::{RouteRule, RoutingStrategy};
+use throughline_resilience::{ErrorSet, Policy};
+use throughline_trace::{ErrorType, RouteWeights, RouteWeightsError};
+
+use crate::api::Api;
+use crate::config::{
+    GatewayConfig, KeyConfig, PolicyConfig, ProviderConfig, ProviderKind, RouteConfig, TargetConfig,
+};
+use crate::provider::Provider;
+
+/// Largest request body, bytes, when nobody says otherwise: a few images in it.
+pub const MAX_REQUEST_BYTES: usize = 32 << 20;
+/// Largest whole answer of a provider, bytes, when nobody says otherwise.
+pub const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Requests under way at once, when nobody says otherwise.
+pub const MAX_CONCURRENT: usize = 1_024;
+/// Bytes of the bodies of all requests under way, when nobody says otherwise.
+pub const MAX_IN_FLIGHT_BYTES: usize = 512 << 20;
+/// Bytes of all kept answers, when nobody says otherwise.
+pub const MAX_CACHE_BYTES: usize = 64 << 20;
+/// Longest wait for a connection, when nobody says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait from one piece of a streamed answer to the next, when nobody says otherwise.
+const BETWEEN_TOKENS_TIMEOUT: Duration = Duration::from_secs(60);
+/// All of one request, when nobody says otherwise: a long answer is streamed for minutes.
+const TOTAL_TIMEOUT_MS: u64 = 600_000;
+/// One attempt at a whole answer, when nobody says otherwise.
+const ATTEMPT_TIMEOUT_MS: u64 = 300_000;
+/// The longest time limit that can be meant, milliseconds: a day.
+const MAX_TIMEOUT_MS: u64 = 86_400_000;
+
+/// Failures that call for the fallback, when a route does not say: not those that are the caller's
+/// own, who is told at once.
+pub(crate) const FALLBACK_ON: ErrorSet = ErrorSet::all_but(&[
+    ErrorType::Cancelled,
+    ErrorType::PolicyRejected,
+    ErrorType::InvalidRequest,
+    ErrorType::ContentFiltered,
+]);
+
+/// Why a configuration cannot be meant.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A field has a value that cannot be meant.
+    #[error("expected {expected} in `{field}`, got {got}")]
+    Field {
+        /// Its path.
+        field: String,
+        /// What was expected.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// The weights of a route divide nothing.
+    #[error("{error} (`{field}`)")]
+    Weights {
+        /// The route's path.
+        field: String,
+        /// What is wrong with them.
+        error: RouteWeightsError,
+    },
+    /// The HTTP client cannot be set up.
+    #[error("cannot set up the HTTP client of the gateway: {0}")]
+    Client(String),
+}
+
+/// What a request finds: providers, routes, limits.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) providers: Vec<Arc<Provider>>,
+    default_provider: Option<Arc<Provider>>,
+    routes: Vec<Arc<Route>>,
+    base: Timing,
+    pub(crate) captures_content: bool,
+    pub(crate) keys: HashMap<String, KeyConfig>,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) max_answer_bytes: usize,
+    pub(crate) max_concurrent: usize,
+    pub(crate) max_in_flight_bytes: usize,
+    pub(crate) max_cache_bytes: usize,
+}
+
+/// A policy with the limits that the machines do not know.
+#[derive(Debug, Clone)]
+pub(crate) struct Timing {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) connect: Duration,
+    pub(crate) between_tokens: Duration,
+}
+
+/// What a model name leads to.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) name: String,
+    pattern: String,
+    pub(crate) strategy: RoutingStrategy,
+    pub(crate) is_sticky: bool,
+    /// Its targets are `control` and `treatment`.
+    pub(crate) is_experiment: bool,
+    pub(crate) targets: Vec<RouteTo>,
+    pub(crate) rules: Vec<RouteRule>,
+    pub(crate) fallback: Vec<RouteTo>,
+    pub(crate) triggers: ErrorSet,
+    pub(crate) timing: Timing,
+    pub(crate) cache_ttl: Option<Duration>,
+    /// Whether it stands in the configuration.
+    pub(crate) is_named: bool,
+}
+
+/// A model at a provider.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteTo {
+    pub(crate) name: String,
+    pub(crate) provider: Arc<Provider>,
+    model: Option<String>,
+    version: Option<String>,
+    pub(crate) weight: u32,
+}
+
+impl RouteTo {
+    /// The provider's model for a request that asks for `asked`.
+    pub(crate) fn model<'a>(&'a self, asked: &'a str) -> &'a str {
+        self.model.as_deref().unwrap_or(asked)
+    }
+
+    /// The value of `model_version`.
+    pub(crate) fn version<'a>(&'a self, asked: &'a str) -> &'a str {
+        self.version.as_deref().unwrap_or_else(|| self.model(asked))
+    }
+}
+
+impl Plan {
+    /// Resolves a configuration; `env` reads environment variables.
+    ///
+    /// # Errors
+    /// [`PlanError`], for people: what was expected and what came.
+    pub fn of(
+        config: &GatewayConfig,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, PlanError> {
+        let configs = if config.providers.is_empty() {
+            obvious_providers(env)
+        } else {
+            config.providers.clone()
+        };
+        let mut providers: Vec<Arc<Provider>> = Vec::new();
+        for one in &configs {
+            if providers.iter().any(|other| other.name == one.name) {
+                return Err(field("gateway.providers", "every name once", &one.name));
+            }
+            providers.push(Arc::new(Provider::of(one, env)?));
+        }
+        let find = |place: &str, name: &str| {
+            let found = providers.iter().find(|provider| provider.name == name);
+            found.cloned().ok_or_else(|| {
+                let known: Vec<&str> = providers.iter().map(|one| one.name.as_str()).collect();
+                field(place, &format!("a provider ({})", known.join(", ")), &format!("{name:?}"))
+            })
+        };
+        let default_provider = config.default_provider.as_deref();
+        let default_provider =
+            default_provider.map(|name| find("gateway.default_provider", name)).transpose()?;
+        let base = timing("gateway.policy", &config.policy, &PolicyConfig::default())?;
+        let mut routes = Vec::new();
+        for one in &config.routes {
+            routes.push(Arc::new(Route::of(one, &config.policy, &find)?));
+        }
+        let mut keys = HashMap::new();
+        for key in &config.keys {
+            check_key(key)?;
+            if keys.insert(key.name.clone(), key.clone()).is_some() {
+                return Err(field("gateway.keys", "every name once", &key.name));
+            }
+        }
+        let limits = &config.limits;
+        let positive = |name: &str, given: Option<usize>, usual: usize| match given {
+            Some(0) => Err(field(&format!("gateway.limits.{name}"), "a number above 0", "0")),
+            given => Ok(given.unwrap_or(usual)),
+        };
+        Ok(Self {
+            max_request_bytes: positive(
+                "max_request_bytes",
+                limits.max_request_bytes,
+                MAX_REQUEST_BYTES,
+            )?,
+            max_answer_bytes: positive(
+                "max_answer_bytes",
+                limits.max_answer_bytes,
+                MAX_ANSWER_BYTES,
+            )?,
+            max_concurrent: positive("max_concurrent", limits.max_concurrent, MAX_CONCURRENT)?,
+            max_in_flight_bytes: positive(
+                "max_in_flight_bytes",
+                limits.max_in_flight_bytes,
+                MAX_IN_FLIGHT_BYTES,
+            )?,
+            max_cache_bytes: limits.max_cache_bytes.unwrap_or(MAX_CACHE_BYTES),
+            providers,
+            default_provider,
+            routes,
+            base,
+            captures_content: config.capture_content.unwrap_or(true),
+            keys,
+        })
+    }
+
+    /// The route of a model that a client asks for; `None` without any provider.
+    pub(crate) fn route(&self, api: Api, model: &str) -> Option<Arc<Route>> {
+        let named = self.routes.iter().find(|route| fits(&route.pattern, model));
+        named.cloned().or_else(|| {
+            let provider = self.default_for(api, model)?;
+            Some(Arc::new(Route::unnamed(provider, &self.base)))
+        })
+    }
+
+    /// Names of models that routes name, without patterns.
+    pub(crate) fn routed_models(&self) -> impl Iterator<Item = &str> {
+        let patterns = self.routes.iter().map(|route| route.pattern.as_str());
+        patterns.filter(|pattern| !pattern.ends_with('*'))
+    }
+
+    /// The provider of a model that no route names: the one of the configuration, else the first
+    /// that speaks what is asked in, or whose model it is by name.
+    fn default_for(&self, api: Api, model: &str) -> Option<Arc<Provider>> {
+        if let Some(provider) = &self.default_provider {
+            return Some(Arc::clone(provider));
+        }
+        let is_anthropic = api == Api::Messages || model.starts_with("claude");
+        let fits = |provider: &&Arc<Provider>| provider.is_openai_like() != is_anthropic;
+        self.providers.iter().find(fits).or_else(|| self.providers.first()).cloned()
+    }
+
+    /// All policies by target key, for the machines to be told of a change.
+    pub(crate) fn connect_timeouts(&self) -> HashSet<Duration> {
+        let routes = self.routes.iter().map(|route| route.timing.connect);
+        routes.chain([self.base.connect]).collect()
+    }
+}
+
+/// Whether a model fits a pattern.
+pub(crate) fn fits(pattern: &str, model: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => model.starts_with(beginning),
+        None => pattern == model,
+    }
+}
+
+impl Route {
+    fn of(
+        config: &RouteConfig,
+        base: &PolicyConfig,
+        find: &impl Fn(&str, &str) -> Result<Arc<Provider>, PlanError>,
+    ) -> Result<Self, PlanError> {
+        if config.model.is_empty() {
+            return Err(field("gateway.routes[].model", "the name of a model", "none"));
+        }
+        let place = format!("gateway.routes[{}]", config.model);
+        let to = |key: &str, target: &TargetConfig| -> Result<RouteTo, PlanError> {
+            let provider = find(&format!("{place}.{key}.provider"), &target.provider)?;
+            let model = target.model.as_deref().unwrap_or(&config.model);
+            let name = target.name.clone().unwrap_or_else(|| model.to_owned());
+            Ok(RouteTo {
+                name,
+                provider,
+                model: target.model.clone(),
+                version: target.version.clone(),
+                weight: target.weight.unwrap_or(1),
+            })
+        };
+        let all = |key: &str, list: &[TargetConfig]| -> Result<Vec<RouteTo>, PlanError> {
+            list.iter().map(|target| to(key, target)).collect()
+        };
+        let targets = all("targets", &config.targets)?;
+        let name = config.name.clone().unwrap_or_else(|| config.model.clone());
+        let weights = targets.iter().map(|target| (target.name.clone(), target.weight));
+        RouteWeights::new(&name, 0, weights)
+            .map_err(|error| PlanError::Weights { field: place.clone(), error })?;
+        for rule in &config.rules {
+            if !targets.iter().any(|target| target.name == rule.target) {
+                let expected = "a target of this route in every rule";
+                return Err(field(&format!("{place}.rules"), expected, &rule.target));
+            }
+        }
+        let names: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        let ttl = config.cache.as_ref().map(|cache| Duration::from_secs(cache.ttl_secs));
+        if ttl == Some(Duration::ZERO) {
+            return Err(field(&format!("{place}.cache.ttl_secs"), "a number above 0", "0"));
+        }
+        Ok(Self {
+            name,
+            pattern: config.model.clone(),
+            strategy: config.strategy,
+            is_sticky: config.sticky.unwrap_or(true),
+            is_experiment: names == HashSet::from(["control", "treatment"]),
+            targets,
+            rules: config.rules.clone(),
+            fallback: all("fallback", &config.fallback)?,
+            triggers: config.fallback_on.unwrap_or(FALLBACK_ON),
+            timing: timing(&format!("{place}.policy"), &config.policy, base)?,
+            cache_ttl: ttl,
+            is_named: true,
+        })
+    }
+
+    /// The way of a model that no route names.
+    fn unnamed(provider: Arc<Provider>, timing: &Timing) -> Self {
+        let target = RouteTo {
+            name: provider.name.clone(),
+            provider,
+            model: None,
+            version: None,
+            weight: 1,
+        };
+        Self {
+            name: "default".to_owned(),
+            pattern: "*".to_owned(),
+            strategy: RoutingStrategy::Weighted,
+            is_sticky: false,
+            is_experiment: false,
+            targets: vec![target],
+            rules: Vec::new(),
+            fallback: Vec::new(),
+            triggers: ErrorSet::NONE,
+            timing: timing.clone(),
+            cache_ttl: None,
+            is_named: false,
+        }
+    }
+}
+
+/// The providers whose keys lie in the variables that their own clients read.
+fn obvious_providers(env: &dyn Fn(&str) -> Option<String>) -> Vec<ProviderConfig> {
+    let known = [
+        ("openai", ProviderKind::OpenAi, "OPENAI_API_KEY"),
+        ("anthropic", ProviderKind::Anthropic, "ANTHROPIC_API_KEY"),
+    ];
+    let is_set = |variable: &str| env(variable).is_some_and(|key| !key.trim().is_empty());
+    known
+        .into_iter()
+        .filter(|(_, _, variable)| is_set(variable))
+        .map(|(name, kind, variable)| ProviderConfig {
+            name: name.to_owned(),
+            kind,
+            base_url: None,
+            api_key_env: Some(variable.to_owned()),
+            api_key_file: None,
+            api_version: None,
+        })
+        .collect()
+}
+
+fn timing(place: &str, own: &PolicyConfig, base: &PolicyConfig) -> Result<Timing, PlanError> {
+    let pick = |own: Option<u64>, base: Option<u64>, name: &str| match own.or(base) {
+        Some(ms) if ms == 0 || ms > MAX_TIMEOUT_MS => {
+            let expected = format!("1 to {MAX_TIMEOUT_MS} milliseconds");
+            Err(field(&format!("{place}.timeouts.{name}"), &expected, &ms.to_string()))
+        }
+        given => Ok(given),
+    };
+    let (t, b) = (&own.timeouts, &base.timeouts);
+    let connect = pick(t.connect_ms, b.connect_ms, "connect_ms")?;
+    let between = pick(t.between_tokens_ms, b.between_tokens_ms, "between_tokens_ms")?;
+    let attempt = pick(t.attempt_ms, b.attempt_ms, "attempt_ms")?;
+    let first = pick(t.first_token_ms, b.first_token_ms, "first_token_ms")?;
+    let total = pick(t.total_ms, b.total_ms, "total_ms")?;
+    let mut policy = Policy::default();
+    policy.timeouts.total_ms = Some(total.unwrap_or(TOTAL_TIMEOUT_MS));
+    policy.timeouts.attempt_ms = Some(attempt.unwrap_or(ATTEMPT_TIMEOUT_MS));
+    policy.timeouts.first_token_ms = first.or(policy.timeouts.first_token_ms);
+    if let Some(retry) = own.retry.as_ref().or(base.retry.as_ref()) {
+        policy.retry = retry.clone();
+    }
+    if let Some(breaker) = own.breaker.as_ref().or(base.breaker.as_ref()) {
+        policy.breaker = Some(breaker.clone());
+    }
+    if let Some(budget) = own.budget.as_ref().or(base.budget.as_ref()) {
+        policy.budget = Some(budget.clone());
+    }
+    Ok(Timing {
+        policy: Arc::new(policy),
+        connect: connect.map_or(CONNECT_TIMEOUT, Duration::from_millis),
+        between_tokens: between.map_or(BETWEEN_TOKENS_TIMEOUT, Duration::from_millis),
+    })
+}
+
+fn check_key(key: &KeyConfig) -> Result<(), PlanError> {
+    let place = format!("gateway.keys[{}]", key.name);
+    if key.name.is_empty() {
+        return Err(field("gateway.keys[].name", "the name of an API key", "none"));
+    }
+    if key.usd_per_day.is_some_and(|usd| !usd.is_finite() || usd < 0.0) {
+        let got = key.usd_per_day.unwrap_or_default().to_string();
+        return Err(field(&format!("{place}.usd_per_day"), "an amount of US dollars", &got));
+    }
+    Ok(())
+}
+
+fn field(place: &str, expected: &str, got: &str) -> PlanError {
+    PlanError::Field { field: place.to_owned(), expected: expected.to_owned(), got: got.to_owned() }
+}

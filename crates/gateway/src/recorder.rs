@@ -1,0 +1,176 @@
+//! The way of spans and decisions to the store: a bounded queue that never makes a request wait.
+//! What finds no room, there or in the store's inbox, is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use throughline_trace::{
+    Accepted, Attributes, Decision, Refusal, Resource, SDK_SCOPE, Scope, Span, SpanBatch, keys,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::now_unix_nano;
+use crate::metrics::GatewayMetrics;
+
+/// Hands a batch to whoever makes it durable, through redaction; returns when it is.
+pub type Submit =
+    Arc<dyn Fn(SpanBatch) -> BoxFuture<'static, Result<Accepted, Refusal>> + Send + Sync>;
+
+/// Records that wait to be handed over.
+const QUEUE_RECORDS: usize = 16_384;
+/// Bytes that they may take together, as far as their attributes go.
+const QUEUE_BYTES: usize = 64 << 20;
+/// Records of one batch.
+const BATCH_RECORDS: usize = 512;
+/// How often a batch is offered to a full inbox before it is given up.
+const OFFERS: u32 = 5;
+/// Longest pause before the next offer.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// What `service.name` the gateway's spans bear.
+const SERVICE: &str = "throughline-gateway";
+
+#[derive(Debug)]
+enum Record {
+    Span(Box<Span>),
+    Decision(Box<Decision>),
+}
+
+/// Where records go; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Recorder {
+    queue: mpsc::Sender<(Record, usize)>,
+    shared: Arc<Shared>,
+    metrics: GatewayMetrics,
+}
+
+#[derive(Debug)]
+struct Shared {
+    resource: Arc<Resource>,
+    scope: Arc<Scope>,
+    instance_id: String,
+    /// Number of the last decision.
+    seq: AtomicU64,
+    queued_bytes: AtomicUsize,
+    closing: CancellationToken,
+}
+
+impl Recorder {
+    /// Begins to hand over; the handle ends when every recorder is gone and all is handed over.
+    pub(crate) fn start(submit: Submit, metrics: GatewayMetrics) -> (Self, JoinHandle<()>) {
+        let instance_id = uuid::Uuid::new_v4().to_string();
+        let mut resource = Attributes::new();
+        resource.set(keys::SERVICE_NAME, SERVICE);
+        resource.set(keys::SERVICE_VERSION, env!("CARGO_PKG_VERSION"));
+        resource.set(keys::SERVICE_INSTANCE_ID, instance_id.as_str());
+        let shared = Arc::new(Shared {
+            resource: Arc::new(Resource { attributes: resource, schema_url: String::new() }),
+            scope: Arc::new(Scope {
+                name: SDK_SCOPE.to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..Scope::default()
+            }),
+            instance_id,
+            seq: AtomicU64::new(0),
+            queued_bytes: AtomicUsize::new(0),
+            closing: CancellationToken::new(),
+        });
+        let (queue, records) = mpsc::channel(QUEUE_RECORDS);
+        let task = tokio::spawn(hand_over(records, Arc::clone(&shared), submit, metrics.clone()));
+        (Self { queue, shared, metrics }, task)
+    }
+
+    /// Records a span that has ended.
+    pub(crate) fn span(&self, mut span: Span) {
+        span.resource = Arc::clone(&self.shared.resource);
+        span.scope = Arc::clone(&self.shared.scope);
+        let events = span.events.iter().map(|event| size(&event.attributes)).sum::<usize>();
+        let bytes = size(&span.attributes) + events + size_of::<Span>();
+        self.push(Record::Span(Box::new(span)), bytes);
+    }
+
+    /// Records a decision, numbered in the order of calls.
+    pub(crate) fn decision(&self, mut decision: Decision) {
+        decision.service = SERVICE.to_owned();
+        decision.instance_id.clone_from(&self.shared.instance_id);
+        decision.seq = self.shared.seq.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = size(&decision.attributes) + decision.reason.len() + size_of::<Decision>();
+        self.push(Record::Decision(Box::new(decision)), bytes);
+    }
+
+    /// Nothing more is taken; what is queued is still handed over.
+    pub(crate) fn close(&self) {
+        self.shared.closing.cancel();
+    }
+
+    fn push(&self, record: Record, bytes: usize) {
+        let before = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > QUEUE_BYTES || self.queue.try_send((record, bytes)).is_err() {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.metrics.dropped("queue_full", 1);
+        }
+    }
+}
+
+fn size(attributes: &Attributes) -> usize {
+    attributes.iter().map(|(key, value)| key.len() + value.size_bytes()).sum()
+}
+
+async fn hand_over(
+    mut records: mpsc::Receiver<(Record, usize)>,
+    shared: Arc<Shared>,
+    submit: Submit,
+    metrics: GatewayMetrics,
+) {
+    let mut some = Vec::with_capacity(BATCH_RECORDS);
+    loop {
+        let received = tokio::select! {
+            received = records.recv_many(&mut some, BATCH_RECORDS) => received,
+            () = shared.closing.cancelled(), if !records.is_closed() => {
+                records.close();
+                continue;
+            }
+        };
+        if received == 0 {
+            return;
+        }
+        let mut batch = SpanBatch { received_unix_nano: now_unix_nano(), ..SpanBatch::default() };
+        for (record, bytes) in some.drain(..) {
+            shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match record {
+                Record::Span(span) => batch.spans.push(*span),
+                Record::Decision(mut decision) => {
+                    decision.received_at_ns = batch.received_unix_nano;
+                    batch.decisions.push(*decision);
+                }
+            }
+        }
+        offer(batch, &submit, &metrics).await;
+    }
+}
+
+/// Offers a batch until it is taken; after some time it is given up, and counted.
+async fn offer(batch: SpanBatch, submit: &Submit, metrics: &GatewayMetrics) {
+    let count = batch.len() as u64;
+    for offer in 1..=OFFERS {
+        match submit(batch.clone()).await {
+            Ok(_) => return,
+            Err(Refusal::Full { retry_after_ms }) if offer < OFFERS => {
+                metrics.inbox_full();
+                tokio::time::sleep(Duration::from_millis(retry_after_ms).min(MAX_PAUSE)).await;
+            }
+            Err(refusal) => {
+                if matches!(refusal, Refusal::Full { .. }) {
+                    metrics.inbox_full();
+                }
+                metrics.dropped("store_refused", count);
+                tracing::warn!(records = count, %refusal, "the gateway's records were not stored");
+                return;
+            }
+        }
+    }
+}

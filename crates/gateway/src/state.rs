@@ -1,0 +1,164 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus_client::registry::Registry;
+use throughline_trace::access::Keyring;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+
+use crate::cache::Cache;
+use crate::client::Clients;
+use crate::meter::Meters;
+use crate::metrics::GatewayMetrics;
+use crate::models::ModelLists;
+use crate::plan::{Plan, PlanError};
+use crate::recorder::{Recorder, Submit};
+use crate::targets::Targets;
+
+/// What changes together when the configuration does.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) plan: Plan,
+    pub(crate) clients: Clients,
+}
+
+/// The place of a request under way, of a stream until its end.
+#[derive(Debug)]
+pub(crate) struct Place {
+    metrics: GatewayMetrics,
+    _permit: OwnedSemaphorePermit,
+    _body: OwnedSemaphorePermit,
+}
+
+/// Bytes that are counted as one in the room for bodies: a semaphore does not count that far.
+const PAGE_BYTES: usize = 4 << 10;
+
+fn pages(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_BYTES).max(1)
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
+}
+
+/// What all requests share.
+pub(crate) struct Inner {
+    serving: ArcSwap<Serving>,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: GatewayMetrics,
+    pub(crate) targets: Targets,
+    pub(crate) meters: Meters,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) models: ModelLists,
+    /// Places for requests under way.
+    places: Arc<Semaphore>,
+    /// Room for the bodies of requests under way, pages.
+    room: Arc<Semaphore>,
+    hash_key: [u8; 32],
+    pub(crate) hash_key_id: String,
+}
+
+impl Inner {
+    /// A place for one more request with a body of so many bytes; `None` when there is none.
+    pub(crate) fn place(&self, body_bytes: usize) -> Option<Place> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let pages = u32::try_from(pages(body_bytes)).ok()?;
+        let body = Arc::clone(&self.room).try_acquire_many_owned(pages).ok()?;
+        self.metrics.in_flight.inc();
+        Some(Place { metrics: self.metrics.clone(), _permit: permit, _body: body })
+    }
+
+    /// Providers and routes of this moment.
+    pub(crate) fn serving(&self) -> Arc<Serving> {
+        self.serving.load_full()
+    }
+
+    /// The keyed hash of a request, for its decisions.
+    pub(crate) fn input_hash(&self, body: &[u8]) -> String {
+        blake3::keyed_hash(&self.hash_key, body).to_hex().to_string()
+    }
+}
+
+/// A gateway. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What a gateway still has to hand over when it stops.
+#[derive(Debug)]
+pub struct Handover {
+    recorder: Recorder,
+    task: JoinHandle<()>,
+}
+
+impl Handover {
+    /// Hands everything over that was recorded until now. What comes later is counted as dropped.
+    pub async fn finish(self) {
+        self.recorder.close();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the gateway's records were not handed over to the end");
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts a gateway: it may be asked as soon as its [`router`](Self::router) is mounted. Spans
+    /// and decisions go to `submit`. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`PlanError::Client`] when the HTTP client cannot be set up.
+    pub fn start(
+        plan: Plan,
+        submit: Submit,
+        keyring: Arc<Keyring>,
+        registry: &mut Registry,
+    ) -> Result<(Self, Handover), PlanError> {
+        let metrics = GatewayMetrics::register(registry);
+        let (recorder, task) = Recorder::start(submit, metrics.clone());
+        let clients = Clients::for_plan(&plan, None)?;
+        let places = Arc::new(Semaphore::new(plan.max_concurrent));
+        let room = pages(plan.max_in_flight_bytes).min(Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(room));
+        let handover = Handover { recorder: recorder.clone(), task };
+        let inner = Inner {
+            serving: ArcSwap::from_pointee(Serving { plan, clients }),
+            keyring,
+            recorder,
+            metrics,
+            targets: Targets::default(),
+            meters: Meters::default(),
+            cache: Arc::default(),
+            models: ModelLists::default(),
+            places,
+            room,
+            hash_key: rand::random(),
+            hash_key_id: format!("ephemeral:{:08x}", rand::random::<u32>()),
+        };
+        Ok((Self { inner: Arc::new(inner) }, handover))
+    }
+
+    /// Puts another plan in place: requests from now on follow it, those under way keep theirs.
+    /// Breakers keep their state, connections stay open; how many requests may be under way at once,
+    /// and with how much, stays as it was.
+    ///
+    /// # Errors
+    /// [`PlanError::Client`]; the old plan stays then.
+    pub fn replace(&self, plan: Plan) -> Result<(), PlanError> {
+        let before = self.inner.serving();
+        let clients = Clients::for_plan(&plan, Some(&before.clients))?;
+        self.inner.serving.store(Arc::new(Serving { plan, clients }));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,228 @@
+//! Clients of one form served by providers of another (requirement R3.4), and Anthropic's own.
+
+use serde_json::{Value, json};
+use throughline_gateway::{GatewayConfig, ProviderKind};
+
+use crate::house::{House, before, provider, question};
+use crate::script::{Answer, Do, STREAM, Script, says, streams, whole};
+
+async fn anthropic(answer: Answer) -> (Script, House) {
+    let script = Script::start([answer]).await;
+    let config = GatewayConfig {
+        providers: vec![provider("claude", ProviderKind::Anthropic, &script.url)],
+        ..GatewayConfig::default()
+    };
+    let house = House::open(&config).await;
+    (script, house)
+}
+
+fn message(content: &Value, reason: &str) -> Answer {
+    let body = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
+        "content": content, "stop_reason": reason, "stop_sequence": null,
+        "usage": {"input_tokens": 12, "output_tokens": 6},
+    });
+    whole("200 OK", "", &body.to_string())
+}
+
+fn event(event: &Value) -> String {
+    format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
+}
+
+fn message_stream() -> Answer {
+    let usage = json!({"input_tokens": 12, "output_tokens": 1});
+    let text: String = [
+        json!({"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant",
+            "model": "claude-sonnet-4-5", "content": [], "stop_reason": null, "usage": usage}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "lo"}}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 6}}),
+        json!({"type": "message_stop"}),
+    ]
+    .iter()
+    .map(event)
+    .collect();
+    vec![Do::Send(format!("{STREAM}{text}")), Do::Cut]
+}
+
+const TOOLS: &str = r#"{"model":"claude-sonnet-4-5","tools":[{"type":"function","function":{"name":"weather",
+    "description":"d","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}}],
+    "messages":[{"role":"system","content":"be brief"},{"role":"user","content":"weather in Oslo"}]}"#;
+
+#[tokio::test]
+async fn r3_4_an_openai_client_calls_tools_of_an_anthropic_model() {
+    let call = json!([{"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Oslo"}}]);
+    let (script, house) = anthropic(message(&call, "tool_use")).await;
+    let answer = house.post("/v1/chat/completions", &[], TOOLS).await.json();
+    let came = &script.came()[0];
+    assert!(came.head.starts_with("POST /v1/messages "), "{}", came.head);
+    assert_eq!(came.header("anthropic-version").as_deref(), Some("2023-06-01"));
+    assert_eq!(came.json()["tools"][0]["name"], "weather");
+    assert_eq!(came.json()["messages"][0]["role"], "user");
+    let function = &answer["choices"][0]["message"]["tool_calls"][0]["function"];
+    assert_eq!(
+        (&function["name"], &function["arguments"]),
+        (&"weather".into(), &r#"{"city":"Oslo"}"#.into())
+    );
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+    assert_eq!(answer["usage"]["total_tokens"], 18);
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat claude-sonnet-4-5 phase=plan outcome=ok retry_count=0 status_code=200 output_tokens=6
+      * route: claude
+    ");
+}
+
+#[tokio::test]
+async fn r3_4_an_openai_client_streams_an_anthropic_model() {
+    let (_script, house) = anthropic(message_stream()).await;
+    let answer = house.ask_stream("claude-sonnet-4-5").await.text();
+    let texts: Vec<Value> = answer
+        .split("\n\n")
+        .filter_map(|event| serde_json::from_str(event.strip_prefix("data: ")?).ok())
+        .collect();
+    let said: String =
+        texts.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(said, "Hello");
+    assert!(
+        texts
+            .iter()
+            .all(|chunk| chunk["object"] == "chat.completion.chunk" && chunk["id"] == "msg_1")
+    );
+    assert!(answer.ends_with("data: [DONE]\n\n") && !answer.contains("usage"), "{answer}");
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat claude-sonnet-4-5 outcome=ok retry_count=0 status_code=200 output_tokens=6
+      * route: claude
+      http.stream.init end=first_token chunks=2
+      http.stream.segment end=done chunks=2
+    ");
+}
+
+#[tokio::test]
+async fn r3_4_an_anthropic_client_is_passed_through_to_the_byte() {
+    let (script, house) = anthropic(message_stream()).await;
+    let body = r#"{"model":"claude-sonnet-4-5","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let headers =
+        [("x-api-key", "dummy"), ("anthropic-version", "2023-06-01"), ("anthropic-beta", "x")];
+    let answer = house.post("/v1/messages", &headers, body).await;
+    let Do::Send(sent) = &message_stream()[0] else { panic!("a stream") };
+    assert_eq!(answer.text(), sent.trim_start_matches(STREAM));
+    let came = &script.came()[0];
+    assert_eq!((came.text().as_str(), came.header("anthropic-beta").as_deref()), (body, Some("x")));
+    assert_eq!(came.header("x-api-key"), None);
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat claude-sonnet-4-5 outcome=ok retry_count=0 status_code=200 output_tokens=6
+      * route: claude
+      http.stream.init end=first_token chunks=2
+      http.stream.segment end=done chunks=2
+    ");
+}
+
+#[tokio::test]
+async fn r3_4_an_anthropic_client_is_served_by_an_openai_model_whole_and_streamed() {
+    let script = Script::start([says("hello"), streams(&["Hel", "lo"])]).await;
+    let house = House::open(&before(&script.url)).await;
+    let body = r#"{"model":"gpt-4o","max_tokens":9,"system":"be brief","messages":[{"role":"user","content":"hi"}]}"#;
+    let answer = house.post("/v1/messages", &[], body).await.json();
+    assert_eq!(
+        (&answer["type"], &answer["content"][0]["text"]),
+        (&"message".into(), &"hello".into())
+    );
+    assert_eq!(answer["usage"]["output_tokens"], 5);
+    assert_eq!(script.came()[0].json()["messages"][0]["role"], "system");
+    let body = body.replace("\"max", "\"stream\":true,\"max");
+    let streamed = house.post("/v1/messages", &[], &body).await.text();
+    for name in ["message_start", "content_block_delta", "message_delta", "message_stop"] {
+        assert!(streamed.contains(&format!("event: {name}\n")), "{name}: {streamed}");
+    }
+    assert!(streamed.contains("\"output_tokens\":5"), "{streamed}");
+}
+
+#[tokio::test]
+async fn r3_4_a_translated_stream_that_breaks_ends_with_an_error_of_the_clients_form() {
+    let Do::Send(whole) = &message_stream()[0] else { panic!("a stream") };
+    let cut = whole.split("event: content_block_stop").next().expect("a beginning").to_owned();
+    let (_script, house) = anthropic(vec![Do::Send(cut.clone()), Do::Cut]).await;
+    let answer = house.ask_stream("claude-sonnet-4-5").await.text();
+    assert!(
+        answer.contains("\"code\":\"stream_failed\"") && !answer.contains("[DONE]"),
+        "{answer}"
+    );
+    let (_script, house) = anthropic(vec![Do::Send(cut), Do::Cut]).await;
+    let body =
+        question("claude-sonnet-4-5", true).replace("\"stream\"", "\"max_tokens\":9,\"stream\"");
+    let answer = house.post("/v1/messages", &[], &body).await.text();
+    assert!(answer.contains("event: error\n") && !answer.contains("message_stop"), "{answer}");
+}
+
+#[tokio::test]
+async fn responses_and_completions_pass_through() {
+    let response = json!({"id": "resp_1", "object": "response", "status": "completed", "model": "gpt-4o",
+        "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hi", "annotations": []}]}],
+        "usage": {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}});
+    let completion = json!({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "gpt-3.5-turbo-instruct",
+        "choices": [{"text": "hi", "index": 0, "logprobs": null, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}});
+    let streamed = format!(
+        "{STREAM}data: {}\n\ndata: [DONE]\n\n",
+        json!({"id": "cmpl-1", "choices": [{"text": "hi", "index": 0, "finish_reason": "stop"}]})
+    );
+    let script = Script::start([
+        whole("200 OK", "", &response.to_string()),
+        whole("200 OK", "", &completion.to_string()),
+        vec![Do::Send(streamed), Do::Cut],
+    ])
+    .await;
+    let house = House::open(&before(&script.url)).await;
+    let answer = house.post("/v1/responses", &[], r#"{"model":"gpt-4o","input":"hi"}"#).await;
+    assert_eq!(answer.text(), response.to_string());
+    let answer = house
+        .post("/v1/completions", &[], r#"{"model":"gpt-3.5-turbo-instruct","prompt":"say"}"#)
+        .await;
+    assert_eq!(answer.text(), completion.to_string());
+    let answer = house
+        .post(
+            "/v1/completions",
+            &[],
+            r#"{"model":"gpt-3.5-turbo-instruct","prompt":"say","stream":true}"#,
+        )
+        .await;
+    assert!(answer.text().ends_with("[DONE]\n\n"));
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat gpt-4o outcome=ok retry_count=0 status_code=200 output_tokens=4
+      * route: one
+    text_completion gpt-3.5-turbo-instruct outcome=ok retry_count=0 status_code=200 output_tokens=2
+      * route: one
+    text_completion gpt-3.5-turbo-instruct outcome=ok retry_count=0 status_code=200 output_tokens=1
+      * route: one
+      http.stream.init end=first_token chunks=1
+    ");
+}
+
+#[tokio::test]
+async fn what_a_provider_has_not_is_told() {
+    let (_script, house) = anthropic(message_stream()).await;
+    let answer =
+        house.post("/v1/embeddings", &[], r#"{"model":"claude-sonnet-4-5","input":"hi"}"#).await;
+    assert_eq!(answer.status, 400);
+    insta::assert_snapshot!(answer.json()["error"]["message"].as_str().unwrap_or_default(), @"the provider claude has nothing like /v1/embeddings");
+}
+
+#[tokio::test]
+async fn an_anthropic_client_lists_models_in_its_own_form() {
+    let list = json!({"data": [{"type": "model", "id": "claude-sonnet-4-5", "display_name": "Sonnet",
+        "created_at": "2025-01-01T00:00:00Z"}], "has_more": false});
+    let (_script, house) = anthropic(whole("200 OK", "", &list.to_string())).await;
+    let listed = house.get("/v1/models", &[("anthropic-version", "2023-06-01")]).await.json();
+    assert_eq!(
+        (&listed["first_id"], &listed["has_more"]),
+        (&"claude-sonnet-4-5".into(), &false.into())
+    );
+    assert_eq!(listed["data"][0]["display_name"], "Sonnet");
+    let listed = house.get("/v1/models", &[]).await.json();
+    assert_eq!(
+        (&listed["object"], &listed["data"][0]["object"]),
+        (&"list".into(), &"model".into())
+    );
+}

@@ -1,0 +1,17 @@
+//! The gateway as its clients see it, in one binary: over real sockets, against the demo's provider
+//! and one that fails on cue.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod chat;
+mod doors;
+mod faults;
+mod forms;
+mod house;
+mod routing;
+mod script;
+mod trees;
