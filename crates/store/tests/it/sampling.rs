@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use throughline_store::{
-    Always, Reader, Sampling, SearchQuery, SegmentInfo, SqlValue, Store, StoreOptions, TraceFilter,
+    Always, AuditFilter, AuditKeys, AuditLog, Kind, Rare, Reader, Sampling, SearchQuery,
+    SegmentInfo, SqlValue, Store, StoreOptions, TraceFilter,
 };
 use throughline_trace::{
     Measure, OperationKind, SamplingRate, SeriesQuery, Span, StatusCode, TraceId, TraceSummary,
@@ -262,4 +263,45 @@ async fn what_a_decision_refers_to_keeps_its_skeleton_at_least() {
     assert!(trace.spans[1].attributes.str("k").is_none());
     let tally = first_segment(&reader).await.sampled.unwrap();
     assert_eq!((tally.bared["rest"].traces, tally.dropped["rest"].traces), (1, 1));
+}
+
+#[tokio::test]
+async fn slow_and_rare_are_told_by_the_others_of_the_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let rare = Some(Rare { fewer_than: 2, by: Kind::Operation });
+    let always = Always { slow_quantile: Some(0.99), rare, ..Always::default() };
+    let (store, _) = open(dir.path(), Sampling { always, ..share(0.0) });
+    for number in 0..150 {
+        let mut root = span(id_at(7, number), 1, None, 0);
+        root.attributes.set("agent_id", "fraud");
+        match number {
+            5 => root.end_unix_nano += 10_000_000_000,
+            6 => root.name = "something else".to_owned(),
+            _ => {}
+        }
+        store.inbox().commit(spans(NOON, vec![root])).await.unwrap();
+    }
+    close_day(&store, 1).await;
+    let tally = first_segment(&store.reader()).await.sampled.unwrap();
+    assert_eq!((tally.kept["slow"].traces, tally.kept["rare"].traces), (1, 1), "{tally:?}");
+    assert_eq!(tally.dropped["rest"].traces, 148);
+    assert_eq!(stored(&store.reader(), id_at(7, 5)).await.spans.len(), 1);
+    assert_eq!(stored(&store.reader(), id_at(7, 6)).await.spans.len(), 1);
+}
+
+#[tokio::test]
+async fn a_legal_hold_keeps_what_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), share(0.0));
+    let (held, other) = (id_at(7, 1), id_at(7, 2));
+    for id in [held, other] {
+        store.inbox().commit(spans(NOON, two(id))).await.unwrap();
+    }
+    let filter = AuditFilter { trace_id: Some(TraceId::from_u128(held)), ..AuditFilter::default() };
+    AuditLog::new(dir.path(), AuditKeys::default()).hold(&filter, "case 7", "local").unwrap();
+    close_day(&store, 1).await;
+    assert_eq!(stored(&store.reader(), held).await.spans.len(), 2);
+    assert_eq!(stored(&store.reader(), other).await.spans.len(), 0);
+    let tally = first_segment(&store.reader()).await.sampled.unwrap();
+    assert_eq!((tally.kept["held"].traces, tally.dropped["rest"].traces), (1, 1));
 }
