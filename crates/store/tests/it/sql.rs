@@ -263,7 +263,7 @@ async fn only_reading_is_allowed_and_each_refusal_says_why() {
         no such column: nope (line 1, column 8); docs/sql.md and `throughline query --schema` list the columns; texts are written in single quotes
     SELECT *
     FROM nowhere
-        no such table: nowhere; the tables are spans, traces, llm_calls, tool_calls, sessions, decisions, logs, rollups, agents
+        no such table: nowhere; the tables are spans, traces, llm_calls, tool_calls, sessions, users, decisions, logs, rollups, agents
     SELEC 1
         near "SELEC": syntax error (line 1, column 1); the language is that of SQLite's SELECT
     SELECT count(*) FROM spans WHERE
