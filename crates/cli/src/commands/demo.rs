@@ -6,11 +6,13 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use throughline_demo::DemoOptions;
+use throughline_demo::provider::{self, ProviderOptions};
+use throughline_demo::{DemoOptions, Pace, Seed};
 use throughline_gateway::{ProviderConfig, ProviderKind};
 use throughline_store::Control;
 use throughline_trace::access::Scope;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::args::{Access, DemoArgs};
 use crate::commands::of_control;
@@ -47,11 +49,13 @@ pub(crate) async fn run(
         Access::Open => None,
         Access::Required => Some(Key::make(&settings.data_dir)?),
     };
-    let provider = bind_provider(args.provider_port).await?;
     let mut serve = serve.clone();
+    let mut behind_gateway = None;
     if serve.gateway.providers.is_empty() {
         // Nobody's key is used up by a demo.
-        serve.gateway.providers = vec![simulated(&provider)?];
+        let (provider, task) = simulated(args).await?;
+        serve.gateway.providers = vec![provider];
+        behind_gateway = Some(task);
     }
     let (spine, mut events) = Spine::wire(&settings, &serve)?;
     let mut options = DemoOptions::new(spine.addresses.http.clone());
@@ -59,12 +63,14 @@ pub(crate) async fn run(
     options.seed = args.seed;
     options.pace = args.pace;
     options.runs = args.runs;
-    // The gateway asks it too.
-    options.keep_provider = true;
-    options.provider_listener = Some(provider);
+    options.keep_provider = args.provider_port != 0;
+    options.provider_listener = Some(bind_provider(args.provider_port).await?);
     events.watch_demo(Demo::start(options));
     greet(&spine.addresses.web, key.as_ref())?;
     let outcome = spine.run(events).await;
+    if let Some(task) = behind_gateway {
+        task.abort();
+    }
     match key {
         Some(key) if scratch.is_none() => outcome.and(key.revoke(&settings.data_dir)),
         _ => outcome,
@@ -82,16 +88,30 @@ async fn bind_provider(port: u16) -> Outcome<TcpListener> {
     })
 }
 
-/// The simulated provider, as the gateway knows it.
-fn simulated(listener: &TcpListener) -> Outcome<ProviderConfig> {
-    Ok(ProviderConfig {
+/// A simulated provider for the gateway alone, which outlives the agents: as the gateway knows it,
+/// and its task.
+async fn simulated(args: &DemoArgs) -> Outcome<(ProviderConfig, JoinHandle<()>)> {
+    let listener = bind_provider(0).await?;
+    let base_url = format!("http://{}/v1", listener.local_addr()?);
+    let options = ProviderOptions {
+        pace: Pace::new(args.pace),
+        ..ProviderOptions::new(Seed::new(args.seed))
+    };
+    let task = tokio::spawn(async move {
+        let served = provider::serve(listener, options, std::future::pending()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the gateway's simulated provider stopped");
+        }
+    });
+    let config = ProviderConfig {
         name: "simulated".to_owned(),
         kind: ProviderKind::OpenAiCompatible,
-        base_url: Some(format!("http://{}/v1", listener.local_addr()?)),
+        base_url: Some(base_url),
         api_key_env: None,
         api_key_file: None,
         api_version: None,
-    })
+    };
+    Ok((config, task))
 }
 
 /// One line for people.

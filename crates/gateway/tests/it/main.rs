@@ -14,4 +14,5 @@ mod forms;
 mod house;
 mod routing;
 mod script;
+mod storms;
 mod trees;
