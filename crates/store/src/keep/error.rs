@@ -11,6 +11,8 @@ pub(crate) enum KeepError {
     Stopped,
     #[error("readers still use its write-ahead log")]
     Busy,
+    #[error("{stored} spans are stored and {seen} belong to traces that are known")]
+    Unknown { stored: i64, seen: i64 },
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]

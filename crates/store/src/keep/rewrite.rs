@@ -68,6 +68,7 @@ impl Rewrite<'_> {
             Some(cases) => cases.each(|cases, known| copy.judged(cases, &known))?,
             None => copy.all_spans()?,
         }
+        copy.saw_all_spans()?;
         copy.logs()?;
         copy.messages()?;
         for (table, order) in [
@@ -102,6 +103,8 @@ struct Copy<'a> {
     used: Vec<bool>,
     /// Rows of traces whose log records go.
     without_logs: Vec<i64>,
+    /// Spans that were copied or counted as gone.
+    seen_spans: i64,
     spans: i64,
     logs: i64,
     is_thinned: bool,
@@ -124,6 +127,7 @@ impl<'a> Copy<'a> {
             texts: train(&texts),
             used: vec![false; usize::try_from(last).unwrap_or(0) + 1],
             without_logs: Vec::new(),
+            seen_spans: 0,
             spans: 0,
             logs: 0,
             is_thinned: rollups::is_thinned(of.from)?,
@@ -196,6 +200,16 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
+    /// Nothing goes that was neither copied nor counted, whatever a segment has in it.
+    fn saw_all_spans(&self) -> Result<(), KeepError> {
+        let stored: i64 =
+            self.of.from.query_row("SELECT count(*) FROM spans", [], |row| row.get(0))?;
+        match self.seen_spans {
+            seen if seen == stored => Ok(()),
+            seen => Err(KeepError::Unknown { stored, seen }),
+        }
+    }
+
     /// Copies spans by their keys; answers how many there were.
     fn spans_between(
         &mut self,
@@ -218,6 +232,7 @@ impl<'a> Copy<'a> {
         while let Some(row) = rows.next()? {
             (self.of.pause)()?;
             count += 1;
+            self.seen_spans += 1;
             if fate == Fate::Gone {
                 sampled::push_seen(seen, row.get(1)?, row.get(10)?);
                 continue;
