@@ -5,8 +5,9 @@ use throughline_trace::{DecisionId, TraceId};
 use crate::export::{Exporter, decision, fraud_trace, log, logs};
 use crate::server::{Server, client, run, until};
 
-/// Resident memory that a server without work may have, kB.
-const IDLE_MEMORY_KB: u64 = 50_000;
+/// Memory of its own that a server without work may have, kB. The pages of the binary come on top, many more
+/// in the unoptimised one of the tests; `bench` holds the release binary against 50 MB in all.
+const IDLE_MEMORY_KB: u64 = 20_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_sent_over_grpc_is_read_everywhere() {

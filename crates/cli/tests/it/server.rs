@@ -186,11 +186,11 @@ impl Server {
         self.child.stdout.take().expect("piped, and read once")
     }
 
-    /// Resident memory, kB.
+    /// Resident memory without the pages of files, kB.
     pub(crate) fn memory_kb(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("a Linux process");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
         line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
     }
 
