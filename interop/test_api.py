@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -55,6 +56,16 @@ def give_pages(api):
         order = {"filter": {"session": f"kept-{number}"}, "reason": "held for the test"}
         ask(api, "POST", "/api/v1/audit/holds", order)
         ask(api, "GET", f"/api/v1/decisions?agent=reader-{number}")
+        span = {
+            "traceId": uuid.uuid4().hex, "spanId": uuid.uuid4().hex[:16], "name": "ask", "kind": 2,
+            "startTimeUnixNano": str(time.time_ns()), "endTimeUnixNano": str(time.time_ns()),
+            "attributes": [{"key": "user.id", "value": {"stringValue": f"user-{number}"}}],
+        }
+        sent = requests.post(
+            f"{api.otlp_http}/v1/traces", timeout=10, headers={"Authorization": f"Bearer {api.key}"},
+            json={"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]},
+        )
+        assert sent.status_code == 200, sent.text
     until("reads", lambda: len(ask(api, "GET", "/api/v1/audit/reads")["items"]) >= 3)
 
 
