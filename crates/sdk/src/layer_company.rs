@@ -6,6 +6,7 @@
 
 use std::any::TypeId;
 use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -19,7 +20,8 @@ use tracing_opentelemetry::get_otel_context;
 #[derive(Debug, Default)]
 pub(crate) struct Company {
     place: AtomicU8,
-    whole: OnceLock<WeakDispatch>,
+    /// It is only asked for what never changes, whatever panicked meanwhile.
+    whole: OnceLock<AssertUnwindSafe<WeakDispatch>>,
 }
 
 /// Nobody has looked above yet; below there is none.
@@ -44,7 +46,7 @@ impl Company {
 
     /// The subscriber is complete.
     pub(crate) fn is_in(&self, whole: &Dispatch) {
-        let _ = self.whole.set(whole.downgrade());
+        let _ = self.whole.set(AssertUnwindSafe(whole.downgrade()));
     }
 
     /// Looks, once, who is asked for a span that every layer below ours has seen and none above: the
@@ -54,7 +56,7 @@ impl Company {
         if self.place.load(Ordering::Relaxed) != UNKNOWN {
             return;
         }
-        let Some(whole) = self.whole.get().and_then(WeakDispatch::upgrade) else { return };
+        let Some(whole) = self.whole.get().and_then(|whole| whole.upgrade()) else { return };
         let is_alone = !is_reachable(&whole)
             || asking(|| drop(get_otel_context(span, &whole))) == Asked::AndAnswered;
         let place = if is_alone { ALONE } else { SECOND };
