@@ -167,6 +167,9 @@ async fn tables_are_exported_as_parquet() {
     run(&data_dir, &["export", "--parquet", "--out", path, "--since", "2026-11-23T00:00Z"]).ok();
     let none: Vec<usize> = ["traces", "spans", "decisions"].map(rows).into();
     assert!(none.iter().zip(&all).all(|(none, all)| none < all), "{none:?} {all:?}");
+    let unknown = TraceId::from_u128(99).to_string();
+    let missing = run(&data_dir, &["export", "--parquet", "--out", path, "--trace", &unknown]);
+    assert_eq!(missing.code, 3, "{}", missing.stderr);
     let nowhere = run(&data_dir, &["export", "--parquet"]);
     assert_eq!(nowhere.code, 2, "{}", nowhere.stderr);
     assert!(nowhere.stderr.contains("name one with --out"), "{}", nowhere.stderr);

@@ -230,9 +230,7 @@ impl Sink {
         };
         let mut sink = Self { outs: Vec::new(), files: Vec::new() };
         for path in paths {
-            let mut name = path.as_os_str().to_owned();
-            name.push(PARTIAL);
-            let partial = PathBuf::from(name);
+            let partial = partial_of(&path);
             let file = create_private(&partial).map_err(|error| {
                 Failure::new(Exit::Failure, format!("cannot write {}: {error}", path.display()))
             })?;
@@ -272,6 +270,13 @@ impl Sink {
         }
         Ok(())
     }
+}
+
+/// Where a file is written until it is whole.
+fn partial_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(PARTIAL);
+    PathBuf::from(name)
 }
 
 /// A file for its owner only: prompts are nobody else's business.

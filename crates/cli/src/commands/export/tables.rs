@@ -9,11 +9,11 @@ use throughline_store::{
 };
 
 use super::parquet_file::{ParquetColumn, ParquetFile};
-use super::{PARTIAL, create_private};
+use super::{create_private, partial_of};
 use crate::args::ExportArgs;
 use crate::commands::audit::note_read;
-use crate::commands::open_reader;
 use crate::commands::query::of_sql;
+use crate::commands::{of_query, open_reader};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::settings::Settings;
 
@@ -39,6 +39,11 @@ pub(crate) async fn run(settings: &Settings, args: &ExportArgs) -> Outcome {
     }
     std::fs::create_dir_all(out)?;
     let reader = open_reader(settings)?;
+    if let Some(id) = args.trace
+        && reader.trace(id).await.map_err(of_query)?.is_none()
+    {
+        return Err(Failure::not_found(format!("no trace {id}")));
+    }
     for view in sql_views() {
         if let Some((table, time)) = TABLES.iter().find(|(table, _)| *table == view.name) {
             let Some(query) = query(table, time, &view, args) else { continue };
@@ -89,9 +94,7 @@ async fn copy(
     path: &Path,
 ) -> Outcome<u64> {
     let columns = view.columns.iter().map(|column| (column.name.to_owned(), column.kind)).collect();
-    let mut name = path.as_os_str().to_owned();
-    name.push(PARTIAL);
-    let partial = PathBuf::from(name);
+    let partial = partial_of(path);
     let sink = Copy { path: partial.clone(), columns, rows: 0, file: None, failure: None };
     let names_decisions = query.names_decisions();
     let ran = reader.sql_into(query, sink).await;
@@ -145,8 +148,7 @@ impl Copy {
 
 impl SqlSink for Copy {
     fn begin(&mut self, _: &[SqlColumn]) {
-        self.rows = 0;
-        self.file = None;
+        (self.rows, self.file, self.failure) = (0, None, None);
         match self.begun() {
             Ok(file) => self.file = Some(file),
             Err(error) => self.failure = Some(error),
