@@ -86,7 +86,8 @@ fn mark(file: &Path) -> Option<(SystemTime, u64)> {
 /// Follows changes of the file for as long as the server runs. One that cannot be meant is told, and
 /// what was in place stays.
 async fn watch(file: PathBuf, mut config: GatewayConfig, gateway: Gateway) {
-    let mut known = mark(&file);
+    // What changed since it was read is a change too.
+    let mut known = None;
     loop {
         sleep(FILE_POLL).await;
         let now = mark(&file);

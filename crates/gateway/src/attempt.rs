@@ -89,7 +89,7 @@ impl Attempt<'_> {
             wants_usage: asked.wants_usage(),
             hides_usage: self.outgoing.hides_usage,
         };
-        let relay = Relay::new(body, self.who, status, wish);
+        let relay = Relay::new(body, self.who, status, wish, serving.plan.max_answer_bytes);
         let held = Vec::new();
         open(Opened { relay, segments, held, headers: head.headers, status }).await
     }
@@ -111,7 +111,10 @@ async fn open(mut opened: Opened) -> Result<Got, Fault> {
                 }
                 held_bytes += piece.bytes.len();
                 let is_begun = piece.is_content || held_bytes > MAX_HELD_BYTES;
-                opened.held.push(piece);
+                // Signs of life are not handed on, and bring nothing that is counted.
+                if !piece.bytes.is_empty() {
+                    opened.held.push(piece);
+                }
                 if is_begun {
                     opened.segments.answer_began();
                     return Ok(Got::Stream(Box::new(opened)));

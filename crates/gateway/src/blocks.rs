@@ -22,7 +22,7 @@ impl Blocks {
     /// Takes bytes in; answers the blocks that they complete.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TooLong> {
         self.held.extend_from_slice(bytes);
-        let mut blocks = Vec::new();
+        let (mut blocks, mut start) = (Vec::new(), 0);
         while self.seen < self.held.len() {
             let byte = self.held[self.seen];
             self.seen += 1;
@@ -44,10 +44,12 @@ impl Blocks {
                 end += 1;
                 self.is_after_cr = false;
             }
-            let rest = self.held.split_off(end);
-            blocks.push(std::mem::replace(&mut self.held, rest));
-            self.seen = 0;
+            // Each with no more room than it needs: many may wait for a slow client.
+            blocks.push(self.held[start..end].to_vec());
+            (start, self.seen) = (end, end);
         }
+        self.held.drain(..start);
+        self.seen -= start;
         if self.held.len() > MAX_EVENT_BYTES { Err(TooLong) } else { Ok(blocks) }
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use serde_json::Value;
 use throughline_llm::{
     ChatResponse, Chunk, DONE, Delta, FinishReason, Part, ToolCallDelta, anthropic, event_bytes,
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::api::Api;
 use crate::asked::Asked;
+use crate::client;
 
 type Key = [u8; 32];
 
@@ -114,17 +116,37 @@ impl Cache {
     }
 }
 
-/// What an answer is kept under: everything that a request says but whether it wants a stream, and
-/// whose it is. Two keys never see each other's answers.
-pub(crate) fn key(asked: &Asked, route: &str, api_key: &str) -> Option<Key> {
+/// A request, whom it goes to and whose it is.
+pub(crate) struct AskedOf<'a> {
+    pub(crate) asked: &'a Asked,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) route: &'a str,
+    pub(crate) provider: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) api_key: &'a str,
+}
+
+/// What an answer is kept under: everything that a request says but whether it wants a stream, with the
+/// headers that are passed on and may change the answer, which target it goes to, and whose it is. Two keys never see each other's answers.
+pub(crate) fn key(of: AskedOf<'_>) -> Option<Key> {
+    let AskedOf { asked, headers, route, provider, model, api_key } = of;
     let mut body: Value = serde_json::from_slice(&asked.body).ok()?;
     let fields = body.as_object_mut()?;
     fields.remove("stream");
     fields.remove("stream_options");
     let mut hasher = blake3::Hasher::new();
-    for part in [route, asked.api.as_str(), api_key, &body.to_string()] {
+    let body = body.to_string();
+    let parts = [route, provider, model, asked.api.as_str(), api_key, &body];
+    let mut passed: Vec<[&[u8]; 2]> = headers
+        .iter()
+        .filter(|(name, _)| client::shapes_answer(name.as_str()))
+        .map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()])
+        .collect();
+    // Clients write them in any order; those of one name keep theirs.
+    passed.sort_by_key(|[name, _]| *name);
+    for part in parts.map(str::as_bytes).into_iter().chain(passed.into_iter().flatten()) {
         hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
+        hasher.update(part);
     }
     Some(*hasher.finalize().as_bytes())
 }

@@ -387,7 +387,7 @@ impl Call {
         // Dropping it does the rest.
     }
 
-    fn fail(mut self, fault: &Fault, reason: Option<GiveUp>) {
+    fn fail(&mut self, fault: &Fault, reason: Option<GiveUp>) {
         self.span.fail(fault.kind, &fault.message);
         if let Some(code) = &fault.code {
             self.span.set(keys::ERROR_CODE, code.as_str());
@@ -429,13 +429,7 @@ impl Call {
             (_, Some(fault)) => fault,
             (kind, None) => Fault::new(kind, format!("{} gave no answer", self.who)),
         };
-        self.span.fail(fault.kind, &fault.message);
-        if let Some(code) = &fault.code {
-            self.span.set(keys::ERROR_CODE, code.as_str());
-        }
-        self.span.set(keys::GIVE_UP, reason.as_str());
-        self.status = fault.status.or(self.status);
-        self.record(fault.outcome(), Some(fault.kind));
+        self.fail(&fault, Some(reason));
         Stopped { fault }
     }
 

@@ -45,6 +45,12 @@ const PASSED: [&str; 5] = [
 ];
 const PASSED_PREFIXES: [&str; 2] = ["anthropic-", "x-stainless-"];
 
+/// Whether what a client says in a header may change what it is answered: those that name the request, or
+/// the library that made it, do not.
+pub(crate) fn shapes_answer(name: &str) -> bool {
+    name.starts_with("openai-") || name.starts_with("anthropic-")
+}
+
 type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The clients, one for each patience with connecting.

@@ -78,8 +78,17 @@ impl Exchange {
             let refused = Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no_provider", message);
             return refused.into_response(api);
         };
-        let kept_under = route.cache_ttl.and_then(|ttl| {
-            let key = cache::key(&self.asked, &route.name, &self.key_id)?;
+        let chosen = target_of(&route, &self.asked, &self.trail.caller, &self.inner.targets);
+        let kept_under = route.cache_ttl.zip(chosen.as_ref()).and_then(|(ttl, chosen)| {
+            let to = chosen.to;
+            let key = cache::key(cache::AskedOf {
+                asked: &self.asked,
+                headers: self.trail.caller.headers(),
+                route: &route.name,
+                provider: &to.provider.name,
+                model: to.model(&self.asked.model),
+                api_key: &self.key_id,
+            })?;
             let max_bytes = self.serving.plan.max_cache_bytes;
             Some(Keeping { cache: Arc::clone(&self.inner.cache), key, ttl, max_bytes })
         });
@@ -94,15 +103,15 @@ impl Exchange {
         let is_cached_route = kept_under.is_some();
         let mut branch = Branch::Primary;
         let answered = match route.fallback.is_empty() {
-            true => self.primary(&route, None, decision).await.map_err(|fault| vec![fault]),
-            false => self.with_fallback(&route, &mut branch, decision).await,
+            true => self.primary(&route, chosen, None, decision).await.map_err(|fault| vec![fault]),
+            false => self.with_fallback(&route, chosen, &mut branch, decision).await,
         };
         let mut response = match answered {
             // What is not as intended is not to be repeated once the intended one is back.
             Ok(answer) => self.respond(answer, kept_under.filter(|_| branch == Branch::Primary)),
             Err(faults) => match &faults[..] {
                 [fault] => reply::failed(api, fault),
-                faults => Refused::exhausted(faults).into_response(api),
+                faults => reply::exhausted(api, faults),
             },
         };
         if is_cached_route {
@@ -111,14 +120,14 @@ impl Exchange {
         response
     }
 
-    /// Asks the target that is chosen.
+    /// Asks the target that was chosen.
     async fn primary(
         &self,
         route: &Route,
+        chosen: Option<Chosen<'_>>,
         parent: Option<SpanId>,
         decision: &mut Option<DecisionId>,
     ) -> Result<Answer, Fault> {
-        let chosen = target_of(route, &self.asked, &self.trail.caller, &self.inner.targets);
         let Some(chosen) = chosen else {
             let message = format!("the route {} has no target", route.name);
             return Err(Fault::new(ErrorType::InvalidRequest, message));
@@ -219,6 +228,7 @@ impl Exchange {
     async fn with_fallback(
         &self,
         route: &Route,
+        mut chosen: Option<Chosen<'_>>,
         branch: &mut Branch,
         decision: &mut Option<DecisionId>,
     ) -> Result<Answer, Vec<Fault>> {
@@ -239,7 +249,7 @@ impl Exchange {
             attempt.set(keys::FALLBACK_BRANCH, branch.as_str());
             attempt.set(keys::FALLBACK_NAME, name);
             let result = match to {
-                None => self.primary(route, Some(attempt.id()), decision).await,
+                None => self.primary(route, chosen.take(), Some(attempt.id()), decision).await,
                 Some(to) => {
                     let call = self.call(route, to, Stamp::new(), Some(attempt.id()));
                     self.ask(route, to, call).await

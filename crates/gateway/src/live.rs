@@ -127,6 +127,10 @@ impl Live {
 
     /// Time has passed without a piece.
     fn tick(&mut self) {
+        if self.relay.is_last {
+            // It is complete; only the end of its body is waited for.
+            return self.finish();
+        }
         self.segments.tick();
         let now = Instant::now();
         let who = self.call.as_ref().map(|call| call.who().to_owned()).unwrap_or_default();
@@ -181,6 +185,8 @@ impl Drop for Live {
         }
         // A client that has read why the answer ended need not wait for the end mark.
         if self.relay.assembler.is_finished() && self.waiting.is_empty() {
+            // Without its end mark nobody knows that it was all: it is not kept for others.
+            self.keeping = None;
             self.finish();
         } else if let Some(call) = self.call.take() {
             self.segments.end(SegmentEnd::Cancelled);

@@ -236,7 +236,7 @@ impl Plan {
         self.providers.iter().find(fits).or_else(|| self.providers.first()).cloned()
     }
 
-    /// All policies by target key, for the machines to be told of a change.
+    /// How long connections are waited for, each value once.
     pub(crate) fn connect_timeouts(&self) -> HashSet<Duration> {
         let routes = self.routes.iter().map(|route| route.timing.connect);
         routes.chain([self.base.connect]).collect()

@@ -159,8 +159,12 @@ async fn offer(batch: SpanBatch, submit: &Submit, metrics: &GatewayMetrics) {
     for offer in 1..=OFFERS {
         match submit(batch.clone()).await {
             Ok(_) => return,
-            Err(Refusal::Full { retry_after_ms }) if offer < OFFERS => {
-                metrics.inbox_full();
+            // A disk may have room again as an inbox may.
+            Err(refusal @ (Refusal::Full { .. } | Refusal::DiskFull { .. })) if offer < OFFERS => {
+                if matches!(refusal, Refusal::Full { .. }) {
+                    metrics.inbox_full();
+                }
+                let retry_after_ms = refusal.retry_after_ms();
                 tokio::time::sleep(Duration::from_millis(retry_after_ms).min(MAX_PAUSE)).await;
             }
             Err(refusal) => {

@@ -100,12 +100,22 @@ pub(crate) struct Relay {
     ready: VecDeque<Piece>,
     /// What the stream broke with, to be told after what came before.
     broke: Option<Fault>,
-    is_last: bool,
+    /// Bytes that may still come.
+    room: usize,
+    /// The end mark has come.
+    pub(crate) is_last: bool,
 }
 
 impl Relay {
-    /// The answer with this body, from a provider that messages call `who`.
-    pub(crate) fn new(body: Incoming, who: String, status: StatusCode, wish: Wish) -> Self {
+    /// The answer with this body, from a provider that messages call `who`, of at most so many
+    /// bytes.
+    pub(crate) fn new(
+        body: Incoming,
+        who: String,
+        status: StatusCode,
+        wish: Wish,
+        max_bytes: usize,
+    ) -> Self {
         Self {
             body,
             who,
@@ -117,6 +127,7 @@ impl Relay {
             assembler: Assembler::new(),
             ready: VecDeque::new(),
             broke: None,
+            room: max_bytes,
             is_last: false,
         }
     }
@@ -153,6 +164,13 @@ impl Relay {
     }
 
     fn take(&mut self, data: &[u8]) -> Result<(), Fault> {
+        self.room = self.room.checked_sub(data.len()).ok_or_else(|| {
+            let message = format!(
+                "the stream of {} is longer than `gateway.limits.max_answer_bytes`",
+                self.who
+            );
+            Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
+        })?;
         let blocks = self.blocks.push(data).map_err(|TooLong| {
             let message = format!("the stream of {} has an event that is too long", self.who);
             Fault::new(ErrorType::StreamFailed, message).with_status(self.status)

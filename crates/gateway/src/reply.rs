@@ -191,6 +191,15 @@ pub(crate) fn failed(api: Api, fault: &Fault) -> Response {
     response
 }
 
+/// The answer when every target failed.
+pub(crate) fn exhausted(api: Api, faults: &[Fault]) -> Response {
+    let mut response = Refused::exhausted(faults).into_response(api);
+    if faults.last().is_some_and(|fault| fault.kind == ErrorType::StreamFailed) {
+        response.headers_mut().insert(STREAM_STATE, HeaderValue::from_static("failed"));
+    }
+    response
+}
+
 /// Names the trace and the decision in the headers of an answer.
 pub(crate) fn name_trace(headers: &mut HeaderMap, trace_id: TraceId, decision: Option<DecisionId>) {
     if let Ok(value) = HeaderValue::try_from(trace_id.to_string()) {
