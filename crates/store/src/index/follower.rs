@@ -152,9 +152,16 @@ impl Work {
             files.into_iter().filter(|file| !file.is_skeleton).map(|file| file.id).collect()
         };
         self.sweep(&segments)?;
+        let mut failed = Ok(());
         for id in self.files.index.take_damaged() {
-            self.begin_anew(id)?;
+            if let Err(error) = self.begin_anew(id) {
+                self.files.index.mark_damaged(id);
+                failed = Err(error);
+            }
         }
+        failed?;
+        self.open.retain(|open| segments.contains(&open.id));
+        self.unindexed.retain(|id, _| segments.contains(id));
         let newest = segments.first().copied();
         for id in segments {
             if self.settled.contains(&id) || self.unreadable.contains(&id) {
@@ -201,6 +208,7 @@ impl Work {
     fn begin_anew(&mut self, id: SegmentId) -> Result<(), IndexError> {
         self.open.retain(|open| open.id != id);
         self.settled.remove(&id);
+        self.unreadable.remove(&id);
         file::remove(&self.files.layout.index(id))?;
         self.files.index.forget();
         self.metrics.rebuilds.inc();

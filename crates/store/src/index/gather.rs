@@ -336,7 +336,10 @@ fn add_texts(
     for (address, text) in texts {
         let number = match text {
             Text::Known(number) => number,
-            Text::TooLong => LONG_TEXTS,
+            Text::TooLong => {
+                note.execute((address, LONG_TEXTS))?;
+                LONG_TEXTS
+            }
             // Nothing of it can be looked up: it must not take the place of what can.
             Text::New(text) if text.chars().count() <= GRAM_CHARS => continue,
             Text::New(text) => {

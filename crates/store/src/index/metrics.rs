@@ -31,7 +31,7 @@ impl IndexMetrics {
         );
         registry.register(
             "unindexed_spans",
-            "Stored spans that the search index does not have yet; searches walk them",
+            "Spans of the segments that are being indexed which the search index does not have yet; searches walk them",
             metrics.unindexed_spans.clone(),
         );
         registry.register(

@@ -250,11 +250,11 @@ fn set_packed(control: &Connection, id: SegmentId, packing: &str) -> Result<(), 
         is_packed: true,
     };
     let sampled = packing.sampled.and_then(|tally| serde_json::to_string(&tally).ok());
-    control.execute_batch("SAVEPOINT packed")?;
-    set_seal(control, id, &seal)?;
+    let packed = control.unchecked_transaction()?;
+    set_seal(&packed, id, &seal)?;
     let sql = "UPDATE segments SET packing = NULL, sampled = ?2 WHERE file = ?1";
-    control.execute(sql, params![id.file_name(), sampled])?;
-    control.execute_batch("RELEASE packed")
+    packed.execute(sql, params![id.file_name(), sampled])?;
+    packed.commit()
 }
 
 fn forget_packing(control: &Connection, id: SegmentId) -> Result<(), rusqlite::Error> {

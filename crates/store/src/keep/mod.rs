@@ -215,10 +215,11 @@ impl Work {
         // A file that cannot be read stops none of the others, and what is damaged is told anyway.
         let done = [
             self.seal(&control, open),
-            self.pack(&control, open),
             self.retire(&control, open),
             self.prune_skeletons(&control),
             self.scrub(&control),
+            // The longest of all: nothing waits for it, and what is retired is not packed before.
+            self.pack(&control, open),
         ];
         for (id, detail) in self.files.damaged() {
             manifest::set_damage(&control, id, Some(&detail))?;
@@ -240,6 +241,8 @@ impl Work {
             let row = manifest::row(control, id)?;
             let path = self.files.layout.whole(id);
             let is_packed = path == self.files.layout.packed(id);
+            // The hash may be of the packed file, and what was put back be the other.
+            let row = row.filter(|row| row.is_packed == is_packed);
             let is_right = match row.and_then(|row| row.blake3) {
                 Some(blake3) if path.exists() => match seal::hash(&path, |_| self.pause()) {
                     Ok((found, _)) => found == blake3,

@@ -97,7 +97,15 @@ impl Packer<'_> {
                 fs::remove_file(&written)?;
                 sync_directory(&self.layout.segments())?;
             }
-            Step::UnlinkSideFiles => remove_side_files(&written)?,
+            Step::UnlinkSideFiles => {
+                remove_side_files(&written)?;
+                if done.sampled.is_some() {
+                    // It knows what was taken; who follows makes it anew.
+                    let index = self.layout.index(self.id);
+                    remove(&index)?;
+                    remove_side_files(&index)?;
+                }
+            }
             Step::Record => manifest::record_packing(self.control, self.id)?,
         }
         Ok(())

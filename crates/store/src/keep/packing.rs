@@ -5,13 +5,17 @@ use rusqlite::Connection;
 
 use crate::keep::cases::{Cases, Readiness, look};
 use crate::keep::pack::{Breath, Packer};
-use crate::keep::{KeepError, Work, manifest};
+use crate::keep::{KeepError, Work, manifest, seal};
 use crate::layout::SegmentId;
 use crate::sampling::Baselines;
 use crate::schema::SEGMENT;
 use crate::writer::now_unix_nano;
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
+
+/// How long a segment that could not be packed waits, nanoseconds.
+const RETRY_NANOS: u64 = 3_600 * 1_000_000_000;
 
 impl Work {
     /// Packs what was sealed as it was written.
@@ -30,17 +34,30 @@ impl Work {
                 Ok(()) => {}
                 Err(KeepError::Stopped) => return Err(KeepError::Stopped),
                 Err(error) => match error.damage() {
-                    Some(detail) => {
+                    // Others are asked too, about traces that go on in them.
+                    Some(detail) if !self.is_as_sealed(&path, &row)? => {
                         self.files.mark_damaged(id, &detail);
                     }
-                    None => tracing::warn!(
-                        segment = id.stem(), %error,
-                        "a segment could not be packed; it is tried again"
-                    ),
+                    _ => {
+                        tracing::warn!(
+                            segment = id.stem(), %error,
+                            "a segment could not be packed; it is tried again in an hour"
+                        );
+                        self.not_before.insert(id, now_unix_nano().saturating_add(RETRY_NANOS));
+                    }
                 },
             }
         }
         Ok(())
+    }
+
+    /// Whether a segment is what its hash says.
+    fn is_as_sealed(&self, path: &Path, row: &manifest::Row) -> Result<bool, KeepError> {
+        match seal::hash(path, |_| self.pause()) {
+            Ok((found, _)) => Ok(row.blake3 == Some(found)),
+            Err(KeepError::Stopped) => Err(KeepError::Stopped),
+            Err(_) => Ok(false),
+        }
     }
 
     fn pack_one(
@@ -85,18 +102,24 @@ impl Work {
             now_unix_nano: now,
             pause: &pause,
         };
-        let done = job.run()?;
+        let ran = job.run();
+        if !layout.segment(id).exists() {
+            // The packed file speaks for it, whatever failed afterwards.
+            self.files.forget(id);
+            self.shared.has_news.store(true, Ordering::Relaxed);
+            if sampling.is_active() {
+                // Its search index still has what was taken.
+                self.files.index.mark_damaged(id);
+            }
+        }
+        let done = ran?;
         self.not_before.remove(&id);
-        self.files.forget(id);
-        self.shared.has_news.store(true, Ordering::Relaxed);
         self.metrics.packed_segments.inc();
         self.metrics.packed_bytes_saved.inc_by(done.bytes.saturating_sub(done.packed_bytes));
         let mut dropped_spans = 0;
         if let Some(tally) = &done.sampled {
             self.metrics.sampled(tally);
             dropped_spans = tally.total_dropped().spans;
-            // Its search index still has what they said.
-            self.files.index.mark_damaged(id);
         }
         tracing::info!(
             segment = id.stem(),

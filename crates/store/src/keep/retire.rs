@@ -82,6 +82,10 @@ impl Retirement<'_> {
             Step::Rename => remove(&self.layout.skeleton(self.id))?,
             Step::Announce => manifest::set_retiring(self.control, self.id)?,
             Step::Unlink => {
+                if segment == self.layout.segment(self.id) {
+                    // One that packing left before it failed would speak for the segment.
+                    remove(&self.layout.packed(self.id))?;
+                }
                 fs::remove_file(&segment)?;
                 sync_directory(&self.layout.segments())?;
             }
