@@ -21,9 +21,12 @@ async fn ask(server: &Server, key: Option<&str>, model: &str) -> reqwest::Respon
 }
 
 async fn trace(server: &Server, id: &str) -> Json {
+    // The decision is recorded when it is made, the spans when they end.
     until("the trace", async || {
         let (status, body) = server.get(&format!("/api/v1/traces/{id}"), None).await;
-        (status == 200).then(|| serde_json::from_str(&body).expect("JSON"))
+        let seen: Option<Json> =
+            (status == 200).then(|| serde_json::from_str(&body).expect("JSON"));
+        seen.filter(|seen| seen["spans"].as_array().is_some_and(|spans| !spans.is_empty()))
     })
     .await
 }
