@@ -205,6 +205,11 @@ impl Layout {
         self.root.join("control.db")
     }
 
+    /// What governance remembers.
+    pub(crate) fn govern(&self) -> PathBuf {
+        self.root.join("govern.db")
+    }
+
     /// What everything adds up to.
     pub(crate) fn rollups(&self) -> PathBuf {
         self.root.join(ROLLUPS_NAME)

@@ -58,6 +58,9 @@ mod writer;
 // The audit log.
 mod audit;
 
+// What rules remember and said.
+mod governance;
+
 // Closed segments: sealed, verified, retired; and copies of them.
 mod keep;
 mod sampling;
@@ -114,6 +117,10 @@ pub use backup::{BackedUp, BackupError, BackupOptions, Restored, back_up, restor
 pub use continuity::REBUILD_BACK;
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
+pub use governance::{
+    ActionRecord, ActionState, Document, Evaluation, FindingFilter, Governance,
+    MAX_GOVERNANCE_LIST, Pause, RuleState,
+};
 pub use inbox::Inbox;
 pub use keep::verify::{FileCheck, StoreReport, verify_store};
 pub use options::{

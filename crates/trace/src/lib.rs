@@ -32,6 +32,7 @@ mod continuity;
 mod decision;
 mod directive;
 mod error_type;
+mod finding;
 mod genai;
 mod ids;
 mod log;
@@ -60,6 +61,10 @@ pub use directive::{
     MAX_RETRY_ATTEMPTS, MAX_RETRY_PAUSE_MS, RetryJitter, RetryStrategy, RetryStrategyError,
 };
 pub use error_type::ErrorType;
+pub use finding::{
+    Action, FINDING_ID_MAX_CHARS, Finding, FindingSeverity, FindingState, MAX_EVIDENCE_TRACES,
+    Operation, Subject, finding_id,
+};
 pub use genai::{SpanRole, Usage};
 pub use ids::{ParseIdError, SpanId, TraceId};
 pub use log::{LogRecord, Severity};

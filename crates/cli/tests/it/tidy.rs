@@ -29,13 +29,18 @@ const EDGES: &[(&str, u8, &[&str])] = &[
     ("sdk", 2, &["trace", "llm", "resilience", "macros"]),
     ("ingest", 2, &["trace", "redact", "llm"]),
     ("store", 2, &["trace", "rules"]),
+    ("govern", 2, &["trace", "rules"]),
     ("web", 3, &["trace", "llm", "store"]),
     ("gateway", 3, &["trace", "llm", "resilience", "sdk"]),
+    ("act", 3, &["trace", "store"]),
     ("demo", 3, &["trace", "llm", "sdk"]),
     (
         "cli",
         4,
-        &["trace", "redact", "rules", "llm", "ingest", "store", "web", "demo", "sdk", "gateway"],
+        &[
+            "trace", "redact", "rules", "llm", "ingest", "store", "web", "demo", "sdk", "gateway",
+            "govern", "act",
+        ],
     ),
 ];
 
@@ -118,6 +123,8 @@ fn only_the_store_speaks_sql_and_the_lowest_floors_do_no_io() {
         ("web", &["rusqlite", "opentelemetry-proto"]),
         ("gateway", &["rusqlite", "opentelemetry-proto", "tracing-opentelemetry", "reqwest"]),
         ("sdk", &["rusqlite", "axum"]),
+        ("govern", &["tokio", "rusqlite", "tracing", "reqwest", "axum"]),
+        ("act", &["rusqlite"]),
     ] {
         let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml"))
             .expect("manifest");

@@ -1,0 +1,110 @@
+//! Things with a history that people and rules change: rollouts, experiments, contracts, incidents,
+//! takeovers.
+
+use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
+
+use super::{Governance, MAX_GOVERNANCE_LIST};
+use crate::error::ControlError;
+use crate::schema::{from_nanos, to_nanos};
+use crate::writer::now_unix_nano;
+
+/// One version of a thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// What kind of thing (`rollout`, `experiment`, `contract`, `incident`, `takeover`).
+    pub kind: String,
+    /// Its name among those of its kind.
+    pub name: String,
+    /// 1 for the first; a change is the next.
+    pub version: u64,
+    /// When this version was made, nanoseconds since the Unix epoch.
+    pub at_unix_nano: u64,
+    /// Who made it; empty for a rule.
+    pub person: String,
+    /// JSON.
+    pub body: String,
+}
+
+impl Governance {
+    /// Writes the version behind `known` (0 when the thing is new) and answers it; `None`, and
+    /// nothing written, when somebody else was quicker.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn write_document(
+        &self,
+        kind: &str,
+        name: &str,
+        known: u64,
+        person: &str,
+        body: &str,
+    ) -> Result<Option<u64>, ControlError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let newest: i64 = transaction
+            .prepare_cached(
+                "SELECT coalesce(max(version), 0) FROM documents WHERE kind = ?1 AND name = ?2",
+            )?
+            .query_row([kind, name], |row| row.get(0))?;
+        if newest as u64 != known {
+            return Ok(None);
+        }
+        transaction
+            .prepare_cached("INSERT INTO documents VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![kind, name, newest + 1, from_nanos(now_unix_nano()), person, body])?;
+        transaction.commit()?;
+        Ok(Some(known + 1))
+    }
+
+    /// The newest version of each thing of a kind, the one that changed last first.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn documents(&self, kind: &str) -> Result<Vec<Document>, ControlError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT kind, name, max(version), at, person, body FROM documents WHERE kind = ?1
+                GROUP BY name ORDER BY at DESC, name LIMIT ?2",
+        )?;
+        let rows = statement.query_map(params![kind, MAX_GOVERNANCE_LIST as i64], read)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The newest version of one thing.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn document(&self, kind: &str, name: &str) -> Result<Option<Document>, ControlError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT kind, name, version, at, person, body FROM documents
+                WHERE kind = ?1 AND name = ?2 ORDER BY version DESC LIMIT 1",
+        )?;
+        Ok(statement.query_row([kind, name], read).optional()?)
+    }
+
+    /// All versions of one thing, the newest first.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn document_history(&self, kind: &str, name: &str) -> Result<Vec<Document>, ControlError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT kind, name, version, at, person, body FROM documents
+                WHERE kind = ?1 AND name = ?2 ORDER BY version DESC LIMIT ?3",
+        )?;
+        let rows = statement.query_map(params![kind, name, MAX_GOVERNANCE_LIST as i64], read)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<Document, rusqlite::Error> {
+    Ok(Document {
+        kind: row.get(0)?,
+        name: row.get(1)?,
+        version: row.get::<_, i64>(2)? as u64,
+        at_unix_nano: to_nanos(row.get(3)?),
+        person: row.get(4)?,
+        body: row.get(5)?,
+    })
+}

@@ -1,0 +1,43 @@
+//! `govern.db`: what rules remember and said, what was done, and what people decided about it.
+
+use crate::schema::Schema;
+
+/// `govern.db`.
+pub(crate) const GOVERN: Schema = Schema::new(&[GOVERN_V1]);
+
+/// Bodies are JSON, so that a field of a later version is kept. `states` are committed with the
+/// findings that came of them. The `id` of a finding, an action and a directive is what makes it one,
+/// however often it is asked for. `documents` are things with a history that people and rules change:
+/// rollouts, experiments, contracts, incidents, takeovers; a change is a further version.
+const GOVERN_V1: &str = "
+CREATE TABLE states(
+    rule TEXT PRIMARY KEY, version TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE findings(
+    finding INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, rule TEXT NOT NULL, kind TEXT NOT NULL,
+    subject TEXT NOT NULL, severity INTEGER NOT NULL, firing INTEGER NOT NULL,
+    since INTEGER NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX findings_by_time ON findings(since);
+CREATE INDEX findings_firing ON findings(firing, since);
+CREATE INDEX findings_by_rule ON findings(rule, since);
+CREATE TABLE actions(
+    action INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, finding TEXT NOT NULL, rule TEXT NOT NULL,
+    kind TEXT NOT NULL, subject TEXT NOT NULL, at INTEGER NOT NULL, state TEXT NOT NULL,
+    detail TEXT NOT NULL, decision_id TEXT, finished INTEGER, body TEXT NOT NULL);
+CREATE INDEX actions_by_time ON actions(at);
+CREATE INDEX actions_by_rule ON actions(rule, subject, at);
+CREATE INDEX actions_open ON actions(state) WHERE state = 'asked';
+CREATE TABLE switches(
+    name TEXT PRIMARY KEY, is_on INTEGER NOT NULL, at INTEGER NOT NULL, person TEXT NOT NULL,
+    reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE directives(
+    place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, issued INTEGER NOT NULL,
+    expires INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX directives_by_end ON directives(expires);
+CREATE TABLE directive_acks(
+    id TEXT NOT NULL, instance TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
+    decision_id TEXT, at INTEGER NOT NULL, PRIMARY KEY (id, instance)) WITHOUT ROWID;
+CREATE TABLE documents(
+    kind TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, at INTEGER NOT NULL,
+    person TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, name, version)) WITHOUT ROWID;
+CREATE INDEX documents_by_time ON documents(kind, at);
+";

@@ -1,0 +1,115 @@
+use throughline_trace::{FindingSeverity, Operation, Subject, finding_id};
+
+use super::*;
+
+const NOW: u64 = 1_800_000_000_000_000_000;
+
+fn open() -> (tempfile::TempDir, Governance) {
+    let dir = tempfile::tempdir().unwrap();
+    let governance = Governance::open(dir.path()).unwrap();
+    (dir, governance)
+}
+
+fn finding(state: FindingState, at: u64) -> Finding {
+    let subject = Subject::of("agent", "fraud");
+    Finding {
+        id: finding_id("latency", "1", &subject, NOW),
+        rule: "latency".to_owned(),
+        rule_version: "1".to_owned(),
+        kind: "drift.latency".to_owned(),
+        subject,
+        severity: FindingSeverity::Critical,
+        state,
+        since_unix_nano: NOW,
+        at_unix_nano: at,
+        from_unix_nano: NOW,
+        to_unix_nano: at,
+        summary: "p95 is 2.8 s, 7 times its baseline".to_owned(),
+        values: [("p95_s".to_owned(), 2.8)].into(),
+        confidence: Some(0.97),
+        evidence: Vec::new(),
+        runbook: String::new(),
+    }
+}
+
+fn action(window: u64, cool_down_s: u64) -> Action {
+    let subject = Subject::of("rollout", "fraud");
+    Action {
+        id: format!("roll-back/{}", finding_id("latency", "1", &subject, window)),
+        finding: String::new(),
+        rule: "latency".to_owned(),
+        rule_version: "1".to_owned(),
+        subject,
+        at_unix_nano: window,
+        operation: Operation::RollBack { rollout: "fraud".to_owned() },
+        reason: "p95 is 7 times its baseline".to_owned(),
+        evidence: Vec::new(),
+        cool_down_s,
+        is_dry_run: false,
+    }
+}
+
+#[test]
+fn a_finding_is_one_however_often_it_is_seen() {
+    let (_dir, governance) = open();
+    for (state, at) in [(FindingState::Firing, 1), (FindingState::Firing, 2)] {
+        let findings = vec![finding(state, NOW + at)];
+        governance.commit(&Evaluation { findings, ..Evaluation::default() }).unwrap();
+    }
+    let firing = FindingFilter { is_firing: true, ..FindingFilter::default() };
+    let found = governance.findings(&firing).unwrap();
+    assert_eq!(found, vec![finding(FindingState::Firing, NOW + 2)]);
+    let findings = vec![finding(FindingState::Resolved, NOW + 3)];
+    governance.commit(&Evaluation { findings, ..Evaluation::default() }).unwrap();
+    assert!(governance.findings(&firing).unwrap().is_empty());
+    assert_eq!(governance.findings(&FindingFilter::default()).unwrap().len(), 1);
+}
+
+#[test]
+fn an_action_is_asked_for_once_also_after_a_restart_and_not_within_its_cool_down() {
+    let (dir, governance) = open();
+    let minute = 60_000_000_000;
+    let ask = |governance: &Governance, action: Action| {
+        let actions = vec![action];
+        governance.commit(&Evaluation { actions, ..Evaluation::default() }).unwrap().len()
+    };
+    assert_eq!(ask(&governance, action(NOW, 300)), 1);
+    assert_eq!(ask(&governance, action(NOW, 300)), 0);
+    drop(governance);
+    let governance = Governance::open(dir.path()).unwrap();
+    assert_eq!(ask(&governance, action(NOW, 300)), 0);
+    assert_eq!(ask(&governance, action(NOW + minute, 300)), 0, "it cools down");
+    assert_eq!(ask(&governance, action(NOW + 6 * minute, 300)), 1);
+    governance.finish(&action(NOW, 300), ActionState::Done, "weights sent", None).unwrap();
+    let open = governance.actions(Some(ActionState::Asked), 0).unwrap();
+    assert_eq!(open.len(), 1, "{open:?}");
+    let done = governance.actions(Some(ActionState::Done), 0).unwrap();
+    assert_eq!(done[0].detail, "weights sent");
+    assert_eq!(done[0].action, action(NOW, 300));
+}
+
+#[test]
+fn a_pause_holds_over_a_restart() {
+    let (dir, governance) = open();
+    assert!(!governance.pause().unwrap().is_on);
+    governance.set_pause(true, "ada", "a release").unwrap();
+    drop(governance);
+    let governance = Governance::open(dir.path()).unwrap();
+    let pause = governance.pause().unwrap();
+    assert!(pause.is_on && pause.person == "ada" && pause.reason == "a release");
+    governance.set_pause(false, "ada", "").unwrap();
+    assert!(!governance.pause().unwrap().is_on);
+}
+
+#[test]
+fn a_document_keeps_its_versions_and_the_quicker_one_wins() {
+    let (_dir, governance) = open();
+    let write = |known, body| governance.write_document("rollout", "fraud", known, "", body);
+    assert_eq!(write(0, "{}").unwrap(), Some(1));
+    assert_eq!(write(0, "{}").unwrap(), None);
+    assert_eq!(write(1, r#"{"weight":5}"#).unwrap(), Some(2));
+    let newest = governance.document("rollout", "fraud").unwrap().unwrap();
+    assert_eq!((newest.version, newest.body.as_str()), (2, r#"{"weight":5}"#));
+    assert_eq!(governance.document_history("rollout", "fraud").unwrap().len(), 2);
+    assert_eq!(governance.documents("rollout").unwrap(), vec![newest]);
+}
