@@ -60,10 +60,11 @@ impl Inbox {
             BodyError::TooLarge(_) | BodyError::Postcard(_) => Refusal::Unfit(error.to_string()),
             other => Refusal::Storage(other.to_string()),
         };
+        let watching = self.queue.limits.observer.now();
         let prepared = if batch.len() <= MAX_INLINE_ITEMS {
-            prepare::prepare(batch).map_err(unfit)?
+            prepare::prepare(batch, watching).map_err(unfit)?
         } else {
-            tokio::task::spawn_blocking(|| prepare::prepare(batch))
+            tokio::task::spawn_blocking(|| prepare::prepare(batch, watching))
                 .await
                 .map_err(|error| {
                     Refusal::Storage(format!("a batch could not be prepared: {error}"))

@@ -68,6 +68,9 @@ impl Memory {
         let received = prepared.batch.received_unix_nano;
         let horizon = self.changes.see(received);
         self.changes.sightings.reserve(prepared.spans.len());
+        let watching = self.observer.now();
+        let watching = (watching.generation != prepared.observed_by).then_some(watching);
+        let mut observed = Vec::new();
         for (span, row) in prepared.batch.spans.iter().zip(&prepared.spans) {
             let (hot, changes) = self.hot(connections, span.trace_id)?;
             match hot.see(span.span_id, row.checksum) {
@@ -78,8 +81,14 @@ impl Memory {
                     continue;
                 }
             }
-            let filed = horizon.filed(&row.facts);
-            let facts = filed.as_ref().unwrap_or(&row.facts);
+            // Who counts was changed while the batch was on its way.
+            let anew = watching.as_ref().map(|watching| {
+                watching.observe(span, &mut observed);
+                row.facts.clone().observed(&observed)
+            });
+            let facts = anew.as_ref().unwrap_or(&row.facts);
+            let filed = horizon.filed(facts);
+            let facts = filed.as_ref().unwrap_or(facts);
             hot.take_span(span, facts, received, &mut changes.deltas);
             changes.sightings.push(Sighting {
                 received_unix_nano: received,

@@ -58,8 +58,9 @@ mod writer;
 // The audit log.
 mod audit;
 
-// What rules remember and said.
+// What rules remember and said, and what they count.
 mod governance;
+mod indicators;
 
 // Closed segments: sealed, verified, retired; and copies of them.
 mod keep;
@@ -122,6 +123,7 @@ pub use governance::{
     MAX_GOVERNANCE_LIST, Pause, RuleState,
 };
 pub use inbox::Inbox;
+pub use indicators::{IndicatorCounts, IndicatorCoverage, IndicatorQuery, Observer};
 pub use keep::verify::{FileCheck, StoreReport, verify_store};
 pub use options::{
     CONTINUITY_GRACE, INDEX_INTERVAL, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use throughline_trace::{GRACE_NANOS, Resolution};
 
 use crate::audit::key::AuditKeys;
+use crate::indicators::Observer;
 use crate::sampling::Sampling;
 
 /// Most batches that wait in the inbox.
@@ -127,6 +128,8 @@ pub struct StoreOptions {
     pub continuity_grace: Duration,
     /// How often the search index is brought up to date.
     pub index_interval: Duration,
+    /// Who counts spans for indicators.
+    pub observer: Observer,
     /// Spans of a trace under one row number; lower in tests only.
     #[doc(hidden)]
     pub spans_per_trace_no: u32,
@@ -154,6 +157,7 @@ impl StoreOptions {
             rollup_retention: RollupRetention::default(),
             continuity_grace: CONTINUITY_GRACE,
             index_interval: INDEX_INTERVAL,
+            observer: Observer::default(),
             spans_per_trace_no: SPANS_PER_TRACE_NO,
             first_day_unix_nano: None,
         }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use throughline_trace::{
     Attributes, Decision, Dimensions, DimensionsRef, LogRecord, MetricKind, MetricPoint,
-    MetricValue, Resource, Scope, Sighting, Span, SpanBatch, SpanFacts, SpanRole, Value,
+    MetricValue, Observation, Resource, Scope, Sighting, Span, SpanBatch, SpanFacts, SpanRole,
+    Value,
 };
 
 use crate::audit::chain::{self, Hash, SALT_BYTES};
 use crate::body::{self, BodyError, LogBodyRef, SpanBodyRef};
+use crate::indicators::Watching;
 use crate::messages::{self, Message};
 
 /// A batch with everything that can be worked out without the database.
@@ -33,6 +35,8 @@ pub(crate) struct Prepared {
     pub(crate) scopes: Vec<Addressed>,
     /// The bodies, one behind the other.
     pub(crate) bodies: Vec<u8>,
+    /// The generation of who was asked what spans count for.
+    pub(crate) observed_by: u64,
 }
 
 /// What the columns of a span need beside the span.
@@ -89,14 +93,15 @@ pub(crate) struct Addressed {
 }
 
 /// Prepares a batch.
-pub(crate) fn prepare(batch: SpanBatch) -> Result<Prepared, BodyError> {
-    let mut work = Work { bodies: Vec::with_capacity(batch.spans.len() * 256), ..Work::default() };
+pub(crate) fn prepare(batch: SpanBatch, watching: Watching) -> Result<Prepared, BodyError> {
+    let mut work =
+        Work { watching, bodies: Vec::with_capacity(batch.spans.len() * 256), ..Work::default() };
     let spans = batch.spans.iter().map(|span| work.span(span)).collect::<Result<_, _>>()?;
     let logs = batch.logs.iter().map(|log| work.log(log)).collect::<Result<_, _>>()?;
     let points = batch.metrics.iter().map(|point| work.point(point)).collect::<Result<_, _>>()?;
     let decisions =
         batch.decisions.iter().map(|one| work.decision(one)).collect::<Result<_, _>>()?;
-    let Work { resources, scopes, bodies, .. } = work;
+    let Work { resources, scopes, bodies, watching, .. } = work;
     Ok(Prepared {
         batch,
         spans,
@@ -106,11 +111,14 @@ pub(crate) fn prepare(batch: SpanBatch) -> Result<Prepared, BodyError> {
         resources: resources.list,
         scopes: scopes.list,
         bodies,
+        observed_by: watching.generation,
     })
 }
 
 #[derive(Default)]
 struct Work {
+    watching: Watching,
+    observed: Vec<Observation>,
     scratch: Vec<u8>,
     bodies: Vec<u8>,
     resources: Shared,
@@ -237,7 +245,9 @@ impl Work {
             self.scratch.extend_from_slice(&message.address);
         }
         let role = span.role();
-        let facts = SpanFacts::of(span, role, |of| share(&mut self.dimensions, of));
+        self.watching.observe(span, &mut self.observed);
+        let facts = SpanFacts::of(span, role, |of| share(&mut self.dimensions, of))
+            .observed(&self.observed);
         for one in &self.resources.list[self.services.len()..] {
             self.services.push(Sighting::name(&one.service));
         }

@@ -166,7 +166,7 @@ fn keys(
 }
 
 /// What the segments have that may not be in the rollups yet.
-struct Waiting {
+pub(crate) struct Waiting {
     /// Segments that can be read, newest first.
     segments: Vec<SegmentDeltas>,
     /// Segments that cannot, because they are retired, damaged or gone, with the last group that the
@@ -198,7 +198,7 @@ fn all_applied(rollups: &Lease) -> Result<AppliedBySource, rusqlite::Error> {
 }
 
 impl Waiting {
-    fn read(session: &Session) -> Result<Self, QueryError> {
+    pub(crate) fn read(session: &Session) -> Result<Self, QueryError> {
         let segments = session.segments()?;
         // A closed segment that was whole a moment ago is not looked into.
         let known = match session.rollups()? {
@@ -235,7 +235,7 @@ impl Waiting {
     }
 
     /// How far what is asked from this second on can be relied on.
-    fn coverage(
+    pub(crate) fn coverage(
         &self,
         rollups: &Lease,
         from_unix_seconds: u64,

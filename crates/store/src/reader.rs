@@ -19,13 +19,14 @@ use crate::answer::{
 };
 use crate::continuity::{Watch, anew, nanos};
 use crate::error::QueryError;
+use crate::indicators::{IndicatorCounts, IndicatorQuery};
 use crate::layout::Layout;
 use crate::options::{CONTINUITY_GRACE, RollupRetention};
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
 use crate::read_sessions::GroupSummary;
 use crate::session::{self, Files, Session, unreadable};
 use crate::writer::now_unix_nano;
-use crate::{read_logs, read_metrics, read_rollups, read_sessions, read_traces, sql};
+use crate::{indicators, read_logs, read_metrics, read_rollups, read_sessions, read_traces, sql};
 
 /// Longest that one query may hold a file, milliseconds.
 pub const MAX_QUERY_MILLIS: u64 = 2_000;
@@ -319,6 +320,14 @@ impl Reader {
         let query = query.clone();
         let retention = self.rollup_retention;
         self.ask(move |session| read_rollups::series(session, &query, &retention)).await
+    }
+
+    /// Counters of indicators, and how far they can be relied on.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn indicators(&self, query: IndicatorQuery) -> Result<IndicatorCounts, QueryError> {
+        self.ask(move |session| indicators::counts(session, &query)).await
     }
 
     /// Agents over a time, those with the most spans first, with totals of these measures.

@@ -55,6 +55,7 @@
 
 mod applier;
 mod cells;
+mod counting;
 mod deltas;
 mod door;
 mod rebuild;

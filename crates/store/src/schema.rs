@@ -41,7 +41,8 @@ pub(crate) const CONTROL: Schema =
     Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED] };
 
 /// `rollups.db`: sums over the lattice.
-pub(crate) const ROLLUPS: Schema = Schema { migrations: &[ROLLUPS_V1, PARTS_OF_SEGMENTS] };
+pub(crate) const ROLLUPS: Schema =
+    Schema { migrations: &[ROLLUPS_V1, PARTS_OF_SEGMENTS, INDICATORS] };
 
 /// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
 pub(crate) fn from_nanos(nanos: u64) -> i64 {
@@ -313,6 +314,19 @@ CREATE TABLE applied(
 INSERT INTO applied SELECT CASE segment WHEN 0 THEN -1 ELSE segment << 32 END, batch_no,
     is_rebuilding FROM applied_of_days;
 DROP TABLE applied_of_days;
+";
+
+/// Counters of indicators, as `cells` by time first; their parts by segment, with the group up to
+/// which a part was counted from rows. `standing` is that of `applied`.
+const INDICATORS: &str = "
+CREATE TABLE indicators(indicator INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
+CREATE TABLE indicator_counts(
+    resolution INTEGER NOT NULL, bucket INTEGER NOT NULL, indicator INTEGER NOT NULL,
+    segment INTEGER NOT NULL, total INTEGER NOT NULL, good INTEGER NOT NULL, sum INTEGER NOT NULL,
+    PRIMARY KEY (resolution, bucket, indicator, segment)) WITHOUT ROWID;
+CREATE TABLE indicator_parts(
+    indicator INTEGER NOT NULL, segment INTEGER NOT NULL, from_batch INTEGER NOT NULL,
+    standing INTEGER NOT NULL, PRIMARY KEY (indicator, segment)) WITHOUT ROWID;
 ";
 
 const CONTROL_V1: &str = "

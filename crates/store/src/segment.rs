@@ -9,6 +9,7 @@ use throughline_trace::{Sighting, TraceId};
 use crate::earlier::EarlierSegments;
 use crate::facet::FacetKind;
 use crate::hot::HotTrace;
+use crate::indicators::Observer;
 use crate::layout::{Day, Layout, SegmentId, sync_directory};
 use crate::recent::Recent;
 use crate::rollups::{Deltas, Horizon};
@@ -54,6 +55,8 @@ pub(crate) struct Memory {
     /// What the running group did.
     pub(crate) changes: Changes,
     pub(crate) day: Day,
+    /// Who counts spans.
+    pub(crate) observer: Observer,
 }
 
 /// Row numbers given out and rows stored. What is stored is also in the `state` row.
@@ -103,6 +106,7 @@ impl OpenSegment {
         layout: &Layout,
         id: SegmentId,
         earlier: EarlierSegments,
+        observer: &Observer,
     ) -> Result<Self, SchemaError> {
         let path = layout.segment(id);
         let io = |error: std::io::Error| {
@@ -125,6 +129,7 @@ impl OpenSegment {
             earlier,
             changes: Changes::default(),
             day: id.day,
+            observer: observer.clone(),
         };
         memory.warm_messages(&connection)?;
         Ok(Self { id, path, connection, memory })

@@ -150,7 +150,8 @@ impl Writer {
         };
         let path = layout.segment(id);
         let earlier = EarlierSegments::load(&layout, id).map_err(unlisted)?;
-        let mut segment = OpenSegment::open(&layout, id, earlier).map_err(|e| e.on_open(&path))?;
+        let mut segment = OpenSegment::open(&layout, id, earlier, &options.observer)
+            .map_err(|e| e.on_open(&path))?;
         manifest::register(&control, id).map_err(fails)?;
         let last: i64 = control
             .query_row("SELECT value FROM state WHERE name = 'batch_no'", [], |row| row.get(0))
@@ -303,9 +304,10 @@ impl Writer {
         let batch_no = self.segment.memory.numbers.batch_no;
         // The filter is worth having before the new segment looks at the old ones.
         let filter = crate::earlier::store_filter(&self.segment.connection)?;
+        let observer = &self.segment.memory.observer;
         let open_next = || {
             let mut next =
-                OpenSegment::open(&self.layout, id, EarlierSegments::none(&self.layout))?;
+                OpenSegment::open(&self.layout, id, EarlierSegments::none(&self.layout), observer)?;
             self.checkpointer.watch(&mut next.connection)?;
             manifest::register(&self.control, id)?;
             Ok(next)

@@ -38,6 +38,7 @@ mod ids;
 mod log;
 mod metric;
 mod names;
+mod observe;
 mod rollup;
 mod route_weights;
 mod sampled;
@@ -70,6 +71,7 @@ pub use ids::{ParseIdError, SpanId, TraceId};
 pub use log::{LogRecord, Severity};
 pub use metric::{HistogramValue, MetricKind, MetricPoint, MetricValue};
 pub use names::{Phase, StepName, StepNameError};
+pub use observe::{Counts, INDICATOR_ID_MAX_CHARS, Observation, Observe};
 pub use rollup::{
     Cuboid, Dimension, Dimensions, DimensionsRef, Fallbacks, LatticeKey, MAX_DIMENSION_CHARS,
     MAX_SERIES_GROUPS, MAX_SERIES_MEASURES, MAX_SERIES_POINTS, Measure, OTHER, OperationKind,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::calls::{is_call, nano_usd};
-use crate::{Attributes, Decision, Span, SpanRole, StatusCode, Usage, keys};
+use crate::{Attributes, Decision, Observation, Span, SpanRole, StatusCode, Usage, keys};
 
 mod lattice;
 mod query;
@@ -279,6 +279,8 @@ pub struct SpanFacts {
     spent: Spent,
     fallback: Option<Fallbacks>,
     is_retry: bool,
+    /// What it adds to indicators; shared, as most spans add nothing and facts are kept.
+    observed: Option<Arc<[Observation]>>,
 }
 
 /// What of a span makes its [`SpanFacts`], beside its attributes.
@@ -349,7 +351,19 @@ impl SpanFacts {
             },
             is_retry: frame.role == SpanRole::Attempt
                 && attributes.u64(keys::RETRY_COUNT).unwrap_or(0) > 0,
+            observed: None,
         }
+    }
+
+    /// The same facts with what the span adds to indicators.
+    #[must_use]
+    pub fn observed(self, observed: &[Observation]) -> Self {
+        Self { observed: (!observed.is_empty()).then(|| observed.into()), ..self }
+    }
+
+    /// What it adds to indicators.
+    pub fn observations(&self) -> &[Observation] {
+        self.observed.as_deref().unwrap_or_default()
     }
 }
 

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use throughline_trace::Dimensions;
 
-use super::cells::{Applied, RollupFile, Source, Standing, Sums};
+use super::cells::{Additions, Applied, RollupFile, Source, Standing};
+use super::counting::Counting;
 use super::deltas::{Deltas, is_thinned};
 use super::door::{Ask, Progress, open_or_replace};
 use super::rebuild::{Rebuild, Step};
 use crate::audit::chain::Head;
 use crate::decision_rows;
+use crate::indicators::CountDelta;
 use crate::layout::{Day, Layout, SegmentId};
 use crate::options::StoreOptions;
 use crate::schema::{self, CONTROL, SEGMENT, SchemaError};
@@ -37,9 +39,9 @@ const CACHE_KIB: i64 = 1_024;
 /// What the thread owns.
 #[derive(Debug)]
 pub(super) struct Work {
-    layout: Layout,
-    options: StoreOptions,
-    file: RollupFile,
+    pub(super) layout: Layout,
+    pub(super) options: StoreOptions,
+    pub(super) file: RollupFile,
     progress: Arc<Progress>,
     /// The segment that was read last.
     open: Option<(PathBuf, Connection)>,
@@ -51,6 +53,8 @@ pub(super) struct Work {
     rebuild: Option<Rebuild>,
     is_rebuild_told: bool,
     pruned: Option<Instant>,
+    /// Segments that are counted for indicators.
+    pub(super) counting: Counting,
 }
 
 /// What goes wrong while rollups are kept.
@@ -70,7 +74,7 @@ pub(super) enum ApplyError {
 }
 
 impl ApplyError {
-    fn of_rollups(error: impl Into<RowError>) -> Self {
+    pub(super) fn of_rollups(error: impl Into<RowError>) -> Self {
         Self::Rollups(error.into())
     }
 
@@ -115,6 +119,7 @@ impl Work {
             rebuild: None,
             is_rebuild_told: false,
             pruned: None,
+            counting: Counting::default(),
         }
     }
 
@@ -201,7 +206,8 @@ impl Work {
             return Ok(false);
         }
         let is_pruning = self.prune(newest)?;
-        Ok(self.rebuild_piece(&missing)? || is_pruning)
+        let is_counting = self.count_piece(&files, &missing)?;
+        Ok(self.rebuild_piece(&missing)? || is_pruning || is_counting)
     }
 
     /// Applies what a segment has; `false` when its part must be made anew.
@@ -267,14 +273,14 @@ impl Work {
                 false if is_thinned(connection)? => Standing::Incomplete,
                 false => return Ok(false),
             };
-            let Some((last, sums)) = read_deltas(connection, from)? else {
+            let Some((last, additions)) = read_deltas(connection, from)? else {
                 if standing != known.standing {
                     self.note(id, Applied { batch_no: from, standing })?;
                 }
                 return Ok(true);
             };
             let applied = Applied { batch_no: last, standing };
-            self.file.add(id.into(), &sums, applied).map_err(ApplyError::of_rollups)?;
+            self.file.add(id.into(), &additions, applied).map_err(ApplyError::of_rollups)?;
             self.progress.tell(id, last);
         }
     }
@@ -297,7 +303,7 @@ impl Work {
             let batch_no = *last as u64;
             let mut deltas = Deltas::default();
             found.iter().for_each(|(_, decision)| deltas.add_decision(decision, newest));
-            let sums = deltas.into_cells();
+            let sums = deltas.into_cells().into();
             self.file
                 .add(Source::DECISIONS, &sums, Applied::whole(batch_no))
                 .map_err(ApplyError::of_rollups)?;
@@ -349,6 +355,7 @@ impl Work {
             Ok(Step { sums, is_end }) => {
                 let standing = if is_end { Standing::Whole } else { Standing::Rebuilding };
                 let applied = Applied { batch_no: rebuild.batch_no(), standing };
+                let sums = sums.into();
                 self.file.add(id.into(), &sums, applied).map_err(ApplyError::of_rollups)?;
                 if is_end {
                     self.missing.remove(&id);
@@ -402,16 +409,21 @@ impl Work {
 fn read_deltas(
     segment: &Connection,
     from: u64,
-) -> Result<Option<(u64, Sums<Dimensions>)>, RowError> {
+) -> Result<Option<(u64, Additions<Dimensions>)>, RowError> {
     let mut statement = segment.prepare_cached(
         "SELECT batch_no, body FROM rollup_deltas WHERE batch_no > ?1 ORDER BY batch_no",
     )?;
     let mut rows = statement.query([from as i64])?;
-    let (mut bytes, mut last, mut all) = (0, None, Vec::new());
+    let (mut bytes, mut last, mut all) = (0, None, Additions::default());
     while let Some(row) = rows.next()? {
         let body = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-        all.extend(Deltas::read(body)?);
-        last = Some(row.get::<_, i64>(0)? as u64);
+        let batch_no = row.get::<_, i64>(0)? as u64;
+        let stored = Deltas::read(body)?;
+        all.sums.extend(stored.cells);
+        all.counts.extend(stored.counts.into_iter().map(|(indicator, minute, counts)| {
+            CountDelta { batch_no: Some(batch_no), indicator: indicator.into(), minute, counts }
+        }));
+        last = Some(batch_no);
         bytes += body.len();
         if bytes >= MAX_APPLY_BYTES {
             break;

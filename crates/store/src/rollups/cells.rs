@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use throughline_trace::{Cuboid, Dimensions, LatticeKey, Resolution, Rollup};
 
 use crate::body::{self, BodyError};
+use crate::indicators::{CountDelta, Parts};
 use crate::layout::SegmentId;
 use crate::options::RollupRetention;
 use crate::schema::{ROLLUPS, SchemaError};
@@ -124,6 +125,29 @@ pub(crate) struct RollupFile {
     connection: Connection,
     keys: HashMap<LatticeKey, i64>,
     counts: [usize; Cuboid::ALL.len()],
+    /// Parts of counters.
+    pub(crate) parts: Parts,
+}
+
+/// What one source adds in one transaction.
+#[derive(Debug)]
+pub(crate) struct Additions<D> {
+    /// Sums for the cells.
+    pub(crate) sums: Sums<D>,
+    /// What indicators counted.
+    pub(crate) counts: Vec<CountDelta>,
+}
+
+impl<D> Default for Additions<D> {
+    fn default() -> Self {
+        Self { sums: Vec::new(), counts: Vec::new() }
+    }
+}
+
+impl<D> From<Sums<D>> for Additions<D> {
+    fn from(sums: Sums<D>) -> Self {
+        Self { sums, counts: Vec::new() }
+    }
 }
 
 impl RollupFile {
@@ -132,7 +156,9 @@ impl RollupFile {
         let connection = ROLLUPS.open_writer(path)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-        let mut file = Self { connection, keys: HashMap::new(), counts: [0; Cuboid::ALL.len()] };
+        let parts = Parts::load(&connection)?;
+        let counts = [0; Cuboid::ALL.len()];
+        let mut file = Self { connection, keys: HashMap::new(), counts, parts };
         file.load_keys()?;
         Ok(file)
     }
@@ -160,7 +186,7 @@ impl RollupFile {
 
     /// Notes how far a source is, and adds nothing.
     pub(crate) fn note(&mut self, source: Source, applied: Applied) -> Result<(), RowError> {
-        let none: Sums<std::sync::Arc<Dimensions>> = Vec::new();
+        let none: Additions<std::sync::Arc<Dimensions>> = Additions::default();
         self.transact(source, &none, applied, false)
     }
 
@@ -168,20 +194,21 @@ impl RollupFile {
     pub(crate) fn add<D: AsRef<Dimensions>>(
         &mut self,
         source: Source,
-        sums: &Sums<D>,
+        additions: &Additions<D>,
         applied: Applied,
     ) -> Result<(), RowError> {
-        let result = self.transact(source, sums, applied, false);
+        let result = self.transact(source, additions, applied, false);
         if result.is_err() {
             // Keys that were made in vain must not be used.
             self.load_keys()?;
+            self.parts = Parts::load(&self.connection)?;
         }
         result
     }
 
     /// Drops the part of a source, to make it anew.
     pub(crate) fn begin_anew(&mut self, source: Source) -> Result<(), RowError> {
-        let none: Sums<std::sync::Arc<Dimensions>> = Vec::new();
+        let none: Additions<std::sync::Arc<Dimensions>> = Additions::default();
         let applied = Applied { batch_no: 0, standing: Standing::Rebuilding };
         self.transact(source, &none, applied, true)
     }
@@ -189,18 +216,21 @@ impl RollupFile {
     fn transact<D: AsRef<Dimensions>>(
         &mut self,
         source: Source,
-        sums: &Sums<D>,
+        additions: &Additions<D>,
         applied: Applied,
         is_anew: bool,
     ) -> Result<(), RowError> {
-        let Self { connection, keys, counts } = self;
+        let Self { connection, keys, counts, parts } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if is_anew {
             transaction.execute("DELETE FROM cells WHERE segment = ?1", [source.0])?;
+            // Deltas that are passed over would be missing there.
+            parts.drop_source(&transaction, source)?;
         }
+        parts.add(&transaction, source, &additions.counts)?;
         // By key and minute first, so that each cell is read and written once.
         let mut by_minute: HashMap<(i64, u64), Rollup> = HashMap::new();
-        for (dimensions, minute, sums) in sums {
+        for (dimensions, minute, sums) in &additions.sums {
             for key in dimensions.as_ref().keys() {
                 let key = key_number(&transaction, keys, counts, key)?;
                 by_minute.entry((key, *minute)).or_default().merge(sums);
@@ -228,6 +258,21 @@ impl RollupFile {
         Ok(())
     }
 
+    /// Begins, fills or ends parts of counters, in one durable transaction.
+    pub(crate) fn change_parts(
+        &mut self,
+        change: impl FnOnce(&mut Parts, &Transaction<'_>) -> Result<(), rusqlite::Error>,
+    ) -> Result<(), RowError> {
+        let Self { connection, parts, .. } = self;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let changed = change(parts, &transaction).and_then(|()| transaction.commit());
+        if let Err(error) = changed {
+            self.parts = Parts::load(&self.connection)?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
     /// Removes a few of the buckets that are older than their retention; `true` when there are
     /// more.
     pub(crate) fn prune(
@@ -235,6 +280,7 @@ impl RollupFile {
         retention: &RollupRetention,
         now_unix_seconds: u64,
     ) -> Result<bool, rusqlite::Error> {
+        Parts::prune(&self.connection, retention, now_unix_seconds)?;
         let mut is_more = false;
         for (number, resolution) in Resolution::ALL.into_iter().enumerate() {
             let Some(kept_from) = retention.kept_from(resolution, now_unix_seconds) else {

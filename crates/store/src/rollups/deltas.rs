@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
-use throughline_trace::{Decision, Dimensions, DimensionsRef, Rollup, SpanFacts};
+use throughline_trace::{Counts, Decision, Dimensions, DimensionsRef, Rollup, SpanFacts};
 
 use crate::body::{self, BodyError};
 use crate::clock::MAX_UNDOUBTED_DAYS;
@@ -15,6 +15,9 @@ use crate::trace_rows::RowError;
 
 /// First byte of a stored delta: postcard of a list of dimensions, minute and sums.
 const VERSION_V1: u8 = 1;
+
+/// The same, and behind it a list of indicator, minute and counts.
+const VERSION_V2: u8 = 2;
 
 /// Nanoseconds in a minute.
 const NANOS_PER_MINUTE: u64 = 60_000_000_000;
@@ -84,17 +87,39 @@ pub(crate) struct Deltas {
     /// entry keeps them alive, so that no other dimensions come to lie there.
     by_pointer: HashMap<(usize, u64), (Arc<Dimensions>, usize)>,
     by_content: HashMap<(Arc<Dimensions>, u64), usize>,
+    /// What indicators count, by indicator and minute.
+    counts: HashMap<(Arc<str>, u64), Counts>,
+}
+
+/// What [`Deltas::store`] wrote.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Stored {
+    /// Dimensions, minute, sums.
+    pub(crate) cells: Vec<(Dimensions, u64, Rollup)>,
+    /// Indicator, minute, counts.
+    pub(crate) counts: Vec<(String, u64, Counts)>,
 }
 
 impl Deltas {
     /// Adds a span.
     pub(crate) fn add_span(&mut self, facts: &SpanFacts) {
         self.cell(&facts.dimensions, facts.end_unix_nano).add_span(facts);
+        self.observe(facts, 1);
+    }
+
+    /// Adds what indicators count of a span, `times` over, and nothing else.
+    pub(crate) fn observe(&mut self, facts: &SpanFacts, times: i64) {
+        let minute = facts.end_unix_nano / NANOS_PER_MINUTE;
+        for one in facts.observations() {
+            let counts = self.counts.entry((Arc::clone(&one.indicator), minute)).or_default();
+            counts.add(one.counts, times);
+        }
     }
 
     /// Takes back a call that is told twice.
     pub(crate) fn take_back(&mut self, facts: &SpanFacts) {
         self.cell(&facts.dimensions, facts.end_unix_nano).take_back(facts);
+        self.observe(facts, -1);
     }
 
     /// Adds a decision.
@@ -107,7 +132,7 @@ impl Deltas {
 
     fn cell(&mut self, dimensions: &Arc<Dimensions>, unix_nano: u64) -> &mut Rollup {
         let minute = unix_nano / NANOS_PER_MINUTE;
-        let Self { cells, by_pointer, by_content } = self;
+        let Self { cells, by_pointer, by_content, .. } = self;
         let pointer = Arc::as_ptr(dimensions) as usize;
         let (_, at) = by_pointer.entry((pointer, minute)).or_insert_with(|| {
             let at = *by_content.entry((Arc::clone(dimensions), minute)).or_insert_with(|| {
@@ -129,6 +154,11 @@ impl Deltas {
         self.cells
     }
 
+    /// Hands over what indicators counted: indicator, minute since the Unix epoch, counts.
+    pub(crate) fn into_counts(self) -> impl Iterator<Item = (Arc<str>, u64, Counts)> {
+        self.counts.into_iter().map(|((indicator, minute), counts)| (indicator, minute, counts))
+    }
+
     /// Writes the group's row.
     pub(crate) fn store(
         &self,
@@ -139,21 +169,35 @@ impl Deltas {
         if self.is_empty() {
             return Ok(());
         }
-        let mut bytes = vec![VERSION_V1];
+        let mut bytes = vec![if self.counts.is_empty() { VERSION_V1 } else { VERSION_V2 }];
         let rows: Vec<(&Dimensions, u64, &Rollup)> =
             self.cells.iter().map(|(of, minute, sums)| (of.as_ref(), *minute, sums)).collect();
         body::encode_into(&rows, &mut bytes)?;
+        if !self.counts.is_empty() {
+            let counts: Vec<(&str, u64, Counts)> = self
+                .counts
+                .iter()
+                .map(|((of, minute), counts)| (&**of, *minute, *counts))
+                .collect();
+            body::encode_into(&counts, &mut bytes)?;
+        }
         segment
             .prepare_cached("INSERT INTO rollup_deltas VALUES (?1, ?2, ?3)")?
             .execute(params![batch_no as i64, from_nanos(received_unix_nano), bytes])?;
         Ok(())
     }
 
-    /// What [`Deltas::store`] wrote: dimensions, minute, sums.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Vec<(Dimensions, u64, Rollup)>, BodyError> {
+    /// What [`Deltas::store`] wrote.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Stored, BodyError> {
         match bytes.split_first() {
             None => Err(BodyError::Empty),
-            Some((&VERSION_V1, rest)) => Ok(body::decode(rest)?),
+            Some((&VERSION_V1, rest)) => {
+                Ok(Stored { cells: body::decode(rest)?, counts: Vec::new() })
+            }
+            Some((&VERSION_V2, rest)) => {
+                let (cells, counts) = body::decode(rest)?;
+                Ok(Stored { cells, counts })
+            }
             Some((version, _)) => Err(BodyError::Version(*version)),
         }
     }

@@ -84,6 +84,8 @@ impl Applier {
         let file = open_or_replace(&layout.rollups()).map_err(std::io::Error::other)?;
         let progress = Arc::new(Progress::default());
         let mut work = Work::new(layout.clone(), options.clone(), file, Arc::clone(&progress));
+        // Before anything is written: from here on what the open segment lacks is known.
+        work.begin_counting().map_err(std::io::Error::other)?;
         let (asks, asked) = channel();
         let thread = std::thread::Builder::new()
             .name("store-rollups".to_owned())

@@ -70,7 +70,7 @@ impl Server {
         let (reply, mut answer) = oneshot::channel();
         let reservation = self.queue.reserve(1).unwrap();
         self.writer.write(vec![Job {
-            prepared: prepare::prepare(batch).unwrap(),
+            prepared: prepare::prepare(batch, Default::default()).unwrap(),
             reservation,
             reply,
         }]);

@@ -36,7 +36,14 @@ impl Bench {
             .map(|batch| {
                 let reservation = self.queue.reserve(1).unwrap();
                 let (reply, answer) = oneshot::channel();
-                (Job { prepared: prepare::prepare(batch).unwrap(), reservation, reply }, answer)
+                (
+                    Job {
+                        prepared: prepare::prepare(batch, Default::default()).unwrap(),
+                        reservation,
+                        reply,
+                    },
+                    answer,
+                )
             })
             .unzip();
         self.writer.write(jobs);

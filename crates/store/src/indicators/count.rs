@@ -1,0 +1,120 @@
+//! A segment counted from its rows, for indicators that are newer than its spans.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension as _};
+use throughline_trace::{Call, CallLedger, Observation, SpanFacts, TraceId, is_call};
+
+use super::observer::Watching;
+use super::parts::CountDelta;
+use crate::layout::{Layout, SegmentId};
+use crate::prepare::share;
+use crate::read_spans::RowReader;
+use crate::rollups::{Deltas, Horizon, Standing, is_thinned};
+use crate::sampled;
+use crate::schema::{SEGMENT, SchemaError};
+use crate::trace_rows::{self, RowError};
+
+/// How long one piece takes.
+const PIECE: Duration = Duration::from_millis(200);
+
+/// A segment that is being counted.
+#[derive(Debug)]
+pub(crate) struct Count {
+    pub(crate) id: SegmentId,
+    /// Who lacked a part.
+    pub(crate) indicators: Vec<Arc<str>>,
+    /// The last group of the snapshot.
+    pub(crate) batch_no: u64,
+    watching: Watching,
+    /// In one read transaction from begin to end.
+    connection: Connection,
+    is_estimate: bool,
+    /// The last trace that was counted.
+    trace_no: i64,
+}
+
+impl Count {
+    /// Takes a snapshot of a segment. Whoever calls it has applied no group that is not in it.
+    pub(crate) fn begin(
+        layout: &Layout,
+        id: SegmentId,
+        watching: Watching,
+        indicators: Vec<Arc<str>>,
+    ) -> Result<Self, SchemaError> {
+        let connection = SEGMENT.open_reader(&layout.whole(id))?;
+        connection.execute_batch("BEGIN")?;
+        let is_estimate = is_thinned(&connection)?;
+        let batch_no: i64 =
+            connection.query_row("SELECT batch_no FROM state", [], |row| row.get(0))?;
+        let batch_no = batch_no as u64;
+        Ok(Self { id, indicators, batch_no, watching, connection, is_estimate, trace_no: 0 })
+    }
+
+    /// How the parts stand when all is counted.
+    pub(crate) fn standing(&self) -> Standing {
+        if self.is_estimate { Standing::Incomplete } else { Standing::Whole }
+    }
+
+    /// Counts further traces for a moment; whether that was the last.
+    pub(crate) fn step(&mut self) -> Result<(Vec<CountDelta>, bool), RowError> {
+        let begin = Instant::now();
+        let mut found = Vec::new();
+        while begin.elapsed() < PIECE {
+            let next: Option<(i64, Vec<u8>)> = self
+                .connection
+                .prepare_cached(
+                    "SELECT trace_no, trace_id FROM traces
+                        WHERE trace_no > ?1 AND continues IS NULL ORDER BY trace_no LIMIT 1",
+                )?
+                .query_row([self.trace_no], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let Some((trace_no, id)) = next else { return Ok((found, true)) };
+            self.trace_no = trace_no;
+            if let Ok(id) = TraceId::from_slice(&id) {
+                self.trace(id, &mut found)?;
+            }
+        }
+        Ok((found, false))
+    }
+
+    fn trace(&self, id: TraceId, found: &mut Vec<CountDelta>) -> Result<(), RowError> {
+        let Some(trace) = trace_rows::find(&self.connection, id)? else { return Ok(()) };
+        let weight = match self.is_estimate {
+            true => sampled::of(&self.connection, id)?.map_or(1.0, |sampled| sampled.weight),
+            false => 1.0,
+        };
+        let horizon = Horizon::new(trace.summary.received_unix_nano, self.id.day);
+        let mut calls = CallLedger::default();
+        let (mut deltas, mut dimensions) = (Deltas::default(), Vec::new());
+        let mut observed: Vec<Observation> = Vec::new();
+        RowReader::new(&self.connection).spans(id, &trace.spaces, |span, _| {
+            self.watching.observe(&span, &mut observed);
+            observed.retain(|one| self.indicators.contains(&one.indicator));
+            let role = span.role();
+            if observed.is_empty() && !is_call(role) {
+                return true;
+            }
+            let facts = SpanFacts::of(&span, role, |of| share(&mut dimensions, of));
+            let facts = horizon.filed(&facts).unwrap_or(facts).observed(&observed);
+            deltas.observe(&facts, 1);
+            if is_call(role) {
+                let time = (span.start_unix_nano, span.end_unix_nano);
+                let call =
+                    Call::of_parts(span.span_id, span.parent_span_id, time, &span.attributes);
+                calls.add_telling(call.with_facts(facts), |facts| deltas.observe(facts, -1));
+            }
+            true
+        })?;
+        for (indicator, minute, mut counts) in deltas.into_counts() {
+            if weight > 1.0 {
+                for number in [&mut counts.total, &mut counts.good, &mut counts.sum_micros] {
+                    *number = (*number as f64 * weight).round() as i64;
+                }
+            }
+            found.push(CountDelta { batch_no: None, indicator, minute, counts });
+        }
+        Ok(())
+    }
+}

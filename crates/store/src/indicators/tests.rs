@@ -1,0 +1,176 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use throughline_trace::{
+    Counts, Observation, Observe, Resolution, Span, SpanBatch, SpanId, Status, StatusCode, TraceId,
+};
+
+use super::*;
+use crate::{Reader, Store, StoreOptions};
+
+/// 2026-11-22T12:00:00Z, nanoseconds since the Unix epoch.
+const NOON: u64 = 1_795_348_800_000_000_000;
+
+/// Counts spans by the first letter of their names; good are those without an error.
+#[derive(Debug)]
+struct ByName(Vec<Arc<str>>);
+
+impl Observe for ByName {
+    fn observe(&self, span: &Span, into: &mut Vec<Observation>) {
+        for id in self.0.iter().filter(|id| span.name.starts_with(&***id)) {
+            let counts = Counts::event(span.status.code != StatusCode::Error);
+            into.push(Observation { indicator: Arc::clone(id), counts });
+        }
+    }
+
+    fn indicators(&self) -> Vec<Arc<str>> {
+        self.0.clone()
+    }
+}
+
+fn by_name(ids: &[&str]) -> Arc<dyn Observe> {
+    Arc::new(ByName(ids.iter().map(|id| Arc::from(*id)).collect()))
+}
+
+fn options(dir: &std::path::Path, ids: &[&str]) -> StoreOptions {
+    let options = StoreOptions {
+        first_day_unix_nano: Some(NOON),
+        rollup_interval: Duration::from_millis(5),
+        ..StoreOptions::new(dir)
+    };
+    if !ids.is_empty() {
+        options.observer.set(by_name(ids));
+    }
+    options
+}
+
+fn open(dir: &std::path::Path, ids: &[&str]) -> (Store, Observer) {
+    let options = options(dir, ids);
+    let observer = options.observer.clone();
+    (Store::open(options, &mut Registry::default()).unwrap(), observer)
+}
+
+fn batch(ids: std::ops::Range<u64>, name: &str) -> SpanBatch {
+    let spans = ids.map(|id| {
+        let trace = TraceId::from_u128(u128::from(id / 10 + 1));
+        let mut span = Span::new(trace, SpanId::from_u64(id + 1), None, name);
+        span.start_unix_nano = NOON;
+        span.end_unix_nano = NOON + 1_000;
+        if id.is_multiple_of(5) {
+            span.status = Status { code: StatusCode::Error, message: String::new() };
+        }
+        span
+    });
+    SpanBatch { received_unix_nano: NOON + 2_000, spans: spans.collect(), ..SpanBatch::default() }
+}
+
+/// What is counted at last, by the minute and by the day, which are the same here; total and good.
+async fn counted(reader: &Reader, id: &str) -> (i64, i64) {
+    let seconds = NOON / 1_000_000_000;
+    let ask = async |resolution| {
+        let indicators = vec![Arc::from(id)];
+        let (from_unix_seconds, to_unix_seconds) = (seconds, seconds + 60);
+        let query = IndicatorQuery { indicators, resolution, from_unix_seconds, to_unix_seconds };
+        reader.indicators(query).await.unwrap()
+    };
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = ask(Resolution::Minute).await;
+        let is_whole = answer.coverage.get(id).is_some_and(|one| one.from_unix_seconds == 0);
+        if is_whole && answer.watermark_unix_nano.is_none() {
+            let of = |answer: &IndicatorCounts| {
+                let found = answer.counts.get(id).map(Vec::as_slice).unwrap_or_default();
+                assert!(found.len() <= 1, "{found:?}");
+                found.first().map_or((0, 0), |(_, counts)| (counts.total, counts.good))
+            };
+            let by_day = ask(Resolution::Day).await;
+            assert_eq!(of(&answer), of(&by_day));
+            return of(&answer);
+        }
+        assert!(tokio::time::Instant::now() < patience, "never whole: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_inserted_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), &["work"]);
+    for _ in 0..3 {
+        store.inbox().commit(batch(0..10, "work")).await.unwrap();
+    }
+    store.inbox().commit(batch(10..20, "play")).await.unwrap();
+    assert_eq!(counted(&store.reader(), "work").await, (10, 8));
+    store.close().await.unwrap();
+    let (store, _) = open(dir.path(), &["work"]);
+    store.inbox().commit(batch(5..15, "work")).await.unwrap();
+    // Of 10 to 14 there are others under the same ids: conflicting spans are kept, and count.
+    assert_eq!(counted(&store.reader(), "work").await, (15, 12));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_indicator_counts_what_is_stored_already_while_more_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, observer) = open(dir.path(), &["work"]);
+    for at in 0..20 {
+        store.inbox().commit(batch(at * 100..at * 100 + 100, "work")).await.unwrap();
+        if at == 10 {
+            observer.set(by_name(&["work", "w", "play"]));
+        }
+    }
+    for id in ["work", "w"] {
+        assert_eq!(counted(&store.reader(), id).await, (2_000, 1_600), "{id}");
+    }
+    assert_eq!(counted(&store.reader(), "play").await, (0, 0));
+    store.close().await.unwrap();
+    // A restart in which nobody counts it, and one in which it is back.
+    let (store, _) = open(dir.path(), &["work"]);
+    store.inbox().commit(batch(5_000..5_100, "work")).await.unwrap();
+    assert_eq!(counted(&store.reader(), "work").await, (2_100, 1_680));
+    store.close().await.unwrap();
+    let (store, _) = open(dir.path(), &["work", "w"]);
+    for id in ["work", "w"] {
+        assert_eq!(counted(&store.reader(), id).await, (2_100, 1_680), "{id}");
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn counters_that_are_lost_are_counted_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), &["work"]);
+    store.inbox().commit(batch(0..100, "work")).await.unwrap();
+    assert_eq!(counted(&store.reader(), "work").await, (100, 80));
+    store.close().await.unwrap();
+    std::fs::remove_file(dir.path().join("rollups.db")).unwrap();
+    let (store, _) = open(dir.path(), &["work"]);
+    store.inbox().commit(batch(100..200, "work")).await.unwrap();
+    assert_eq!(counted(&store.reader(), "work").await, (200, 160));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_is_told_twice_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, observer) = open(dir.path(), &["chat"]);
+    let call = |id: u64, parent: Option<u64>| {
+        let parent = parent.map(SpanId::from_u64);
+        let mut span =
+            Span::new(TraceId::from_u128(1), SpanId::from_u64(id), parent, "chat gpt-4o");
+        (span.start_unix_nano, span.end_unix_nano) = (NOON + id, NOON + 1_000 - id);
+        span.attributes.set("gen_ai.operation.name", "chat");
+        span.attributes.set("gen_ai.usage.input_tokens", 100_i64);
+        span.attributes.set("gen_ai.usage.output_tokens", 10_i64);
+        span
+    };
+    let spans = vec![call(1, None), call(2, Some(1))];
+    let batch = SpanBatch { received_unix_nano: NOON + 2_000, spans, ..SpanBatch::default() };
+    store.inbox().commit(batch).await.unwrap();
+    let told = counted(&store.reader(), "chat").await;
+    assert_eq!(told, (1, 1));
+    observer.set(by_name(&["chat", "cha"]));
+    assert_eq!(counted(&store.reader(), "cha").await, told, "from rows as from what came");
+    store.close().await.unwrap();
+}

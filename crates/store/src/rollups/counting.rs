@@ -1,0 +1,126 @@
+//! Parts of counters that are missing, counted piece by piece beside the other work of the applier.
+
+use std::collections::HashSet;
+
+use super::applier::{ApplyError, Work};
+use super::cells::{Source, Standing};
+use crate::indicators::Count;
+use crate::layout::{SegmentFile, SegmentId};
+
+/// What is being counted.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    count: Option<Count>,
+    /// Who counted when `settled` was begun.
+    generation: u64,
+    /// Closed segments that have a part for every indicator.
+    settled: HashSet<SegmentId>,
+}
+
+impl Work {
+    /// Works for a moment on the newest segment that lacks parts; `true` when there may be more.
+    pub(super) fn count_piece(
+        &mut self,
+        files: &[SegmentFile],
+        rebuilding: &[SegmentId],
+    ) -> Result<bool, ApplyError> {
+        let watching = self.options.observer.now();
+        let newest = files.first().map(|file| file.id);
+        if watching.generation != self.counting.generation {
+            self.begin_generation(newest)?;
+        }
+        if watching.generation == 0 {
+            return Ok(false);
+        }
+        if self.counting.count.is_none() {
+            let indicators = watching.indicators();
+            for file in files.iter().filter(|file| !file.is_skeleton) {
+                let id = file.id;
+                if self.counting.settled.contains(&id) || rebuilding.contains(&id) {
+                    continue;
+                }
+                let lacking = self.file.parts.lacking(&indicators, id.into());
+                if lacking.is_empty() {
+                    if Some(id) != newest {
+                        self.counting.settled.insert(id);
+                    }
+                    continue;
+                }
+                match Count::begin(&self.layout, id, watching, lacking) {
+                    Ok(count) => self.begin_count(count)?,
+                    // Its writer is about to make its tables, or retention took it.
+                    Err(error) if Some(id) == newest || !self.layout.whole(id).exists() => {
+                        tracing::debug!(%error, "not counted yet");
+                    }
+                    Err(error) => {
+                        tracing::warn!(segment = id.stem(), %error, "a segment is not counted for new indicators");
+                        self.counting.settled.insert(id);
+                    }
+                }
+                break;
+            }
+        }
+        self.count_on()
+    }
+
+    /// Looks who counts, before the first group is written.
+    pub(super) fn begin_counting(&mut self) -> Result<(), ApplyError> {
+        let newest = self.layout.list()?.first().copied();
+        self.begin_generation(newest)
+    }
+
+    /// Others count now: those that do not any more will lack what comes into the open segment.
+    fn begin_generation(&mut self, newest: Option<SegmentId>) -> Result<(), ApplyError> {
+        let watching = self.options.observer.now();
+        let indicators = watching.indicators();
+        if let Some(newest) = newest {
+            self.file
+                .change_parts(|parts, transaction| {
+                    parts.forget_others(transaction, &indicators, newest.into())
+                })
+                .map_err(ApplyError::of_rollups)?;
+        }
+        let generation = watching.generation;
+        self.counting = Counting { generation, ..Counting::default() };
+        Ok(())
+    }
+
+    fn begin_count(&mut self, count: Count) -> Result<(), ApplyError> {
+        let (source, batch_no) = (Source::from(count.id), count.batch_no);
+        self.file
+            .change_parts(|parts, transaction| {
+                parts.begin(transaction, &count.indicators, source, batch_no)
+            })
+            .map_err(ApplyError::of_rollups)?;
+        self.counting.count = Some(count);
+        Ok(())
+    }
+
+    fn count_on(&mut self) -> Result<bool, ApplyError> {
+        let Some(mut count) = self.counting.count.take() else { return Ok(false) };
+        let source = Source::from(count.id);
+        let (deltas, end) = match count.step() {
+            Ok((deltas, is_end)) => (deltas, is_end.then(|| count.standing())),
+            Err(error) => {
+                tracing::warn!(
+                    segment = count.id.stem(), %error,
+                    "a segment cannot be read to its end; its counters stay as far as they came"
+                );
+                (Vec::new(), Some(Standing::Incomplete))
+            }
+        };
+        self.file
+            .change_parts(|parts, transaction| {
+                parts.add(transaction, source, &deltas)?;
+                match end {
+                    Some(standing) => parts.end(transaction, &count.indicators, source, standing),
+                    None => Ok(()),
+                }
+            })
+            .map_err(ApplyError::of_rollups)?;
+        if end.is_none() {
+            self.counting.count = Some(count);
+        }
+        Ok(true)
+    }
+}
