@@ -15,6 +15,7 @@ use crate::agents::{Performer, Setting};
 use crate::pace::Pace;
 use crate::provider::{self, ProviderOptions};
 use crate::seed::Seed;
+use crate::stories::screening::Payment;
 
 /// Runs at the start that come quickly, so that the pages have life at once.
 const BURST_RUNS: u64 = 12;
@@ -27,6 +28,9 @@ const BURST_INTERVAL: Duration = Duration::from_millis(330);
 
 /// Time between two runs afterwards, at human pace, least and most.
 const INTERVAL_SECS: (f64, f64) = (3.0, 8.0);
+
+/// Payments that are screened at the same time; when the models are slower than that, some wait.
+const MAX_SCREENED_AT_ONCE: usize = 64;
 
 /// How the demo runs.
 #[derive(Debug)]
@@ -45,6 +49,10 @@ pub struct DemoOptions {
     pub concurrency: usize,
     /// Stop after so many runs; `None` goes on until the shutdown.
     pub runs: Option<u64>,
+    /// Payments that are screened a minute, beside the runs; 0 for none.
+    pub screened_per_minute: u32,
+    /// Where directives come from (`http://127.0.0.1:4319`); `None` listens to nobody.
+    pub directives: Option<String>,
     /// Whether the provider goes on answering after the last run, until the shutdown.
     pub keep_provider: bool,
 }
@@ -60,6 +68,8 @@ impl DemoOptions {
             pace: 1.0,
             concurrency: DEFAULT_CONCURRENCY,
             runs: None,
+            screened_per_minute: 0,
+            directives: None,
             keep_provider: false,
         }
     }
@@ -95,7 +105,8 @@ pub async fn run(
     options: DemoOptions,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<DemoReport> {
-    let listener = match options.provider_listener {
+    let mut options = options;
+    let listener = match options.provider_listener.take() {
         Some(listener) => listener,
         None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
@@ -106,7 +117,7 @@ pub async fn run(
     let provider = ProviderOptions { pace: pace.clone(), ..ProviderOptions::new(seed) };
     let serving = provider::serve(listener, provider, std::future::pending());
     let setting = Setting { provider: provider_address, seed, pace: pace.clone() };
-    let troupe = Troupe::assemble(&options.otlp_endpoint, options.api_key.as_deref(), &setting)?;
+    let troupe = Troupe::assemble(&options, &setting)?;
     let plan = Plan {
         human_pace: options.pace,
         concurrency: options.concurrency.max(1),
@@ -121,6 +132,10 @@ pub async fn run(
             true
         }
         () = troupe.play(&plan, &setting, &mut tally, &mut tasks) => false,
+        screened = troupe.screen(options.screened_per_minute, &setting) => {
+            screened.context("setting the screening of payments up")?;
+            true
+        }
         () = &mut shutdown => true,
     };
     if !is_over && options.keep_provider {
@@ -170,7 +185,7 @@ struct Troupe {
 }
 
 impl Troupe {
-    fn assemble(endpoint: &str, api_key: Option<&str>, setting: &Setting) -> anyhow::Result<Self> {
+    fn assemble(options: &DemoOptions, setting: &Setting) -> anyhow::Result<Self> {
         let mut agents = Vec::new();
         for agent in Performer::all(setting)? {
             let mut telemetry = Telemetry::builder()
@@ -180,8 +195,11 @@ impl Troupe {
                 // The demo knows its receiver; what a shell says of another one is not for it.
                 .environment(false)
                 .protocol(OtlpProtocol::HttpProtobuf)
-                .endpoint(endpoint);
-            if let Some(key) = api_key {
+                .endpoint(&options.otlp_endpoint);
+            if let Some(server) = &options.directives {
+                telemetry = telemetry.directives(server);
+            }
+            if let Some(key) = &options.api_key {
                 telemetry = telemetry.api_key(key);
             }
             let telemetry = telemetry.build().context("setting the demo's telemetry up")?;
@@ -228,6 +246,33 @@ impl Troupe {
         while let Some(ended) = tasks.join_next().await {
             tally.add(ended.ok());
         }
+    }
+
+    /// Screens payments at a steady rate, for ever, as a part of the fraud agent's service.
+    async fn screen(&self, per_minute: u32, setting: &Setting) -> anyhow::Result<()> {
+        let Some((fraud, telemetry)) = self.agents.first().filter(|_| per_minute > 0) else {
+            std::future::pending::<()>().await;
+            return Ok(());
+        };
+        let screening = fraud.card_screening()?;
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        let mut clock = tokio::time::interval(Duration::from_secs(60) / per_minute);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for run in 0.. {
+            clock.tick().await;
+            while tasks.try_join_next().is_some() {}
+            if tasks.len() >= MAX_SCREENED_AT_ONCE {
+                continue;
+            }
+            let payment = Payment::of(setting.seed, run);
+            let (screening, telemetry) = (screening.clone(), Arc::clone(telemetry));
+            tasks.spawn(async move {
+                if let Err(error) = telemetry.scope(screening.screen(payment)).await {
+                    tracing::debug!(%error, "a payment was not screened");
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Flushes every agent's telemetry, all at once.

@@ -1,9 +1,11 @@
 //! What the store answers, and what it tells after a commit.
 
+use std::collections::BTreeMap;
+
 use crate::sampling::Tally;
 use throughline_trace::{
     Attributes, Decision, DecisionId, Dimension, LogRecord, Measure, MetricKind, MetricValue,
-    OperationKind, Resolution, Span, TraceSummary,
+    OperationKind, Resolution, Rollup, Span, TraceSummary,
 };
 
 /// What one durable group of batches changed. Told to everybody who listens, after the commit. A
@@ -186,6 +188,16 @@ pub struct StoreStats {
     pub oldest_unix_nano: Option<u64>,
     /// Start of the latest trace, nanoseconds since the Unix epoch.
     pub newest_unix_nano: Option<u64>,
+}
+
+/// Sums of rollups with their sketches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RollupSums {
+    /// By the values of what was asked to be told apart: start of the step in seconds since the Unix
+    /// epoch, and its sums, in order. Steps in which nothing happened are not there.
+    pub groups: BTreeMap<Vec<String>, Vec<(u64, Rollup)>>,
+    /// How far they can be relied on.
+    pub coverage: Coverage,
 }
 
 /// Series of rollups, with how far they can be relied on.

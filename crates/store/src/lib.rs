@@ -98,8 +98,8 @@ mod trace_rows;
 
 pub use answer::{
     Committed, Coverage, DamagedSegment, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries,
-    RollupGroup, RollupPoint, RollupSeries, SegmentInfo, SegmentState, SeriesPoint, StoreStats,
-    StoredTrace, TracePlace, TraceVersion, Truncated,
+    RollupGroup, RollupPoint, RollupSeries, RollupSums, SegmentInfo, SegmentState, SeriesPoint,
+    StoreStats, StoredTrace, TracePlace, TraceVersion, Truncated,
 };
 pub use audit::chain::ChainError;
 pub use audit::erase::Erased;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rusqlite::params;
 use throughline_trace::{Dimension, MAX_SERIES_GROUPS, Rollup, SeriesPlan, SeriesQuery};
 
-use crate::answer::{Coverage, RollupGroup, RollupPoint, RollupSeries};
+use crate::answer::{Coverage, RollupGroup, RollupPoint, RollupSeries, RollupSums};
 use crate::error::QueryError;
 use crate::keep::manifest;
 use crate::layout::{Day, NANOS_PER_DAY, SegmentId};
@@ -28,22 +28,7 @@ pub(crate) fn series(
     query: &SeriesQuery,
     retention: &RollupRetention,
 ) -> Result<RollupSeries, QueryError> {
-    let plan = query.plan()?;
-    // The segments first: what is trimmed from them meanwhile is in the rollups by then.
-    let waiting = Waiting::read(session)?;
-    let rollups = session.rollups()?;
-    let mut coverage = match &rollups {
-        Some(rollups) => waiting
-            .coverage(rollups, plan.from_unix_seconds)
-            .map_err(|error| rollups.fails(&error))?,
-        None => Coverage { watermark_unix_nano: Some(0), ..Coverage::default() },
-    };
-    let now = now_unix_nano() / 1_000_000_000;
-    coverage.kept_from_unix_seconds = retention.kept_from(plan.resolution, now).unwrap_or(0);
-    let groups = match &rollups {
-        Some(rollups) => read(session, rollups, query, &plan)?,
-        None => BTreeMap::new(),
-    };
+    let (plan, coverage, groups) = gather(session, query, retention)?;
     let mut groups: Vec<RollupGroup> = groups
         .into_iter()
         .map(|(labels, steps)| group(labels, &steps, query, &plan))
@@ -64,6 +49,45 @@ pub(crate) fn series(
         groups_left_out,
         coverage,
     })
+}
+
+/// The sums of every group by step, and how far they can be relied on.
+fn gather(
+    session: &Session,
+    query: &SeriesQuery,
+    retention: &RollupRetention,
+) -> Result<(SeriesPlan, Coverage, BTreeMap<Vec<String>, Steps>), QueryError> {
+    let plan = query.plan()?;
+    // The segments first: what is trimmed from them meanwhile is in the rollups by then.
+    let waiting = Waiting::read(session)?;
+    let rollups = session.rollups()?;
+    let mut coverage = match &rollups {
+        Some(rollups) => waiting
+            .coverage(rollups, plan.from_unix_seconds)
+            .map_err(|error| rollups.fails(&error))?,
+        None => Coverage { watermark_unix_nano: Some(0), ..Coverage::default() },
+    };
+    let now = now_unix_nano() / 1_000_000_000;
+    coverage.kept_from_unix_seconds = retention.kept_from(plan.resolution, now).unwrap_or(0);
+    let groups = match &rollups {
+        Some(rollups) => read(session, rollups, query, &plan)?,
+        None => BTreeMap::new(),
+    };
+    Ok((plan, coverage, groups))
+}
+
+/// The whole sums behind [`series`], sketches included, for whoever compares distributions.
+pub(crate) fn sums(
+    session: &Session,
+    query: &SeriesQuery,
+    retention: &RollupRetention,
+) -> Result<RollupSums, QueryError> {
+    let (plan, coverage, groups) = gather(session, query, retention)?;
+    let groups = groups.into_iter().map(|(labels, steps)| {
+        let steps = steps.into_iter().map(|(step, sums)| (step * plan.step_seconds, sums));
+        (labels, steps.filter(|(_, sums)| !sums.is_empty()).collect())
+    });
+    Ok(RollupSums { groups: groups.collect(), coverage })
 }
 
 fn group(

@@ -14,8 +14,8 @@ use throughline_trace::{
 };
 
 use crate::answer::{
-    DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, SegmentInfo,
-    StoreStats, StoredTrace, TraceVersion,
+    DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, RollupSums,
+    SegmentInfo, StoreStats, StoredTrace, TraceVersion,
 };
 use crate::continuity::{Watch, anew, nanos};
 use crate::error::QueryError;
@@ -320,6 +320,17 @@ impl Reader {
         let query = query.clone();
         let retention = self.rollup_retention;
         self.ask(move |session| read_rollups::series(session, &query, &retention)).await
+    }
+
+    /// The sums that [`Reader::series`] takes its measures from, with their sketches: what it takes to
+    /// compare distributions.
+    ///
+    /// # Errors
+    /// [`QueryError::Series`] for what cannot be asked, and the others.
+    pub async fn rollup_sums(&self, query: &SeriesQuery) -> Result<RollupSums, QueryError> {
+        let query = query.clone();
+        let retention = self.rollup_retention;
+        self.ask(move |session| read_rollups::sums(session, &query, &retention)).await
     }
 
     /// Counters of indicators, and how far they can be relied on.

@@ -1,6 +1,7 @@
 //! Four agents, each written as any user of the SDK would write it; here is what they share: the
 //! provider's client, how patient they are, and how a run of each is started.
 
+pub(crate) mod card_screening;
 pub(crate) mod fraud_check;
 pub(crate) mod medical_triage;
 pub(crate) mod shop_order;
@@ -13,6 +14,7 @@ use anyhow::Context as _;
 use throughline::resilience::{BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy};
 use throughline::{OpenAi, Resilience, Traced};
 
+use self::card_screening::CardScreening;
 use crate::pace::Pace;
 use crate::seed::Seed;
 use crate::stories::{fraud, research, shop, triage};
@@ -95,12 +97,26 @@ impl Performer {
         }
     }
 
+    /// The agent that screens payments in great number, beside these.
+    ///
+    /// # Errors
+    /// When no router can be made.
+    pub(crate) fn card_screening(&self) -> anyhow::Result<CardScreening> {
+        let kit = self.kit(0);
+        CardScreening::new(&kit.model("card screening"))
+    }
+
+    fn kit(&self, run: u64) -> Kit {
+        let Setting { seed, pace, .. } = &self.setting;
+        let seed = seed.named("agent").named(self.agent()).nth(run);
+        Kit { openai: self.openai.clone(), pace: pace.clone(), seed }
+    }
+
     /// Plays run `run` on the telemetry of the current context, and says whether it reached its end.
     pub async fn run(self, run: u64) -> bool {
         let Setting { seed, pace, .. } = &self.setting;
         let (seed, world_pace) = (*seed, pace.clone());
-        let seed_of_run = seed.named("agent").named(self.agent()).nth(run);
-        let kit = Kit { openai: self.openai.clone(), pace: pace.clone(), seed: seed_of_run };
+        let kit = self.kit(run);
         let ended = match self.part {
             Part::FraudCheck => {
                 let bank = fraud::Bank::of(seed, run, world_pace);

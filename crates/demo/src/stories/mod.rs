@@ -7,6 +7,7 @@
 
 pub mod fraud;
 pub mod research;
+pub mod screening;
 pub mod shop;
 pub mod triage;
 

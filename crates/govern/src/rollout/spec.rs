@@ -1,0 +1,140 @@
+//! What a file says of a rollout.
+
+use serde::{Deserialize, Serialize};
+
+/// A rollout as a file describes it (`kind: Rollout`, below `spec`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutSpec {
+    /// The agent whose versions are compared, as its spans name it.
+    pub agent: String,
+    /// The route whose weights divide the traffic; its targets are named by version.
+    pub route: String,
+    /// The version that has all traffic before the first rollout.
+    pub stable: String,
+    /// Shares that the candidate gets one after the other; after the last it becomes stable.
+    #[serde(default = "default_steps")]
+    pub steps: Vec<RolloutStep>,
+    /// When it fails.
+    #[serde(default)]
+    pub analysis: Analysis,
+    /// Whether a candidate that fails is put back without a person.
+    #[serde(default = "yes")]
+    pub auto_rollback: bool,
+    /// Whether steps follow each other without a person.
+    #[serde(default = "yes")]
+    pub auto_advance: bool,
+    /// Only tell what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Where the team's runbook is.
+    #[serde(default)]
+    pub runbook: String,
+}
+
+/// One share, and how long it is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutStep {
+    /// Percent of the traffic, 1 to 100.
+    pub weight: u32,
+    /// How long it is held at least, seconds.
+    pub hold_s: u64,
+}
+
+/// How candidate and stable version are compared, over the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Analysis {
+    /// How much of the telemetry is looked at, seconds; from the start of the step at most.
+    pub window_s: u64,
+    /// Events that each version needs before anything is said.
+    pub min_events: u64,
+    /// How many times slower the candidate's p95 may be.
+    pub max_latency_ratio: f64,
+    /// How much worse the candidate's share of errors may be.
+    pub max_error_increase: f64,
+    /// How much lower the candidate's `decision_consistency_rate` may be.
+    pub max_consistency_drop: f64,
+    /// The significance that a difference needs beside its size.
+    pub alpha: f64,
+}
+
+impl Default for Analysis {
+    fn default() -> Self {
+        Self {
+            window_s: 300,
+            min_events: 20,
+            max_latency_ratio: 1.5,
+            max_error_increase: 0.05,
+            max_consistency_drop: 0.1,
+            alpha: 0.001,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_steps() -> Vec<RolloutStep> {
+    let step = |weight| RolloutStep { weight, hold_s: 300 };
+    vec![step(5), step(25), step(50)]
+}
+
+impl RolloutSpec {
+    /// What is wrong with it: what was expected and what came.
+    ///
+    /// # Errors
+    /// One sentence for each mistake.
+    pub fn check(&self) -> Result<(), Vec<String>> {
+        let mut wrong = Vec::new();
+        for (name, value) in
+            [("agent", &self.agent), ("route", &self.route), ("stable", &self.stable)]
+        {
+            if value.trim().is_empty() {
+                wrong.push(format!("expected {name} to name something, got an empty text"));
+            }
+        }
+        if self.steps.is_empty() {
+            wrong.push("expected at least one step, got none".to_owned());
+        }
+        for (at, step) in self.steps.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|at| self.steps.get(at));
+            let least = before.map_or(1, |before| before.weight + 1);
+            if !(least..=100).contains(&step.weight) {
+                wrong.push(format!(
+                    "expected step {} to have a weight of {least} to 100 percent, got {}",
+                    at + 1,
+                    step.weight
+                ));
+            }
+        }
+        let analysis = &self.analysis;
+        let share = 0.0..=1.0;
+        for (name, value, is_fit) in [
+            ("max_latency_ratio", analysis.max_latency_ratio, analysis.max_latency_ratio >= 1.0),
+            (
+                "max_error_increase",
+                analysis.max_error_increase,
+                share.contains(&analysis.max_error_increase),
+            ),
+            (
+                "max_consistency_drop",
+                analysis.max_consistency_drop,
+                share.contains(&analysis.max_consistency_drop),
+            ),
+            ("alpha", analysis.alpha, analysis.alpha > 0.0 && analysis.alpha < 0.5),
+        ] {
+            if !is_fit {
+                let expected = match name {
+                    "max_latency_ratio" => "at least 1",
+                    "alpha" => "above 0 and below 0.5",
+                    _ => "0 to 1",
+                };
+                wrong.push(format!("expected analysis.{name} to be {expected}, got {value}"));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}

@@ -1,0 +1,99 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn spec() -> RolloutSpec {
+    RolloutSpec {
+        agent: "card_screening".to_owned(),
+        route: "prompt".to_owned(),
+        stable: "v1".to_owned(),
+        steps: vec![RolloutStep { weight: 10, hold_s: 60 }, RolloutStep { weight: 50, hold_s: 60 }],
+        analysis: Analysis::default(),
+        auto_rollback: true,
+        auto_advance: true,
+        dry_run: false,
+        runbook: String::new(),
+    }
+}
+
+fn shares(weights: &throughline_trace::RouteWeights) -> String {
+    let targets = weights.targets.iter().map(|one| format!("{}={}", one.name, one.weight));
+    targets.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_good_candidate_becomes_stable_step_by_step() {
+    let (spec, pass) = (spec(), Verdict::Pass("as fast".to_owned()));
+    let mut rollout = Rollout::new("fraud", &spec);
+    assert_eq!(rollout.next(&spec, 0, &pass, false), Next::Wait);
+    let weights = rollout.start(&spec, "v2", SECOND, "a release").unwrap();
+    assert_eq!(shares(&weights), "v1=90 v2=10");
+    assert_eq!(rollout.next(&spec, 59 * SECOND, &pass, false), Next::Wait, "it is held");
+    assert_eq!(rollout.next(&spec, 61 * SECOND, &pass, true), Next::Wait, "it is frozen");
+    assert_eq!(rollout.next(&spec, 61 * SECOND, &pass, false), Next::Advance("as fast".to_owned()));
+    assert_eq!(shares(&rollout.advance(&spec, 61 * SECOND, "").unwrap()), "v1=50 v2=50");
+    assert_eq!(shares(&rollout.advance(&spec, 122 * SECOND, "").unwrap()), "v2=100 v1=0");
+    assert_eq!((rollout.stable.as_str(), rollout.candidate.as_deref()), ("v2", None));
+    let told: Vec<&str> = rollout.changes.iter().map(|change| change.kind.as_str()).collect();
+    assert_eq!(told, ["started", "advanced", "promoted"]);
+}
+
+#[test]
+fn a_bad_candidate_goes_back_at_once_and_missing_data_moves_nothing() {
+    let spec = spec();
+    let mut rollout = Rollout::new("fraud", &spec);
+    rollout.start(&spec, "v2", SECOND, "").unwrap();
+    let unknown = Verdict::NotEnough("3 of 20 events".to_owned());
+    assert_eq!(rollout.next(&spec, u64::MAX, &unknown, false), Next::Wait);
+    let fail = Verdict::Fail("7 times slower".to_owned());
+    assert_eq!(
+        rollout.next(&spec, 2 * SECOND, &fail, true),
+        Next::RollBack("7 times slower".to_owned())
+    );
+    let by_hand = RolloutSpec { auto_rollback: false, ..spec.clone() };
+    assert_eq!(rollout.next(&by_hand, 2 * SECOND, &fail, false), Next::Wait);
+    let weights = rollout.roll_back(&spec, 2 * SECOND, "7 times slower").unwrap();
+    assert_eq!(shares(&weights), "v1=100 v2=0");
+    assert!(matches!(rollout.roll_back(&spec, 3 * SECOND, ""), Err(RolloutError::Idle(_))));
+    assert!(matches!(rollout.start(&spec, "v1", 3 * SECOND, ""), Err(RolloutError::Same(_))));
+}
+
+#[test]
+fn a_spec_says_what_is_wrong_with_it() {
+    let mut wrong = spec();
+    wrong.steps[1].weight = 10;
+    wrong.route.clear();
+    wrong.analysis.alpha = 1.0;
+    insta::assert_snapshot!(wrong.check().unwrap_err().join("\n"), @r"
+    expected route to name something, got an empty text
+    expected step 2 to have a weight of 11 to 100 percent, got 10
+    expected analysis.alpha to be above 0 and below 0.5, got 1
+    ");
+}
+
+proptest! {
+    /// Whatever happens in whatever order: shares add up to all traffic, what is stable is a version
+    /// that was promoted or the first one, and a state survives being written down.
+    #[test]
+    fn shares_add_up(steps in proptest::collection::vec(0_u8..4, 0..60)) {
+        let spec = spec();
+        let mut rollout = Rollout::new("fraud", &spec);
+        for (at, what) in steps.into_iter().enumerate() {
+            let now = at as u64 * SECOND;
+            let weights = match what {
+                0 => rollout.start(&spec, &format!("v{}", at + 2), now, ""),
+                1 | 2 => rollout.advance(&spec, now, ""),
+                _ => rollout.roll_back(&spec, now, ""),
+            };
+            if let Ok(weights) = weights {
+                prop_assert_eq!(weights.targets.iter().map(|one| one.weight).sum::<u32>(), 100);
+            }
+            prop_assert_eq!(rollout.candidate.is_some(), rollout.phase != Phase::Stable);
+            prop_assert!(rollout.changes.len() <= MAX_CHANGES);
+            let json = serde_json::to_string(&rollout).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Rollout>(&json).unwrap(), &rollout);
+        }
+    }
+}
