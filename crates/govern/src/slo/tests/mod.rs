@@ -1,0 +1,3 @@
+//! Tests of the room, one file a part.
+
+mod indicators;
