@@ -4,3 +4,5 @@
 //! telemetry gives the same findings, live, in replay and in a gate. Missing data is told as missing and
 //! never makes an action.
 pub mod rollout;
+
+pub mod slo;

@@ -85,7 +85,7 @@ pub use error::{ErrorKind, EvalError, Limit};
 pub use expression::{Expression, Match};
 pub use functions::{FUNCTIONS, Function, Kind};
 pub use guards::{Guard, Guarded};
-pub use mistake::{At, Mistake, Mistakes};
+pub use mistake::{At, Mistake, Mistakes, nearest};
 pub use schema::{Field, RecordType, Schema, Scope, Type};
 pub use time::{Duration, Timestamp};
 pub use value::{Record, TypeName, Value};

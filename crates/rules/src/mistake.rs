@@ -39,8 +39,8 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    /// A mistake at a part of `source`.
-    pub(crate) fn new(source: &str, at: At, message: String, hint: Option<String>) -> Self {
+    /// A mistake at a part of `source`; also for files that expressions stand in.
+    pub fn new(source: &str, at: At, message: String, hint: Option<String>) -> Self {
         let start = floor(source, at.start as usize);
         let end = floor(source, (at.start + at.len) as usize).max(start);
         let line_start = source[..start].rfind('\n').map_or(0, |newline| newline + 1);
@@ -101,7 +101,7 @@ impl fmt::Display for Mistakes {
 impl std::error::Error for Mistakes {}
 
 /// The known name that `wrong` was probably meant to be.
-pub(crate) fn nearest<'n>(
+pub fn nearest<'n>(
     wrong: &str,
     known: impl IntoIterator<Item = &'n str>,
 ) -> Option<&'n str> {

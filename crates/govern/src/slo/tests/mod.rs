@@ -1,0 +1,6 @@
+//! Tests of the room, one file a part.
+
+mod evaluation;
+mod files;
+mod indicators;
+mod windows;
