@@ -3,6 +3,14 @@
 //! Nothing here does IO, awaits or reads a clock. A rule is data in a file; the same rule over the same
 //! telemetry gives the same findings, live, in replay and in a gate. Missing data is told as missing and
 //! never makes an action.
-pub mod rollout;
 
+mod counter_table;
+mod files;
+mod observer;
+
+pub mod rollout;
 pub mod slo;
+
+pub use counter_table::CounterTable;
+pub use files::{API_VERSION, KINDS, Rules, RulesError, read_rules};
+pub use observer::RuleObserver;

@@ -1,0 +1,220 @@
+//! Files with rules: OpenSLO documents, and documents of our own (`apiVersion: throughline/v1`). A file
+//! holds documents of one `apiVersion`; which kinds there are is told by [`KINDS`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::rollout::RolloutSpec;
+use crate::slo::{Slo, Source, read_openslo};
+
+/// The `apiVersion` of our own documents.
+pub const API_VERSION: &str = "throughline/v1";
+
+/// Kinds of our own documents.
+pub const KINDS: [&str; 1] = ["Rollout"];
+
+/// What files say.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// SLOs.
+    pub slos: Vec<Slo>,
+    /// Rollouts by name.
+    pub rollouts: BTreeMap<String, RolloutSpec>,
+    /// What is allowed and will surprise, one text each.
+    pub notes: Vec<String>,
+}
+
+/// All that is wrong with files, each with its place and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RulesError(pub Vec<String>);
+
+impl fmt::Display for RulesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for RulesError {}
+
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "apiVersion", default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document<T> {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: Metadata,
+    spec: T,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    #[serde(default, rename = "displayName")]
+    _display_name: String,
+}
+
+/// Reads files that belong together.
+///
+/// # Errors
+/// [`RulesError`]: all that is wrong, with file, line and column.
+pub fn read_rules(sources: &[Source<'_>]) -> Result<Rules, RulesError> {
+    let (mut rules, mut wrong) = (Rules::default(), Vec::new());
+    let mut openslo = Vec::new();
+    for source in sources {
+        let parts: Vec<(usize, &str)> = documents(source.text);
+        let is_ours = parts.iter().any(|(_, text)| {
+            serde_saphyr::from_str::<Header>(text)
+                .is_ok_and(|header| header.api_version == API_VERSION)
+        });
+        if is_ours {
+            for (line, text) in parts {
+                if let Err(mistake) = read(source.name, line, text, &mut rules) {
+                    wrong.push(mistake);
+                }
+            }
+        } else {
+            openslo.push(*source);
+        }
+    }
+    match read_openslo(&openslo) {
+        Ok(found) => {
+            rules.slos = found.slos;
+            rules.notes.extend(found.notes.iter().map(ToString::to_string));
+        }
+        Err(mistakes) => wrong.extend(mistakes.0.iter().map(ToString::to_string)),
+    }
+    if wrong.is_empty() { Ok(rules) } else { Err(RulesError(wrong)) }
+}
+
+/// The documents of a file that say anything, each with the number of lines before it.
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let (mut begin, mut first_line) = (0, 0);
+    let mut at = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if line.trim_end() == "---" {
+            found.push((first_line, &text[begin..at]));
+            (begin, first_line) = (at + line.len(), number + 1);
+        }
+        at += line.len();
+    }
+    found.push((first_line, &text[begin..]));
+    let is_said = |part: &str| {
+        part.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    };
+    found.retain(|(_, part)| is_said(part));
+    found
+}
+
+fn read(file: &str, line: usize, text: &str, rules: &mut Rules) -> Result<(), String> {
+    let at = |error: &serde_saphyr::Error| explain(file, line, error);
+    let header: Header = serde_saphyr::from_str(text).map_err(|error| at(&error))?;
+    let first = format!("{file}:{}:1", line + 1);
+    if header.api_version != API_VERSION {
+        let got = header.api_version;
+        return Err(format!(
+            "{first}: expected `apiVersion: {API_VERSION}`, got {got:?}; a file holds documents of one apiVersion"
+        ));
+    }
+    match header.kind.as_str() {
+        "Rollout" => {
+            let (name, spec) = parse::<RolloutSpec>(file, line, text)?;
+            spec.check().map_err(|wrong| {
+                wrong.iter().map(|one| format!("{first}: {one}")).collect::<Vec<_>>().join("\n")
+            })?;
+            if rules.rollouts.insert(name.clone(), spec).is_some() {
+                return Err(format!(
+                    "{first}: expected each rollout to have a name of its own, got {name:?} twice"
+                ));
+            }
+        }
+        other => {
+            let kinds = KINDS.join(", ");
+            return Err(format!("{first}: expected a kind ({kinds}), got {other:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn parse<T: DeserializeOwned>(file: &str, line: usize, text: &str) -> Result<(String, T), String> {
+    let document: Document<T> =
+        serde_saphyr::from_str(text).map_err(|error| explain(file, line, &error))?;
+    let name = document.metadata.name;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(is_name) {
+        return Err(format!(
+            "{file}:{}:1: expected a metadata.name of 1 to {MAX_NAME_BYTES} letters, digits, `-`, `_` and `.`, got {name:?}",
+            line + 1
+        ));
+    }
+    Ok((name, document.spec))
+}
+
+/// Longest name of a rule, bytes.
+const MAX_NAME_BYTES: usize = 100;
+
+fn explain(file: &str, line: usize, error: &serde_saphyr::Error) -> String {
+    let error = error.without_snippet();
+    let text = error.to_string();
+    match error.location() {
+        Some(at) => {
+            let (of_file, column) = (line as u64 + u64::from(at.line()), at.column());
+            // The place is told once, as that of the file.
+            let text = text.split(" at line ").next().unwrap_or(&text).to_owned();
+            format!("{file}:{of_file}:{column}: {text}")
+        }
+        None => format!("{file}:{}:1: {text}", line + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLLOUT: &str = "
+apiVersion: throughline/v1
+kind: Rollout
+metadata: {name: card-screening}
+spec:
+  agent: card_screening
+  route: card_screening_prompt
+  stable: v1.2.3
+  steps: [{weight: 50, hold_s: 60}]
+";
+
+    fn of(text: &str) -> Result<Rules, RulesError> {
+        read_rules(&[Source { name: "rules.yaml", text }])
+    }
+
+    #[test]
+    fn documents_of_a_file_are_read_one_by_one() {
+        let text =
+            format!("# nothing\n---\n{ROLLOUT}---\n{}", ROLLOUT.replace("card-screening", "other"));
+        let rules = of(&text).unwrap();
+        assert_eq!(rules.rollouts.len(), 2);
+        assert_eq!(rules.rollouts["other"].steps[0].weight, 50);
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place_in_the_file() {
+        let wrong = |text: &str| of(text).unwrap_err().to_string();
+        let text = format!("{ROLLOUT}---\n{}", ROLLOUT.replace("route:", "rout:"));
+        insta::assert_snapshot!(wrong(&text));
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Rollout), got "Rolout""#);
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:1:1: expected step 1 to have a weight of 1 to 100 percent, got 500");
+        insta::assert_snapshot!(wrong(&format!("{ROLLOUT}---{ROLLOUT}")), @r#"rules.yaml:11:1: expected each rollout to have a name of its own, got "card-screening" twice"#);
+    }
+}
