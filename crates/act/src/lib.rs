@@ -1,2 +1,36 @@
 //! The only room with side effects on the world: what governance asked for is done here, once, and
 //! recorded as a decision with its evidence.
+//!
+//! An [`Action`](throughline_trace::Action) that is committed to `govern.db` is found by the
+//! [`Actor`], which reads the pause switch, does it, records a decision of stage `govern.act`, and
+//! notes what became of it. A restart does nothing twice: the id of an action is also that of the
+//! directive, the webhook's delivery or the decision that comes of it.
+//!
+//! Nothing is decided here. What a person said stands above what a rule asks for ([`Standing`]).
+
+mod actor;
+mod api;
+mod config;
+mod directives;
+mod incident;
+mod metrics;
+mod moments;
+mod notify;
+mod outgoing;
+mod performed;
+mod recorder;
+mod sign;
+mod standing;
+mod takeover;
+
+pub use actor::{Actor, Hook, Hooks, Wiring};
+pub use api::route_paths;
+pub use config::{ActConfig, ActConfigError, ReceiverConfig, ReceiverKind};
+pub use directives::{Board, LONGEST_DIRECTIVE_TTL_S};
+pub use incident::{Change, Incident, IncidentError, IncidentState, group};
+pub use outgoing::client as http_client;
+pub use performed::Performed;
+pub use recorder::Submit;
+pub use sign::{DirectiveKey, MIN_KEY_BYTES, SigningError, webhook_signature};
+pub use standing::{Freeze, Hold, Standing};
+pub use takeover::{Takeover, TakeoverState};

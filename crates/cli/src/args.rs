@@ -11,12 +11,14 @@ use throughline_trace::{DecisionId, FallbackState, TraceId};
 
 use crate::failure::EXIT_CODES;
 
+mod act;
 mod audit;
 mod check;
 mod keys;
 mod query;
 mod store;
 mod transfer;
+pub(crate) use act::{ActAction, ActArgs};
 pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
 pub(crate) use check::{CheckArgs, RuleSubject};
 pub(crate) use keys::{KeysAction, KeysArgs};
@@ -128,6 +130,9 @@ pub(crate) enum Command {
     /// Send files of OTLP JSON lines to a running server
     #[command(after_help = EXIT_CODES)]
     Import(ImportArgs),
+    /// Pause, resume, list and run what governance does to the world
+    #[command(after_help = EXIT_CODES)]
+    Act(ActArgs),
     /// Create, list and revoke API keys
     #[command(after_help = EXIT_CODES)]
     Keys(KeysArgs),

@@ -1,5 +1,6 @@
 //! The binary `throughline`: a table from command to function. Read [`spine`] first.
 
+mod acting;
 mod admission;
 mod anchors;
 mod args;
@@ -92,6 +93,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Restore(args) => commands::store::restore_into(&settings, &args),
         Command::Export(args) => query_runtime()?.block_on(commands::export::run(&settings, &args)),
         Command::Import(args) => query_runtime()?.block_on(commands::import::run(&args)),
+        Command::Act(args) => query_runtime()?.block_on(commands::act::run(&settings, args.action)),
         Command::Keys(args) => commands::keys::run(&settings, args.action),
         Command::Version(args) => commands::version::run(&args),
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use throughline_act::ActConfig;
 use throughline_gateway::GatewayConfig;
 use throughline_redact::RedactionConfig;
 use throughline_store::{Retention, RollupRetention, Sampling, StoreOptions};
@@ -13,7 +14,7 @@ use throughline_store::{Retention, RollupRetention, Sampling, StoreOptions};
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
 use crate::config::{FileConfig, LimitsConfig, RollupRetentionConfig, Size};
 use crate::failure::{Failure, Outcome};
-use crate::{gateway, redaction};
+use crate::{acting, gateway, redaction};
 
 mod audit;
 use audit::KeySource;
@@ -95,6 +96,8 @@ pub(crate) struct ServeSettings {
     pub(crate) rollup_retention: RollupRetention,
     /// The gateway to model providers.
     pub(crate) gateway: GatewayConfig,
+    /// What governance does.
+    pub(crate) act: ActConfig,
 }
 
 /// How much is received and held, bytes.
@@ -240,6 +243,7 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         },
         rollup_retention: rollup_retention(&config.retention.rollups)?,
         gateway: gateway::resolve(&config.gateway)?,
+        act: acting::resolve(&config.act)?,
     })
 }
 

@@ -15,17 +15,13 @@ use throughline_trace::access::Keyring;
 use throughline_web::WebState;
 use tokio::sync::{broadcast, watch};
 
-use crate::admission;
 use crate::anchors::Keeper;
 use crate::commands::{of_control, of_open};
 use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::gateway;
 use crate::listen::{self, Addresses, Doors, Port};
-use crate::open_files;
-use crate::redaction;
 use crate::settings::{ServeSettings, Settings};
-use crate::tls;
+use crate::{acting, admission, gateway, open_files, redaction, tls};
 
 /// Name of the secret that signs session cookies.
 const COOKIE_SECRET: &str = "web-cookie";
@@ -38,6 +34,7 @@ pub(crate) struct Spine {
     keyring: Arc<Keyring>,
     keeper: Keeper,
     gateway: gateway::Open,
+    acting: acting::Open,
     live: broadcast::Sender<Arc<Committed>>,
     ready: watch::Sender<bool>,
     otlp: Doors,
@@ -83,7 +80,12 @@ impl Spine {
         let addresses = Addresses::of(&grpc, &http, &web, is_tls);
         let (live, _) = broadcast::channel(LIVE_BACKLOG);
         let (ready, is_ready) = watch::channel(false);
-        let pages = throughline_web::router(WebState {
+        let acting = acting::Open::start(
+            (&settings.data_dir, &serve.act, &addresses.web),
+            (Arc::clone(&of_the_api), Arc::clone(&keyring), is_ready.clone()),
+            &mut registry,
+        )?;
+        let pages = WebState {
             reader: store.reader(),
             audit: keeper.audit.clone(),
             reads: keeper.reads.clone(),
@@ -98,7 +100,8 @@ impl Spine {
             allowed_hosts: admission::allowed_hosts(serve),
             otlp_http_url: addresses.http.clone(),
             otlp_grpc_url: addresses.grpc.clone(),
-        });
+        };
+        let pages = throughline_web::router_with(pages, acting.router());
         let events = Events::of(&store, keys_version)?;
         let max_connections = open_files::connections(serve.max_connections, open_files::raise());
         let otlp = Doors::new(tls.clone(), max_connections);
@@ -122,6 +125,7 @@ impl Spine {
             keyring,
             keeper,
             gateway,
+            acting,
             live,
             ready,
             otlp,
@@ -175,7 +179,7 @@ impl Spine {
 
     /// Lets what was accepted finish, from the ports inwards.
     async fn drain(self, demo: Option<Demo>) -> Outcome {
-        let Self { store, keeper, gateway, ready, otlp, web, drain_timeout, .. } = self;
+        let Self { store, keeper, gateway, acting, ready, otlp, web, drain_timeout, .. } = self;
         if let Some(demo) = demo {
             demo.stop().await;
         }
@@ -186,6 +190,7 @@ impl Spine {
             tracing::warn!(requests = cut, "cut requests that did not finish in time");
         }
         gateway.finish().await;
+        acting.finish().await;
         store.close().await?;
         // Now the head is the last: it gets its checkpoint.
         keeper.finish().await;

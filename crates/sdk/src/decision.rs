@@ -2,7 +2,6 @@
 //! event `agent.decision` on the span that chose. The form is `docs/decisions.md`.
 
 mod audit;
-mod canonical;
 mod input_hash;
 mod record;
 mod spool;

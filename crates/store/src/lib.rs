@@ -119,8 +119,8 @@ pub use continuity::REBUILD_BACK;
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use governance::{
-    ActionRecord, ActionState, Document, Evaluation, FindingFilter, Governance,
-    MAX_GOVERNANCE_LIST, Pause, RuleState,
+    AckRecord, ActionRecord, ActionState, Document, Evaluation, FindingFilter, Governance,
+    IssuedDirective, MAX_DIRECTIVE_ACKS, MAX_GOVERNANCE_LIST, Pause, RuleState,
 };
 pub use inbox::Inbox;
 pub use indicators::{IndicatorCounts, IndicatorCoverage, IndicatorQuery, Observer};

@@ -130,6 +130,17 @@ keys! {
     DIRECTIVE_EVIDENCE = "throughline.directive.evidence";
     /// The rule that gave a directive.
     DIRECTIVE_RULE = "throughline.directive.rule";
+    // What governance did (R5.2), attributes of spans `act …` and of their decisions.
+    /// The rule that spoke; empty when a person did.
+    RULE = "throughline.rule";
+    /// Id of the finding that led to it.
+    FINDING = "throughline.finding";
+    /// Id of the action.
+    ACTION_ID = "throughline.action.id";
+    /// What became of the action: `done`, `failed`, `refused` or `dry_run`.
+    ACTION_STATE = "throughline.action.state";
+    /// Traces that justify it, a list.
+    EVIDENCE = "throughline.evidence";
     /// The process that recorded it.
     INSTANCE_ID = "instance_id";
     /// Running number within the instance.

@@ -28,6 +28,7 @@ pub mod keys;
 
 mod batch;
 mod calls;
+mod canonical;
 mod continuity;
 mod decision;
 mod directive;
@@ -49,6 +50,7 @@ mod value;
 
 pub use batch::{Accepted, Refusal, SpanBatch};
 pub use calls::{Call, CallCounts, CallLedger, is_call, nano_usd};
+pub use canonical::canonical_json;
 pub use continuity::{
     Break, CLOCK_TOLERANCE_NANOS, ClockOddity, ClockSkew, ContinuityCoverage, ContinuityLimits,
     ContinuityReport, ContinuityTracker, Conversation, FOLDED, GRACE_NANOS, KEPT_NANOS,

@@ -85,6 +85,9 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
             let damaged = app.web.reader.damaged().into_iter();
             visitor.damaged_segments = damaged.map(|one| one.segment).collect();
             request.extensions_mut().insert(Arc::new(visitor.clone()));
+            if let Some(key) = &visitor.key {
+                request.extensions_mut().insert(key.clone());
+            }
             let mut response = next.run(request).await;
             warn_of_damage(&app, response.headers_mut());
             response
@@ -103,6 +106,12 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
 pub(crate) fn needed_scope(pattern: &str, method: &Method) -> Scope {
     match pattern {
         "/api/v1/decisions" if *method == Method::POST => Scope::Ingest,
+        // Running agents have the key that they send telemetry with, and so has who tells alerts.
+        "/api/v1/directives" if *method != Method::POST => Scope::Ingest,
+        "/api/v1/directives/{id}/ack"
+        | "/api/v1/alerts/alertmanager"
+        | "/api/v1/alerts/grafana" => Scope::Ingest,
+        pattern if *method == Method::POST && acts(pattern) => Scope::Act,
         // Who read what, and what is kept and erased, is not everybody's business.
         "/api/v1/audit/reads"
         | "/api/v1/audit/erase"
@@ -110,6 +119,15 @@ pub(crate) fn needed_scope(pattern: &str, method: &Method) -> Scope {
         | "/api/v1/audit/holds/{hold_id}/release" => Scope::Admin,
         _ => Scope::Read,
     }
+}
+
+/// Whether a change at this route acts on the world, or on who may.
+fn acts(pattern: &str) -> bool {
+    let roots = ["directives", "actions", "takeovers", "incidents", "holds", "freezes"];
+    pattern
+        .strip_prefix("/api/v1/")
+        .and_then(|rest| rest.split('/').next())
+        .is_some_and(|root| roots.contains(&root))
 }
 
 /// Why a request was not let in.

@@ -72,6 +72,6 @@ pub use api::audit::audit_status_json;
 pub use api::continuity::continuity_json;
 pub use api::{decision_json, segment_json, summary_json, trace_json};
 pub use doors::OPEN_ROUTES;
-pub use routes::{route_paths, router};
+pub use routes::{route_paths, router, router_with};
 pub use sql::{sql_csv, sql_json, value_json as sql_value_json, value_text as sql_value_text};
 pub use state::{Submit, WebState, loopback_hosts};

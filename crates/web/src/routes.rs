@@ -71,6 +71,13 @@ pub fn route_paths() -> Vec<&'static str> {
 /// `ConnectInfo<SocketAddr>` in the extensions of requests where the peer's address is known; sign-in
 /// attempts are counted by it.
 pub fn router(state: WebState) -> Router {
+    router_with(state, Router::new())
+}
+
+/// The same, with routes of others behind the same doors: keys, host names, origins, headers. Who
+/// was let in stands in the extensions of a request as the
+/// [`ApiKey`](throughline_trace::access::ApiKey), where keys are required.
+pub fn router_with(state: WebState, beside: Router) -> Router {
     let app: Shared = Arc::new(App {
         web: state,
         sign_ins: Default::default(),
@@ -83,6 +90,7 @@ pub fn router(state: WebState) -> Router {
         router = router.route(path, methods.fallback(wrong_method));
     }
     router
+        .merge(beside.with_state(()))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(from_fn_with_state(Arc::clone(&app), doors::guard))

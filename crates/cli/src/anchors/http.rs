@@ -1,12 +1,10 @@
 //! An HTTP endpoint: a service that takes checkpoints in (POST), or an object store (PUT).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, Method};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use reqwest::Method;
+use throughline_act::http_client;
 use throughline_store::Checkpoint;
 
 use crate::config::HttpMethod;
@@ -25,7 +23,7 @@ pub(super) async fn write(
     headers: &BTreeMap<String, String>,
     checkpoints: &[Checkpoint],
 ) -> Result<(), String> {
-    let client = client(url.starts_with("https:"), REQUEST_TIMEOUT)?;
+    let client = http_client(url.starts_with("https:"), REQUEST_TIMEOUT)?;
     let method = match method {
         HttpMethod::Post => Method::POST,
         HttpMethod::Put => Method::PUT,
@@ -53,24 +51,4 @@ pub(super) async fn write(
         }
     }
     Ok(())
-}
-
-/// A client that trusts what the system trusts, follows no redirects and waits for so long.
-pub(crate) fn client(is_tls: bool, timeout: Duration) -> Result<Client, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    // A system without roots can reach an address without TLS.
-    let builder = match is_tls {
-        true => builder.with_platform_verifier().map_err(|error| error.to_string())?,
-        false => builder.with_root_certificates(RootCertStore::empty()),
-    };
-    Client::builder()
-        .tls_backend_preconfigured(builder.with_no_client_auth())
-        .timeout(timeout)
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("throughline/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| error.to_string())
 }

@@ -13,7 +13,6 @@ use throughline_store::{AnchorLines, Checkpoint};
 use crate::settings::{AnchorSettings, AnchorTarget};
 
 pub(crate) use file::lines as lines_of;
-pub(crate) use http::client as http_client;
 pub(crate) use keeper::Keeper;
 
 /// Hands checkpoints, oldest first, to an anchor. The error is what went wrong, for people.

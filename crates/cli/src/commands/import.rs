@@ -10,8 +10,8 @@ use reqwest::{Client, StatusCode, header};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
+use throughline_act::http_client;
 
-use crate::anchors::http_client;
 use crate::args::ImportArgs;
 use crate::commands::write_json;
 use crate::failure::{Exit, Failure, Outcome};

@@ -10,7 +10,6 @@ use throughline_store::{
 };
 use throughline_web::{sql_csv, sql_json, sql_value_json, sql_value_text};
 
-use crate::anchors;
 use crate::args::QueryArgs;
 use crate::commands::audit::note_read;
 use crate::commands::{of_query, open_reader, stdin_text, write_json};
@@ -232,7 +231,7 @@ async fn ask_server(server: &str, key: Option<&str>, query: &SqlQuery) -> Outcom
     }
     // Waiting for its turn and running each may take that long.
     let patience = query.timeout * 2 + ANSWER_GRACE;
-    let client = anchors::http_client(url.starts_with("https:"), patience)
+    let client = throughline_act::http_client(url.starts_with("https:"), patience)
         .map_err(|error| Failure::new(Exit::Failure, error))?;
     let mut request = client.post(&url).json(&body);
     if let Some(key) = key {

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod actions;
 mod audit;
 mod check;
 mod commands;
@@ -14,6 +15,7 @@ mod continuity;
 mod crash;
 mod demo;
 mod dialects;
+mod directives;
 mod drain;
 mod export;
 mod gateway;

@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use serde::Serialize;
+use throughline_trace::canonical_json;
 
-use super::canonical::canonical;
 use crate::telemetry::TelemetryError;
 use crate::telemetry_otlp::Environment;
 
@@ -105,7 +105,9 @@ impl HashKey {
         let bytes: Option<Vec<u8>> = pairs
             .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
             .collect();
-        bytes.is_some_and(|tag| hmac::verify(&self.key, canonical(value).as_bytes(), &tag).is_ok())
+        bytes.is_some_and(|tag| {
+            hmac::verify(&self.key, canonical_json(value).as_bytes(), &tag).is_ok()
+        })
     }
 
     /// 64 hexadecimal characters.
@@ -152,7 +154,7 @@ pub(crate) enum Input {
 impl Input {
     pub(crate) fn of(input: &impl Serialize) -> Self {
         match serde_json::to_value(input) {
-            Ok(json) => Self::Canonical(canonical(&json)),
+            Ok(json) => Self::Canonical(canonical_json(&json)),
             Err(_) => Self::Unspellable,
         }
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod tables;
 
+mod directives;
 mod documents;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use throughline_trace::{Action, DecisionId, Finding, FindingState};
 
+pub use directives::{AckRecord, IssuedDirective, MAX_DIRECTIVE_ACKS};
 pub use documents::Document;
 
 use crate::error::ControlError;
@@ -68,7 +70,8 @@ impl ActionState {
         }
     }
 
-    fn from_text(text: &str) -> Self {
+    /// The state of a name.
+    pub fn from_text(text: &str) -> Self {
         // A state of a later version is none that is still to be done.
         Self::ALL.into_iter().find(|state| state.as_str() == text).unwrap_or(Self::Refused)
     }
@@ -264,6 +267,29 @@ impl Governance {
             ])?;
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Notes how an action stands that is still to be done.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn note_progress(&self, id: &str, detail: &str) -> Result<(), ControlError> {
+        self.lock()
+            .prepare_cached("UPDATE actions SET detail = ?2 WHERE id = ?1 AND state = 'asked'")?
+            .execute([id, detail])?;
+        Ok(())
+    }
+
+    /// One action.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn action(&self, id: &str) -> Result<Option<ActionRecord>, ControlError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT body, state, detail, decision_id, finished FROM actions WHERE id = ?1",
+        )?;
+        Ok(statement.query_row([id], read_action).optional()?)
     }
 
     /// Stops every automatic action, or lets them go on. It holds until it is said otherwise, over

@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 
 /// The canonical bytes of a value. Numbers are IEEE doubles, as the RFC has it: whole numbers beyond
 /// 2⁵³ lose their last digits; put such ids into texts.
-pub(crate) fn canonical(value: &Value) -> String {
+pub fn canonical_json(value: &Value) -> String {
     let mut text = String::new();
     write_value(&mut text, value);
     text
@@ -113,7 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn of(json: &str) -> String {
-        canonical(&serde_json::from_str(json).expect("json"))
+        canonical_json(&serde_json::from_str(json).expect("json"))
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
         );
         let keys = r#"{"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One","\ud83d\ude00":"Emoji: Grinning Face","\u0080":"Control","\u00f6":"Latin Small Letter O With Diaeresis"}"#;
         let fields: serde_json::Map<String, Value> = serde_json::from_str(keys).expect("json");
-        let sorted = canonical(&Value::Object(fields));
+        let sorted = canonical_json(&Value::Object(fields));
         let order = ["Carriage", "One", "Control", "Latin", "Euro", "Emoji", "Hebrew"];
         let places: Vec<_> = order.iter().map(|name| sorted.find(name)).collect();
         assert!(places.is_sorted() && places.iter().all(Option::is_some), "{sorted}");
@@ -163,9 +163,9 @@ mod tests {
         #[test]
         fn the_form_is_json_and_a_fixed_point(number: f64, string in ".{0,12}", key in ".{0,6}") {
             let value = serde_json::json!({ key: number, "s": [string, number] });
-            let once = canonical(&value);
+            let once = canonical_json(&value);
             let back: Value = serde_json::from_str(&once).expect("json");
-            prop_assert_eq!(canonical(&back), once);
+            prop_assert_eq!(canonical_json(&back), once);
         }
     }
 }

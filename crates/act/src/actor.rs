@@ -1,0 +1,261 @@
+//! The actor: finds actions that were asked for, does each once, records it, and notes what became
+//! of it.
+
+mod conclude;
+mod does;
+pub(crate) mod incidents;
+mod sweep;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use prometheus_client::registry::Registry;
+use throughline_store::{ActionRecord, ActionState, Evaluation, Governance};
+use throughline_trace::access::Keyring;
+use throughline_trace::{Action, RouteWeights};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{ActConfig, ActConfigError};
+use crate::directives::{Board, ask};
+use crate::metrics::ActMetrics;
+use crate::moments::now_unix_nano;
+use crate::notify::Receivers;
+use crate::performed::Performed;
+use crate::recorder::{Recorder, Submit};
+use crate::sign::DirectiveKey;
+use crate::standing::Standing;
+
+/// Does what another room does; says what became of it.
+pub type Hook = Arc<dyn Fn(Action) -> BoxFuture<'static, Performed> + Send + Sync>;
+
+/// What the binary lends: operations whose state other rooms keep. Without one the operation fails,
+/// and says so.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// `roll_back` and `advance` of rollouts.
+    pub rollout: Option<Hook>,
+    /// `investigate`: root-cause analysis.
+    pub investigate: Option<Hook>,
+}
+
+/// What an actor stands on.
+pub struct Wiring<'a> {
+    /// Where actions are asked for.
+    pub governance: Governance,
+    /// `act:` of the configuration.
+    pub config: &'a ActConfig,
+    /// Where its decisions and spans go.
+    pub submit: Submit,
+    /// Operations of other rooms.
+    pub hooks: Hooks,
+    /// The live API keys: a listener must go when its key is revoked.
+    pub keyring: Arc<Keyring>,
+    /// `true` until the server drains; streams of directives end then.
+    pub ready: watch::Receiver<bool>,
+    /// Where the pages are, when the configuration does not say where people reach them.
+    pub own_url: String,
+}
+
+/// How often actions that another process asked for are looked for. `throughline act` promises about
+/// a second.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Polls between two looks at findings and at what has expired.
+const POLLS_PER_SWEEP: u64 = 8;
+
+/// Does what governance asks for; cheap to clone.
+#[derive(Clone)]
+pub struct Actor {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) governance: Governance,
+    pub(crate) board: Board,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) ready: watch::Receiver<bool>,
+    pub(crate) metrics: ActMetrics,
+    recorder: Recorder,
+    receivers: Receivers,
+    hooks: Hooks,
+    weights: watch::Sender<BTreeMap<String, RouteWeights>>,
+    wake: Notify,
+    tries: Mutex<Tries>,
+    closing: CancellationToken,
+}
+
+/// What is under way and what waits for another try. It is lost with the process; then everything
+/// that is still asked for is tried once more.
+#[derive(Default)]
+struct Tries {
+    under_way: HashSet<String>,
+    waiting: HashMap<String, Waiting>,
+}
+
+struct Waiting {
+    tries: u32,
+    next: Instant,
+}
+
+impl Actor {
+    /// An actor; it does nothing by itself until it is [run](Self::run).
+    ///
+    /// # Errors
+    /// [`ActConfigError`] when the configuration, or a file that it names, cannot be used.
+    pub fn new(wiring: Wiring<'_>, registry: &mut Registry) -> Result<Self, ActConfigError> {
+        let Wiring { governance, config, submit, hooks, keyring, ready, own_url } = wiring;
+        let key = config.directive_key_file.as_deref().map(DirectiveKey::read).transpose()?;
+        let receivers = Receivers::of(config, &own_url)?;
+        let metrics = ActMetrics::register(registry);
+        let known = Standing(&governance).weights().unwrap_or_else(|error| {
+            tracing::error!(%error, "the weights that were set cannot be read");
+            BTreeMap::new()
+        });
+        let (weights, _) = watch::channel(known);
+        let inner = Inner {
+            board: Board::new(governance.clone(), key, metrics.clone()),
+            governance,
+            keyring,
+            ready,
+            recorder: Recorder::new(submit, metrics.clone()),
+            metrics,
+            receivers,
+            hooks,
+            weights,
+            wake: Notify::new(),
+            tries: Mutex::default(),
+            closing: CancellationToken::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The weights of every route that were set last, as they change.
+    pub fn weights(&self) -> watch::Receiver<BTreeMap<String, RouteWeights>> {
+        self.inner.weights.subscribe()
+    }
+
+    /// Looks for new actions now: whoever has committed some need not wait for the next poll.
+    pub fn wake(&self) {
+        self.inner.wake.notify_one();
+    }
+
+    /// Works until it is [closed](Self::close).
+    pub async fn run(self) {
+        let mut polls: u64 = 0;
+        loop {
+            if self.inner.closing.is_cancelled() {
+                return;
+            }
+            self.inner.board.look().await;
+            self.look_for_actions().await;
+            if polls.is_multiple_of(POLLS_PER_SWEEP) {
+                self.sweep().await;
+            }
+            polls = polls.wrapping_add(1);
+            tokio::select! {
+                () = self.inner.closing.cancelled() => return,
+                () = self.inner.wake.notified() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+
+    /// Begins nothing more. What is under way is done, what is still asked for waits for the next
+    /// start.
+    pub fn close(&self) {
+        self.inner.closing.cancel();
+    }
+
+    async fn look_for_actions(&self) {
+        let asked = ask(&self.inner.governance, |governance| {
+            governance.actions(Some(ActionState::Asked), 0)
+        });
+        let asked = match asked.await {
+            Ok(asked) => asked,
+            Err(error) => return tracing::error!(error, "cannot look for actions"),
+        };
+        // The oldest first.
+        for record in asked.into_iter().rev() {
+            if self.is_due(&record.action.id) && !self.inner.closing.is_cancelled() {
+                self.perform(&record.action).await;
+            }
+        }
+    }
+
+    fn is_due(&self, id: &str) -> bool {
+        self.tries().waiting.get(id).is_none_or(|waiting| waiting.next <= Instant::now())
+    }
+
+    /// Does an action, unless it was done, may not be done, or is under way; says how it stands.
+    pub async fn perform(&self, action: &Action) -> ActionRecord {
+        match self.turn(&action.id) {
+            Some(_turn) => self.perform_in_turn(action).await,
+            None => as_asked(action, "it is under way"),
+        }
+    }
+
+    /// Asks for an action and does it at once; says how it stands.
+    pub(crate) async fn ask_and_perform(&self, action: Action) -> Result<ActionRecord, String> {
+        let Some(_turn) = self.turn(&action.id) else {
+            return Ok(as_asked(&action, "it is under way"));
+        };
+        let asked = Evaluation { actions: vec![action.clone()], ..Evaluation::default() };
+        ask(&self.inner.governance, move |governance| governance.commit(&asked)).await?;
+        Ok(self.perform_in_turn(&action).await)
+    }
+
+    async fn perform_in_turn(&self, action: &Action) -> ActionRecord {
+        let id = action.id.clone();
+        let known = ask(&self.inner.governance, move |governance| governance.action(&id)).await;
+        match known {
+            Ok(Some(known)) if known.state != ActionState::Asked => return known,
+            Ok(_) => {}
+            Err(error) => return as_asked(action, &error),
+        }
+        let started = now_unix_nano();
+        let performed = match self.admit(action, started).await {
+            Ok(()) => self.act(action, started).await,
+            Err(performed) => performed,
+        };
+        self.conclude(action, performed, started).await
+    }
+
+    /// The right to do an action, which one task at a time has.
+    fn turn<'a>(&'a self, id: &'a str) -> Option<Turn<'a>> {
+        self.tries().under_way.insert(id.to_owned()).then_some(Turn { actor: self, id })
+    }
+
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        self.inner.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An action that is still to be done.
+fn as_asked(action: &Action, detail: &str) -> ActionRecord {
+    ActionRecord {
+        action: action.clone(),
+        state: ActionState::Asked,
+        detail: detail.to_owned(),
+        decision_id: None,
+        finished_unix_nano: None,
+    }
+}
+
+/// Given back also when the future that holds it is dropped.
+struct Turn<'a> {
+    actor: &'a Actor,
+    id: &'a str,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.actor.tries().under_way.remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests;

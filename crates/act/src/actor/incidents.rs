@@ -1,0 +1,141 @@
+//! Incidents from findings, and what people do about them.
+
+use std::collections::HashSet;
+
+use throughline_store::{ControlError, FindingFilter, Governance};
+use throughline_trace::{Finding, FindingState};
+
+use super::Actor;
+use crate::directives::ask;
+use crate::incident::{Change, Incident, IncidentError, group};
+use crate::standing::{Standing, body};
+
+/// Kind of the documents.
+pub(crate) const KIND: &str = "incident";
+
+/// Why a person's change was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotChanged {
+    /// There is no such incident.
+    Missing,
+    /// It does not fit how the incident stands.
+    Unfit(IncidentError),
+    /// The disk.
+    Storage(String),
+}
+
+impl Actor {
+    /// Takes findings into incidents: those that fire, and those of incidents that are over.
+    pub(super) async fn gather(&self) {
+        if let Err(error) = ask(&self.inner.governance, gather).await {
+            tracing::error!(error, "findings were not taken into incidents");
+        }
+    }
+
+    /// The incident that has a finding.
+    pub(super) async fn incident_of(&self, finding: &str) -> Option<Incident> {
+        let incidents = ask(&self.inner.governance, incidents).await;
+        let incidents = incidents.unwrap_or_default();
+        incidents.into_iter().find(|one| one.findings.iter().any(|part| part.id == finding))
+    }
+
+    /// Makes a person's change.
+    pub(crate) async fn change_incident(
+        &self,
+        id: &str,
+        change: Change,
+        by: &str,
+        now_unix_nano: u64,
+    ) -> Result<Incident, NotChanged> {
+        let (id, by) = (id.to_owned(), by.to_owned());
+        let changed = ask(&self.inner.governance, move |governance| {
+            change_one(governance, &id, &change, &by, now_unix_nano)
+        });
+        changed.await.map_err(NotChanged::Storage)?
+    }
+}
+
+fn change_one(
+    governance: &Governance,
+    id: &str,
+    change: &Change,
+    by: &str,
+    now: u64,
+) -> Result<Result<Incident, NotChanged>, ControlError> {
+    let Some(known) = governance.document(KIND, id)? else {
+        return Ok(Err(NotChanged::Missing));
+    };
+    let Some(mut incident) = body::<Incident>(&known) else {
+        return Ok(Err(NotChanged::Missing));
+    };
+    // Tried on a copy first, for the error.
+    match incident.apply(change.clone(), by, now) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Ok(incident)),
+        Err(error) => return Ok(Err(NotChanged::Unfit(error))),
+    }
+    let written = Standing(governance).change(KIND, id, by, |known: Option<Incident>| {
+        let mut next = known?;
+        next.apply(change.clone(), by, now).ok()?;
+        Some(next)
+    })?;
+    Ok(written.ok_or_else(|| NotChanged::Storage("others changed it too; try again".to_owned())))
+}
+
+/// All incidents, the one that changed last first.
+pub(crate) fn incidents(governance: &Governance) -> Result<Vec<Incident>, ControlError> {
+    Ok(governance.documents(KIND)?.iter().filter_map(body).collect())
+}
+
+fn gather(governance: &Governance) -> Result<(), ControlError> {
+    let mut known = incidents(governance)?;
+    let firing = FindingFilter { is_firing: true, ..FindingFilter::default() };
+    let mut findings = governance.findings(&firing)?;
+    let fires: HashSet<String> = findings.iter().map(|finding| finding.id.clone()).collect();
+    for part in known.iter().flat_map(|incident| &incident.findings) {
+        if part.state == FindingState::Firing
+            && !fires.contains(&part.id)
+            && let Some(finding) = governance.finding(&part.id)?
+        {
+            findings.push(finding);
+        }
+    }
+    // The first one opens the incident.
+    findings.sort_by_key(|finding| finding.since_unix_nano);
+    for finding in findings {
+        take(governance, &mut known, finding)?;
+    }
+    Ok(())
+}
+
+fn take(
+    governance: &Governance,
+    known: &mut Vec<Incident>,
+    finding: Finding,
+) -> Result<(), ControlError> {
+    let at = finding.at_unix_nano;
+    let Some(place) = group(known, &finding) else {
+        if finding.state == FindingState::Resolved {
+            return Ok(());
+        }
+        let opened = Incident::open(&finding);
+        let id = opened.id.clone();
+        Standing(governance).change(KIND, &id, "", |_: Option<Incident>| Some(opened.clone()))?;
+        known.insert(0, opened);
+        return Ok(());
+    };
+    let mut tried = known[place].clone();
+    if !matches!(tried.apply(Change::Seen(finding.clone()), "", at), Ok(true)) {
+        return Ok(());
+    }
+    let id = tried.id.clone();
+    let written = Standing(governance).change(KIND, &id, "", |before: Option<Incident>| {
+        let mut next = before?;
+        next.apply(Change::Seen(finding.clone()), "", at).ok()?;
+        Some(next)
+    })?;
+    if let Some(written) = written {
+        known[place] = written;
+    }
+    Ok(())
+}

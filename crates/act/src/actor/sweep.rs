@@ -1,0 +1,74 @@
+//! What is done now and then: incidents, those who were told of something that is over, and what
+//! expired long ago.
+
+use throughline_store::{ActionState, ControlError, Evaluation, Governance};
+use throughline_trace::{Action, FindingState, Operation};
+
+use super::Actor;
+use crate::directives::ask;
+use crate::moments::now_unix_nano;
+
+/// Notifications that are looked at for their end.
+const RECENT_ACTIONS: usize = 200;
+
+/// End of the id of an action that tells that something is over.
+const RESOLVED: &str = "/resolved";
+
+impl Actor {
+    pub(super) async fn sweep(&self) {
+        self.gather().await;
+        self.tell_ends().await;
+        self.inner.board.forget(now_unix_nano()).await;
+    }
+
+    /// Whoever was told that something fires is told when it does no longer.
+    async fn tell_ends(&self) {
+        let receivers = self.clone();
+        let asked = ask(&self.inner.governance, move |governance| {
+            let hears = |name: &str| receivers.inner.receivers.hears_resolved(name);
+            let actions = ends(governance, hears, now_unix_nano())?;
+            if actions.is_empty() {
+                return Ok(0);
+            }
+            let fresh = governance.commit(&Evaluation { actions, ..Evaluation::default() })?;
+            Ok(fresh.len())
+        });
+        match asked.await {
+            Ok(0) => {}
+            Ok(_) => self.wake(),
+            Err(error) => tracing::error!(error, "cannot look for findings that are over"),
+        }
+    }
+}
+
+/// The actions that tell of findings that are over, for each that told of them firing.
+fn ends(
+    governance: &Governance,
+    hears: impl Fn(&str) -> bool,
+    now: u64,
+) -> Result<Vec<Action>, ControlError> {
+    let mut ends = Vec::new();
+    for told in governance.actions(Some(ActionState::Done), RECENT_ACTIONS)? {
+        let Operation::Notify { receiver } = &told.action.operation else { continue };
+        if told.action.id.ends_with(RESOLVED) || told.action.finding.is_empty() || !hears(receiver)
+        {
+            continue;
+        }
+        let id = format!("{}{RESOLVED}", told.action.id);
+        let is_over = governance
+            .finding(&told.action.finding)?
+            .is_some_and(|finding| finding.state == FindingState::Resolved);
+        if !is_over || governance.action(&id)?.is_some() {
+            continue;
+        }
+        ends.push(Action {
+            id,
+            at_unix_nano: now,
+            reason: "it is over".to_owned(),
+            // Whoever heard the beginning hears the end, however soon.
+            cool_down_s: 0,
+            ..told.action
+        });
+    }
+    Ok(ends)
+}
