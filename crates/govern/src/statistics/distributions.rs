@@ -123,6 +123,26 @@ pub fn chi_square_sf(x: f64, degrees: usize) -> f64 {
     if degrees == 0 { 1.0 } else { gamma_sf(degrees as f64 / 2.0, x / 2.0) }
 }
 
+/// The number below which a χ² variable is with probability `p`, by bisection; infinite at 1.
+pub fn chi_square_quantile(p: f64, degrees: usize) -> f64 {
+    if p >= 1.0 {
+        return f64::INFINITY;
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    while 1.0 - chi_square_sf(high, degrees) < p && high < 1e9 {
+        high *= 2.0;
+    }
+    for _ in 0..200 {
+        let middle = (low + high) / 2.0;
+        if 1.0 - chi_square_sf(middle, degrees) < p {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (low + high) / 2.0
+}
+
 /// P(K > `lambda`) of Kolmogorov's distribution: 2 Σ (−1)^(k−1) exp(−2k²λ²); below 1 the other form
 /// of the theta function, which converges there.
 pub fn kolmogorov_sf(lambda: f64) -> f64 {
@@ -175,6 +195,7 @@ mod tests {
         near(chi_square_sf(3.841_458_820_694_124, 1), 0.05);
         near(chi_square_sf(0.5, 3), 0.918_891_411_654_676);
         near(chi_square_sf(100.0, 10), 5.449_701_982_920_52e-17);
+        near(chi_square_quantile(0.95, 1), 3.841_458_820_694_124);
         near(kolmogorov_sf(1.358_098_639_322_550_5), 0.05);
         near(kolmogorov_sf(0.5), 0.963_945_243_664_875);
         assert_eq!((chi_square_sf(5.0, 0), kolmogorov_sf(0.0)), (1.0, 1.0));
