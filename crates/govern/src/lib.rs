@@ -8,8 +8,11 @@ mod counter_table;
 mod files;
 mod observer;
 
+pub mod detect;
 pub mod rollout;
+pub mod signals;
 pub mod slo;
+pub mod statistics;
 
 pub use counter_table::CounterTable;
 pub use files::{API_VERSION, KINDS, Rules, RulesError, read_rules};

@@ -148,6 +148,12 @@ impl Sketch {
         self.bins.last().map(|(bin, _)| number_of(*bin))
     }
 
+    /// The numbers that stand for its bins, ascending, with how many are in each. Every sketch has the
+    /// same bins, so that two can be compared bin by bin.
+    pub fn bins(&self) -> impl Iterator<Item = (f64, i64)> {
+        self.bins.iter().map(|(bin, count)| (number_of(*bin), *count))
+    }
+
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.bins.is_empty() && self.sum == 0
