@@ -6,9 +6,11 @@
 //! be done; [`Rollout::start`], [`Rollout::advance`] and [`Rollout::roll_back`] do it, and give the
 //! weights that follow. Missing data never moves it, forward or back.
 
+mod analysis;
 mod spec;
 mod state;
 
+pub use analysis::{VersionWindow, compare};
 pub use spec::{Analysis, RolloutSpec, RolloutStep};
 pub use state::{Change, MAX_CHANGES, Next, Phase, Rollout, RolloutError, Verdict};
 

@@ -97,3 +97,48 @@ proptest! {
         }
     }
 }
+
+fn window(seconds: &[f64], errors: u64, decisions: &[(&str, &str)]) -> VersionWindow {
+    let mut durations = throughline_trace::Sketch::default();
+    seconds.iter().for_each(|one| durations.add((one * 1e9) as u64, 1));
+    let total = seconds.len() as u64;
+    VersionWindow {
+        durations,
+        outcomes: crate::detect::RateWindow { good: total - errors, total },
+        consistency: crate::signals::Consistency::of(decisions.iter().copied()),
+    }
+}
+
+#[test]
+fn a_candidate_fails_by_size_and_significance_together() {
+    let analysis = Analysis::default();
+    let usual: Vec<f64> = (0..90).map(|n| 0.3 + f64::from(n) * 0.002).collect();
+    let slow: Vec<f64> = usual.iter().map(|one| one * 6.0).collect();
+    let stable = window(&usual, 1, &[]);
+    let verdict = compare(&analysis, &stable, &window(&slow, 1, &[]));
+    let Verdict::Fail(why) = verdict else { panic!("{verdict:?}") };
+    insta::assert_snapshot!(why);
+    assert!(matches!(compare(&analysis, &stable, &window(&usual, 0, &[])), Verdict::Pass(_)));
+    let few = window(&slow[..19], 0, &[]);
+    assert!(matches!(compare(&analysis, &stable, &few), Verdict::NotEnough(_)));
+    // Half of them fail.
+    let verdict = compare(&analysis, &stable, &window(&usual, 45, &[]));
+    assert!(matches!(&verdict, Verdict::Fail(why) if why.contains("50.0 % errors")), "{verdict:?}");
+    // The same inputs, other actions.
+    let decided = |is_steady: bool| {
+        let actions = ["approve", "review", "decline"];
+        let of = |n: usize| {
+            (
+                ["a", "b", "c", "d", "e", "f", "g", "h", "i", "k"][n % 10],
+                if is_steady { "approve" } else { actions[n / 10 % 3] },
+            )
+        };
+        (0..90).map(of).collect::<Vec<_>>()
+    };
+    let verdict =
+        compare(&analysis, &window(&usual, 0, &decided(true)), &window(&usual, 0, &decided(false)));
+    assert!(
+        matches!(&verdict, Verdict::Fail(why) if why.contains("decision_consistency_rate is 0.00 against 1.00")),
+        "{verdict:?}"
+    );
+}
