@@ -53,6 +53,7 @@ pub(crate) fn told(operation: &Operation) -> String {
                 weights.targets.iter().map(|one| format!("{}={}", one.name, one.weight)).collect();
             format!("weights {} {}", weights.route, shares.join(" "))
         }
+        Operation::Start { rollout, version } => format!("start {rollout} with {version}"),
         Operation::RollBack { rollout } => format!("roll_back {rollout}"),
         Operation::Advance { rollout } => format!("advance {rollout}"),
         Operation::Freeze { ttl_s } => format!("freeze for {ttl_s} s"),

@@ -105,7 +105,9 @@ impl Standing<'_> {
             | Operation::Directive { action: DirectiveAction::RouteWeights(weights), .. } => {
                 format!("route:{}", weights.route)
             }
-            Operation::RollBack { rollout } | Operation::Advance { rollout } => {
+            Operation::Start { rollout, .. }
+            | Operation::RollBack { rollout }
+            | Operation::Advance { rollout } => {
                 format!("rollout:{rollout}")
             }
             Operation::Freeze { .. } => return self.lifted(action, now_unix_nano),
@@ -115,7 +117,8 @@ impl Standing<'_> {
             let Hold { what, person, reason, .. } = hold;
             return Ok(Some(format!("{person} holds {what}: {reason}")));
         }
-        if let Operation::Advance { rollout } = &action.operation {
+        if let Operation::Start { rollout, .. } | Operation::Advance { rollout } = &action.operation
+        {
             let subject = action.subject.clone().and("rollout", rollout);
             if let Some(freeze) = self.freeze(&subject, now_unix_nano)? {
                 return Ok(Some(format!("{} is frozen: {}", freeze.subject, freeze.reason)));

@@ -1,7 +1,6 @@
 //! What governance does, wired: the actor over `govern.db`, its records through redaction to the
 //! store, its routes behind the doors of the pages.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
@@ -12,7 +11,6 @@ use throughline_web::Submit;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::commands::of_control;
 use crate::failure::{Failure, Outcome};
 
 /// Where the guide is.
@@ -36,19 +34,19 @@ fn refused(error: ActConfigError) -> Failure {
 
 impl Open {
     /// Starts the actor: from now on what is asked for is done, also what was asked for before the
-    /// last stop. It stands on the data directory, its configuration and the address of the pages; on
+    /// last stop. It stands on what governance remembers, its configuration and the address of the pages; on
     /// the way to the store, the keys, and whether the server is ready.
     pub(crate) fn start(
-        (data_dir, config, own_url): (&Path, &ActConfig, &str),
+        (governance, config, own_url): (Governance, &ActConfig, &str),
+        hooks: Hooks,
         (submit, keyring, ready): (Submit, Arc<Keyring>, watch::Receiver<bool>),
         registry: &mut Registry,
     ) -> Outcome<Self> {
-        let governance = Governance::open(data_dir).map_err(|error| of_control(&error))?;
         let wiring = Wiring {
             governance,
             config,
             submit,
-            hooks: Hooks::default(),
+            hooks,
             keyring,
             ready,
             own_url: own_url.to_owned(),
@@ -56,6 +54,11 @@ impl Open {
         let actor = Actor::new(wiring, registry).map_err(refused)?;
         let working = tokio::spawn(actor.clone().run());
         Ok(Self { actor, working })
+    }
+
+    /// Who acts.
+    pub(crate) fn actor(&self) -> Actor {
+        self.actor.clone()
     }
 
     /// Its routes, to be mounted behind the doors of the pages.

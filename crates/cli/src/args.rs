@@ -270,6 +270,10 @@ pub(crate) struct DemoArgs {
     /// Stop making new traces after this many runs of agents, and go on serving [default: never]
     #[arg(long, value_name = "COUNT")]
     pub(crate) runs: Option<u64>,
+    /// Seconds after which the card screening agent gets a new prompt template, to see governance at
+    /// work; 0 for never
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub(crate) release_after: u64,
     /// Port of the simulated model provider, which then goes on answering after the last run, for
     /// trying OpenAI clients against it [default: any free one]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "PORT")]

@@ -38,7 +38,8 @@ const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web)
      audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, \
      verify_interval_secs, retention_days, reads_retention_days, anchors), \
      gateway (providers, default_provider, routes, policy, capture_content, keys, limits), \
-     act (directive_key_file, public_url, receivers)";
+     act (directive_key_file, public_url, receivers), \
+     governance (rules, interval_secs)";
 
 /// How many edits a key may be away from a known one to be taken for a slip.
 const MAX_SLIP_EDITS: usize = 2;
@@ -85,6 +86,18 @@ pub(crate) struct FileConfig {
     pub(crate) gateway: GatewayConfig,
     /// What governance does: who is told, and how directives are signed.
     pub(crate) act: ActConfig,
+    /// Rules, and how often they are asked.
+    pub(crate) governance: GovernanceConfig,
+}
+
+/// `governance:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct GovernanceConfig {
+    /// Files with rules, and folders of them.
+    pub(crate) rules: Vec<PathBuf>,
+    /// Seconds between two rounds.
+    pub(crate) interval_secs: Option<u64>,
 }
 
 /// `limits:`, all in bytes.
@@ -174,6 +187,7 @@ impl FileConfig {
                 .chain(config.audit.paths())
                 .chain(provider_keys)
                 .chain(config.act.paths())
+                .chain(config.governance.rules.iter_mut())
         {
             *relative = base.join(&*relative);
         }
@@ -356,7 +370,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers), governance (rules, interval_secs)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -364,7 +378,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers), governance (rules, interval_secs)
         ");
     }
 

@@ -10,6 +10,7 @@ mod draw;
 mod events;
 mod failure;
 mod gateway;
+mod governing;
 mod listen;
 mod logging;
 mod open_files;

@@ -14,6 +14,7 @@ use throughline_store::{Retention, RollupRetention, Sampling, StoreOptions};
 use crate::args::{Access, GlobalArgs, ListenAddress, LogFormat, ServeArgs};
 use crate::config::{FileConfig, LimitsConfig, RollupRetentionConfig, Size};
 use crate::failure::{Failure, Outcome};
+use crate::governing::RuleFiles;
 use crate::{acting, gateway, redaction};
 
 mod audit;
@@ -98,6 +99,26 @@ pub(crate) struct ServeSettings {
     pub(crate) gateway: GatewayConfig,
     /// What governance does.
     pub(crate) act: ActConfig,
+    /// Where rules are.
+    pub(crate) rules: RuleFiles,
+    /// How often they are asked.
+    pub(crate) rules_interval: Duration,
+}
+
+/// Seconds between two rounds of rules when nobody says.
+const RULES_INTERVAL_SECS: u64 = 10;
+
+/// Seconds between two rounds of rules at most: counters are by the minute.
+const MAX_RULES_INTERVAL_SECS: u64 = 60;
+
+fn rules_interval(told: Option<u64>) -> Outcome<Duration> {
+    let secs = told.unwrap_or(RULES_INTERVAL_SECS);
+    if !(1..=MAX_RULES_INTERVAL_SECS).contains(&secs) {
+        return Err(Failure::usage(format!(
+            "expected governance.interval_secs to be 1 to {MAX_RULES_INTERVAL_SECS}, got {secs}"
+        )));
+    }
+    Ok(Duration::from_secs(secs))
 }
 
 /// How much is received and held, bytes.
@@ -244,6 +265,8 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         rollup_retention: rollup_retention(&config.retention.rollups)?,
         gateway: gateway::resolve(&config.gateway)?,
         act: acting::resolve(&config.act)?,
+        rules: RuleFiles::new(config.governance.rules.clone()),
+        rules_interval: rules_interval(config.governance.interval_secs)?,
     })
 }
 

@@ -21,7 +21,7 @@ use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::{self, Addresses, Doors, Port};
 use crate::settings::{ServeSettings, Settings};
-use crate::{acting, admission, gateway, open_files, redaction, tls};
+use crate::{admission, gateway, governing, open_files, redaction, tls};
 
 /// Name of the secret that signs session cookies.
 const COOKIE_SECRET: &str = "web-cookie";
@@ -34,7 +34,7 @@ pub(crate) struct Spine {
     keyring: Arc<Keyring>,
     keeper: Keeper,
     gateway: gateway::Open,
-    acting: acting::Open,
+    governing: governing::Open,
     live: broadcast::Sender<Arc<Committed>>,
     ready: watch::Sender<bool>,
     otlp: Doors,
@@ -52,6 +52,8 @@ impl Spine {
         let mut options = serve.store_options(&settings.data_dir);
         options.audit_keys = settings.audit.keys.clone();
         options.continuity_grace = settings.continuity_grace;
+        let observer = options.observer.clone();
+        let rules = governing::Read::of(serve, &observer)?;
         let store = Store::open(options, &mut registry).map_err(|error| of_open(&error))?;
         let control = store.control();
         let keys_version = control.keys_version().map_err(|error| of_control(&error))?;
@@ -80,8 +82,9 @@ impl Spine {
         let addresses = Addresses::of(&grpc, &http, &web, is_tls);
         let (live, _) = broadcast::channel(LIVE_BACKLOG);
         let (ready, is_ready) = watch::channel(false);
-        let acting = acting::Open::start(
+        let governing = rules.start(
             (&settings.data_dir, &serve.act, &addresses.web),
+            (store.reader(), observer),
             (Arc::clone(&of_the_api), Arc::clone(&keyring), is_ready.clone()),
             &mut registry,
         )?;
@@ -90,6 +93,7 @@ impl Spine {
             audit: keeper.audit.clone(),
             reads: keeper.reads.clone(),
             submit: of_the_api,
+            governance: governing.view(),
             committed: live.clone(),
             keyring: Arc::clone(&keyring),
             cookie_secret: control.secret(COOKIE_SECRET).map_err(|error| of_control(&error))?,
@@ -101,7 +105,7 @@ impl Spine {
             otlp_http_url: addresses.http.clone(),
             otlp_grpc_url: addresses.grpc.clone(),
         };
-        let pages = throughline_web::router_with(pages, acting.router());
+        let pages = throughline_web::router_with(pages, governing.router());
         let events = Events::of(&store, keys_version)?;
         let max_connections = open_files::connections(serve.max_connections, open_files::raise());
         let otlp = Doors::new(tls.clone(), max_connections);
@@ -125,7 +129,7 @@ impl Spine {
             keyring,
             keeper,
             gateway,
-            acting,
+            governing,
             live,
             ready,
             otlp,
@@ -179,7 +183,7 @@ impl Spine {
 
     /// Lets what was accepted finish, from the ports inwards.
     async fn drain(self, demo: Option<Demo>) -> Outcome {
-        let Self { store, keeper, gateway, acting, ready, otlp, web, drain_timeout, .. } = self;
+        let Self { store, keeper, gateway, governing, ready, otlp, web, drain_timeout, .. } = self;
         if let Some(demo) = demo {
             demo.stop().await;
         }
@@ -190,7 +194,7 @@ impl Spine {
             tracing::warn!(requests = cut, "cut requests that did not finish in time");
         }
         gateway.finish().await;
-        acting.finish().await;
+        governing.finish().await;
         store.close().await?;
         // Now the head is the last: it gets its checkpoint.
         keeper.finish().await;

@@ -157,6 +157,13 @@ pub enum Operation {
         /// The new weights.
         weights: RouteWeights,
     },
+    /// Give a version the first share of a rollout.
+    Start {
+        /// The rollout.
+        rollout: String,
+        /// The version that is tried.
+        version: String,
+    },
     /// Put a rollout back to its last stable version.
     RollBack {
         /// The rollout.
@@ -199,6 +206,7 @@ impl Operation {
         match self {
             Self::Directive { .. } => "directive",
             Self::Weights { .. } => "weights",
+            Self::Start { .. } => "start",
             Self::RollBack { .. } => "roll_back",
             Self::Advance { .. } => "advance",
             Self::Freeze { .. } => "freeze",

@@ -42,6 +42,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let inbox = inbox.clone();
             Box::pin(async move { inbox.commit(batch).await })
         }),
+        governance: throughline_web::governance::View::idle(throughline_store::Governance::open(
+            dir.path(),
+        )?),
         committed: store.committed_sender(),
         keyring: Arc::new(keyring),
         cookie_secret: store.control().secret("web-cookies")?,

@@ -21,6 +21,7 @@ pub(crate) fn icon(name: &str) -> Markup {
         "traces" => r#"<path d="M3 5h5.5M3 10h3.5M8 10h6M11 15h6M10 5h2"/>"#,
         "overview" => r#"<path d="M3.500 16.500v-6M8 16.500v-10M12.500 16.500v-4M17 16.500v-13"/>"#,
         "decisions" => r#"<path d="M10 3l4 4-4 4-4-4zM10 11v3M5 17h10M10 14v3"/>"#,
+        "governance" => r#"<path d="M10 3v14M4 6h12M4 6l-2 6h4zM16 6l-2 6h4zM6.500 17h7"/>"#,
         "logs" => r#"<path d="M4 5h12M4 10h12M4 15h7"/>"#,
         "series" => r#"<path d="M3 15l4-6 3.5 3.5L17 5M3 17.5h14"/>"#,
         "sql" => {

@@ -15,6 +15,7 @@ pub(crate) enum Nav {
     Overview,
     Traces,
     Decisions,
+    Governance,
     Logs,
     Series,
     Sql,
@@ -23,10 +24,11 @@ pub(crate) enum Nav {
     None,
 }
 
-const RAIL: [(Nav, &str, &str, &str); 7] = [
+const RAIL: [(Nav, &str, &str, &str); 8] = [
     (Nav::Overview, "/overview", "overview", "Overview"),
     (Nav::Traces, "/traces", "traces", "Traces"),
     (Nav::Decisions, "/decisions", "decisions", "Decisions"),
+    (Nav::Governance, "/governance", "governance", "Governance"),
     (Nav::Logs, "/logs", "logs", "Logs"),
     (Nav::Series, "/series", "series", "Metrics"),
     (Nav::Sql, "/sql", "sql", "SQL"),

@@ -11,8 +11,9 @@
 //! ```
 //! use std::sync::Arc;
 //! use prometheus_client::registry::Registry;
-//! use throughline_store::{AuditKeys, AuditLog, ReadLog, Store, StoreOptions};
+//! use throughline_store::{AuditKeys, AuditLog, Governance, ReadLog, Store, StoreOptions};
 //! use throughline_trace::access::Keyring;
+//! use throughline_web::governance::View;
 //! use throughline_web::{WebState, router};
 //!
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -32,6 +33,7 @@
 //!         let inbox = inbox.clone();
 //!         Box::pin(async move { inbox.commit(batch).await })
 //!     }),
+//!     governance: View::idle(Governance::open(dir.path())?),
 //!     committed: store.committed_sender(),
 //!     keyring: Arc::new(Keyring::open()),
 //!     cookie_secret: store.control().secret("web-cookies")?,
@@ -54,6 +56,7 @@ mod failure;
 mod filters;
 mod form;
 mod format;
+pub mod governance;
 mod health;
 mod icons;
 mod kept;

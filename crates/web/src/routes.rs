@@ -44,6 +44,8 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/models", get(pages::dimension_list::models)),
         ("/tools", get(pages::dimension_list::tools)),
         ("/continuity", get(pages::continuity::show)),
+        ("/governance", get(pages::governance::show)),
+        ("/governance/pause", post(pages::governance::switch)),
         ("/decisions", get(pages::decisions::show)),
         ("/decisions/{decision_id}", get(pages::decision::show)),
         ("/logs", get(pages::logs::show)),

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 
 use crate::api::openapi::Description;
 use crate::failure::Failure;
+use crate::governance::View;
 use crate::kept::Kept;
 use crate::session::SignInLimiter;
 
@@ -31,6 +32,8 @@ pub struct WebState {
     pub reads: ReadLog,
     /// Where decisions go that are sent to the API.
     pub submit: Submit,
+    /// What rules said, and what was done.
+    pub governance: View,
     /// Where the store tells what became durable; live events subscribe to it.
     pub committed: broadcast::Sender<Arc<Committed>>,
     /// The live API keys.

@@ -28,7 +28,7 @@ impl Actor {
                 self.direct(action, target, what, *ttl_s, now).await
             }
             Operation::Weights { weights } => self.divide(action, weights, now).await,
-            Operation::RollBack { .. } | Operation::Advance { .. } => {
+            Operation::Start { .. } | Operation::RollBack { .. } | Operation::Advance { .. } => {
                 hook(self.inner.hooks.rollout.as_ref(), action, "rollouts").await
             }
             Operation::Freeze { ttl_s } => self.freeze(action, *ttl_s, now).await,

@@ -5,12 +5,15 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use throughline_demo::provider::{self, ProviderOptions};
+use throughline_demo::stories::screening;
 use throughline_demo::{DemoOptions, Pace, Seed};
 use throughline_gateway::{ProviderConfig, ProviderKind};
-use throughline_store::Control;
+use throughline_store::{Control, Evaluation, Governance};
 use throughline_trace::access::Scope;
+use throughline_trace::{Action, Operation, Subject};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -18,12 +21,26 @@ use crate::args::{Access, DemoArgs};
 use crate::commands::of_control;
 use crate::events::Demo;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::governing::{RuleText, now_unix_nano};
 use crate::settings::{ServeSettings, Settings};
 use crate::show::{BOLD, styled};
 use crate::spine::Spine;
 
 /// Name of the key that the demo makes for itself where keys are required.
 const KEY_NAME: &str = "demo";
+
+/// The rules of the demo.
+const RULES: &str = include_str!("../../../../deploy/demo/rules.yaml");
+const RULES_NAME: &str = "deploy/demo/rules.yaml";
+
+/// The rollout among them.
+const ROLLOUT: &str = "card-screening";
+
+/// How often the demo's rules are asked: people watch.
+const RULES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Payments that are screened a minute.
+const SCREENED_PER_MINUTE: u32 = 150;
 
 /// Serves, with agents at work, until somebody asks to stop. `data_dir` is the one that was named
 /// on purpose: a demo does not write into the directory that real traces are kept in.
@@ -57,6 +74,8 @@ pub(crate) async fn run(
         serve.gateway.providers = vec![provider];
         behind_gateway = Some(task);
     }
+    serve.rules.texts.push(RuleText { name: RULES_NAME.to_owned(), text: RULES.to_owned() });
+    serve.rules_interval = serve.rules_interval.min(RULES_INTERVAL);
     let (spine, mut events) = Spine::wire(&settings, &serve)?;
     let mut options = DemoOptions::new(spine.addresses.http.clone());
     options.api_key = key.as_ref().map(|key| key.text.clone());
@@ -64,6 +83,13 @@ pub(crate) async fn run(
     options.pace = args.pace;
     options.runs = args.runs;
     options.keep_provider = args.provider_port != 0;
+    if args.runs.is_none() {
+        options.screened_per_minute = SCREENED_PER_MINUTE;
+        options.directives = Some(spine.addresses.web.clone());
+        if args.release_after > 0 {
+            release(&settings.data_dir, Duration::from_secs(args.release_after))?;
+        }
+    }
     options.provider_listener = Some(bind_provider(args.provider_port).await?);
     events.watch_demo(Demo::start(options));
     greet(&spine.addresses.web, key.as_ref())?;
@@ -75,6 +101,43 @@ pub(crate) async fn run(
         Some(key) if scratch.is_none() => outcome.and(key.revoke(&settings.data_dir)),
         _ => outcome,
     }
+}
+
+/// Asks for the release of a new prompt template, as a team's pipeline does: from there on nothing is
+/// the demo's doing.
+fn release(data_dir: &Path, after: Duration) -> Outcome {
+    let governance = Governance::open(data_dir).map_err(|error| of_control(&error))?;
+    tokio::spawn(async move {
+        tokio::time::sleep(after).await;
+        let at_unix_nano = now_unix_nano();
+        let action = Action {
+            id: format!("demo/release/{at_unix_nano}"),
+            finding: String::new(),
+            rule: String::new(),
+            rule_version: String::new(),
+            subject: Subject::of("rollout", ROLLOUT).and("agent", screening::AGENT),
+            at_unix_nano,
+            operation: Operation::Start {
+                rollout: ROLLOUT.to_owned(),
+                version: screening::CANDIDATE.to_owned(),
+            },
+            reason: "asked by the release pipeline: the prompt template nests its verdict"
+                .to_owned(),
+            evidence: Vec::new(),
+            cool_down_s: 0,
+            is_dry_run: false,
+        };
+        let evaluation = Evaluation { actions: vec![action], ..Evaluation::default() };
+        let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await;
+        match asked {
+            Ok(Ok(_)) => {
+                tracing::info!(version = screening::CANDIDATE, "a new prompt template is released")
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the release could not be asked for"),
+            Err(error) => tracing::error!(%error, "the release could not be asked for"),
+        }
+    });
+    Ok(())
 }
 
 /// The port of the simulated provider, on loopback only.

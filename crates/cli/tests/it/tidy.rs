@@ -30,7 +30,7 @@ const EDGES: &[(&str, u8, &[&str])] = &[
     ("ingest", 2, &["trace", "redact", "llm"]),
     ("store", 2, &["trace", "rules"]),
     ("govern", 2, &["trace", "rules"]),
-    ("web", 3, &["trace", "llm", "store"]),
+    ("web", 3, &["trace", "llm", "store", "govern"]),
     ("gateway", 3, &["trace", "llm", "resilience", "sdk"]),
     ("act", 3, &["trace", "store"]),
     ("demo", 3, &["trace", "llm", "sdk"]),

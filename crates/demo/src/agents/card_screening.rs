@@ -31,9 +31,11 @@ impl CardScreening {
     pub(crate) fn new(model: &Traced) -> anyhow::Result<Self> {
         let version = |version: &'static str, weight| {
             let screener = Screener { version, model: model.clone() };
-            RouteTo::new(version, screener).version(version).weight(weight)
+            RouteTo::new(version, screener).model_as_requested().version(version).weight(weight)
         };
+        // Every payment is drawn anew: cards are few, and a share shall be one of payments.
         let router = Router::builder(ROUTE)
+            .sticky_by_session(false)
             .target(version(STABLE, 100))
             .target(version(CANDIDATE, 0))
             .build()?;

@@ -99,6 +99,9 @@ impl Site {
                 let inbox = inbox.clone();
                 Box::pin(async move { inbox.commit(batch).await })
             }),
+            governance: throughline_web::governance::View::idle(
+                throughline_store::Governance::open(dir.path()).unwrap(),
+            ),
             committed: store.committed_sender(),
             keyring: Arc::clone(&keyring),
             cookie_secret: store.control().secret("web-cookies").unwrap(),

@@ -1,0 +1,120 @@
+//! Rules from files and folders, and what changes of them while the server runs.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use throughline_govern::slo::Source;
+use throughline_govern::{RuleObserver, Rules, read_rules};
+
+use crate::failure::{Failure, Outcome};
+
+/// Files of rules at most.
+const MAX_RULE_FILES: usize = 2_000;
+
+/// Where the guide is.
+const HINT: &str = "docs/governance.md tells what rules may say; `throughline check --rules PATH` reads them without a server";
+
+/// Rules that no file holds: those of the demo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RuleText {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// Where rules come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RuleFiles {
+    /// Files, and folders whose `.yaml` and `.yml` files are meant.
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) texts: Vec<RuleText>,
+    /// What was read last, by file.
+    known: Vec<(PathBuf, Option<SystemTime>, u64)>,
+}
+
+impl RuleFiles {
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, ..Self::default() }
+    }
+
+    /// Reads all of them.
+    pub(crate) fn read(&mut self) -> Outcome<Rules> {
+        self.read_all().map_err(|error| Failure::usage(error).hint(HINT))
+    }
+
+    /// What they say if they changed since they were read last.
+    pub(crate) fn changed(&mut self) -> Option<Result<Rules, String>> {
+        let now = self.list().map(|files| marks(&files));
+        match now {
+            Ok(now) if now == self.known => None,
+            Ok(_) => Some(self.read_all()),
+            // A folder that cannot be listed was told once, when it was.
+            Err(_) => None,
+        }
+    }
+
+    fn read_all(&mut self) -> Result<Rules, String> {
+        let files = self.list()?;
+        // Before the texts: what changes while they are read is a change.
+        self.known = marks(&files);
+        let mut texts = self.texts.clone();
+        for file in &files {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            texts.push(RuleText { name: file.display().to_string(), text });
+        }
+        let sources: Vec<Source<'_>> =
+            texts.iter().map(|one| Source { name: &one.name, text: &one.text }).collect();
+        let rules = read_rules(&sources).map_err(|error| error.to_string())?;
+        rules.notes.iter().for_each(|note| tracing::warn!(note, "a rule will surprise"));
+        Ok(rules)
+    }
+
+    fn list(&self) -> Result<Vec<PathBuf>, String> {
+        let mut found = Vec::new();
+        for path in &self.paths {
+            let fails = |error: std::io::Error| {
+                format!("expected a file or folder with rules, got {}: {error}", path.display())
+            };
+            if path.is_dir() {
+                let mut inside = Vec::new();
+                for entry in std::fs::read_dir(path).map_err(fails)? {
+                    inside.push(entry.map_err(fails)?.path());
+                }
+                inside.retain(|file| is_rules(file));
+                inside.sort();
+                found.extend(inside);
+            } else {
+                std::fs::metadata(path).map_err(fails)?;
+                found.push(path.clone());
+            }
+        }
+        if found.len() > MAX_RULE_FILES {
+            let got = found.len();
+            return Err(format!("expected at most {MAX_RULE_FILES} files with rules, got {got}"));
+        }
+        Ok(found)
+    }
+}
+
+fn is_rules(file: &Path) -> bool {
+    file.is_file()
+        && file
+            .extension()
+            .and_then(|ext| ext.to_str())
+            .is_some_and(|ext| matches!(ext, "yaml" | "yml"))
+}
+
+fn marks(files: &[PathBuf]) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+    let mark = |file: &PathBuf| {
+        let about = std::fs::metadata(file).ok();
+        let length = about.as_ref().map_or(0, std::fs::Metadata::len);
+        (file.clone(), about.and_then(|about| about.modified().ok()), length)
+    };
+    files.iter().map(mark).collect()
+}
+
+/// Who counts spans for these rules.
+pub(crate) fn observer(rules: &Rules) -> RuleObserver {
+    let objectives = rules.slos.iter().flat_map(|slo| &slo.objectives);
+    RuleObserver::new(objectives.map(|objective| objective.indicator.clone()))
+}

@@ -1,0 +1,208 @@
+//! Governance, wired: rules from files are asked at a steady pace about what is stored; what they say
+//! is committed, and the actor does what they ask for.
+//!
+//! One round: counters and sums are read from the store, every rule is evaluated at one moment, state,
+//! findings and actions are committed together. A round that fails is tried again; nothing is asked
+//! for twice, whatever is restarted, because an action's id is made of its rule, subject and window.
+
+mod files;
+mod rollouts;
+mod slos;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use throughline_act::{ActConfig, Actor, Hooks};
+use throughline_govern::Rules;
+use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
+use throughline_trace::access::Keyring;
+use throughline_web::Submit;
+use throughline_web::governance::{Standing, View};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::acting;
+use crate::commands::of_control;
+use crate::failure::Outcome;
+use crate::settings::ServeSettings;
+pub(crate) use files::{RuleFiles, RuleText};
+use rollouts::Rollouts;
+use slos::Slos;
+
+/// What a round may fail with: it is told, and tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoundError {
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("an evaluation ended before its time: {0}")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+/// Rules that were read, before there is a store to ask.
+pub(crate) struct Read {
+    files: RuleFiles,
+    rules: Rules,
+    every: Duration,
+}
+
+/// Governance at work: who asks, and who acts.
+pub(crate) struct Open {
+    acting: acting::Open,
+    view: View,
+    working: JoinHandle<()>,
+    closing: CancellationToken,
+}
+
+impl Read {
+    /// Reads the rules, and has their indicators counted by a store that is opened so.
+    pub(crate) fn of(serve: &ServeSettings, observer: &Observer) -> Outcome<Self> {
+        let mut files = serve.rules.clone();
+        let rules = files.read()?;
+        observer.set(Arc::new(files::observer(&rules)));
+        Ok(Self { files, rules, every: serve.rules_interval })
+    }
+
+    /// Starts the rounds and the actor.
+    pub(crate) fn start(
+        self,
+        (data_dir, config, own_url): (&Path, &ActConfig, &str),
+        (reader, observer): (Reader, Observer),
+        (submit, keyring, ready): (Submit, Arc<Keyring>, watch::Receiver<bool>),
+        registry: &mut Registry,
+    ) -> Outcome<Open> {
+        let governance = Governance::open(data_dir).map_err(|error| of_control(&error))?;
+        let rollouts = Rollouts::new(governance.clone(), self.rules.rollouts.clone());
+        let acting = acting::Open::start(
+            (governance.clone(), config, own_url),
+            hooks(&rollouts),
+            (submit, keyring, ready),
+            registry,
+        )?;
+        rollouts.set_actor(acting.actor());
+        let (told, standing) = watch::channel(Arc::default());
+        let view = View { governance: governance.clone(), standing };
+        let work = Work {
+            governance,
+            reader,
+            observer,
+            standing: told,
+            rollouts,
+            actor: acting.actor(),
+            files: self.files,
+            slos: Slos::default(),
+            rules: self.rules,
+        };
+        let closing = CancellationToken::new();
+        let working = tokio::spawn(work.run(self.every, closing.clone()));
+        Ok(Open { acting, view, working, closing })
+    }
+}
+
+/// What the actor asks back.
+fn hooks(rollouts: &Arc<Rollouts>) -> Hooks {
+    let rollouts = Arc::clone(rollouts);
+    Hooks {
+        rollout: Some(Arc::new(move |action| {
+            let rollouts = Arc::clone(&rollouts);
+            Box::pin(async move { rollouts.perform(action).await })
+        })),
+        investigate: None,
+    }
+}
+
+impl Open {
+    /// What pages look at.
+    pub(crate) fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// Routes, to be mounted behind the doors of the pages.
+    pub(crate) fn router(&self) -> axum::Router {
+        self.acting.router()
+    }
+
+    /// Ends after what is under way; to be called before the store closes.
+    pub(crate) async fn finish(self) {
+        self.closing.cancel();
+        if let Err(error) = self.working.await {
+            tracing::error!(%error, "governance ended before its time");
+        }
+        self.acting.finish().await;
+    }
+}
+
+struct Work {
+    governance: Governance,
+    reader: Reader,
+    observer: Observer,
+    standing: watch::Sender<Arc<Standing>>,
+    rollouts: Arc<Rollouts>,
+    actor: Actor,
+    files: RuleFiles,
+    slos: Slos,
+    rules: Rules,
+}
+
+impl Work {
+    async fn run(mut self, every: Duration, closing: CancellationToken) {
+        let mut clock = interval(every);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => return,
+                _ = clock.tick() => {}
+            }
+            self.follow_files();
+            if let Err(error) = self.round().await {
+                tracing::warn!(%error, "rules could not be evaluated; it will be tried again");
+            }
+        }
+    }
+
+    /// Puts changed files in place; those that cannot be meant are told, and what was stays.
+    fn follow_files(&mut self) {
+        match self.files.changed() {
+            None => {}
+            Some(Ok(rules)) => {
+                tracing::info!(
+                    slos = rules.slos.len(),
+                    rollouts = rules.rollouts.len(),
+                    "changed rules are in place"
+                );
+                self.observer.set(Arc::new(files::observer(&rules)));
+                self.rollouts.replace(rules.rollouts.clone());
+                self.rules = rules;
+            }
+            Some(Err(error)) => tracing::error!(error, "the changed rules are not used"),
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), RoundError> {
+        let now = now_unix_nano();
+        let mut evaluation = Evaluation::default();
+        let statuses = self
+            .slos
+            .evaluate(&self.rules.slos, (&self.reader, &self.governance), now, &mut evaluation)
+            .await?;
+        let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
+        let governance = self.governance.clone();
+        let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await??;
+        if !asked.is_empty() {
+            self.actor.wake();
+        }
+        let standing = Standing { at_unix_nano: now, slos: statuses, rollouts };
+        self.standing.send_replace(Arc::new(standing));
+        Ok(())
+    }
+}
+
+pub(crate) fn now_unix_nano() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}

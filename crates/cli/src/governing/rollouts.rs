@@ -1,0 +1,350 @@
+//! Rollouts: what both versions did, from the store; what becomes of the candidate, to the actor.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use throughline_act::{Actor, Performed};
+use throughline_govern::detect::RateWindow;
+use throughline_govern::rollout::{
+    Next, Phase, Rollout, RolloutSpec, Verdict, VersionWindow, compare,
+};
+use throughline_govern::signals::Consistency;
+use throughline_store::{
+    ActionState, ControlError, DecisionFilter, Document, Evaluation, Governance, Reader,
+};
+use throughline_trace::{
+    Action, Dimension, Finding, FindingSeverity, FindingState, Measure, Operation, OperationKind,
+    RouteWeights, SeriesQuery, SpanRole, Subject, TraceId, finding_id,
+};
+use throughline_web::governance::RolloutStanding;
+
+use super::{RoundError, now_unix_nano};
+
+/// Kind of the documents that keep rollouts.
+const KIND: &str = "rollout";
+
+/// Kind of findings about them.
+const FINDING: &str = "rollout.analysis";
+
+/// Decisions of one version that are looked at.
+const MAX_DECISIONS: usize = 2_000;
+
+/// Decisions in one answer of the store.
+const DECISIONS_PER_PAGE: usize = 500;
+
+/// Traces that a finding names.
+const EVIDENCE: usize = 5;
+
+/// Pause after the disk did not take something.
+const STORAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Nanoseconds in a second.
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// All rollouts.
+pub(crate) struct Rollouts {
+    governance: Governance,
+    specs: Mutex<BTreeMap<String, RolloutSpec>>,
+    /// Who sets weights; there is none before the actor is made.
+    actor: OnceLock<Actor>,
+}
+
+impl Rollouts {
+    pub(crate) fn new(governance: Governance, specs: BTreeMap<String, RolloutSpec>) -> Arc<Self> {
+        Arc::new(Self { governance, specs: Mutex::new(specs), actor: OnceLock::new() })
+    }
+
+    pub(crate) fn set_actor(&self, actor: Actor) {
+        let _ = self.actor.set(actor);
+    }
+
+    pub(super) fn replace(&self, specs: BTreeMap<String, RolloutSpec>) {
+        *self.specs.lock().unwrap_or_else(PoisonError::into_inner) = specs;
+    }
+
+    fn specs(&self) -> BTreeMap<String, RolloutSpec> {
+        self.specs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at every rollout that has a candidate.
+    pub(super) async fn evaluate(
+        &self,
+        reader: &Reader,
+        now: u64,
+        evaluation: &mut Evaluation,
+    ) -> Result<Vec<RolloutStanding>, RoundError> {
+        let mut standings = Vec::new();
+        for (name, spec) in self.specs() {
+            let (rollout, _) = self.load(&name, &spec).await?;
+            let mut verdict = None;
+            if let (Phase::Progressing { .. }, Some(candidate)) =
+                (rollout.phase, &rollout.candidate)
+            {
+                let looked = look(reader, &spec, &rollout, candidate, now).await?;
+                let next = rollout.next(&spec, now, &looked.verdict, false);
+                say(&rollout, &spec, &looked, next, now, evaluation);
+                verdict = Some(looked.verdict);
+            }
+            standings.push(standing(&spec, rollout, verdict));
+        }
+        Ok(standings)
+    }
+
+    /// How a rollout stands, and the version of its document.
+    async fn load(&self, name: &str, spec: &RolloutSpec) -> Result<(Rollout, u64), RoundError> {
+        let (governance, of) = (self.governance.clone(), name.to_owned());
+        let found: Option<Document> =
+            tokio::task::spawn_blocking(move || governance.document(KIND, &of)).await??;
+        let Some(found) = found else { return Ok((Rollout::new(name, spec), 0)) };
+        match serde_json::from_str(&found.body) {
+            Ok(rollout) => Ok((rollout, found.version)),
+            Err(error) => {
+                tracing::error!(rollout = name, %error, "how a rollout stands cannot be read; it begins anew");
+                Ok((Rollout::new(name, spec), found.version))
+            }
+        }
+    }
+
+    /// Does what an action asks of a rollout, and divides the traffic anew.
+    pub(crate) async fn perform(&self, action: Action) -> Performed {
+        match self.change(&action).await {
+            Ok(performed) => performed,
+            Err(error) => Performed::Later(error.to_string(), STORAGE_PAUSE),
+        }
+    }
+
+    async fn change(&self, action: &Action) -> Result<Performed, RoundError> {
+        let (Operation::Start { rollout: name, .. }
+        | Operation::RollBack { rollout: name }
+        | Operation::Advance { rollout: name }) = &action.operation
+        else {
+            return Ok(Performed::Failed("expected an operation of rollouts".to_owned()));
+        };
+        let specs = self.specs();
+        let Some(spec) = specs.get(name) else {
+            let known = specs.keys().cloned().collect::<Vec<_>>().join(", ");
+            return Ok(Performed::Failed(format!("expected a rollout ({known}), got {name:?}")));
+        };
+        let (mut rollout, version) = self.load(name, spec).await?;
+        let now = now_unix_nano();
+        let changed = match &action.operation {
+            Operation::Start { version, .. } => rollout.start(spec, version, now, &action.reason),
+            Operation::RollBack { .. } => rollout.roll_back(spec, now, &action.reason),
+            _ => rollout.advance(spec, now, &action.reason),
+        };
+        let weights = match changed {
+            Ok(weights) => weights,
+            Err(error) => return Ok(Performed::Refused(error.to_string())),
+        };
+        let body = serde_json::to_string(&rollout).unwrap_or_default();
+        let person = if action.rule.is_empty() { "a person" } else { "" };
+        if self.write(name, version, person, body).await?.is_none() {
+            return Ok(Performed::Later("others changed it too".to_owned(), STORAGE_PAUSE));
+        }
+        Ok(self.divide(action, name, weights).await)
+    }
+
+    async fn write(
+        &self,
+        name: &str,
+        known: u64,
+        person: &str,
+        body: String,
+    ) -> Result<Option<u64>, RoundError> {
+        let (governance, name, person) =
+            (self.governance.clone(), name.to_owned(), person.to_owned());
+        let written: Result<Option<u64>, ControlError> = tokio::task::spawn_blocking(move || {
+            governance.write_document(KIND, &name, known, &person, &body)
+        })
+        .await?;
+        Ok(written?)
+    }
+
+    /// Sets the weights that follow, as an action of its own.
+    async fn divide(&self, of: &Action, rollout: &str, weights: RouteWeights) -> Performed {
+        let Some(actor) = self.actor.get() else {
+            return Performed::Later("the actor is not ready".to_owned(), STORAGE_PAUSE);
+        };
+        let shares: Vec<String> =
+            weights.targets.iter().map(|one| format!("{} {} %", one.name, one.weight)).collect();
+        let shares = shares.join(", ");
+        let action = Action {
+            id: format!("{}/weights", of.id),
+            operation: Operation::Weights { weights },
+            reason: format!("{}: {}", of.operation.kind(), of.reason),
+            // Also where a person asked: the weights are the rollout's, which may take them back.
+            rule: format!("rollout/{rollout}"),
+            cool_down_s: 0,
+            ..of.clone()
+        };
+        let record = actor.perform(&action).await;
+        match record.state {
+            ActionState::Done => Performed::Done(format!("the traffic is divided {shares}")),
+            ActionState::Asked => Performed::Later(record.detail, STORAGE_PAUSE),
+            _ => Performed::Failed(record.detail),
+        }
+    }
+}
+
+/// What the telemetry of both versions says.
+struct Looked {
+    verdict: Verdict,
+    stable: VersionWindow,
+    candidate: VersionWindow,
+    from_unix_nano: u64,
+    evidence: Vec<TraceId>,
+}
+
+async fn look(
+    reader: &Reader,
+    spec: &RolloutSpec,
+    rollout: &Rollout,
+    candidate: &str,
+    now: u64,
+) -> Result<Looked, RoundError> {
+    let window = spec.analysis.window_s.saturating_mul(NANOS_PER_SECOND);
+    // What was before the candidate had this share is another story.
+    let from = now.saturating_sub(window).max(rollout.since_unix_nano);
+    let seconds = (from / NANOS_PER_SECOND, now / NANOS_PER_SECOND + 1);
+    let kinds = [SpanRole::Step, SpanRole::AgentRun].map(OperationKind::Role);
+    let query = SeriesQuery {
+        filter: BTreeMap::from([(Dimension::Agent, spec.agent.clone())]),
+        group_by: vec![Dimension::Version],
+        kinds: kinds.to_vec(),
+        step_seconds: 60,
+        ..SeriesQuery::new(vec![Measure::Count], seconds.0, seconds.1)
+    };
+    let sums = reader.rollup_sums(&query).await?;
+    let of = |version: &str| {
+        let mut found = VersionWindow::default();
+        let steps = sums.groups.get(&vec![version.to_owned()]).map(Vec::as_slice);
+        for (_, rollup) in steps.unwrap_or_default() {
+            // Steps where there are any: a run has several.
+            let Some(operations) = kinds.iter().find_map(|kind| rollup.operations(*kind)) else {
+                continue;
+            };
+            found.durations.merge(&operations.durations);
+            let count = |number: i64| u64::try_from(number).unwrap_or(0);
+            found.outcomes.total += count(operations.count);
+            found.outcomes.good += count(operations.count - operations.errors);
+        }
+        found
+    };
+    let (mut stable, mut tried) = (of(&rollout.stable), of(candidate));
+    stable.consistency = consistency(reader, spec, &rollout.stable, from).await?.0;
+    let (of_candidate, evidence) = consistency(reader, spec, candidate, from).await?;
+    tried.consistency = of_candidate;
+    let verdict = compare(&spec.analysis, &stable, &tried);
+    Ok(Looked { verdict, stable, candidate: tried, from_unix_nano: from, evidence })
+}
+
+/// How alike a version decided about equal inputs, and some of its traces.
+async fn consistency(
+    reader: &Reader,
+    spec: &RolloutSpec,
+    version: &str,
+    from: u64,
+) -> Result<(Consistency, Vec<TraceId>), RoundError> {
+    let filter = DecisionFilter {
+        agent: Some(spec.agent.clone()),
+        model_version: Some(version.to_owned()),
+        after_unix_nano: Some(from),
+        ..DecisionFilter::default()
+    };
+    let (mut decisions, mut cursor) = (Vec::new(), None);
+    while decisions.len() < MAX_DECISIONS {
+        let page = reader.decisions(&filter, cursor.as_deref(), DECISIONS_PER_PAGE).await?;
+        // Where the traffic goes is not what the agent decides.
+        decisions.extend(page.items.into_iter().filter(|one| one.stage != "route"));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let evidence = decisions.iter().filter_map(|one| one.trace_id).take(EVIDENCE).collect();
+    let told = decisions.iter().map(|one| (one.input_hash.as_str(), one.action.as_str()));
+    Ok((Consistency::of(told), evidence))
+}
+
+/// Turns what was looked at into a finding and an action.
+fn say(
+    rollout: &Rollout,
+    spec: &RolloutSpec,
+    looked: &Looked,
+    next: Next,
+    now: u64,
+    evaluation: &mut Evaluation,
+) {
+    let candidate = rollout.candidate.clone().unwrap_or_default();
+    let rule = format!("rollout/{}", rollout.name);
+    let version = format!("{:.16}", spec_hash(spec));
+    let subject = Subject::of("rollout", rollout.name.as_str())
+        .and("agent", spec.agent.as_str())
+        .and("version", candidate.as_str());
+    let since = rollout.since_unix_nano;
+    let id = finding_id(&rule, &version, &subject, since);
+    if let Verdict::Fail(why) = &looked.verdict {
+        let mut values = BTreeMap::new();
+        for (name, value) in [
+            ("agent_decision_latency_p95", looked.candidate.p95_s()),
+            ("agent_decision_latency_p95_stable", looked.stable.p95_s()),
+            ("decision_consistency_rate", looked.candidate.consistency.estimate().value),
+            ("decision_consistency_rate_stable", looked.stable.consistency.estimate().value),
+        ] {
+            values.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        let RateWindow { good, total } = looked.candidate.outcomes;
+        values.insert("success_rate".to_owned(), good as f64 / total.max(1) as f64);
+        evaluation.findings.push(Finding {
+            id: id.clone(),
+            rule: rule.clone(),
+            rule_version: version.clone(),
+            kind: FINDING.to_owned(),
+            subject: subject.clone(),
+            severity: FindingSeverity::Critical,
+            state: FindingState::Firing,
+            since_unix_nano: now,
+            at_unix_nano: now,
+            from_unix_nano: looked.from_unix_nano,
+            to_unix_nano: now,
+            summary: format!(
+                "{candidate} of {} does worse than {}: {why}",
+                spec.agent, rollout.stable
+            ),
+            values,
+            confidence: Some(1.0 - spec.analysis.alpha),
+            evidence: looked.evidence.clone(),
+            runbook: spec.runbook.clone(),
+        });
+    }
+    let (operation, reason) = match next {
+        Next::Wait => return,
+        Next::Advance(why) => (Operation::Advance { rollout: rollout.name.clone() }, why),
+        Next::RollBack(why) => (Operation::RollBack { rollout: rollout.name.clone() }, why),
+    };
+    evaluation.actions.push(Action {
+        // One step is left once.
+        id: format!("{}/{id}", operation.kind()),
+        finding: matches!(looked.verdict, Verdict::Fail(_)).then_some(id).unwrap_or_default(),
+        rule,
+        rule_version: version,
+        subject,
+        at_unix_nano: now,
+        operation,
+        reason,
+        evidence: looked.evidence.clone(),
+        cool_down_s: 0,
+        is_dry_run: spec.dry_run,
+    });
+}
+
+fn spec_hash(spec: &RolloutSpec) -> String {
+    let text = serde_json::to_string(spec).unwrap_or_default();
+    blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
+fn standing(spec: &RolloutSpec, rollout: Rollout, verdict: Option<Verdict>) -> RolloutStanding {
+    let weight = rollout.weight(spec);
+    RolloutStanding { spec: spec.clone(), weight, rollout, verdict }
+}

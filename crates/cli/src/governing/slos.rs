@@ -1,0 +1,164 @@
+//! SLOs: their counters from the store, their state and findings to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use throughline_govern::CounterTable;
+use throughline_govern::slo::{ObjectiveStatus, Slo, SloState, evaluate, withdraw};
+use throughline_store::{Evaluation, Governance, IndicatorQuery, Reader, RuleState};
+use throughline_trace::{Counts, Resolution};
+
+use super::RoundError;
+
+/// Nanoseconds of a minute.
+const MINUTE_NANOS: u64 = 60_000_000_000;
+
+/// Minutes at the end that every round reads anew: what arrives late changes them.
+const FRESH_MIN: u64 = 15;
+
+/// Rounds after which everything is read anew: what arrives very late changes that.
+const ROUNDS_PER_WHOLE: u64 = 60;
+
+/// Minutes that are read by the minute; what is older by the hour.
+const BY_THE_MINUTE_MIN: u64 = 4 * 24 * 60;
+
+/// Before the name of a rule's state.
+const STATE_PREFIX: &str = "slo/";
+
+/// What is remembered between rounds.
+#[derive(Debug, Default)]
+pub(super) struct Slos {
+    table: CounterTable,
+    states: Option<HashMap<String, SloState>>,
+    rounds: u64,
+    known: Vec<Arc<str>>,
+}
+
+impl Slos {
+    /// Evaluates all of them at a moment, nanoseconds since the Unix epoch.
+    pub(super) async fn evaluate(
+        &mut self,
+        slos: &[Slo],
+        (reader, governance): (&Reader, &Governance),
+        now: u64,
+        evaluation: &mut Evaluation,
+    ) -> Result<Vec<ObjectiveStatus>, RoundError> {
+        if self.states.is_none() {
+            self.states = Some(load(governance).await?);
+        }
+        self.refresh(slos, reader, now).await?;
+        let (table, mut states) = (self.table.clone(), self.states.take().unwrap_or_default());
+        let all = slos.to_vec();
+        // Thousands of SLOs are work for a while.
+        let (said, states) = tokio::task::spawn_blocking(move || {
+            let said: Vec<_> = all
+                .iter()
+                .map(|slo| {
+                    let state = states.remove(&slo.name).unwrap_or_default();
+                    (slo.name.clone(), evaluate(slo, &table, now, state))
+                })
+                .collect();
+            (said, states)
+        })
+        .await?;
+        let mut statuses = Vec::new();
+        let mut kept = HashMap::with_capacity(said.len());
+        for (name, evaluated) in said {
+            evaluation.findings.extend(evaluated.findings);
+            evaluation.actions.extend(evaluated.actions);
+            statuses.extend(evaluated.statuses);
+            evaluation.states.push(state_of(&name, &evaluated.state));
+            kept.insert(name, evaluated.state);
+        }
+        // What fires of those that are no more is over.
+        for (name, state) in states {
+            evaluation.findings.extend(withdraw(state, now));
+            evaluation.states.push(state_of(&name, &SloState::default()));
+        }
+        self.states = Some(kept);
+        Ok(statuses)
+    }
+
+    async fn refresh(&mut self, slos: &[Slo], reader: &Reader, now: u64) -> Result<(), RoundError> {
+        let needs: Vec<_> = slos.iter().flat_map(|slo| slo.needs(now)).collect();
+        let mut indicators: Vec<Arc<str>> =
+            needs.iter().map(|need| Arc::from(need.indicator.as_str())).collect();
+        indicators.sort();
+        indicators.dedup();
+        let to_min = now / MINUTE_NANOS + 1;
+        let oldest = needs.iter().map(|need| need.from_min).min().unwrap_or(to_min);
+        if indicators.is_empty() {
+            return Ok(());
+        }
+        let is_whole = self.rounds.is_multiple_of(ROUNDS_PER_WHOLE) || indicators != self.known;
+        self.rounds += 1;
+        let fresh_from =
+            to_min.saturating_sub(if is_whole { BY_THE_MINUTE_MIN } else { FRESH_MIN });
+        let mut by_minute: HashMap<Arc<str>, Vec<(u64, Counts)>> = HashMap::new();
+        let mut from_min = fresh_from;
+        if is_whole && oldest < fresh_from {
+            // Whole hours, so that none is there twice.
+            from_min = fresh_from / 60 * 60;
+            let query = query(&indicators, Resolution::Hour, oldest, from_min);
+            for (id, counts) in reader.indicators(query).await?.counts {
+                by_minute.entry(id).or_default().extend(in_minutes(counts));
+            }
+        }
+        let begin = if is_whole { 0 } else { from_min };
+        let query = query(&indicators, Resolution::Minute, from_min, to_min);
+        let answer = reader.indicators(query).await?;
+        for (id, counts) in answer.counts {
+            by_minute.entry(id).or_default().extend(in_minutes(counts));
+        }
+        for id in &indicators {
+            self.table.replace_from(id, begin, by_minute.remove(id).unwrap_or_default());
+            match answer.coverage.get(id) {
+                Some(coverage) => self.table.cover(id, coverage.from_unix_seconds.div_ceil(60)),
+                None => self.table.cover(id, u64::MAX),
+            }
+        }
+        let watermark = answer.watermark_unix_nano.map_or(to_min, |nanos| nanos / MINUTE_NANOS);
+        self.table.set_watermark(watermark);
+        self.table.keep(&indicators, oldest / 60 * 60);
+        self.known = indicators;
+        Ok(())
+    }
+}
+
+fn query(indicators: &[Arc<str>], resolution: Resolution, from: u64, to: u64) -> IndicatorQuery {
+    IndicatorQuery {
+        indicators: indicators.to_vec(),
+        resolution,
+        from_unix_seconds: from * 60,
+        to_unix_seconds: to * 60,
+    }
+}
+
+fn in_minutes(counts: Vec<(u64, Counts)>) -> impl Iterator<Item = (u64, Counts)> {
+    counts.into_iter().map(|(seconds, counts)| (seconds / 60, counts))
+}
+
+fn state_of(name: &str, state: &SloState) -> RuleState {
+    RuleState {
+        rule: format!("{STATE_PREFIX}{name}"),
+        version: state.version.clone(),
+        body: serde_json::to_string(state).unwrap_or_default(),
+    }
+}
+
+async fn load(governance: &Governance) -> Result<HashMap<String, SloState>, RoundError> {
+    let governance = governance.clone();
+    let states = tokio::task::spawn_blocking(move || governance.states()).await??;
+    let of_slos = states.into_iter().filter_map(|state| {
+        let name = state.rule.strip_prefix(STATE_PREFIX)?.to_owned();
+        match serde_json::from_str::<SloState>(&state.body) {
+            Ok(state) if !state.version.is_empty() => Some((name, state)),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(slo = name, %error, "what an SLO remembers cannot be read; it begins anew");
+                None
+            }
+        }
+    });
+    Ok(of_slos.collect())
+}
