@@ -279,7 +279,8 @@ impl Slo {
         let evaluation = self.evaluation.window_min * u64::from(self.evaluation.windows + 1);
         let back = longest_alert.max(evaluation).max(super::evaluate::RECENT_MIN);
         let need = |objective: &Objective| {
-            let slice = objective.budgeting.slice_min().unwrap_or(0);
+            // A window of slices begins with a whole one, and ends with one that is over.
+            let slice = 2 * objective.budgeting.slice_min().unwrap_or(0);
             let catch_up = super::evaluate::MAX_CATCH_UP_MIN;
             let from_min = to_min
                 .saturating_sub(back + slice + catch_up)
