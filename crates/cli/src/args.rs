@@ -16,6 +16,7 @@ mod audit;
 mod check;
 mod keys;
 mod query;
+mod slo;
 mod store;
 mod transfer;
 pub(crate) use act::{ActAction, ActArgs};
@@ -23,6 +24,7 @@ pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
 pub(crate) use check::{CheckArgs, RuleSubject};
 pub(crate) use keys::{KeysAction, KeysArgs};
 pub(crate) use query::QueryArgs;
+pub(crate) use slo::{SloAction, SloArgs, SloExportForm, SloImportForm, SloListArgs};
 pub(crate) use store::{BackupArgs, RestoreArgs, StoreAction, StoreArgs};
 pub(crate) use transfer::{ExportArgs, ImportArgs};
 
@@ -109,6 +111,9 @@ pub(crate) enum Command {
     /// Check a rule, and tell what it would have said of what is stored
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
+    /// Show, check and exchange service level objectives
+    #[command(after_help = EXIT_CODES)]
+    Slo(SloArgs),
     /// Tell where traces broke: lost parents, split traces, clocks that disagree
     #[command(after_help = EXIT_CODES)]
     Continuity(ContinuityArgs),

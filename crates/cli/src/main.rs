@@ -83,6 +83,7 @@ fn run(arguments: Arguments) -> Outcome {
             query_runtime()?.block_on(commands::decisions::run(&settings, &args))
         }
         Command::Check(args) => query_runtime()?.block_on(commands::check::run(&settings, &args)),
+        Command::Slo(args) => query_runtime()?.block_on(commands::slo::run(&settings, &args)),
         Command::Query(args) => query_runtime()?.block_on(commands::query::run(&settings, &args)),
         Command::Audit(args) => {
             query_runtime()?.block_on(commands::audit::run(&settings, args.action))

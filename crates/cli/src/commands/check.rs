@@ -129,7 +129,7 @@ async fn replay(
 
 /// Looks at the items of a list page after page, the newest first, at most `max` of them; says whether
 /// there are more.
-async fn each<T>(
+pub(super) async fn each<T>(
     max: usize,
     page: impl AsyncFn(Option<&str>, usize) -> Result<Page<T>, QueryError>,
     mut look: impl AsyncFnMut(T) -> Outcome,

@@ -26,4 +26,5 @@ mod refusals;
 mod secure;
 mod serve;
 mod server;
+mod slo;
 mod tidy;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use throughline_trace::{Action, Finding, FindingSeverity, FindingState, Operation, finding_id};
+use throughline_trace::{
+    Action, Finding, FindingSeverity, FindingState, Operation, Subject, finding_id,
+};
 
 use super::budget::Burn;
 use super::duration::Length;
@@ -187,9 +189,12 @@ pub(super) fn named(slo: &Slo, objective: &Objective) -> String {
 pub(super) fn base(step: &Step<'_>, part: &str, since_unix_nano: u64, minutes: u64) -> Finding {
     let (slo, objective) = (step.slo, step.objective);
     let rule = format!("slo:{}:{part}", slo.name);
-    let subject = throughline_trace::Subject::of("slo", slo.name.as_str())
+    let subject = Subject::of("slo", slo.name.as_str())
         .and("objective", objective.name.as_str())
         .and("service", slo.service.as_str());
+    // Whom it is about, for what is done about it.
+    let labels = objective.indicator.labels().iter();
+    let subject = labels.fold(subject, |subject, (name, value)| subject.and(name, value.as_str()));
     Finding {
         id: finding_id(&rule, &slo.version, &subject, since_unix_nano),
         rule,

@@ -73,7 +73,9 @@ impl Measured {
             measured.total += 1.0;
             measured.bad += match objective.budgeting {
                 Budgeting::Timeslices { slice_target, .. } => {
-                    f64::from(u8::from(1.0 - ratio < slice_target))
+                    // Not 1 − ratio, which would miss a target that is met exactly.
+                    let good = window.good as f64 / window.total as f64;
+                    f64::from(u8::from(good < slice_target))
                 }
                 _ => ratio,
             };

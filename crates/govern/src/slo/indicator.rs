@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use throughline_rules::schemas::GuardField;
 use throughline_rules::{Expression, Match, Type, Value};
 use throughline_trace::Span;
 
@@ -133,6 +134,8 @@ pub enum IndicatorError {
 #[derive(Debug, Clone)]
 pub struct Indicator {
     id: String,
+    /// What spans are asked for by equality that a subject may tell: `agent`, `model` and `tool`.
+    labels: Vec<(&'static str, String)>,
     total: Expression,
     judge: Judge,
 }
@@ -165,12 +168,17 @@ impl Indicator {
             }
             _ => {}
         }
-        Ok(Self { id: id_of(&total, &judge), total, judge })
+        Ok(Self { id: id_of(&total, &judge), labels: labels_of(&total), total, judge })
     }
 
     /// What its counters are kept under: a hash of what it counts, 32 hexadecimal digits.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// What every event is known to be: its `agent`, `model` or `tool`, where the filter says one.
+    pub fn labels(&self) -> &[(&'static str, String)] {
+        &self.labels
     }
 
     /// Which spans are events.
@@ -234,6 +242,15 @@ fn number(rule: &Expression, span: &Span) -> Option<f64> {
         _ => return None,
     };
     (!number.is_nan()).then_some(number)
+}
+
+fn labels_of(total: &Expression) -> Vec<(&'static str, String)> {
+    let told = [GuardField::Agent, GuardField::Model, GuardField::Tool];
+    let guards = total.guards().guards.into_iter();
+    guards
+        .filter(|guard| told.contains(&guard.field) && !guard.value.is_empty())
+        .map(|guard| (guard.field.as_str(), guard.value.to_string()))
+        .collect()
 }
 
 /// Each part stands with its length, so that no two indicators are written alike.

@@ -13,10 +13,13 @@ mod evaluate;
 mod fields;
 mod indicator;
 mod investigate;
+mod lines;
 mod mistake;
 mod model;
 mod openslo;
+mod prometheus;
 mod set;
+mod sloth;
 mod tree;
 mod window;
 
@@ -36,9 +39,12 @@ pub use mistake::{Mistake, Mistakes, Source};
 pub use model::{
     Alert, Budgeting, DEFAULT_EVALUATION_THRESHOLD, DEFAULT_EVALUATION_WINDOW_MIN,
     DEFAULT_EVALUATION_WINDOWS, DEFAULT_MIN_EVENTS, EvaluationLoop, Need, Objective, Slo,
+    UsualAlerts,
 };
 pub use openslo::{MAX_SLO_FILE_BYTES, MAX_SLOS, SloFiles, read_openslo, write_openslo};
+pub use prometheus::{EVENTS_METRIC, GOOD_EVENTS_METRIC, write_prometheus};
 pub use set::IndicatorSet;
+pub use sloth::import_sloth;
 pub use window::{BudgetWindow, Calendar};
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ pub struct Slo {
     pub objectives: Vec<Objective>,
     /// When somebody is told.
     pub alerts: Vec<Alert>,
-    /// Whether the alerts are the usual ones, because the file says nothing of alerts.
-    pub has_usual_alerts: bool,
+    /// Which of the alerts are the usual ones.
+    pub usual_alerts: UsualAlerts,
     /// When an investigation starts.
     pub evaluation: EvaluationLoop,
     /// Events that a window needs before its burn rate means anything.
@@ -162,6 +162,47 @@ pub struct Alert {
     pub when_no_data: bool,
     /// Receivers that are told.
     pub targets: Vec<String>,
+    /// Whether it is one of the usual ones, not of a policy.
+    pub is_usual: bool,
+}
+
+/// Which of the usual alerts an SLO has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsualAlerts {
+    /// All: that of an SLO that says nothing of alerts.
+    All,
+    /// Those that somebody looks at now.
+    Page,
+    /// Those that somebody looks at within days.
+    Ticket,
+    /// None: that of an SLO with alert policies of its own.
+    None,
+}
+
+impl UsualAlerts {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::All, Self::Page, Self::Ticket, Self::None];
+
+    /// `all`, `page`, `ticket` or `none`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Page => "page",
+            Self::Ticket => "ticket",
+            Self::None => "none",
+        }
+    }
+
+    /// The choice of a name.
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|choice| choice.as_str() == text)
+    }
+
+    /// What stands for the choice when a file does not make it.
+    pub fn default_for(has_policies: bool) -> Self {
+        if has_policies { Self::None } else { Self::All }
+    }
 }
 
 impl Alert {
@@ -179,14 +220,14 @@ impl Alert {
             when_resolved: false,
             when_no_data: false,
             targets: Vec::new(),
+            is_usual: true,
         }
     }
 
     /// The multi-window, multi-burn-rate alerts of the
-    /// [SRE workbook](https://sre.google/workbook/alerting-on-slos/), for an SLO that says nothing of
-    /// alerts. Those whose window is longer than the SLO's are left out: they would say what the
-    /// budget says already.
-    pub fn usual_for(window: &BudgetWindow) -> Vec<Self> {
+    /// [SRE workbook](https://sre.google/workbook/alerting-on-slos/), which tell `targets`. Those whose
+    /// window is longer than the SLO's are left out: they would say what the budget says already.
+    pub fn usual_for(choice: UsualAlerts, window: &BudgetWindow, targets: &[String]) -> Vec<Self> {
         let (page, ticket) = (FindingSeverity::Critical, FindingSeverity::Warning);
         let all = [
             Self::usual(page, "page", 14.4, HOUR_MIN, 5),
@@ -194,7 +235,16 @@ impl Alert {
             Self::usual(ticket, "ticket", 3.0, DAY_MIN, 2 * HOUR_MIN),
             Self::usual(ticket, "ticket", 1.0, 3 * DAY_MIN, 6 * HOUR_MIN),
         ];
-        all.into_iter().filter(|alert| alert.long_min <= window.shortest_minutes()).collect()
+        let is_chosen = |alert: &Self| match choice {
+            UsualAlerts::All => true,
+            UsualAlerts::Page => alert.severity == page,
+            UsualAlerts::Ticket => alert.severity == ticket,
+            UsualAlerts::None => false,
+        };
+        all.into_iter()
+            .filter(|alert| is_chosen(alert) && alert.long_min <= window.shortest_minutes())
+            .map(|alert| Self { targets: targets.to_vec(), ..alert })
+            .collect()
     }
 }
 
@@ -229,7 +279,8 @@ impl Slo {
         let evaluation = self.evaluation.window_min * u64::from(self.evaluation.windows + 1);
         let back = longest_alert.max(evaluation).max(super::evaluate::RECENT_MIN);
         let need = |objective: &Objective| {
-            let slice = objective.budgeting.slice_min().unwrap_or(0);
+            // A window of slices begins with a whole one, and ends with one that is over.
+            let slice = 2 * objective.budgeting.slice_min().unwrap_or(0);
             let catch_up = super::evaluate::MAX_CATCH_UP_MIN;
             let from_min = to_min
                 .saturating_sub(back + slice + catch_up)

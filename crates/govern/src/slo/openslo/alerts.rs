@@ -98,6 +98,7 @@ impl Policy {
             when_resolved: self.when_resolved,
             when_no_data: self.when_no_data,
             targets: self.targets,
+            is_usual: false,
         }
     }
 }

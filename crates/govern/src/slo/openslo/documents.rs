@@ -21,12 +21,14 @@ const MAX_NAME_CHARS: usize = 63;
 const OUR_PREFIX: &str = "throughline.dev/";
 
 /// Our annotations.
-const OUR_ANNOTATIONS: [&str; 5] = [
+const OUR_ANNOTATIONS: [&str; 7] = [
     "throughline.dev/runbook",
     "throughline.dev/min-events",
     "throughline.dev/evaluation-threshold",
     "throughline.dev/evaluation-windows",
     "throughline.dev/evaluation-window",
+    "throughline.dev/usual-alerts",
+    "throughline.dev/notify",
 ];
 
 /// OpenSLO's kinds.

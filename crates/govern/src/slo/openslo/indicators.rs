@@ -228,7 +228,11 @@ fn metric(
 }
 
 /// Compiles an expression over `span`.
-pub(super) fn expression(text: &Text, ty: &Type, report: &mut Report<'_>) -> Option<Expression> {
+pub(in crate::slo) fn expression(
+    text: &Text,
+    ty: &Type,
+    report: &mut Report<'_>,
+) -> Option<Expression> {
     match Expression::compile(&text.text, &span_schema(), ty) {
         Ok(expression) => Some(expression),
         Err(mistakes) => {

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod documents;
+mod extras;
 mod indicators;
 mod objectives;
 mod write;
@@ -10,13 +11,17 @@ mod write;
 use std::collections::BTreeMap;
 
 use self::documents::{Documents, Kind, Meta};
+use self::extras::Extras;
 use super::duration::Unit;
-use super::fields::{Fields, Text};
+use super::fields::Fields;
 use super::mistake::{Mistake, Mistakes, Report, Source};
-use super::model::{Alert, DEFAULT_MIN_EVENTS, EvaluationLoop, Objective, Slo};
+use super::model::{Alert, Objective, Slo, UsualAlerts};
 use super::tree::Place;
 use super::window::{BudgetWindow, Calendar};
 
+pub(super) use self::indicators::expression;
+pub(super) use self::objectives::percent_name;
+pub(super) use self::write::version_of;
 pub use self::write::write_openslo;
 
 /// Longest description, characters, as OpenSLO says.
@@ -36,9 +41,6 @@ pub const MAX_SLO_FILE_BYTES: usize = 1 << 20;
 
 /// SLOs that are kept at once at most.
 pub const MAX_SLOS: usize = 10_000;
-
-/// Windows in a row that the evaluation loop waits for at most.
-const MAX_EVALUATION_WINDOWS: i64 = 100;
 
 /// What files say.
 #[derive(Debug, Clone, Default)]
@@ -99,14 +101,14 @@ impl SloReader<'_, '_> {
         let method = spec.need_text("budgetingMethod", self.report);
         let objectives = self.objectives(&mut spec, method.as_ref(), indicator.as_ref());
         let policies = spec.take("alertPolicies");
-        let has_usual_alerts = policies.is_none();
-        let alerts = match (policies, &window) {
-            (Some(list), _) => self.alerts(list),
-            (None, Some(window)) => Alert::usual_for(window),
-            (None, None) => Vec::new(),
-        };
         spec.finish(self.report);
         let extras = Extras::read(&meta, self.report);
+        let usual_alerts =
+            extras.usual_alerts.unwrap_or(UsualAlerts::default_for(policies.is_some()));
+        let mut alerts = policies.map(|list| self.alerts(list)).unwrap_or_default();
+        if let Some(window) = &window {
+            alerts.splice(0..0, Alert::usual_for(usual_alerts, window, &extras.notify));
+        }
         if self.report.count() > before {
             return None;
         }
@@ -118,7 +120,7 @@ impl SloReader<'_, '_> {
             window: window?,
             objectives,
             alerts,
-            has_usual_alerts,
+            usual_alerts,
             evaluation: extras.evaluation,
             min_events: extras.min_events,
             runbook: extras.runbook,
@@ -273,64 +275,4 @@ fn description(spec: &mut Fields, report: &mut Report<'_>) -> String {
         );
     }
     text.text.trim().to_owned()
-}
-
-/// What stands under `metadata.annotations` for us.
-struct Extras {
-    runbook: String,
-    min_events: i64,
-    evaluation: EvaluationLoop,
-}
-
-impl Extras {
-    fn read(meta: &Meta, report: &mut Report<'_>) -> Self {
-        let usual = EvaluationLoop::default();
-        let mut number = |name: &str, least: f64, most: f64, what: &str| {
-            let text = meta.annotation(name)?;
-            let number = text.text.trim().parse::<f64>().ok();
-            let number = number.filter(|number| (least..=most).contains(number));
-            if number.is_none() {
-                let got = &text.text;
-                report.wrong(text.at, format!("expected `{name}` as {what}, got `{got}`"), "");
-            }
-            number
-        };
-        let whole = |number: f64| number.round() as i64;
-        let most = MAX_EVALUATION_WINDOWS as f64;
-        let threshold =
-            number("throughline.dev/evaluation-threshold", 0.000_001, 1e6, "a burn rate above 0");
-        let windows =
-            number("throughline.dev/evaluation-windows", 1.0, most, "a whole number from 1 to 100");
-        let min_events =
-            number("throughline.dev/min-events", 1.0, 1e12, "a number of events, at least 1");
-        let window = meta.annotation("throughline.dev/evaluation-window");
-        let window_min = window.and_then(|text| Self::window(text, report));
-        Self {
-            runbook: meta
-                .annotation("throughline.dev/runbook")
-                .map_or_else(String::new, |text| text.text.trim().to_owned()),
-            min_events: min_events.map_or(DEFAULT_MIN_EVENTS, whole),
-            evaluation: EvaluationLoop {
-                threshold: threshold.unwrap_or(usual.threshold),
-                windows: windows
-                    .and_then(|number| u32::try_from(whole(number)).ok())
-                    .unwrap_or(usual.windows),
-                window_min: window_min.unwrap_or(usual.window_min),
-            },
-        }
-    }
-
-    fn window(text: &Text, report: &mut Report<'_>) -> Option<u64> {
-        let name = "throughline.dev/evaluation-window";
-        let minutes = super::fields::length_of(text, name, report)?.minutes();
-        let minutes = minutes.filter(|minutes| (1..=super::duration::DAY_MIN).contains(minutes));
-        if minutes.is_none() {
-            report.wrong(
-                text.at,
-                format!("expected `{name}` from 1m to 1d, got `{}`", text.text),
-                "",
-            );
-        }
-        minutes
-    }
 }

@@ -81,8 +81,8 @@ impl SloReader<'_, '_> {
                 return None;
             }
         };
-        let percent = (target * 100.0 * TARGET_DIGITS).round() / TARGET_DIGITS;
-        let name = if display_name.is_empty() { percent.to_string() } else { display_name.clone() };
+        let name =
+            if display_name.is_empty() { percent_name(target) } else { display_name.clone() };
         let chars = name.chars().count();
         if chars > MAX_OBJECTIVE_NAME_CHARS || name.chars().any(char::is_control) {
             let message = format!(
@@ -259,6 +259,11 @@ impl SloReader<'_, '_> {
         }
         minutes.map(|minutes| (tree.at, minutes))
     }
+}
+
+/// A target as a percentage: what an objective is called when it has no name.
+pub(in crate::slo) fn percent_name(target: f64) -> String {
+    ((target * 100.0 * TARGET_DIGITS).round() / TARGET_DIGITS).to_string()
 }
 
 fn no_budget(is_all: bool) -> String {

@@ -1,11 +1,12 @@
 //! SLOs written as OpenSLO files: what was brought over from elsewhere becomes a file, and the same
 //! text tells whether an SLO changed.
 
-use std::fmt::Write as _;
-
 use crate::slo::duration::Length;
 use crate::slo::indicator::{Indicator, Judge};
-use crate::slo::model::{Alert, Budgeting, DEFAULT_MIN_EVENTS, EvaluationLoop, Objective, Slo};
+use crate::slo::lines::Lines;
+use crate::slo::model::{
+    Alert, Budgeting, DEFAULT_MIN_EVENTS, EvaluationLoop, Objective, Slo, UsualAlerts,
+};
 use crate::slo::window::BudgetWindow;
 
 /// Hexadecimal digits of a version.
@@ -19,7 +20,7 @@ pub fn write_openslo(slos: &[Slo]) -> String {
 }
 
 /// A hash of what an SLO promises, counts and alerts on.
-pub(super) fn version_of(slo: &Slo) -> String {
+pub(in crate::slo) fn version_of(slo: &Slo) -> String {
     let bare = Slo {
         display_name: String::new(),
         description: String::new(),
@@ -50,11 +51,13 @@ fn document(slo: &Slo) -> String {
     lines.add(1, &format!("budgetingMethod: {method}"));
     lines.add(1, "objectives:");
     slo.objectives.iter().for_each(|each| objective(&mut lines, each));
-    if !slo.has_usual_alerts {
-        let none = if slo.alerts.is_empty() { " []" } else { "" };
-        lines.add(1, &format!("alertPolicies:{none}"));
-        slo.alerts.iter().for_each(|each| alert(&mut lines, each));
+    let policies: Vec<&Alert> = slo.alerts.iter().filter(|alert| !alert.is_usual).collect();
+    match (policies.is_empty(), slo.usual_alerts) {
+        (true, UsualAlerts::None) => lines.add(1, "alertPolicies: []"),
+        (true, _) => {}
+        (false, _) => lines.add(1, "alertPolicies:"),
     }
+    policies.iter().for_each(|each| alert(&mut lines, each));
     lines.0
 }
 
@@ -76,6 +79,17 @@ fn annotations(lines: &mut Lines, slo: &Slo) {
     }
     if given.window_min != usual.window_min {
         all.push(("evaluation-window", Length::of_minutes(given.window_min).to_string()));
+    }
+    let has_policies = slo.alerts.iter().any(|alert| !alert.is_usual);
+    // Without policies, none of the usual alerts is said by an empty list of policies.
+    let is_said = slo.usual_alerts == UsualAlerts::default_for(has_policies)
+        || (!has_policies && slo.usual_alerts == UsualAlerts::None);
+    if !is_said {
+        all.push(("usual-alerts", slo.usual_alerts.as_str().to_owned()));
+    }
+    let usual = slo.alerts.iter().find(|alert| alert.is_usual && !alert.targets.is_empty());
+    if let Some(alert) = usual {
+        all.push(("notify", alert.targets.join(", ")));
     }
     if !all.is_empty() {
         lines.add(1, "annotations:");
@@ -177,40 +191,5 @@ fn alert(lines: &mut Lines, alert: &Alert) {
         lines.add(3, "- kind: AlertNotificationTarget");
         lines.add(4, "spec:");
         lines.text(5, "target", target);
-    }
-}
-
-/// Lines of YAML, two spaces a level.
-#[derive(Default)]
-struct Lines(String);
-
-impl Lines {
-    fn add(&mut self, depth: usize, line: &str) {
-        // Writing to a text does not fail.
-        let _ = writeln!(self.0, "{:indent$}{line}", "", indent = depth * 2);
-    }
-
-    /// A text as a JSON string, which is one of YAML's forms, or over several lines as it stands.
-    fn text(&mut self, depth: usize, key: &str, text: &str) {
-        let body = text.trim_end();
-        let is_block = body.contains('\n')
-            && !body.starts_with([' ', '\n', '\t'])
-            && body.chars().all(|c| c == '\n' || !c.is_control());
-        if !is_block {
-            let quoted = serde_json::Value::from(text.trim()).to_string();
-            self.add(depth, &format!("{key}: {quoted}"));
-            return;
-        }
-        self.add(depth, &format!("{key}: |-"));
-        for line in body.lines() {
-            if line.trim().is_empty() { self.add(0, "") } else { self.add(depth + 1, line) }
-        }
-    }
-
-    /// A text for people, if there is one.
-    fn words(&mut self, depth: usize, key: &str, text: &str) {
-        if !text.is_empty() {
-            self.text(depth, key, text);
-        }
     }
 }

@@ -149,6 +149,7 @@ fn r5_2_the_evaluation_loop_investigates_once_an_episode() {
     let [action] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(action.operation, throughline_trace::Operation::Investigate);
     assert_eq!(action.at_unix_nano, (DAY + 25) * MINUTE);
+    assert_eq!(action.subject.to_string(), "agent=shop,objective=90,service=shop,slo=answers");
     assert!(findings.contains_key(&action.finding));
     insta::assert_snapshot!(action.reason, @"answers (90): the burn rate was over 0.3 in 3 windows of 5m in a row, 0.40 in the last");
 }
@@ -268,12 +269,16 @@ fn what_is_needed_is_what_is_read() {
             self.0.counts(indicator, from_min, to_min)
         }
     }
-    let slo = slo(&[("28d", "1d")]);
+    let slo = slo(&[
+        ("28d", "1d"),
+        ("Occurrences", "RatioTimeslices"),
+        ("    - target: 0.99\n", "    - target: 0.99\n      timeSliceWindow: 1h\n"),
+    ]);
     let table = counters(&slo, (0..60).map(|_| (100, 50)));
     let watched = Watched(&table, std::cell::RefCell::new((u64::MAX, 0)));
     let state = evaluate(&slo, &table, DAY * MINUTE, SloState::default()).state;
-    evaluate(&slo, &watched, (DAY + 2_000) * MINUTE, state);
-    let [need] = &slo.needs((DAY + 2_000) * MINUTE)[..] else { panic!("one indicator") };
+    evaluate(&slo, &watched, (DAY + 2_017) * MINUTE, state);
+    let [need] = &slo.needs((DAY + 2_017) * MINUTE)[..] else { panic!("one indicator") };
     let (from, to) = *watched.1.borrow();
     assert!(need.from_min <= from && to <= need.to_min, "{need:?} {from} {to}");
 }

@@ -3,4 +3,5 @@
 mod evaluation;
 mod files;
 mod indicators;
+mod sloth;
 mod windows;
