@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::argo::Argo;
 use crate::config::{ActConfig, ActConfigError};
 use crate::directives::{Board, ask};
 use crate::metrics::ActMetrics;
@@ -28,6 +29,7 @@ use crate::performed::Performed;
 use crate::recorder::{Recorder, Submit};
 use crate::sign::DirectiveKey;
 use crate::standing::Standing;
+use crate::xds::{Nodes, XdsConfig};
 
 /// Does what another room does; says what became of it.
 pub type Hook = Arc<dyn Fn(Action) -> BoxFuture<'static, Performed> + Send + Sync>;
@@ -81,8 +83,12 @@ pub(crate) struct Inner {
     pub(crate) metrics: ActMetrics,
     recorder: Recorder,
     receivers: Receivers,
+    argo: Option<Argo>,
     hooks: Hooks,
-    weights: watch::Sender<BTreeMap<String, RouteWeights>>,
+    pub(crate) weights: watch::Sender<BTreeMap<String, RouteWeights>>,
+    pub(crate) xds: XdsConfig,
+    /// What Envoys said.
+    pub(crate) nodes: Nodes,
     wake: Notify,
     tries: Mutex<Tries>,
     closing: CancellationToken,
@@ -124,8 +130,11 @@ impl Actor {
             recorder: Recorder::new(submit, metrics.clone()),
             metrics,
             receivers,
+            argo: config.argo.as_ref().map(Argo::of).transpose()?,
             hooks,
             weights,
+            xds: config.xds.clone(),
+            nodes: Nodes::default(),
             wake: Notify::new(),
             tries: Mutex::default(),
             closing: CancellationToken::new(),
