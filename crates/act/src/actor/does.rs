@@ -62,6 +62,10 @@ impl Actor {
         directive.reason = action.reason.clone();
         directive.evidence = action.evidence.clone();
         directive.rule = action.rule.clone();
+        // What no agent could read must not stand among what they are told.
+        if let Err(error) = Directive::from_json(&directive.to_json().to_string()) {
+            return Performed::Failed(error.to_string());
+        }
         match self.inner.board.issue(directive).await {
             Ok((place, true)) => Performed::Done(format!("given as number {place}")),
             Ok((place, false)) => Performed::Done(format!("was given before as number {place}")),

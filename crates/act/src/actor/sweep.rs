@@ -30,7 +30,7 @@ impl Actor {
     async fn tell_ends(&self) {
         let receivers = self.clone();
         let asked = ask(&self.inner.governance, move |governance| {
-            let hears = |name: &str| receivers.inner.receivers.hears_resolved(name);
+            let hears = |name: &str| receivers.inner.receivers.has(name);
             let actions = ends(governance, hears, now_unix_nano())?;
             if actions.is_empty() {
                 return Ok(0);

@@ -324,6 +324,11 @@ async fn what_cannot_be_delivered_is_tried_again_and_what_cannot_be_meant_fails(
     assert_eq!(record.state, ActionState::Failed);
     assert_eq!(record.detail, r#"expected a receiver of `act.receivers` (oncall), got "nobody""#);
     assert_eq!(scene.decisions().lines().count(), 1, "a try is no decision");
+    let target = Default::default();
+    let endless = Operation::Directive { target, action: DirectiveAction::Stop, ttl_s: 60 };
+    let record = scene.actor.perform(&asked(&"x".repeat(300), endless)).await;
+    assert_eq!(record.detail, "expected an id of 1 to 256 characters");
+    assert!(scene.governance.directives(0).expect("none").is_empty());
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ pub(crate) struct WeightedCluster {
 pub(crate) struct ClusterWeight {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
-    #[prost(message, optional, tag = "3")]
+    #[prost(message, optional, tag = "2")]
     pub(crate) weight: Option<UInt32Value>,
 }
 
@@ -169,4 +169,24 @@ pub(crate) struct Value {
 pub(crate) enum Kind {
     #[prost(double, tag = "2")]
     Number(f64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number that is wrong would be read back by our own code as if it were right.
+    #[test]
+    fn fields_have_the_numbers_of_the_published_protocol() {
+        let weight = ClusterWeight { name: "a".to_owned(), weight: Some(UInt32Value { value: 7 }) };
+        assert_eq!(weight.encode_to_vec(), b"\x0a\x01a\x12\x02\x08\x07");
+        let clusters = WeightedCluster { clusters: vec![weight] };
+        let action = RouteAction {
+            weighted_clusters: Some(clusters),
+            timeout: Some(Duration { seconds: 0 }),
+        };
+        assert_eq!(action.encode_to_vec(), b"\x1a\x09\x0a\x07\x0a\x01a\x12\x02\x08\x07\x42\x00");
+        let value = Value { kind: Some(Kind::Number(1.0)) };
+        assert_eq!(value.encode_to_vec(), b"\x11\0\0\0\0\0\0\xf0\x3f");
+    }
 }
