@@ -14,11 +14,13 @@ use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use throughline_store::{ActionRecord, ActionState, Evaluation, Governance};
 use throughline_trace::access::Keyring;
-use throughline_trace::{Action, RouteWeights};
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use throughline_trace::{Action, Operation, RouteWeights};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::argo::Argo;
 use crate::config::{ActConfig, ActConfigError};
 use crate::directives::{Board, ask};
 use crate::metrics::ActMetrics;
@@ -28,6 +30,7 @@ use crate::performed::Performed;
 use crate::recorder::{Recorder, Submit};
 use crate::sign::DirectiveKey;
 use crate::standing::Standing;
+use crate::xds::{Nodes, XdsConfig};
 
 /// Does what another room does; says what became of it.
 pub type Hook = Arc<dyn Fn(Action) -> BoxFuture<'static, Performed> + Send + Sync>;
@@ -67,6 +70,12 @@ const POLL: Duration = Duration::from_millis(500);
 /// Polls between two looks at findings and at what has expired.
 const POLLS_PER_SWEEP: u64 = 8;
 
+/// Actions that wait for others at once.
+const MAX_AT_ONCE: usize = 16;
+
+/// How long a drain waits for them: longer than one request may take.
+const LAST_WAIT: Duration = Duration::from_secs(12);
+
 /// Does what governance asks for; cheap to clone.
 #[derive(Clone)]
 pub struct Actor {
@@ -81,8 +90,15 @@ pub(crate) struct Inner {
     pub(crate) metrics: ActMetrics,
     recorder: Recorder,
     receivers: Receivers,
+    argo: Option<Argo>,
     hooks: Hooks,
-    weights: watch::Sender<BTreeMap<String, RouteWeights>>,
+    pub(crate) weights: watch::Sender<BTreeMap<String, RouteWeights>>,
+    pub(crate) xds: XdsConfig,
+    /// What Envoys said.
+    pub(crate) nodes: Nodes,
+    /// Actions that wait for others.
+    working: TaskTracker,
+    places: Arc<Semaphore>,
     wake: Notify,
     tries: Mutex<Tries>,
     closing: CancellationToken,
@@ -124,8 +140,13 @@ impl Actor {
             recorder: Recorder::new(submit, metrics.clone()),
             metrics,
             receivers,
+            argo: config.argo.as_ref().map(Argo::of).transpose()?,
             hooks,
             weights,
+            xds: config.xds.clone(),
+            nodes: Nodes::default(),
+            working: TaskTracker::new(),
+            places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             wake: Notify::new(),
             tries: Mutex::default(),
             closing: CancellationToken::new(),
@@ -143,8 +164,16 @@ impl Actor {
         self.inner.wake.notify_one();
     }
 
-    /// Works until it is [closed](Self::close).
+    /// Works until it is [closed](Self::close), and what is under way is done.
     pub async fn run(self) {
+        self.work().await;
+        self.inner.working.close();
+        if timeout(LAST_WAIT, self.inner.working.wait()).await.is_err() {
+            tracing::warn!("left actions that did not end in time; they are tried again");
+        }
+    }
+
+    async fn work(&self) {
         let mut polls: u64 = 0;
         loop {
             if self.inner.closing.is_cancelled() {
@@ -179,15 +208,28 @@ impl Actor {
             Err(error) => return tracing::error!(error, "cannot look for actions"),
         };
         // The oldest first.
-        for record in asked.into_iter().rev() {
-            if self.is_due(&record.action.id) && !self.inner.closing.is_cancelled() {
-                self.perform(&record.action).await;
+        for ActionRecord { action, .. } in asked.into_iter().rev() {
+            if !self.is_due(&action.id) || self.inner.closing.is_cancelled() {
+                continue;
             }
+            if !asks_others(&action.operation) {
+                self.perform(&action).await;
+                continue;
+            }
+            // Whoever is slow to answer must not hold up what agents are told.
+            let Ok(place) = Arc::clone(&self.inner.places).try_acquire_owned() else { continue };
+            let actor = self.clone();
+            self.inner.working.spawn(async move {
+                actor.perform(&action).await;
+                drop(place);
+            });
         }
     }
 
     fn is_due(&self, id: &str) -> bool {
-        self.tries().waiting.get(id).is_none_or(|waiting| waiting.next <= Instant::now())
+        let tries = self.tries();
+        let is_time = tries.waiting.get(id).is_none_or(|waiting| waiting.next <= Instant::now());
+        is_time && !tries.under_way.contains(id)
     }
 
     /// Does an action, unless it was done, may not be done, or is under way; says how it stands.
@@ -231,6 +273,22 @@ impl Actor {
 
     fn tries(&self) -> MutexGuard<'_, Tries> {
         self.inner.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it is done by others, who may be slow.
+fn asks_others(operation: &Operation) -> bool {
+    match operation {
+        Operation::Notify { .. }
+        | Operation::Workflow { .. }
+        | Operation::Start { .. }
+        | Operation::RollBack { .. }
+        | Operation::Advance { .. }
+        | Operation::Investigate => true,
+        Operation::Directive { .. }
+        | Operation::Weights { .. }
+        | Operation::Freeze { .. }
+        | Operation::HandOver { .. } => false,
     }
 }
 

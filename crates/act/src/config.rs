@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use throughline_trace::RouteWeightsError;
+
+use crate::argo::ArgoConfig;
+use crate::xds::XdsConfig;
 
 /// Characters of the name of a receiver at most.
 const MAX_NAME_CHARS: usize = 64;
@@ -18,6 +22,10 @@ pub struct ActConfig {
     pub public_url: Option<String>,
     /// Who is told.
     pub receivers: Vec<ReceiverConfig>,
+    /// Routes that Envoy follows.
+    pub xds: XdsConfig,
+    /// Where workflows are started.
+    pub argo: Option<ArgoConfig>,
 }
 
 /// One of `act.receivers`.
@@ -79,6 +87,12 @@ pub enum ActConfigError {
     /// Something is signed that nobody could check.
     #[error("expected `secret_file` with `kind: webhook` only, got it in `act.receivers[{0}]`")]
     Secret(String),
+    /// Weights of a route cannot be followed.
+    #[error("`act.xds.routes`: {0}")]
+    Xds(#[from] RouteWeightsError),
+    /// A name that Kubernetes would not take.
+    #[error("expected names of letters, digits, `-` and `.` in `act.argo`, got {0:?}")]
+    Kubernetes(String),
     /// A key cannot be used.
     #[error(transparent)]
     Key(#[from] crate::SigningError),
@@ -90,7 +104,8 @@ impl ActConfig {
         let of_receivers = self.receivers.iter_mut().flat_map(|receiver| {
             [&mut receiver.url_file, &mut receiver.secret_file].into_iter().flatten()
         });
-        self.directive_key_file.iter_mut().chain(of_receivers)
+        let of_argo = self.argo.as_mut().and_then(|argo| argo.token_file.as_mut());
+        self.directive_key_file.iter_mut().chain(of_receivers).chain(of_argo)
     }
 
     /// Refuses what cannot be meant, without reading files.
@@ -98,6 +113,8 @@ impl ActConfig {
     /// # Errors
     /// [`ActConfigError`].
     pub fn validate(&self) -> Result<(), ActConfigError> {
+        self.xds.validate()?;
+        self.argo.as_ref().map_or(Ok(()), ArgoConfig::validate)?;
         let mut names = BTreeSet::new();
         for receiver in &self.receivers {
             let name = &receiver.name;

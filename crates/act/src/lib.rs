@@ -10,6 +10,7 @@
 
 mod actor;
 mod api;
+mod argo;
 mod config;
 mod directives;
 mod incident;
@@ -22,9 +23,11 @@ mod recorder;
 mod sign;
 mod standing;
 mod takeover;
+mod xds;
 
 pub use actor::{Actor, Hook, Hooks, Wiring};
 pub use api::route_paths;
+pub use argo::{ArgoConfig, WorkflowConfig};
 pub use config::{ActConfig, ActConfigError, ReceiverConfig, ReceiverKind};
 pub use directives::{Board, LONGEST_DIRECTIVE_TTL_S};
 pub use incident::{Change, Incident, IncidentError, IncidentState, group};
@@ -34,3 +37,4 @@ pub use recorder::Submit;
 pub use sign::{DirectiveKey, MIN_KEY_BYTES, SigningError, webhook_signature};
 pub use standing::{Freeze, Hold, Standing};
 pub use takeover::{Takeover, TakeoverState};
+pub use xds::{ManifestOptions, XdsConfig, XdsRoute, XdsTarget, manifests};

@@ -7,11 +7,13 @@ use prometheus_client::registry::Registry;
 use throughline_act::{ActConfig, ActConfigError, Actor, Hooks, Wiring};
 use throughline_store::Governance;
 use throughline_trace::access::Keyring;
-use throughline_web::Submit;
+use throughline_web::{Submit, WebState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::failure::{Failure, Outcome};
+use crate::listen::{Doors, Port};
+use crate::settings::ServeSettings;
 
 /// Where the guide is.
 const HINT: &str = "docs/acting.md tells what `act:` may say";
@@ -19,6 +21,8 @@ const HINT: &str = "docs/acting.md tells what `act:` may say";
 /// An actor at work.
 pub(crate) struct Open {
     actor: Actor,
+    /// Bound when a route is configured for Envoy; taken when it is opened.
+    xds: Option<Port>,
     working: JoinHandle<()>,
 }
 
@@ -37,14 +41,14 @@ impl Open {
     /// last stop. It stands on what governance remembers, its configuration and the address of the pages; on
     /// the way to the store, the keys, and whether the server is ready.
     pub(crate) fn start(
-        (governance, config, own_url): (Governance, &ActConfig, &str),
+        (governance, serve, own_url): (Governance, &ServeSettings, &str),
         hooks: Hooks,
         (submit, keyring, ready): (Submit, Arc<Keyring>, watch::Receiver<bool>),
         registry: &mut Registry,
     ) -> Outcome<Self> {
         let wiring = Wiring {
             governance,
-            config,
+            config: &serve.act,
             submit,
             hooks,
             keyring,
@@ -52,8 +56,9 @@ impl Open {
             own_url: own_url.to_owned(),
         };
         let actor = Actor::new(wiring, registry).map_err(refused)?;
+        let xds = serve.xds.map(|address| Port::bind("xds", address)).transpose()?;
         let working = tokio::spawn(actor.clone().run());
-        Ok(Self { actor, working })
+        Ok(Self { actor, xds, working })
     }
 
     /// Who acts.
@@ -61,9 +66,14 @@ impl Open {
         self.actor.clone()
     }
 
-    /// Its routes, to be mounted behind the doors of the pages.
-    pub(crate) fn router(&self) -> axum::Router {
-        self.actor.router()
+    /// The pages with its routes behind their doors. Envoy's port is opened with them.
+    pub(crate) fn mount(&mut self, pages: WebState, doors: &Doors) -> axum::Router {
+        if let (Some(port), Some(router)) = (self.xds.take(), self.actor.xds_router()) {
+            // TLS or not is said with the other ports.
+            tracing::info!(xds = port.url(pages.is_tls), "Envoy may follow");
+            doors.open(port, router);
+        }
+        throughline_web::router_with(pages, self.actor.router())
     }
 
     /// Ends what is under way and begins nothing more; to be called before the store closes.
@@ -72,5 +82,39 @@ impl Open {
         if let Err(error) = self.working.await {
             tracing::error!(%error, "the actor ended before its time");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FileConfig;
+
+    #[test]
+    fn the_example_of_the_guide_is_good() {
+        let guide = include_str!("../../../docs/acting.md");
+        let yaml = guide.split("```yaml\n").nth(1).expect("an example");
+        let yaml = yaml.split("```").next().expect("an end");
+        let config = FileConfig::parse(Path::new("/etc/throughline.yaml"), yaml);
+        let config = config.map_err(|failure| failure.to_text()).expect("good");
+        let config = resolve(&config.act).map_err(|failure| failure.to_text()).expect("good");
+        assert_eq!((config.receivers.len(), config.xds.routes.len()), (3, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_a_hint() {
+        let told = |yaml: &str| {
+            let config = FileConfig::parse(Path::new("x.yaml"), yaml);
+            let config = config.map_err(|failure| failure.to_text()).expect("readable");
+            resolve(&config.act).expect_err("a refusal").to_text()
+        };
+        insta::assert_snapshot!(told("act: {receivers: [{name: a, kind: slack}]}\n"), @r"
+        error(2): expected one of `url` and `url_file` in `act.receivers[a]`, got none
+        hint: docs/acting.md tells what `act:` may say
+        ");
+        insta::assert_snapshot!(told("act: {xds: {routes: [{route: chat, targets: []}]}}\n"), @r#"
+        error(2): `act.xds.routes`: expected 1 to 64 targets of route "chat", got 0
+        hint: docs/acting.md tells what `act:` may say
+        "#);
     }
 }

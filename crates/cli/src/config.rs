@@ -29,7 +29,7 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const DEFAULT_HINT: &str = "leave the key out to get its default";
 
 /// The hint when the shape of the file is not clear.
-const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), \
+const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web, xds), access, tls (cert, key), \
      allowed_hosts, \
      cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, \
      max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), \
@@ -38,7 +38,7 @@ const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web)
      audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, \
      verify_interval_secs, retention_days, reads_retention_days, anchors), \
      gateway (providers, default_provider, routes, policy, capture_content, keys, limits), \
-     act (directive_key_file, public_url, receivers), \
+     act (directive_key_file, public_url, receivers, xds, argo), \
      governance (rules, interval_secs)";
 
 /// How many edits a key may be away from a known one to be taken for a slip.
@@ -124,6 +124,8 @@ pub(crate) struct PortsConfig {
     pub(crate) http: Option<u16>,
     /// Pages and API.
     pub(crate) web: Option<u16>,
+    /// Envoy's control, open when `act.xds` has a route.
+    pub(crate) xds: Option<u16>,
 }
 
 /// `tls:`
@@ -313,7 +315,10 @@ log:
         let config = FileConfig::parse(Path::new("/etc/tl/throughline.yaml"), yaml).expect("good");
         assert_eq!(config.tls.cert.as_deref(), Some(Path::new("/etc/tl/server.pem")));
         assert_eq!(config.tls.key.as_deref(), Some(Path::new("/keys/server.key")));
-        assert_eq!(config.ports, PortsConfig { grpc: Some(1), http: Some(2), web: Some(3) });
+        assert_eq!(
+            config.ports,
+            PortsConfig { grpc: Some(1), http: Some(2), web: Some(3), xds: None }
+        );
         assert_eq!(config.log.format, Some(LogFormat::Json));
         assert_eq!(config.access, Some(Access::Required));
     }
@@ -346,7 +351,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports:\n  web: 1\n  gopher: 70\n"), @r"
         error(2): throughline.yaml:3:3: unknown key `gopher`
-        hint: known here: grpc, http, web
+        hint: known here: grpc, http, web, xds
         ");
         insta::assert_snapshot!(refusal("ports:\n  web: http # no\n"), @r"
         error(2): throughline.yaml:2:8: expected a port from 0 to 65535, got `http`
@@ -370,7 +375,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers), governance (rules, interval_secs)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers, xds, argo), governance (rules, interval_secs)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -378,7 +383,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers), governance (rules, interval_secs)
+        hint: the keys are data_dir, listen, ports (grpc, http, web), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers, xds, argo), governance (rules, interval_secs)
         ");
     }
 

@@ -95,7 +95,9 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Restore(args) => commands::store::restore_into(&settings, &args),
         Command::Export(args) => query_runtime()?.block_on(commands::export::run(&settings, &args)),
         Command::Import(args) => query_runtime()?.block_on(commands::import::run(&args)),
-        Command::Act(args) => query_runtime()?.block_on(commands::act::run(&settings, args.action)),
+        Command::Act(args) => {
+            query_runtime()?.block_on(commands::act::run(&settings, &config.act, args.action))
+        }
         Command::Keys(args) => commands::keys::run(&settings, args.action),
         Command::Version(args) => commands::version::run(&args),
     }

@@ -30,6 +30,8 @@ const DEFAULT_GRPC_PORT: u16 = 4317;
 const DEFAULT_HTTP_PORT: u16 = 4318;
 /// Port of the pages and the API.
 const DEFAULT_WEB_PORT: u16 = 4319;
+/// Port of Envoy's control (xDS).
+const DEFAULT_XDS_PORT: u16 = 4320;
 /// Connections per port. Many systems allow a process 1,024 open files unless told otherwise; a
 /// port that reaches the limit leaves further connections in the kernel's queue.
 const DEFAULT_MAX_CONNECTIONS: u32 = 1_000;
@@ -71,6 +73,8 @@ pub(crate) struct ServeSettings {
     pub(crate) http: SocketAddr,
     /// Pages and API.
     pub(crate) web: SocketAddr,
+    /// Envoy's control, if a route is configured for it.
+    pub(crate) xds: Option<SocketAddr>,
     /// Whether requests need a key.
     pub(crate) access: Access,
     /// Certificate and key, if the ports speak TLS.
@@ -200,6 +204,7 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
     let grpc = args.grpc_port.or(ports.grpc).unwrap_or(DEFAULT_GRPC_PORT);
     let http = args.http_port.or(ports.http).unwrap_or(DEFAULT_HTTP_PORT);
     let web = args.web_port.or(ports.web).unwrap_or(DEFAULT_WEB_PORT);
+    let xds = ports.xds.unwrap_or(DEFAULT_XDS_PORT);
     for (one, one_port, other, other_port) in
         [("grpc", grpc, "http", http), ("grpc", grpc, "web", web), ("http", http, "web", web)]
     {
@@ -247,6 +252,7 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
         grpc: SocketAddr::new(ip, grpc),
         http: SocketAddr::new(ip, http),
         web: SocketAddr::new(ip, web),
+        xds: (!config.act.xds.routes.is_empty()).then(|| SocketAddr::new(ip, xds)),
         access,
         tls,
         allowed_hosts: first_given(&args.allowed_hosts, &config.allowed_hosts),

@@ -82,8 +82,8 @@ impl Spine {
         let addresses = Addresses::of(&grpc, &http, &web, is_tls);
         let (live, _) = broadcast::channel(LIVE_BACKLOG);
         let (ready, is_ready) = watch::channel(false);
-        let governing = rules.start(
-            (&settings.data_dir, &serve.act, &addresses.web),
+        let mut governing = rules.start(
+            (&settings.data_dir, serve, &addresses.web),
             (store.reader(), observer),
             (Arc::clone(&of_the_api), Arc::clone(&keyring), is_ready.clone()),
             &mut registry,
@@ -105,13 +105,13 @@ impl Spine {
             otlp_http_url: addresses.http.clone(),
             otlp_grpc_url: addresses.grpc.clone(),
         };
-        let pages = throughline_web::router_with(pages, governing.router());
         let events = Events::of(&store, keys_version)?;
         let max_connections = open_files::connections(serve.max_connections, open_files::raise());
         let otlp = Doors::new(tls.clone(), max_connections);
         otlp.open(grpc, ingest.grpc_router());
         otlp.open(http, ingest.http_router());
         let site = Doors::new(tls, max_connections);
+        let pages = governing.mount(pages, &site);
         site.open(web, pages.merge(gateway.router()));
         ready.send_replace(true);
         tracing::info!(

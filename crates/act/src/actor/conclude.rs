@@ -46,7 +46,9 @@ impl Actor {
             return Err(Performed::Refused(objection));
         }
         let age = now.saturating_sub(action.at_unix_nano);
-        if is_automatic && age > FITS_FOR_NANOS {
+        // One that was tried in time is given up elsewhere, with what went wrong.
+        let was_tried = self.tries().waiting.contains_key(&action.id);
+        if is_automatic && !was_tried && age > FITS_FOR_NANOS {
             let minutes = age / NANOS_PER_SEC / 60;
             return Err(Performed::Refused(format!(
                 "it was asked for {minutes} minutes ago and may no longer fit"

@@ -1,5 +1,6 @@
 //! Every operation, done.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use throughline_trace::{
@@ -37,9 +38,9 @@ impl Actor {
             }
             Operation::HandOver { to } => self.hand_over(action, to).await,
             Operation::Notify { receiver } => self.notify(action, receiver, now).await,
-            Operation::Workflow { workflow, .. } => Performed::Failed(format!(
-                "expected the name of a configured workflow, got {workflow:?}; none is configured"
-            )),
+            Operation::Workflow { workflow, parameters } => {
+                self.start(action, workflow, parameters).await
+            }
         }
     }
 
@@ -61,6 +62,10 @@ impl Actor {
         directive.reason = action.reason.clone();
         directive.evidence = action.evidence.clone();
         directive.rule = action.rule.clone();
+        // What no agent could read must not stand among what they are told.
+        if let Err(error) = Directive::from_json(&directive.to_json().to_string()) {
+            return Performed::Failed(error.to_string());
+        }
         match self.inner.board.issue(directive).await {
             Ok((place, true)) => Performed::Done(format!("given as number {place}")),
             Ok((place, false)) => Performed::Done(format!("was given before as number {place}")),
@@ -195,6 +200,30 @@ impl Actor {
                 "expected a receiver of `act.receivers` ({}), got {receiver:?}",
                 receivers.names()
             )),
+        }
+    }
+}
+
+impl Actor {
+    async fn start(
+        &self,
+        action: &Action,
+        workflow: &str,
+        parameters: &BTreeMap<String, String>,
+    ) -> Performed {
+        let missing = |known: String| {
+            Performed::Failed(format!(
+                "expected a workflow of `act.argo.workflows` ({known}), got {workflow:?}"
+            ))
+        };
+        let Some(argo) = &self.inner.argo else { return missing("none".to_owned()) };
+        match argo.submit(action, workflow, parameters).await {
+            Some(Ok(done)) => Performed::Done(done),
+            Some(Err(failed)) if failed.is_passing => {
+                Performed::Later(failed.message, Duration::ZERO)
+            }
+            Some(Err(failed)) => Performed::Failed(failed.message),
+            None => missing(argo.names()),
         }
     }
 }

@@ -5,11 +5,15 @@ use throughline_store::{ActionState, ControlError, Evaluation, Governance};
 use throughline_trace::{Action, FindingState, Operation};
 
 use super::Actor;
+use crate::argo::outcome_id;
 use crate::directives::ask;
-use crate::moments::now_unix_nano;
+use crate::moments::{NANOS_PER_SEC, now_unix_nano};
 
 /// Notifications that are looked at for their end.
 const RECENT_ACTIONS: usize = 200;
+
+/// How long the end of a workflow is waited for, nanoseconds: a day.
+const WATCH_NANOS: u64 = 24 * 3_600 * NANOS_PER_SEC;
 
 /// End of the id of an action that tells that something is over.
 const RESOLVED: &str = "/resolved";
@@ -18,6 +22,7 @@ impl Actor {
     pub(super) async fn sweep(&self) {
         self.gather().await;
         self.tell_ends().await;
+        self.watch_workflows().await;
         self.inner.board.forget(now_unix_nano()).await;
     }
 
@@ -25,7 +30,7 @@ impl Actor {
     async fn tell_ends(&self) {
         let receivers = self.clone();
         let asked = ask(&self.inner.governance, move |governance| {
-            let hears = |name: &str| receivers.inner.receivers.hears_resolved(name);
+            let hears = |name: &str| receivers.inner.receivers.has(name);
             let actions = ends(governance, hears, now_unix_nano())?;
             if actions.is_empty() {
                 return Ok(0);
@@ -39,6 +44,46 @@ impl Actor {
             Err(error) => tracing::error!(error, "cannot look for findings that are over"),
         }
     }
+}
+
+impl Actor {
+    /// How workflows end that actions have started becomes a finding, once.
+    async fn watch_workflows(&self) {
+        let Some(argo) = &self.inner.argo else { return };
+        let now = now_unix_nano();
+        let running = ask(&self.inner.governance, move |governance| running(governance, now));
+        let running = running.await.unwrap_or_default();
+        let mut findings = Vec::new();
+        for (action, workflow) in running {
+            match argo.outcome(&action, &workflow, now).await {
+                Ok(found) => findings.extend(found),
+                Err(error) => tracing::warn!(
+                    action = action.id,
+                    error = error.message,
+                    "how a workflow stands cannot be told"
+                ),
+            }
+        }
+        let evaluation = Evaluation { findings, ..Evaluation::default() };
+        let kept = ask(&self.inner.governance, move |governance| governance.commit(&evaluation));
+        if let Err(error) = kept.await {
+            tracing::error!(error, "how a workflow ended was not kept");
+        }
+    }
+}
+
+/// Workflows that were started not too long ago and whose end is not known.
+fn running(governance: &Governance, now: u64) -> Result<Vec<(Action, String)>, ControlError> {
+    let mut running = Vec::new();
+    for done in governance.actions(Some(ActionState::Done), RECENT_ACTIONS)? {
+        let Operation::Workflow { workflow, .. } = &done.action.operation else { continue };
+        let is_young = now.saturating_sub(done.action.at_unix_nano) < WATCH_NANOS;
+        let workflow = workflow.clone();
+        if is_young && governance.finding(&outcome_id(&done.action, &workflow))?.is_none() {
+            running.push((done.action, workflow));
+        }
+    }
+    Ok(running)
 }
 
 /// The actions that tell of findings that are over, for each that told of them firing.

@@ -324,6 +324,11 @@ async fn what_cannot_be_delivered_is_tried_again_and_what_cannot_be_meant_fails(
     assert_eq!(record.state, ActionState::Failed);
     assert_eq!(record.detail, r#"expected a receiver of `act.receivers` (oncall), got "nobody""#);
     assert_eq!(scene.decisions().lines().count(), 1, "a try is no decision");
+    let target = Default::default();
+    let endless = Operation::Directive { target, action: DirectiveAction::Stop, ttl_s: 60 };
+    let record = scene.actor.perform(&asked(&"x".repeat(300), endless)).await;
+    assert_eq!(record.detail, "expected an id of 1 to 256 characters");
+    assert!(scene.governance.directives(0).expect("none").is_empty());
 }
 
 #[tokio::test]
@@ -377,4 +382,77 @@ async fn bad_input_gets_a_clear_error() {
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!(detail.contains(told), "{path}: {detail}");
     }
+}
+
+#[tokio::test]
+async fn a_workflow_is_submitted_once_and_its_end_is_a_finding() {
+    type Asked = Arc<Mutex<Vec<Value>>>;
+    let submitted: Asked = Asked::default();
+    let phase = Arc::new(Mutex::new("Running"));
+    let (seen, told) = (Arc::clone(&submitted), Arc::clone(&phase));
+    let argo = axum::Router::new()
+        .route(
+            "/api/v1/workflows/ml/submit",
+            axum::routing::post(move |axum::Json(body): axum::Json<Value>| {
+                let mut seen = seen.lock().expect("seen");
+                let is_known = seen.iter().any(|known| known == &body);
+                seen.push(body);
+                let status = if is_known { StatusCode::CONFLICT } else { StatusCode::OK };
+                std::future::ready(status)
+            }),
+        )
+        .route(
+            "/api/v1/workflows/ml/{name}",
+            axum::routing::get(move || {
+                let phase = *told.lock().expect("told");
+                let status = json!({"status": {"phase": phase, "message": "no rows"}});
+                std::future::ready(axum::Json(status))
+            }),
+        );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, argo).await });
+    let config = ActConfig {
+        argo: Some(crate::ArgoConfig {
+            url,
+            token_file: None,
+            namespace: "ml".to_owned(),
+            workflows: vec![crate::WorkflowConfig {
+                name: "features".to_owned(),
+                template: "feature-pipeline".to_owned(),
+            }],
+        }),
+        ..ActConfig::default()
+    };
+    let scene = scene_with(&config);
+    let parameters: BTreeMap<String, String> = [("day".to_owned(), "today".to_owned())].into();
+    let operation = |workflow: &str| Operation::Workflow {
+        workflow: workflow.to_owned(),
+        parameters: parameters.clone(),
+    };
+    let wanted = asked("mape/1", operation("features"));
+    let Performed::Done(done) = scene.actor.act(&wanted, now_unix_nano()).await else {
+        panic!("submitted")
+    };
+    // The answer was lost, and it is submitted again: Argo knows the name.
+    let record = scene.actor.perform(&wanted).await;
+    assert_eq!((record.state, record.detail), (ActionState::Done, done));
+    let bodies = submitted.lock().expect("submitted").clone();
+    assert_eq!(bodies.len(), 2);
+    assert_eq!(bodies[0]["resourceName"], "feature-pipeline");
+    assert_eq!(bodies[0]["submitOptions"]["parameters"], json!(["day=today"]));
+    scene.actor.sweep().await;
+    let findings = || scene.governance.findings(&Default::default()).expect("findings");
+    assert!(findings().is_empty(), "it runs");
+    *phase.lock().expect("phase") = "Failed";
+    scene.actor.sweep().await;
+    scene.actor.sweep().await;
+    let found = findings();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].summary.ends_with("failed: no rows"), "{}", found[0].summary);
+    let record = scene.actor.perform(&asked("x", operation("other"))).await;
+    assert_eq!(
+        record.detail,
+        r#"expected a workflow of `act.argo.workflows` (features), got "other""#
+    );
 }

@@ -62,6 +62,9 @@ pub(super) struct Ordered {
     /// The same id means the same action, however often it is ordered.
     #[serde(default)]
     pub(super) id: Option<String>,
+    /// The finding that it is about: its subject and evidence count where none are given.
+    #[serde(default)]
+    pub(super) finding: String,
     #[serde(default)]
     pub(super) subject: Subject,
     pub(super) operation: Operation,
@@ -74,7 +77,7 @@ pub(super) struct Ordered {
 
 /// The action of a person.
 pub(super) fn order(ordered: Ordered, by: &str) -> Result<Action, Refused> {
-    let Ordered { id, subject, operation, reason, evidence, is_dry_run } = ordered;
+    let Ordered { id, finding, subject, operation, reason, evidence, is_dry_run } = ordered;
     let count = reason.chars().count();
     if !(1..=MAX_REASON_CHARS).contains(&count) {
         return Err(Refused::bad_body(format!(
@@ -90,7 +93,7 @@ pub(super) fn order(ordered: Ordered, by: &str) -> Result<Action, Refused> {
     }
     Ok(Action {
         id,
-        finding: String::new(),
+        finding,
         rule: String::new(),
         rule_version: String::new(),
         subject,
@@ -109,7 +112,20 @@ pub(super) async fn run(
     key: Option<Extension<ApiKey>>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
-    let action = order(read(&body)?, &person(key.as_ref()))?;
+    let mut action = order(read(&body)?, &person(key.as_ref()))?;
+    if !action.finding.is_empty() {
+        let id = action.finding.clone();
+        let found = ask(&actor.inner.governance, move |governance| governance.finding(&id)).await;
+        let Some(found) = found.map_err(Refused::storage)? else {
+            return Err(Refused::not_found("finding", &action.finding));
+        };
+        if action.subject.0.is_empty() {
+            action.subject = found.subject;
+        }
+        if action.evidence.is_empty() {
+            action.evidence = found.evidence;
+        }
+    }
     let record = actor.ask_and_perform(action).await.map_err(Refused::storage)?;
     Ok((StatusCode::CREATED, Json(answer(&record))))
 }

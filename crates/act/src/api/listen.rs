@@ -122,8 +122,15 @@ pub(super) async fn give(
         )));
     }
     let operation = Operation::Directive { target, action, ttl_s };
-    let ordered =
-        Ordered { id, subject: Default::default(), operation, reason, evidence, is_dry_run: false };
+    let ordered = Ordered {
+        id,
+        finding: String::new(),
+        subject: Default::default(),
+        operation,
+        reason,
+        evidence,
+        is_dry_run: false,
+    };
     let action = order(ordered, &person(key.as_ref()))?;
     let record = actor.ask_and_perform(action).await.map_err(Refused::storage)?;
     Ok((StatusCode::CREATED, Json(answer(&record))))

@@ -46,6 +46,7 @@ fn table() -> Vec<(&'static str, MethodRouter<Actor>)> {
         ("/api/v1/holds/{what}/lift", post(words::lift_hold)),
         ("/api/v1/freezes", get(words::freezes)),
         ("/api/v1/freezes/{subject}/lift", post(words::lift_freeze)),
+        ("/api/v1/xds", get(words::xds)),
         ("/api/v1/alerts/alertmanager", post(alerts::alertmanager)),
         ("/api/v1/alerts/grafana", post(alerts::grafana)),
     ]

@@ -42,6 +42,20 @@ fn of(thing: &impl serde::Serialize) -> Value {
     json
 }
 
+/// `GET /api/v1/xds`: which Envoy took which version of the weights, or refused it and why; and the
+/// weights that were set.
+pub(super) async fn xds(State(actor): State<Actor>) -> Json<Value> {
+    let nodes = actor.inner.nodes.all().into_iter().map(|((node, type_url), standing)| {
+        let mut json = of(&standing);
+        json["node"] = node.into();
+        json["type"] = type_url.rsplit('.').next().unwrap_or_default().into();
+        json
+    });
+    let nodes: Vec<Value> = nodes.collect();
+    let weights: Vec<Value> = actor.inner.weights.borrow().values().map(of).collect();
+    Json(json!({ "nodes": nodes, "weights": weights }))
+}
+
 /// What a person holds.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -94,8 +94,8 @@ impl Receivers {
         Ok(Self { all, client, public_url: public_url.trim_end_matches('/').to_owned() })
     }
 
-    /// Whether a receiver hears when something is over: Slack's readers scroll, the others need it.
-    pub(crate) fn hears_resolved(&self, name: &str) -> bool {
+    /// Whether there still is a receiver of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.all.contains_key(name)
     }
 

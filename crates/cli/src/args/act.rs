@@ -44,6 +44,18 @@ pub(crate) enum ActAction {
         #[arg(long)]
         json: bool,
     },
+    /// Print the weights that hold as manifests of the Kubernetes Gateway API, for `kubectl apply`
+    Manifests {
+        /// The Gateway that the routes belong to
+        #[arg(long)]
+        gateway: String,
+        /// The namespace of the routes
+        #[arg(long, default_value = "")]
+        namespace: String,
+        /// The port of the services
+        #[arg(long, default_value_t = 80)]
+        port: u16,
+    },
     /// Have one operation done by the running server, and wait for it
     Run {
         /// The operation as JSON, or `-` for standard input: {"type":"notify","receiver":"oncall"}

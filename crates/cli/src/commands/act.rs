@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use serde_json::json;
+use throughline_act::{ActConfig, ManifestOptions, Standing, manifests};
 use throughline_store::{
     ActionRecord, ActionState, Evaluation, Governance, MAX_GOVERNANCE_LIST, QueryError,
 };
@@ -29,7 +30,7 @@ const POLL: Duration = Duration::from_millis(100);
 const SHOWN_CHARS: usize = 60;
 
 /// Runs one action on the data directory.
-pub(crate) async fn run(settings: &Settings, action: ActAction) -> Outcome {
+pub(crate) async fn run(settings: &Settings, act: &ActConfig, action: ActAction) -> Outcome {
     if !settings.data_dir.exists() {
         return Err(of_query(QueryError::NoStore(settings.data_dir.clone())));
     }
@@ -39,6 +40,9 @@ pub(crate) async fn run(settings: &Settings, action: ActAction) -> Outcome {
         ActAction::Resume { by } => switch(&governance, false, &who(by), ""),
         ActAction::Status { json } => status(&governance, json),
         ActAction::List { state, limit, json } => list(&governance, state.as_deref(), limit, json),
+        ActAction::Manifests { gateway, namespace, port } => {
+            print_manifests(&governance, act, &ManifestOptions { gateway, namespace, port })
+        }
         ActAction::Run { operation, reason, subject, by, dry_run, wait } => {
             let action = asked(&operation, &reason, &subject, &who(by), dry_run)?;
             perform(&governance, action, Duration::from_secs(wait)).await
@@ -147,6 +151,15 @@ fn row(record: &ActionRecord, zone: &TimeZone) -> Vec<Cell> {
         state,
         short(&one_line(detail), SHOWN_CHARS).into(),
     ]
+}
+
+fn print_manifests(governance: &Governance, act: &ActConfig, options: &ManifestOptions) -> Outcome {
+    if act.xds.routes.is_empty() {
+        return Err(Failure::usage("expected routes in `act.xds.routes`, got none")
+            .hint("docs/acting.md tells what `act:` may say"));
+    }
+    let set = Standing(governance).weights().map_err(|error| of_control(&error))?;
+    write_json(&mut anstream::stdout().lock(), &manifests(&act.xds, &set, options))
 }
 
 /// The action that the arguments ask for.

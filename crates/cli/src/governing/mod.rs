@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use throughline_act::{ActConfig, Actor, Hooks};
+use throughline_act::{Actor, Hooks};
 use throughline_govern::Rules;
 use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
 use throughline_trace::access::Keyring;
-use throughline_web::Submit;
+use throughline_web::{Submit, WebState};
 use throughline_web::governance::{Standing, View};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::acting;
 use crate::commands::of_control;
 use crate::failure::Outcome;
+use crate::listen::Doors;
 use crate::settings::ServeSettings;
 pub(crate) use files::{RuleFiles, RuleText};
 use rollouts::Rollouts;
@@ -71,7 +72,7 @@ impl Read {
     /// Starts the rounds and the actor.
     pub(crate) fn start(
         self,
-        (data_dir, config, own_url): (&Path, &ActConfig, &str),
+        (data_dir, serve, own_url): (&Path, &ServeSettings, &str),
         (reader, observer): (Reader, Observer),
         (submit, keyring, ready): (Submit, Arc<Keyring>, watch::Receiver<bool>),
         registry: &mut Registry,
@@ -79,7 +80,7 @@ impl Read {
         let governance = Governance::open(data_dir).map_err(|error| of_control(&error))?;
         let rollouts = Rollouts::new(governance.clone(), self.rules.rollouts.clone());
         let acting = acting::Open::start(
-            (governance.clone(), config, own_url),
+            (governance.clone(), serve, own_url),
             hooks(&rollouts),
             (submit, keyring, ready),
             registry,
@@ -122,9 +123,9 @@ impl Open {
         self.view.clone()
     }
 
-    /// Routes, to be mounted behind the doors of the pages.
-    pub(crate) fn router(&self) -> axum::Router {
-        self.acting.router()
+    /// The pages with the routes of who acts behind their doors.
+    pub(crate) fn mount(&mut self, pages: WebState, doors: &Doors) -> axum::Router {
+        self.acting.mount(pages, doors)
     }
 
     /// Ends after what is under way; to be called before the store closes.

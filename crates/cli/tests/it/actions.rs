@@ -161,7 +161,7 @@ async fn r5_2_a_pause_stops_every_automatic_action_over_a_restart_and_each_is_a_
     assert_eq!(evidence[0], "4bf92f3577b34da6a3ce929d0e0e4736");
     let trace = decision["trace_id"].as_str().expect("a trace");
     let (_, tree) = server.get(&format!("/api/v1/traces/{trace}/tree"), None).await;
-    assert_eq!(tree.trim(), "act notify");
+    assert!(tree.starts_with("act notify ") && tree.lines().count() == 1, "{tree}");
     let listed = run(&data_dir, &["act", "list", "--json"]).ok();
     assert_eq!(listed.lines().count(), 3, "{listed}");
     assert!(run(&data_dir, &["audit", "verify"]).code == 0, "they are in the chain");

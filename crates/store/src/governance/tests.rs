@@ -1,3 +1,5 @@
+//! What governance remembers: once, over restarts, and in the order of versions.
+
 use throughline_trace::{FindingSeverity, Operation, Subject, finding_id};
 
 use super::*;

@@ -1,0 +1,233 @@
+//! Envoy follows the weights: aggregated discovery (ADS, state of the world) of route configurations
+//! (RDS) and of a layer of the runtime (RTDS), over gRPC. Clusters and listeners stay Envoy's own
+//! configuration: what we change is who gets how much.
+
+mod follower;
+mod manifest;
+mod snapshot;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use futures_util::future::{Ready, ready};
+use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt as _};
+use throughline_trace::RouteWeights;
+use throughline_trace::access::{AccessError, Keyring, Scope};
+use tokio::sync::watch;
+use tonic::server::{Grpc, StreamingService};
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use crate::actor::Actor;
+use crate::moments::now_unix_nano;
+use follower::{Follower, Told};
+use snapshot::Snapshot;
+use wire::{DiscoveryRequest, DiscoveryResponse};
+
+pub use manifest::{ManifestOptions, manifests};
+pub use snapshot::{XdsConfig, XdsRoute, XdsTarget};
+
+/// The one method that is served.
+const STREAM: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
+/// Envoys that are remembered at most, those seen last.
+const MAX_NODES: usize = 1_000;
+
+/// Characters of the id of a node, or of why it refuses, that are kept.
+const MAX_TEXT_CHARS: usize = 300;
+
+/// How one Envoy stands with one type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct NodeStanding {
+    /// The version that it took last.
+    pub(crate) took: String,
+    /// Why it refused what came after that; empty when it did not.
+    pub(crate) refused: String,
+    /// When it said so, nanoseconds since the Unix epoch.
+    pub(crate) at_unix_nano: u64,
+    /// Streams that it has open.
+    pub(crate) streams: u32,
+}
+
+/// Node and type.
+type Key = (String, String);
+
+/// What Envoys said.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes(Mutex<BTreeMap<Key, NodeStanding>>);
+
+impl Nodes {
+    fn note(&self, key: Key, change: impl FnOnce(&mut NodeStanding)) {
+        let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if nodes.len() >= MAX_NODES && !nodes.contains_key(&key) {
+            let oldest = nodes.iter().min_by_key(|(_, standing)| standing.at_unix_nano);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                nodes.remove(&oldest);
+            }
+        }
+        let standing = nodes.entry(key).or_default();
+        standing.at_unix_nano = now_unix_nano();
+        change(standing);
+    }
+
+    pub(crate) fn all(&self) -> Vec<(Key, NodeStanding)> {
+        let nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.iter().map(|(key, standing)| (key.clone(), standing.clone())).collect()
+    }
+}
+
+impl Actor {
+    /// The gRPC routes that Envoy asks; `None` when no route is configured for it.
+    pub fn xds_router(&self) -> Option<Router> {
+        let is_on = !self.inner.xds.routes.is_empty();
+        let router = Router::new().route(STREAM, axum::routing::post(serve));
+        is_on.then(|| router.with_state(self.clone()))
+    }
+}
+
+async fn serve(State(actor): State<Actor>, request: Request) -> Response {
+    let mut grpc = Grpc::new(ProstCodec::<DiscoveryResponse, DiscoveryRequest>::default());
+    grpc.streaming(Service(actor), request).await.map(Body::new)
+}
+
+struct Service(Actor);
+
+type Answers = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
+
+impl StreamingService<DiscoveryRequest> for Service {
+    type Response = DiscoveryResponse;
+    type ResponseStream = Answers;
+    type Future = Ready<Result<tonic::Response<Answers>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<DiscoveryRequest>>) -> Self::Future {
+        ready(self.open(request).map(tonic::Response::new))
+    }
+}
+
+impl Service {
+    fn open(
+        &self,
+        request: tonic::Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Answers, Status> {
+        let inner = &self.0.inner;
+        let key = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        admit(&inner.keyring, key.and_then(Keyring::key_of_header).as_deref())?;
+        let (weights, ready) = (inner.weights.subscribe(), inner.ready.clone());
+        let stream = OpenStream {
+            actor: self.0.clone(),
+            requests: request.into_inner(),
+            follower: Follower::default(),
+            node: String::new(),
+            types: Vec::new(),
+            queue: Vec::new(),
+            weights,
+            ready,
+        };
+        Ok(unfold(stream, OpenStream::next).boxed())
+    }
+}
+
+/// Whoever may read may follow.
+fn admit(keyring: &Keyring, key: Option<&str>) -> Result<(), Status> {
+    match keyring.check(key, Scope::Read) {
+        Ok(_) => Ok(()),
+        Err(error @ AccessError::Scope { .. }) => Err(Status::permission_denied(error.to_string())),
+        Err(error) => Err(Status::unauthenticated(error.to_string())),
+    }
+}
+
+/// One Envoy that follows.
+struct OpenStream {
+    actor: Actor,
+    requests: Streaming<DiscoveryRequest>,
+    follower: Follower,
+    /// Said in the first request only.
+    node: String,
+    types: Vec<String>,
+    queue: Vec<DiscoveryResponse>,
+    weights: watch::Receiver<BTreeMap<String, RouteWeights>>,
+    ready: watch::Receiver<bool>,
+}
+
+impl OpenStream {
+    async fn next(mut self) -> Option<(Result<DiscoveryResponse, Status>, Self)> {
+        loop {
+            if !self.queue.is_empty() {
+                let answer = self.queue.remove(0);
+                return Some((Ok(answer), self));
+            }
+            let heard = tokio::select! {
+                request = self.requests.message() => Some(request),
+                changed = self.weights.changed() => {
+                    changed.ok()?;
+                    None
+                }
+                _ = self.ready.wait_for(|is_ready| !is_ready) => return None,
+            };
+            match heard {
+                None => {
+                    let weights = self.weights.borrow_and_update();
+                    let snapshot = Snapshot::of(&self.actor.inner.xds, &weights);
+                    drop(weights);
+                    self.queue = self.follower.change(&snapshot);
+                }
+                Some(Ok(Some(request))) => self.hear(request),
+                // It closed, or the connection broke: it comes back by itself.
+                Some(Ok(None) | Err(_)) => return None,
+            }
+        }
+    }
+
+    fn hear(&mut self, request: DiscoveryRequest) {
+        if let Some(node) = &request.node
+            && !node.id.is_empty()
+        {
+            self.node = node.id.chars().take(MAX_TEXT_CHARS).collect();
+        }
+        let type_url = request.type_url.clone();
+        // Not marked as seen: the other types are told of a change when it wakes the stream.
+        let snapshot = Snapshot::of(&self.actor.inner.xds, &self.weights.borrow());
+        let (told, answer) = self.follower.hear(request, &snapshot);
+        self.queue.extend(answer);
+        let nodes = &self.actor.inner.nodes;
+        if snapshot.version(&type_url).is_none() {
+            return;
+        }
+        let key = (self.node.clone(), type_url.clone());
+        if !self.types.contains(&type_url) {
+            self.types.push(type_url);
+            nodes.note(key.clone(), |standing| standing.streams += 1);
+        }
+        match told {
+            Told::Took(version) => nodes.note(key, |standing| {
+                standing.took = version;
+                standing.refused = String::new();
+            }),
+            Told::Refused(version, why) => {
+                tracing::warn!(node = self.node, version, why, "Envoy refused what it was told");
+                let why = why.chars().take(MAX_TEXT_CHARS).collect();
+                nodes.note(key, |standing| standing.refused = why);
+            }
+            Told::Subscribed | Told::Stale => {}
+        }
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        for type_url in self.types.drain(..) {
+            let key = (self.node.clone(), type_url);
+            self.actor.inner.nodes.note(key, |standing| {
+                standing.streams = standing.streams.saturating_sub(1);
+            });
+        }
+    }
+}
