@@ -4,6 +4,7 @@
 //! telemetry gives the same findings, live, in replay and in a gate. Missing data is told as missing and
 //! never makes an action.
 
+pub mod cause;
 pub mod detect;
 pub mod signals;
 pub mod statistics;
