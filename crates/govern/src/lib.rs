@@ -6,5 +6,6 @@
 
 pub mod cause;
 pub mod detect;
+pub mod experiment;
 pub mod signals;
 pub mod statistics;

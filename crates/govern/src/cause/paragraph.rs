@@ -39,7 +39,7 @@ pub fn paragraph(cause: &RootCause, what: &str, usual: &str) -> String {
         ));
     }
     text.push_str(&format!(
-        " They are {:.1} times as often among it as among all; p {} after correction, from {bad} {what} \
+        " With it {what} are {:.1} times as frequent as among all; p {} after correction, from {bad} {what} \
          and {good} {usual}.",
         first.lift,
         p_value(first.p_value)
@@ -113,5 +113,10 @@ fn changes_alone(changes: &[PrecedingChange]) -> String {
         "" => String::new(),
         subject => format!(" of {subject}"),
     };
-    format!(" The nearest change: {}{subject} {} {}.", change.kind, change.to, was_changed(found))
+    let from = match change.from.as_str() {
+        "" => String::new(),
+        from => format!(" from {from}"),
+    };
+    let when = when(found.seconds_before);
+    format!(" The nearest change: {}{subject} went{from} to {} {when}.", change.kind, change.to)
 }

@@ -62,9 +62,7 @@ fn a_prompt_that_was_deployed_just_before() {
         change(41, "prompt_version", "v1.2.3", "v1.2.4"),
     ];
     let (cause, text) = told(&slow_decisions(), &changes);
-    insta::assert_snapshot!(text, @r#"
-    86 % of the slow decisions ran prompt_version v1.2.4 (12 % of the good ones), which was deployed in place of v1.2.3 41 s before it began. template_hash 9f3c came with it every time, so the data cannot tell them apart. They are 2.3 times as often among it as among all; p < 0.000001 after correction, from 100 slow decisions and 200 good ones.
-    "#);
+    insta::assert_snapshot!(text, @"86 % of the slow decisions ran prompt_version v1.2.4 (12 % of the good ones), which was deployed in place of v1.2.3 41 s before it began. template_hash 9f3c came with it every time, so the data cannot tell them apart. With it slow decisions are 2.3 times as frequent as among all; p < 0.000001 after correction, from 100 slow decisions and 200 good ones.");
     let first = &cause.factors[0];
     assert_eq!((first.bad, first.good), (86, 24));
     assert!((first.lift - (86.0 / 110.0) / (100.0 / 300.0)).abs() < 1e-12, "{first:?}");
@@ -85,18 +83,14 @@ fn a_pair_that_is_worse_than_its_parts() {
         })
         .collect();
     let (cause, text) = told(&cases, &[]);
-    insta::assert_snapshot!(text, @r#"
-    89 % of the slow decisions ran region eu with tool search (6 % of the good ones). They are 3.6 times as often among it as among all; p < 0.000001 after correction, from 90 slow decisions and 310 good ones. Less telling: region eu (89 % against 39 %), tool search (89 % against 39 %).
-    "#);
+    insta::assert_snapshot!(text, @"89 % of the slow decisions ran region eu with tool search (6 % of the good ones). With it slow decisions are 3.6 times as frequent as among all; p < 0.000001 after correction, from 90 slow decisions and 310 good ones. Less telling: region eu (89 % against 39 %), tool search (89 % against 39 %).");
     assert_eq!(cause.factors[0].conditions.len(), 2);
 }
 
 #[test]
 fn no_cause_rather_than_a_wrong_one() {
     let few: Vec<Case> = slow_decisions().split_off(95);
-    insta::assert_snapshot!(told(&few, &[change(5, "model", "", "gpt-5")]).1, @r#"
-    Too little to compare: 5 slow decisions and 200 good ones. No cause is named. The nearest change: model of fraud-llm-agent gpt-5 was deployed 5 s before it began.
-    "#);
+    insta::assert_snapshot!(told(&few, &[change(5, "model", "", "gpt-5")]).1, @"Too little to compare: 5 slow decisions and 200 good ones. No cause is named. The nearest change: model of fraud-llm-agent went to gpt-5 5 s before it began.");
     let mut random = Random::new(82);
     let cases: Vec<Case> = (0..200_u64)
         .map(|number| {
@@ -104,9 +98,7 @@ fn no_cause_rather_than_a_wrong_one() {
             case(number + 1, number % 2 == 0, &[("region", region)])
         })
         .collect();
-    insta::assert_snapshot!(told(&cases, &[]).1, @r#"
-    Nothing sets 100 slow decisions apart from 100 good ones: no value of an attribute is significantly more frequent among them.
-    "#);
+    insta::assert_snapshot!(told(&cases, &[]).1, @"Nothing sets 100 slow decisions apart from 100 good ones: no value of an attribute is significantly more frequent among them.");
     assert!(!find_cause(&[], &[], ONSET, &CauseConfig::default()).is_enough);
 }
 
