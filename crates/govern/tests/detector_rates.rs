@@ -8,7 +8,7 @@ use simulation::TRIALS;
 
 /// Clean windows of this run, and shifts; those that need many draws get few.
 const SMALL: [(u64, u64); 8] =
-    [(1_500, 5), (1_500, 5), (3_000, 10), (6_000, 10), (600, 4), (1_500, 5), (30, 1), (60, 2)];
+    [(600, 3), (600, 3), (2_000, 8), (4_000, 8), (300, 3), (1_200, 3), (25, 1), (30, 1)];
 
 /// The worst delay that is let pass, windows.
 const MAX_DELAYS: [u64; 8] = [2, 6, 5, 1, 2, 1, 1, 1];

@@ -17,28 +17,28 @@ const DAY_WINDOWS: f64 = 8_640.0;
 const MAX_DELAY: u64 = 60;
 
 /// Takes the number of a window and whether it has the shift.
-pub type Observe = Box<dyn FnMut(u64, bool) -> Option<Detection>>;
+pub(crate) type Observe = Box<dyn FnMut(u64, bool) -> Option<Detection>>;
 
 /// A detector with the telemetry that it is tried on.
-pub struct Trial {
-    pub name: &'static str,
-    pub window: &'static str,
-    pub shift: &'static str,
+pub(crate) struct Trial {
+    pub(crate) name: &'static str,
+    pub(crate) window: &'static str,
+    pub(crate) shift: &'static str,
     /// Clean windows before the shift.
-    pub warm_up: u64,
-    pub start: fn(u64) -> Observe,
+    pub(crate) warm_up: u64,
+    pub(crate) start: fn(u64) -> Observe,
 }
 
 /// What came of a trial.
-pub struct Measured {
-    pub windows: u64,
-    pub false_alarms: u64,
+pub(crate) struct Measured {
+    pub(crate) windows: u64,
+    pub(crate) false_alarms: u64,
     /// Windows from the shift to the alarm, 1 when the first window of the shift raised it; sorted. Shifts
     /// that were not seen have [`MAX_DELAY`].
-    pub delays: Vec<u64>,
+    pub(crate) delays: Vec<u64>,
 }
 
-pub const TRIALS: [Trial; 8] = [
+pub(crate) const TRIALS: [Trial; 8] = [
     Trial {
         name: "shift, latency",
         window: "10 s",
@@ -99,7 +99,7 @@ pub const TRIALS: [Trial; 8] = [
 
 impl Trial {
     /// Tries it on `windows` clean windows, and `runs` times on a shift.
-    pub fn measure(&self, windows: u64, runs: u64) -> Measured {
+    pub(crate) fn measure(&self, windows: u64, runs: u64) -> Measured {
         let mut observe = (self.start)(1);
         let (mut false_alarms, mut was_firing) = (0, false);
         for at in 0..windows {
