@@ -8,7 +8,9 @@ mod counter_table;
 mod files;
 mod observer;
 
+pub mod cause;
 pub mod detect;
+pub mod experiment;
 pub mod rollout;
 pub mod signals;
 pub mod slo;

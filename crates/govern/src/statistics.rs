@@ -1,5 +1,5 @@
 //! The few statistics that rules need, each with the definition that it follows. They are held against
-//! scipy, statsmodels, scikit-learn and ruptures by `interop/test_statistics.py`.
+//! scipy, statsmodels and ruptures by `interop/test_statistics.py`.
 //!
 //! One invariant: nothing here draws numbers but [`Random`], which is the same everywhere and for ever,
 //! so that a rule gives the same answer live, in replay and in a gate.

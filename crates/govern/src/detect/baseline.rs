@@ -4,11 +4,17 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+/// Windows that are looked at together, at most.
+const MAX_TOGETHER_WINDOWS: u32 = 360;
+
+/// Parts of a baseline, at most.
+const MAX_PARTS: u32 = 1_000;
+
 /// How long a detector remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BaselineConfig {
-    /// Parts that are kept; the oldest goes as a whole.
+    /// Parts that are kept, at most 1,000; the oldest goes as a whole.
     pub parts: u32,
     /// Windows in a part.
     pub windows_per_part: u32,
@@ -40,7 +46,7 @@ impl<T: Sum> Baseline<T> {
         if self.parts.is_empty() || self.newest_windows >= config.windows_per_part.max(1) {
             self.parts.push_back(T::default());
             self.newest_windows = 0;
-            while self.parts.len() > config.parts.max(1) as usize {
+            while self.parts.len() > config.parts.clamp(1, MAX_PARTS) as usize {
                 self.parts.pop_front();
             }
         }
@@ -62,14 +68,15 @@ pub(super) struct Recent<T>(VecDeque<T>);
 impl<T: Sum> Recent<T> {
     pub(super) fn push(&mut self, window: &T, windows: u32) {
         self.0.push_back(window.clone());
-        while self.0.len() > windows.max(1) as usize {
+        while self.0.len() > windows.clamp(1, MAX_TOGETHER_WINDOWS) as usize {
             self.0.pop_front();
         }
     }
 
     /// The sum, once there are `windows`.
     pub(super) fn whole(&self, windows: u32) -> Option<T> {
-        (self.0.len() >= windows.max(1) as usize).then(|| sum(self.0.iter()))
+        (self.0.len() >= windows.clamp(1, MAX_TOGETHER_WINDOWS) as usize)
+            .then(|| sum(self.0.iter()))
     }
 }
 

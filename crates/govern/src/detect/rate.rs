@@ -16,14 +16,17 @@ use crate::statistics::{Side, two_proportions};
 pub struct RateConfig {
     /// Least difference of the rates, 0 to 1.
     pub min_effect: f64,
-    /// Greatest p-value.
+    /// Greatest p-value of a window alone; the alarm needs several such windows in a row.
     pub max_p_value: f64,
+    /// Greatest p-value of windows together: those share windows, so several in a row say little more
+    /// than one.
+    pub max_p_value_together: f64,
     /// Observations below which a window is missing.
     pub min_count: u64,
     /// How many observations one independent observation is worth (Kish's design effect): 1 where each
     /// is independent, the mean size of groups whose members share one verdict.
     pub design_effect: f64,
-    /// Windows that are looked at together, beside the latest alone; 1 for the latest alone.
+    /// Windows that are looked at together, beside the latest alone, at most 360; 1 for the latest alone.
     pub together_windows: u32,
     /// Which way counts.
     pub direction: Direction,
@@ -38,7 +41,8 @@ impl Default for RateConfig {
     fn default() -> Self {
         Self {
             min_effect: 0.05,
-            max_p_value: 1e-5,
+            max_p_value: 1e-3,
+            max_p_value_together: 1e-5,
             min_count: 20,
             design_effect: 1.0,
             together_windows: 6,
@@ -136,12 +140,17 @@ impl RateDetector {
         }
     }
 
-    fn judge(&self, usual: RateWindow, window: RateWindow) -> Option<(Verdict, Reading)> {
+    fn judge(
+        &self,
+        usual: RateWindow,
+        window: RateWindow,
+        max_p_value: f64,
+    ) -> Option<(Verdict, Reading)> {
         let config = &self.config;
         let mut reading = compare_rates(usual, window, config.direction, config.design_effect)?;
         reading.is_enough =
             window.total >= config.min_count && usual.total >= config.baseline.min_count;
-        let is_significant = reading.p_value.is_some_and(|p| p <= config.max_p_value);
+        let is_significant = reading.p_value.is_some_and(|p| p <= max_p_value);
         Some((Verdict::of(&reading, is_significant, config.min_effect), reading))
     }
 }
@@ -153,9 +162,10 @@ impl Detector for RateDetector {
         let together = self.config.together_windows;
         self.recent.push(window, together);
         let usual = self.baseline.whole();
-        let alone = self.judge(usual, *window);
+        let alone = self.judge(usual, *window, self.config.max_p_value);
         let several = self.recent.whole(together).filter(|_| together > 1);
-        let several = several.and_then(|sum| self.judge(usual, sum));
+        let least = self.config.max_p_value_together;
+        let several = several.and_then(|sum| self.judge(usual, sum, least));
         // A window without a single observation tells nothing, whatever the ones before it told.
         let told = if window.total == 0 { None } else { worse(alone, several) };
         let (verdict, reading) = told.unwrap_or((Verdict::Missing, NOTHING));

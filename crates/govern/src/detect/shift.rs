@@ -27,11 +27,14 @@ pub struct ShiftConfig {
     /// Least ratio of a quantile to that of the baseline (or the reverse), as an increase: 0.25 is a
     /// quarter more.
     pub min_effect: f64,
-    /// Greatest p-value.
+    /// Greatest p-value of a window alone; the alarm needs several such windows in a row.
     pub max_p_value: f64,
+    /// Greatest p-value of windows together: those share windows, so several in a row say little more
+    /// than one.
+    pub max_p_value_together: f64,
     /// Numbers below which a window is missing.
     pub min_count: u64,
-    /// Windows that are looked at together, beside the latest alone; 1 for the latest alone.
+    /// Windows that are looked at together, beside the latest alone, at most 360; 1 for the latest alone.
     pub together_windows: u32,
     /// Which way counts.
     pub direction: Direction,
@@ -46,8 +49,9 @@ impl Default for ShiftConfig {
     fn default() -> Self {
         Self {
             min_effect: 0.5,
-            max_p_value: 1e-5,
-            min_count: 20,
+            max_p_value: 1e-3,
+            max_p_value_together: 1e-5,
+            min_count: 10,
             together_windows: 6,
             direction: Direction::UpIsBad,
             baseline: BaselineConfig::default(),
@@ -125,13 +129,18 @@ impl ShiftDetector {
         }
     }
 
-    fn judge(&self, usual: &Binned, numbers: &Sketch) -> Option<(Verdict, Reading)> {
+    fn judge(
+        &self,
+        usual: &Binned,
+        numbers: &Sketch,
+        max_p_value: f64,
+    ) -> Option<(Verdict, Reading)> {
         let config = &self.config;
         let window = Binned::of_sketch(numbers);
         let mut reading = compare_distributions(usual, &window, config.direction)?;
         reading.is_enough =
             window.count() >= config.min_count && usual.count() >= config.baseline.min_count;
-        let is_significant = reading.p_value.is_some_and(|p| p <= config.max_p_value);
+        let is_significant = reading.p_value.is_some_and(|p| p <= max_p_value);
         Some((Verdict::of(&reading, is_significant, config.min_effect), reading))
     }
 }
@@ -143,9 +152,10 @@ impl Detector for ShiftDetector {
         let together = self.config.together_windows;
         self.recent.push(window, together);
         let usual = Binned::of_sketch(&self.baseline.whole());
-        let alone = self.judge(&usual, window);
+        let alone = self.judge(&usual, window, self.config.max_p_value);
         let several = self.recent.whole(together).filter(|_| together > 1);
-        let several = several.and_then(|sum| self.judge(&usual, &sum));
+        let least = self.config.max_p_value_together;
+        let several = several.and_then(|sum| self.judge(&usual, &sum, least));
         // A window without a single observation tells nothing, whatever the ones before it told.
         let told = if window.count() <= 0 { None } else { worse(alone, several) };
         let (verdict, reading) = told.unwrap_or((Verdict::Missing, NOTHING));

@@ -69,11 +69,12 @@ pub fn skewness_shift(
     skewness_of(baseline)?;
     let mut random = Random::new(seed);
     let size = window.count().min(MAX_DRAWN);
+    let urn = Urn::of(baseline);
     let mut drawn: Vec<f64> = Vec::new();
     let mut p_value = 1.0;
     for goal in [FIRST_DRAWS.min(draws), draws] {
         let more = goal.saturating_sub(drawn.len() as u32);
-        drawn.extend((0..more).filter_map(|_| skewness_of_drawn(baseline, size, &mut random)));
+        drawn.extend((0..more).filter_map(|_| urn.draw(size, &mut random)));
         let below = drawn.iter().filter(|drawn| **drawn <= observed).count();
         let above = drawn.iter().filter(|drawn| **drawn >= observed).count();
         let reached = below.min(above);
@@ -103,20 +104,39 @@ fn skewness_of(binned: &Binned) -> Option<f64> {
     moments.skewness()
 }
 
-/// The skewness of `size` numbers drawn with replacement.
-fn skewness_of_drawn(from: &Binned, size: u64, random: &mut Random) -> Option<f64> {
-    let mut ranks: Vec<u64> =
-        (0..size).map(|_| random.below(from.count() as usize) as u64).collect();
-    ranks.sort_unstable();
-    let mut moments = Moments::default();
-    let (mut seen, mut at) = (0, 0);
-    for (number, count) in from.bins() {
-        seen += count;
-        let end = at + ranks[at..].partition_point(|rank| *rank < seen);
-        moments.add_times(*number, (end - at) as u64);
-        at = end;
+/// Numbers to draw from: how many are up to each, and how far each is from the mean.
+struct Urn {
+    up_to: Vec<u64>,
+    from_mean: Vec<f64>,
+}
+
+impl Urn {
+    fn of(binned: &Binned) -> Self {
+        let total: f64 = binned.bins().iter().map(|(number, count)| number * *count as f64).sum();
+        let mean = total / binned.count().max(1) as f64;
+        let mut seen = 0;
+        let up_to = binned.bins().iter().map(|(_, count)| {
+            seen += count;
+            seen
+        });
+        let up_to = up_to.collect();
+        let from_mean = binned.bins().iter().map(|(number, _)| number - mean).collect();
+        Self { up_to, from_mean }
     }
-    moments.skewness()
+
+    /// The skewness of `size` numbers drawn with replacement.
+    fn draw(&self, size: u64, random: &mut Random) -> Option<f64> {
+        let all = *self.up_to.last()? as usize;
+        let (mut first, mut second, mut third) = (0.0, 0.0, 0.0);
+        for _ in 0..size {
+            let rank = random.below(all) as u64;
+            let number = self.from_mean[self.up_to.partition_point(|up_to| *up_to <= rank)];
+            first += number;
+            second += number * number;
+            third += number * number * number;
+        }
+        Moments::from_power_sums(size, first, second, third).skewness()
+    }
 }
 
 /// Watches the shape of prompt token counts, a [`Sketch`] a window of an hour.
@@ -207,7 +227,7 @@ mod tests {
     fn a_baseline_with_a_tail_expects_one() {
         let mut random = Random::new(62);
         let mut detector = SkewnessDetector::new(SkewnessConfig::default());
-        for at in 0..60 {
+        for at in 0..40 {
             let smuggled = random.below(4) as u64;
             let told = detector.observe(span(at), &prompts(&mut random, 300, smuggled));
             assert_eq!(told, None, "{at}");

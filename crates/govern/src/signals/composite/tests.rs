@@ -101,47 +101,45 @@ fn a_formula_without_a_value_says_why() {
 fn mistakes_name_their_place_in_the_file() {
     insta::assert_snapshot!(refusal(&file(
         "  indicators:\n    fallback_success_rate:\n  formula: 0.5*fallback_succes_rate + 1\n"
-    )), @r#"
+    )), @r"
     8:16: expected a variable of the schema indicators, got fallback_succes_rate
       hint: did you mean fallback_success_rate?
     8:37: expected operands that + knows, got double and int
       hint: numbers of one type go together: double(x), int(x), uint(x)
-    "#);
+    ");
     insta::assert_snapshot!(refusal(&file(
         "  window: 15 minutes\n  indicators:\n    fast:\n      filter: |\n        span.role == \"llm_call\"\n        && span.statu == \"OK\"\n      good: 'true'\n  formula: fast\n"
-    )), @r#"
+    )), @r"
     6:11: expected a time of up to 720h, got `15 minutes`
       hint: write it as `15m` or `1h30m`
     11:17: expected a field of span, got statu
       hint: did you mean status?
-    "#);
-    insta::assert_snapshot!(refusal(&file("  indicators:\n    speed:\n  formula: speed\n")), @r#"
+    ");
+    insta::assert_snapshot!(refusal(&file("  indicators:\n    speed:\n  formula: speed\n")), @r"
     7:10: expected a signal of the table, got `speed`
       hint: the table has agent_decision_latency_p95, decision_consistency_rate, error_budget_consumption_rate, burn_rate, fallback_success_rate, fallback_activation_ratio, order_fulfillment_accuracy, session_continuity_index, cross_service_coherence, intent_resolution_delay_p99, context_drift_score, forecast_error_mape, prompt_token_distribution_skewness, embedding_cosine_similarity_drift, response_schema_compliance_rate, continuity_score; a filter makes one of your own
-    "#);
+    ");
     insta::assert_snapshot!(refusal(&file(
         "  indicators:\n    cost: { filter: 'true', value: span.duration, aggregate: mean }\n    Up: { good: 'true' }\n  formula: cost\n"
-    )), @r#"
+    )), @r"
     7:36: expected a number, got a duration
       hint: a duration is a number as `span.duration_ms`
     8:9: expected a name of a–z, 0–9 and _, got `Up`
       hint: formulas use it as a variable
-    "#);
-    insta::assert_snapshot!(refusal("apiVersion: v1\nkind: Signal\nmetadata: { name: A }\nspec: { direction: down_is_bad, indicators: {}, formula: '1.0', warn_below: 1, critical_below: 2 }\n"), @r#"
+    ");
+    insta::assert_snapshot!(refusal("apiVersion: v1\nkind: Signal\nmetadata: { name: A }\nspec: { direction: down_is_bad, indicators: {}, formula: '1.0', warn_below: 1, critical_below: 2 }\n"), @r"
     1:13: expected `throughline/v1`, got `v1`
     3:19: expected a name of a–z, 0–9 and _, got `A`
       hint: begin with a letter, as in `checkout_score`
     4:58: critical_below is above warn_below, so the warning would never come first
       hint: swap the two
     4:58: expected 1 to 32 indicators, got 0
-    "#);
-    insta::assert_snapshot!(refusal("apiVersion: throughline/v1\nkind: Signal\nmetadata: { name: a, namespace: b }\n"), @r#"
+    ");
+    insta::assert_snapshot!(refusal("apiVersion: throughline/v1\nkind: Signal\nmetadata: { name: a, namespace: b }\n"), @r"
     3:22: expected one of the known keys, got `namespace`
       hint: known here: name
-    "#);
-    insta::assert_snapshot!(refusal("apiVersion: ["), @r#"
-    1:13: expected string scalar at line 1, column 13
-    "#);
+    ");
+    insta::assert_snapshot!(refusal("apiVersion: ["), @"1:13: expected string scalar at line 1, column 13");
 }
 
 #[test]
