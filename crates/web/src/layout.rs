@@ -28,7 +28,7 @@ const RAIL: [(Nav, &str, &str, &str); 8] = [
     (Nav::Overview, "/overview", "overview", "Overview"),
     (Nav::Traces, "/traces", "traces", "Traces"),
     (Nav::Decisions, "/decisions", "decisions", "Decisions"),
-    (Nav::Governance, "/governance", "governance", "Governance"),
+    (Nav::Governance, "/governance", "governance", "Govern"),
     (Nav::Logs, "/logs", "logs", "Logs"),
     (Nav::Series, "/series", "series", "Metrics"),
     (Nav::Sql, "/sql", "sql", "SQL"),

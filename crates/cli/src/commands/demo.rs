@@ -30,8 +30,10 @@ use crate::spine::Spine;
 const KEY_NAME: &str = "demo";
 
 /// The rules of the demo.
-const RULES: &str = include_str!("../../../../deploy/demo/rules.yaml");
-const RULES_NAME: &str = "deploy/demo/rules.yaml";
+const RULES: [(&str, &str); 2] = [
+    ("deploy/demo/rules.yaml", include_str!("../../../../deploy/demo/rules.yaml")),
+    ("deploy/demo/slo.yaml", include_str!("../../../../deploy/demo/slo.yaml")),
+];
 
 /// The rollout among them.
 const ROLLOUT: &str = "card-screening";
@@ -74,7 +76,8 @@ pub(crate) async fn run(
         serve.gateway.providers = vec![provider];
         behind_gateway = Some(task);
     }
-    serve.rules.texts.push(RuleText { name: RULES_NAME.to_owned(), text: RULES.to_owned() });
+    let rules = RULES.map(|(name, text)| RuleText { name: name.to_owned(), text: text.to_owned() });
+    serve.rules.texts.extend(rules);
     serve.rules_interval = serve.rules_interval.min(RULES_INTERVAL);
     let (spine, mut events) = Spine::wire(&settings, &serve)?;
     let mut options = DemoOptions::new(spine.addresses.http.clone());

@@ -6,6 +6,7 @@
 //! for twice, whatever is restarted, because an action's id is made of its rule, subject and window.
 
 mod files;
+mod investigate;
 mod rollouts;
 mod slos;
 
@@ -14,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use throughline_act::{Actor, Hooks};
+use throughline_act::{Actor, Hooks, Performed};
 use throughline_govern::Rules;
 use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
 use throughline_trace::access::Keyring;
-use throughline_web::{Submit, WebState};
 use throughline_web::governance::{Standing, View};
+use throughline_web::{Submit, WebState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -33,6 +34,9 @@ use crate::settings::ServeSettings;
 pub(crate) use files::{RuleFiles, RuleText};
 use rollouts::Rollouts;
 use slos::Slos;
+
+/// Pause before an investigation that failed is tried again.
+const INVESTIGATION_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a round may fail with: it is told, and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +85,7 @@ impl Read {
         let rollouts = Rollouts::new(governance.clone(), self.rules.rollouts.clone());
         let acting = acting::Open::start(
             (governance.clone(), serve, own_url),
-            hooks(&rollouts),
+            hooks(&rollouts, &reader, &governance),
             (submit, keyring, ready),
             registry,
         )?;
@@ -106,14 +110,23 @@ impl Read {
 }
 
 /// What the actor asks back.
-fn hooks(rollouts: &Arc<Rollouts>) -> Hooks {
+fn hooks(rollouts: &Arc<Rollouts>, reader: &Reader, governance: &Governance) -> Hooks {
     let rollouts = Arc::clone(rollouts);
+    let (reader, governance) = (reader.clone(), governance.clone());
     Hooks {
         rollout: Some(Arc::new(move |action| {
             let rollouts = Arc::clone(&rollouts);
             Box::pin(async move { rollouts.perform(action).await })
         })),
-        investigate: None,
+        investigate: Some(Arc::new(move |action| {
+            let (reader, governance) = (reader.clone(), governance.clone());
+            Box::pin(async move {
+                match investigate::investigate(&reader, &governance, &action).await {
+                    Ok(performed) => performed,
+                    Err(error) => Performed::Later(error.to_string(), INVESTIGATION_PAUSE),
+                }
+            })
+        })),
     }
 }
 

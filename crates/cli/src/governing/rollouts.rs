@@ -19,10 +19,11 @@ use throughline_trace::{
 };
 use throughline_web::governance::RolloutStanding;
 
+use super::investigate::firing;
 use super::{RoundError, now_unix_nano};
 
 /// Kind of the documents that keep rollouts.
-const KIND: &str = "rollout";
+pub(super) const KIND: &str = "rollout";
 
 /// Kind of findings about them.
 const FINDING: &str = "rollout.analysis";
@@ -86,9 +87,49 @@ impl Rollouts {
                 say(&rollout, &spec, &looked, next, now, evaluation);
                 verdict = Some(looked.verdict);
             }
+            if verdict.is_none()
+                && rollout.changes.last().is_some_and(|last| last.kind == "rolled_back")
+            {
+                self.recover(reader, &spec, &rollout, now, evaluation).await?;
+            }
             standings.push(standing(&spec, rollout, verdict));
         }
         Ok(standings)
+    }
+
+    /// Ends what fires of a candidate that was put back, once the stable version is seen to do as well
+    /// as before.
+    async fn recover(
+        &self,
+        reader: &Reader,
+        spec: &RolloutSpec,
+        rollout: &Rollout,
+        now: u64,
+        evaluation: &mut Evaluation,
+    ) -> Result<(), RoundError> {
+        let rule = format!("rollout/{}", rollout.name);
+        let open = firing(&self.governance, &rule).await?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        let looked = look(reader, spec, rollout, "", now).await?;
+        let total = looked.stable.outcomes.total;
+        let Some(p95) = looked.stable.p95_s().filter(|_| total >= spec.analysis.min_events) else {
+            return Ok(());
+        };
+        for finding in open {
+            let usual = finding.values.get("agent_decision_latency_p95_stable").copied();
+            if usual.is_some_and(|usual| p95 > usual * spec.analysis.max_latency_ratio) {
+                continue;
+            }
+            let summary = format!(
+                "{}. Recovered: {} decides within {p95:.2} s again (p95 of {total} events)",
+                finding.summary, rollout.stable
+            );
+            let state = FindingState::Resolved;
+            evaluation.findings.push(Finding { state, summary, at_unix_nano: now, ..finding });
+        }
+        Ok(())
     }
 
     /// How a rollout stands, and the version of its document.
@@ -316,6 +357,21 @@ fn say(
             confidence: Some(1.0 - spec.analysis.alpha),
             evidence: looked.evidence.clone(),
             runbook: spec.runbook.clone(),
+        });
+    }
+    if let Next::RollBack(why) = &next {
+        evaluation.actions.push(Action {
+            id: format!("investigate/{id}"),
+            finding: id.clone(),
+            rule: rule.clone(),
+            rule_version: version.clone(),
+            subject: subject.clone(),
+            at_unix_nano: now,
+            operation: Operation::Investigate,
+            reason: why.clone(),
+            evidence: looked.evidence.clone(),
+            cool_down_s: 0,
+            is_dry_run: spec.dry_run,
         });
     }
     let (operation, reason) = match next {

@@ -278,7 +278,11 @@ fn budget(left: f64) -> Markup {
 /// Findings and actions, the newest first.
 fn timeline(findings: &[Finding], actions: &[ActionRecord], now: u64) -> Markup {
     let said = findings.iter().map(|one| (one.since_unix_nano, 0, finding(one, now)));
-    let done = actions.iter().map(|one| {
+    // The weights that follow from a rollout's step stand with the step.
+    let is_own = |one: &&ActionRecord| {
+        !(one.action.rule.starts_with("rollout/") && one.action.operation.kind() == "weights")
+    };
+    let done = actions.iter().filter(is_own).map(|one| {
         (one.finished_unix_nano.unwrap_or(one.action.at_unix_nano), 1, action(one, now))
     });
     let mut entries: Vec<_> = said.chain(done).collect();
