@@ -75,7 +75,7 @@ pub struct Incident {
     pub assignee: String,
     /// What it is made of.
     pub findings: Vec<Part>,
-    /// Findings beyond [`MAX_FINDINGS`].
+    /// Findings that came when there were a hundred already; they are counted, not kept.
     pub further_findings: u64,
     /// Traces that show it.
     pub traces: Vec<TraceId>,
@@ -91,7 +91,7 @@ pub struct Incident {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A rule saw, or no longer sees, a finding that belongs to it.
-    Seen(Finding),
+    Seen(Box<Finding>),
     /// Somebody looks.
     Acknowledge,
     /// Nobody is told before, nanoseconds since the Unix epoch.
@@ -353,7 +353,7 @@ mod tests {
         incident.apply(Change::Silence(AT + 100), "ada", AT + 2).expect("silenced");
         assert!(incident.is_silenced(AT + 99) && !incident.is_silenced(AT + 100));
         incident.apply(Change::Resolve, "ada", AT + 3).expect("resolved");
-        let seen = |number, state| Change::Seen(numbered(number, state));
+        let seen = |number, state| Change::Seen(Box::new(numbered(number, state)));
         incident.apply(seen(1, FindingState::Firing), "", AT + 4).expect("seen");
         assert_eq!(incident.state, IncidentState::Resolved, "no news");
         incident.apply(seen(2, FindingState::Firing), "", AT + 5).expect("seen");
@@ -384,7 +384,7 @@ mod tests {
         prop_oneof![
             (0..4_u8, any::<bool>()).prop_map(|(number, is_firing)| {
                 let state = if is_firing { FindingState::Firing } else { FindingState::Resolved };
-                Change::Seen(numbered(number, state))
+                Change::Seen(Box::new(numbered(number, state)))
             }),
             Just(Change::Acknowledge),
             (0..200_u64).prop_map(|after| Change::Silence(AT + after)),

@@ -20,7 +20,7 @@ pub(crate) struct ProblemKind {
 pub(crate) const PROBLEMS_PATH: &str = "/api/v1/problems";
 
 /// All of them, by status.
-pub(crate) const PROBLEM_KINDS: [ProblemKind; 25] = [
+pub(crate) const PROBLEM_KINDS: [ProblemKind; 26] = [
     ProblemKind {
         code: "bad_parameter",
         status: StatusCode::BAD_REQUEST,
@@ -104,6 +104,12 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 25] = [
         status: StatusCode::CONFLICT,
         title: "A legal hold is in the way",
         about: "`detail` names the hold. Release it first, or choose fewer decisions.",
+    },
+    ProblemKind {
+        code: "conflict",
+        status: StatusCode::CONFLICT,
+        title: "It does not fit how things stand",
+        about: "Somebody decided otherwise before, or an incident is not in the state that the change needs. `detail` says which.",
     },
     ProblemKind {
         code: "too_large",

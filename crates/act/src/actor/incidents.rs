@@ -125,13 +125,13 @@ fn take(
         return Ok(());
     };
     let mut tried = known[place].clone();
-    if !matches!(tried.apply(Change::Seen(finding.clone()), "", at), Ok(true)) {
+    if !matches!(tried.apply(Change::Seen(Box::new(finding.clone())), "", at), Ok(true)) {
         return Ok(());
     }
     let id = tried.id.clone();
     let written = Standing(governance).change(KIND, &id, "", |before: Option<Incident>| {
         let mut next = before?;
-        next.apply(Change::Seen(finding.clone()), "", at).ok()?;
+        next.apply(Change::Seen(Box::new(finding.clone())), "", at).ok()?;
         Some(next)
     })?;
     if let Some(written) = written {

@@ -123,6 +123,41 @@ async fn r5_10_an_agent_hears_obeys_and_answers_and_a_restart_repeats_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_10_an_agent_that_believes_signatures_only_believes_this_server() {
+    trust_ring();
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    // base64 of "the key of the server".
+    std::fs::write(dir.path().join("directive.key"), "k1:dGhlIGtleSBvZiB0aGUgc2VydmVy\n")
+        .expect("written");
+    std::fs::write(
+        dir.path().join("throughline.yaml"),
+        "act: { directive_key_file: directive.key }\n",
+    )
+    .expect("written");
+    let server = Server::start(&data_dir);
+    let agent = |service: &str, key: &[u8]| {
+        let builder = Telemetry::builder().environment(false).service_name(service.to_owned());
+        builder.endpoint(&server.http).directives(&server.web).directive_key("k1", key).build()
+    };
+    let believer = agent("shop", b"the key of the server").expect("telemetry");
+    let doubter = agent("bank", b"another key of enough bytes").expect("telemetry");
+    for service in ["shop", "bank"] {
+        let body = json!({"id": service, "target": {"service": service}, "action": {"type": "stop"}, "reason": "a drill é"});
+        give(&server, body).await;
+    }
+    assert_eq!(acked(&server, "shop").await["status"], "applied");
+    let refused = acked(&server, "bank").await;
+    assert_eq!(
+        (&refused["status"], &refused["reason"]),
+        (&"refused".into(), &"it is not signed with the key k1".into())
+    );
+    let stopped = async { Steering::current().stop().is_some() };
+    assert!(believer.scope(stopped).await);
+    assert!(!doubter.scope(async { Steering::current().stop().is_some() }).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r5_10_who_may_listen_and_who_may_give() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
