@@ -1,5 +1,6 @@
 //! Prints how often each detector is wrong on clean telemetry, and how late it is after a shift:
-//! `cargo run --release -p throughline-govern --example detector_rates`.
+//! `cargo run --release -p throughline-govern --example detector_rates`, with a part of a name after `--` for
+//! some of them only.
 
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
@@ -21,7 +22,8 @@ fn main() -> io::Result<()> {
         "| detector | window | clean windows | false alarms | per 10,000 | shift | delay p50 / p95 / worst, windows |"
     )?;
     writeln!(out, "|---|---|---|---|---|---|---|")?;
-    for trial in &TRIALS {
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    for trial in TRIALS.iter().filter(|trial| trial.name.contains(&wanted)) {
         let windows = WINDOWS.iter().find(|(window, _)| *window == trial.window);
         let measured = trial.measure(windows.map_or(10_000, |(_, count)| *count), RUNS);
         let rank = |share: f64| {

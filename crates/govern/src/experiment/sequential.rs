@@ -40,8 +40,8 @@ impl Difference {
     }
 }
 
-/// Least variance of a side, relative to one observation among all: a side whose observations have all
-/// been the same is not known without error.
+/// Estimated variance of a side's mean. That of a rate is never 0: a side whose observations have all been
+/// good is not known without error.
 fn variance_of_mean(side: &Moments, is_rate: bool) -> Option<f64> {
     let n = side.count as f64;
     if side.count < 2 {

@@ -38,7 +38,7 @@ pub(crate) struct Measured {
     pub(crate) delays: Vec<u64>,
 }
 
-pub(crate) const TRIALS: [Trial; 8] = [
+pub(crate) const TRIALS: [Trial; 9] = [
     Trial {
         name: "shift, latency",
         window: "10 s",
@@ -59,6 +59,13 @@ pub(crate) const TRIALS: [Trial; 8] = [
         shift: "96 % → 80 % (−17 %)",
         warm_up: 400,
         start: consistency,
+    },
+    Trial {
+        name: "rate, consistency, four times the traffic",
+        window: "10 s",
+        shift: "96 % → 80 % (−17 %)",
+        warm_up: 400,
+        start: busy_consistency,
     },
     Trial {
         name: "CUSUM, latency",
@@ -186,12 +193,21 @@ fn token_shift(seed: u64) -> Observe {
 }
 
 fn consistency(seed: u64) -> Observe {
+    consistency_of(seed, 2)
+}
+
+fn busy_consistency(seed: u64) -> Observe {
+    consistency_of(seed, 8)
+}
+
+/// So many decisions an operation.
+fn consistency_of(seed: u64, decisions_each: u64) -> Observe {
     let mut random = Random::new(seed);
     let mut detector = RateDetector::new(RateConfig::consistency());
     Box::new(move |at, is_shifted| {
         let agree = if is_shifted { 0.80 } else { 0.96 };
         let mut window = RateWindow::default();
-        let decisions = traffic(&mut random, at) as u64 * 2;
+        let decisions = traffic(&mut random, at) as u64 * decisions_each;
         while window.total < decisions {
             // Groups of two to four: each agrees as a whole or not.
             let size = 2 + random.below(3) as u64;
@@ -211,8 +227,11 @@ fn features(seed: u64) -> Observe {
     }
     let mut random = Random::new(seed);
     let baseline: Vec<Vec<f64>> = (0..1_000).map(|_| trace(&mut random, false)).collect();
-    let mut detector =
-        OutlierDetector::fit(OutlierConfig::default(), &baseline).expect("a baseline that varies");
+    let fitted = OutlierDetector::fit(OutlierConfig::default(), &baseline);
+    let Some(mut detector) = fitted else {
+        // Never sees a shift, which the test and the table show.
+        return Box::new(|_, _| None);
+    };
     Box::new(move |at, is_shifted| {
         let window: Vec<Vec<f64>> = (0..traffic(&mut random, at))
             .map(|_| {

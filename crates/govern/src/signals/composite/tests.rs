@@ -39,6 +39,15 @@ fn the_score_that_ships() {
 }
 
 #[test]
+fn the_example_of_the_guide_is_good() {
+    let guide = include_str!("../../../../../docs/detection.md");
+    let yaml = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let signal = CompositeSignal::parse(yaml.expect("an example")).expect("good");
+    assert_eq!((signal.indicators().count(), signal.levels.critical_below), (4, Some(0.9)));
+    assert!(signal.warnings.is_empty(), "{:?}", signal.warnings);
+}
+
+#[test]
 fn what_is_missing_is_named_and_is_no_bad_value() {
     let signal = CompositeSignal::parse(SMART_SLA).expect("good");
     let told = |name: Name| match name {
