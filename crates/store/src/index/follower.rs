@@ -12,7 +12,7 @@ use super::file;
 use super::metrics::IndexMetrics;
 use super::pending::Pending;
 use super::piece::Open;
-use crate::layout::SegmentId;
+use crate::layout::{SegmentId, remove_database};
 use crate::schema::{SEGMENT, SchemaError};
 use crate::session::Files;
 
@@ -35,6 +35,12 @@ impl FollowerDoor {
     /// Has everything indexed that is committed now, and comes back when that is done.
     pub(crate) fn index_now(&self) {
         self.pending.index_now();
+    }
+
+    /// The thread panics at its next round.
+    #[cfg(test)]
+    pub(crate) fn panic(&self) {
+        self.pending.panic_follower();
     }
 }
 
@@ -68,8 +74,14 @@ impl Follower {
             unindexed: HashMap::new(),
             swept: None,
         };
-        let thread =
-            std::thread::Builder::new().name("store-index".to_owned()).spawn(move || work.run())?;
+        let end = End { pending: Arc::clone(&pending), metrics: work.metrics.clone() };
+        end.metrics.following.set(1);
+        let run = move || {
+            // Dropped however the thread ends, by a panic too.
+            let _end = end;
+            work.run();
+        };
+        let thread = std::thread::Builder::new().name("store-index".to_owned()).spawn(run)?;
         Ok(Self { pending, thread: Some(thread) })
     }
 
@@ -88,6 +100,25 @@ impl Drop for Follower {
         self.pending.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Tells whoever counts on the thread that it is gone.
+#[derive(Debug)]
+struct End {
+    pending: Arc<Pending>,
+    metrics: IndexMetrics,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.metrics.following.set(0);
+        if std::thread::panicking() {
+            self.pending.abandon();
+            tracing::error!(
+                "the thread of the search index panicked; searches walk what is written from now on, until the server is started again"
+            );
         }
     }
 }
@@ -209,7 +240,7 @@ impl Work {
         self.open.retain(|open| open.id != id);
         self.settled.remove(&id);
         self.unreadable.remove(&id);
-        file::remove(&self.files.layout.index(id))?;
+        remove_database(&self.files.layout.index(id))?;
         self.files.index.forget();
         self.metrics.rebuilds.inc();
         Ok(())
@@ -224,7 +255,7 @@ impl Work {
         for (id, path) in self.files.layout.indexes()? {
             if !segments.contains(&id) && !self.files.layout.whole(id).exists() {
                 self.open.retain(|open| open.id != id);
-                file::remove(&path)?;
+                remove_database(&path)?;
                 self.files.index.forget();
                 self.pending.forget(id);
             } else if let Ok(metadata) = path.metadata() {
@@ -273,7 +304,7 @@ impl Work {
         let segment = SEGMENT.open_reader(&layout.whole(id)).map_err(IndexError::SegmentFile)?;
         segment.pragma_update(None, "cache_size", -CACHE_KIB).map_err(IndexError::of_segment)?;
         let path = layout.index(id);
-        let (mut index, is_anew) = file::open(&path).map_err(IndexError::IndexFile)?;
+        let (mut index, is_anew) = file::open(&path)?;
         let mut rebuilt = is_anew;
         if !file::is_of(&index, &segment)? {
             tracing::info!(
@@ -281,8 +312,8 @@ impl Work {
                 "a search index is of another segment and is made anew"
             );
             drop(index);
-            file::remove(&path)?;
-            index = file::open(&path).map_err(IndexError::IndexFile)?.0;
+            remove_database(&path)?;
+            index = file::open(&path)?.0;
             rebuilt = true;
         }
         if rebuilt {

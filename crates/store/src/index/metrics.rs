@@ -12,6 +12,7 @@ pub(super) struct IndexMetrics {
     pub(super) unindexed_spans: Gauge,
     pub(super) lag_milliseconds: Gauge,
     pub(super) bytes: Gauge,
+    pub(super) following: Gauge,
 }
 
 impl IndexMetrics {
@@ -38,6 +39,11 @@ impl IndexMetrics {
             "lag_milliseconds",
             "How long the oldest written group waits for the search index",
             metrics.lag_milliseconds.clone(),
+        );
+        registry.register(
+            "following",
+            "1 while what is written is indexed, 0 when the thread that does it is gone",
+            metrics.following.clone(),
         );
         registry.register("bytes", "Bytes of the search indexes", metrics.bytes.clone());
         metrics

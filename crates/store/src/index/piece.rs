@@ -200,8 +200,7 @@ impl<'c> Chunk<'c> {
             .query_row([row.space], |row| row.get(0))
             .optional()?;
         let from = mark.unwrap_or(0);
-        let read = self.gatherer.spans(row.space, row.trace_no, from, most);
-        let (next, is_all) = read.map_err(IndexError::Segment)?;
+        let (next, is_all) = self.gatherer.spans(row.space, row.trace_no, from, most)?;
         row.next = (mark != Some(next)).then_some(next);
         if row.next.is_some() || row.is_carried {
             self.rows.push(row);

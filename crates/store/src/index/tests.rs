@@ -194,6 +194,100 @@ async fn damage_that_a_search_meets_is_mended_while_the_store_runs() {
     store.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn damage_of_what_an_index_knows_is_not_taken_for_damage_of_its_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await.close().await.unwrap();
+    // Of the newest index only the table of known texts is damaged.
+    let path = &indexes(dir.path())[1];
+    let index = rusqlite::Connection::open(path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'texts'";
+    let page: u32 = index.query_row(sql, [], |row| row.get(0)).unwrap();
+    let page = page as usize;
+    index.close().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    let page_bytes = crate::schema::PAGE_BYTES as usize;
+    bytes[(page - 1) * page_bytes..page * page_bytes].fill(0xa5);
+    fs::write(path, bytes).unwrap();
+    let store = open(options(dir.path()));
+    send(&store, NOON + DAY, vec![span(200, 1, "something new", "user-200")]).await;
+    store.index_now().await;
+    store.close().await.unwrap();
+    // What was told in memory of that trace is forgotten: only the index can lead to it.
+    let files = Arc::new(Files::new(Layout::new(dir.path())));
+    for text in ["user.id:user-200", "\"something new\""] {
+        let (found, looked, unindexed) = search(&files, text);
+        assert_eq!((found, unindexed), (BTreeSet::from([200]), 0), "{text}");
+        assert!(looked <= 2, "{text}: {looked} rows");
+    }
+}
+
+#[tokio::test]
+async fn a_text_and_a_list_of_the_same_bytes_are_both_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path()));
+    // Its stored form is UTF-8 and says nothing of the number.
+    let list = Value::Array(vec![Value::Int(-535_138)]);
+    let bytes = String::from_utf8(crate::body::encode(&list).unwrap()).unwrap();
+    for (trace, said) in [(1, Value::String(bytes)), (2, list)] {
+        let mut span = span(trace, 1, "weather", "a");
+        span.attributes.set(keys::GEN_AI_TOOL_CALL_RESULT, said);
+        send(&store, NOON, vec![span]).await;
+    }
+    store.index_now().await;
+    let files = Arc::clone(&store.reader().files);
+    assert_eq!(search(&files, "535138"), (BTreeSet::from([2]), 1, 0));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_index_of_the_first_form_is_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await.close().await.unwrap();
+    let path = &indexes(dir.path())[0];
+    let index = rusqlite::Connection::open(path).unwrap();
+    index.execute_batch("DELETE FROM text_traces; PRAGMA user_version = 1").unwrap();
+    index.close().unwrap();
+    let store = open(options(dir.path()));
+    store.index_now().await;
+    let files = Arc::clone(&store.reader().files);
+    let (found, looked, unindexed) = search(&files, "declined");
+    assert_eq!((found, unindexed), (BTreeSet::from([7]), 0));
+    assert!(looked <= 2, "{looked} rows");
+    store.close().await.unwrap();
+}
+
+/// What a registry tells under this name.
+fn metric(registry: &Registry, name: &str) -> Option<u64> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[tokio::test]
+async fn a_follower_that_panics_is_told_and_what_comes_then_is_walked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = Registry::default();
+    let store = Store::open(options(dir.path()), &mut registry).unwrap();
+    send(&store, NOON, (1..=40).map(|n| span(n, 1, "weather", "a")).collect()).await;
+    store.index_now().await;
+    assert_eq!(metric(&registry, "throughline_store_index_following"), Some(1));
+    store.index.panic();
+    // It comes back though nobody is there.
+    tokio::time::timeout(Duration::from_secs(60), store.index_now()).await.unwrap();
+    assert_eq!(metric(&registry, "throughline_store_index_following"), Some(0));
+    send(&store, NOON, vec![span(41, 1, "refund", "b")]).await;
+    let files = Arc::clone(&store.reader().files);
+    assert_eq!(search(&files, "user.id:b"), (BTreeSet::from([41]), 41, 41));
+    store.close().await.unwrap();
+    // The next start brings it up to date.
+    let store = open(options(dir.path()));
+    store.index_now().await;
+    let files = Arc::clone(&store.reader().files);
+    assert_eq!(search(&files, "user.id:b"), (BTreeSet::from([41]), 1, 0));
+    store.close().await.unwrap();
+}
+
 /// Copies a data directory as it is on disk, which is what a kill leaves.
 fn copy(from: &Path, to: &Path) {
     for folder in ["", "segments"] {

@@ -9,10 +9,10 @@ use rusqlite::Connection;
 
 use crate::keep::cases::Cases;
 use crate::keep::manifest::Packing;
-use crate::keep::retire::{remove, remove_side_files, unfinished};
+use crate::keep::retire::unfinished;
 use crate::keep::rewrite::Rewrite;
 use crate::keep::{KeepError, Pace, manifest, seal};
-use crate::layout::{Layout, SegmentId, sync_directory};
+use crate::layout::{Layout, SegmentId, remove_database, remove_side_files, sync_directory};
 use crate::sampling::{Baselines, Sampling, Tally};
 use crate::schema::SEGMENT;
 
@@ -102,8 +102,7 @@ impl Packer<'_> {
                 if done.sampled.is_some() {
                     // It knows what was taken; who follows makes it anew.
                     let index = self.layout.index(self.id);
-                    remove(&index)?;
-                    remove_side_files(&index)?;
+                    remove_database(&index)?;
                 }
             }
             Step::Record => manifest::record_packing(self.control, self.id)?,
@@ -114,8 +113,7 @@ impl Packer<'_> {
     /// Writes the packed file, durably, under a name that nobody reads.
     fn write(&self) -> Result<Option<Tally>, KeepError> {
         let target = unfinished(&self.layout.packed(self.id));
-        remove(&target)?;
-        remove_side_files(&target)?;
+        remove_database(&target)?;
         let segment = SEGMENT.open_reader(&self.layout.segment(self.id))?;
         let mut cases = match self.sampling.is_active() {
             true => Some(Cases::open(self.layout, self.control, &segment, self.id)?),
@@ -136,7 +134,7 @@ impl Packer<'_> {
     /// What a server that stops, or an error, leaves half written is of no use.
     fn forget_unfinished(&self) {
         let target = unfinished(&self.layout.packed(self.id));
-        if let Err(error) = remove(&target).and_then(|()| remove_side_files(&target)) {
+        if let Err(error) = remove_database(&target) {
             tracing::debug!(file = %target.display(), %error, "a leftover could not be removed");
         }
     }
