@@ -160,14 +160,15 @@ impl<'c> Gatherer<'c> {
         Self { connection, index, reader, resources, messages, gathered }
     }
 
-    /// Reads the spans of a row of `traces` from a key on, at most so many, as those of the trace of
-    /// the row `trace_no`. Answers the key behind the last, and whether that is all.
+    /// Reads the spans of a row of `traces` from a key on, at most so many and, but for the last of
+    /// them, until so many bytes are gathered, as those of the trace of the row `trace_no`. Answers
+    /// the key behind the last, and whether that is all.
     pub(super) fn spans(
         &mut self,
         space: i64,
         trace_no: i64,
         from: i64,
-        most: usize,
+        (most, most_bytes): (usize, usize),
     ) -> Result<(i64, bool), IndexError> {
         let (first, behind) = trace_rows::key_range(space);
         let mut next = from.max(first);
@@ -182,6 +183,9 @@ impl<'c> Gatherer<'c> {
             statement.query([next, behind, most as i64]).map_err(IndexError::of_segment)?;
         let mut read = 0;
         while let Some(row) = rows.next().map_err(IndexError::of_segment)? {
+            if self.gathered.bytes >= most_bytes {
+                return Ok((next, false));
+            }
             let span = SpanRow::read(connection, row).map_err(IndexError::Segment)?;
             next = span.key + 1;
             read += 1;

@@ -10,9 +10,13 @@ use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use throughline_trace::{Span, SpanBatch, SpanId, TraceId, Value, keys};
 
+use super::file;
+use super::pending::Pending;
+use super::piece::{MAX_FOLLOWED_BYTES, Open};
 use crate::layout::Layout;
 use crate::query::TraceFilter;
 use crate::read_search::{Budget, list_within};
+use crate::schema::SEGMENT;
 use crate::search::SearchQuery;
 use crate::session::{Files, Session};
 use crate::{Retention, Store, StoreOptions};
@@ -254,6 +258,51 @@ async fn an_index_of_the_first_form_is_thrown_away() {
     let (found, looked, unindexed) = search(&files, "declined");
     assert_eq!((found, unindexed), (BTreeSet::from([7]), 0));
     assert!(looked <= 2, "{looked} rows");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_round_gathers_is_bounded_in_bytes() {
+    const BYTES: usize = 1024 * 1024;
+    const SPANS: u64 = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3_600);
+    let store = open(StoreOptions { index_interval: hour, ..options(dir.path()) });
+    send(&store, NOON, vec![span(1, 1, "weather", "a")]).await;
+    let layout = Layout::new(dir.path());
+    let id = layout.list().unwrap()[0];
+    let segment = SEGMENT.open_reader(&layout.segment(id)).unwrap();
+    let (index, _) = file::open(&dir.path().join("other.index")).unwrap();
+    let (mut open, pending) = (Open::new(id, segment, index).unwrap(), Pending::default());
+    let piece = |open: &mut Open, pending: &Pending| {
+        let (is_more, _) = open.piece(pending).unwrap();
+        if !open.segment.is_autocommit() {
+            open.segment.execute_batch("ROLLBACK").unwrap();
+        }
+        is_more
+    };
+    while piece(&mut open, &pending) {}
+    let is_over = |open: &Open| (open.standing.is_whole, open.standing.spans) == (true, SPANS + 1);
+    assert_eq!((open.standing.batch_no, open.standing.spans), (1, 1));
+    // A group of two traces, of which one has nearly all.
+    let large = |n: u64| {
+        let mut span = span(if n == 1 { 3 } else { 2 }, n, "weather", "b");
+        span.attributes.set("note", "x".repeat(BYTES));
+        span
+    };
+    send(&store, NOON, (1..=SPANS).map(large).collect()).await;
+    pending.begin(id, 1);
+    pending.tell(id, 2, &[2, 3]);
+    let mut pieces = Vec::new();
+    while !is_over(&open) {
+        let before = open.standing.spans;
+        assert!(piece(&mut open, &pending));
+        pieces.push(open.standing.spans - before);
+        assert_eq!(open.standing.batch_no, if is_over(&open) { 2 } else { 1 });
+    }
+    let most = MAX_FOLLOWED_BYTES.div_ceil(BYTES) as u64;
+    assert!(pieces.len() > 1 && pieces.iter().all(|spans| *spans <= most), "{pieces:?}");
+    assert!(!piece(&mut open, &pending));
     store.close().await.unwrap();
 }
 
