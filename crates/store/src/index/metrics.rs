@@ -32,7 +32,7 @@ impl IndexMetrics {
         );
         registry.register(
             "unindexed_spans",
-            "Spans of the segments that are being indexed which the search index does not have yet; searches walk them",
+            "Spans that the search index does not have yet; searches walk them",
             metrics.unindexed_spans.clone(),
         );
         registry.register(
