@@ -11,6 +11,7 @@ use crate::keep::cases::Cases;
 use crate::keep::manifest::Packing;
 use crate::keep::retire::unfinished;
 use crate::keep::rewrite::Rewrite;
+use crate::keep::step::Step;
 use crate::keep::{KeepError, Pace, manifest, seal};
 use crate::layout::{Layout, SegmentId, remove_database, remove_side_files, sync_directory};
 use crate::sampling::{Baselines, Sampling, Tally};
@@ -43,34 +44,10 @@ pub(crate) struct Done {
     pub(crate) sampled: Option<Tally>,
 }
 
-/// The steps, each of which a kill may follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    Write,
-    Rename,
-    Announce,
-    Unlink,
-    UnlinkSideFiles,
-    Record,
-}
-
-impl Step {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Write,
-        Self::Rename,
-        Self::Announce,
-        Self::Unlink,
-        Self::UnlinkSideFiles,
-        Self::Record,
-    ];
-}
-
 impl Packer<'_> {
     /// Packs the segment.
     pub(crate) fn run(&self) -> Result<Done, KeepError> {
-        let mut done = Done::default();
-        Step::ALL.into_iter().try_for_each(|step| self.step(step, &mut done))?;
-        Ok(done)
+        Step::run(|step, done| self.step(step, done))
     }
 
     /// Does one step; they come in the order of [`Step::ALL`].
@@ -90,7 +67,7 @@ impl Packer<'_> {
             }
             Step::Announce => {
                 let packing = self.sealed(done.sampled.clone())?;
-                done.packed_bytes = packing.bytes;
+                done.packed_bytes = packing.seal.bytes;
                 manifest::set_packing(self.control, self.id, &packing)?;
             }
             Step::Unlink => {
@@ -144,17 +121,7 @@ impl Packer<'_> {
             (self.pause)()?;
             Ok(Pace::Gentle)
         })?;
-        Ok(Packing {
-            blake3: seal.blake3,
-            bytes: seal.bytes,
-            schema: seal.schema,
-            traces: seal.traces,
-            spans: seal.spans,
-            logs: seal.logs,
-            points: seal.points,
-            counted_until: seal.counted_until,
-            sampled,
-        })
+        Ok(Packing { seal, sampled })
     }
 }
 

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use throughline_trace::TraceId;
 
 use crate::audit::holds;
+use crate::keep::step::Step;
 use crate::keep::{KeepError, manifest, skeleton};
 use crate::layout::{
     Form, Layout, SIDE_FILES, SegmentId, remove, remove_database, remove_side_files,
@@ -39,34 +40,10 @@ pub(crate) struct Done {
     pub(crate) kept: usize,
 }
 
-/// The steps, each of which a kill may follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    Write,
-    Rename,
-    Announce,
-    Unlink,
-    UnlinkSideFiles,
-    Record,
-}
-
-impl Step {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Write,
-        Self::Rename,
-        Self::Announce,
-        Self::Unlink,
-        Self::UnlinkSideFiles,
-        Self::Record,
-    ];
-}
-
 impl Retirement<'_> {
     /// Retires the segment.
     pub(crate) fn run(&self) -> Result<Done, KeepError> {
-        let mut done = Done::default();
-        Step::ALL.into_iter().try_for_each(|step| self.step(step, &mut done))?;
-        Ok(done)
+        Step::run(|step, done| self.step(step, done))
     }
 
     /// Does one step; they come in the order of [`Step::ALL`].
