@@ -361,6 +361,25 @@ pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Removes a file that may not be there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what SQLite puts beside a database.
+pub(crate) fn remove_side_files(path: &Path) -> io::Result<()> {
+    SIDE_FILES.iter().try_for_each(|ending| remove(&with_ending(path, ending)))
+}
+
+/// Removes a database that may not be there, with what SQLite puts beside it.
+pub(crate) fn remove_database(path: &Path) -> io::Result<()> {
+    remove(path)?;
+    remove_side_files(path)
+}
+
 /// Makes the names in a directory durable: a new file is there after a power cut too.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]

@@ -23,7 +23,8 @@ pub struct SearchExtent {
     pub searched_until_unix_nano: Option<u64>,
     /// Traces that cannot be looked at whole, because they are too large or retention took what
     /// their spans said, and showed no match so far; they are not in the page, and may fit all the
-    /// same.
+    /// same. Traces of which sampling took spans count where they are walked: what the search index
+    /// leads to is what is left of them, and of the rest nothing is counted.
     pub traces_cut: u64,
     /// Spans in segments that the search index did not have whole when the page was looked for: they
     /// were walked as far as the page's limits allow, which takes longer and finds the same.

@@ -153,6 +153,8 @@ pub(crate) struct Descent<'a, 's> {
     narrowing: Option<&'a Narrowing>,
     /// Spans of segments that it does not know.
     unindexed_spans: u64,
+    /// A segment was opened: no page is for nothing.
+    has_opened: bool,
     /// The last place that was dealt with.
     pub(crate) before: Option<Place>,
     /// The walk ended before its end.
@@ -207,8 +209,10 @@ impl<'a, 's> Descent<'a, 's> {
                 held.lease(segment.id)?;
                 u64::MAX
             } else {
+                let until = after.map_or(u64::MAX, |after| after.time_unix_nano);
                 match segment.digest.starts {
-                    Some((_, last)) if last >= from => last,
+                    // What lies above the cursor was dealt with.
+                    Some((first, last)) if last >= from && first <= until => last,
                     _ => continue,
                 }
             };
@@ -226,6 +230,7 @@ impl<'a, 's> Descent<'a, 's> {
             streams,
             narrowing: None,
             unindexed_spans: 0,
+            has_opened: false,
             before: None,
             is_out_of_time: false,
             until,
@@ -241,8 +246,8 @@ impl<'a, 's> Descent<'a, 's> {
             if let Some(found) = self.streams[at].candidates.pop_front() {
                 return Ok(Some(found));
             }
-            if self.streams[at].is_begun {
-                // It is the latest head: everything above was dealt with or did not fit.
+            // It is the latest head: everything above was dealt with or did not fit.
+            if self.is_stop(at) {
                 self.before = self.streams[at].unread;
             }
             let is_over = Instant::now() > self.until || self.session.is_abandoned();
@@ -257,6 +262,19 @@ impl<'a, 's> Descent<'a, 's> {
                 }
                 other => other?,
             }
+        }
+    }
+
+    /// Whether the walk may stop at the head of a stream, and has come nearer to its end there. The
+    /// head of a segment that was not opened is where its latest trace may stand; above it lie segments
+    /// that were opened, though nothing in them may have been a candidate.
+    fn is_stop(&self, at: usize) -> bool {
+        let stream = &self.streams[at];
+        let is_further =
+            self.after.is_none_or(|after| stream.unread.is_some_and(|head| head < after));
+        match stream.source {
+            Source::Unopened => self.has_opened && is_further,
+            _ => stream.is_begun,
         }
     }
 
@@ -297,6 +315,7 @@ impl<'a, 's> Descent<'a, 's> {
     /// Opens a stream: it becomes one for each facet that must be walked down, or one of the rows that
     /// the search index names when they are few.
     fn open(&mut self, at: usize) -> Result<(), QueryError> {
+        self.has_opened = true;
         let number = self.streams[at].segment;
         let segment = &self.segments[number];
         let mut among = None;

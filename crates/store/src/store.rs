@@ -29,7 +29,7 @@ pub struct Store {
     writer: Option<JoinHandle<Result<(), StoreError>>>,
     reader: Reader,
     keeper: KeeperDoor,
-    index: FollowerDoor,
+    pub(crate) index: FollowerDoor,
     control: Control,
     committed: broadcast::Sender<Arc<Committed>>,
     ended: watch::Receiver<bool>,

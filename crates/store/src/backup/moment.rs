@@ -99,7 +99,7 @@ impl Moment {
 }
 
 /// The rollups as they are now; `None` when there are none.
-pub(super) fn rollups_of(layout: &Layout) -> Option<Result<Connection, QueryError>> {
+fn rollups_of(layout: &Layout) -> Option<Result<Connection, QueryError>> {
     let path = layout.rollups();
     path.exists().then(|| snapshot(&path, &ROLLUPS))
 }

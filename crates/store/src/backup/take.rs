@@ -27,6 +27,12 @@ const PAGES_PER_STEP: i32 = 1_024;
 /// Hexadecimal digits of the hash in the name of a file that changes.
 const NAME_DIGITS: usize = 16;
 
+/// Where a backup has its segments.
+const SEGMENTS: &str = "segments/";
+
+/// Most times that the rollups are copied, when segments are packed or retired before their copy.
+const MAX_ROUNDS: u32 = 16;
+
 /// How a backup is taken.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
@@ -71,18 +77,6 @@ pub fn back_up(
     let target = options.target.as_path();
     prepare(&layout, target)?;
     let began_unix_nano = now_unix_nano();
-    let Moment { mut ids, rollups, newest } = Moment::of(&layout)?;
-    let newest_id = ids.first().copied();
-    ids.reverse();
-    let rows = {
-        let control =
-            CONTROL.open_reader(&layout.control()).map_err(|e| e.on_query(&layout.control()))?;
-        manifest::rows(&control).map_err(|error| QueryError::of(&layout.control(), &error))?
-    };
-    let length = |path: PathBuf| path.metadata().map_or(0, |file| file.len());
-    let total_bytes = ids.iter().map(|id| length(layout.file_of(*id))).sum::<u64>()
-        + length(layout.control())
-        + length(layout.rollups());
     let mut work = Work {
         layout: &layout,
         target,
@@ -90,28 +84,19 @@ pub fn back_up(
         list: List { format: FORMAT, began_unix_nano, files: Vec::new() },
         done: BackedUp::default(),
         done_bytes: 0,
-        total_bytes,
+        total_bytes: 0,
+        newest: None,
+        closed: HashSet::new(),
+        sealed: HashMap::new(),
         is_outrun: false,
         progress: &mut progress,
     };
-    work.rollups(rollups)?;
-    let open = newest.as_ref().map(|(id, _)| *id);
-    if let Some((id, source)) = newest {
-        // The log of what is written grows for as long as this one is read.
-        work.changing(source, &layout.segment(id), &format!("segments/{}", id.file_name()))?;
+    let mut rounds = 0;
+    while rounds == 0 || work.is_outrun && rounds < MAX_ROUNDS {
+        rounds += 1;
+        work.round()?;
     }
-    let mut sealed = HashMap::new();
-    for id in ids.into_iter().filter(|id| Some(*id) != open) {
-        let row = rows.iter().find(|(of, _)| *of == id).map(|(_, row)| row);
-        if work.segment(id, row)? {
-            sealed.insert(id, row.and_then(|row| row.blake3));
-        }
-    }
-    if work.is_outrun {
-        // The rollups had not all of it when they were copied, and now they have.
-        work.rollups(moment::rollups_of(&layout))?;
-    }
-    work.control(&sealed, newest_id)?;
+    work.control()?;
     let Work { list, mut done, .. } = work;
     sync_directory(&target.join("segments")).map_err(BackupError::on(target))?;
     list.write(target)?;
@@ -154,7 +139,14 @@ struct Work<'a> {
     done: BackedUp,
     done_bytes: u64,
     total_bytes: u64,
-    /// Retention has taken a segment before it was copied.
+    /// The newest segment when the rollups were copied last.
+    newest: Option<SegmentId>,
+    /// Segments that were closed when they were taken.
+    closed: HashSet<SegmentId>,
+    /// Segments that were taken as sealed, with their hash.
+    sealed: HashMap<SegmentId, Option<[u8; 32]>>,
+    /// A segment was packed or retired before it was copied: that waited for the rollups, and the
+    /// copy of them may be older.
     is_outrun: bool,
     progress: &'a mut dyn FnMut(Progress<'_>),
 }
@@ -165,10 +157,60 @@ impl Work<'_> {
         (self.progress)(Progress { file, done_bytes, total_bytes: self.total_bytes });
     }
 
+    /// Takes the rollups and the segment that is written as they are at one moment, and the closed
+    /// segments that were not taken before.
+    fn round(&mut self) -> Result<(), BackupError> {
+        self.is_outrun = false;
+        // Before the rollups: whatever is packed or retired after this is seen to be.
+        let rows = {
+            let path = self.layout.control();
+            let control = CONTROL.open_reader(&path).map_err(|error| error.on_query(&path))?;
+            manifest::rows(&control).map_err(|error| QueryError::of(&path, &error))?
+        };
+        let Moment { ids, rollups, newest } = Moment::of(self.layout)?;
+        self.newest = ids.first().copied();
+        let length = |path: PathBuf| path.metadata().map_or(0, |file| file.len());
+        if self.total_bytes == 0 {
+            self.total_bytes = ids.iter().map(|id| length(self.layout.file_of(*id))).sum::<u64>()
+                + length(self.layout.control())
+                + length(self.layout.rollups());
+        }
+        self.rollups(rollups)?;
+        let open = newest.as_ref().map(|(id, _)| *id);
+        if let Some((id, source)) = newest {
+            // The log of what is written grows for as long as this one is read.
+            self.forget(id);
+            self.changing(source, &self.layout.segment(id), &in_backup(&id.file_name()))?;
+        }
+        for id in ids.into_iter().rev().filter(|id| Some(*id) != open) {
+            if !self.closed.insert(id) {
+                continue;
+            }
+            let row = rows.iter().find(|(of, _)| *of == id).map(|(_, row)| row);
+            self.forget(id);
+            if self.segment(id, row)? {
+                self.sealed.insert(id, row.and_then(|row| row.blake3));
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy of a segment that was made when it was still written gives way to a later one.
+    fn forget(&mut self, id: SegmentId) {
+        self.list.files.retain(|file| {
+            file.name.strip_prefix(SEGMENTS).and_then(SegmentId::of_file_name) != Some(id)
+        });
+    }
+
     /// Takes one segment; answers whether as a sealed one.
     fn segment(&mut self, id: SegmentId, row: Option<&Row>) -> Result<bool, BackupError> {
         let path = self.layout.file_of(id);
-        let name = format!("segments/{}", file_name(&path));
+        let was_so =
+            |row: &Row| row.retired.is_some() || row.is_packed && path == self.layout.packed(id);
+        if path != self.layout.segment(id) && !row.is_some_and(was_so) {
+            self.is_outrun = true;
+        }
+        let name = in_backup(&file_name(&path));
         self.told(&name, 0);
         let sealed = row.filter(|row| row.is_sealed());
         let taken = match sealed.filter(|row| path == self.layout.sealed(id, row.is_packed)) {
@@ -181,7 +223,7 @@ impl Work<'_> {
                 self.is_outrun = true;
                 let left = self.layout.file_of(id);
                 if left.exists() {
-                    let name = format!("segments/{}", file_name(&left));
+                    let name = in_backup(&file_name(&left));
                     let taken = self.changing_segment(&left, &name).map(|()| false);
                     return self.or_damaged(taken, &left);
                 }
@@ -292,7 +334,9 @@ impl Work<'_> {
             Some(Ok(source)) => self.changing(source, &self.layout.rollups(), ROLLUPS_NAME),
             Some(Err(QueryError::Damaged { path, detail })) => {
                 tracing::error!(file = %path.display(), detail, "the rollups cannot be copied");
-                self.done.damaged.push(ROLLUPS_NAME.to_owned());
+                if !self.done.damaged.iter().any(|file| file == ROLLUPS_NAME) {
+                    self.done.damaged.push(ROLLUPS_NAME.to_owned());
+                }
                 Ok(())
             }
             Some(Err(error)) => Err(error.into()),
@@ -301,35 +345,37 @@ impl Work<'_> {
 
     /// The control database, in which only those segments count as sealed that were taken as such.
     /// What began after the backup did is not missed; what was missing or damaged is.
-    fn control(
-        &mut self,
-        sealed: &HashMap<SegmentId, Option<[u8; 32]>>,
-        newest: Option<SegmentId>,
-    ) -> Result<(), BackupError> {
+    fn control(&mut self) -> Result<(), BackupError> {
         let path = self.layout.control();
         let source = moment::snapshot(&path, &CONTROL)?;
         let partial = self.online_copy(source, &path, "control.db")?;
         let names: HashSet<&str> =
-            self.list.files.iter().filter_map(|file| file.name.strip_prefix("segments/")).collect();
+            self.list.files.iter().filter_map(|file| file.name.strip_prefix(SEGMENTS)).collect();
         let fit = || -> Result<(), crate::schema::SchemaError> {
             let copied = CONTROL.open_writer(&partial)?;
             copied.execute_batch("BEGIN IMMEDIATE")?;
             for (id, row) in manifest::rows(&copied)? {
-                let is_taken = [id.file_name(), id.packed_name()]
-                    .iter()
-                    .any(|name| names.contains(name.as_str()));
+                let is_taken = |name: String| names.contains(name.as_str());
                 let sql = match () {
-                    () if sealed.get(&id) == Some(&row.blake3) => continue,
-                    () if is_taken => {
+                    () if self.sealed.get(&id) == Some(&row.blake3) => continue,
+                    // It may have been packed since, without what sampling took.
+                    () if is_taken(id.file_name()) => {
                         "UPDATE segments SET blake3 = NULL, sealed = NULL, verified = NULL,
-                            retiring = NULL, retired = NULL, packing = NULL WHERE file = ?1"
+                            retiring = NULL, retired = NULL, packing = NULL, is_packed = 0,
+                            sampled = NULL WHERE file = ?1"
                     }
-                    () if row.retired.is_some() || names.contains(id.skeleton_name().as_str()) => {
+                    () if is_taken(id.packed_name()) => {
+                        "UPDATE segments SET blake3 = NULL, sealed = NULL, verified = NULL,
+                            retiring = NULL, retired = NULL, is_packed = 1,
+                            sampled = coalesce(sampled, packing ->> 'sampled'),
+                            packing = NULL WHERE file = ?1"
+                    }
+                    () if row.retired.is_some() || is_taken(id.skeleton_name()) => {
                         "UPDATE segments SET retiring = created,
                             retired = coalesce(retired, created) WHERE file = ?1"
                     }
                     // Its file is made before its row.
-                    () if newest < Some(id) && self.layout.whole(id).exists() => {
+                    () if self.newest < Some(id) && self.layout.whole(id).exists() => {
                         "DELETE FROM segments WHERE file = ?1"
                     }
                     () => continue,
@@ -420,6 +466,11 @@ fn remove_old(target: &Path, list: &List) -> Result<(), BackupError> {
 /// A name that tells the content, so that another content under it is another file.
 fn by_content(name: &str, blake3: &str) -> String {
     format!("{name}.{}", &blake3[..NAME_DIGITS])
+}
+
+/// The name in a backup of a file of a segment.
+fn in_backup(file_name: &str) -> String {
+    format!("{SEGMENTS}{file_name}")
 }
 
 fn file_name(path: &Path) -> String {

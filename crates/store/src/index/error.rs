@@ -11,7 +11,8 @@ pub(super) enum IndexError {
     Segment(RowError),
     #[error("the segment: {0}")]
     SegmentFile(SchemaError),
-    /// The index cannot be read or written.
+    /// The index cannot be read or written. What comes from the segment must be mapped to
+    /// [`IndexError::of_segment`]: it is blamed otherwise on the index, which is made anew.
     #[error("the index: {0}")]
     Index(#[from] rusqlite::Error),
     #[error("the index: {0}")]

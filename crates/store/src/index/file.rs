@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::layout::{SIDE_FILES, with_ending};
+use super::error::IndexError;
+use crate::layout::remove_database;
 use crate::schema::{self, Schema, SchemaError};
 
 /// Page cache of the follower, KiB.
@@ -13,8 +14,9 @@ const CACHE_KIB: i64 = 16 * 1024;
 /// Pages of its log at which SQLite moves them into the file.
 const CHECKPOINT_PAGES: i64 = 1_024;
 
-/// A search index. It is never migrated: one of another version is made anew.
-pub(super) const INDEX: Schema = Schema::new(&[INDEX_V1]);
+/// A search index, in its second form: in the first a text and a value of the same bytes were one.
+/// It is never migrated: [`open`] throws away what has another form.
+pub(super) const INDEX: Schema = Schema::new(&["", INDEX_V2]);
 
 /// `state.batch_no` is the last group whose spans are all here, once `is_whole`; `trace_no` and
 /// `trace_id` are of a trace that the segment must have, or it is another segment.
@@ -25,7 +27,7 @@ pub(super) const INDEX: Schema = Schema::new(&[INDEX_V1]);
 /// sixth faster to make and a quarter of the size of an index with positions, and a search in it is
 /// verified against rows anyway. An index of words would be smaller by four, and would not find what
 /// begins inside a word.
-const INDEX_V1: &str = "
+const INDEX_V2: &str = "
 CREATE TABLE state(
     id INTEGER PRIMARY KEY CHECK (id = 1), batch_no INTEGER NOT NULL, is_whole INTEGER NOT NULL,
     spans INTEGER NOT NULL, trace_no INTEGER, trace_id BLOB);
@@ -83,16 +85,20 @@ impl Standing {
 }
 
 /// Opens an index for the follower; one that cannot be used is made anew, which the caller is told.
-pub(super) fn open(path: &Path) -> Result<(Connection, bool), SchemaError> {
+pub(super) fn open(path: &Path) -> Result<(Connection, bool), IndexError> {
     let mut is_anew = false;
-    let connection = match INDEX.open_writer(path) {
+    let opened = match INDEX.open_reader(path) {
+        Err(error @ SchemaError::Older { .. }) => Err(error),
+        _ => INDEX.open_writer(path),
+    };
+    let connection = match opened {
         Err(error) if is_useless(&error) => {
             tracing::warn!(file = %path.display(), %error, "a search index is made anew");
-            remove(path)?;
+            remove_database(path)?;
             is_anew = true;
-            INDEX.open_writer(path)?
+            INDEX.open_writer(path).map_err(IndexError::IndexFile)?
         }
-        other => other?,
+        other => other.map_err(IndexError::IndexFile)?,
     };
     // What a power cut takes is read again: only the order of writes matters.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -109,19 +115,6 @@ fn is_useless(error: &SchemaError) -> bool {
         | SchemaError::Unready
         | SchemaError::Foreign(_) => true,
     }
-}
-
-/// Removes an index with what SQLite puts beside it.
-pub(crate) fn remove(path: &Path) -> Result<(), rusqlite::Error> {
-    let gone = |path: &Path| match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
-            Err(rusqlite::Error::SqliteFailure(code, Some(error.to_string())))
-        }
-        _ => Ok(()),
-    };
-    gone(path)?;
-    SIDE_FILES.iter().try_for_each(|ending| gone(&with_ending(path, ending)))
 }
 
 /// Whether the index is of this segment, and not of one that was there before.

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 
 use super::error::IndexError;
-use super::file;
+use super::file::{self, Standing};
 use super::metrics::IndexMetrics;
 use super::pending::Pending;
 use super::piece::Open;
-use crate::layout::SegmentId;
+use crate::layout::{SegmentId, remove_database};
 use crate::schema::{SEGMENT, SchemaError};
 use crate::session::Files;
 
@@ -36,6 +36,12 @@ impl FollowerDoor {
     pub(crate) fn index_now(&self) {
         self.pending.index_now();
     }
+
+    /// The thread panics at its next round.
+    #[cfg(test)]
+    pub(crate) fn panic(&self) {
+        self.pending.panic_follower();
+    }
 }
 
 /// The follower; its thread ends when this is dropped.
@@ -57,19 +63,16 @@ impl Follower {
         let pending = Arc::new(Pending::default());
         pending.begin(open, batch_no);
         files.index.follow(Arc::clone(&pending));
-        let mut work = Work {
-            files,
-            pending: Arc::clone(&pending),
-            interval,
-            metrics: IndexMetrics::register(registry),
-            open: Vec::new(),
-            settled: HashSet::new(),
-            unreadable: HashSet::new(),
-            unindexed: HashMap::new(),
-            swept: None,
+        let metrics = IndexMetrics::register(registry);
+        let mut work = Work::new(files, Arc::clone(&pending), interval, metrics);
+        let end = End { pending: Arc::clone(&pending), metrics: work.metrics.clone() };
+        end.metrics.following.set(1);
+        let run = move || {
+            // Dropped however the thread ends, by a panic too.
+            let _end = end;
+            work.run();
         };
-        let thread =
-            std::thread::Builder::new().name("store-index".to_owned()).spawn(move || work.run())?;
+        let thread = std::thread::Builder::new().name("store-index".to_owned()).spawn(run)?;
         Ok(Self { pending, thread: Some(thread) })
     }
 
@@ -88,6 +91,25 @@ impl Drop for Follower {
         self.pending.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Tells whoever counts on the thread that it is gone.
+#[derive(Debug)]
+struct End {
+    pending: Arc<Pending>,
+    metrics: IndexMetrics,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.metrics.following.set(0);
+        if std::thread::panicking() {
+            self.pending.abandon();
+            tracing::error!(
+                "the thread of the search index panicked; searches walk what is written from now on, until the server is started again"
+            );
         }
     }
 }
@@ -111,6 +133,25 @@ struct Work {
 }
 
 impl Work {
+    fn new(
+        files: Arc<Files>,
+        pending: Arc<Pending>,
+        interval: Duration,
+        metrics: IndexMetrics,
+    ) -> Self {
+        Self {
+            files,
+            pending,
+            interval,
+            metrics,
+            open: Vec::new(),
+            settled: HashSet::new(),
+            unreadable: HashSet::new(),
+            unindexed: HashMap::new(),
+            swept: None,
+        }
+    }
+
     fn run(&mut self) {
         let mut pause = Duration::ZERO;
         loop {
@@ -163,6 +204,13 @@ impl Work {
         self.open.retain(|open| segments.contains(&open.id));
         self.unindexed.retain(|id, _| segments.contains(id));
         let newest = segments.first().copied();
+        for id in &segments {
+            if !self.settled.contains(id) && !self.unindexed.contains_key(id) {
+                // What cannot be read is told when its turn comes.
+                let spans = self.outstanding(*id).unwrap_or(0);
+                self.unindexed.insert(*id, spans);
+            }
+        }
         for id in segments {
             if self.settled.contains(&id) || self.unreadable.contains(&id) {
                 continue;
@@ -191,6 +239,20 @@ impl Work {
         Ok(false)
     }
 
+    /// Spans that the index of a segment does not have.
+    fn outstanding(&self, id: SegmentId) -> Result<u64, IndexError> {
+        let layout = &self.files.layout;
+        let segment = SEGMENT.open_reader(&layout.whole(id)).map_err(IndexError::SegmentFile)?;
+        let stored: i64 = segment
+            .query_row("SELECT spans FROM state", [], |row| row.get(0))
+            .map_err(IndexError::of_segment)?;
+        let indexed = match file::INDEX.open_reader(&layout.index(id)) {
+            Ok(index) if file::is_of(&index, &segment)? => Standing::read(&index)?.spans,
+            _ => 0,
+        };
+        Ok((stored as u64).saturating_sub(indexed))
+    }
+
     /// A closed segment needs no further look.
     fn settle(&mut self, id: SegmentId) {
         if let Some(at) = self.open.iter().position(|open| open.id == id) {
@@ -209,7 +271,8 @@ impl Work {
         self.open.retain(|open| open.id != id);
         self.settled.remove(&id);
         self.unreadable.remove(&id);
-        file::remove(&self.files.layout.index(id))?;
+        self.unindexed.remove(&id);
+        remove_database(&self.files.layout.index(id))?;
         self.files.index.forget();
         self.metrics.rebuilds.inc();
         Ok(())
@@ -224,7 +287,7 @@ impl Work {
         for (id, path) in self.files.layout.indexes()? {
             if !segments.contains(&id) && !self.files.layout.whole(id).exists() {
                 self.open.retain(|open| open.id != id);
-                file::remove(&path)?;
+                remove_database(&path)?;
                 self.files.index.forget();
                 self.pending.forget(id);
             } else if let Ok(metadata) = path.metadata() {
@@ -273,7 +336,7 @@ impl Work {
         let segment = SEGMENT.open_reader(&layout.whole(id)).map_err(IndexError::SegmentFile)?;
         segment.pragma_update(None, "cache_size", -CACHE_KIB).map_err(IndexError::of_segment)?;
         let path = layout.index(id);
-        let (mut index, is_anew) = file::open(&path).map_err(IndexError::IndexFile)?;
+        let (mut index, is_anew) = file::open(&path)?;
         let mut rebuilt = is_anew;
         if !file::is_of(&index, &segment)? {
             tracing::info!(
@@ -281,8 +344,8 @@ impl Work {
                 "a search index is of another segment and is made anew"
             );
             drop(index);
-            file::remove(&path)?;
-            index = file::open(&path).map_err(IndexError::IndexFile)?.0;
+            remove_database(&path)?;
+            index = file::open(&path)?.0;
             rebuilt = true;
         }
         if rebuilt {
@@ -290,5 +353,46 @@ impl Work {
             self.metrics.rebuilds.inc();
         }
         Open::new(id, segment, index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_trace::{Span, SpanBatch, SpanId, TraceId};
+
+    use super::*;
+    use crate::layout::Layout;
+    use crate::{Store, StoreOptions};
+
+    #[tokio::test]
+    async fn spans_of_segments_whose_turn_has_not_come_count_as_not_indexed() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions { max_segment_bytes: 1, ..StoreOptions::new(dir.path()) };
+        let store = Store::open(options, &mut Registry::default()).unwrap();
+        for number in 1..=4_u64 {
+            let spans = (1..=10)
+                .map(|id| {
+                    let trace = TraceId::from_u128(number.into());
+                    Span::new(trace, SpanId::from_u64(id), None, "chat")
+                })
+                .collect();
+            store.inbox().commit(SpanBatch { spans, ..SpanBatch::default() }).await.unwrap();
+        }
+        store.close().await.unwrap();
+        let files = Arc::new(Files::new(Layout::new(dir.path())));
+        for (_, index) in files.layout.indexes().unwrap() {
+            remove_database(&index).unwrap();
+        }
+        let metrics = IndexMetrics::default();
+        let mut work = Work::new(files, Arc::default(), Duration::ZERO, metrics.clone());
+        let mut told = Vec::new();
+        while work.round().unwrap() {
+            work.tell_metrics();
+            told.push(metrics.unindexed_spans.get());
+        }
+        work.tell_metrics();
+        told.push(metrics.unindexed_spans.get());
+        told.dedup();
+        assert!(told.ends_with(&[30, 20, 10, 0]), "{told:?}");
     }
 }

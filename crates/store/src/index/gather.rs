@@ -1,10 +1,13 @@
 //! What spans add to the index: the values of their attributes, and what they say.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hasher as _;
 
+use fnv::FnvHasher;
 use rusqlite::{Connection, OptionalExtension as _};
 use throughline_trace::Value;
 
+use super::error::IndexError;
 use crate::body::{self, BodyError, SpanBody};
 use crate::dictionary;
 use crate::insert::read_varints;
@@ -37,13 +40,15 @@ pub(super) fn is_posted(key: &str) -> bool {
 }
 
 /// What a value is found by, as far as it has postings: its text, or its number if that is whole.
+/// Part of the form of an index, so that it must stay as it is. It need not withstand anybody: two
+/// values of one hash cost a look at rows.
 fn hash(key: &str, kind: u8, value: &[u8]) -> i64 {
-    let mut bytes = Vec::with_capacity(key.len() + value.len() + 10);
-    bytes.extend_from_slice(&(key.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(key.as_bytes());
-    bytes.push(kind);
-    bytes.extend_from_slice(value);
-    body::checksum(&bytes) as i64
+    let mut hasher = FnvHasher::default();
+    hasher.write(&(key.len() as u32).to_le_bytes());
+    hasher.write(key.as_bytes());
+    hasher.write(&[kind]);
+    hasher.write(value);
+    hasher.finish() as i64
 }
 
 /// The hash of a text under a key.
@@ -89,8 +94,20 @@ pub(super) fn without_nul(text: String) -> String {
 /// Where a text comes from: the same bytes may say different things.
 type Address = [u8; 16];
 
-fn addressed(mut address: Address, is_json: bool, written: Written) -> Address {
+/// What the bytes are whose hash an address begins as.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// What a span says of itself, as text.
+    Text,
+    /// A message, which is not what a span says of itself.
+    Message,
+    /// The stored form of a list or map, which may have the bytes of a text.
+    Value,
+}
+
+fn addressed(mut address: Address, is_json: bool, written: Written, origin: Origin) -> Address {
     address[0] ^= (written as u8) << 1 | u8::from(is_json);
+    address[1] ^= origin as u8;
     address
 }
 
@@ -147,43 +164,47 @@ impl<'c> Gatherer<'c> {
         Self { connection, index, reader, resources, messages, gathered }
     }
 
-    /// Reads the spans of a row of `traces` from a key on, at most so many, as those of the trace of
-    /// the row `trace_no`. Answers the key behind the last, and whether that is all.
+    /// Reads the spans of a row of `traces` from a key on, at most so many and, but for the last of
+    /// them, until so many bytes are gathered, as those of the trace of the row `trace_no`. Answers
+    /// the key behind the last, and whether that is all.
     pub(super) fn spans(
         &mut self,
         space: i64,
         trace_no: i64,
         from: i64,
-        most: usize,
-    ) -> Result<(i64, bool), RowError> {
+        (most, most_bytes): (usize, usize),
+    ) -> Result<(i64, bool), IndexError> {
         let (first, behind) = trace_rows::key_range(space);
         let mut next = from.max(first);
         let connection = self.connection;
-        let mut statement = connection.prepare_cached(
-            "SELECT key, name, resource, messages, body FROM spans
-             WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3",
-        )?;
-        let mut rows = statement.query([next, behind, most as i64])?;
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT key, name, resource, messages, body FROM spans
+                 WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3",
+            )
+            .map_err(IndexError::of_segment)?;
+        let mut rows =
+            statement.query([next, behind, most as i64]).map_err(IndexError::of_segment)?;
         let mut read = 0;
-        while let Some(row) = rows.next()? {
-            next = row.get::<_, i64>(0)? + 1;
+        while let Some(row) = rows.next().map_err(IndexError::of_segment)? {
+            if self.gathered.bytes >= most_bytes {
+                return Ok((next, false));
+            }
+            let span = SpanRow::read(connection, row).map_err(IndexError::Segment)?;
+            next = span.key + 1;
             read += 1;
-            self.span(row, trace_no)?;
+            self.span(span, trace_no)?;
         }
         Ok((next, read < most))
     }
 
-    fn span(&mut self, row: &rusqlite::Row<'_>, trace_no: i64) -> Result<(), RowError> {
-        let name = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
-        let stored = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
-        let raw = dictionary::unpack(self.connection, stored)?;
+    fn span(&mut self, span: SpanRow<'_>, trace_no: i64) -> Result<(), IndexError> {
+        let SpanRow { name, body, resource, messages, .. } = span;
         self.gathered.spans += 1;
-        self.gathered.bytes += raw.len();
-        let body: SpanBody = body::decode(&raw)?;
-        let resource: i64 = row.get(2)?;
+        self.gathered.bytes += span.bytes;
         self.gathered.resource_traces.insert((resource, trace_no));
         if self.resources.insert(resource) {
-            let read = self.reader.resource(resource)?;
+            let read = self.reader.resource(resource).map_err(IndexError::of_segment)?;
             let postings = &mut self.gathered.resource_postings;
             for (key, value) in read.attributes.iter().filter(|(key, _)| is_posted(key)) {
                 hashes_of(key, value, &mut |hash| postings.push((hash, resource)));
@@ -204,24 +225,27 @@ impl<'c> Gatherer<'c> {
         for said in content::said_by(name, &body) {
             self.said(said, trace_no)?;
         }
-        if let Some(bytes) = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
-            for referred in content::messages_of(&body.attributes, read_varints(bytes)) {
-                self.message(referred, trace_no)?;
-            }
+        for referred in content::messages_of(&body.attributes, messages) {
+            self.message(referred, trace_no)?;
         }
         Ok(())
     }
 
-    fn said(&mut self, said: Said<'_>, trace_no: i64) -> Result<(), RowError> {
-        let (address, written) = match said {
-            Said::Text("") => return Ok(()),
-            Said::Text(text) => (body::address(text.as_bytes()), Written::Content),
-            Said::Value(Value::String(text), written) => (body::address(text.as_bytes()), written),
-            Said::Value(value, written) => (body::address(&body::encode(value)?), written),
-        };
+    fn said(&mut self, said: Said<'_>, trace_no: i64) -> Result<(), IndexError> {
         // A text that begins like JSON is another thing than the JSON.
-        let is_value = matches!(said, Said::Value(..));
-        let address = addressed(address, is_value, written);
+        let address = match said {
+            Said::Text("") => return Ok(()),
+            Said::Text(text) => {
+                addressed(body::address(text.as_bytes()), false, Written::Content, Origin::Text)
+            }
+            Said::Value(Value::String(text), written) => {
+                addressed(body::address(text.as_bytes()), true, written, Origin::Text)
+            }
+            Said::Value(value, written) => {
+                let stored = body::encode(value).map_err(IndexError::of_segment)?;
+                addressed(body::address(&stored), true, written, Origin::Value)
+            }
+        };
         self.gathered.said.insert((address, trace_no));
         if self.is_known(address)? {
             return Ok(());
@@ -252,37 +276,74 @@ impl<'c> Gatherer<'c> {
         Ok(true)
     }
 
-    fn message(&mut self, referred: Referred, trace_no: i64) -> Result<(), RowError> {
+    fn message(&mut self, referred: Referred, trace_no: i64) -> Result<(), IndexError> {
         if let Some(address) = self.messages.get(&referred) {
             self.gathered.said.insert((*address, trace_no));
             return Ok(());
         }
-        let stored: Option<(Address, Vec<u8>)> = self
-            .connection
-            .prepare_cached("SELECT address, body FROM messages WHERE message = ?1")?
-            .query_row([referred.message], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let (address, stored) = stored.ok_or(BodyError::Messages)?;
-        let mut address = addressed(address, referred.is_json, referred.written);
-        // A message is not what a span says of itself, though its bytes be the same.
-        address[1] ^= 1;
+        let (address, stored) =
+            self.stored_message(referred.message).map_err(IndexError::Segment)?;
+        let address = addressed(address, referred.is_json, referred.written, Origin::Message);
         self.messages.insert(referred, address);
         self.gathered.said.insert((address, trace_no));
         if self.is_known(address)? {
             return Ok(());
         }
-        let message = dictionary::unpack(self.connection, &stored)?;
+        let message =
+            dictionary::unpack(self.connection, &stored).map_err(IndexError::of_segment)?;
         self.gathered.bytes += message.len();
-        let written = referred.written;
-        let text = if referred.is_json {
-            let text = std::str::from_utf8(&message).map_err(|_| BodyError::Messages)?;
-            folded(|tell| content::texts_in_json(text, written, &mut |text| tell(text)))
-        } else {
-            let value: Value = body::decode(&message)?;
-            folded(|tell| content::texts_in_value(&value, written, &mut |text| tell(text)))
-        };
+        let text = text_of_message(&message, referred).map_err(IndexError::of_segment)?;
         self.gathered.texts.insert(address, Text::new(text));
         Ok(())
+    }
+
+    /// Address and stored form of a message.
+    fn stored_message(&self, message: i64) -> Result<(Address, Vec<u8>), RowError> {
+        let stored = self
+            .connection
+            .prepare_cached("SELECT address, body FROM messages WHERE message = ?1")?
+            .query_row([message], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(stored.ok_or(BodyError::Messages)?)
+    }
+}
+
+fn text_of_message(message: &[u8], referred: Referred) -> Result<String, BodyError> {
+    let written = referred.written;
+    if referred.is_json {
+        let text = std::str::from_utf8(message).map_err(|_| BodyError::Messages)?;
+        return Ok(folded(|tell| content::texts_in_json(text, written, &mut |text| tell(text))));
+    }
+    let value: Value = body::decode(message)?;
+    Ok(folded(|tell| content::texts_in_value(&value, written, &mut |text| tell(text))))
+}
+
+/// What a row of `spans` says that is indexed.
+struct SpanRow<'r> {
+    key: i64,
+    name: &'r str,
+    resource: i64,
+    /// Numbers of the messages that it refers to.
+    messages: Vec<i64>,
+    body: SpanBody,
+    /// Length of the body, bytes.
+    bytes: usize,
+}
+
+impl<'r> SpanRow<'r> {
+    fn read(segment: &Connection, row: &'r rusqlite::Row<'_>) -> Result<Self, RowError> {
+        let name = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+        let messages = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+        let stored = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
+        let raw = dictionary::unpack(segment, stored)?;
+        Ok(Self {
+            key: row.get(0)?,
+            name,
+            resource: row.get(2)?,
+            messages: messages.map(read_varints).unwrap_or_default(),
+            body: body::decode(&raw)?,
+            bytes: raw.len(),
+        })
     }
 }
 
@@ -352,4 +413,17 @@ fn add_texts(
         numbers.insert(address, number);
     }
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_of_the_indexes_that_there_are() {
+        assert_eq!(hash_text("user.id", "ada"), 7_224_931_165_082_556_760);
+        assert_eq!(hash_number("user.id", 7.0), 4_146_588_910_941_478_195);
+        assert_eq!(hash_number("k", -0.0), hash_number("k", 0.0));
+        assert_ne!(hash_text("a", "bc"), hash_text("ab", "c"));
+    }
 }

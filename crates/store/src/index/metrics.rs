@@ -12,6 +12,7 @@ pub(super) struct IndexMetrics {
     pub(super) unindexed_spans: Gauge,
     pub(super) lag_milliseconds: Gauge,
     pub(super) bytes: Gauge,
+    pub(super) following: Gauge,
 }
 
 impl IndexMetrics {
@@ -31,13 +32,18 @@ impl IndexMetrics {
         );
         registry.register(
             "unindexed_spans",
-            "Spans of the segments that are being indexed which the search index does not have yet; searches walk them",
+            "Spans that the search index does not have yet; searches walk them",
             metrics.unindexed_spans.clone(),
         );
         registry.register(
             "lag_milliseconds",
             "How long the oldest written group waits for the search index",
             metrics.lag_milliseconds.clone(),
+        );
+        registry.register(
+            "following",
+            "1 while what is written is indexed, 0 when the thread that does it is gone",
+            metrics.following.clone(),
         );
         registry.register("bytes", "Bytes of the search indexes", metrics.bytes.clone());
         metrics

@@ -26,6 +26,10 @@ struct State {
     asked: u64,
     done: u64,
     is_stopped: bool,
+    /// The follower is gone before the store: nothing waits for it any more.
+    is_abandoned: bool,
+    #[cfg(test)]
+    panics: bool,
 }
 
 /// Groups of one segment by number, with the traces that they changed.
@@ -47,6 +51,9 @@ impl Pending {
     /// another group may get its number, and both are looked at then.
     pub(crate) fn tell(&self, id: SegmentId, batch_no: u64, traces: &[i64]) {
         let mut state = self.lock();
+        if state.is_abandoned {
+            return;
+        }
         state.waiting += traces.len();
         let is_too_much = state.waiting > MAX_WAITING_TRACES;
         let of_segment = state.segments.entry(id).or_default();
@@ -129,6 +136,8 @@ impl Pending {
         let is_quiet = |state: &mut State| !state.is_stopped && state.asked == state.done;
         let waited = self.changed.wait_timeout_while(state, pause, is_quiet);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        #[cfg(test)]
+        assert!(!state.panics, "a test wants the follower to panic");
         (state.asked, state.is_stopped)
     }
 
@@ -153,6 +162,22 @@ impl Pending {
     pub(super) fn stop(&self) {
         self.lock().is_stopped = true;
         self.changed.notify_all();
+    }
+
+    /// The follower panicked: what it was told is forgotten, so that readers walk what they cannot know,
+    /// and nobody waits for it.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        (state.is_abandoned, state.is_stopped, state.waiting) = (true, true, 0);
+        state.segments.clear();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The follower panics when it wakes the next time.
+    #[cfg(test)]
+    pub(super) fn panic_follower(&self) {
+        self.lock().panics = true;
     }
 
     /// A panic while the lock was held loses at most what is compared again after the next start.

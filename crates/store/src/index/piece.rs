@@ -1,5 +1,7 @@
 //! One piece of work on an index: what one transaction adds to it.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::error::IndexError;
@@ -8,14 +10,18 @@ use super::gather::{Gathered, Gatherer};
 use super::pending::Pending;
 use crate::layout::SegmentId;
 
-/// Spans that one transaction adds; those of one group that is written are not divided.
+/// Spans that one transaction of a scan adds.
 const MAX_CHUNK_SPANS: usize = 4_096;
 
-/// Bytes of bodies and texts after which a transaction takes no further trace.
+/// Bytes of bodies and texts after which a transaction of a scan takes no further span.
 const MAX_CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
 /// Traces after which a transaction takes no further group.
 const MAX_CHUNK_TRACES: usize = 1_024;
+
+/// Bytes of bodies and texts after which a transaction that follows the writer takes no further span,
+/// 16 MiB: groups may be that large, and rows that go in together are cheaper.
+pub(super) const MAX_FOLLOWED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Rows of `traces` that are looked at in one go.
 const ROWS_AT_ONCE: i64 = 1_024;
@@ -28,6 +34,16 @@ pub(super) struct Open {
     pub(super) index: Connection,
     pub(super) standing: Standing,
     scan: Option<Scan>,
+    follow: Option<Follow>,
+}
+
+/// Groups that are followed, as far as that is not done.
+#[derive(Debug)]
+struct Follow {
+    /// The last of them.
+    batch_no: u64,
+    /// Traces that they changed and that are still to be looked at.
+    traces: BTreeSet<i64>,
 }
 
 /// A look at every trace of a segment.
@@ -47,7 +63,7 @@ impl Open {
         index: Connection,
     ) -> Result<Self, IndexError> {
         let standing = Standing::read(&index)?;
-        Ok(Self { id, segment, index, standing, scan: None })
+        Ok(Self { id, segment, index, standing, scan: None, follow: None })
     }
 
     /// Adds what one transaction takes; answers whether that was anything, and how many spans the
@@ -64,14 +80,15 @@ impl Open {
             pending.indexed(self.id, self.standing.batch_no);
             return Ok((false, stored));
         }
-        let told = match self.scan {
-            None if self.standing.is_whole => {
-                pending.after(self.id, self.standing.batch_no, committed, MAX_CHUNK_TRACES)
-            }
+        let told = match (self.scan, self.follow.take()) {
+            (None, Some(follow)) => Some(follow),
+            (None, None) if self.standing.is_whole => pending
+                .after(self.id, self.standing.batch_no, committed, MAX_CHUNK_TRACES)
+                .map(|(batch_no, traces)| Follow { batch_no, traces }),
             _ => None,
         };
         match told {
-            Some((last, traces)) => self.follow(last, traces.into_iter())?,
+            Some(follow) => self.follow(follow)?,
             None => {
                 let scan = self.scan.unwrap_or(Scan { row: 0, batch_no: committed });
                 self.scan_on(scan)?;
@@ -83,16 +100,23 @@ impl Open {
         Ok((true, stored))
     }
 
-    /// Adds what groups up to `last` changed.
-    fn follow(&mut self, last: u64, traces: impl Iterator<Item = i64>) -> Result<(), IndexError> {
+    /// Adds what groups changed, or as much of it as one transaction takes. Should it fail, they are
+    /// asked for again.
+    fn follow(&mut self, mut follow: Follow) -> Result<(), IndexError> {
         let mut chunk = Chunk::new(&self.segment, &self.index);
-        for trace in traces {
+        let mut is_over = true;
+        while let Some(trace) = follow.traces.first().copied().filter(|_| is_over) {
             for row in rows_of(&self.segment, trace).map_err(IndexError::of_segment)? {
-                chunk.row(row, usize::MAX)?;
+                is_over &= chunk.row(row, (usize::MAX, MAX_FOLLOWED_BYTES))?;
+            }
+            if is_over {
+                follow.traces.pop_first();
             }
         }
-        let standing = Standing { batch_no: last, ..self.standing };
-        self.add(chunk.into_parts(), standing)
+        let batch_no = if is_over { follow.batch_no } else { self.standing.batch_no };
+        self.add(chunk.into_parts(), Standing { batch_no, ..self.standing })?;
+        self.follow = (!is_over).then_some(follow);
+        Ok(())
     }
 
     /// Goes on with a look at every trace.
@@ -101,12 +125,8 @@ impl Open {
         let mut is_over = true;
         for row in rows_after(&self.segment, scan.row).map_err(IndexError::of_segment)? {
             let room = MAX_CHUNK_SPANS.saturating_sub(chunk.gatherer.gathered.spans as usize);
-            if room == 0 || chunk.gatherer.gathered.bytes > MAX_CHUNK_BYTES {
-                is_over = false;
-                break;
-            }
             let space = row.space;
-            if !chunk.row(row, room)? {
+            if room == 0 || !chunk.row(row, (room, MAX_CHUNK_BYTES))? {
                 is_over = false;
                 break;
             }
@@ -192,16 +212,16 @@ impl<'c> Chunk<'c> {
         Self { index, gatherer: Gatherer::new(segment, index), rows: Vec::new() }
     }
 
-    /// Reads the new spans of a row, at most so many; answers whether that was all.
-    fn row(&mut self, mut row: Row, most: usize) -> Result<bool, IndexError> {
+    /// Reads the new spans of a row, at most so many and, but for the last, so many bytes of all rows;
+    /// answers whether that was all.
+    fn row(&mut self, mut row: Row, most: (usize, usize)) -> Result<bool, IndexError> {
         let mark: Option<i64> = self
             .index
             .prepare_cached("SELECT next FROM marks WHERE space = ?1")?
             .query_row([row.space], |row| row.get(0))
             .optional()?;
         let from = mark.unwrap_or(0);
-        let read = self.gatherer.spans(row.space, row.trace_no, from, most);
-        let (next, is_all) = read.map_err(IndexError::Segment)?;
+        let (next, is_all) = self.gatherer.spans(row.space, row.trace_no, from, most)?;
         row.next = (mark != Some(next)).then_some(next);
         if row.next.is_some() || row.is_carried {
             self.rows.push(row);

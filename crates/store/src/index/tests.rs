@@ -10,9 +10,13 @@ use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use throughline_trace::{Span, SpanBatch, SpanId, TraceId, Value, keys};
 
+use super::file;
+use super::pending::Pending;
+use super::piece::{MAX_FOLLOWED_BYTES, Open};
 use crate::layout::Layout;
 use crate::query::TraceFilter;
 use crate::read_search::{Budget, list_within};
+use crate::schema::SEGMENT;
 use crate::search::SearchQuery;
 use crate::session::{Files, Session};
 use crate::{Retention, Store, StoreOptions};
@@ -191,6 +195,145 @@ async fn damage_that_a_search_meets_is_mended_while_the_store_runs() {
     let (found, looked, unindexed) = search(&files, "declined");
     assert_eq!((found, unindexed), (BTreeSet::from([7]), 0));
     assert!(looked <= 2, "{looked} rows");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn damage_of_what_an_index_knows_is_not_taken_for_damage_of_its_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await.close().await.unwrap();
+    // Of the newest index only the table of known texts is damaged.
+    let path = &indexes(dir.path())[1];
+    let index = rusqlite::Connection::open(path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'texts'";
+    let page: u32 = index.query_row(sql, [], |row| row.get(0)).unwrap();
+    let page = page as usize;
+    index.close().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    let page_bytes = crate::schema::PAGE_BYTES as usize;
+    bytes[(page - 1) * page_bytes..page * page_bytes].fill(0xa5);
+    fs::write(path, bytes).unwrap();
+    let store = open(options(dir.path()));
+    send(&store, NOON + DAY, vec![span(200, 1, "something new", "user-200")]).await;
+    store.index_now().await;
+    store.close().await.unwrap();
+    // What was told in memory of that trace is forgotten: only the index can lead to it.
+    let files = Arc::new(Files::new(Layout::new(dir.path())));
+    for text in ["user.id:user-200", "\"something new\""] {
+        let (found, looked, unindexed) = search(&files, text);
+        assert_eq!((found, unindexed), (BTreeSet::from([200]), 0), "{text}");
+        assert!(looked <= 2, "{text}: {looked} rows");
+    }
+}
+
+#[tokio::test]
+async fn a_text_and_a_list_of_the_same_bytes_are_both_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path()));
+    // Its stored form is UTF-8 and says nothing of the number.
+    let list = Value::Array(vec![Value::Int(-535_138)]);
+    let bytes = String::from_utf8(crate::body::encode(&list).unwrap()).unwrap();
+    for (trace, said) in [(1, Value::String(bytes)), (2, list)] {
+        let mut span = span(trace, 1, "weather", "a");
+        span.attributes.set(keys::GEN_AI_TOOL_CALL_RESULT, said);
+        send(&store, NOON, vec![span]).await;
+    }
+    store.index_now().await;
+    let files = Arc::clone(&store.reader().files);
+    assert_eq!(search(&files, "535138"), (BTreeSet::from([2]), 1, 0));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_index_of_the_first_form_is_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await.close().await.unwrap();
+    let path = &indexes(dir.path())[0];
+    let index = rusqlite::Connection::open(path).unwrap();
+    index.execute_batch("DELETE FROM text_traces; PRAGMA user_version = 1").unwrap();
+    index.close().unwrap();
+    let store = open(options(dir.path()));
+    store.index_now().await;
+    let files = Arc::clone(&store.reader().files);
+    let (found, looked, unindexed) = search(&files, "declined");
+    assert_eq!((found, unindexed), (BTreeSet::from([7]), 0));
+    assert!(looked <= 2, "{looked} rows");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_round_gathers_is_bounded_in_bytes() {
+    const BYTES: usize = 1024 * 1024;
+    const SPANS: u64 = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3_600);
+    let store = open(StoreOptions { index_interval: hour, ..options(dir.path()) });
+    send(&store, NOON, vec![span(1, 1, "weather", "a")]).await;
+    let layout = Layout::new(dir.path());
+    let id = layout.list().unwrap()[0];
+    let segment = SEGMENT.open_reader(&layout.segment(id)).unwrap();
+    let (index, _) = file::open(&dir.path().join("other.index")).unwrap();
+    let (mut open, pending) = (Open::new(id, segment, index).unwrap(), Pending::default());
+    let piece = |open: &mut Open, pending: &Pending| {
+        let (is_more, _) = open.piece(pending).unwrap();
+        if !open.segment.is_autocommit() {
+            open.segment.execute_batch("ROLLBACK").unwrap();
+        }
+        is_more
+    };
+    while piece(&mut open, &pending) {}
+    let is_over = |open: &Open| (open.standing.is_whole, open.standing.spans) == (true, SPANS + 1);
+    assert_eq!((open.standing.batch_no, open.standing.spans), (1, 1));
+    // A group of two traces, of which one has nearly all.
+    let large = |n: u64| {
+        let mut span = span(if n == 1 { 3 } else { 2 }, n, "weather", "b");
+        span.attributes.set("note", "x".repeat(BYTES));
+        span
+    };
+    send(&store, NOON, (1..=SPANS).map(large).collect()).await;
+    pending.begin(id, 1);
+    pending.tell(id, 2, &[2, 3]);
+    let mut pieces = Vec::new();
+    while !is_over(&open) {
+        let before = open.standing.spans;
+        assert!(piece(&mut open, &pending));
+        pieces.push(open.standing.spans - before);
+        assert_eq!(open.standing.batch_no, if is_over(&open) { 2 } else { 1 });
+    }
+    let most = MAX_FOLLOWED_BYTES.div_ceil(BYTES) as u64;
+    assert!(pieces.len() > 1 && pieces.iter().all(|spans| *spans <= most), "{pieces:?}");
+    assert!(!piece(&mut open, &pending));
+    store.close().await.unwrap();
+}
+
+/// What a registry tells under this name.
+fn metric(registry: &Registry, name: &str) -> Option<u64> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[tokio::test]
+async fn a_follower_that_panics_is_told_and_what_comes_then_is_walked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = Registry::default();
+    let store = Store::open(options(dir.path()), &mut registry).unwrap();
+    send(&store, NOON, (1..=40).map(|n| span(n, 1, "weather", "a")).collect()).await;
+    store.index_now().await;
+    assert_eq!(metric(&registry, "throughline_store_index_following"), Some(1));
+    store.index.panic();
+    // It comes back though nobody is there.
+    tokio::time::timeout(Duration::from_secs(60), store.index_now()).await.unwrap();
+    assert_eq!(metric(&registry, "throughline_store_index_following"), Some(0));
+    send(&store, NOON, vec![span(41, 1, "refund", "b")]).await;
+    let files = Arc::clone(&store.reader().files);
+    assert_eq!(search(&files, "user.id:b"), (BTreeSet::from([41]), 41, 41));
+    store.close().await.unwrap();
+    // The next start brings it up to date.
+    let store = open(options(dir.path()));
+    store.index_now().await;
+    let files = Arc::clone(&store.reader().files);
+    assert_eq!(search(&files, "user.id:b"), (BTreeSet::from([41]), 1, 0));
     store.close().await.unwrap();
 }
 

@@ -19,7 +19,7 @@ use crate::sampling::{
     BASELINE_DAYS, Baselines, Case, Decided, MIN_BASELINE_OPERATIONS, ROOTLESS_WAITS, Sampling,
 };
 use crate::schema::{ROLLUPS, SEGMENT};
-use crate::trace_rows;
+use crate::trace_rows::{self, TraceRows};
 
 /// Other segments whose connections are kept open.
 const MAX_OPEN: usize = 16;
@@ -69,17 +69,17 @@ impl Known {
             decided: self.decided,
             is_held: self.is_held,
             has_error_log: self.has_error_log,
-            is_running: self.quiet_at(sampling) > now_unix_nano,
+            is_running: quiet_at(&self.summary, sampling) > now_unix_nano,
         }
     }
+}
 
-    /// When the trace has been quiet for long enough, nanoseconds since the Unix epoch.
-    pub(crate) fn quiet_at(&self, sampling: &Sampling) -> u64 {
-        let has_ended = self.summary.root.as_ref().is_some_and(|root| root.is_root);
-        let waits = if has_ended { 1 } else { ROOTLESS_WAITS };
-        let wait = sampling.wait.as_nanos().saturating_mul(waits.into());
-        self.summary.received_unix_nano.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
-    }
+/// When a trace has been quiet for long enough, nanoseconds since the Unix epoch.
+fn quiet_at(summary: &TraceSummary, sampling: &Sampling) -> u64 {
+    let has_ended = summary.root.as_ref().is_some_and(|root| root.is_root);
+    let waits = if has_ended { 1 } else { ROOTLESS_WAITS };
+    let wait = sampling.wait.as_nanos().saturating_mul(waits.into());
+    summary.received_unix_nano.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
 }
 
 impl<'a> Cases<'a> {
@@ -119,6 +119,25 @@ impl<'a> Cases<'a> {
         &mut self,
         mut tell: impl FnMut(&mut Self, Known) -> Result<(), KeepError>,
     ) -> Result<(), KeepError> {
+        self.each_row(|cases, trace_no, is_carried, part| {
+            let known = cases.known(trace_no, is_carried, part)?;
+            tell(cases, known)
+        })
+    }
+
+    /// Tells `tell` the summaries over all segments of every trace of the segment: as much as says
+    /// when it may be judged.
+    fn each_summary(
+        &mut self,
+        mut tell: impl FnMut(TraceSummary) -> Result<(), KeepError>,
+    ) -> Result<(), KeepError> {
+        self.each_row(|cases, _, _, part| tell(cases.whole(part, None)?))
+    }
+
+    fn each_row(
+        &mut self,
+        mut tell: impl FnMut(&mut Self, i64, bool, TraceSummary) -> Result<(), KeepError>,
+    ) -> Result<(), KeepError> {
         let segment = self.segment;
         let mut statement = segment.prepare(
             "SELECT trace_no, carried, summary FROM traces WHERE continues IS NULL
@@ -126,8 +145,7 @@ impl<'a> Cases<'a> {
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let known = self.known(row.get(0)?, row.get(1)?, trace_rows::summary(row, 2)?)?;
-            tell(self, known)?;
+            tell(self, row.get(0)?, row.get(1)?, trace_rows::summary(row, 2)?)?;
         }
         Ok(())
     }
@@ -139,16 +157,39 @@ impl<'a> Cases<'a> {
         part: TraceSummary,
     ) -> Result<Known, KeepError> {
         let id = part.trace_id;
-        let mut has_failed = part.log_count > 0 && has_error_log(self.segment, trace_no)?;
+        let mut has_error_log = part.log_count > 0 && has_error_log(self.segment, trace_no)?;
+        let mut summary = self.whole(part, Some(&mut has_error_log))?;
+        if is_carried && !has_error_log {
+            has_error_log = self.had_error_log(id)?;
+        }
+        let decided = decided(self.control, id)?;
+        summary.decision_count = decided.count;
+        let is_held = self.holds.iter().any(|hold| skeleton::is_held(hold, &summary));
+        Ok(Known { summary, trace_no, is_carried, decided, is_held, has_error_log })
+    }
+
+    /// The summary of a trace over all segments, of which `part` is what this one and those before it
+    /// know. `has_error_log` is set when a later segment has such a record of it.
+    fn whole(
+        &mut self,
+        part: TraceSummary,
+        mut has_error_log: Option<&mut bool>,
+    ) -> Result<TraceSummary, KeepError> {
+        let id = part.trace_id;
         let mut whole: Option<TraceSummary> = None;
         let mut is_whole = false;
         for at in 0..self.later.len() {
+            if is_whole && has_error_log.is_none() {
+                break;
+            }
             if !may_know(&self.later[at], id) {
                 continue;
             }
             let connection = self.connection(self.later[at].id)?;
             let Some(rows) = trace_rows::find(connection, id)? else { continue };
-            has_failed |= rows.summary.log_count > 0 && has_error_log(connection, rows.trace_no)?;
+            if let Some(found) = &mut has_error_log {
+                **found |= has_error_log_of(connection, &rows)?;
+            }
             if !is_whole {
                 is_whole = rows.is_carried;
                 match &mut whole {
@@ -157,19 +198,29 @@ impl<'a> Cases<'a> {
                 }
             }
         }
-        let mut summary = match whole {
+        Ok(match whole {
             Some(whole) if is_whole => whole,
             Some(mut whole) => {
                 whole.merge(part);
                 whole
             }
             None => part,
-        };
-        let decided = decided(self.control, id)?;
-        summary.decision_count = decided.count;
-        let is_held = self.holds.iter().any(|hold| skeleton::is_held(hold, &summary));
-        let has_error_log = has_failed;
-        Ok(Known { summary, trace_no, is_carried, decided, is_held, has_error_log })
+        })
+    }
+
+    /// Whether an earlier segment has a log record of severity ERROR or above of the trace.
+    fn had_error_log(&mut self, id: TraceId) -> Result<bool, KeepError> {
+        for at in 0..self.earlier.len() {
+            if !may_know(&self.earlier[at], id) {
+                continue;
+            }
+            let connection = self.connection(self.earlier[at].id)?;
+            let rows = trace_rows::find(connection, id)?;
+            if rows.map_or(Ok(false), |rows| has_error_log_of(connection, &rows))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether sampling took spans of the trace from an earlier segment.
@@ -248,14 +299,14 @@ pub(crate) fn look(
 ) -> Result<Readiness, KeepError> {
     let mut baselines = Baselines::default();
     let mut waits_for: Option<u64> = None;
-    cases.each(|_, known| {
+    cases.each_summary(|summary| {
         pause()?;
-        let quiet_at = known.quiet_at(sampling);
+        let quiet_at = quiet_at(&summary, sampling);
         if is_patient && quiet_at > now_unix_nano {
             waits_for = waits_for.max(Some(quiet_at));
         }
         if let Some(rare) = sampling.always.rare {
-            baselines.count(&known.summary, rare.by);
+            baselines.count(&summary, rare.by);
         }
         Ok(())
     })?;
@@ -277,6 +328,10 @@ fn has_error_log(segment: &Connection, trace_no: i64) -> Result<bool, rusqlite::
     segment
         .prepare_cached("SELECT 1 FROM logs WHERE trace_no = ?1 AND severity >= ?2 LIMIT 1")?
         .exists(params![trace_no, Severity::ERROR.0])
+}
+
+fn has_error_log_of(segment: &Connection, rows: &TraceRows) -> Result<bool, rusqlite::Error> {
+    Ok(rows.summary.log_count > 0 && has_error_log(segment, rows.trace_no)?)
 }
 
 fn decided(control: &Connection, id: TraceId) -> Result<Decided, rusqlite::Error> {

@@ -108,14 +108,8 @@ impl Row {
 /// The seal of a packed file, before it takes the place of the other.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Packing {
-    pub(crate) blake3: [u8; 32],
-    pub(crate) bytes: u64,
-    pub(crate) schema: i64,
-    pub(crate) traces: u64,
-    pub(crate) spans: u64,
-    pub(crate) logs: u64,
-    pub(crate) points: u64,
-    pub(crate) counted_until: u64,
+    #[serde(flatten)]
+    pub(crate) seal: Seal,
     pub(crate) sampled: Option<Tally>,
 }
 
@@ -238,17 +232,7 @@ fn set_packed(control: &Connection, id: SegmentId, packing: &str) -> Result<(), 
         control.execute(sql, [id.file_name()])?;
         return Ok(());
     };
-    let seal = Seal {
-        blake3: packing.blake3,
-        bytes: packing.bytes,
-        schema: packing.schema,
-        traces: packing.traces,
-        spans: packing.spans,
-        logs: packing.logs,
-        points: packing.points,
-        counted_until: packing.counted_until,
-        is_packed: true,
-    };
+    let seal = Seal { is_packed: true, ..packing.seal };
     let sampled = packing.sampled.and_then(|tally| serde_json::to_string(&tally).ok());
     let packed = control.unchecked_transaction()?;
     set_seal(&packed, id, &seal)?;

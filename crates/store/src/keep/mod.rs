@@ -12,6 +12,7 @@ mod retire;
 mod rewrite;
 pub(crate) mod seal;
 mod skeleton;
+mod step;
 pub(crate) mod verify;
 
 use std::collections::HashMap;

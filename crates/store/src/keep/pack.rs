@@ -9,10 +9,11 @@ use rusqlite::Connection;
 
 use crate::keep::cases::Cases;
 use crate::keep::manifest::Packing;
-use crate::keep::retire::{remove, remove_side_files, unfinished};
+use crate::keep::retire::unfinished;
 use crate::keep::rewrite::Rewrite;
+use crate::keep::step::Step;
 use crate::keep::{KeepError, Pace, manifest, seal};
-use crate::layout::{Layout, SegmentId, sync_directory};
+use crate::layout::{Layout, SegmentId, remove_database, remove_side_files, sync_directory};
 use crate::sampling::{Baselines, Sampling, Tally};
 use crate::schema::SEGMENT;
 
@@ -43,34 +44,10 @@ pub(crate) struct Done {
     pub(crate) sampled: Option<Tally>,
 }
 
-/// The steps, each of which a kill may follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    Write,
-    Rename,
-    Announce,
-    Unlink,
-    UnlinkSideFiles,
-    Record,
-}
-
-impl Step {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Write,
-        Self::Rename,
-        Self::Announce,
-        Self::Unlink,
-        Self::UnlinkSideFiles,
-        Self::Record,
-    ];
-}
-
 impl Packer<'_> {
     /// Packs the segment.
     pub(crate) fn run(&self) -> Result<Done, KeepError> {
-        let mut done = Done::default();
-        Step::ALL.into_iter().try_for_each(|step| self.step(step, &mut done))?;
-        Ok(done)
+        Step::run(|step, done| self.step(step, done))
     }
 
     /// Does one step; they come in the order of [`Step::ALL`].
@@ -90,7 +67,7 @@ impl Packer<'_> {
             }
             Step::Announce => {
                 let packing = self.sealed(done.sampled.clone())?;
-                done.packed_bytes = packing.bytes;
+                done.packed_bytes = packing.seal.bytes;
                 manifest::set_packing(self.control, self.id, &packing)?;
             }
             Step::Unlink => {
@@ -102,8 +79,7 @@ impl Packer<'_> {
                 if done.sampled.is_some() {
                     // It knows what was taken; who follows makes it anew.
                     let index = self.layout.index(self.id);
-                    remove(&index)?;
-                    remove_side_files(&index)?;
+                    remove_database(&index)?;
                 }
             }
             Step::Record => manifest::record_packing(self.control, self.id)?,
@@ -114,8 +90,7 @@ impl Packer<'_> {
     /// Writes the packed file, durably, under a name that nobody reads.
     fn write(&self) -> Result<Option<Tally>, KeepError> {
         let target = unfinished(&self.layout.packed(self.id));
-        remove(&target)?;
-        remove_side_files(&target)?;
+        remove_database(&target)?;
         let segment = SEGMENT.open_reader(&self.layout.segment(self.id))?;
         let mut cases = match self.sampling.is_active() {
             true => Some(Cases::open(self.layout, self.control, &segment, self.id)?),
@@ -136,7 +111,7 @@ impl Packer<'_> {
     /// What a server that stops, or an error, leaves half written is of no use.
     fn forget_unfinished(&self) {
         let target = unfinished(&self.layout.packed(self.id));
-        if let Err(error) = remove(&target).and_then(|()| remove_side_files(&target)) {
+        if let Err(error) = remove_database(&target) {
             tracing::debug!(file = %target.display(), %error, "a leftover could not be removed");
         }
     }
@@ -146,17 +121,7 @@ impl Packer<'_> {
             (self.pause)()?;
             Ok(Pace::Gentle)
         })?;
-        Ok(Packing {
-            blake3: seal.blake3,
-            bytes: seal.bytes,
-            schema: seal.schema,
-            traces: seal.traces,
-            spans: seal.spans,
-            logs: seal.logs,
-            points: seal.points,
-            counted_until: seal.counted_until,
-            sampled,
-        })
+        Ok(Packing { seal, sampled })
     }
 }
 

@@ -3,15 +3,18 @@
 //! kill after it the new one.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use throughline_trace::TraceId;
 
 use crate::audit::holds;
+use crate::keep::step::Step;
 use crate::keep::{KeepError, manifest, skeleton};
-use crate::layout::{Form, Layout, SIDE_FILES, SegmentId, sync_directory, with_ending};
+use crate::layout::{
+    Form, Layout, SIDE_FILES, SegmentId, remove, remove_database, remove_side_files,
+    sync_directory, with_ending,
+};
 use crate::schema::SEGMENT;
 
 /// How a skeleton's name goes on while it is written.
@@ -37,34 +40,10 @@ pub(crate) struct Done {
     pub(crate) kept: usize,
 }
 
-/// The steps, each of which a kill may follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    Write,
-    Rename,
-    Announce,
-    Unlink,
-    UnlinkSideFiles,
-    Record,
-}
-
-impl Step {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Write,
-        Self::Rename,
-        Self::Announce,
-        Self::Unlink,
-        Self::UnlinkSideFiles,
-        Self::Record,
-    ];
-}
-
 impl Retirement<'_> {
     /// Retires the segment.
     pub(crate) fn run(&self) -> Result<Done, KeepError> {
-        let mut done = Done::default();
-        Step::ALL.into_iter().try_for_each(|step| self.step(step, &mut done))?;
-        Ok(done)
+        Step::run(|step, done| self.step(step, done))
     }
 
     /// Does one step; they come in the order of [`Step::ALL`].
@@ -95,8 +74,7 @@ impl Retirement<'_> {
                 // What it said is in its search index too.
                 let index = self.layout.index(self.id);
                 done.bytes += index.metadata().map_or(0, |file| file.len());
-                remove(&index)?;
-                remove_side_files(&index)?;
+                remove_database(&index)?;
             }
             Step::Record => manifest::set_retired(self.control, self.id)?,
         }
@@ -115,8 +93,7 @@ impl Retirement<'_> {
         }
         if kept.is_empty() {
             drop(connection);
-            remove(&skeleton)?;
-            remove_side_files(&skeleton)?;
+            remove_database(&skeleton)?;
             sync_directory(&self.layout.segments())?;
             return Ok(true);
         }
@@ -139,8 +116,7 @@ impl Retirement<'_> {
 
     fn write_unfinished(&self, source: &Connection, kept: &[TraceId]) -> Result<(), KeepError> {
         let target = unfinished(&self.layout.skeleton(self.id));
-        remove(&target)?;
-        remove_side_files(&target)?;
+        remove_database(&target)?;
         skeleton::write(source, kept, &target, self.check)?;
         File::open(&target)?.sync_all()?;
         Ok(())
@@ -190,16 +166,4 @@ pub(crate) fn clear_leftovers(layout: &Layout) {
 
 pub(crate) fn unfinished(file: &Path) -> PathBuf {
     with_ending(file, UNFINISHED)
-}
-
-pub(crate) fn remove_side_files(path: &Path) -> io::Result<()> {
-    SIDE_FILES.iter().try_for_each(|ending| remove(&with_ending(path, ending)))
-}
-
-/// Removes a file that may not be there.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -6,6 +6,8 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::keep::manifest::Row;
 use crate::keep::{KeepError, Pace};
 use crate::rollups;
@@ -16,7 +18,7 @@ use crate::segment::checkpoint;
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
 /// What the manifest keeps of a sealed segment.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Seal {
     pub(crate) blake3: [u8; 32],
     pub(crate) bytes: u64,
@@ -27,7 +29,8 @@ pub(crate) struct Seal {
     pub(crate) points: u64,
     /// The last group that the rollups must have of it.
     pub(crate) counted_until: u64,
-    /// Whether it is of the packed file.
+    /// Whether it is of the packed file; who writes a seal down as JSON knows.
+    #[serde(skip)]
     pub(crate) is_packed: bool,
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use throughline_trace::{Span, SpanBatch, SpanId, TraceId};
 
-use super::pack;
-use super::retire::{Done, Retirement, Step};
+use super::retire::{Done, Retirement};
+use super::step::Step;
+use super::{manifest, pack};
 use crate::answer::{SegmentState, StoredTrace};
 use crate::layout::{Layout, SegmentId};
 use crate::options::{RollupRetention, StoreOptions};
@@ -118,7 +119,7 @@ async fn a_kill_at_any_step_of_packing_leaves_the_old_state_or_the_new_one() {
     let rest = throughline_trace::SamplingRate::new(0.0).unwrap();
     let wait = std::time::Duration::ZERO;
     let sampling = Sampling { rest, wait, ..Sampling::default() };
-    for killed_after in 0..=pack::Step::ALL.len() {
+    for killed_after in 0..=Step::ALL.len() {
         let dir = tempfile::tempdir().unwrap();
         filled(dir.path()).await;
         let layout = Layout::new(dir.path());
@@ -135,7 +136,7 @@ async fn a_kill_at_any_step_of_packing_leaves_the_old_state_or_the_new_one() {
             pause: &pause,
         };
         let mut done = pack::Done::default();
-        for step in pack::Step::ALL.into_iter().take(killed_after) {
+        for step in Step::ALL.into_iter().take(killed_after) {
             job.step(step, &mut done).unwrap();
         }
         let is_old = killed_after < 4;
@@ -208,4 +209,15 @@ async fn what_was_retired_is_not_written_to_again() {
     let ids = layout.list().unwrap();
     assert!(ids[0].day == newest.day && layout.segment(ids[0]).exists(), "{ids:?}");
     assert!(store.reader().trace(TraceId::from_u128(9)).await.unwrap().is_some());
+}
+
+#[test]
+fn a_seal_that_was_noted_before_a_kill_is_read_as_it_was_written() {
+    let zeros = ["0"; 32].join(",");
+    let noted = format!(
+        r#"{{"blake3":[{zeros}],"bytes":1,"schema":5,"traces":2,"spans":3,"logs":4,"points":5,"counted_until":6,"sampled":null}}"#
+    );
+    let packing: manifest::Packing = serde_json::from_str(&noted).unwrap();
+    assert_eq!(serde_json::to_string(&packing).unwrap(), noted);
+    assert_eq!((packing.seal.bytes, packing.seal.counted_until), (1, 6));
 }

@@ -148,6 +148,58 @@ fn find_what_fits(dir: &Path) {
     }
 }
 
+/// Segments of a trace each, all of them indexed; the first of them alone is of the user `rare`.
+async fn indexed_segments(dir: &Path, segments: u64) {
+    let options = StoreOptions {
+        first_day_unix_nano: Some(NOON),
+        max_segment_bytes: 1,
+        ..StoreOptions::new(dir)
+    };
+    let store = Store::open(options, &mut Registry::default()).unwrap();
+    for number in 1..=segments {
+        let mut span = trace(number.into()).remove(0);
+        span.attributes.set("user.id", if number == 1 { "rare" } else { "common" });
+        let batch =
+            SpanBatch { received_unix_nano: NOON, spans: vec![span], ..SpanBatch::default() };
+        store.inbox().commit(batch).await.unwrap();
+    }
+    store.index_now().await;
+    assert!(store.reader().segments().await.unwrap().len() as u64 >= segments);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_search_whose_time_is_up_stops_between_segments_of_which_nothing_may_fit() {
+    const SEGMENTS: u64 = 12;
+    let dir = tempfile::tempdir().unwrap();
+    indexed_segments(dir.path(), SEGMENTS).await;
+    let files = Arc::new(Files::new(Layout::new(dir.path())));
+    for (text, wanted) in [("user.id:rare", vec![1]), ("user.id:nobody", vec![])] {
+        let query = SearchQuery::parse(text, NOON).unwrap();
+        let (mut cursor, mut found, mut places) = (None, Vec::new(), Vec::new());
+        loop {
+            let session = Session::begin(Arc::clone(&files));
+            let budget = Budget { until: Instant::now(), traces: MAX_SEARCHED_TRACES };
+            let filter = TraceFilter::default();
+            let page = list_within(&session, &filter, &query, cursor.as_deref(), 10, budget);
+            let page = page.unwrap();
+            found
+                .extend(page.items.iter().map(|one| u128::from_be_bytes(*one.trace_id.as_bytes())));
+            // Each page deals with a segment or two, and does not look at those above again.
+            assert!(session.rows() <= 2, "{} rows", session.rows());
+            places.extend(page.search.searched_until_unix_nano);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, wanted, "{text}");
+        let count = SEGMENTS as usize;
+        assert!((count / 2..=count + 1).contains(&places.len()), "{text}: {places:?}");
+        assert!(places.is_sorted_by(|above, below| above >= below), "{text}: {places:?}");
+    }
+}
+
 #[tokio::test]
 async fn sessions_are_listed_once_over_all_pages_with_all_their_traces() {
     for has_many in [false, true] {
@@ -157,16 +209,25 @@ async fn sessions_are_listed_once_over_all_pages_with_all_their_traces() {
     }
 }
 
-async fn list_sessions(reader: &crate::Reader) {
+/// All sessions, over as many pages as it takes: a page may end for its time.
+async fn all_sessions(
+    reader: &crate::Reader,
+    filter: &TraceFilter,
+    limit: usize,
+) -> Vec<crate::GroupSummary> {
     let (mut cursor, mut found) = (None, Vec::new());
     loop {
-        let page = reader.sessions(&TraceFilter::default(), cursor.as_deref(), 2).await.unwrap();
+        let page = reader.sessions(filter, cursor.as_deref(), limit).await.unwrap();
         found.extend(page.items);
         cursor = page.next;
         if cursor.is_none() {
-            break;
+            return found;
         }
     }
+}
+
+async fn list_sessions(reader: &crate::Reader) {
+    let found = all_sessions(reader, &TraceFilter::default(), 2).await;
     let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["s5", "s4", "s3", "s2", "s1", "s0", "s6"]);
     for one in &found {
@@ -181,8 +242,7 @@ async fn list_sessions(reader: &crate::Reader) {
         assert!(!one.is_cut);
     }
     let a1 = TraceFilter { agent: Some("a1".to_owned()), ..TraceFilter::default() };
-    let page = reader.sessions(&a1, None, 100).await.unwrap();
-    assert_eq!((page.items.len(), page.next), (7, None));
+    assert_eq!(all_sessions(reader, &a1, 100).await.len(), 7);
 }
 
 #[tokio::test]

@@ -21,11 +21,11 @@ mod decisions;
 mod derived;
 mod error;
 mod functions;
+mod groups;
 mod logs;
 mod pages;
 mod rollups;
 mod run;
-mod sessions;
 mod sink;
 mod source;
 mod span_order;
@@ -33,7 +33,6 @@ mod span_scan;
 mod spans;
 mod temp;
 mod traces;
-mod users;
 mod view;
 
 use std::path::PathBuf;
@@ -167,8 +166,8 @@ pub fn sql_views() -> Vec<SqlView> {
         .for_each(|view| if view.name == "agents" { others.push(view) } else { calls.push(view) });
     views.append(&mut calls);
     views.extend([
-        of::<sessions::Sessions>(),
-        of::<users::Users>(),
+        of::<groups::Sessions>(),
+        of::<groups::Users>(),
         of::<decisions::Decisions>(),
         of::<logs::Logs>(),
     ]);

@@ -203,8 +203,8 @@ fn connect(source: &Source, watch: &Watch) -> Result<Connection, Stop> {
     connection.pragma_update(None, "cache_size", -SORT_KIB)?;
     view::register::<super::spans::Spans>(&connection, source)?;
     view::register::<super::traces::Traces>(&connection, source)?;
-    view::register::<super::sessions::Sessions>(&connection, source)?;
-    view::register::<super::users::Users>(&connection, source)?;
+    view::register::<super::groups::Sessions>(&connection, source)?;
+    view::register::<super::groups::Users>(&connection, source)?;
     view::register::<super::decisions::Decisions>(&connection, source)?;
     view::register::<super::logs::Logs>(&connection, source)?;
     view::register::<super::rollups::Rollups>(&connection, source)?;

@@ -3,16 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use rusqlite::Connection;
 use throughline_store::{
-    AuditKeys, AuditLog, BackedUp, BackupError, BackupOptions, OpenError, Store, StoreOptions,
-    VerifyOptions, back_up, restore, verify_store,
+    AuditKeys, AuditLog, BackedUp, BackupError, BackupOptions, OpenError, Sampling, Store,
+    StoreOptions, Tally, VerifyOptions, back_up, restore, verify_store,
 };
-use throughline_trace::TraceId;
+use throughline_trace::{SamplingRate, TraceId};
 
-use crate::made::{self, DAY, NOON, decision, span, spans};
+use crate::made::{self, DAY, NOON, copy_of, decision, span, spans};
+use crate::rollups::count_of_spans;
+
+/// Rollups move by themselves only when somebody asks for it.
+const NEVER: Duration = Duration::from_secs(3_600);
 
 fn open(dir: &Path) -> Store {
     let options = StoreOptions { max_segment_bytes: 216_000, ..made::options(dir) };
@@ -289,4 +294,92 @@ async fn a_data_directory_that_lost_its_control_database_is_no_backup_that_was_b
     });
     assert!(cut_short.is_err());
     assert!(back_up(&options, |_| {}).unwrap().reused_files > 0);
+}
+
+/// A store of three days whose first two are closed and sealed, and neither packed nor counted, as a
+/// kill leaves it.
+async fn closed_and_uncounted(data: &Path) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        min_packed_bytes: u64::MAX,
+        rollup_interval: NEVER,
+        ..made::options(dir.path())
+    };
+    let store = Store::open(options, &mut Registry::default()).unwrap();
+    for day in 0..3 {
+        let of_day = (1..=20).map(|n| span(u128::from(day * 100 + n), 1, None, day * DAY + n));
+        store.inbox().commit(spans(NOON + day * DAY, of_day.collect())).await.unwrap();
+    }
+    store.keep_now().await;
+    copy_of(dir.path(), data);
+    store.close().await.unwrap();
+}
+
+/// Packs what is closed, without half of the traces.
+fn pack(data: &Path) {
+    let rest = SamplingRate::new(0.5).unwrap();
+    let sampling = Sampling { rest, wait: Duration::ZERO, ..Sampling::default() };
+    let options = StoreOptions { sampling, ..made::options(data) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(options, &mut Registry::default()).unwrap();
+        store.keep_now().await;
+        assert!(store.reader().segments().await.unwrap()[1].is_packed);
+        store.close().await.unwrap();
+    });
+}
+
+/// Takes a backup in which the closed segments are packed when the copy of `file` begins.
+async fn packed_meanwhile(data: &Path, target: &Path, file: &'static str) {
+    let (of_data, target) = (data.to_owned(), target.to_owned());
+    let run = move || {
+        let options = BackupOptions { data_dir: of_data.clone(), target, link: false };
+        let mut is_packed = false;
+        back_up(&options, |step| {
+            if step.file == file && !std::mem::replace(&mut is_packed, true) {
+                pack(&of_data);
+            }
+        })
+    };
+    let taken = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
+    assert!(taken.damaged.is_empty(), "{taken:?}");
+}
+
+#[tokio::test]
+async fn what_is_packed_while_a_backup_runs_is_in_its_rollups() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    closed_and_uncounted(&data).await;
+    // Of rows that were taken out nothing can be counted anew.
+    packed_meanwhile(&data, &target, "rollups.db").await;
+    restore(&target, &new, |_| {}).unwrap();
+    assert!(verify_store(&new, |_| {}).unwrap().is_good());
+    let copy = Store::open(made::options(&new), &mut Registry::default()).unwrap();
+    assert!(copy.reader().segments().await.unwrap()[1].is_packed);
+    assert_eq!(count_of_spans(&copy.reader()).await, 60.0);
+    copy.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_segment_that_is_copied_as_written_has_no_tally_of_what_sampling_took_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    closed_and_uncounted(&data).await;
+    // The first day was copied when the copy of the second begins.
+    packed_meanwhile(&data, &target, "segments/2026-11-23.db").await;
+    restore(&target, &new, |_| {}).unwrap();
+    assert!(verify_store(&new, |_| {}).unwrap().is_good());
+    let copy = Store::open(made::options(&new), &mut Registry::default()).unwrap();
+    copy.keep_now().await;
+    let segments = copy.reader().segments().await.unwrap();
+    let told: Vec<_> = segments
+        .iter()
+        .rev()
+        .map(|one| (one.is_packed, one.sampled.as_ref().map(Tally::total_dropped)))
+        .map(|(is_packed, dropped)| (is_packed, dropped.map(|count| count.spans > 0)))
+        .collect();
+    assert_eq!(told, [(false, None), (true, Some(true)), (false, None)]);
+    copy.close().await.unwrap();
 }

@@ -1,26 +1,9 @@
 //! What was acknowledged is there, whatever happens next.
 
-use std::path::Path;
-
 use throughline_store::{Reader, Store, StoreOptions, TraceFilter};
 use throughline_trace::{Refusal, SpanBatch, TraceId};
 
-use crate::made::{self, NOON, span, spans};
-
-/// The files as a power cut would leave them: copied while the server runs, logs and all.
-fn copy_of(from: &Path, to: &Path) {
-    for folder in ["", "segments"] {
-        std::fs::create_dir_all(to.join(folder)).unwrap();
-        for entry in std::fs::read_dir(from.join(folder)).unwrap() {
-            let entry = entry.unwrap();
-            let name = entry.file_name();
-            // Shared memory is gone after a power cut.
-            if entry.path().is_file() && !name.to_str().unwrap().ends_with("-shm") {
-                std::fs::copy(entry.path(), to.join(folder).join(name)).unwrap();
-            }
-        }
-    }
-}
+use crate::made::{self, NOON, copy_of, span, spans};
 
 fn batch(n: u64) -> SpanBatch {
     SpanBatch {

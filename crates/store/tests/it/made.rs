@@ -26,6 +26,21 @@ pub(crate) fn open(dir: &Path) -> Store {
     Store::open(options(dir), &mut Registry::default()).unwrap()
 }
 
+/// The files as a power cut would leave them: copied while the server runs, logs and all.
+pub(crate) fn copy_of(from: &Path, to: &Path) {
+    for folder in ["", "segments"] {
+        std::fs::create_dir_all(to.join(folder)).unwrap();
+        for entry in std::fs::read_dir(from.join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name();
+            // Shared memory is gone after a power cut.
+            if entry.path().is_file() && !name.to_str().unwrap().ends_with("-shm") {
+                std::fs::copy(entry.path(), to.join(folder).join(name)).unwrap();
+            }
+        }
+    }
+}
+
 /// A span that starts `at` nanoseconds after noon and lasts a millisecond.
 pub(crate) fn span(trace: u128, id: u64, parent: Option<u64>, at: u64) -> Span {
     let parent = parent.map(SpanId::from_u64);

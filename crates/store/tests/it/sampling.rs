@@ -15,6 +15,7 @@ use throughline_trace::{
 };
 
 use crate::made::{self, DAY, NOON, decision, log, span, spans};
+use crate::rollups::settled;
 use crate::sql::ask;
 
 /// A share of what is kept for no other reason, judged without a wait.
@@ -23,9 +24,11 @@ fn share(rate: f64) -> Sampling {
     Sampling { rest, wait: Duration::ZERO, ..Sampling::default() }
 }
 
+/// The search index moves only when it is asked to.
 fn open(dir: &Path, sampling: Sampling) -> (Store, Registry) {
     let mut registry = Registry::default();
-    let options = StoreOptions { sampling, ..made::options(dir) };
+    let index_interval = Duration::from_secs(3_600);
+    let options = StoreOptions { sampling, index_interval, ..made::options(dir) };
     (Store::open(options, &mut registry).unwrap(), registry)
 }
 
@@ -87,8 +90,7 @@ async fn spans_in_rollups(reader: &Reader) -> i64 {
         to_unix_seconds: NOON / 1_000_000_000 + 3 * 86_400,
         step_seconds: 86_400,
     };
-    let series = reader.series(&query).await.unwrap();
-    assert!(series.coverage.incomplete_days.is_empty());
+    let series = settled(reader, &query).await;
     series.groups.iter().map(|group| group.spans).sum()
 }
 
@@ -163,6 +165,10 @@ async fn what_goes_is_counted_and_what_stays_tells_what_it_stands_for() {
     let filter = TraceFilter { query: Some(query), ..TraceFilter::default() };
     let page = reader.traces(&filter, None, 200).await.unwrap();
     assert_eq!((page.items.len(), page.search.traces_cut), (28, 72));
+    // One that the index leads knows what is left only.
+    store.index_now().await;
+    let page = reader.traces(&filter, None, 200).await.unwrap();
+    assert_eq!((page.items.len(), page.search.traces_cut), (28, 0));
 }
 
 #[tokio::test]
@@ -223,6 +229,28 @@ async fn a_trace_is_judged_by_all_its_parts_and_a_late_error_is_told_to_be_late(
     // Nothing is counted twice, and all of it is still one trace.
     let listed = &all(&reader).await[&late];
     assert_eq!((listed.span_count, listed.sampled.spans_dropped), (3, 2));
+}
+
+#[tokio::test]
+async fn an_error_in_a_log_of_an_earlier_segment_keeps_the_parts_that_come_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), share(0.0));
+    let id = id_at(50, 1);
+    let mut first = spans(NOON, vec![span(id, 1, None, 0)]);
+    let mut failed = log(Some(id), 5, "of a trace that fails");
+    failed.severity = throughline_trace::Severity::ERROR;
+    first.logs.push(failed);
+    store.inbox().commit(first).await.unwrap();
+    close_day(&store, 1).await;
+    store.inbox().commit(spans(NOON + DAY, vec![span(id, 2, Some(1), 1_000)])).await.unwrap();
+    close_day(&store, 2).await;
+    let reader = store.reader();
+    let sampled: Vec<bool> =
+        reader.segments().await.unwrap().iter().map(|one| one.sampled.is_some()).collect();
+    assert_eq!(sampled, [false, true, true]);
+    let trace = stored(&reader, id).await;
+    assert_eq!((trace.spans.len(), trace.summary.sampled.spans_dropped), (2, 0));
+    store.close().await.unwrap();
 }
 
 #[tokio::test]
