@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use throughline_demo::provider::{self, ProviderOptions};
 use throughline_demo::{DemoOptions, Pace, Seed};
-use throughline_gateway::{ProviderConfig, ProviderKind};
+use throughline_gateway::{GatewayConfig, ProviderConfig, ProviderKind, RouteConfig, TargetConfig};
 use throughline_store::Control;
 use throughline_trace::access::Scope;
 use tokio::net::TcpListener;
@@ -24,6 +24,11 @@ use crate::spine::Spine;
 
 /// Name of the key that the demo makes for itself where keys are required.
 const KEY_NAME: &str = "demo";
+
+/// What the gateway calls its simulated provider, asked in OpenAI's form.
+const OPENAI_LIKE: &str = "simulated";
+/// The same, asked in Anthropic's.
+const ANTHROPIC_LIKE: &str = "simulated-anthropic";
 
 /// Serves, with agents at work, until somebody asks to stop. `data_dir` is the one that was named
 /// on purpose: a demo does not write into the directory that real traces are kept in.
@@ -53,9 +58,7 @@ pub(crate) async fn run(
     let mut behind_gateway = None;
     if serve.gateway.providers.is_empty() {
         // Nobody's key is used up by a demo.
-        let (provider, task) = simulated(args).await?;
-        serve.gateway.providers = vec![provider];
-        behind_gateway = Some(task);
+        behind_gateway = Some(simulate(&mut serve.gateway, args).await?);
     }
     let (spine, mut events) = Spine::wire(&settings, &serve)?;
     let mut options = DemoOptions::new(spine.addresses.http.clone());
@@ -88,9 +91,9 @@ async fn bind_provider(port: u16) -> Outcome<TcpListener> {
     })
 }
 
-/// A simulated provider for the gateway alone, which outlives the agents: as the gateway knows it,
-/// and its task.
-async fn simulated(args: &DemoArgs) -> Outcome<(ProviderConfig, JoinHandle<()>)> {
+/// A simulated provider for the gateway alone, which outlives the agents: it answers in the forms of
+/// OpenAI and, to who asks for a model of that name, Anthropic. Its task.
+async fn simulate(gateway: &mut GatewayConfig, args: &DemoArgs) -> Outcome<JoinHandle<()>> {
     let listener = bind_provider(0).await?;
     let base_url = format!("http://{}/v1", listener.local_addr()?);
     let options = ProviderOptions {
@@ -103,15 +106,30 @@ async fn simulated(args: &DemoArgs) -> Outcome<(ProviderConfig, JoinHandle<()>)>
             tracing::error!(%error, "the gateway's simulated provider stopped");
         }
     });
-    let config = ProviderConfig {
-        name: "simulated".to_owned(),
-        kind: ProviderKind::OpenAiCompatible,
-        base_url: Some(base_url),
-        api_key_env: None,
-        api_key_file: None,
-        api_version: None,
-    };
-    Ok((config, task))
+    let speaks =
+        [(OPENAI_LIKE, ProviderKind::OpenAiCompatible), (ANTHROPIC_LIKE, ProviderKind::Anthropic)];
+    gateway.providers = speaks
+        .map(|(name, kind)| ProviderConfig {
+            name: name.to_owned(),
+            kind,
+            base_url: Some(base_url.clone()),
+            api_key_env: None,
+            api_key_file: None,
+            api_version: None,
+        })
+        .into();
+    gateway.default_provider.get_or_insert_with(|| OPENAI_LIKE.to_owned());
+    gateway.routes.push(RouteConfig {
+        model: "claude-*".to_owned(),
+        name: Some("claude".to_owned()),
+        targets: vec![TargetConfig {
+            name: Some(ANTHROPIC_LIKE.to_owned()),
+            provider: ANTHROPIC_LIKE.to_owned(),
+            ..TargetConfig::default()
+        }],
+        ..RouteConfig::default()
+    });
+    Ok(task)
 }
 
 /// One line for people.
