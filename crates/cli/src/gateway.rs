@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
-use throughline_gateway::{Gateway, GatewayConfig, Handover, Plan, PlanError};
+use throughline_gateway::{Gateway, GatewayConfig, Handover, Plan, PlanError, Submit};
 use throughline_trace::access::Keyring;
-use throughline_web::Submit;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 

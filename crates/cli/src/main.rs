@@ -11,6 +11,7 @@ mod failure;
 mod gateway;
 mod listen;
 mod logging;
+mod offered;
 mod open_files;
 mod opening;
 mod redaction;

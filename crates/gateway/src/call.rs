@@ -4,6 +4,7 @@
 mod told;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use throughline::Outcome;
 use throughline::telling::{self, Prompt, spoken, tries};
@@ -32,6 +33,8 @@ pub(crate) struct CallOf<'a> {
     pub(crate) timing: &'a Timing,
     pub(crate) parent: Option<SpanId>,
     pub(crate) stamp: Stamp,
+    /// When the request was let in.
+    pub(crate) began: Instant,
     pub(crate) captures_content: bool,
     pub(crate) metrics: &'a GatewayMetrics,
     pub(crate) meter: Option<Arc<KeyMeter>>,
@@ -103,10 +106,14 @@ impl Call {
         span.stamp(&stamp);
         let policy = &timing.policy;
         let now = shared.now();
-        let machine = match asked.is_stream {
+        let mut machine = match asked.is_stream {
             true => Attempts::streamed(policy, rand::random(), now),
             false => Attempts::new(policy, rand::random(), now),
         };
+        if let Some(total) = policy.timeouts.total_ms {
+            // The time of all targets together: what the ones before took is gone.
+            machine.limit(shared.moment(of.began) + Duration::from_millis(total));
+        }
         let began = Instant::now();
         Self {
             span,
@@ -381,6 +388,12 @@ impl Call {
         self.fail(fault, None);
     }
 
+    /// The client did not take what it was sent.
+    pub(crate) fn client_stalled(&mut self) {
+        self.span.event("client.stalled", Vec::new());
+        self.metrics.client_stalled();
+    }
+
     /// The client went away in the middle of a streamed answer.
     pub(crate) fn cancel(mut self, part: &ChatResponse) {
         self.tell_part(part);
@@ -416,6 +429,10 @@ impl Call {
                 let retry_after = self.shared.opens_in();
                 let status = last.and_then(|fault| fault.status);
                 Fault { retry_after, status, ..Fault::new(error_type, message) }
+            }
+            (ErrorType::Timeout, _) if attempts == 0 => {
+                let message = format!("{} was not asked: no time was left for it", self.who);
+                Fault::new(error_type, message)
             }
             (ErrorType::Timeout, last) if last.as_ref().is_none_or(|one| one.status.is_none()) => {
                 let limit = match reason {

@@ -47,6 +47,28 @@ pub struct ProviderConfig {
     /// The version of the API, of `azure_openai`.
     #[serde(default)]
     pub api_version: Option<String>,
+    /// The file with certificates that are believed beside the system's, PEM.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// The proxy that leads there (`http://proxy.internal:3128`); `HTTPS_PROXY` when left out.
+    #[serde(default)]
+    pub proxy: Option<String>,
+}
+
+impl ProviderConfig {
+    /// A provider of which nothing else is said.
+    pub fn new(name: impl Into<String>, kind: ProviderKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            base_url: None,
+            api_key_env: None,
+            api_key_file: None,
+            api_version: None,
+            ca_file: None,
+            proxy: None,
+        }
+    }
 }
 
 /// Which API a provider speaks.
@@ -136,8 +158,10 @@ pub struct TimeoutsConfig {
     pub first_token_ms: Option<u64>,
     /// From one piece of a streamed answer to the next.
     pub between_tokens_ms: Option<u64>,
-    /// All attempts and pauses together, and a streamed answer to its end.
+    /// All attempts and pauses together, of fallbacks too, and a streamed answer to its end.
     pub total_ms: Option<u64>,
+    /// What a client gets to take the next piece of a streamed answer.
+    pub client_stall_ms: Option<u64>,
 }
 
 /// Answers that are kept and given again to the same request.

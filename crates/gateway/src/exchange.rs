@@ -1,6 +1,7 @@
 //! One request from its choice to its answer: route, call, fallback (requirements R3.3, R3.4, R4.2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -16,6 +17,7 @@ use throughline_resilience::{
 use throughline_trace::{
     Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, Value, keys,
 };
+use tokio::time::Instant;
 
 use crate::asked::Asked;
 use crate::attempt::{Attempt, Got};
@@ -44,6 +46,8 @@ pub(crate) struct Exchange {
     /// Whose request it is; empty without keys.
     pub(crate) key_id: String,
     pub(crate) place: Arc<Place>,
+    /// When it was let in: what `total_ms` counts from, whichever targets are asked.
+    pub(crate) began: Instant,
 }
 
 /// An answer.
@@ -94,7 +98,8 @@ impl Exchange {
         });
         if let Some(keeping) = &kept_under {
             let kept = self.inner.cache.get(&keeping.key);
-            let kept = kept.and_then(|kept| self.replay(&route, &kept, decision));
+            let stamp = chosen.as_ref().map(|chosen| chosen.stamp.clone()).unwrap_or_default();
+            let kept = kept.and_then(|kept| self.replay(&route, &kept, &stamp, decision));
             self.inner.metrics.cache(if kept.is_some() { "hit" } else { "miss" });
             if let Some(response) = kept {
                 return response;
@@ -108,7 +113,10 @@ impl Exchange {
         };
         let mut response = match answered {
             // What is not as intended is not to be repeated once the intended one is back.
-            Ok(answer) => self.respond(answer, kept_under.filter(|_| branch == Branch::Primary)),
+            Ok(answer) => {
+                let keeping = kept_under.filter(|_| branch == Branch::Primary);
+                self.respond(answer, keeping, route.timing.client_stall)
+            }
             Err(faults) => match &faults[..] {
                 [fault] => reply::failed(api, fault),
                 faults => reply::exhausted(api, faults),
@@ -152,11 +160,15 @@ impl Exchange {
             stage: "route",
             action: chosen.to.name.clone(),
             reason,
-            input_hash: &self.inner.input_hash(&self.asked.body),
+            input_hash: self.input_hash(),
             model_version: chosen.to.version(&self.asked.model),
             parent: None,
             attributes,
         })
+    }
+
+    fn input_hash(&self) -> &str {
+        self.asked.input_hash(|body| self.inner.input_hash(body))
     }
 
     fn input_key(&self) -> Attributes {
@@ -176,6 +188,7 @@ impl Exchange {
             timing: &route.timing,
             parent,
             stamp,
+            began: self.began,
             captures_content: self.serving.plan.captures_content,
             metrics: &self.inner.metrics,
             meter: self.meter.clone(),
@@ -315,7 +328,7 @@ impl Exchange {
             stage: "fallback",
             action: next.map_or(PRIMARY, |to| to.name.as_str()).to_owned(),
             reason: format!("{failed} failed with {}: {}", fault.kind.as_str(), fault.message),
-            input_hash: &self.inner.input_hash(&self.asked.body),
+            input_hash: self.input_hash(),
             model_version: next.map_or("", |to| to.version(&self.asked.model)),
             parent,
             attributes: self.input_key(),
@@ -354,7 +367,12 @@ impl Exchange {
     }
 
     /// An answer as the client gets it.
-    fn respond(&self, answer: Answer, keeping: Option<Keeping>) -> Response {
+    fn respond(
+        &self,
+        answer: Answer,
+        keeping: Option<Keeping>,
+        client_stall: Duration,
+    ) -> Response {
         match answer {
             Answer::Whole(whole) => {
                 let mut response = Response::new(Body::from(whole.body.clone()));
@@ -375,7 +393,8 @@ impl Exchange {
                 live.place = Some(Arc::clone(&self.place));
                 let takes_trailers = live.takes_trailers;
                 let passed = live.passed_headers();
-                let mut response = Response::new(live.into_body());
+                let mut response =
+                    Response::new(live.into_body(&self.inner.patience, client_stall));
                 *response.headers_mut() = passed;
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -395,6 +414,7 @@ impl Exchange {
         &self,
         route: &Route,
         kept: &Kept,
+        stamp: &Stamp,
         decision: &mut Option<DecisionId>,
     ) -> Option<Response> {
         let api = self.asked.api;
@@ -424,7 +444,7 @@ impl Exchange {
             }
             span.set_all(telling::output_messages(&kept.response.choices).into_attributes());
         }
-        span.stamp(&Stamp::new());
+        span.stamp(stamp);
         span.outcome(Outcome::Ok);
         let mut attributes = self.input_key();
         attributes.set(keys::ROUTE, route.name.as_str());
@@ -433,7 +453,7 @@ impl Exchange {
             stage: "route",
             action: "cache".to_owned(),
             reason: "the same request was answered before, and its answer is kept".to_owned(),
-            input_hash: &self.inner.input_hash(&self.asked.body),
+            input_hash: self.input_hash(),
             model_version: &kept.response.model,
             parent: None,
             attributes,

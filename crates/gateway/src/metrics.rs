@@ -33,6 +33,7 @@ pub(crate) struct GatewayMetrics {
     refused: Family<Labels<1>, Counter>,
     dropped: Family<Labels<1>, Counter>,
     inbox_full: Counter,
+    stalled: Counter,
     pub(crate) in_flight: Gauge,
     duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
     first_token: Family<Labels<1>, Histogram, fn() -> Histogram>,
@@ -55,6 +56,7 @@ impl GatewayMetrics {
             refused: Family::default(),
             dropped: Family::default(),
             inbox_full: Counter::default(),
+            stalled: Counter::default(),
             in_flight: Gauge::default(),
             duration: Family::new_with_constructor(seconds),
             first_token: Family::new_with_constructor(seconds),
@@ -83,6 +85,11 @@ impl GatewayMetrics {
             "inbox_full",
             "Times that the store's inbox was full for the gateway",
             m.inbox_full,
+        );
+        registry.register(
+            "clients_stalled",
+            "Streamed answers that were given up because their client did not read on",
+            m.stalled,
         );
         registry.register("in_flight", "Requests under way", m.in_flight);
         registry.register("call_duration_seconds", "Model calls to their end", m.duration);
@@ -160,6 +167,10 @@ impl GatewayMetrics {
 
     pub(crate) fn dropped(&self, reason: &str, records: u64) {
         self.dropped.get_or_create(&[("reason", reason.to_owned())]).inc_by(records);
+    }
+
+    pub(crate) fn client_stalled(&self) {
+        self.stalled.inc();
     }
 
     pub(crate) fn inbox_full(&self) {

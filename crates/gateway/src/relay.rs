@@ -171,17 +171,20 @@ impl Relay {
             );
             Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
         })?;
-        let blocks = self.blocks.push(data).map_err(|TooLong| {
-            let message = format!("the stream of {} has an event that is too long", self.who);
-            Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
-        })?;
+        let (blocks, fits) = self.blocks.push(data);
         for block in blocks {
             if self.is_last {
-                break;
+                return Ok(());
             }
             self.take_block(block)?;
         }
-        Ok(())
+        match fits {
+            Err(TooLong) if !self.is_last => {
+                let message = format!("the stream of {} has an event that is too long", self.who);
+                Err(Fault::new(ErrorType::StreamFailed, message).with_status(self.status))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The body is over; its last event may lack its blank line, and counts if it is the end mark.

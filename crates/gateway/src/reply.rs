@@ -16,6 +16,9 @@ use crate::api::Api;
 use crate::client::passed_back;
 use crate::fault::Fault;
 
+/// When a client should come back that found no room here, when nobody knows better.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
 /// The trace of a request.
 pub(crate) const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 /// The decision that led to the answer.
@@ -142,7 +145,7 @@ impl Refused {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let is_busy = self.status == StatusCode::SERVICE_UNAVAILABLE;
-        let retry_after = self.retry_after.or(is_busy.then_some(Duration::from_secs(1)));
+        let retry_after = self.retry_after.or(is_busy.then_some(BUSY_PAUSE));
         if let Some(pause) = retry_after {
             headers.insert(RETRY_AFTER, seconds(pause));
         }

@@ -73,6 +73,11 @@ impl Shared {
         Moment::from_origin(self.origin.elapsed())
     }
 
+    /// What the machines call this moment.
+    pub(crate) fn moment(&self, at: Instant) -> Moment {
+        Moment::from_origin(at.saturating_duration_since(self.origin))
+    }
+
     /// When a moment comes.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         self.origin.checked_add(moment.since_origin()).unwrap_or_else(Instant::now)

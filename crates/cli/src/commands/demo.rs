@@ -110,12 +110,8 @@ async fn simulate(gateway: &mut GatewayConfig, args: &DemoArgs) -> Outcome<JoinH
         [(OPENAI_LIKE, ProviderKind::OpenAiCompatible), (ANTHROPIC_LIKE, ProviderKind::Anthropic)];
     gateway.providers = speaks
         .map(|(name, kind)| ProviderConfig {
-            name: name.to_owned(),
-            kind,
             base_url: Some(base_url.clone()),
-            api_key_env: None,
-            api_key_file: None,
-            api_version: None,
+            ..ProviderConfig::new(name, kind)
         })
         .into();
     gateway.default_provider.get_or_insert_with(|| OPENAI_LIKE.to_owned());

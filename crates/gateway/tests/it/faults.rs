@@ -458,28 +458,3 @@ async fn r3_2_a_stream_that_takes_longer_than_its_request_may_is_ended() {
       http.stream.init end=first_token chunks=1
     ");
 }
-
-#[tokio::test]
-async fn a_provider_whose_certificate_nobody_vouches_for_is_not_sent_the_key() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let ring = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ServerConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], made.signing_key.into())
-        .expect("a server");
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(tls));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            assert!(acceptor.accept(socket).await.is_err(), "nobody gets further");
-        }
-    });
-    let house = House::open(&before(&format!("https://localhost:{port}/v1"))).await;
-    let answered = house.ask("gpt-4o").await;
-    let error = answered.json()["error"].clone();
-    assert_eq!((answered.status.as_u16(), &error["code"]), (502, &"connection".into()));
-    assert!(error["message"].to_string().contains("certificate"), "{error}");
-}

@@ -14,5 +14,7 @@ mod forms;
 mod house;
 mod routing;
 mod script;
+mod slow;
 mod storms;
 mod trees;
+mod ways;
