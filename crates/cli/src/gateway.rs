@@ -125,6 +125,8 @@ mod tests {
         let yaml = yaml.split("```").next().expect("an end");
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("anthropic.key"), "sk-ant-1\n").expect("written");
+        let pem = "-----BEGIN CERTIFICATE-----\n";
+        std::fs::write(dir.path().join("internal-ca.pem"), pem).expect("written");
         let config = FileConfig::parse(&dir.path().join("x.yaml"), yaml);
         let config = config.map_err(|failure| failure.to_text()).expect("good");
         let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "sk-1".to_owned());
