@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use throughline::Outcome;
 use throughline::telling::{self, Prompt, spoken, tries};
-use throughline_llm::ChatResponse;
+use throughline_llm::{ChatResponse, RateLimits};
 use throughline_resilience::{Attempts, BreakerChange, BreakerState, Event, GiveUp, Next, Verdict};
 use throughline_trace::{
     Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, Value, keys,
@@ -254,6 +254,9 @@ impl Call {
 
     /// The attempt that runs failed.
     fn failed(&mut self, fault: &Fault) -> Next {
+        if let (ErrorType::RateLimited, Some(pause)) = (fault.kind, fault.retry_after) {
+            self.shared.used_up_for(pause);
+        }
         let next = self.on(Event::Failed(fault.failure()));
         self.end_attempt(fault, next);
         next
@@ -349,8 +352,9 @@ impl Call {
         })
     }
 
-    /// The first content of a streamed answer has come.
-    pub(crate) fn first_token(&mut self) {
+    /// The first content of a streamed answer has come, with what its head tells of the rate limits.
+    pub(crate) fn first_token(&mut self, limits: Option<RateLimits>) {
+        self.shared.learn(limits);
         let waited = self.began.elapsed();
         self.span.set(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, waited.as_secs_f64());
         self.metrics.first_token(&self.shared.name, waited);
@@ -361,6 +365,7 @@ impl Call {
     /// The call succeeded.
     pub(crate) fn succeed(mut self, response: &ChatResponse) {
         if !self.asked.is_stream {
+            self.shared.learn(response.limits);
             self.shared.target().record_latency(self.attempt_began.elapsed());
         }
         self.on(Event::Succeeded);

@@ -229,7 +229,7 @@ impl Exchange {
                 Ok(Answer::Whole(Box::new(Whole { status, headers, body, response })))
             }
             Ok(Got::Stream(opened)) => {
-                call.first_token();
+                call.first_token(telling::rate_limits(&opened.headers));
                 let between = route.timing.between_tokens;
                 Ok(Answer::Stream(Box::new(Live::new(*opened, call, self.asked.api, between))))
             }
@@ -261,9 +261,12 @@ impl Exchange {
                 self.fallback_span(format!("attempt {operation}"), SpanRole::Attempt, parent);
             attempt.set(keys::FALLBACK_BRANCH, branch.as_str());
             attempt.set(keys::FALLBACK_NAME, name);
-            let result = match to {
-                None => self.primary(route, chosen.take(), Some(attempt.id()), decision).await,
-                Some(to) => {
+            let result = match (self.passed_over(route, *branch, chosen.as_ref()), to) {
+                (Some(fault), _) => Err(fault),
+                (None, None) => {
+                    self.primary(route, chosen.take(), Some(attempt.id()), decision).await
+                }
+                (None, Some(to)) => {
                     let call = self.call(route, to, Stamp::new(), Some(attempt.id()));
                     self.ask(route, to, call).await
                 }
@@ -301,6 +304,32 @@ impl Exchange {
                 (FallbackNext::Run(_), result) => return result.map_err(|fault| vec![fault]),
             }
         }
+    }
+
+    /// Why a target is not asked although it is its turn: its rate limit is known to be used up, and
+    /// there is another one after it.
+    fn passed_over(
+        &self,
+        route: &Route,
+        branch: Branch,
+        chosen: Option<&Chosen<'_>>,
+    ) -> Option<Fault> {
+        let (to, after) = match branch {
+            Branch::Primary => (chosen?.to, 0),
+            Branch::Degraded(number) => (route.fallback.get(number)?, number + 1),
+        };
+        if after == route.fallback.len() || !route.triggers.contains(ErrorType::RateLimited) {
+            return None;
+        }
+        let model = to.model(&self.asked.model);
+        let shared = self.inner.targets.get(&to.provider.name, model, &route.timing.policy);
+        let left = shared.is_used_up_for()?;
+        self.inner.metrics.passed_over(&shared.name);
+        let (host, left_text) = (to.provider.host(), telling::spoken(left));
+        let message = format!(
+            "{model} at {host} was not asked: its rate limit is used up for another {left_text}"
+        );
+        Some(Fault { retry_after: Some(left), ..Fault::new(ErrorType::RateLimited, message) })
     }
 
     fn fallback_span(&self, name: String, role: SpanRole, parent: Option<SpanId>) -> OpenSpan {

@@ -28,6 +28,7 @@ pub(crate) struct GatewayMetrics {
     cost_nano_usd: Family<Labels<1>, Counter>,
     retries: Family<Labels<1>, Counter>,
     fallbacks: Family<Labels<1>, Counter>,
+    passed_over: Family<Labels<1>, Counter>,
     breaker: Family<Labels<1>, Gauge>,
     cache: Family<Labels<1>, Counter>,
     refused: Family<Labels<1>, Counter>,
@@ -51,6 +52,7 @@ impl GatewayMetrics {
             cost_nano_usd: Family::default(),
             retries: Family::default(),
             fallbacks: Family::default(),
+            passed_over: Family::default(),
             breaker: Family::default(),
             cache: Family::default(),
             refused: Family::default(),
@@ -69,6 +71,11 @@ impl GatewayMetrics {
         registry.register("cost_nano_usd", "Cost of calls, 10^-9 US dollars", m.cost_nano_usd);
         registry.register("retries", "Attempts beyond the first", m.retries);
         registry.register("fallbacks", "Requests that left their first target", m.fallbacks);
+        registry.register(
+            "passed_over",
+            "Times that a target was not asked because its rate limit is known to be used up",
+            m.passed_over,
+        );
         registry.register(
             "breaker_state",
             "Breaker of a target: 0 closed, 1 half open, 2 open",
@@ -146,6 +153,10 @@ impl GatewayMetrics {
 
     pub(crate) fn fallback(&self, result: &str) {
         self.fallbacks.get_or_create(&[("result", result.to_owned())]).inc();
+    }
+
+    pub(crate) fn passed_over(&self, target: &str) {
+        self.passed_over.get_or_create(&[("target", target.to_owned())]).inc();
     }
 
     pub(crate) fn breaker(&self, target: &str, state: BreakerState) {

@@ -189,9 +189,11 @@ impl Relay {
 
     /// The body is over; its last event may lack its blank line, and counts if it is the end mark.
     fn take_rest(&mut self) -> Result<(), Fault> {
-        let rest = self.blocks.rest();
+        let mut whole = self.blocks.rest();
         let mut events = Vec::new();
-        let mut whole = rest.clone();
+        // Of its blank line a part may have come.
+        let said = whole.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r'));
+        whole.truncate(said.map_or(0, |last| last + 1));
         whole.extend_from_slice(b"\n\n");
         let mut parser = std::mem::take(&mut self.parser);
         let is_end = parser.push(&whole, &mut events).is_ok()

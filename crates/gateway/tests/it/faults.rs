@@ -443,6 +443,18 @@ async fn a_slow_but_steady_stream_is_not_cut() {
 }
 
 #[tokio::test]
+async fn r3_2_an_end_mark_whose_blank_line_is_cut_is_an_end_mark() {
+    for cut in 1..=2 {
+        let mut sent = format!("{STREAM}{}{}", piece("Hel"), ending());
+        sent.truncate(sent.len() - cut);
+        let script = Script::start([vec![Do::Send(sent), Do::Cut]]).await;
+        let house = House::open(&before(&script.url)).await;
+        let answer = house.ask_stream("gpt-4o").await.text();
+        assert!(answer.ends_with("}\n\ndata: [DONE]\n\n"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn r3_2_a_stream_that_takes_longer_than_its_request_may_is_ended() {
     let script =
         Script::start([vec![Do::Send(format!("{STREAM}{}", piece("a"))), Do::Stall]]).await;

@@ -12,6 +12,7 @@ mod doors;
 mod faults;
 mod forms;
 mod house;
+mod limits;
 mod routing;
 mod script;
 mod slow;
