@@ -119,6 +119,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_contract_that_cannot_be_meant_is_told_with_its_place() {
+        let told = |contract: &str| {
+            let yaml = format!(
+                "gateway:\n  routes:\n    - model: a\n      targets: [{{provider: one}}]\n      contract:\n        {contract}\n"
+            );
+            let refused = FileConfig::parse(Path::new("x.yaml"), &yaml).expect_err("refused");
+            refused.to_text()
+        };
+        insta::assert_snapshot!(told("rules: ['response.total >= 0.0', 'respons.total > 1.0']"), @r"
+        error(2): x.yaml:6:42: expected a rule over `request` and `response`:
+        1:1: expected a variable of the schema exchange, got respons
+        1 | respons.total > 1.0
+          | ^^^^^^^
+          = hint: did you mean response?
+        hint: leave the key out to get its default
+        ");
+        insta::assert_snapshot!(told("response_schema: {type: objekt}"), @r#"
+        error(2): x.yaml:6:26: expected a JSON Schema: at /type: "objekt" is not valid under any of the schemas listed in the 'anyOf' keyword
+        hint: leave the key out to get its default
+        "#);
+        insta::assert_snapshot!(told("on_violation: repairs"), @r"
+        error(2): x.yaml:6:23: expected count or block or repair, got `repairs`
+        hint: did you mean `repair`?
+        ");
+    }
+
+    #[test]
     fn the_example_of_the_guide_is_good() {
         let guide = include_str!("../../../docs/gateway.md");
         let yaml = guide.split("```yaml\n").nth(1).expect("an example");

@@ -393,6 +393,13 @@ impl Call {
         self.fail(fault, None);
     }
 
+    /// The answer breaks the contract of its route; the span that says so.
+    pub(crate) fn violates(&mut self, violation: &str) -> SpanId {
+        let told = vec![(keys::EXCEPTION_MESSAGE, Value::from(violation))];
+        self.span.event("contract.violated", told);
+        self.span.id()
+    }
+
     /// The client did not take what it was sent.
     pub(crate) fn client_stalled(&mut self) {
         self.span.event("client.stalled", Vec::new());

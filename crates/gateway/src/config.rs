@@ -7,6 +7,8 @@ use serde::Deserialize;
 use throughline_resilience::route::{RouteRule, RoutingStrategy};
 use throughline_resilience::{BreakerPolicy, BudgetPolicy, ErrorSet, RetryPolicy};
 
+use crate::contract::ContractConfig;
+
 /// `gateway:`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -112,6 +114,8 @@ pub struct RouteConfig {
     pub policy: PolicyConfig,
     /// Answers that are kept; none when left out.
     pub cache: Option<CacheConfig>,
+    /// What requests and answers must be; anything when left out.
+    pub contract: Option<ContractConfig>,
 }
 
 /// A model at a provider.

@@ -118,6 +118,7 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
         key_id: key.map(|key| key.id).unwrap_or_default(),
         place: Arc::new(place),
         began,
+        streams_whole: None,
     })
 }
 

@@ -57,6 +57,7 @@ mod choosing;
 mod client;
 mod clock;
 mod config;
+mod contract;
 mod doors;
 mod exchange;
 mod fault;
@@ -81,6 +82,7 @@ pub use config::{
     CacheConfig, GatewayConfig, GatewayLimits, KeyConfig, PolicyConfig, ProviderConfig,
     ProviderKind, RouteConfig, TargetConfig, TimeoutsConfig,
 };
+pub use contract::{ContractConfig, ContractRule, ContractSchema, OnViolation};
 pub use plan::{
     MAX_ANSWER_BYTES, MAX_CACHE_BYTES, MAX_CONCURRENT, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES,
     Plan, PlanError,

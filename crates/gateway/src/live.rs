@@ -21,6 +21,7 @@ use crate::api::Api;
 use crate::cache::Keeping;
 use crate::call::Call;
 use crate::client::passed_back;
+use crate::exchange::held::Watch;
 use crate::fault::Fault;
 use crate::patience::Patience;
 use crate::relay::{Piece, Relay};
@@ -55,6 +56,8 @@ pub(crate) struct Live {
     /// Whether the client takes trailers.
     pub(crate) takes_trailers: bool,
     pub(crate) keeping: Option<Keeping>,
+    /// The contract that the whole answer is held against.
+    pub(crate) watch: Option<Box<Watch>>,
     /// The client did not take what it was sent; said before the answer is dropped.
     is_stalled: Arc<AtomicBool>,
     /// The place among the requests under way.
@@ -81,6 +84,7 @@ impl Live {
             call: Some(call),
             takes_trailers: false,
             keeping: None,
+            watch: None,
             is_stalled: Arc::default(),
             place: None,
         }
@@ -158,9 +162,12 @@ impl Live {
     }
 
     fn finish(&mut self) {
-        let Some(call) = self.call.take() else { return };
+        let Some(mut call) = self.call.take() else { return };
         self.segments.end(SegmentEnd::Done);
         let response = self.response();
+        if let Some(watch) = self.watch.take() {
+            watch.look(&response, &mut call);
+        }
         call.succeed(&response);
         if let Some(keeping) = self.keeping.take() {
             keeping.keep(response, None);

@@ -29,6 +29,7 @@ pub(crate) struct GatewayMetrics {
     retries: Family<Labels<1>, Counter>,
     fallbacks: Family<Labels<1>, Counter>,
     passed_over: Family<Labels<1>, Counter>,
+    violations: Family<Labels<2>, Counter>,
     breaker: Family<Labels<1>, Gauge>,
     cache: Family<Labels<1>, Counter>,
     refused: Family<Labels<1>, Counter>,
@@ -53,6 +54,7 @@ impl GatewayMetrics {
             retries: Family::default(),
             fallbacks: Family::default(),
             passed_over: Family::default(),
+            violations: Family::default(),
             breaker: Family::default(),
             cache: Family::default(),
             refused: Family::default(),
@@ -75,6 +77,11 @@ impl GatewayMetrics {
             "passed_over",
             "Times that a target was not asked because its rate limit is known to be used up",
             m.passed_over,
+        );
+        registry.register(
+            "contract_violations",
+            "Requests and answers that broke a contract, by route and what became of it",
+            m.violations,
         );
         registry.register(
             "breaker_state",
@@ -157,6 +164,11 @@ impl GatewayMetrics {
 
     pub(crate) fn passed_over(&self, target: &str) {
         self.passed_over.get_or_create(&[("target", target.to_owned())]).inc();
+    }
+
+    pub(crate) fn violation(&self, route: &str, action: &'static str) {
+        let labels = [("route", route.to_owned()), ("action", action.to_owned())];
+        self.violations.get_or_create(&labels).inc();
     }
 
     pub(crate) fn breaker(&self, target: &str, state: BreakerState) {

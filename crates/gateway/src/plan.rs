@@ -12,6 +12,7 @@ use crate::api::Api;
 use crate::config::{
     GatewayConfig, KeyConfig, PolicyConfig, ProviderConfig, ProviderKind, RouteConfig, TargetConfig,
 };
+use crate::contract::ContractConfig;
 use crate::provider::Provider;
 use crate::way::Way;
 
@@ -113,6 +114,7 @@ pub(crate) struct Route {
     pub(crate) triggers: ErrorSet,
     pub(crate) timing: Timing,
     pub(crate) cache_ttl: Option<Duration>,
+    pub(crate) contract: Option<Arc<ContractConfig>>,
     /// Whether it stands in the configuration.
     pub(crate) is_named: bool,
 }
@@ -312,6 +314,7 @@ impl Route {
             triggers: config.fallback_on.unwrap_or(FALLBACK_ON),
             timing: timing(&format!("{place}.policy"), &config.policy, base)?,
             cache_ttl: ttl,
+            contract: config.contract.clone().map(Arc::new),
             is_named: true,
         })
     }
@@ -337,6 +340,7 @@ impl Route {
             triggers: ErrorSet::NONE,
             timing: timing.clone(),
             cache_ttl: None,
+            contract: None,
             is_named: false,
         }
     }

@@ -16,6 +16,8 @@ use crate::api::Api;
 use crate::client::passed_back;
 use crate::fault::Fault;
 
+/// The code of what breaks the contract of its route.
+pub(crate) const CONTRACT_VIOLATED: &str = "contract_violated";
 /// When a client should come back that found no room here, when nobody knows better.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -93,7 +95,7 @@ impl Refused {
 
     fn with_fault(status: StatusCode, fault: &Fault) -> Self {
         let code = match &fault.code {
-            Some(code) if status.is_client_error() => code.clone(),
+            Some(code) if status.is_client_error() || code == CONTRACT_VIOLATED => code.clone(),
             _ => fault.kind.as_str().trim_start_matches('_').to_ascii_lowercase(),
         };
         let mut refused = Self::new(status, &code, fault.message.as_str());

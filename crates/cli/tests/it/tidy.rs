@@ -30,7 +30,7 @@ const EDGES: &[(&str, u8, &[&str])] = &[
     ("ingest", 2, &["trace", "redact", "llm"]),
     ("store", 2, &["trace", "rules"]),
     ("web", 3, &["trace", "llm", "store"]),
-    ("gateway", 3, &["trace", "llm", "resilience", "sdk"]),
+    ("gateway", 3, &["trace", "rules", "llm", "resilience", "sdk"]),
     ("demo", 3, &["trace", "llm", "sdk"]),
     (
         "cli",

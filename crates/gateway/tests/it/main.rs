@@ -8,6 +8,7 @@
 )]
 
 mod chat;
+mod contracts;
 mod doors;
 mod faults;
 mod forms;
