@@ -1,12 +1,9 @@
 """The official `openai` package through the gateway, without instrumentation: one complete trace."""
 
-import os
-
 import pytest
-import requests
 from openai import APIStatusError, OpenAI
 
-from conftest import until
+from gateway_traces import context, spans_of
 
 WEATHER = {
     "type": "function",
@@ -26,25 +23,6 @@ WEATHER = {
 def client(provider):
     """Pointed at the gateway; the gateway asks the simulated provider."""
     return OpenAI(base_url=provider.url("/v1"), api_key="unused", max_retries=0)
-
-
-def context():
-    """A caller's span, and the headers that tell it."""
-    trace_id = os.urandom(16).hex()
-    span_id = os.urandom(8).hex()
-    headers = {"traceparent": f"00-{trace_id}-{span_id}-01", "x-session-id": "s-interop"}
-    return trace_id, headers
-
-
-def spans_of(provider, trace_id, count):
-    """The spans of a trace, once there are as many."""
-    def ask():
-        reply = requests.get(provider.url(f"/api/v1/traces/{trace_id}"), timeout=10)
-        if reply.status_code != 200:
-            return None
-        spans = reply.json()["spans"]
-        return spans if len(spans) >= count else None
-    return until(f"{count} spans of {trace_id}", ask)
 
 
 def test_a_conversation_with_a_tool_is_one_trace(provider, client):

@@ -87,6 +87,8 @@ impl Open {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::FileConfig;
 

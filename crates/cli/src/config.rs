@@ -180,14 +180,16 @@ impl FileConfig {
             serde_saphyr::from_str(text).map_err(|error| explain(path, text, &error))?;
         let base = path.parent().unwrap_or(Path::new(""));
         let hash_key_file = &mut config.redaction.hash_key_file;
-        let provider_keys = config.gateway.providers.iter_mut();
-        let provider_keys = provider_keys.filter_map(|provider| provider.api_key_file.as_mut());
+        let providers = config.gateway.providers.iter_mut();
+        let of_providers = providers
+            .flat_map(|provider| [&mut provider.api_key_file, &mut provider.ca_file])
+            .flatten();
         for relative in
             [&mut config.data_dir, &mut config.tls.cert, &mut config.tls.key, hash_key_file]
                 .into_iter()
                 .flatten()
                 .chain(config.audit.paths())
-                .chain(provider_keys)
+                .chain(of_providers)
                 .chain(config.act.paths())
                 .chain(config.governance.rules.iter_mut())
         {

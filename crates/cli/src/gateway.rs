@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
-use throughline_gateway::{Gateway, GatewayConfig, Handover, Plan, PlanError};
+use throughline_gateway::{Gateway, GatewayConfig, Handover, Plan, PlanError, Submit};
 use throughline_trace::access::Keyring;
-use throughline_web::Submit;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -120,12 +119,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_contract_that_cannot_be_meant_is_told_with_its_place() {
+        let told = |contract: &str| {
+            let yaml = format!(
+                "gateway:\n  routes:\n    - model: a\n      targets: [{{provider: one}}]\n      contract:\n        {contract}\n"
+            );
+            let refused = FileConfig::parse(Path::new("x.yaml"), &yaml).expect_err("refused");
+            refused.to_text()
+        };
+        insta::assert_snapshot!(told("rules: ['response.total >= 0.0', 'respons.total > 1.0']"), @r"
+        error(2): x.yaml:6:42: expected a rule over `request` and `response`:
+        1:1: expected a variable of the schema exchange, got respons
+        1 | respons.total > 1.0
+          | ^^^^^^^
+          = hint: did you mean response?
+        hint: leave the key out to get its default
+        ");
+        insta::assert_snapshot!(told("response_schema: {type: objekt}"), @r#"
+        error(2): x.yaml:6:26: expected a JSON Schema: at /type: "objekt" is not valid under any of the schemas listed in the 'anyOf' keyword
+        hint: leave the key out to get its default
+        "#);
+        insta::assert_snapshot!(told("on_violation: repairs"), @r"
+        error(2): x.yaml:6:23: expected count or block or repair, got `repairs`
+        hint: did you mean `repair`?
+        ");
+    }
+
+    #[test]
     fn the_example_of_the_guide_is_good() {
         let guide = include_str!("../../../docs/gateway.md");
         let yaml = guide.split("```yaml\n").nth(1).expect("an example");
         let yaml = yaml.split("```").next().expect("an end");
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("anthropic.key"), "sk-ant-1\n").expect("written");
+        let pem = "-----BEGIN CERTIFICATE-----\n";
+        std::fs::write(dir.path().join("internal-ca.pem"), pem).expect("written");
         let config = FileConfig::parse(&dir.path().join("x.yaml"), yaml);
         let config = config.map_err(|failure| failure.to_text()).expect("good");
         let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "sk-1".to_owned());

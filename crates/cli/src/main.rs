@@ -13,6 +13,7 @@ mod gateway;
 mod governing;
 mod listen;
 mod logging;
+mod offered;
 mod open_files;
 mod opening;
 mod redaction;

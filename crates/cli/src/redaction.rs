@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use throughline_gateway::Offer;
 use throughline_ingest::Submit;
-use throughline_redact::{MIN_HASH_KEY_BYTES, RedactionConfig, Redactor, hash_key};
+use throughline_redact::{MIN_HASH_KEY_BYTES, Redacted, RedactionConfig, Redactor, hash_key};
 use throughline_store::Control;
 
 use crate::commands::of_control;
@@ -54,6 +55,14 @@ pub(crate) fn redactor(
 /// The door for batches that `ingest` has not seen: what the API is sent.
 pub(crate) fn before(redactor: Arc<Redactor>, submit: Submit) -> throughline_web::Submit {
     Arc::new(move |batch| submit(redactor.redact(batch)))
+}
+
+/// The same for the gateway, which offers its records again when the inbox is full.
+pub(crate) fn before_offers(
+    redactor: Arc<Redactor>,
+    offer: impl Fn(Redacted) -> Box<dyn Offer> + Send + Sync + 'static,
+) -> throughline_gateway::Submit {
+    Arc::new(move |batch| offer(redactor.redact(batch)))
 }
 
 fn read(path: &Path) -> Outcome<[u8; 32]> {

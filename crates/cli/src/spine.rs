@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use throughline_gateway::Offer;
 use throughline_ingest::{Ingest, Submit};
 use throughline_redact::Redacted;
 use throughline_store::{Committed, Store};
@@ -20,6 +21,7 @@ use crate::commands::{of_control, of_open};
 use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::{self, Addresses, Doors, Port};
+use crate::offered::Offered;
 use crate::settings::{ServeSettings, Settings};
 use crate::{admission, gateway, governing, open_files, redaction, tls};
 
@@ -61,6 +63,9 @@ impl Spine {
 
         let inbox = store.inbox();
         // The one door to the disk: what goes through it was made by a redactor.
+        let again = inbox.clone();
+        let offers =
+            move |batch: Redacted| Box::new(Offered::new(batch, again.clone())) as Box<dyn Offer>;
         let submit: Submit = Arc::new(move |batch: Redacted| {
             let inbox = inbox.clone();
             Box::pin(async move { inbox.commit(batch.into_batch()).await })
@@ -69,7 +74,7 @@ impl Spine {
         let redactor = redaction::redactor(&serve.redaction, &control, &mut registry)?;
         let of_the_api = redaction::before(Arc::clone(&redactor), Arc::clone(&submit));
         let config_file = settings.config_file.as_deref();
-        let asks = Arc::clone(&of_the_api);
+        let asks = redaction::before_offers(Arc::clone(&redactor), offers);
         let gateway =
             gateway::Open::start(&serve.gateway, config_file, asks, &keyring, &mut registry)?;
         let receives = admission::ingest(serve);

@@ -31,6 +31,8 @@ pub(crate) struct Asked {
     /// Whether the client asked for the usage at the end of the stream.
     wants_usage: bool,
     request: OnceLock<Option<Arc<ChatRequest>>>,
+    /// The keyed hash of the body, once a decision has asked for it.
+    hash: OnceLock<String>,
 }
 
 /// A request as a provider gets it.
@@ -76,13 +78,20 @@ impl Asked {
         let options = object.get::<Value>("stream_options").unwrap_or_default();
         let wants_usage = options.get("include_usage") == Some(&Value::Bool(true));
         let is_stream = is_stream && api != Api::Embeddings;
-        Ok(Self { api, model, is_stream, wants_usage, request: OnceLock::new(), body })
+        let (request, hash) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { api, model, is_stream, wants_usage, request, hash, body })
     }
 
     /// The request as it is understood; `None` when it is not, which is for its provider to judge.
     pub(crate) fn request(&self) -> Option<Arc<ChatRequest>> {
         let request = || self.api.parse_request(&self.body).ok().map(Arc::new);
         self.request.get_or_init(request).clone()
+    }
+
+    /// The hash of the body, which `hash` makes when it is wanted first: a body may be megabytes, and
+    /// several decisions name it.
+    pub(crate) fn input_hash(&self, hash: impl FnOnce(&[u8]) -> String) -> &str {
+        self.hash.get_or_init(|| hash(&self.body))
     }
 
     /// Whether the client asked for the usage at the end of the stream.
@@ -184,6 +193,13 @@ mod tests {
         let expected =
             r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"x":1}}"#;
         assert_eq!(sent(other, "a"), (expected.to_owned(), true));
+    }
+
+    #[test]
+    fn a_body_is_hashed_once() {
+        let asked = asked(r#"{"model":"a"}"#).unwrap();
+        assert_eq!(asked.input_hash(|body| body.len().to_string()), "13");
+        assert_eq!(asked.input_hash(|_| unreachable!()), "13");
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Attempt<'_> {
         let uri = self.provider.address(api, self.model);
         let uri = uri.map_err(|error| broken(format!("no address for {}: {error}", self.who)))?;
         let serving = &self.exchange.serving;
-        let http = serving.clients.get(self.connect);
+        let http = serving.clients.get(self.connect, &self.provider.way);
         let http = http.ok_or_else(|| broken("the gateway has no HTTP client".to_owned()))?;
         let body = self.outgoing.body.clone();
         let answer = client::send(http, &self.who, api, Method::POST, uri, headers, body).await?;

@@ -19,8 +19,9 @@ pub(crate) struct Blocks {
 pub(crate) struct TooLong;
 
 impl Blocks {
-    /// Takes bytes in; answers the blocks that they complete.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TooLong> {
+    /// Takes bytes in; answers the blocks that they complete, and whether what follows them can still
+    /// become one.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> (Vec<Vec<u8>>, Result<(), TooLong>) {
         self.held.extend_from_slice(bytes);
         let (mut blocks, mut start) = (Vec::new(), 0);
         while self.seen < self.held.len() {
@@ -50,7 +51,8 @@ impl Blocks {
         }
         self.held.drain(..start);
         self.seen -= start;
-        if self.held.len() > MAX_EVENT_BYTES { Err(TooLong) } else { Ok(blocks) }
+        let fits = if self.held.len() > MAX_EVENT_BYTES { Err(TooLong) } else { Ok(()) };
+        (blocks, fits)
     }
 
     /// What has come since the last whole block.
@@ -69,8 +71,7 @@ mod tests {
 
     fn cut(pieces: &[&[u8]]) -> Vec<String> {
         let mut blocks = Blocks::default();
-        let mut all: Vec<Vec<u8>> =
-            pieces.iter().flat_map(|piece| blocks.push(piece).unwrap()).collect();
+        let mut all: Vec<Vec<u8>> = pieces.iter().flat_map(|piece| blocks.push(piece).0).collect();
         all.push(blocks.rest());
         all.into_iter().map(|block| String::from_utf8(block).unwrap()).collect()
     }
@@ -89,8 +90,17 @@ mod tests {
     fn a_block_without_an_end_does_not_fill_the_memory() {
         let mut blocks = Blocks::default();
         let piece = vec![b'x'; MAX_EVENT_BYTES / 2];
-        assert!(blocks.push(&piece).is_ok() && blocks.push(&piece).is_ok());
-        assert_eq!(blocks.push(&piece), Err(TooLong));
+        assert_eq!(blocks.push(&piece), (Vec::new(), Ok(())));
+        assert_eq!(blocks.push(&piece), (Vec::new(), Ok(())));
+        assert_eq!(blocks.push(&piece), (Vec::new(), Err(TooLong)));
+    }
+
+    #[test]
+    fn what_was_complete_before_a_block_without_an_end_is_kept() {
+        let whole = b"data: a\n\n".to_vec();
+        let mut blocks = Blocks::default();
+        let (before, fits) = blocks.push(&[&whole[..], &vec![b'x'; MAX_EVENT_BYTES + 1]].concat());
+        assert_eq!((before, fits), (vec![whole], Err(TooLong)));
     }
 
     proptest! {
@@ -102,7 +112,7 @@ mod tests {
             let (mut all, mut left) = (Vec::new(), text.as_bytes());
             for at in cuts.into_iter().chain([usize::MAX]) {
                 let (piece, rest) = left.split_at(at.min(left.len()));
-                all.extend(blocks.push(piece).unwrap());
+                all.extend(blocks.push(piece).0);
                 left = rest;
             }
             all.push(blocks.rest());

@@ -157,81 +157,80 @@ impl Kept {
         let said = || Some(Bytes::from(api.form()?.response_to_json(&self.response).to_string()));
         self.whole.clone().or_else(said)
     }
+}
 
-    /// The answer as a stream of one piece; `None` of an API that we cannot stream in.
-    pub(crate) fn events(&self, api: Api, wants_usage: bool) -> Option<Bytes> {
-        let chunk = self.chunk();
-        let named = |events: Vec<Value>| events.iter().map(named_event_bytes).collect::<String>();
-        let text = match api {
-            Api::Chat => {
-                let usage = chunk.usage;
-                let said = Chunk { usage: None, ..chunk.clone() };
-                let mut text = event_bytes(&openai::chunk_to_json(&said).to_string());
-                if wants_usage {
-                    let last = Chunk { deltas: Vec::new(), usage, ..chunk };
-                    text.push_str(&event_bytes(&openai::chunk_to_json(&last).to_string()));
-                }
-                text.push_str(&event_bytes(DONE));
-                text
+/// The answer as a stream of one piece; `None` of an API that we cannot stream in.
+pub(crate) fn events_of(response: &ChatResponse, api: Api, wants_usage: bool) -> Option<Bytes> {
+    let chunk = chunk_of(response);
+    let named = |events: Vec<Value>| events.iter().map(named_event_bytes).collect::<String>();
+    let text = match api {
+        Api::Chat => {
+            let usage = chunk.usage;
+            let said = Chunk { usage: None, ..chunk.clone() };
+            let mut text = event_bytes(&openai::chunk_to_json(&said).to_string());
+            if wants_usage {
+                let last = Chunk { deltas: Vec::new(), usage, ..chunk };
+                text.push_str(&event_bytes(&openai::chunk_to_json(&last).to_string()));
             }
-            Api::Messages => {
-                let mut writer = anthropic::StreamWriter::new();
-                let mut events = writer.push(&chunk);
-                events.extend(writer.finish());
-                named(events)
-            }
-            Api::Responses => {
-                let mut writer = responses::StreamWriter::new();
-                let mut events = writer.push(&chunk);
-                events.extend(writer.finish());
-                named(events)
-            }
-            Api::Completions | Api::Embeddings => return None,
-        };
-        Some(Bytes::from(text))
-    }
-
-    /// All of the answer as one chunk.
-    fn chunk(&self) -> Chunk {
-        let response = &self.response;
-        let deltas = response.choices.iter().enumerate().map(|(index, choice)| {
-            let mut delta = Delta {
-                index,
-                role: Some(choice.message.role.clone()),
-                finish_reason: Some(choice.finish_reason.clone()),
-                ..Delta::default()
-            };
-            for part in &choice.message.parts {
-                let (whole, more) = match part {
-                    Part::Text(text) => (&mut delta.text, text),
-                    Part::Reasoning(text) => (&mut delta.reasoning, text),
-                    Part::Refusal(text) => (&mut delta.refusal, text),
-                    Part::ToolCall(call) => {
-                        delta.tool_calls.push(ToolCallDelta {
-                            index: Some(delta.tool_calls.len()),
-                            id: Some(call.id.clone()),
-                            name: Some(call.name.clone()),
-                            arguments: call.arguments.clone(),
-                        });
-                        continue;
-                    }
-                    Part::Other(value) => {
-                        delta.kept.push(value.clone());
-                        continue;
-                    }
-                    _ => continue,
-                };
-                whole.get_or_insert_default().push_str(more);
-            }
-            delta
-        });
-        Chunk {
-            id: response.id.clone(),
-            model: response.model.clone(),
-            created_unix_secs: response.created_unix_secs,
-            deltas: deltas.collect(),
-            usage: response.usage,
-            seq: None,
+            text.push_str(&event_bytes(DONE));
+            text
         }
+        Api::Messages => {
+            let mut writer = anthropic::StreamWriter::new();
+            let mut events = writer.push(&chunk);
+            events.extend(writer.finish());
+            named(events)
+        }
+        Api::Responses => {
+            let mut writer = responses::StreamWriter::new();
+            let mut events = writer.push(&chunk);
+            events.extend(writer.finish());
+            named(events)
+        }
+        Api::Completions | Api::Embeddings => return None,
+    };
+    Some(Bytes::from(text))
+}
+
+/// All of the answer as one chunk.
+fn chunk_of(response: &ChatResponse) -> Chunk {
+    let deltas = response.choices.iter().enumerate().map(|(index, choice)| {
+        let mut delta = Delta {
+            index,
+            role: Some(choice.message.role.clone()),
+            finish_reason: Some(choice.finish_reason.clone()),
+            ..Delta::default()
+        };
+        for part in &choice.message.parts {
+            let (whole, more) = match part {
+                Part::Text(text) => (&mut delta.text, text),
+                Part::Reasoning(text) => (&mut delta.reasoning, text),
+                Part::Refusal(text) => (&mut delta.refusal, text),
+                Part::ToolCall(call) => {
+                    delta.tool_calls.push(ToolCallDelta {
+                        index: Some(delta.tool_calls.len()),
+                        id: Some(call.id.clone()),
+                        name: Some(call.name.clone()),
+                        arguments: call.arguments.clone(),
+                    });
+                    continue;
+                }
+                Part::Other(value) => {
+                    delta.kept.push(value.clone());
+                    continue;
+                }
+                _ => continue,
+            };
+            whole.get_or_insert_default().push_str(more);
+        }
+        delta
+    });
+    Chunk {
+        id: response.id.clone(),
+        model: response.model.clone(),
+        created_unix_secs: response.created_unix_secs,
+        deltas: deltas.collect(),
+        usage: response.usage,
+        seq: None,
     }
 }

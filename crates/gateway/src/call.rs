@@ -4,10 +4,11 @@
 mod told;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use throughline::Outcome;
 use throughline::telling::{self, Prompt, spoken, tries};
-use throughline_llm::ChatResponse;
+use throughline_llm::{ChatResponse, RateLimits};
 use throughline_resilience::{Attempts, BreakerChange, BreakerState, Event, GiveUp, Next, Verdict};
 use throughline_trace::{
     Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, Value, keys,
@@ -32,6 +33,8 @@ pub(crate) struct CallOf<'a> {
     pub(crate) timing: &'a Timing,
     pub(crate) parent: Option<SpanId>,
     pub(crate) stamp: Stamp,
+    /// When the request was let in.
+    pub(crate) began: Instant,
     pub(crate) captures_content: bool,
     pub(crate) metrics: &'a GatewayMetrics,
     pub(crate) meter: Option<Arc<KeyMeter>>,
@@ -103,10 +106,14 @@ impl Call {
         span.stamp(&stamp);
         let policy = &timing.policy;
         let now = shared.now();
-        let machine = match asked.is_stream {
+        let mut machine = match asked.is_stream {
             true => Attempts::streamed(policy, rand::random(), now),
             false => Attempts::new(policy, rand::random(), now),
         };
+        if let Some(total) = policy.timeouts.total_ms {
+            // The time of all targets together: what the ones before took is gone.
+            machine.limit(shared.moment(of.began) + Duration::from_millis(total));
+        }
         let began = Instant::now();
         Self {
             span,
@@ -247,6 +254,9 @@ impl Call {
 
     /// The attempt that runs failed.
     fn failed(&mut self, fault: &Fault) -> Next {
+        if let (ErrorType::RateLimited, Some(pause)) = (fault.kind, fault.retry_after) {
+            self.shared.used_up_for(pause);
+        }
         let next = self.on(Event::Failed(fault.failure()));
         self.end_attempt(fault, next);
         next
@@ -342,8 +352,9 @@ impl Call {
         })
     }
 
-    /// The first content of a streamed answer has come.
-    pub(crate) fn first_token(&mut self) {
+    /// The first content of a streamed answer has come, with what its head tells of the rate limits.
+    pub(crate) fn first_token(&mut self, limits: Option<RateLimits>) {
+        self.shared.learn(limits);
         let waited = self.began.elapsed();
         self.span.set(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, waited.as_secs_f64());
         self.metrics.first_token(&self.shared.name, waited);
@@ -354,6 +365,7 @@ impl Call {
     /// The call succeeded.
     pub(crate) fn succeed(mut self, response: &ChatResponse) {
         if !self.asked.is_stream {
+            self.shared.learn(response.limits);
             self.shared.target().record_latency(self.attempt_began.elapsed());
         }
         self.on(Event::Succeeded);
@@ -379,6 +391,19 @@ impl Call {
     pub(crate) fn reject(mut self, fault: &Fault) {
         self.is_over = true;
         self.fail(fault, None);
+    }
+
+    /// The answer breaks the contract of its route; the span that says so.
+    pub(crate) fn violates(&mut self, violation: &str) -> SpanId {
+        let told = vec![(keys::EXCEPTION_MESSAGE, Value::from(violation))];
+        self.span.event("contract.violated", told);
+        self.span.id()
+    }
+
+    /// The client did not take what it was sent.
+    pub(crate) fn client_stalled(&mut self) {
+        self.span.event("client.stalled", Vec::new());
+        self.metrics.client_stalled();
     }
 
     /// The client went away in the middle of a streamed answer.
@@ -416,6 +441,10 @@ impl Call {
                 let retry_after = self.shared.opens_in();
                 let status = last.and_then(|fault| fault.status);
                 Fault { retry_after, status, ..Fault::new(error_type, message) }
+            }
+            (ErrorType::Timeout, _) if attempts == 0 => {
+                let message = format!("{} was not asked: no time was left for it", self.who);
+                Fault::new(error_type, message)
             }
             (ErrorType::Timeout, last) if last.as_ref().is_none_or(|one| one.status.is_none()) => {
                 let limit = match reason {

@@ -22,6 +22,7 @@ use crate::config::ProviderKind;
 use crate::fault::{Fault, Refusal, causes};
 use crate::plan::{Plan, PlanError};
 use crate::provider::Provider;
+use crate::way::{Road, Way};
 
 /// How long a connection without requests is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -51,45 +52,58 @@ pub(crate) fn shapes_answer(name: &str) -> bool {
     name.starts_with("openai-") || name.starts_with("anthropic-")
 }
 
-type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Http = Client<HttpsConnector<Road>, Full<Bytes>>;
 
-/// The clients, one for each patience with connecting.
+/// The clients, one for each way and patience with connecting. Each has its own connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Clients(HashMap<Duration, Http>);
+pub(crate) struct Clients(HashMap<(Duration, Way), Http>);
 
 impl Clients {
     /// What a plan needs; clients that are there already are kept with their connections.
     pub(crate) fn for_plan(plan: &Plan, before: Option<&Self>) -> Result<Self, PlanError> {
-        let needs_roots = plan.providers.iter().any(|provider| provider.is_tls());
-        let roots = if needs_roots { Roots::System } else { Roots::None };
-        let mut tls = telling::tls(roots)
-            .or_else(|error| {
-                // Providers on plain addresses can be asked nevertheless.
-                tracing::warn!(error, "no certificates: providers cannot be reached over TLS");
-                telling::tls(Roots::None)
-            })
-            .map_err(PlanError::Client)?;
-        // The connector names the versions of HTTP itself.
-        tls.alpn_protocols.clear();
         let mut clients = HashMap::new();
-        for connect in plan.connect_timeouts() {
-            let kept = before.and_then(|before| before.0.get(&connect)).cloned();
-            // One that was made without roots reaches nobody over TLS.
-            let client = match kept.filter(|_| !needs_roots) {
-                Some(client) => client,
-                None => client(tls.clone(), connect),
+        // Reading what the system trusts takes a while: once for each way.
+        let mut roots: HashMap<Way, rustls::ClientConfig> = HashMap::new();
+        for (connect, way) in plan.ways() {
+            let place = (connect, way);
+            let kept = before.and_then(|before| before.0.get(&place)).cloned();
+            let client = match (kept, roots.get(&place.1)) {
+                (Some(kept), _) => kept,
+                (None, Some(tls)) => client(tls.clone(), connect, &place.1),
+                (None, None) => {
+                    let tls = tls_for(&place.1).map_err(PlanError::Client)?;
+                    roots.insert(place.1.clone(), tls.clone());
+                    client(tls, connect, &place.1)
+                }
             };
-            clients.insert(connect, client);
+            clients.insert(place, client);
         }
         Ok(Self(clients))
     }
 
-    pub(crate) fn get(&self, connect: Duration) -> Option<&Http> {
-        self.0.get(&connect).or_else(|| self.0.values().next())
+    /// The client for a way, with this patience or else any.
+    pub(crate) fn get(&self, connect: Duration, way: &Way) -> Option<&Http> {
+        let exact = self.0.get(&(connect, way.clone()));
+        exact.or_else(|| self.0.iter().find(|((_, own), _)| own == way).map(|(_, http)| http))
     }
 }
 
-fn client(tls: rustls::ClientConfig, connect: Duration) -> Http {
+fn tls_for(way: &Way) -> Result<rustls::ClientConfig, String> {
+    let mut tls = match (&way.ca, way.is_tls) {
+        (Some(pem), true) => telling::tls(Roots::SystemAnd(pem))?,
+        (_, false) => telling::tls(Roots::None)?,
+        (None, true) => telling::tls(Roots::System).or_else(|error| {
+            // Providers on plain addresses can be asked nevertheless.
+            tracing::warn!(error, "no certificates: providers cannot be reached over TLS");
+            telling::tls(Roots::None)
+        })?,
+    };
+    // The connector names the versions of HTTP itself.
+    tls.alpn_protocols.clear();
+    Ok(tls)
+}
+
+fn client(tls: rustls::ClientConfig, connect: Duration, way: &Way) -> Http {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -98,7 +112,7 @@ fn client(tls: rustls::ClientConfig, connect: Duration) -> Http {
         .with_tls_config(tls)
         .https_or_http()
         .enable_all_versions()
-        .wrap_connector(http);
+        .wrap_connector(way.connector(http));
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use throughline_resilience::route::{RouteRule, RoutingStrategy};
 use throughline_resilience::{BreakerPolicy, BudgetPolicy, ErrorSet, RetryPolicy};
 
+use crate::contract::ContractConfig;
+
 /// `gateway:`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -47,6 +49,28 @@ pub struct ProviderConfig {
     /// The version of the API, of `azure_openai`.
     #[serde(default)]
     pub api_version: Option<String>,
+    /// The file with certificates that are believed beside the system's, PEM.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// The proxy that leads there (`http://proxy.internal:3128`); `HTTPS_PROXY` when left out.
+    #[serde(default)]
+    pub proxy: Option<String>,
+}
+
+impl ProviderConfig {
+    /// A provider of which nothing else is said.
+    pub fn new(name: impl Into<String>, kind: ProviderKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            base_url: None,
+            api_key_env: None,
+            api_key_file: None,
+            api_version: None,
+            ca_file: None,
+            proxy: None,
+        }
+    }
 }
 
 /// Which API a provider speaks.
@@ -90,6 +114,8 @@ pub struct RouteConfig {
     pub policy: PolicyConfig,
     /// Answers that are kept; none when left out.
     pub cache: Option<CacheConfig>,
+    /// What requests and answers must be; anything when left out.
+    pub contract: Option<ContractConfig>,
 }
 
 /// A model at a provider.
@@ -136,8 +162,10 @@ pub struct TimeoutsConfig {
     pub first_token_ms: Option<u64>,
     /// From one piece of a streamed answer to the next.
     pub between_tokens_ms: Option<u64>,
-    /// All attempts and pauses together, and a streamed answer to its end.
+    /// All attempts and pauses together, of fallbacks too, and a streamed answer to its end.
     pub total_ms: Option<u64>,
+    /// What a client gets to take the next piece of a streamed answer.
+    pub client_stall_ms: Option<u64>,
 }
 
 /// Answers that are kept and given again to the same request.

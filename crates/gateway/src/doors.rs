@@ -15,6 +15,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
 use throughline_trace::ErrorType;
 use throughline_trace::access::{AccessError, ApiKey, Keyring, Scope};
+use tokio::time::Instant;
 
 use crate::api::Api;
 use crate::asked::Asked;
@@ -94,6 +95,7 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
         turned("gateway_full", StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
     let body = read(body, max_bytes).await?;
+    let began = Instant::now();
     let asked = Asked::read(api, body).map_err(|error| Turned {
         refused: Box::new(Refused::of_error(error)),
         reason: "invalid_request",
@@ -115,6 +117,8 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
         meter,
         key_id: key.map(|key| key.id).unwrap_or_default(),
         place: Arc::new(place),
+        began,
+        streams_whole: None,
     })
 }
 

@@ -1,6 +1,10 @@
 //! One request from its choice to its answer: route, call, fallback (requirements R3.3, R3.4, R4.2).
 
+pub(crate) mod held;
+mod replay;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -13,13 +17,12 @@ use throughline_llm::ChatResponse;
 use throughline_resilience::{
     Branch, BranchEvent, FallbackNext, FallbackPlan, FallbackResult, FallbackVerdict,
 };
-use throughline_trace::{
-    Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, Value, keys,
-};
+use throughline_trace::{Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, keys};
+use tokio::time::Instant;
 
 use crate::asked::Asked;
 use crate::attempt::{Attempt, Got};
-use crate::cache::{self, Keeping, Kept};
+use crate::cache::{self, Keeping};
 use crate::call::{Call, CallOf, Stopped};
 use crate::choosing::{Chosen, target_of};
 use crate::client::{self, EVENTS};
@@ -35,6 +38,7 @@ use crate::trail::{Decided, OpenSpan, Stamp, Trail};
 const PRIMARY: &str = "primary";
 
 /// One request under way.
+#[derive(Clone)]
 pub(crate) struct Exchange {
     pub(crate) inner: Arc<Inner>,
     pub(crate) serving: Arc<Serving>,
@@ -44,6 +48,10 @@ pub(crate) struct Exchange {
     /// Whose request it is; empty without keys.
     pub(crate) key_id: String,
     pub(crate) place: Arc<Place>,
+    /// When it was let in: what `total_ms` counts from, whichever targets are asked.
+    pub(crate) began: Instant,
+    /// The client wants a stream, with the usage at its end or not, of what is asked for whole.
+    pub(crate) streams_whole: Option<bool>,
 }
 
 /// An answer.
@@ -58,6 +66,8 @@ struct Whole {
     headers: HeaderMap,
     body: Bytes,
     response: ChatResponse,
+    /// What it breaks of its route's contract, and the call's span.
+    violation: Option<(SpanId, String)>,
 }
 
 impl Exchange {
@@ -78,7 +88,16 @@ impl Exchange {
             let refused = Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no_provider", message);
             return refused.into_response(api);
         };
-        let chosen = target_of(&route, &self.asked, &self.trail.caller, &self.inner.targets);
+        if let Some(refused) = self.refuse_request(&route, decision) {
+            return refused.into_response(api);
+        }
+        let unstreamed = self.unstreamed(&route);
+        unstreamed.as_ref().unwrap_or(self).answered_on(&route, decision).await
+    }
+
+    async fn answered_on(&self, route: &Route, decision: &mut Option<DecisionId>) -> Response {
+        let api = self.asked.api;
+        let chosen = target_of(route, &self.asked, &self.trail.caller, &self.inner.targets);
         let kept_under = route.cache_ttl.zip(chosen.as_ref()).and_then(|(ttl, chosen)| {
             let to = chosen.to;
             let key = cache::key(cache::AskedOf {
@@ -94,7 +113,8 @@ impl Exchange {
         });
         if let Some(keeping) = &kept_under {
             let kept = self.inner.cache.get(&keeping.key);
-            let kept = kept.and_then(|kept| self.replay(&route, &kept, decision));
+            let stamp = chosen.as_ref().map(|chosen| chosen.stamp.clone()).unwrap_or_default();
+            let kept = kept.and_then(|kept| self.replay(route, &kept, &stamp, decision));
             self.inner.metrics.cache(if kept.is_some() { "hit" } else { "miss" });
             if let Some(response) = kept {
                 return response;
@@ -103,12 +123,19 @@ impl Exchange {
         let is_cached_route = kept_under.is_some();
         let mut branch = Branch::Primary;
         let answered = match route.fallback.is_empty() {
-            true => self.primary(&route, chosen, None, decision).await.map_err(|fault| vec![fault]),
-            false => self.with_fallback(&route, chosen, &mut branch, decision).await,
+            true => self.primary(route, chosen, None, decision).await.map_err(|fault| vec![fault]),
+            false => self.with_fallback(route, chosen, &mut branch, decision).await,
+        };
+        let answered = match answered {
+            Ok(answer) => self.hold(route, answer, decision).await.map_err(|fault| vec![fault]),
+            failed => failed,
         };
         let mut response = match answered {
             // What is not as intended is not to be repeated once the intended one is back.
-            Ok(answer) => self.respond(answer, kept_under.filter(|_| branch == Branch::Primary)),
+            Ok(answer) => {
+                let keeping = kept_under.filter(|_| branch == Branch::Primary);
+                self.respond(answer, keeping, route.timing.client_stall)
+            }
             Err(faults) => match &faults[..] {
                 [fault] => reply::failed(api, fault),
                 faults => reply::exhausted(api, faults),
@@ -152,11 +179,15 @@ impl Exchange {
             stage: "route",
             action: chosen.to.name.clone(),
             reason,
-            input_hash: &self.inner.input_hash(&self.asked.body),
+            input_hash: self.input_hash(),
             model_version: chosen.to.version(&self.asked.model),
             parent: None,
             attributes,
         })
+    }
+
+    fn input_hash(&self) -> &str {
+        self.asked.input_hash(|body| self.inner.input_hash(body))
     }
 
     fn input_key(&self) -> Attributes {
@@ -176,6 +207,7 @@ impl Exchange {
             timing: &route.timing,
             parent,
             stamp,
+            began: self.began,
             captures_content: self.serving.plan.captures_content,
             metrics: &self.inner.metrics,
             meter: self.meter.clone(),
@@ -207,18 +239,24 @@ impl Exchange {
         });
         match driven.await {
             Ok(Got::Whole { status, headers, body, response }) => {
+                let violation = route.contract.as_ref();
+                let violation = violation
+                    .and_then(|contract| contract.answer_violation(&self.asked.body, &response));
+                let violation = violation.map(|violation| (call.violates(&violation), violation));
                 call.succeed(&response);
                 let body = match self.asked.api.form().filter(|_| outgoing.api != self.asked.api) {
                     Some(form) => Bytes::from(form.response_to_json(&response).to_string()),
                     None => body,
                 };
                 let response = *response;
-                Ok(Answer::Whole(Box::new(Whole { status, headers, body, response })))
+                Ok(Answer::Whole(Box::new(Whole { status, headers, body, response, violation })))
             }
             Ok(Got::Stream(opened)) => {
-                call.first_token();
+                call.first_token(telling::rate_limits(&opened.headers));
                 let between = route.timing.between_tokens;
-                Ok(Answer::Stream(Box::new(Live::new(*opened, call, self.asked.api, between))))
+                let mut live = Live::new(*opened, call, self.asked.api, between);
+                live.watch = self.watch(route);
+                Ok(Answer::Stream(Box::new(live)))
             }
             Err(Stopped { fault }) => Err(fault),
         }
@@ -248,9 +286,12 @@ impl Exchange {
                 self.fallback_span(format!("attempt {operation}"), SpanRole::Attempt, parent);
             attempt.set(keys::FALLBACK_BRANCH, branch.as_str());
             attempt.set(keys::FALLBACK_NAME, name);
-            let result = match to {
-                None => self.primary(route, chosen.take(), Some(attempt.id()), decision).await,
-                Some(to) => {
+            let result = match (self.passed_over(route, *branch, chosen.as_ref()), to) {
+                (Some(fault), _) => Err(fault),
+                (None, None) => {
+                    self.primary(route, chosen.take(), Some(attempt.id()), decision).await
+                }
+                (None, Some(to)) => {
                     let call = self.call(route, to, Stamp::new(), Some(attempt.id()));
                     self.ask(route, to, call).await
                 }
@@ -290,6 +331,32 @@ impl Exchange {
         }
     }
 
+    /// Why a target is not asked although it is its turn: its rate limit is known to be used up, and
+    /// there is another one after it.
+    fn passed_over(
+        &self,
+        route: &Route,
+        branch: Branch,
+        chosen: Option<&Chosen<'_>>,
+    ) -> Option<Fault> {
+        let (to, after) = match branch {
+            Branch::Primary => (chosen?.to, 0),
+            Branch::Degraded(number) => (route.fallback.get(number)?, number + 1),
+        };
+        if after == route.fallback.len() || !route.triggers.contains(ErrorType::RateLimited) {
+            return None;
+        }
+        let model = to.model(&self.asked.model);
+        let shared = self.inner.targets.get(&to.provider.name, model, &route.timing.policy);
+        let left = shared.is_used_up_for()?;
+        self.inner.metrics.passed_over(&shared.name);
+        let (host, left_text) = (to.provider.host(), telling::spoken(left));
+        let message = format!(
+            "{model} at {host} was not asked: its rate limit is used up for another {left_text}"
+        );
+        Some(Fault { retry_after: Some(left), ..Fault::new(ErrorType::RateLimited, message) })
+    }
+
     fn fallback_span(&self, name: String, role: SpanRole, parent: Option<SpanId>) -> OpenSpan {
         let mut span = self.trail.span(name, SpanKind::Internal, role, parent).watched();
         span.stamp(&Stamp::new());
@@ -315,7 +382,7 @@ impl Exchange {
             stage: "fallback",
             action: next.map_or(PRIMARY, |to| to.name.as_str()).to_owned(),
             reason: format!("{failed} failed with {}: {}", fault.kind.as_str(), fault.message),
-            input_hash: &self.inner.input_hash(&self.asked.body),
+            input_hash: self.input_hash(),
             model_version: next.map_or("", |to| to.version(&self.asked.model)),
             parent,
             attributes: self.input_key(),
@@ -354,15 +421,29 @@ impl Exchange {
     }
 
     /// An answer as the client gets it.
-    fn respond(&self, answer: Answer, keeping: Option<Keeping>) -> Response {
+    fn respond(
+        &self,
+        answer: Answer,
+        keeping: Option<Keeping>,
+        client_stall: Duration,
+    ) -> Response {
         match answer {
             Answer::Whole(whole) => {
-                let mut response = Response::new(Body::from(whole.body.clone()));
+                let streamed = self.streams_whole.and_then(|wants_usage| {
+                    cache::events_of(&whole.response, self.asked.api, wants_usage)
+                });
+                let is_streamed = streamed.is_some();
+                let body = streamed.unwrap_or_else(|| whole.body.clone());
+                let mut response = Response::new(Body::from(body));
                 *response.status_mut() = whole.status;
                 *response.headers_mut() = client::passed_back(&whole.headers);
                 let json = HeaderValue::from_static("application/json");
                 response.headers_mut().entry(CONTENT_TYPE).or_insert(json);
-                if let Some(keeping) = keeping {
+                if is_streamed {
+                    let events = HeaderValue::from_static(EVENTS);
+                    response.headers_mut().insert(CONTENT_TYPE, events);
+                }
+                if let Some(keeping) = keeping.filter(|_| whole.violation.is_none()) {
                     keeping.keep(whole.response, Some(whole.body));
                 }
                 response
@@ -375,7 +456,8 @@ impl Exchange {
                 live.place = Some(Arc::clone(&self.place));
                 let takes_trailers = live.takes_trailers;
                 let passed = live.passed_headers();
-                let mut response = Response::new(live.into_body());
+                let mut response =
+                    Response::new(live.into_body(&self.inner.patience, client_stall));
                 *response.headers_mut() = passed;
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -388,61 +470,5 @@ impl Exchange {
                 response
             }
         }
-    }
-
-    /// A kept answer; `None` when it cannot be given in the way that is asked.
-    fn replay(
-        &self,
-        route: &Route,
-        kept: &Kept,
-        decision: &mut Option<DecisionId>,
-    ) -> Option<Response> {
-        let api = self.asked.api;
-        let (body, kind) = match self.asked.is_stream {
-            true => (kept.events(api, self.asked.wants_usage())?, EVENTS),
-            false => (kept.body(api)?, "application/json"),
-        };
-        let (operation, model) = (api.operation(), &self.asked.model);
-        let mut span = self.trail.span(
-            format!("{operation} {model}"),
-            SpanKind::Client,
-            SpanRole::LlmCall,
-            None,
-        );
-        span.set(keys::GEN_AI_OPERATION_NAME, operation);
-        span.set(keys::GEN_AI_REQUEST_MODEL, model.as_str());
-        span.set(keys::IS_CACHED, true);
-        if !kept.response.model.is_empty() {
-            span.set(keys::GEN_AI_RESPONSE_MODEL, kept.response.model.as_str());
-        }
-        let reasons =
-            kept.response.choices.iter().map(|one| Value::from(one.finish_reason.as_str()));
-        span.set(keys::GEN_AI_RESPONSE_FINISH_REASONS, Value::Array(reasons.collect()));
-        if self.serving.plan.captures_content {
-            if let Some(request) = self.asked.request() {
-                span.set_all(telling::input_messages(&request.messages).into_attributes());
-            }
-            span.set_all(telling::output_messages(&kept.response.choices).into_attributes());
-        }
-        span.stamp(&Stamp::new());
-        span.outcome(Outcome::Ok);
-        let mut attributes = self.input_key();
-        attributes.set(keys::ROUTE, route.name.as_str());
-        *decision = Some(self.trail.decide(Decided {
-            span_id: span.id(),
-            stage: "route",
-            action: "cache".to_owned(),
-            reason: "the same request was answered before, and its answer is kept".to_owned(),
-            input_hash: &self.inner.input_hash(&self.asked.body),
-            model_version: &kept.response.model,
-            parent: None,
-            attributes,
-        }));
-        span.end();
-        let mut response = Response::new(Body::from(body));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(CACHE_HEADER, HeaderValue::from_static("hit"));
-        Some(response)
     }
 }

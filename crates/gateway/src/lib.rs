@@ -14,16 +14,31 @@
 //! ```
 //! use std::sync::Arc;
 //! use prometheus_client::registry::Registry;
-//! use throughline_gateway::{Gateway, GatewayConfig, Plan};
-//! use throughline_trace::Accepted;
+//! use futures_util::future::BoxFuture;
+//! use throughline_gateway::{Gateway, GatewayConfig, Offer, Plan};
+//! use throughline_trace::{Accepted, Refusal, SpanBatch};
 //! use throughline_trace::access::Keyring;
+//!
+//! /// Records that nobody keeps.
+//! struct Forgotten(Option<SpanBatch>);
+//!
+//! impl Offer for Forgotten {
+//!     fn offer(&mut self) -> BoxFuture<'_, Result<Accepted, Refusal>> {
+//!         self.0 = None;
+//!         Box::pin(async { Ok(Accepted::default()) })
+//!     }
+//!
+//!     fn is_left(&self) -> bool {
+//!         self.0.is_some()
+//!     }
+//! }
 //!
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 //! # let _inside = runtime.enter();
 //! // Without a configuration, keys in the variables of OpenAI's and Anthropic's own clients make the
 //! // obvious providers.
 //! let plan = Plan::of(&GatewayConfig::default(), &|name| std::env::var(name).ok())?;
-//! let submit = Arc::new(|_batch| Box::pin(async { Ok(Accepted::default()) }) as _);
+//! let submit = Arc::new(|batch| Box::new(Forgotten(Some(batch))) as Box<dyn Offer>);
 //! let keyring = Arc::new(Keyring::open());
 //! let (gateway, _handover) = Gateway::start(plan, submit, keyring, &mut Registry::default())?;
 //! let router: axum::Router = gateway.router();
@@ -42,6 +57,7 @@ mod choosing;
 mod client;
 mod clock;
 mod config;
+mod contract;
 mod doors;
 mod exchange;
 mod fault;
@@ -49,6 +65,7 @@ mod live;
 mod meter;
 mod metrics;
 mod models;
+mod patience;
 mod plan;
 mod provider;
 mod recorder;
@@ -59,14 +76,16 @@ mod splice;
 mod state;
 mod targets;
 mod trail;
+mod way;
 
 pub use config::{
     CacheConfig, GatewayConfig, GatewayLimits, KeyConfig, PolicyConfig, ProviderConfig,
     ProviderKind, RouteConfig, TargetConfig, TimeoutsConfig,
 };
+pub use contract::{ContractConfig, ContractRule, ContractSchema, OnViolation};
 pub use plan::{
     MAX_ANSWER_BYTES, MAX_CACHE_BYTES, MAX_CONCURRENT, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES,
     Plan, PlanError,
 };
-pub use recorder::Submit;
+pub use recorder::{Offer, Submit};
 pub use state::{Gateway, Handover};

@@ -4,13 +4,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
-use http_body_util::StreamBody;
 use throughline::telling::{self, spoken};
 use throughline_llm::ChatResponse;
 use throughline_resilience::SegmentEnd;
@@ -21,7 +21,9 @@ use crate::api::Api;
 use crate::cache::Keeping;
 use crate::call::Call;
 use crate::client::passed_back;
+use crate::exchange::held::Watch;
 use crate::fault::Fault;
+use crate::patience::Patience;
 use crate::relay::{Piece, Relay};
 use crate::reply::{Refused, STREAM_STATE};
 use crate::segments::SegmentSpans;
@@ -54,6 +56,10 @@ pub(crate) struct Live {
     /// Whether the client takes trailers.
     pub(crate) takes_trailers: bool,
     pub(crate) keeping: Option<Keeping>,
+    /// The contract that the whole answer is held against.
+    pub(crate) watch: Option<Box<Watch>>,
+    /// The client did not take what it was sent; said before the answer is dropped.
+    is_stalled: Arc<AtomicBool>,
     /// The place among the requests under way.
     pub(crate) place: Option<Arc<Place>>,
 }
@@ -78,6 +84,8 @@ impl Live {
             call: Some(call),
             takes_trailers: false,
             keeping: None,
+            watch: None,
+            is_stalled: Arc::default(),
             place: None,
         }
     }
@@ -87,13 +95,14 @@ impl Live {
         passed_back(&self.headers)
     }
 
-    /// As the body of an answer.
-    pub(crate) fn into_body(self) -> Body {
-        let frames = futures_util::stream::unfold(self, |mut live| async move {
-            let frame = live.next().await?;
-            Some((Ok::<_, std::convert::Infallible>(frame), live))
+    /// As the body of an answer, of a client that gets so long for each piece.
+    pub(crate) fn into_body(self, patience: &Patience, client_stall: Duration) -> Body {
+        let is_stalled = Arc::clone(&self.is_stalled);
+        let pieces = futures_util::stream::unfold(self, |mut live| async move {
+            let piece = live.next().await?;
+            Some((piece, live))
         });
-        Body::new(StreamBody::new(frames))
+        patience.body(Box::pin(pieces), client_stall, is_stalled)
     }
 
     async fn next(&mut self) -> Option<Frame<Bytes>> {
@@ -153,9 +162,12 @@ impl Live {
     }
 
     fn finish(&mut self) {
-        let Some(call) = self.call.take() else { return };
+        let Some(mut call) = self.call.take() else { return };
         self.segments.end(SegmentEnd::Done);
         let response = self.response();
+        if let Some(watch) = self.watch.take() {
+            watch.look(&response, &mut call);
+        }
         call.succeed(&response);
         if let Some(keeping) = self.keeping.take() {
             keeping.keep(response, None);
@@ -184,11 +196,15 @@ impl Drop for Live {
             return;
         }
         // A client that has read why the answer ended need not wait for the end mark.
-        if self.relay.assembler.is_finished() && self.waiting.is_empty() {
+        let is_stalled = self.is_stalled.load(Ordering::Relaxed);
+        if self.relay.assembler.is_finished() && self.waiting.is_empty() && !is_stalled {
             // Without its end mark nobody knows that it was all: it is not kept for others.
             self.keeping = None;
             self.finish();
-        } else if let Some(call) = self.call.take() {
+        } else if let Some(mut call) = self.call.take() {
+            if is_stalled {
+                call.client_stalled();
+            }
             self.segments.end(SegmentEnd::Cancelled);
             call.cancel(&self.response());
         }

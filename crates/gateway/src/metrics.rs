@@ -28,11 +28,14 @@ pub(crate) struct GatewayMetrics {
     cost_nano_usd: Family<Labels<1>, Counter>,
     retries: Family<Labels<1>, Counter>,
     fallbacks: Family<Labels<1>, Counter>,
+    passed_over: Family<Labels<1>, Counter>,
+    violations: Family<Labels<2>, Counter>,
     breaker: Family<Labels<1>, Gauge>,
     cache: Family<Labels<1>, Counter>,
     refused: Family<Labels<1>, Counter>,
     dropped: Family<Labels<1>, Counter>,
     inbox_full: Counter,
+    stalled: Counter,
     pub(crate) in_flight: Gauge,
     duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
     first_token: Family<Labels<1>, Histogram, fn() -> Histogram>,
@@ -50,11 +53,14 @@ impl GatewayMetrics {
             cost_nano_usd: Family::default(),
             retries: Family::default(),
             fallbacks: Family::default(),
+            passed_over: Family::default(),
+            violations: Family::default(),
             breaker: Family::default(),
             cache: Family::default(),
             refused: Family::default(),
             dropped: Family::default(),
             inbox_full: Counter::default(),
+            stalled: Counter::default(),
             in_flight: Gauge::default(),
             duration: Family::new_with_constructor(seconds),
             first_token: Family::new_with_constructor(seconds),
@@ -67,6 +73,16 @@ impl GatewayMetrics {
         registry.register("cost_nano_usd", "Cost of calls, 10^-9 US dollars", m.cost_nano_usd);
         registry.register("retries", "Attempts beyond the first", m.retries);
         registry.register("fallbacks", "Requests that left their first target", m.fallbacks);
+        registry.register(
+            "passed_over",
+            "Times that a target was not asked because its rate limit is known to be used up",
+            m.passed_over,
+        );
+        registry.register(
+            "contract_violations",
+            "Requests and answers that broke a contract, by route and what became of it",
+            m.violations,
+        );
         registry.register(
             "breaker_state",
             "Breaker of a target: 0 closed, 1 half open, 2 open",
@@ -83,6 +99,11 @@ impl GatewayMetrics {
             "inbox_full",
             "Times that the store's inbox was full for the gateway",
             m.inbox_full,
+        );
+        registry.register(
+            "clients_stalled",
+            "Streamed answers that were given up because their client did not read on",
+            m.stalled,
         );
         registry.register("in_flight", "Requests under way", m.in_flight);
         registry.register("call_duration_seconds", "Model calls to their end", m.duration);
@@ -141,6 +162,15 @@ impl GatewayMetrics {
         self.fallbacks.get_or_create(&[("result", result.to_owned())]).inc();
     }
 
+    pub(crate) fn passed_over(&self, target: &str) {
+        self.passed_over.get_or_create(&[("target", target.to_owned())]).inc();
+    }
+
+    pub(crate) fn violation(&self, route: &str, action: &'static str) {
+        let labels = [("route", route.to_owned()), ("action", action.to_owned())];
+        self.violations.get_or_create(&labels).inc();
+    }
+
     pub(crate) fn breaker(&self, target: &str, state: BreakerState) {
         let number = match state {
             BreakerState::Closed => 0,
@@ -160,6 +190,10 @@ impl GatewayMetrics {
 
     pub(crate) fn dropped(&self, reason: &str, records: u64) {
         self.dropped.get_or_create(&[("reason", reason.to_owned())]).inc_by(records);
+    }
+
+    pub(crate) fn client_stalled(&self) {
+        self.stalled.inc();
     }
 
     pub(crate) fn inbox_full(&self) {

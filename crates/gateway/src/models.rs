@@ -62,7 +62,7 @@ pub(crate) async fn all(inner: &Inner) -> Arc<Vec<Value>> {
 }
 
 async fn list_of(serving: &Serving, provider: &Provider) -> Vec<Value> {
-    let Some(http) = serving.clients.get(Duration::ZERO) else { return Vec::new() };
+    let Some(http) = serving.clients.get(Duration::ZERO, &provider.way) else { return Vec::new() };
     let Ok(uri) = provider.models_address() else { return Vec::new() };
     let headers = headers_for(provider, &HeaderMap::new(), false);
     let listed = timeout(LIST_TIMEOUT, async {

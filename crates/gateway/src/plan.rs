@@ -12,7 +12,9 @@ use crate::api::Api;
 use crate::config::{
     GatewayConfig, KeyConfig, PolicyConfig, ProviderConfig, ProviderKind, RouteConfig, TargetConfig,
 };
+use crate::contract::ContractConfig;
 use crate::provider::Provider;
+use crate::way::Way;
 
 /// Largest request body, bytes, when nobody says otherwise: a few images in it.
 pub const MAX_REQUEST_BYTES: usize = 32 << 20;
@@ -28,6 +30,8 @@ pub const MAX_CACHE_BYTES: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait from one piece of a streamed answer to the next, when nobody says otherwise.
 const BETWEEN_TOKENS_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a client gets to take the next piece of a streamed answer, when nobody says otherwise.
+const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// All of one request, when nobody says otherwise: a long answer is streamed for minutes.
 const TOTAL_TIMEOUT_MS: u64 = 600_000;
 /// One attempt at a whole answer, when nobody says otherwise.
@@ -92,6 +96,7 @@ pub(crate) struct Timing {
     pub(crate) policy: Arc<Policy>,
     pub(crate) connect: Duration,
     pub(crate) between_tokens: Duration,
+    pub(crate) client_stall: Duration,
 }
 
 /// What a model name leads to.
@@ -109,6 +114,7 @@ pub(crate) struct Route {
     pub(crate) triggers: ErrorSet,
     pub(crate) timing: Timing,
     pub(crate) cache_ttl: Option<Duration>,
+    pub(crate) contract: Option<Arc<ContractConfig>>,
     /// Whether it stands in the configuration.
     pub(crate) is_named: bool,
 }
@@ -236,10 +242,14 @@ impl Plan {
         self.providers.iter().find(fits).or_else(|| self.providers.first()).cloned()
     }
 
-    /// How long connections are waited for, each value once.
-    pub(crate) fn connect_timeouts(&self) -> HashSet<Duration> {
-        let routes = self.routes.iter().map(|route| route.timing.connect);
-        routes.chain([self.base.connect]).collect()
+    /// The ways to all providers, and how long connections are waited for there, each pair once.
+    pub(crate) fn ways(&self) -> HashSet<(Duration, Way)> {
+        let base = self.providers.iter().map(|one| (self.base.connect, one.way.clone()));
+        let routes = self.routes.iter().flat_map(|route| {
+            let all = route.targets.iter().chain(&route.fallback);
+            all.map(|to| (route.timing.connect, to.provider.way.clone()))
+        });
+        base.chain(routes).collect()
     }
 }
 
@@ -304,6 +314,7 @@ impl Route {
             triggers: config.fallback_on.unwrap_or(FALLBACK_ON),
             timing: timing(&format!("{place}.policy"), &config.policy, base)?,
             cache_ttl: ttl,
+            contract: config.contract.clone().map(Arc::new),
             is_named: true,
         })
     }
@@ -329,6 +340,7 @@ impl Route {
             triggers: ErrorSet::NONE,
             timing: timing.clone(),
             cache_ttl: None,
+            contract: None,
             is_named: false,
         }
     }
@@ -345,12 +357,8 @@ fn obvious_providers(env: &dyn Fn(&str) -> Option<String>) -> Vec<ProviderConfig
         .into_iter()
         .filter(|(_, _, variable)| is_set(variable))
         .map(|(name, kind, variable)| ProviderConfig {
-            name: name.to_owned(),
-            kind,
-            base_url: None,
             api_key_env: Some(variable.to_owned()),
-            api_key_file: None,
-            api_version: None,
+            ..ProviderConfig::new(name, kind)
         })
         .collect()
 }
@@ -366,6 +374,7 @@ fn timing(place: &str, own: &PolicyConfig, base: &PolicyConfig) -> Result<Timing
     let (t, b) = (&own.timeouts, &base.timeouts);
     let connect = pick(t.connect_ms, b.connect_ms, "connect_ms")?;
     let between = pick(t.between_tokens_ms, b.between_tokens_ms, "between_tokens_ms")?;
+    let stall = pick(t.client_stall_ms, b.client_stall_ms, "client_stall_ms")?;
     let attempt = pick(t.attempt_ms, b.attempt_ms, "attempt_ms")?;
     let first = pick(t.first_token_ms, b.first_token_ms, "first_token_ms")?;
     let total = pick(t.total_ms, b.total_ms, "total_ms")?;
@@ -386,6 +395,7 @@ fn timing(place: &str, own: &PolicyConfig, base: &PolicyConfig) -> Result<Timing
         policy: Arc::new(policy),
         connect: connect.map_or(CONNECT_TIMEOUT, Duration::from_millis),
         between_tokens: between.map_or(BETWEEN_TOKENS_TIMEOUT, Duration::from_millis),
+        client_stall: stall.map_or(CLIENT_STALL_TIMEOUT, Duration::from_millis),
     })
 }
 

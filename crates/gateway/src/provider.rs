@@ -10,6 +10,7 @@ use throughline::telling;
 use crate::api::Api;
 use crate::config::{ProviderConfig, ProviderKind};
 use crate::plan::PlanError;
+use crate::way::Way;
 
 /// Largest key file that is read, bytes: a wrong path should not fill the memory.
 const MAX_KEY_FILE_BYTES: u64 = 16 * 1024;
@@ -33,6 +34,8 @@ pub(crate) struct Provider {
     path: String,
     key: Option<(HeaderName, HeaderValue)>,
     api_version: String,
+    /// How it is reached.
+    pub(crate) way: Way,
 }
 
 impl Provider {
@@ -95,6 +98,7 @@ impl Provider {
             path,
             key: key.map(|text| header_of(config, &text)).transpose()?,
             api_version: config.api_version.clone().unwrap_or_else(|| AZURE_API_VERSION.to_owned()),
+            way: Way::to(&uri, config, env)?,
         })
     }
 
@@ -165,11 +169,6 @@ impl Provider {
     pub(crate) fn port(&self) -> u16 {
         let usual = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
         self.authority.port_u16().unwrap_or(usual)
-    }
-
-    /// Whether it is reached over TLS.
-    pub(crate) fn is_tls(&self) -> bool {
-        self.scheme == Scheme::HTTPS
     }
 }
 

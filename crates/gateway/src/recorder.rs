@@ -16,9 +16,20 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::now_unix_nano;
 use crate::metrics::GatewayMetrics;
 
-/// Hands a batch to whoever makes it durable, through redaction; returns when it is.
-pub type Submit =
-    Arc<dyn Fn(SpanBatch) -> BoxFuture<'static, Result<Accepted, Refusal>> + Send + Sync>;
+/// Takes a batch through redaction, to be offered to whoever makes it durable.
+pub type Submit = Arc<dyn Fn(SpanBatch) -> Box<dyn Offer> + Send + Sync>;
+
+/// A batch on its way to whoever makes it durable. It was redacted once, and is not copied to be
+/// offered again.
+pub trait Offer: Send {
+    /// Offers the batch; answers when it is durable. One that was refused may be offered again while
+    /// [`is_left`](Self::is_left) says so.
+    fn offer(&mut self) -> BoxFuture<'_, Result<Accepted, Refusal>>;
+
+    /// Whether there is something to offer: a batch that was taken in is not given back, also when
+    /// it could not be written.
+    fn is_left(&self) -> bool;
+}
 
 /// Records that wait to be handed over.
 const QUEUE_RECORDS: usize = 16_384;
@@ -156,14 +167,12 @@ async fn hand_over(
 /// Offers a batch until it is taken; after some time it is given up, and counted.
 async fn offer(batch: SpanBatch, submit: &Submit, metrics: &GatewayMetrics) {
     let count = batch.len() as u64;
+    let mut batch = submit(batch);
     for offer in 1..=OFFERS {
-        match submit(batch.clone()).await {
+        match batch.offer().await {
             Ok(_) => return,
-            // A disk may have room again as an inbox may.
-            Err(refusal @ (Refusal::Full { .. } | Refusal::DiskFull { .. })) if offer < OFFERS => {
-                if matches!(refusal, Refusal::Full { .. }) {
-                    metrics.inbox_full();
-                }
+            Err(refusal @ Refusal::Full { .. }) if offer < OFFERS && batch.is_left() => {
+                metrics.inbox_full();
                 let retry_after_ms = refusal.retry_after_ms();
                 tokio::time::sleep(Duration::from_millis(retry_after_ms).min(MAX_PAUSE)).await;
             }

@@ -171,24 +171,29 @@ impl Relay {
             );
             Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
         })?;
-        let blocks = self.blocks.push(data).map_err(|TooLong| {
-            let message = format!("the stream of {} has an event that is too long", self.who);
-            Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
-        })?;
+        let (blocks, fits) = self.blocks.push(data);
         for block in blocks {
             if self.is_last {
-                break;
+                return Ok(());
             }
             self.take_block(block)?;
         }
-        Ok(())
+        match fits {
+            Err(TooLong) if !self.is_last => {
+                let message = format!("the stream of {} has an event that is too long", self.who);
+                Err(Fault::new(ErrorType::StreamFailed, message).with_status(self.status))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The body is over; its last event may lack its blank line, and counts if it is the end mark.
     fn take_rest(&mut self) -> Result<(), Fault> {
-        let rest = self.blocks.rest();
+        let mut whole = self.blocks.rest();
         let mut events = Vec::new();
-        let mut whole = rest.clone();
+        // Of its blank line a part may have come.
+        let said = whole.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r'));
+        whole.truncate(said.map_or(0, |last| last + 1));
         whole.extend_from_slice(b"\n\n");
         let mut parser = std::mem::take(&mut self.parser);
         let is_end = parser.push(&whole, &mut events).is_ok()

@@ -16,6 +16,11 @@ use crate::api::Api;
 use crate::client::passed_back;
 use crate::fault::Fault;
 
+/// The code of what breaks the contract of its route.
+pub(crate) const CONTRACT_VIOLATED: &str = "contract_violated";
+/// When a client should come back that found no room here, when nobody knows better.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
 /// The trace of a request.
 pub(crate) const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 /// The decision that led to the answer.
@@ -90,7 +95,7 @@ impl Refused {
 
     fn with_fault(status: StatusCode, fault: &Fault) -> Self {
         let code = match &fault.code {
-            Some(code) if status.is_client_error() => code.clone(),
+            Some(code) if status.is_client_error() || code == CONTRACT_VIOLATED => code.clone(),
             _ => fault.kind.as_str().trim_start_matches('_').to_ascii_lowercase(),
         };
         let mut refused = Self::new(status, &code, fault.message.as_str());
@@ -142,7 +147,7 @@ impl Refused {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let is_busy = self.status == StatusCode::SERVICE_UNAVAILABLE;
-        let retry_after = self.retry_after.or(is_busy.then_some(Duration::from_secs(1)));
+        let retry_after = self.retry_after.or(is_busy.then_some(BUSY_PAUSE));
         if let Some(pause) = retry_after {
             headers.insert(RETRY_AFTER, seconds(pause));
         }

@@ -13,6 +13,7 @@ use crate::client::Clients;
 use crate::meter::Meters;
 use crate::metrics::GatewayMetrics;
 use crate::models::ModelLists;
+use crate::patience::Patience;
 use crate::plan::{Plan, PlanError};
 use crate::recorder::{Recorder, Submit};
 use crate::targets::Targets;
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) meters: Meters,
     pub(crate) cache: Arc<Cache>,
     pub(crate) models: ModelLists,
+    pub(crate) patience: Arc<Patience>,
     /// Places for requests under way.
     places: Arc<Semaphore>,
     /// Room for the bodies of requests under way, pages.
@@ -122,6 +124,8 @@ impl Gateway {
         let metrics = GatewayMetrics::register(registry);
         let (recorder, task) = Recorder::start(submit, metrics.clone());
         let clients = Clients::for_plan(&plan, None)?;
+        let patience = Arc::<Patience>::default();
+        tokio::spawn(Patience::watch(Arc::downgrade(&patience)));
         let places = Arc::new(Semaphore::new(plan.max_concurrent));
         let room = pages(plan.max_in_flight_bytes).min(Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(room));
@@ -135,6 +139,7 @@ impl Gateway {
             meters: Meters::default(),
             cache: Arc::default(),
             models: ModelLists::default(),
+            patience,
             places,
             room,
             hash_key: rand::random(),

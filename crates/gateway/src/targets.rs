@@ -2,15 +2,21 @@
 //! behind a lock that is held for no wait.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use throughline_llm::RateLimits;
 use throughline_resilience::{BreakerState, Moment, Policy, Target};
 use tokio::time::Instant;
 
 /// Targets with a breaker of their own; a client may name any model, and what comes after these
 /// shares one.
 const MAX_TARGETS: usize = 1_024;
+
+/// How long a target is believed to be used up, at most: limits of a day may be raised meanwhile.
+const MAX_USED_UP: Duration = Duration::from_secs(600);
 
 /// What those share is called in metrics.
 const OTHER: &str = "other";
@@ -42,6 +48,7 @@ impl Targets {
                 name: name.clone(),
                 policy: ArcSwap::new(Arc::clone(policy)),
                 target: Mutex::new(Target::new(policy)),
+                used_up_until: AtomicU64::new(0),
                 origin: self.origin,
             })
         });
@@ -61,10 +68,37 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     policy: ArcSwap<Policy>,
     target: Mutex<Target>,
+    /// Until when its provider's rate limit is used up, milliseconds since the origin.
+    used_up_until: AtomicU64,
     origin: Instant,
 }
 
 impl Shared {
+    /// What an answer tells of the rate limits.
+    pub(crate) fn learn(&self, limits: Option<RateLimits>) {
+        let Some(limits) = limits else { return };
+        match limits.pause() {
+            Some(pause) => self.used_up_for(pause),
+            None if limits.remaining_requests.is_some() => {
+                self.used_up_until.store(0, Ordering::Relaxed);
+            }
+            None => {}
+        }
+    }
+
+    /// The provider asks for so long a pause.
+    pub(crate) fn used_up_for(&self, pause: Duration) {
+        let until = self.origin.elapsed() + pause.min(MAX_USED_UP);
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.used_up_until.store(until, Ordering::Relaxed);
+    }
+
+    /// How long its rate limit is still used up, as far as is known.
+    pub(crate) fn is_used_up_for(&self) -> Option<Duration> {
+        let until = Duration::from_millis(self.used_up_until.load(Ordering::Relaxed));
+        until.checked_sub(self.origin.elapsed()).filter(|left| !left.is_zero())
+    }
+
     pub(crate) fn target(&self) -> MutexGuard<'_, Target> {
         locked(&self.target)
     }
@@ -73,13 +107,21 @@ impl Shared {
         Moment::from_origin(self.origin.elapsed())
     }
 
+    /// What the machines call this moment.
+    pub(crate) fn moment(&self, at: Instant) -> Moment {
+        Moment::from_origin(at.saturating_duration_since(self.origin))
+    }
+
     /// When a moment comes.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         self.origin.checked_add(moment.since_origin()).unwrap_or_else(Instant::now)
     }
 
-    /// Whether its breaker lets requests through.
+    /// Whether its breaker lets requests through, and its provider as far as is known.
     pub(crate) fn is_available(&self) -> bool {
+        if self.is_used_up_for().is_some() {
+            return false;
+        }
         let now = self.now();
         let target = self.target();
         let state = target.breaker().map(|breaker| breaker.state(now));
@@ -87,7 +129,7 @@ impl Shared {
     }
 
     /// When its breaker lets requests through again, if it is open.
-    pub(crate) fn opens_in(&self) -> Option<std::time::Duration> {
+    pub(crate) fn opens_in(&self) -> Option<Duration> {
         let now = self.now();
         let target = self.target();
         match target.breaker()?.state(now) {

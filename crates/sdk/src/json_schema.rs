@@ -15,7 +15,7 @@ const QUOTE_MAX_CHARS: usize = 60;
 
 /// Whether a problem may quote the value that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Quote {
+pub enum Quote {
     /// It may: whoever reads it gave the value.
     Values,
     /// It says the value's type alone.
@@ -35,7 +35,7 @@ impl Retrieve for Nowhere {
 }
 
 /// A compiled schema.
-pub(crate) struct JsonSchema(Validator);
+pub struct JsonSchema(Validator);
 
 impl fmt::Debug for JsonSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +48,7 @@ impl JsonSchema {
     ///
     /// # Errors
     /// What is wrong with it, for people; also when it refers to another document.
-    pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
+    pub fn compile(schema: &Value) -> Result<Self, String> {
         let built = jsonschema::options().with_retriever(Nowhere).build(schema);
         let built = match built {
             // What says no draft may still be of an older one: a tuple was written otherwise then.
@@ -67,7 +67,7 @@ impl JsonSchema {
     ///
     /// # Errors
     /// Each problem with its place, what was expected and what came, joined by semicolons.
-    pub(crate) fn check(&self, value: &Value, quote: Quote) -> Result<(), String> {
+    pub fn check(&self, value: &Value, quote: Quote) -> Result<(), String> {
         let mut problems: Vec<String> = Vec::new();
         let mut left = 0_usize;
         for error in self.0.iter_errors(value) {

@@ -14,6 +14,7 @@
 pub use crate::call_attributes::{request_attributes, service_tier};
 pub use crate::content::{Kept, input_messages, output_messages, tool_definitions};
 pub use crate::http_client::{Roots, tls};
+pub use crate::json_schema::{JsonSchema, Quote};
 pub use crate::providers::errors::{quoted, refusal_type, status_text, told_type};
 pub use crate::providers::limits::{CACHE_HEADER, pause, rate_limits};
 pub use crate::providers::provider_of_host;

@@ -44,6 +44,15 @@ impl Inbox {
     /// # Errors
     /// [`Refusal`]: nothing of the batch was kept that a repetition would count twice.
     pub async fn commit(&self, batch: SpanBatch) -> Result<Accepted, Refusal> {
+        self.offer(&mut Some(batch)).await
+    }
+
+    /// [`commit`](Self::commit), for who wants to offer a batch again: it is taken out as soon as
+    /// there is room for it, and left where it is without.
+    ///
+    /// # Errors
+    /// [`Refusal`], as there.
+    pub async fn offer(&self, batch: &mut Option<SpanBatch>) -> Result<Accepted, Refusal> {
         let result = self.submit(batch).await;
         if let Err(refusal) = &result {
             self.queue.metrics.refused(refusal);
@@ -51,11 +60,12 @@ impl Inbox {
         result
     }
 
-    async fn submit(&self, batch: SpanBatch) -> Result<Accepted, Refusal> {
-        if batch.is_empty() {
+    async fn submit(&self, offered: &mut Option<SpanBatch>) -> Result<Accepted, Refusal> {
+        let Some(batch) = offered.as_ref().filter(|batch| !batch.is_empty()) else {
             return Ok(Accepted::default());
-        }
-        let reservation = self.queue.reserve(prepare::estimate_bytes(&batch))?;
+        };
+        let reservation = self.queue.reserve(prepare::estimate_bytes(batch))?;
+        let Some(batch) = offered.take() else { return Ok(Accepted::default()) };
         let unfit = |error: BodyError| match error {
             BodyError::TooLarge(_) | BodyError::Postcard(_) => Refusal::Unfit(error.to_string()),
             other => Refusal::Storage(other.to_string()),

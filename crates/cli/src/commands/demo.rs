@@ -10,7 +10,7 @@ use std::time::Duration;
 use throughline_demo::provider::{self, ProviderOptions};
 use throughline_demo::stories::screening;
 use throughline_demo::{DemoOptions, Pace, Seed};
-use throughline_gateway::{ProviderConfig, ProviderKind};
+use throughline_gateway::{GatewayConfig, ProviderConfig, ProviderKind, RouteConfig, TargetConfig};
 use throughline_store::{Control, Evaluation, Governance};
 use throughline_trace::access::Scope;
 use throughline_trace::{Action, Operation, Subject};
@@ -44,6 +44,11 @@ const RULES_INTERVAL: Duration = Duration::from_secs(5);
 /// Payments that are screened a minute.
 const SCREENED_PER_MINUTE: u32 = 150;
 
+/// What the gateway calls its simulated provider, asked in OpenAI's form.
+const OPENAI_LIKE: &str = "simulated";
+/// The same, asked in Anthropic's.
+const ANTHROPIC_LIKE: &str = "simulated-anthropic";
+
 /// Serves, with agents at work, until somebody asks to stop. `data_dir` is the one that was named
 /// on purpose: a demo does not write into the directory that real traces are kept in.
 pub(crate) async fn run(
@@ -72,9 +77,7 @@ pub(crate) async fn run(
     let mut behind_gateway = None;
     if serve.gateway.providers.is_empty() {
         // Nobody's key is used up by a demo.
-        let (provider, task) = simulated(args).await?;
-        serve.gateway.providers = vec![provider];
-        behind_gateway = Some(task);
+        behind_gateway = Some(simulate(&mut serve.gateway, args).await?);
     }
     let rules = RULES.map(|(name, text)| RuleText { name: name.to_owned(), text: text.to_owned() });
     serve.rules.texts.extend(rules);
@@ -154,9 +157,9 @@ async fn bind_provider(port: u16) -> Outcome<TcpListener> {
     })
 }
 
-/// A simulated provider for the gateway alone, which outlives the agents: as the gateway knows it,
-/// and its task.
-async fn simulated(args: &DemoArgs) -> Outcome<(ProviderConfig, JoinHandle<()>)> {
+/// A simulated provider for the gateway alone, which outlives the agents: it answers in the forms of
+/// OpenAI and, to who asks for a model of that name, Anthropic. Its task.
+async fn simulate(gateway: &mut GatewayConfig, args: &DemoArgs) -> Outcome<JoinHandle<()>> {
     let listener = bind_provider(0).await?;
     let base_url = format!("http://{}/v1", listener.local_addr()?);
     let options = ProviderOptions {
@@ -169,15 +172,26 @@ async fn simulated(args: &DemoArgs) -> Outcome<(ProviderConfig, JoinHandle<()>)>
             tracing::error!(%error, "the gateway's simulated provider stopped");
         }
     });
-    let config = ProviderConfig {
-        name: "simulated".to_owned(),
-        kind: ProviderKind::OpenAiCompatible,
-        base_url: Some(base_url),
-        api_key_env: None,
-        api_key_file: None,
-        api_version: None,
-    };
-    Ok((config, task))
+    let speaks =
+        [(OPENAI_LIKE, ProviderKind::OpenAiCompatible), (ANTHROPIC_LIKE, ProviderKind::Anthropic)];
+    gateway.providers = speaks
+        .map(|(name, kind)| ProviderConfig {
+            base_url: Some(base_url.clone()),
+            ..ProviderConfig::new(name, kind)
+        })
+        .into();
+    gateway.default_provider.get_or_insert_with(|| OPENAI_LIKE.to_owned());
+    gateway.routes.push(RouteConfig {
+        model: "claude-*".to_owned(),
+        name: Some("claude".to_owned()),
+        targets: vec![TargetConfig {
+            name: Some(ANTHROPIC_LIKE.to_owned()),
+            provider: ANTHROPIC_LIKE.to_owned(),
+            ..TargetConfig::default()
+        }],
+        ..RouteConfig::default()
+    });
+    Ok(task)
 }
 
 /// One line for people.

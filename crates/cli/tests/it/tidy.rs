@@ -31,7 +31,7 @@ const EDGES: &[(&str, u8, &[&str])] = &[
     ("store", 2, &["trace", "rules"]),
     ("govern", 2, &["trace", "rules"]),
     ("web", 3, &["trace", "llm", "store", "govern"]),
-    ("gateway", 3, &["trace", "llm", "resilience", "sdk"]),
+    ("gateway", 3, &["trace", "rules", "llm", "resilience", "sdk"]),
     ("act", 3, &["trace", "store"]),
     ("demo", 3, &["trace", "llm", "sdk"]),
     (

@@ -80,6 +80,8 @@ pub(crate) const MODELS: &[Model] = &[
     chat("gpt-4.1-nano", "gpt-4.1-nano-2025-04-14", 140.0, 210, false),
     chat("o3", "o3-2025-04-16", 88.0, 700, true),
     chat("o4-mini", "o4-mini-2025-04-16", 130.0, 520, true),
+    chat("claude-sonnet-4-5", "claude-sonnet-4-5-20250929", 68.0, 620, false),
+    chat("claude-haiku-4-5", "claude-haiku-4-5-20251001", 150.0, 340, false),
     embedding("text-embedding-3-small", 1536),
     embedding("text-embedding-3-large", 3072),
     cue("sim-rate-limited", Fault::RateLimited { retry_after_secs: 1 }),

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`, plain and streaming.
+//! A conversation's next turn, plain and streaming, whichever API it is asked through.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,17 +7,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http::header;
 
-use super::catalog::{DEFAULT_TOKENS_PER_SECOND, Kind, Model};
+use super::catalog::{self, DEFAULT_TOKENS_PER_SECOND, Kind, Model};
+use super::door::Door;
 use super::error::ApiError;
 use super::fault::{self, Fault, Occasion};
-use super::reply::{Answer, Frame, Making, letters};
+use super::reply::{Answer, Frame, Making, Tempo, letters};
 use super::request::ChatRequest;
 use super::{Provider, generic, json_body, with_request_id};
 use crate::pace::Pace;
@@ -36,20 +36,31 @@ const HANG_LIMIT: Duration = Duration::from_secs(600);
 /// Share of the frames that a cut stream still sends.
 const CUT_SHARE: f64 = 0.4;
 
-/// Answers a chat request.
-pub(super) async fn completions(
-    State(provider): State<Arc<Provider>>,
+/// Answers a request for the next turn.
+pub(super) async fn next_turn(
+    provider: Arc<Provider>,
+    door: Door,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let request = match json_body(body).and_then(|body| ChatRequest::from_json(&body)) {
+    let request = match json_body(body).and_then(|body| door.read(body)) {
         Ok(request) => request,
-        Err(wrong) => return wrong.into_response(),
+        Err(wrong) => return door.refuse(wrong),
     };
     let scenario = stories::recognise(&request);
     let (seed, fault) = provider.number(&request, scenario);
     let request_id = format!("req_{}", letters(&mut seed.named("request id").dice(), 32));
-    let response = provider.answer(&request, scenario, seed, fault, &request_id).await;
-    with_request_id(response.unwrap_or_else(IntoResponse::into_response), &request_id)
+    let asked = Asked { door, request: &request, scenario, seed, request_id: &request_id };
+    let response = provider.answer(asked, fault).await;
+    with_request_id(response.unwrap_or_else(|wrong| door.refuse(wrong)), &request_id)
+}
+
+/// A request with its place among all.
+struct Asked<'a> {
+    door: Door,
+    request: &'a ChatRequest,
+    scenario: Option<Scenario>,
+    seed: Seed,
+    request_id: &'a str,
 }
 
 impl Provider {
@@ -74,12 +85,10 @@ impl Provider {
 
     async fn answer(
         &self,
-        request: &ChatRequest,
-        scenario: Option<Scenario>,
-        seed: Seed,
+        asked: Asked<'_>,
         scheduled: Option<Fault>,
-        request_id: &str,
     ) -> Result<Response, ApiError> {
+        let Asked { door, request, scenario, seed, request_id } = asked;
         let model =
             Model::find(&request.model).ok_or_else(|| ApiError::no_such_model(&request.model))?;
         let Kind::Chat { tokens_per_second, first_token_ms, thinks, cue } = model.kind else {
@@ -105,12 +114,16 @@ impl Provider {
         let answer = Answer::new(request, reply, making);
         if !request.is_stream {
             self.options.pace.wait(answer.duration(first_token_ms, per_second)).await;
-            return Ok(Json(answer.to_json()).into_response());
+            return Ok(Json(door.whole(&answer)).into_response());
         }
-        let frames = answer.frames(request.include_usage, first_token_ms, per_second);
+        let tempo = Tempo {
+            opening: catalog::first_token_delay(first_token_ms, answer.usage.reasoning, per_second),
+            token: Duration::from_secs_f64(1.0 / per_second.max(1.0)),
+        };
+        let frames = door.frames(&answer, request.include_usage, tempo);
         let ending = match fault {
             Some(Fault::CutStream { abrupt }) => Ending::Cut { abrupt },
-            _ => Ending::Done,
+            _ => Ending::Done { mark: door.end_mark() },
         };
         let events = events(frames, ending, self.options.pace.clone());
         let headers = [
@@ -156,8 +169,8 @@ impl Provider {
 /// How a stream ends.
 #[derive(Debug, Clone, Copy)]
 enum Ending {
-    /// With `[DONE]`.
-    Done,
+    /// As it should; some APIs have a mark after the last event.
+    Done { mark: Option<&'static str> },
     /// In the middle.
     Cut {
         /// With a broken connection.
@@ -174,7 +187,7 @@ fn events(
         frames.truncate(((frames.len() as f64 * CUT_SHARE) as usize).max(1));
     }
     let ending = match ending {
-        Ending::Done => Some(Ok(Bytes::from_static(b"data: [DONE]\n\n"))),
+        Ending::Done { mark } => mark.map(|mark| Ok(Bytes::from_static(mark.as_bytes()))),
         Ending::Cut { abrupt: false } => None,
         Ending::Cut { abrupt: true } => {
             Some(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the provider went away")))
@@ -186,7 +199,7 @@ fn events(
             let item = match frames.pop_front() {
                 Some(frame) => {
                     pace.wait(frame.wait).await;
-                    Ok(Bytes::from(format!("data: {}\n\n", frame.data)))
+                    Ok(frame.bytes())
                 }
                 None => ending.take()?,
             };

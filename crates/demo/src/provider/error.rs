@@ -1,4 +1,4 @@
-//! Errors as OpenAI's API words them, because clients parse them.
+//! Errors as the APIs of OpenAI and Anthropic word them, because clients parse them.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -113,6 +113,32 @@ impl ApiError {
     }
 }
 
+/// Anthropic's status for a model without room (not registered with IANA).
+const OVERLOADED: u16 = 529;
+
+impl ApiError {
+    /// The answer in Anthropic's form: `{"type": "error", "error": {type, message}}`.
+    pub(crate) fn into_anthropic(self) -> Response {
+        let (status, kind) = match self.status.as_u16() {
+            404 => (self.status, "not_found_error"),
+            413 => (self.status, "request_too_large"),
+            429 => (self.status, "rate_limit_error"),
+            503 => (StatusCode::from_u16(OVERLOADED).unwrap_or(self.status), "overloaded_error"),
+            400..=499 => (self.status, "invalid_request_error"),
+            _ => (self.status, "api_error"),
+        };
+        let body = json!({"type": "error", "error": {"type": kind, "message": self.message}});
+        with_pause((status, Json(body)).into_response(), self.retry_after_secs)
+    }
+}
+
+fn with_pause(mut response: Response, retry_after_secs: Option<u64>) -> Response {
+    if let Some(secs) = retry_after_secs {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    }
+    response
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({"error": {
@@ -121,10 +147,6 @@ impl IntoResponse for ApiError {
             "param": self.param,
             "code": self.code,
         }});
-        let mut response = (self.status, Json(body)).into_response();
-        if let Some(secs) = self.retry_after_secs {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
-        }
-        response
+        with_pause((self.status, Json(body)).into_response(), self.retry_after_secs)
     }
 }

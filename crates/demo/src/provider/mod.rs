@@ -1,4 +1,4 @@
-//! A simulated model provider that speaks the OpenAI wire format, for a demo without a key or a
+//! A simulated model provider that speaks the wire formats of OpenAI and Anthropic, for a demo without a key or a
 //! network. It streams at a human pace, times out, rate-limits and fails, all from a seed.
 //!
 //! Who is asking is read from the request itself: the system prompt tells the agent, a reference
@@ -12,12 +12,15 @@
 
 mod catalog;
 mod chat;
+mod door;
 mod embeddings;
 mod error;
 mod fault;
 mod generic;
+mod messages;
 mod reply;
 mod request;
+mod responses;
 mod tally;
 mod tokens;
 
@@ -36,6 +39,7 @@ use tokio::net::TcpListener;
 use crate::pace::Pace;
 use crate::seed::Seed;
 use catalog::{MODELS, Model};
+use door::Door;
 use error::ApiError;
 use tally::Tally;
 
@@ -75,8 +79,12 @@ struct Provider {
 /// The provider's routes, to be mounted at the root.
 pub fn router(options: ProviderOptions) -> Router {
     let provider = Arc::new(Provider { options, tally: Mutex::default() });
-    Router::new()
-        .route("/v1/chat/completions", post(chat::completions))
+    let mut router = Router::new();
+    for door in Door::ALL {
+        let handler = move |State(provider), body| chat::next_turn(provider, door, body);
+        router = router.route(door.path(), post(handler));
+    }
+    router
         .route("/v1/embeddings", post(create_embeddings))
         .route("/v1/models", get(list_models))
         .route("/v1/models/{id}", get(show_model))

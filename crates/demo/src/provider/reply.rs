@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::catalog;
@@ -39,24 +40,37 @@ impl Reply {
     }
 }
 
-/// A reply with everything that the wire form needs.
+/// A reply with everything that the wire forms need. Ids and the reason why it ended are in the words
+/// of chat completions; the other forms say them in theirs.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
-    id: String,
-    created_unix_secs: u64,
-    model: &'static str,
-    text: String,
-    calls: Vec<Call>,
-    finish_reason: &'static str,
-    usage: Usage,
+    pub(super) id: String,
+    pub(super) created_unix_secs: u64,
+    pub(super) model: &'static str,
+    pub(super) text: String,
+    pub(super) calls: Vec<Call>,
+    pub(super) finish_reason: &'static str,
+    pub(super) usage: Usage,
 }
 
+/// Tokens of an answer.
 #[derive(Debug, Clone, Copy)]
-struct Usage {
-    prompt: u64,
-    cached: u64,
-    completion: u64,
-    reasoning: u64,
+pub(super) struct Usage {
+    pub(super) prompt: u64,
+    /// Of those of the prompt.
+    pub(super) cached: u64,
+    pub(super) completion: u64,
+    /// Of those of the completion.
+    pub(super) reasoning: u64,
+}
+
+/// How fast a stream comes, at human pace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tempo {
+    /// Before its first event.
+    pub(super) opening: Duration,
+    /// Before each token.
+    pub(super) token: Duration,
 }
 
 /// What an answer is made for.
@@ -79,8 +93,21 @@ pub(crate) struct Making {
 pub(crate) struct Frame {
     /// At human pace.
     pub(crate) wait: Duration,
+    /// The text after `event: `; empty where the form names no events.
+    pub(crate) event: &'static str,
     /// The text after `data: `.
     pub(crate) data: String,
+}
+
+impl Frame {
+    /// As it goes over the wire.
+    pub(super) fn bytes(&self) -> Bytes {
+        let Self { event, data, .. } = self;
+        Bytes::from(match *event {
+            "" => format!("data: {data}\n\n"),
+            event => format!("event: {event}\ndata: {data}\n\n"),
+        })
+    }
 }
 
 impl Answer {
@@ -174,13 +201,8 @@ impl Answer {
     }
 
     /// The frames of a streamed answer, one token each, without the closing `[DONE]`.
-    pub(crate) fn frames(
-        &self,
-        include_usage: bool,
-        first_token_ms: u64,
-        per_second: f64,
-    ) -> Vec<Frame> {
-        let token = Duration::from_secs_f64(1.0 / per_second.max(1.0));
+    pub(crate) fn frames(&self, include_usage: bool, tempo: Tempo) -> Vec<Frame> {
+        let Tempo { opening, token } = tempo;
         let mut frames = Vec::new();
         let mut push = |wait: Duration, delta: Value, finish: Option<&str>| {
             let data = self.chunk(
@@ -189,9 +211,8 @@ impl Answer {
                     "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish,
                 }]),
             );
-            frames.push(Frame { wait, data });
+            frames.push(Frame { wait, event: "", data });
         };
-        let opening = catalog::first_token_delay(first_token_ms, self.usage.reasoning, per_second);
         let content = if self.text.is_empty() { Value::Null } else { json!("") };
         push(opening, json!({"role": "assistant", "content": content, "refusal": null}), None);
         for piece in tokens::pieces(&self.text) {
@@ -214,7 +235,7 @@ impl Answer {
         push(token, json!({}), Some(self.finish_reason));
         if include_usage {
             let data = self.chunk_with(json!([]), Some(self.usage_json()));
-            frames.push(Frame { wait: Duration::ZERO, data });
+            frames.push(Frame { wait: Duration::ZERO, event: "", data });
         }
         frames
     }

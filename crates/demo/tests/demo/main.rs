@@ -7,5 +7,6 @@
 )]
 
 mod agents;
+mod forms;
 mod whole;
 mod wire;

@@ -8,17 +8,21 @@ use throughline_demo::provider::{ProviderOptions, router};
 use throughline_demo::{Pace, Seed};
 use tower::ServiceExt as _;
 
-fn provider() -> axum::Router {
+pub(crate) fn provider() -> axum::Router {
     let options = ProviderOptions { pace: Pace::new(0.0), ..ProviderOptions::new(Seed::new(42)) };
     router(options)
 }
 
-async fn post(provider: &axum::Router, path: &str, body: impl Into<Body>) -> Response<Body> {
+pub(crate) async fn post(
+    provider: &axum::Router,
+    path: &str,
+    body: impl Into<Body>,
+) -> Response<Body> {
     let request = Request::post(path).header("content-type", "application/json").body(body.into());
     provider.clone().oneshot(request.expect("the request is good")).await.expect("routers answer")
 }
 
-async fn json_of(response: Response<Body>) -> Value {
+pub(crate) async fn json_of(response: Response<Body>) -> Value {
     let bytes = response.into_body().collect().await.expect("the body comes whole").to_bytes();
     serde_json::from_slice(&bytes).expect("the body is JSON")
 }

@@ -176,12 +176,26 @@ async fn what_is_too_much_is_refused() {
 
 #[tokio::test]
 async fn what_finds_no_room_is_counted_and_the_client_does_not_wait() {
+    use futures_util::future::BoxFuture;
     use std::sync::Arc;
-    use throughline_gateway::{Gateway, Plan, Submit};
-    use throughline_trace::Refusal;
+    use throughline_gateway::{Gateway, Offer, Plan, Submit};
+    use throughline_trace::{Accepted, Refusal};
+
+    /// Before an inbox without room.
+    struct Refused;
+
+    impl Offer for Refused {
+        fn offer(&mut self) -> BoxFuture<'_, Result<Accepted, Refusal>> {
+            Box::pin(async { Err(Refusal::Full { retry_after_ms: 0 }) })
+        }
+
+        fn is_left(&self) -> bool {
+            true
+        }
+    }
 
     let script = Script::start([says("hi")]).await;
-    let submit: Submit = Arc::new(|_| Box::pin(async { Err(Refusal::Full { retry_after_ms: 0 }) }));
+    let submit: Submit = Arc::new(|_| Box::new(Refused));
     let plan = Plan::of(&before(&script.url), &|_| None).expect("a plan");
     let mut registry = prometheus_client::registry::Registry::default();
     let (gateway, handover) =

@@ -226,3 +226,82 @@ async fn an_anthropic_client_lists_models_in_its_own_form() {
         (&"list".into(), &"model".into())
     );
 }
+
+const ITEMS: &str = r#"{"model":"claude-sonnet-4-5","instructions":"be brief","max_output_tokens":99,
+    "tools":[{"type":"function","name":"weather","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}],
+    "input":[{"role":"user","content":[{"type":"input_text","text":"weather in Oslo"}]},
+    {"type":"function_call","call_id":"toolu_0","name":"weather","arguments":"{\"city\":\"Oslo\"}"},
+    {"type":"function_call_output","call_id":"toolu_0","output":"rain"}]}"#;
+
+#[tokio::test]
+async fn r3_4_a_client_of_responses_is_served_by_an_anthropic_model() {
+    let said = json!([
+        {"type": "text", "text": "And in Bergen?"},
+        {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Bergen"}},
+    ]);
+    let (script, house) = anthropic(message(&said, "tool_use")).await;
+    let answer = house.post("/v1/responses", &[], ITEMS).await.json();
+    let came = &script.came()[0];
+    assert!(came.head.starts_with("POST /v1/messages "), "{}", came.head);
+    let came = came.json();
+    insta::assert_snapshot!(came["messages"], @r#"[{"content":"weather in Oslo","role":"user"},{"content":[{"id":"toolu_0","input":{"city":"Oslo"},"name":"weather","type":"tool_use"}],"role":"assistant"},{"content":[{"content":"rain","tool_use_id":"toolu_0","type":"tool_result"}],"role":"user"}]"#);
+    assert_eq!((&came["system"], &came["max_tokens"]), (&"be brief".into(), &99.into()));
+    assert_eq!((&answer["object"], &answer["status"]), (&"response".into(), &"completed".into()));
+    assert_eq!(answer["output"][0]["content"][0]["text"], "And in Bergen?");
+    let call = &answer["output"][1];
+    assert_eq!(
+        (&call["type"], &call["call_id"], &call["arguments"]),
+        (&"function_call".into(), &"toolu_1".into(), &r#"{"city":"Bergen"}"#.into())
+    );
+    assert_eq!(answer["usage"]["total_tokens"], 18);
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat claude-sonnet-4-5 phase=observe outcome=ok retry_count=0 status_code=200 output_tokens=6
+      * route: claude
+    ");
+}
+
+#[tokio::test]
+async fn r3_4_a_client_of_responses_streams_an_anthropic_model() {
+    let streamed = ITEMS.replacen('{', r#"{"stream":true,"#, 1);
+    let (_script, house) = anthropic(message_stream()).await;
+    let answer = house.post("/v1/responses", &[], &streamed).await;
+    let events: Vec<Value> = answer
+        .text()
+        .split("\n\n")
+        .filter_map(|event| serde_json::from_str(event.split_once("data: ")?.1).ok())
+        .collect();
+    let kinds: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    insta::assert_snapshot!(kinds.join("\n"), @r"
+    response.created
+    response.output_item.added
+    response.content_part.added
+    response.output_text.delta
+    response.output_text.delta
+    response.output_text.done
+    response.content_part.done
+    response.output_item.done
+    response.completed
+    ");
+    let numbers = events.iter().map(|event| event["sequence_number"].as_u64());
+    assert!(numbers.eq((0..events.len() as u64).map(Some)));
+    let last = &events.last().expect("events")["response"];
+    assert_eq!(last["output"][0]["content"][0]["text"], "Hello");
+    assert_eq!(last["usage"]["output_tokens"], 6);
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat claude-sonnet-4-5 phase=observe outcome=ok retry_count=0 status_code=200 output_tokens=6
+      * route: claude
+      http.stream.init end=first_token chunks=2
+      http.stream.segment end=done chunks=2
+    ");
+}
+
+#[tokio::test]
+async fn r3_4_a_translated_stream_of_responses_that_breaks_is_never_completed() {
+    let Do::Send(whole) = &message_stream()[0] else { panic!("a stream") };
+    let cut = whole.split("event: content_block_stop").next().expect("a beginning").to_owned();
+    let (_script, house) = anthropic(vec![Do::Send(cut), Do::Cut]).await;
+    let streamed = ITEMS.replacen('{', r#"{"stream":true,"#, 1);
+    let answer = house.post("/v1/responses", &[], &streamed).await.text();
+    assert!(answer.contains("event: error\n"), "{answer}");
+    assert!(!answer.contains("response.completed"), "{answer}");
+}

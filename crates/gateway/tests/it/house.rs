@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -12,21 +13,41 @@ use hyper_util::rt::TokioExecutor;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use throughline_gateway::{
-    Gateway, GatewayConfig, Handover, Plan, ProviderConfig, ProviderKind, RouteConfig, Submit,
-    TargetConfig,
+    Gateway, GatewayConfig, Handover, Offer, Plan, ProviderConfig, ProviderKind, RouteConfig,
+    Submit, TargetConfig,
 };
 use throughline_trace::access::Keyring;
-use throughline_trace::{Accepted, SpanBatch};
+use throughline_trace::{Accepted, Refusal, SpanBatch};
 
 use crate::trees;
 
 /// A gateway that is served.
 pub(crate) struct House {
     pub(crate) gateway: Gateway,
-    url: String,
+    pub(crate) url: String,
     recorded: Arc<Mutex<SpanBatch>>,
     handover: Handover,
     pub(crate) registry: Registry,
+}
+
+/// Records on their way into memory.
+struct Keeping {
+    batch: Option<SpanBatch>,
+    into: Arc<Mutex<SpanBatch>>,
+}
+
+impl Offer for Keeping {
+    fn offer(&mut self) -> BoxFuture<'_, Result<Accepted, Refusal>> {
+        let batch = self.batch.take().unwrap_or_default();
+        let mut all = self.into.lock().expect("the records");
+        all.spans.extend(batch.spans);
+        all.decisions.extend(batch.decisions);
+        Box::pin(async { Ok(Accepted::default()) })
+    }
+
+    fn is_left(&self) -> bool {
+        self.batch.is_some()
+    }
 }
 
 /// An answer, read to its end.
@@ -63,10 +84,7 @@ impl House {
         let recorded = Arc::new(Mutex::new(SpanBatch::default()));
         let into = Arc::clone(&recorded);
         let submit: Submit = Arc::new(move |batch: SpanBatch| {
-            let mut all = into.lock().expect("the records");
-            all.spans.extend(batch.spans);
-            all.decisions.extend(batch.decisions);
-            Box::pin(async { Ok(Accepted::default()) })
+            Box::new(Keeping { batch: Some(batch), into: Arc::clone(&into) })
         });
         let mut registry = Registry::default();
         let (gateway, handover) =
@@ -162,14 +180,7 @@ pub(crate) fn question(model: &str, is_stream: bool) -> String {
 }
 
 pub(crate) fn provider(name: &str, kind: ProviderKind, url: &str) -> ProviderConfig {
-    ProviderConfig {
-        name: name.to_owned(),
-        kind,
-        base_url: Some(url.to_owned()),
-        api_key_env: None,
-        api_key_file: None,
-        api_version: None,
-    }
+    ProviderConfig { base_url: Some(url.to_owned()), ..ProviderConfig::new(name, kind) }
 }
 
 /// A gateway before one provider, with quick retries.

@@ -8,11 +8,15 @@
 )]
 
 mod chat;
+mod contracts;
 mod doors;
 mod faults;
 mod forms;
 mod house;
+mod limits;
 mod routing;
 mod script;
+mod slow;
 mod storms;
 mod trees;
+mod ways;

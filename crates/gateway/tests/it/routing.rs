@@ -127,15 +127,31 @@ async fn r3_4_the_same_question_is_answered_from_the_cache_whole_or_streamed() {
     insta::assert_snapshot!(house.tree().await, @r"
     chat gpt-4o outcome=ok retry_count=0 status_code=200 routing_strategy=weighted output_tokens=5
       * route: big
-    chat smart outcome=ok is_cached=true
+    chat smart outcome=ok routing_strategy=weighted is_cached=true
       * route: cache
-    chat smart outcome=ok is_cached=true
+    chat smart outcome=ok routing_strategy=weighted is_cached=true
       * route: cache
     chat gpt-4o outcome=ok retry_count=0 status_code=200 routing_strategy=weighted output_tokens=5
       * route: big
       http.stream.init end=first_token chunks=2 routing_strategy=weighted
       http.stream.segment end=done chunks=3 routing_strategy=weighted
-    chat smart outcome=ok is_cached=true
+    chat smart outcome=ok routing_strategy=weighted is_cached=true
+      * route: cache
+    ");
+}
+
+#[tokio::test]
+async fn r3_3_an_answer_from_the_cache_counts_for_its_group_of_the_test() {
+    let script = Script::start([says("kept")]).await;
+    let mut config = split(&script.url, ["control", "treatment"], [0, 1]);
+    config.routes[0].cache = Some(CacheConfig { ttl_secs: 60 });
+    let house = House::open(&config).await;
+    house.ask("smart").await;
+    house.ask("smart").await;
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat gpt-4o-mini outcome=ok retry_count=0 status_code=200 routing_strategy=weighted ab_test_group=treatment output_tokens=5
+      * route: treatment
+    chat smart outcome=ok routing_strategy=weighted ab_test_group=treatment is_cached=true
       * route: cache
     ");
 }

@@ -2,11 +2,12 @@
 //! HTTP, so that nothing between the script and the wire puts anything right.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 /// One thing that the provider does.
@@ -57,17 +58,12 @@ pub(crate) struct Script {
     pub(crate) url: String,
     came: Arc<Mutex<Vec<Came>>>,
     answers: Arc<Mutex<VecDeque<Answer>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Script {
     pub(crate) async fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
-        let script = Self {
-            url,
-            came: Arc::default(),
-            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
-        };
+        let (script, listener) = Self::bound("http", answers).await;
         let serving = script.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -76,6 +72,51 @@ impl Script {
             }
         });
         script
+    }
+
+    /// The same over TLS, and the certificate that one has to believe, PEM.
+    pub(crate) async fn start_tls(answers: impl IntoIterator<Item = Answer>) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
+        let made = made.expect("a certificate");
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], made.signing_key.into())
+            .expect("a server");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let (script, listener) = Self::bound("https", answers).await;
+        let serving = script.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (serving, acceptor) = (serving.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    if let Ok(socket) = acceptor.accept(socket).await {
+                        serving.converse(socket).await;
+                    }
+                });
+            }
+        });
+        (script, made.cert.pem())
+    }
+
+    async fn bound(scheme: &str, answers: impl IntoIterator<Item = Answer>) -> (Self, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let host = if scheme == "https" { "localhost" } else { "127.0.0.1" };
+        let script = Self {
+            url: format!("{scheme}://{host}:{port}/v1"),
+            came: Arc::default(),
+            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            connections: Arc::default(),
+        };
+        (script, listener)
+    }
+
+    /// Connections on which something was said.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// An address at which nobody listens.
@@ -89,9 +130,13 @@ impl Script {
         self.came.lock().expect("the requests").clone()
     }
 
-    async fn converse(&self, mut socket: TcpStream) {
+    async fn converse(&self, mut socket: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut is_new = true;
         loop {
             let Some(came) = read(&mut socket).await else { return };
+            if std::mem::take(&mut is_new) {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+            }
             self.came.lock().expect("the requests").push(came);
             let answer = {
                 let mut answers = self.answers.lock().expect("the script");
@@ -122,7 +167,7 @@ impl Script {
     }
 }
 
-async fn read(socket: &mut TcpStream) -> Option<Came> {
+async fn read(socket: &mut (impl AsyncRead + Unpin)) -> Option<Came> {
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {

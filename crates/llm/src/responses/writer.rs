@@ -159,9 +159,7 @@ impl StreamWriter {
             }),
         };
         self.start(kind, item, events);
-        if let Some(part) = empty_part(kind) {
-            self.tell("response.content_part.added", ("part", part), events);
-        }
+        self.tell_part("added", empty_part(kind), events);
     }
 
     fn start(&mut self, kind: Kind, mut item: Value, events: &mut Vec<Value>) {
@@ -196,22 +194,23 @@ impl StreamWriter {
             Kind::Thought => ("response.reasoning_summary_text.done", "text"),
             Kind::Call(_) => ("response.function_call_arguments.done", "arguments"),
         };
-        match open.kind {
-            Kind::Text | Kind::Refusal => {
-                let mut part = empty_part(open.kind).unwrap_or_default();
-                part[field] = Value::from(text.as_str());
+        let part = empty_part(open.kind).map(|mut part| {
+            part[field] = Value::from(text.as_str());
+            part
+        });
+        match (&part, open.kind) {
+            (Some(part), Kind::Thought) => open.item["summary"] = json!([part]),
+            (Some(part), _) => {
                 open.item["content"] = json!([part]);
                 open.item["status"] = Value::from("completed");
             }
-            Kind::Thought => {
-                open.item["summary"] = json!([{ "type": "summary_text", "text": text }]);
-            }
-            Kind::Call(_) => {
+            (None, _) => {
                 open.item["arguments"] = Value::from(text.as_str());
                 open.item["status"] = Value::from("completed");
             }
         }
         self.tell(name, (field, Value::from(text)), events);
+        self.tell_part("done", part, events);
         self.end_item(events);
     }
 
@@ -225,6 +224,16 @@ impl StreamWriter {
             "item": item,
         }));
         self.output.push(item);
+    }
+
+    /// That the part of the open item was added, or is done.
+    fn tell_part(&self, what: &str, part: Option<Value>, events: &mut Vec<Value>) {
+        let (Some(part), Some(open)) = (part, &self.open) else { return };
+        let place = match open.kind {
+            Kind::Thought => "reasoning_summary_part",
+            _ => "content_part",
+        };
+        self.tell(&format!("response.{place}.{what}"), ("part", part), events);
     }
 
     /// An event of the open item.
@@ -249,6 +258,7 @@ fn empty_part(kind: Kind) -> Option<Value> {
     match kind {
         Kind::Text => Some(json!({ "type": "output_text", "text": "", "annotations": [] })),
         Kind::Refusal => Some(json!({ "type": "refusal", "refusal": "" })),
-        Kind::Thought | Kind::Call(_) => None,
+        Kind::Thought => Some(json!({ "type": "summary_text", "text": "" })),
+        Kind::Call(_) => None,
     }
 }

@@ -1,0 +1,164 @@
+//! A request on a route with a contract: what does not hold is counted, blocked, or repaired once.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use throughline_llm::ChatResponse;
+use throughline_trace::{DecisionId, ErrorType, SpanId};
+
+use super::{Answer, Exchange, Whole};
+use crate::asked::Asked;
+use crate::call::Call;
+use crate::choosing::target_of;
+use crate::contract::{self, ContractConfig, OnViolation};
+use crate::fault::Fault;
+use crate::plan::Route;
+use crate::reply::{CONTRACT_VIOLATED, Refused};
+use crate::trail::Decided;
+
+impl Exchange {
+    /// The request as one for a whole answer, when the answers of the route are looked at: a stream
+    /// cannot be taken back.
+    pub(super) fn unstreamed(&self, route: &Route) -> Option<Self> {
+        let contract = route.contract.as_ref().filter(|contract| contract.is_of_answers())?;
+        if !self.asked.is_stream || contract.on_violation == OnViolation::Count {
+            return None;
+        }
+        let body = contract::unstreamed(&self.asked.body)?;
+        let mut whole = self.asking(Asked::read(self.asked.api, body).ok()?);
+        whole.streams_whole = Some(self.asked.wants_usage());
+        Some(whole)
+    }
+
+    /// The same request with another body.
+    fn asking(&self, asked: Asked) -> Self {
+        Self { asked: Arc::new(asked), ..self.clone() }
+    }
+
+    /// Refuses a request that does not hold, if the route wants that.
+    pub(super) fn refuse_request(
+        &self,
+        route: &Route,
+        decision: &mut Option<DecisionId>,
+    ) -> Option<Refused> {
+        let contract = route.contract.as_ref()?;
+        let violation = contract.request_violation(&self.asked.body)?;
+        let message = format!("the request breaks the contract of the route: {violation}");
+        if contract.on_violation == OnViolation::Count {
+            // There is no span of it yet; the decision names the caller's.
+            let span_id = self.trail.caller.parent.unwrap_or_else(crate::trail::new_span_id);
+            self.decide_contract(&route.name, span_id, "count", &message);
+            return None;
+        }
+        let span_id = self.trail.refuse(&self.asked, ErrorType::PolicyRejected, &message);
+        *decision = Some(self.decide_contract(&route.name, span_id, "block", &message));
+        Some(Refused::new(StatusCode::BAD_REQUEST, CONTRACT_VIOLATED, message))
+    }
+
+    /// Holds an answer against the contract of its route.
+    pub(super) async fn hold(
+        &self,
+        route: &Route,
+        answer: Answer,
+        decision: &mut Option<DecisionId>,
+    ) -> Result<Answer, Fault> {
+        let Some(contract) = &route.contract else { return Ok(answer) };
+        let Answer::Whole(whole) = answer else { return Ok(answer) };
+        let Some((span_id, violation)) = whole.violation.clone() else {
+            return Ok(Answer::Whole(whole));
+        };
+        match contract.on_violation {
+            OnViolation::Count => {
+                self.decide_contract(&route.name, span_id, "count", &violation);
+                Ok(Answer::Whole(whole))
+            }
+            OnViolation::Block => Err(self.block(route, span_id, &violation, decision)),
+            OnViolation::Repair => {
+                let Some(again) = self.repairing(&whole, &violation) else {
+                    return Err(self.block(route, span_id, &violation, decision));
+                };
+                self.decide_contract(&route.name, span_id, "repair", &violation);
+                let targets = &again.inner.targets;
+                let chosen = target_of(route, &again.asked, &again.trail.caller, targets);
+                match again.primary(route, chosen, None, decision).await? {
+                    Answer::Whole(whole) => match whole.violation.clone() {
+                        None => Ok(Answer::Whole(whole)),
+                        Some((span_id, violation)) => {
+                            Err(self.block(route, span_id, &violation, decision))
+                        }
+                    },
+                    stream @ Answer::Stream(_) => Ok(stream),
+                }
+            }
+        }
+    }
+
+    fn repairing(&self, whole: &Whole, violation: &str) -> Option<Self> {
+        let said = contract::text_of(&whole.response.choices.first()?.message.parts);
+        let body = contract::repairing(self.asked.api, &self.asked.body, &said, violation)?;
+        Some(self.asking(Asked::read(self.asked.api, body).ok()?))
+    }
+
+    fn block(
+        &self,
+        route: &Route,
+        span_id: SpanId,
+        violation: &str,
+        decision: &mut Option<DecisionId>,
+    ) -> Fault {
+        *decision = Some(self.decide_contract(&route.name, span_id, "block", violation));
+        let message = format!("the answer breaks the contract of the route: {violation}");
+        Fault {
+            code: Some(CONTRACT_VIOLATED.to_owned()),
+            ..Fault::new(ErrorType::InvalidResponse, message)
+        }
+    }
+
+    fn decide_contract(
+        &self,
+        route: &str,
+        span_id: SpanId,
+        action: &'static str,
+        reason: &str,
+    ) -> DecisionId {
+        self.inner.metrics.violation(route, action);
+        self.trail.decide(Decided {
+            span_id,
+            stage: "contract",
+            action: action.to_owned(),
+            reason: reason.to_owned(),
+            input_hash: self.input_hash(),
+            model_version: "",
+            parent: None,
+            attributes: self.input_key(),
+        })
+    }
+}
+
+/// A streamed answer that is handed on and looked at when it is whole: on routes where violations are
+/// only counted.
+pub(crate) struct Watch {
+    exchange: Exchange,
+    contract: Arc<ContractConfig>,
+    route: String,
+}
+
+impl Watch {
+    /// Looks at the whole of the answer, before its call ends.
+    pub(crate) fn look(self, response: &ChatResponse, call: &mut Call) {
+        let body = &self.exchange.asked.body;
+        if let Some(violation) = self.contract.answer_violation(body, response) {
+            let span_id = call.violates(&violation);
+            self.exchange.decide_contract(&self.route, span_id, "count", &violation);
+        }
+    }
+}
+
+impl Exchange {
+    /// What is to be looked at when a stream is whole.
+    pub(super) fn watch(&self, route: &Route) -> Option<Box<Watch>> {
+        let contract = route.contract.as_ref().filter(|contract| contract.is_of_answers())?;
+        let (contract, route) = (Arc::clone(contract), route.name.clone());
+        Some(Box::new(Watch { exchange: self.clone(), contract, route }))
+    }
+}

@@ -1,0 +1,142 @@
+//! The way to a provider: whose certificates are believed beside the system's, and which proxy is
+//! between. Providers with the same way share their connections.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use http::header::HeaderValue;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use crate::config::ProviderConfig;
+use crate::plan::PlanError;
+
+/// Largest file of certificates that is read, bytes: a wrong path should not fill the memory.
+const MAX_CA_FILE_BYTES: u64 = 1 << 20;
+
+/// How a provider is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Way {
+    /// Over TLS.
+    pub(crate) is_tls: bool,
+    /// Certificates that are believed beside the system's, PEM.
+    pub(crate) ca: Option<Arc<[u8]>>,
+    proxy: Option<Proxy>,
+}
+
+/// A proxy that opens a tunnel for us (`CONNECT`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Proxy {
+    uri: Uri,
+    /// `Proxy-Authorization`; shown nowhere.
+    auth: Option<HeaderValue>,
+}
+
+impl Way {
+    /// The way to the provider at this address. Without a proxy of its own the variables
+    /// `HTTPS_PROXY` and `NO_PROXY` count, for addresses over TLS.
+    pub(crate) fn to(
+        base: &Uri,
+        config: &ProviderConfig,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, PlanError> {
+        let wrong = |key: &str, expected: &str, got: String| PlanError::Field {
+            field: format!("gateway.providers[{}].{key}", config.name),
+            expected: expected.to_owned(),
+            got,
+        };
+        let is_tls = base.scheme_str() == Some("https");
+        let ca = match &config.ca_file {
+            None => None,
+            Some(path) => {
+                let mut pem = Vec::new();
+                let expected = format!("certificates as PEM in the file {}", path.display());
+                File::open(path)
+                    .and_then(|file| file.take(MAX_CA_FILE_BYTES).read_to_end(&mut pem))
+                    .map_err(|error| wrong("ca_file", &expected, error.to_string()))?;
+                if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+                    return Err(wrong("ca_file", &expected, "none".to_owned()));
+                }
+                Some(Arc::from(pem))
+            }
+        };
+        let either = |upper: &str| env(upper).or_else(|| env(&upper.to_ascii_lowercase()));
+        let (matcher, place) = match &config.proxy {
+            Some(proxy) => (Matcher::builder().all(proxy.as_str()).build(), "proxy"),
+            None => {
+                let proxy = either("HTTPS_PROXY").unwrap_or_default();
+                let none = either("NO_PROXY").unwrap_or_default();
+                (Matcher::builder().https(proxy).no(none).build(), "HTTPS_PROXY")
+            }
+        };
+        let proxy = matcher
+            .intercept(base)
+            .map(|found| Proxy { uri: found.uri().clone(), auth: found.basic_auth().cloned() });
+        let expected = "the address of a proxy such as http://proxy.internal:3128";
+        let scheme = proxy.as_ref().map(|proxy| proxy.uri.scheme_str().unwrap_or_default());
+        match (scheme, &config.proxy) {
+            (None, Some(_)) => Err(wrong(place, expected, "something else".to_owned())),
+            (Some(scheme), _) if scheme != "http" => {
+                Err(wrong(place, expected, format!("the scheme {scheme}")))
+            }
+            _ => Ok(Self { is_tls, ca, proxy }),
+        }
+    }
+
+    /// What opens connections on this way.
+    pub(crate) fn connector(&self, tcp: HttpConnector) -> Road {
+        match &self.proxy {
+            None => Road::Direct(tcp),
+            Some(Proxy { uri, auth }) => {
+                let tunnel = Tunnel::new(uri.clone(), tcp);
+                Road::Tunnel(match auth {
+                    Some(auth) => tunnel.with_auth(auth.clone()),
+                    None => tunnel,
+                })
+            }
+        }
+    }
+}
+
+/// Opens connections, directly or through a proxy.
+#[derive(Debug, Clone)]
+pub(crate) enum Road {
+    Direct(HttpConnector),
+    Tunnel(Tunnel<HttpConnector>),
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<Uri> for Road {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self {
+            Self::Direct(tcp) => tcp.poll_ready(cx).map_err(Into::into),
+            Self::Tunnel(tunnel) => tunnel.poll_ready(cx).map_err(Into::into),
+        }
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        match self {
+            Self::Direct(tcp) => {
+                let opening = tcp.call(to);
+                Box::pin(async move { opening.await.map_err(Into::into) })
+            }
+            Self::Tunnel(tunnel) => {
+                let opening = tunnel.call(to);
+                Box::pin(async move { opening.await.map_err(Into::into) })
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Contracts of a route: what does not hold is counted, blocked, or repaired by the model itself.
+
+use serde_json::{Value, json};
+use throughline_gateway::{ContractConfig, GatewayConfig, OnViolation, RouteConfig};
+
+use crate::house::{Answered, House, before, question, target};
+use crate::script::{Answer, Script, says, streams};
+
+fn contract(on_violation: &str) -> ContractConfig {
+    let contract = json!({
+        "response_schema": {
+            "type": "object", "required": ["total"], "properties": {"total": {"type": "number"}},
+        },
+        "rules": ["response.total >= 0.0"],
+        "on_violation": on_violation,
+    });
+    serde_json::from_value(contract).expect("a contract")
+}
+
+fn under(contract: ContractConfig, script: &Script) -> GatewayConfig {
+    let mut config = before(&script.url);
+    config.routes = vec![RouteConfig {
+        model: "smart".to_owned(),
+        targets: vec![target("one", "gpt-4o")],
+        contract: Some(contract),
+        ..RouteConfig::default()
+    }];
+    config
+}
+
+/// What the client gets when the model answers so, and the gateway and its provider after that.
+async fn asked(on: &str, answers: &[Answer], is_stream: bool) -> (Answered, House, Script) {
+    let script = Script::start(answers.to_vec()).await;
+    let house = House::open(&under(contract(on), &script)).await;
+    let answered = house.post("/v1/chat/completions", &[], &question("smart", is_stream)).await;
+    (answered, house, script)
+}
+
+fn content(answered: &Answered) -> Value {
+    answered.json()["choices"][0]["message"]["content"].clone()
+}
+
+#[tokio::test]
+async fn a_violation_is_counted_and_told() {
+    let (answered, house, _script) = asked("count", &[says("twelve")], false).await;
+    assert_eq!(content(&answered), "twelve");
+    let metrics = house.metrics();
+    let counted = r#"contract_violations_total{route="smart",action="count"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat gpt-4o outcome=ok retry_count=0 status_code=200 routing_strategy=weighted output_tokens=5 !contract.violated
+      * route: gpt-4o
+      * contract: count
+    ");
+    let (answered, house, _script) =
+        asked("count", &[streams(&["{\"total\":", "-1}"])], true).await;
+    assert!(answered.text().ends_with("[DONE]\n\n"));
+    let records = house.records().await;
+    let reason = &records.decisions.last().expect("a decision").reason;
+    assert_eq!(reason, "expected this to hold: response.total >= 0.0");
+}
+
+#[tokio::test]
+async fn a_violation_is_blocked() {
+    let (answered, house, _script) = asked("block", &[says("{\"total\": \"12\"}")], false).await;
+    assert_eq!(answered.status, 502);
+    assert_eq!(answered.json()["error"]["code"], "contract_violated");
+    insta::assert_snapshot!(answered.json()["error"]["message"].as_str().unwrap_or_default(), @r#"the answer breaks the contract of the route: at /total: expected number, got "12"; expected this to hold: response.total >= 0.0: no such overload: >= of string and double"#);
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat gpt-4o outcome=ok retry_count=0 status_code=200 routing_strategy=weighted output_tokens=5 !contract.violated
+      * route: gpt-4o
+      * contract: block
+    ");
+    let (answered, ..) = asked("block", &[says("{\"total\": 12}")], false).await;
+    assert_eq!((answered.status.as_u16(), content(&answered)), (200, "{\"total\": 12}".into()));
+}
+
+#[tokio::test]
+async fn a_violation_is_repaired_once() {
+    let answers = [says("twelve"), says("{\"total\": 12}")];
+    let (answered, house, script) = asked("repair", &answers, false).await;
+    assert_eq!(content(&answered), "{\"total\": 12}");
+    let messages = script.came()[1].json()["messages"].clone();
+    insta::assert_snapshot!(messages[1]["content"].as_str().unwrap_or_default(), @r"
+    You answered:
+
+    twelve
+
+    That answer cannot be used: expected JSON and nothing else: expected ident at line 1 column 2. Answer again, with the corrected answer and nothing else.
+    ");
+    assert_eq!(
+        (&messages[0]["content"], messages.as_array().map(Vec::len)),
+        (&"hi".into(), Some(2))
+    );
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat gpt-4o outcome=ok retry_count=0 status_code=200 routing_strategy=weighted output_tokens=5 !contract.violated
+      * route: gpt-4o
+      * contract: repair
+    chat gpt-4o outcome=ok retry_count=0 status_code=200 routing_strategy=weighted output_tokens=5
+      * route: gpt-4o
+    ");
+    let (answered, house, script) = asked("repair", &[says("twelve")], false).await;
+    assert_eq!((answered.status.as_u16(), script.came().len()), (502, 2));
+    let metrics = house.metrics();
+    for action in ["repair", "block"] {
+        let counted = format!("contract_violations_total{{route=\"smart\",action=\"{action}\"}} 1");
+        assert!(metrics.contains(&counted), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_taken_back_is_streamed_when_it_holds() {
+    let answers = [says("twelve"), says("{\"total\": 12}")];
+    let (answered, _house, script) = asked("repair", &answers, true).await;
+    assert_eq!(answered.header("content-type"), Some("text/event-stream"));
+    let text = answered.text();
+    assert!(
+        text.contains(r#""content":"{\"total\": 12}""#) && text.ends_with("[DONE]\n\n"),
+        "{text}"
+    );
+    assert!(!text.contains("twelve") && script.came()[0].json()["stream"] == false, "{text}");
+    let (answered, ..) = asked("block", &[says("twelve")], true).await;
+    assert_eq!(answered.status, 502);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_hold_reaches_no_provider() {
+    let script = Script::start([says("hello")]).await;
+    let schema =
+        json!({"required": ["temperature"], "properties": {"temperature": {"maximum": 0.5}}});
+    let mut contract = ContractConfig {
+        request_schema: Some(schema.try_into().expect("a schema")),
+        on_violation: OnViolation::Block,
+        ..ContractConfig::default()
+    };
+    let house = House::open(&under(contract.clone(), &script)).await;
+    let answered = house.post("/v1/chat/completions", &[], &question("smart", false)).await;
+    assert_eq!((answered.status.as_u16(), script.came().len()), (400, 0));
+    insta::assert_snapshot!(answered.json()["error"]["message"].as_str().unwrap_or_default(), @r#"the request breaks the contract of the route: at the top: expected the field "temperature", which is missing"#);
+    insta::assert_snapshot!(house.tree().await, @r"
+    chat smart outcome=policy_rejected type=POLICY_REJECTED ERROR
+      * contract: block
+    ");
+    let warm = question("smart", false).replacen('{', "{\"temperature\":0.1,", 1);
+    contract.on_violation = OnViolation::Count;
+    let house = House::open(&under(contract, &script)).await;
+    assert_eq!(house.post("/v1/chat/completions", &[], &warm).await.status, 200);
+    assert_eq!(house.ask("smart").await.status, 200, "counted, and asked nevertheless");
+    assert!(house.metrics().contains("action=\"count\"} 1"), "{}", house.metrics());
+}

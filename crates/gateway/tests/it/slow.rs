@@ -1,0 +1,62 @@
+//! Time: clients that do not read on, and limits that hold for a request as a whole.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+
+use crate::house::{House, before, question, with_fallback};
+use crate::script::{Do, STREAM, Script, opening, piece, says};
+
+/// Bytes that fill the buffers between a provider and a client that does not read.
+const MORE_THAN_BUFFERS: usize = 24 << 20;
+/// Bytes of one piece of them.
+const PIECE: usize = 256 << 10;
+
+#[tokio::test]
+async fn a_client_that_does_not_read_on_gives_its_place_back() {
+    let pieces = piece(&"x".repeat(PIECE)).repeat(MORE_THAN_BUFFERS / PIECE);
+    let endless = vec![Do::Send(format!("{STREAM}{}{pieces}", opening())), Do::Stall];
+    let script = Script::start([endless]).await;
+    let mut config = before(&script.url);
+    config.policy.timeouts.client_stall_ms = Some(300);
+    let house = House::open(&config).await;
+
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
+    let address = house.url.trim_start_matches("http://").parse().expect("an address");
+    let mut client = socket.connect(address).await.expect("a connection");
+    let body = question("gpt-4o", true);
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.write_all(request.as_bytes()).await.expect("sent");
+    let given_up = async {
+        while !house.metrics().contains("clients_stalled_total 1") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), given_up).await.expect("it is given up");
+    assert!(house.metrics().contains("throughline_gateway_in_flight 0"), "{}", house.metrics());
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "what is not the whole has no clean end");
+    let tree = house.tree().await;
+    let call = tree.lines().next().unwrap_or_default();
+    assert!(call.contains("outcome=cancelled") && call.contains("!client.stalled"), "{tree}");
+}
+
+#[tokio::test]
+async fn r3_4_the_time_of_a_request_is_that_of_all_its_targets() {
+    let stalls = Script::start([vec![Do::Stall]]).await;
+    let quick = Script::start([says("too late")]).await;
+    let mut config = with_fallback(&stalls.url, &quick.url);
+    config.policy.timeouts.total_ms = Some(200);
+    let house = House::open(&config).await;
+    let answered = house.ask("smart").await;
+    assert_eq!(answered.status, 504);
+    assert_eq!((stalls.came().len(), quick.came().len()), (1, 0));
+    let message = answered.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.ends_with("was not asked: no time was left for it"), "{message}");
+}
