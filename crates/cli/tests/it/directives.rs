@@ -171,7 +171,7 @@ async fn r5_10_who_may_listen_and_who_may_give() {
     let server = Server::start_with(&data_dir, &["serve", "--access", "required"]);
     let body = json!({"action": {"type": "stop"}, "reason": "a drill"}).to_string();
     for path in throughline_act::route_paths() {
-        let path = path.replace('{', "").replace('}', "");
+        let path = path.replace(['{', '}'], "");
         for request in [
             client().get(format!("{}{path}", server.web)),
             client().post(format!("{}{path}", server.web)),
