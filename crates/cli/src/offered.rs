@@ -7,16 +7,14 @@ use throughline_store::Inbox;
 use throughline_trace::{Accepted, Refusal, SpanBatch};
 
 /// A redacted batch and where it is to go.
-pub(crate) struct Offered {
+struct Offered {
     batch: Option<SpanBatch>,
     inbox: Inbox,
 }
 
-impl Offered {
-    /// A batch for this inbox.
-    pub(crate) fn new(batch: Redacted, inbox: Inbox) -> Self {
-        Self { batch: Some(batch.into_batch()), inbox }
-    }
+/// Whatever is redacted, on its way to this inbox.
+pub(crate) fn to(inbox: Inbox) -> impl Fn(Redacted) -> Box<dyn Offer> + Send + Sync + 'static {
+    move |batch| Box::new(Offered { batch: Some(batch.into_batch()), inbox: inbox.clone() })
 }
 
 impl Offer for Offered {

@@ -149,14 +149,16 @@ pub(crate) struct TlsFiles {
 
 impl ServeSettings {
     /// How the store is opened, as far as these settings say it.
-    pub(crate) fn store_options(&self, data_dir: &Path) -> StoreOptions {
+    pub(crate) fn store_options(&self, settings: &Settings) -> StoreOptions {
         StoreOptions {
+            audit_keys: settings.audit.keys.clone(),
+            continuity_grace: settings.continuity_grace,
             max_inbox_bytes: self.limits.max_inbox_bytes,
             max_segment_bytes: self.max_segment_bytes,
             retention: self.retention,
             sampling: self.sampling.clone(),
             rollup_retention: self.rollup_retention,
-            ..StoreOptions::new(data_dir)
+            ..StoreOptions::new(&settings.data_dir)
         }
     }
 

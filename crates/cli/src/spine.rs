@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use throughline_gateway::Offer;
 use throughline_ingest::{Ingest, Submit};
 use throughline_redact::Redacted;
 use throughline_store::{Committed, Store};
@@ -21,9 +20,8 @@ use crate::commands::{of_control, of_open};
 use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::{self, Addresses, Doors, Port};
-use crate::offered::Offered;
 use crate::settings::{ServeSettings, Settings};
-use crate::{admission, gateway, governing, open_files, redaction, tls};
+use crate::{admission, gateway, governing, offered, open_files, redaction, tls};
 
 /// Name of the secret that signs session cookies.
 const COOKIE_SECRET: &str = "web-cookie";
@@ -51,21 +49,15 @@ impl Spine {
     pub(crate) fn wire(settings: &Settings, serve: &ServeSettings) -> Outcome<(Self, Events)> {
         let tls = serve.tls.as_ref().map(tls::load).transpose()?;
         let mut registry = Registry::default();
-        let mut options = serve.store_options(&settings.data_dir);
-        options.audit_keys = settings.audit.keys.clone();
-        options.continuity_grace = settings.continuity_grace;
-        let observer = options.observer.clone();
-        let rules = governing::Read::of(serve, &observer)?;
+        let options = serve.store_options(settings);
+        let rules = governing::Read::of(serve, &options.observer)?;
         let store = Store::open(options, &mut registry).map_err(|error| of_open(&error))?;
         let control = store.control();
         let keys_version = control.keys_version().map_err(|error| of_control(&error))?;
         let keyring = Arc::new(admission::keyring(settings, serve, &control)?);
-
         let inbox = store.inbox();
         // The one door to the disk: what goes through it was made by a redactor.
-        let again = inbox.clone();
-        let offers =
-            move |batch: Redacted| Box::new(Offered::new(batch, again.clone())) as Box<dyn Offer>;
+        let offers = offered::to(inbox.clone());
         let submit: Submit = Arc::new(move |batch: Redacted| {
             let inbox = inbox.clone();
             Box::pin(async move { inbox.commit(batch.into_batch()).await })
@@ -89,7 +81,7 @@ impl Spine {
         let (ready, is_ready) = watch::channel(false);
         let mut governing = rules.start(
             (&settings.data_dir, serve, &addresses.web),
-            (store.reader(), observer),
+            store.reader(),
             (Arc::clone(&of_the_api), Arc::clone(&keyring), is_ready.clone()),
             &mut registry,
         )?;
@@ -128,7 +120,6 @@ impl Spine {
             config = settings.config_file.as_ref().map(|path| tracing::field::display(path.display())),
             "ready"
         );
-        let (web, drain_timeout) = (site, serve.drain_timeout);
         let spine = Self {
             store,
             keyring,
@@ -138,8 +129,8 @@ impl Spine {
             live,
             ready,
             otlp,
-            web,
-            drain_timeout,
+            web: site,
+            drain_timeout: serve.drain_timeout,
             addresses,
         };
         Ok((spine, events))

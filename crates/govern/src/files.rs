@@ -171,7 +171,7 @@ fn explain(file: &str, line: usize, error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     match error.location() {
         Some(at) => {
-            let (of_file, column) = (line as u64 + u64::from(at.line()), at.column());
+            let (of_file, column) = (line as u64 + at.line(), at.column());
             // The place is told once, as that of the file.
             let text = text.split(" at line ").next().unwrap_or(&text).to_owned();
             format!("{file}:{of_file}:{column}: {text}")

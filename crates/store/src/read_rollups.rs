@@ -22,6 +22,9 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Sums of one group by step.
 type Steps = BTreeMap<u64, Rollup>;
 
+/// Sums by group and step.
+type Groups = BTreeMap<Vec<String>, Steps>;
+
 /// Answers a question about rollups.
 pub(crate) fn series(
     session: &Session,
@@ -56,7 +59,7 @@ fn gather(
     session: &Session,
     query: &SeriesQuery,
     retention: &RollupRetention,
-) -> Result<(SeriesPlan, Coverage, BTreeMap<Vec<String>, Steps>), QueryError> {
+) -> Result<(SeriesPlan, Coverage, Groups), QueryError> {
     let plan = query.plan()?;
     // The segments first: what is trimmed from them meanwhile is in the rollups by then.
     let waiting = Waiting::read(session)?;

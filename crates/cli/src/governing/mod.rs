@@ -53,6 +53,7 @@ pub(crate) enum RoundError {
 pub(crate) struct Read {
     files: RuleFiles,
     rules: Rules,
+    observer: Observer,
     every: Duration,
 }
 
@@ -70,14 +71,14 @@ impl Read {
         let mut files = serve.rules.clone();
         let rules = files.read()?;
         observer.set(Arc::new(files::observer(&rules)));
-        Ok(Self { files, rules, every: serve.rules_interval })
+        Ok(Self { files, rules, observer: observer.clone(), every: serve.rules_interval })
     }
 
     /// Starts the rounds and the actor.
     pub(crate) fn start(
         self,
         (data_dir, serve, own_url): (&Path, &ServeSettings, &str),
-        (reader, observer): (Reader, Observer),
+        reader: Reader,
         (submit, keyring, ready): (Submit, Arc<Keyring>, watch::Receiver<bool>),
         registry: &mut Registry,
     ) -> Outcome<Open> {
@@ -95,7 +96,7 @@ impl Read {
         let work = Work {
             governance,
             reader,
-            observer,
+            observer: self.observer,
             standing: told,
             rollouts,
             actor: acting.actor(),

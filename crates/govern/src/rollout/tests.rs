@@ -1,3 +1,5 @@
+//! Rollouts step by step, and at random.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is committed once, what is asked once, and what outlives a restart.
+
 //! What governance remembers: once, over restarts, and in the order of versions.
 
 use throughline_trace::{FindingSeverity, Operation, Subject, finding_id};

@@ -1,3 +1,5 @@
+//! Counters against what was inserted: once each, also for indicators that came later, and after a loss.
+
 use std::sync::Arc;
 use std::time::Duration;
 
