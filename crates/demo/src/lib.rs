@@ -1,4 +1,4 @@
-//! Four agents and a simulated model provider, so that every page has life without a key or a
+//! Five agents and a simulated model provider, so that every page has life without a key or a
 //! network: [`run`] starts the provider, sets telemetry up and plays the agents in a loop.
 //!
 //! Read [`stories`] first: a story is one file with both sides, what the tools' systems know and

@@ -5,6 +5,7 @@
 //! never makes an action.
 
 mod counter_table;
+mod drift;
 mod files;
 mod observer;
 
@@ -17,5 +18,8 @@ pub mod slo;
 pub mod statistics;
 
 pub use counter_table::CounterTable;
+pub use drift::{
+    AgentWindow, CONSISTENCY_KIND, DriftWatch, Drifted, LATENCY_KIND, MAX_WATCHED_AGENTS,
+};
 pub use files::{API_VERSION, KINDS, Rules, RulesError, read_rules};
 pub use observer::RuleObserver;

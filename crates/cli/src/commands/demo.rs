@@ -42,7 +42,7 @@ const ROLLOUT: &str = "card-screening";
 const RULES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Payments that are screened a minute.
-const SCREENED_PER_MINUTE: u32 = 150;
+const SCREENED_PER_MINUTE: u32 = 100;
 
 /// What the gateway calls its simulated provider, asked in OpenAI's form.
 const OPENAI_LIKE: &str = "simulated";

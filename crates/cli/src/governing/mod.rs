@@ -5,9 +5,11 @@
 //! findings and actions are committed together. A round that fails is tried again; nothing is asked
 //! for twice, whatever is restarted, because an action's id is made of its rule, subject and window.
 
+mod drift;
 mod files;
 mod investigate;
 mod rollouts;
+mod slo_metrics;
 mod slos;
 
 use std::path::Path;
@@ -31,8 +33,10 @@ use crate::commands::of_control;
 use crate::failure::Outcome;
 use crate::listen::Doors;
 use crate::settings::ServeSettings;
+use drift::Drift;
 pub(crate) use files::{RuleFiles, RuleText};
 use rollouts::Rollouts;
+use slo_metrics::SloMetrics;
 use slos::Slos;
 
 /// Pause before an investigation that failed is tried again.
@@ -101,7 +105,8 @@ impl Read {
             rollouts,
             actor: acting.actor(),
             files: self.files,
-            slos: Slos::default(),
+            slos: Slos::new(SloMetrics::register(registry)),
+            drift: Drift::default(),
             rules: self.rules,
         };
         let closing = CancellationToken::new();
@@ -161,6 +166,7 @@ struct Work {
     actor: Actor,
     files: RuleFiles,
     slos: Slos,
+    drift: Drift,
     rules: Rules,
 }
 
@@ -206,6 +212,7 @@ impl Work {
             .evaluate(&self.rules.slos, (&self.reader, &self.governance), now, &mut evaluation)
             .await?;
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
+        self.drift.evaluate((&self.reader, &self.governance), now, &mut evaluation).await?;
         let governance = self.governance.clone();
         let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await??;
         if !asked.is_empty() {

@@ -9,6 +9,7 @@ use throughline_store::{Evaluation, Governance, IndicatorQuery, Reader, RuleStat
 use throughline_trace::{Counts, Resolution};
 
 use super::RoundError;
+use super::slo_metrics::SloMetrics;
 
 /// Nanoseconds of a minute.
 const MINUTE_NANOS: u64 = 60_000_000_000;
@@ -26,8 +27,9 @@ const BY_THE_MINUTE_MIN: u64 = 4 * 24 * 60;
 const STATE_PREFIX: &str = "slo/";
 
 /// What is remembered between rounds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slos {
+    metrics: SloMetrics,
     table: CounterTable,
     states: Option<HashMap<String, SloState>>,
     rounds: u64,
@@ -35,6 +37,12 @@ pub(super) struct Slos {
 }
 
 impl Slos {
+    /// Nothing is known yet.
+    pub(super) fn new(metrics: SloMetrics) -> Self {
+        let (table, states, known) = (CounterTable::default(), None, Vec::new());
+        Self { metrics, table, states, rounds: 0, known }
+    }
+
     /// Evaluates all of them at a moment, nanoseconds since the Unix epoch.
     pub(super) async fn evaluate(
         &mut self,
@@ -76,6 +84,7 @@ impl Slos {
             evaluation.states.push(state_of(&name, &SloState::default()));
         }
         self.states = Some(kept);
+        self.metrics.tell(slos, &self.table, &statuses, now / MINUTE_NANOS);
         Ok(statuses)
     }
 

@@ -1,0 +1,149 @@
+//! Drift: what every agent did in each minute that is over, from the store.
+
+use std::collections::BTreeMap;
+
+use throughline_govern::detect::TimeSpan;
+use throughline_govern::signals::Consistency;
+use throughline_govern::{AgentWindow, DriftWatch};
+use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState};
+use throughline_trace::{Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole};
+
+use super::RoundError;
+
+/// Name of the rule's state.
+const STATE: &str = "drift";
+
+/// Version of the form of the state.
+const STATE_VERSION: &str = "1";
+
+/// Nanoseconds of a minute.
+const MINUTE_NANOS: u64 = 60_000_000_000;
+
+/// How long after its end a minute is looked at: exporters send in batches. Nanoseconds.
+const LAG_NANOS: u64 = 15_000_000_000;
+
+/// Minutes that are made up for after a pause at most.
+const MAX_CATCH_UP_MIN: u64 = 10;
+
+/// Decisions of one minute that are looked at.
+const MAX_DECISIONS: usize = 5_000;
+
+/// Decisions in one answer of the store.
+const DECISIONS_PER_PAGE: usize = 500;
+
+/// Traces that a finding names.
+const EVIDENCE: usize = 5;
+
+/// What is remembered between rounds.
+#[derive(Debug, Default)]
+pub(super) struct Drift {
+    watch: Option<DriftWatch>,
+}
+
+impl Drift {
+    /// Looks at the minutes that are over since the last time.
+    pub(super) async fn evaluate(
+        &mut self,
+        (reader, governance): (&Reader, &Governance),
+        now: u64,
+        evaluation: &mut Evaluation,
+    ) -> Result<(), RoundError> {
+        if self.watch.is_none() {
+            self.watch = Some(load(governance).await?);
+        }
+        let Some(known) = &self.watch else { return Ok(()) };
+        let over = now.saturating_sub(LAG_NANOS) / MINUTE_NANOS;
+        let first = (known.observed_until_unix_nano / MINUTE_NANOS)
+            .max(over.saturating_sub(MAX_CATCH_UP_MIN));
+        if first >= over {
+            return Ok(());
+        }
+        // Committed with what it says: a round that fails is repeated from here.
+        let mut watch = known.clone();
+        for minute in first..over {
+            let windows = windows(reader, minute).await?;
+            let span = TimeSpan {
+                from_unix_nano: minute * MINUTE_NANOS,
+                to_unix_nano: (minute + 1) * MINUTE_NANOS,
+            };
+            let said = watch.observe(span, &windows);
+            evaluation.findings.extend(said.findings);
+            evaluation.actions.extend(said.actions);
+        }
+        evaluation.states.push(RuleState {
+            rule: STATE.to_owned(),
+            version: STATE_VERSION.to_owned(),
+            body: serde_json::to_string(&watch).unwrap_or_default(),
+        });
+        self.watch = Some(watch);
+        Ok(())
+    }
+}
+
+async fn load(governance: &Governance) -> Result<DriftWatch, RoundError> {
+    let governance = governance.clone();
+    let states = tokio::task::spawn_blocking(move || governance.states()).await??;
+    let known =
+        states.into_iter().find(|state| state.rule == STATE && state.version == STATE_VERSION);
+    Ok(known.and_then(|state| serde_json::from_str(&state.body).ok()).unwrap_or_default())
+}
+
+async fn windows(
+    reader: &Reader,
+    minute: u64,
+) -> Result<BTreeMap<String, AgentWindow>, RoundError> {
+    let kinds = [SpanRole::Step, SpanRole::AgentRun].map(OperationKind::Role);
+    let query = SeriesQuery {
+        group_by: vec![Dimension::Agent],
+        kinds: kinds.to_vec(),
+        step_seconds: 60,
+        ..SeriesQuery::new(vec![Measure::Count], minute * 60, minute * 60 + 60)
+    };
+    let sums = reader.rollup_sums(&query).await?;
+    let mut found: BTreeMap<String, AgentWindow> = BTreeMap::new();
+    for (labels, steps) in &sums.groups {
+        let Some(agent) = labels.first().filter(|agent| !agent.is_empty()) else { continue };
+        for (_, rollup) in steps {
+            if let Some(operations) = kinds.iter().find_map(|kind| rollup.operations(*kind)) {
+                let window = found.entry(agent.clone()).or_default();
+                window.durations.merge(&operations.durations);
+            }
+        }
+    }
+    for (agent, decisions) in decisions(reader, minute).await? {
+        let told = decisions.iter().map(|one| (one.input_hash.as_str(), one.action.as_str()));
+        let window = found.entry(agent).or_default();
+        window.consistency = Consistency::of(told);
+        window.evidence = decisions.iter().filter_map(|one| one.trace_id).take(EVIDENCE).collect();
+    }
+    Ok(found)
+}
+
+/// The decisions of a minute by agent: what agents chose themselves, not where a router sent them.
+async fn decisions(
+    reader: &Reader,
+    minute: u64,
+) -> Result<BTreeMap<String, Vec<Decision>>, RoundError> {
+    let filter = DecisionFilter {
+        after_unix_nano: Some(minute * MINUTE_NANOS),
+        before_unix_nano: Some((minute + 1) * MINUTE_NANOS),
+        ..DecisionFilter::default()
+    };
+    let mut found: BTreeMap<String, Vec<Decision>> = BTreeMap::new();
+    let (mut seen, mut cursor) = (0, None);
+    while seen < MAX_DECISIONS {
+        let page = reader.decisions(&filter, cursor.as_deref(), DECISIONS_PER_PAGE).await?;
+        seen += page.items.len();
+        for one in page.items {
+            let is_own = !matches!(one.stage.as_str(), "route" | "directive" | "govern.act");
+            if is_own && !one.agent_id.is_empty() {
+                found.entry(one.agent_id.clone()).or_default().push(one);
+            }
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(found)
+}
