@@ -19,6 +19,7 @@ mod directives;
 mod drain;
 mod export;
 mod gateway;
+mod governance;
 mod keeping;
 mod query;
 mod redaction;

@@ -1,0 +1,189 @@
+//! The loop closed: what is observed of two versions puts the bad one back, says why, and tells when all is
+//! well again (requirements R5.1 and R5.4).
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use opentelemetry_proto::tonic::trace::v1::Span;
+use serde_json::{Value as Json, json};
+use throughline_trace::{TraceId, keys};
+
+use crate::export::{Exporter, span, text, traces};
+use crate::server::{Server, client, until};
+
+const RULES: &str = r#"
+apiVersion: throughline/v1
+kind: Rollout
+metadata: {name: screening}
+spec:
+  agent: screening
+  route: prompt
+  stable: v1.2.3
+  steps: [{weight: 50, hold_s: 3600}]
+"#;
+
+const SLO: &str = r#"
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: screening-in-time}
+spec:
+  service: bank
+  indicator:
+    metadata: {name: screening-in-time}
+    spec:
+      ratioMetric:
+        counter: true
+        good: {metricSource: {type: throughline, spec: {spans: 'span.role == "step" && span.duration_ms < 1000.0'}}}
+        total: {metricSource: {type: throughline, spec: {spans: 'span.role == "step"'}}}
+  timeWindow: [{duration: 1d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{displayName: in time, target: 0.9}]
+"#;
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
+}
+
+/// Steps of a version that ended just now, each on a trace of its own.
+fn steps(first: u64, version: &str, count: u64, millis: u64) -> Vec<Span> {
+    let of = |n: u64| {
+        let trace = TraceId::from_u128(u128::from(first + n));
+        let attributes = vec![
+            text(keys::AGENT_ID, "screening"),
+            text(keys::AI_AGENT_NAME, "screening"),
+            text(keys::AI_PHASE, "act"),
+            text("model_version", version),
+            text("prompt.version", version),
+        ];
+        let name = "screening.act.payment";
+        let mut step = span(trace, 1, None, name, (0, 1), attributes);
+        let end = now();
+        step.end_time_unix_nano = end;
+        step.start_time_unix_nano = end - (millis + n) * 1_000_000;
+        step
+    };
+    (0..count).map(of).collect()
+}
+
+async fn actions(server: &Server) -> Vec<(String, String, String)> {
+    let listed = server.get_json("/api/v1/actions").await;
+    let of = |one: &Json| {
+        let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+        (text(&one["told"]), text(&one["state"]), text(&one["detail"]))
+    };
+    listed["items"].as_array().expect("a list").iter().map(of).collect()
+}
+
+async fn done(server: &Server, what: &str) -> String {
+    until(what, async || {
+        let all = actions(server).await;
+        all.into_iter().find(|(told, state, _)| told == what && state == "done").map(|one| one.2)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_1_a_bad_version_goes_back_with_its_cause_named_and_the_end_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    fs::create_dir(dir.path().join("rules")).expect("made");
+    fs::write(dir.path().join("rules/rollout.yaml"), RULES).expect("written");
+    fs::write(dir.path().join("rules/slo.yaml"), SLO).expect("written");
+    let yaml = "governance: {rules: [rules], interval_secs: 1}\n";
+    fs::write(dir.path().join("throughline.yaml"), yaml).expect("written");
+    let server = Server::start(&data_dir);
+    let mut exporter = Exporter::connect(&server.grpc).await;
+    let send = async |exporter: &mut Exporter, spans| {
+        exporter.send_traces(traces("bank", spans)).await.expect("taken");
+    };
+    send(&mut exporter, steps(1, "v1.2.3", 40, 300)).await;
+
+    let order = json!({
+        "operation": {"type": "start", "rollout": "screening", "version": "v1.2.4"},
+        "reason": "a new prompt template",
+    });
+    let url = format!("{}/api/v1/actions", server.web);
+    let answer = client().post(url).json(&order).send().await.expect("an answer");
+    assert!(answer.status().is_success(), "{}", answer.text().await.expect("a body"));
+    let divided = done(&server, "start screening with v1.2.4").await;
+    assert_eq!(divided, "the traffic is divided v1.2.3 50 %, v1.2.4 50 %");
+
+    send(&mut exporter, steps(1_000, "v1.2.3", 40, 300)).await;
+    send(&mut exporter, steps(2_000, "v1.2.4", 40, 2_800)).await;
+    let divided = done(&server, "roll_back screening").await;
+    assert_eq!(divided, "the traffic is divided v1.2.3 100 %, v1.2.4 0 %");
+    let cause = done(&server, "investigate").await;
+    assert!(
+        cause.starts_with("100 % of the bad traces ran model_version v1.2.4"),
+        "the version is named: {cause}"
+    );
+    let findings = server.get_json("/api/v1/findings").await;
+    let analysis = findings["items"]
+        .as_array()
+        .and_then(|all| all.iter().find(|one| one["kind"] == "rollout.analysis"))
+        .expect("a finding");
+    let summary = analysis["summary"].as_str().expect("text");
+    assert!(
+        summary.starts_with(
+            "v1.2.4 of screening does worse than v1.2.3: agent_decision_latency_p95 is 2."
+        ),
+        "{summary}"
+    );
+
+    // Only when the stable version is seen to do well is it over.
+    send(&mut exporter, steps(3_000, "v1.2.3", 40, 300)).await;
+    until("the end of the finding", async || {
+        let findings = server.get_json("/api/v1/findings?firing=true").await;
+        let all = findings["items"].as_array().expect("a list").clone();
+        all.iter().all(|one| one["kind"] != "rollout.analysis").then_some(())
+    })
+    .await;
+
+    // The same round counted what was promised: 40 of 160 were too late.
+    until("the counters", async || {
+        let (_, metrics) = server.get("/metrics", None).await;
+        let of = |name: &str| {
+            let line = metrics
+                .lines()
+                .find(|line| line.starts_with(&format!("throughline_slo_{name}{{")))?;
+            line.rsplit(' ').next()?.parse::<f64>().ok()
+        };
+        let consumed = of("error_budget_consumption_rate")?;
+        (of("events_total") == Some(160.0)
+            && of("good_events_total") == Some(120.0)
+            && (consumed - 2.5).abs() < 1e-6)
+            .then_some(())
+    })
+    .await;
+    let (status, page) = server.get("/governance", None).await;
+    assert_eq!(status, 200);
+    for shown in ["rolled back", "screening-in-time", "exhausted", "screening goes back"] {
+        assert!(page.contains(shown), "{shown} is not on the page");
+    }
+    server.stop();
+
+    // A restart repeats nothing.
+    let server = Server::start(&data_dir);
+    until("a round", async || {
+        let (_, page) = server.get("/governance", None).await;
+        page.contains("screening-in-time").then_some(())
+    })
+    .await;
+    let backs =
+        actions(&server).await.into_iter().filter(|(told, ..)| told == "roll_back screening");
+    assert_eq!(backs.count(), 1);
+}
+
+#[test]
+fn rules_that_cannot_be_meant_end_the_server_with_their_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("rules.yaml"), RULES.replace("route:", "rout:")).expect("written");
+    fs::write(dir.path().join("throughline.yaml"), "governance: {rules: [rules.yaml]}\n")
+        .expect("written");
+    let said = crate::server::run(
+        &dir.path().join("data"),
+        &["serve", "--web-port", "0", "--http-port", "0", "--grpc-port", "0"],
+    );
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("rules.yaml:7:3: unknown field `rout`"), "{}", said.stderr);
+}
