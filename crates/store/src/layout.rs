@@ -15,10 +15,11 @@ pub(crate) const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 
 /// The file of the rollups.
 pub(crate) const ROLLUPS_NAME: &str = "rollups.db";
+/// The file of governance.
+pub(crate) const GOVERN_NAME: &str = "govern.db";
 
 /// How the file of a retired segment's skeleton ends.
 const SKELETON_ENDING: &str = ".skeleton.db";
-
 /// How the file of a segment ends that was rewritten after it was closed.
 const PACKED_ENDING: &str = ".packed.db";
 /// How the file of a segment's search index ends.
@@ -207,7 +208,7 @@ impl Layout {
 
     /// What governance remembers.
     pub(crate) fn govern(&self) -> PathBuf {
-        self.root.join("govern.db")
+        self.root.join(GOVERN_NAME)
     }
 
     /// What everything adds up to.

@@ -1,7 +1,7 @@
 //! The list of traces, and one trace with all that belongs to it.
 
 use rusqlite::params;
-use throughline_trace::{LogRecord, Span, TraceId, TraceSummary};
+use throughline_trace::{LogRecord, Sampled, Span, TraceId, TraceSummary};
 
 use crate::answer::{StoredTrace, TracePlace, TraceVersion, Truncated};
 use crate::decision_rows;
@@ -223,7 +223,10 @@ pub(crate) fn version(session: &Session, id: TraceId) -> Result<Option<TraceVers
 
 /// One trace with its spans, log records and decisions.
 pub(crate) fn trace(session: &Session, id: TraceId) -> Result<Option<StoredTrace>, QueryError> {
-    let Some(summary) = summary(session, id)? else { return Ok(None) };
+    let Some(mut summary) = summary(session, id)? else { return Ok(None) };
+    // What is missing is told from the very file that lacks it: packing may put another in its place
+    // between two looks.
+    summary.sampled = Sampled::default();
     let mut spans: Vec<Span> = Vec::new();
     let mut logs: Vec<LogRecord> = Vec::new();
     let (mut is_cut, mut is_skeleton) = (false, false);
@@ -235,6 +238,9 @@ pub(crate) fn trace(session: &Session, id: TraceId) -> Result<Option<StoredTrace
         let fails = |error: RowError| error.on_query(lease.path());
         let Some(rows) = trace_rows::find(&lease, id).map_err(fails)? else { continue };
         is_skeleton |= segment.is_skeleton;
+        if let Some(found) = sampled::of(&lease, id).map_err(|error| lease.fails(&error))? {
+            summary.sampled.merge(found);
+        }
         let mut reader = RowReader::new(&lease);
         reader.bytes = bytes_so_far;
         let take = |span: Span, bytes: usize| {

@@ -11,10 +11,12 @@ use super::moment::{self, Moment};
 use super::{BackupError, Entry, FORMAT, LIST, List, PARTIAL, copy};
 use crate::control::hex;
 use crate::error::QueryError;
+use crate::governance::tables::GOVERN;
 use crate::keep::manifest::{self, Row};
 use crate::keep::{Pace, seal};
 use crate::layout::{
-    Layout, ROLLUPS_NAME, SIDE_FILES, SegmentId, make_private, sync_directory, with_ending,
+    GOVERN_NAME, Layout, ROLLUPS_NAME, SIDE_FILES, SegmentId, make_private, sync_directory,
+    with_ending,
 };
 use crate::progress::Progress;
 use crate::schema::{CONTROL, SEGMENT};
@@ -96,6 +98,7 @@ pub fn back_up(
         rounds += 1;
         work.round()?;
     }
+    work.governance()?;
     work.control()?;
     let Work { list, mut done, .. } = work;
     sync_directory(&target.join("segments")).map_err(BackupError::on(target))?;
@@ -173,7 +176,8 @@ impl Work<'_> {
         if self.total_bytes == 0 {
             self.total_bytes = ids.iter().map(|id| length(self.layout.file_of(*id))).sum::<u64>()
                 + length(self.layout.control())
-                + length(self.layout.rollups());
+                + length(self.layout.rollups())
+                + length(self.layout.govern());
         }
         self.rollups(rollups)?;
         let open = newest.as_ref().map(|(id, _)| *id);
@@ -341,6 +345,15 @@ impl Work<'_> {
             }
             Some(Err(error)) => Err(error.into()),
         }
+    }
+
+    /// What governance remembers: states, findings, actions with what became of them, a person's word.
+    fn governance(&mut self) -> Result<(), BackupError> {
+        let path = self.layout.govern();
+        if !path.exists() {
+            return Ok(());
+        }
+        self.changing(moment::snapshot(&path, &GOVERN)?, &path, GOVERN_NAME)
     }
 
     /// The control database, in which only those segments count as sealed that were taken as such.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use rusqlite::Connection;
 use throughline_store::{
-    AuditKeys, AuditLog, BackedUp, BackupError, BackupOptions, OpenError, Sampling, Store,
-    StoreOptions, Tally, VerifyOptions, back_up, restore, verify_store,
+    AuditKeys, AuditLog, BackedUp, BackupError, BackupOptions, Governance, OpenError, Sampling,
+    Store, StoreOptions, Tally, VerifyOptions, back_up, restore, verify_store,
 };
 use throughline_trace::{SamplingRate, TraceId};
 
@@ -382,4 +382,26 @@ async fn a_segment_that_is_copied_as_written_has_no_tally_of_what_sampling_took_
         .collect();
     assert_eq!(told, [(false, None), (true, Some(true)), (false, None)]);
     copy.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restored_store_knows_what_people_said_and_what_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, target, new) =
+        (dir.path().join("data"), dir.path().join("backup"), dir.path().join("new"));
+    let store = open(&data);
+    send(&store, 1).await;
+    let governance = Governance::open(&data).unwrap();
+    governance.set_pause(true, "ada", "a release").unwrap();
+    governance.write_document("rollout", "fraud", 0, "ada", "{}").unwrap();
+    take(&data, &target);
+    // What comes later is not there.
+    governance.set_pause(false, "ada", "").unwrap();
+    take(&data, &target);
+    governance.set_pause(true, "bob", "later").unwrap();
+    restore(&target, &new, |_| {}).unwrap();
+    let restored = Governance::open(&new).unwrap();
+    assert!(!restored.pause().unwrap().is_on);
+    assert_eq!(restored.document("rollout", "fraud").unwrap().unwrap().person, "ada");
+    store.close().await.unwrap();
 }
