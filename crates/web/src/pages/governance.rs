@@ -29,6 +29,9 @@ const PATH: &str = "/governance";
 /// Entries of the timeline at most.
 const MAX_ENTRIES: usize = 60;
 
+/// Kind of the findings that say what caused another.
+const CAUSE_KIND: &str = "root_cause";
+
 /// Characters of a trace id that a link shows.
 const ID_CHARS: usize = 8;
 
@@ -278,9 +281,13 @@ fn budget(left: f64) -> Markup {
 /// Findings and actions, the newest first.
 fn timeline(findings: &[Finding], actions: &[ActionRecord], now: u64) -> Markup {
     let said = findings.iter().map(|one| (one.since_unix_nano, 0, finding(one, now)));
-    // The weights that follow from a rollout's step stand with the step.
+    // The weights that follow from a rollout's step stand with the step, and what an investigation
+    // found is a finding.
     let is_own = |one: &&ActionRecord| {
-        !(one.action.rule.starts_with("rollout/") && one.action.operation.kind() == "weights")
+        let operation = one.action.operation.kind();
+        let is_follow_up = one.action.rule.starts_with("rollout/") && operation == "weights";
+        let is_found = operation == "investigate" && one.state == ActionState::Done;
+        !is_follow_up && !is_found
     };
     let done = actions.iter().filter(is_own).map(|one| {
         (one.finished_unix_nano.unwrap_or(one.action.at_unix_nano), 1, action(one, now))
@@ -297,9 +304,11 @@ fn finding(of: &Finding, now: u64) -> Markup {
         (_, FindingSeverity::Warning) => "badge warn",
         (_, FindingSeverity::Info) => "badge",
     };
-    let word = match of.state {
-        FindingState::Resolved => "resolved",
-        FindingState::Firing => of.severity.as_str(),
+    let (class, word) = match of.state {
+        // It tells what was, and needs no end.
+        _ if of.kind == CAUSE_KIND => ("badge plum", "cause"),
+        FindingState::Resolved => (class, "resolved"),
+        FindingState::Firing => (class, of.severity.as_str()),
     };
     html! {
         li {
