@@ -81,11 +81,13 @@ impl Actor {
         }
         let (wanted, by) = (weights.clone(), who(action));
         let (rule, reason) = (action.rule.clone(), action.reason.clone());
+        let is_of_rollout = action.subject.get("rollout").is_some();
         let written = ask(&self.inner.governance, move |governance| {
             let standing = Standing(governance);
             let route = &wanted.route;
             let set = standing.change(WEIGHTS, route, &by, |known| next(known, &wanted))?;
-            if set.is_some() && rule.is_empty() {
+            // Weights that follow from a rollout's step are the rollout's to take back.
+            if set.is_some() && rule.is_empty() && !is_of_rollout {
                 let hold = Hold {
                     what: format!("route:{route}"),
                     person: by.clone(),

@@ -19,9 +19,6 @@ const STATE_VERSION: &str = "1";
 /// Nanoseconds of a minute.
 const MINUTE_NANOS: u64 = 60_000_000_000;
 
-/// How long after its end a minute is looked at: exporters send in batches. Nanoseconds.
-const LAG_NANOS: u64 = 15_000_000_000;
-
 /// Minutes that are made up for after a pause at most.
 const MAX_CATCH_UP_MIN: u64 = 10;
 
@@ -41,24 +38,29 @@ pub(super) struct Drift {
 }
 
 impl Drift {
-    /// Looks at the minutes that are over since the last time.
+    /// What was not committed did not happen: it is read back before the next round.
+    pub(super) fn forget(&mut self) {
+        self.watch = None;
+    }
+
+    /// Looks at the minutes that are over since the last time, up to a moment at which everything has
+    /// arrived; nanoseconds since the Unix epoch.
     pub(super) async fn evaluate(
         &mut self,
         (reader, governance): (&Reader, &Governance),
-        now: u64,
+        settled: u64,
         evaluation: &mut Evaluation,
     ) -> Result<(), RoundError> {
         if self.watch.is_none() {
             self.watch = Some(load(governance).await?);
         }
         let Some(known) = &self.watch else { return Ok(()) };
-        let over = now.saturating_sub(LAG_NANOS) / MINUTE_NANOS;
+        let over = settled / MINUTE_NANOS;
         let first = (known.observed_until_unix_nano / MINUTE_NANOS)
             .max(over.saturating_sub(MAX_CATCH_UP_MIN));
         if first >= over {
             return Ok(());
         }
-        // Committed with what it says: a round that fails is repeated from here.
         let mut watch = known.clone();
         for minute in first..over {
             let windows = windows(reader, minute).await?;

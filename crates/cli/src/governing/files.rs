@@ -29,6 +29,8 @@ pub(crate) struct RuleFiles {
     pub(crate) texts: Vec<RuleText>,
     /// What was read last, by file.
     known: Vec<(PathBuf, Option<SystemTime>, u64)>,
+    /// Whether they could not be listed the last time.
+    is_lost: bool,
 }
 
 impl RuleFiles {
@@ -45,10 +47,16 @@ impl RuleFiles {
     pub(crate) fn changed(&mut self) -> Option<Result<Rules, String>> {
         let now = self.list().map(|files| marks(&files));
         match now {
-            Ok(now) if now == self.known => None,
-            Ok(_) => Some(self.read_all()),
-            // A folder that cannot be listed was told once, when it was.
-            Err(_) => None,
+            Ok(now) if now == self.known => {
+                self.is_lost = false;
+                None
+            }
+            Ok(_) => {
+                self.is_lost = false;
+                Some(self.read_all())
+            }
+            // Told once, not with every round.
+            Err(error) => (!std::mem::replace(&mut self.is_lost, true)).then_some(Err(error)),
         }
     }
 

@@ -42,6 +42,9 @@ use slos::Slos;
 /// Pause before an investigation that failed is tried again.
 const INVESTIGATION_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long after its end a minute is looked at: exporters send in batches. Nanoseconds.
+const LAG_NANOS: u64 = 15_000_000_000;
+
 /// What a round may fail with: it is told, and tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoundError {
@@ -107,7 +110,7 @@ impl Read {
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
-            rules: self.rules,
+            rules: Arc::new(self.rules),
         };
         let closing = CancellationToken::new();
         let working = tokio::spawn(work.run(self.every, closing.clone()));
@@ -167,7 +170,7 @@ struct Work {
     files: RuleFiles,
     slos: Slos,
     drift: Drift,
-    rules: Rules,
+    rules: Arc<Rules>,
 }
 
 impl Work {
@@ -182,6 +185,9 @@ impl Work {
             self.follow_files();
             if let Err(error) = self.round().await {
                 tracing::warn!(%error, "rules could not be evaluated; it will be tried again");
+                // What was worked out and not committed is worked out again from what was.
+                self.slos.forget();
+                self.drift.forget();
             }
         }
     }
@@ -198,7 +204,7 @@ impl Work {
                 );
                 self.observer.set(Arc::new(files::observer(&rules)));
                 self.rollouts.replace(rules.rollouts.clone());
-                self.rules = rules;
+                self.rules = Arc::new(rules);
             }
             Some(Err(error)) => tracing::error!(error, "the changed rules are not used"),
         }
@@ -206,13 +212,15 @@ impl Work {
 
     async fn round(&mut self) -> Result<(), RoundError> {
         let now = now_unix_nano();
+        // Of whole minutes, which exporters have had time to send.
+        let settled = now.saturating_sub(LAG_NANOS);
         let mut evaluation = Evaluation::default();
         let statuses = self
             .slos
-            .evaluate(&self.rules.slos, (&self.reader, &self.governance), now, &mut evaluation)
+            .evaluate(&self.rules, (&self.reader, &self.governance), settled, &mut evaluation)
             .await?;
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
-        self.drift.evaluate((&self.reader, &self.governance), now, &mut evaluation).await?;
+        self.drift.evaluate((&self.reader, &self.governance), settled, &mut evaluation).await?;
         let governance = self.governance.clone();
         let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await??;
         if !asked.is_empty() {

@@ -40,6 +40,9 @@ const EVIDENCE: usize = 5;
 /// Pause after the disk did not take something.
 const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long after it was refused a step is asked for again, at most; nanoseconds.
+const ASKED_AGAIN_NANOS: u64 = 300 * NANOS_PER_SECOND;
+
 /// Nanoseconds in a second.
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -49,11 +52,14 @@ pub(crate) struct Rollouts {
     specs: Mutex<BTreeMap<String, RolloutSpec>>,
     /// Who sets weights; there is none before the actor is made.
     actor: OnceLock<Actor>,
+    /// Held by whoever changes one: weights are set and the change is written in one turn.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Rollouts {
     pub(crate) fn new(governance: Governance, specs: BTreeMap<String, RolloutSpec>) -> Arc<Self> {
-        Arc::new(Self { governance, specs: Mutex::new(specs), actor: OnceLock::new() })
+        let (specs, actor, turn) = (Mutex::new(specs), OnceLock::new(), Default::default());
+        Arc::new(Self { governance, specs, actor, turn })
     }
 
     pub(crate) fn set_actor(&self, actor: Actor) {
@@ -83,7 +89,12 @@ impl Rollouts {
                 (rollout.phase, &rollout.candidate)
             {
                 let looked = look(reader, &spec, &rollout, candidate, now).await?;
-                let next = rollout.next(&spec, now, &looked.verdict, false);
+                // What would be refused is not asked for, since an action is asked for once: it is when
+                // nothing stands against it any more.
+                let next = match self.objection(&rollout, &spec, now).await? {
+                    Some(Objection::Everything) => Next::Wait,
+                    objection => rollout.next(&spec, now, &looked.verdict, objection.is_some()),
+                };
                 say(&rollout, &spec, &looked, next, now, evaluation);
                 verdict = Some(looked.verdict);
             }
@@ -95,6 +106,28 @@ impl Rollouts {
             standings.push(standing(&spec, rollout, verdict));
         }
         Ok(standings)
+    }
+
+    /// What stands against the next step of a rollout.
+    async fn objection(
+        &self,
+        rollout: &Rollout,
+        spec: &RolloutSpec,
+        now: u64,
+    ) -> Result<Option<Objection>, RoundError> {
+        let (governance, name) = (self.governance.clone(), rollout.name.clone());
+        let subject = subject(rollout, spec);
+        let found = tokio::task::spawn_blocking(move || {
+            let standing = throughline_act::Standing(&governance);
+            if governance.pause()?.is_on
+                || standing.hold(&format!("rollout:{name}"), now)?.is_some()
+            {
+                return Ok(Some(Objection::Everything));
+            }
+            let freeze = standing.freeze(&subject, now)?;
+            Ok::<_, ControlError>(freeze.map(|_| Objection::GoingOn))
+        });
+        Ok(found.await??)
     }
 
     /// Ends what fires of a candidate that was put back, once the stable version is seen to do as well
@@ -167,6 +200,7 @@ impl Rollouts {
             let known = specs.keys().cloned().collect::<Vec<_>>().join(", ");
             return Ok(Performed::Failed(format!("expected a rollout ({known}), got {name:?}")));
         };
+        let _turn = self.turn.lock().await;
         let (mut rollout, version) = self.load(name, spec).await?;
         let now = now_unix_nano();
         let changed = match &action.operation {
@@ -178,12 +212,17 @@ impl Rollouts {
             Ok(weights) => weights,
             Err(error) => return Ok(Performed::Refused(error.to_string())),
         };
-        let body = serde_json::to_string(&rollout).unwrap_or_default();
-        let person = if action.rule.is_empty() { "a person" } else { "" };
-        if self.write(name, version, person, body).await?.is_none() {
-            return Ok(Performed::Later("others changed it too".to_owned(), STORAGE_PAUSE));
+        // The weights first: whoever is cut off in between finds the rollout as it was and sets the same
+        // ones again, which changes nothing.
+        let divided = self.divide(action, name, weights).await;
+        if matches!(divided, Performed::Done(_)) {
+            let body = serde_json::to_string(&rollout).unwrap_or_default();
+            let person = if action.rule.is_empty() { "a person" } else { "" };
+            if self.write(name, version, person, body).await?.is_none() {
+                return Ok(Performed::Later("others changed it too".to_owned(), STORAGE_PAUSE));
+            }
         }
-        Ok(self.divide(action, name, weights).await)
+        Ok(divided)
     }
 
     async fn write(
@@ -214,8 +253,8 @@ impl Rollouts {
             id: format!("{}/weights", of.id),
             operation: Operation::Weights { weights },
             reason: format!("{}: {}", of.operation.kind(), of.reason),
-            // Also where a person asked: the weights are the rollout's, which may take them back.
-            rule: format!("rollout/{rollout}"),
+            // The weights are the rollout's, also where a person asked: it may take them back.
+            subject: of.subject.clone().and("rollout", rollout),
             cool_down_s: 0,
             ..of.clone()
         };
@@ -223,9 +262,18 @@ impl Rollouts {
         match record.state {
             ActionState::Done => Performed::Done(format!("the traffic is divided {shares}")),
             ActionState::Asked => Performed::Later(record.detail, STORAGE_PAUSE),
+            ActionState::Refused => Performed::Refused(record.detail),
             _ => Performed::Failed(record.detail),
         }
     }
+}
+
+/// What may not be done with a rollout now.
+enum Objection {
+    /// Neither on nor back: actions are paused, or a person holds it.
+    Everything,
+    /// It may not go on; going back is never frozen.
+    GoingOn,
 }
 
 /// What the telemetry of both versions says.
@@ -308,6 +356,15 @@ async fn consistency(
     Ok((Consistency::of(told), evidence))
 }
 
+/// What findings and actions about a rollout are about.
+fn subject(rollout: &Rollout, spec: &RolloutSpec) -> Subject {
+    let subject = Subject::of("rollout", rollout.name.as_str()).and("agent", spec.agent.as_str());
+    match &rollout.candidate {
+        Some(candidate) => subject.and("version", candidate.as_str()),
+        None => subject,
+    }
+}
+
 /// Turns what was looked at into a finding and an action.
 fn say(
     rollout: &Rollout,
@@ -320,9 +377,7 @@ fn say(
     let candidate = rollout.candidate.clone().unwrap_or_default();
     let rule = format!("rollout/{}", rollout.name);
     let version = format!("{:.16}", spec_hash(spec));
-    let subject = Subject::of("rollout", rollout.name.as_str())
-        .and("agent", spec.agent.as_str())
-        .and("version", candidate.as_str());
+    let subject = subject(rollout, spec);
     let since = rollout.since_unix_nano;
     let id = finding_id(&rule, &version, &subject, since);
     if let Verdict::Fail(why) = &looked.verdict {
@@ -380,8 +435,8 @@ fn say(
         Next::RollBack(why) => (Operation::RollBack { rollout: rollout.name.clone() }, why),
     };
     evaluation.actions.push(Action {
-        // One step is left once.
-        id: format!("{}/{id}", operation.kind()),
+        // One step is left once; what was refused all the same is asked for again after a while.
+        id: format!("{}/{id}/{}", operation.kind(), now / ASKED_AGAIN_NANOS),
         finding: matches!(looked.verdict, Verdict::Fail(_)).then_some(id).unwrap_or_default(),
         rule,
         rule_version: version,

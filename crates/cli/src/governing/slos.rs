@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use throughline_govern::CounterTable;
 use throughline_govern::slo::{ObjectiveStatus, Slo, SloState, evaluate, withdraw};
+use throughline_govern::{CounterTable, Rules};
 use throughline_store::{Evaluation, Governance, IndicatorQuery, Reader, RuleState};
 use throughline_trace::{Counts, Resolution};
 
@@ -43,10 +43,15 @@ impl Slos {
         Self { metrics, table, states, rounds: 0, known }
     }
 
+    /// What was not committed did not happen: it is read back before the next round.
+    pub(super) fn forget(&mut self) {
+        (self.states, self.rounds) = (None, 0);
+    }
+
     /// Evaluates all of them at a moment, nanoseconds since the Unix epoch.
     pub(super) async fn evaluate(
         &mut self,
-        slos: &[Slo],
+        rules: &Arc<Rules>,
         (reader, governance): (&Reader, &Governance),
         now: u64,
         evaluation: &mut Evaluation,
@@ -54,28 +59,36 @@ impl Slos {
         if self.states.is_none() {
             self.states = Some(load(governance).await?);
         }
-        self.refresh(slos, reader, now).await?;
-        let (table, mut states) = (self.table.clone(), self.states.take().unwrap_or_default());
-        let all = slos.to_vec();
+        self.refresh(&rules.slos, reader, now).await?;
+        // Lent: a thousand SLOs have hundreds of megabytes of counters.
+        let (table, mut states) =
+            (std::mem::take(&mut self.table), self.states.take().unwrap_or_default());
+        let asked = Arc::clone(rules);
         // Thousands of SLOs are work for a while.
-        let (said, states) = tokio::task::spawn_blocking(move || {
-            let said: Vec<_> = all
+        let (said, states, table) = tokio::task::spawn_blocking(move || {
+            let said: Vec<_> = asked
+                .slos
                 .iter()
                 .map(|slo| {
                     let state = states.remove(&slo.name).unwrap_or_default();
-                    (slo.name.clone(), evaluate(slo, &table, now, state))
+                    let known = (state.evaluated_min, state.version.clone());
+                    (slo.name.clone(), known, evaluate(slo, &table, now, state))
                 })
                 .collect();
-            (said, states)
+            (said, states, table)
         })
         .await?;
+        self.table = table;
         let mut statuses = Vec::new();
         let mut kept = HashMap::with_capacity(said.len());
-        for (name, evaluated) in said {
+        for (name, known, evaluated) in said {
             evaluation.findings.extend(evaluated.findings);
             evaluation.actions.extend(evaluated.actions);
             statuses.extend(evaluated.statuses);
-            evaluation.states.push(state_of(&name, &evaluated.state));
+            // It changes by the minute, or with the SLO.
+            if known != (evaluated.state.evaluated_min, evaluated.state.version.clone()) {
+                evaluation.states.push(state_of(&name, &evaluated.state));
+            }
             kept.insert(name, evaluated.state);
         }
         // What fires of those that are no more is over.
@@ -84,7 +97,7 @@ impl Slos {
             evaluation.states.push(state_of(&name, &SloState::default()));
         }
         self.states = Some(kept);
-        self.metrics.tell(slos, &self.table, &statuses, now / MINUTE_NANOS);
+        self.metrics.tell(&rules.slos, &self.table, &statuses, now / MINUTE_NANOS);
         Ok(statuses)
     }
 

@@ -285,7 +285,7 @@ fn timeline(findings: &[Finding], actions: &[ActionRecord], now: u64) -> Markup 
     // found is a finding.
     let is_own = |one: &&ActionRecord| {
         let operation = one.action.operation.kind();
-        let is_follow_up = one.action.rule.starts_with("rollout/") && operation == "weights";
+        let is_follow_up = one.action.subject.get("rollout").is_some() && operation == "weights";
         let is_found = operation == "investigate" && one.state == ActionState::Done;
         !is_follow_up && !is_found
     };
