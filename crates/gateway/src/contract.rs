@@ -13,6 +13,7 @@ use throughline_rules::schemas::{Exchange, exchange_schema};
 use throughline_rules::{Expression, Match};
 
 use crate::api::Api;
+use crate::asked::Asked;
 use crate::splice::Object;
 
 /// `contract:` of a route.
@@ -96,18 +97,31 @@ impl ContractConfig {
     }
 
     /// What is wrong with the body of a request.
-    pub(crate) fn request_violation(&self, body: &[u8]) -> Option<String> {
+    pub(crate) fn request_violation(&self, asked: &Asked) -> Option<String> {
         let schema = self.request_schema.as_ref()?;
-        let body: Value = serde_json::from_slice(body).ok()?;
-        schema.compiled.check(&body, Quote::Values).err()
+        match read(&asked.body) {
+            Ok(body) => schema.compiled.check(&body, Quote::Values).err(),
+            Err(unread) => Some(unread),
+        }
     }
 
-    /// What is wrong with the answer to a request. One that asks for tools is not an answer yet.
-    pub(crate) fn answer_violation(&self, body: &[u8], response: &ChatResponse) -> Option<String> {
-        if !self.is_of_answers() {
+    /// What is wrong with the answer to a request. One that asks for tools is not an answer yet, and
+    /// embeddings are none.
+    pub(crate) fn answer_violation(
+        &self,
+        asked: &Asked,
+        response: &ChatResponse,
+    ) -> Option<String> {
+        if !self.is_of_answers() || asked.api == Api::Embeddings {
             return None;
         }
-        let request: Value = serde_json::from_slice(body).unwrap_or_default();
+        if response.choices.is_empty() {
+            return Some("expected an answer, got none: it has no choices".to_owned());
+        }
+        let request = match read(&asked.body) {
+            Ok(request) => request,
+            Err(unread) => return Some(unread),
+        };
         let mut wrong = Vec::new();
         for choice in &response.choices {
             let parts = &choice.message.parts;
@@ -143,6 +157,13 @@ impl ContractConfig {
         }
         wrong
     }
+}
+
+/// The body of a request as a value. What takes a body for JSON without looking into it takes some that
+/// no value holds: half of a surrogate pair, a number out of range, nesting without end.
+fn read(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(body)
+        .map_err(|error| format!("expected a body that can be read as JSON: {error}"))
 }
 
 /// What a model said in words.

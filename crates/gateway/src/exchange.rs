@@ -241,7 +241,7 @@ impl Exchange {
             Ok(Got::Whole { status, headers, body, response }) => {
                 let violation = route.contract.as_ref();
                 let violation = violation
-                    .and_then(|contract| contract.answer_violation(&self.asked.body, &response));
+                    .and_then(|contract| contract.answer_violation(&self.asked, &response));
                 let violation = violation.map(|violation| (call.violates(&violation), violation));
                 call.succeed(&response);
                 let body = match self.asked.api.form().filter(|_| outgoing.api != self.asked.api) {

@@ -42,7 +42,7 @@ impl Exchange {
         decision: &mut Option<DecisionId>,
     ) -> Option<Refused> {
         let contract = route.contract.as_ref()?;
-        let violation = contract.request_violation(&self.asked.body)?;
+        let violation = contract.request_violation(&self.asked)?;
         let message = format!("the request breaks the contract of the route: {violation}");
         if contract.on_violation == OnViolation::Count {
             // There is no span of it yet; the decision names the caller's.
@@ -146,8 +146,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Looks at the whole of the answer, before its call ends.
     pub(crate) fn look(self, response: &ChatResponse, call: &mut Call) {
-        let body = &self.exchange.asked.body;
-        if let Some(violation) = self.contract.answer_violation(body, response) {
+        let asked = &self.exchange.asked;
+        if let Some(violation) = self.contract.answer_violation(asked, response) {
             let span_id = call.violates(&violation);
             self.exchange.decide_contract(&self.route, span_id, "count", &violation);
         }

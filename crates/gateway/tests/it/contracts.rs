@@ -1,10 +1,12 @@
 //! Contracts of a route: what does not hold is counted, blocked, or repaired by the model itself.
 
 use serde_json::{Value, json};
-use throughline_gateway::{ContractConfig, GatewayConfig, OnViolation, RouteConfig};
+use throughline_gateway::{
+    CacheConfig, ContractConfig, GatewayConfig, OnViolation, Plan, RouteConfig,
+};
 
-use crate::house::{Answered, House, before, question, target};
-use crate::script::{Answer, Script, says, streams};
+use crate::house::{Answered, House, before, question, target, with_fallback};
+use crate::script::{Answer, Script, error, says, streams, whole};
 
 fn contract(on_violation: &str) -> ContractConfig {
     let contract = json!({
@@ -147,4 +149,59 @@ async fn a_request_that_does_not_hold_reaches_no_provider() {
     assert_eq!(house.post("/v1/chat/completions", &[], &warm).await.status, 200);
     assert_eq!(house.ask("smart").await.status, 200, "counted, and asked nevertheless");
     assert!(house.metrics().contains("action=\"count\"} 1"), "{}", house.metrics());
+}
+
+/// A contract with this alone.
+fn only(field: &str, what: Value, on_violation: &str) -> ContractConfig {
+    let contract = json!({field: what, "on_violation": on_violation});
+    serde_json::from_value(contract).expect("a contract")
+}
+
+/// Bodies that are JSON, and that no value can hold.
+fn unreadable() -> [String; 3] {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    ["1e999", &deep, r#""\ud800""#]
+        .map(|more| question("smart", false).replacen('{', &format!("{{\"more\":{more},"), 1))
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_does_not_hold() {
+    let script = Script::start([says("hello")]).await;
+    let schema = only("request_schema", json!({"type": "object"}), "block");
+    let house = House::open(&under(schema, &script)).await;
+    for body in unreadable() {
+        let answered = house.post("/v1/chat/completions", &[], &body).await;
+        let error = answered.json()["error"].clone();
+        assert_eq!((answered.status.as_u16(), &error["code"]), (400, &"contract_violated".into()));
+        assert!(
+            error["message"].to_string().contains("expected a body that can be read"),
+            "{error}"
+        );
+    }
+    assert_eq!(script.came().len(), 0);
+    // Nor is it known what a rule says of it.
+    for (rule, status) in [("request != ''", 502)] {
+        let house = House::open(&under(only("rules", json!([rule]), "block"), &script)).await;
+        for body in unreadable() {
+            let answered = house.post("/v1/chat/completions", &[], &body).await;
+            assert_eq!(answered.status.as_u16(), status, "{rule}: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_choice_does_not_hold() {
+    let none = json!({"id": "x", "object": "chat.completion", "model": "gpt-4o", "choices": []});
+    let none = whole("200 OK", "", &none.to_string());
+    let (answered, ..) = asked("block", &[none], false).await;
+    assert_eq!(answered.status, 502, "{}", answered.text());
+    assert_eq!(answered.json()["error"]["code"], "contract_violated");
+    let numbers = json!({
+        "object": "list", "model": "ada", "data": [{"index": 0, "embedding": [0.5]}],
+        "usage": {"prompt_tokens": 1, "total_tokens": 1},
+    });
+    let script = Script::start([whole("200 OK", "", &numbers.to_string())]).await;
+    let house = House::open(&under(contract("block"), &script)).await;
+    let asked = json!({"model": "smart", "input": "hi"}).to_string();
+    assert_eq!(house.post("/v1/embeddings", &[], &asked).await.status, 200);
 }
