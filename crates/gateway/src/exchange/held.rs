@@ -144,13 +144,14 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Looks at the whole of the answer, before its call ends.
-    pub(crate) fn look(self, response: &ChatResponse, call: &mut Call) {
-        let asked = &self.exchange.asked;
-        if let Some(violation) = self.contract.answer_violation(asked, response) {
-            let span_id = call.violates(&violation);
-            self.exchange.decide_contract(&self.route, span_id, "count", &violation);
+    /// Whether the whole of the answer holds, looked at before its call ends; a violation is told.
+    pub(crate) fn holds(self, response: &ChatResponse, call: &mut Call) -> bool {
+        let violation = self.contract.answer_violation(&self.exchange.asked, response);
+        if let Some(violation) = &violation {
+            let span_id = call.violates(violation);
+            self.exchange.decide_contract(&self.route, span_id, "count", violation);
         }
+        violation.is_none()
     }
 }
 

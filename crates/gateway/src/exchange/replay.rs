@@ -14,7 +14,8 @@ use crate::plan::Route;
 use crate::trail::{Decided, Stamp};
 
 impl Exchange {
-    /// A kept answer; `None` when it cannot be given in the way that is asked.
+    /// A kept answer; `None` when it cannot be given in the way that is asked, or does not hold: the
+    /// contract may be stricter than when it was kept.
     pub(super) fn replay(
         &self,
         route: &Route,
@@ -23,6 +24,10 @@ impl Exchange {
         decision: &mut Option<DecisionId>,
     ) -> Option<Response> {
         let api = self.asked.api;
+        let contract = route.contract.as_ref();
+        if contract.and_then(|one| one.answer_violation(&self.asked, &kept.response)).is_some() {
+            return None;
+        }
         let wants_usage = self.asked.is_stream.then(|| self.asked.wants_usage());
         let (body, kind) = match self.streams_whole.or(wants_usage) {
             Some(wants_usage) => (cache::events_of(&kept.response, api, wants_usage)?, EVENTS),

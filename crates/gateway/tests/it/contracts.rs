@@ -205,3 +205,24 @@ async fn an_answer_without_a_choice_does_not_hold() {
     let asked = json!({"model": "smart", "input": "hi"}).to_string();
     assert_eq!(house.post("/v1/embeddings", &[], &asked).await.status, 200);
 }
+
+#[tokio::test]
+async fn what_does_not_hold_is_neither_kept_nor_given_again() {
+    let good = says("{\"total\": 12}");
+    let script = Script::start([streams(&["twel", "ve"]), says("eleven"), good]).await;
+    let mut config = under(contract("count"), &script);
+    config.routes[0].cache = Some(CacheConfig { ttl_secs: 60 });
+    let house = House::open(&config).await;
+    assert!(house.ask_stream("smart").await.text().contains("ve"));
+    config.routes[0].contract = None;
+    house.gateway.replace(Plan::of(&config, &|_| None).expect("a plan")).expect("in place");
+    assert_eq!(content(&house.ask("smart").await), "eleven", "the stream was not kept");
+    assert_eq!(content(&house.ask("smart").await), "eleven");
+    assert_eq!(script.came().len(), 2, "what nobody forbids is kept");
+    config.routes[0].contract = Some(contract("block"));
+    house.gateway.replace(Plan::of(&config, &|_| None).expect("a plan")).expect("in place");
+    for _ in 0..2 {
+        assert_eq!(content(&house.ask("smart").await), "{\"total\": 12}");
+    }
+    assert_eq!(script.came().len(), 3, "asked anew once, then kept");
+}
