@@ -55,13 +55,15 @@ pub(crate) struct Exchange {
 }
 
 /// An answer.
-enum Answer {
-    Whole(Box<Whole>),
+enum Answer<'a> {
+    Whole(Box<Whole<'a>>),
     Stream(Box<Live>),
 }
 
 /// An answer that came whole.
-struct Whole {
+struct Whole<'a> {
+    /// Who gave it, and what its spans bear.
+    by: (&'a RouteTo, Stamp),
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
@@ -148,13 +150,13 @@ impl Exchange {
     }
 
     /// Asks the target that was chosen.
-    async fn primary(
+    async fn primary<'r>(
         &self,
-        route: &Route,
-        chosen: Option<Chosen<'_>>,
+        route: &'r Route,
+        chosen: Option<Chosen<'r>>,
         parent: Option<SpanId>,
         decision: &mut Option<DecisionId>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer<'r>, Fault> {
         let Some(chosen) = chosen else {
             let message = format!("the route {} has no target", route.name);
             return Err(Fault::new(ErrorType::InvalidRequest, message));
@@ -215,7 +217,12 @@ impl Exchange {
     }
 
     /// Asks a target, under its policy.
-    async fn ask(&self, route: &Route, to: &RouteTo, mut call: Call) -> Result<Answer, Fault> {
+    async fn ask<'r>(
+        &self,
+        route: &'r Route,
+        to: &'r RouteTo,
+        mut call: Call,
+    ) -> Result<Answer<'r>, Fault> {
         let model = to.model(&self.asked.model);
         let outgoing = match self.asked.outgoing(&to.provider, model) {
             Ok(outgoing) => Arc::new(outgoing),
@@ -248,8 +255,9 @@ impl Exchange {
                     Some(form) => Bytes::from(form.response_to_json(&response).to_string()),
                     None => body,
                 };
-                let response = *response;
-                Ok(Answer::Whole(Box::new(Whole { status, headers, body, response, violation })))
+                let (response, by) = (*response, (to, stamp));
+                let whole = Whole { by, status, headers, body, response, violation };
+                Ok(Answer::Whole(Box::new(whole)))
             }
             Ok(Got::Stream(opened)) => {
                 call.first_token(telling::rate_limits(&opened.headers));
@@ -263,13 +271,13 @@ impl Exchange {
     }
 
     /// Asks one target after the other, as the plan of `resilience` says.
-    async fn with_fallback(
+    async fn with_fallback<'r>(
         &self,
-        route: &Route,
-        mut chosen: Option<Chosen<'_>>,
+        route: &'r Route,
+        mut chosen: Option<Chosen<'r>>,
         branch: &mut Branch,
         decision: &mut Option<DecisionId>,
-    ) -> Result<Answer, Vec<Fault>> {
+    ) -> Result<Answer<'r>, Vec<Fault>> {
         let operation = self.asked.api.operation();
         let whole = self.fallback_span(format!("fallback {operation}"), SpanRole::Fallback, None);
         let mut plan = FallbackPlan::new(route.fallback.len(), route.triggers);
@@ -423,7 +431,7 @@ impl Exchange {
     /// An answer as the client gets it.
     fn respond(
         &self,
-        answer: Answer,
+        answer: Answer<'_>,
         keeping: Option<Keeping>,
         client_stall: Duration,
     ) -> Response {

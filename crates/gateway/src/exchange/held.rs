@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use throughline_llm::ChatResponse;
-use throughline_trace::{DecisionId, ErrorType, SpanId};
+use throughline_trace::{DecisionId, ErrorType, SpanId, keys};
 
 use super::{Answer, Exchange, Whole};
 use crate::asked::Asked;
 use crate::call::Call;
-use crate::choosing::target_of;
 use crate::contract::{self, ContractConfig, OnViolation};
 use crate::fault::Fault;
-use crate::plan::Route;
+use crate::plan::{Route, RouteTo};
 use crate::reply::{CONTRACT_VIOLATED, Refused};
-use crate::trail::Decided;
+use crate::trail::{Decided, Stamp};
 
 impl Exchange {
     /// The request as one for a whole answer, when the answers of the route are looked at: a stream
@@ -56,12 +55,12 @@ impl Exchange {
     }
 
     /// Holds an answer against the contract of its route.
-    pub(super) async fn hold(
+    pub(super) async fn hold<'r>(
         &self,
-        route: &Route,
-        answer: Answer,
+        route: &'r Route,
+        answer: Answer<'r>,
         decision: &mut Option<DecisionId>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer<'r>, Fault> {
         let Some(contract) = &route.contract else { return Ok(answer) };
         let Answer::Whole(whole) = answer else { return Ok(answer) };
         let Some((span_id, violation)) = whole.violation.clone() else {
@@ -77,10 +76,8 @@ impl Exchange {
                 let Some(again) = self.repairing(&whole, &violation) else {
                     return Err(self.block(route, span_id, &violation, decision));
                 };
-                self.decide_contract(&route.name, span_id, "repair", &violation);
-                let targets = &again.inner.targets;
-                let chosen = target_of(route, &again.asked, &again.trail.caller, targets);
-                match again.primary(route, chosen, None, decision).await? {
+                let asked_for = self.decide_contract(&route.name, span_id, "repair", &violation);
+                match again.asked_again(route, whole.by, asked_for, decision).await? {
                     Answer::Whole(whole) => match whole.violation.clone() {
                         None => Ok(Answer::Whole(whole)),
                         Some((span_id, violation)) => {
@@ -93,7 +90,31 @@ impl Exchange {
         }
     }
 
-    fn repairing(&self, whole: &Whole, violation: &str) -> Option<Self> {
+    /// Asks who answered: nobody else knows what is to be repaired, and another may be down.
+    async fn asked_again<'r>(
+        &self,
+        route: &'r Route,
+        (to, stamp): (&'r RouteTo, Stamp),
+        parent: DecisionId,
+        decision: &mut Option<DecisionId>,
+    ) -> Result<Answer<'r>, Fault> {
+        let call = self.call(route, to, stamp, None);
+        let mut attributes = self.input_key();
+        attributes.set(keys::ROUTE, route.name.as_str());
+        *decision = Some(self.trail.decide(Decided {
+            span_id: call.span_id(),
+            stage: "route",
+            action: to.name.clone(),
+            reason: "its answer broke the contract: it is asked to repair it".to_owned(),
+            input_hash: self.input_hash(),
+            model_version: to.version(&self.asked.model),
+            parent: Some(parent),
+            attributes,
+        }));
+        self.ask(route, to, call).await
+    }
+
+    fn repairing(&self, whole: &Whole<'_>, violation: &str) -> Option<Self> {
         let said = contract::text_of(&whole.response.choices.first()?.message.parts);
         let body = contract::repairing(self.asked.api, &self.asked.body, &said, violation)?;
         Some(self.asking(Asked::read(self.asked.api, body).ok()?))

@@ -226,3 +226,28 @@ async fn what_does_not_hold_is_neither_kept_nor_given_again() {
     }
     assert_eq!(script.came().len(), 3, "asked anew once, then kept");
 }
+
+#[tokio::test]
+async fn a_repair_asks_the_target_that_answered() {
+    let dead = Script::start([error("500 Internal Server Error", "", "broken")]).await;
+    let other = Script::start([says("twelve"), says("{\"total\": 12}")]).await;
+    let mut config = with_fallback(&dead.url, &other.url);
+    config.routes[0].contract = Some(contract("repair"));
+    let house = House::open(&config).await;
+    let answered = house.ask("smart").await;
+    assert_eq!(content(&answered), "{\"total\": 12}");
+    assert_eq!((dead.came().len(), other.came().len()), (1, 2));
+    insta::assert_snapshot!(house.tree().await, @r"
+    fallback chat outcome=fallback_degraded decision=triggered branch=degraded result=success
+      * fallback: gpt-4o-mini
+      attempt chat outcome=error type=SERVER branch=primary name=primary ERROR
+        chat gpt-4o outcome=error retry_count=0 status_code=500 type=SERVER give_up=attempts_spent routing_strategy=weighted ERROR
+          * route: gpt-4o
+          attempt gpt-4o retry_count=0 status_code=500 type=SERVER routing_strategy=weighted ERROR
+      attempt chat outcome=ok branch=degraded name=gpt-4o-mini
+        chat gpt-4o-mini outcome=ok retry_count=0 status_code=200 output_tokens=5 !contract.violated
+          * contract: repair
+    chat gpt-4o-mini outcome=ok retry_count=0 status_code=200 output_tokens=5
+      * route: gpt-4o-mini
+    ");
+}
