@@ -26,6 +26,7 @@ use crate::cache::{self, Keeping};
 use crate::call::{Call, CallOf, Stopped};
 use crate::choosing::{Chosen, target_of};
 use crate::client::{self, EVENTS};
+use crate::contract::Violation;
 use crate::fault::Fault;
 use crate::live::Live;
 use crate::meter::KeyMeter;
@@ -69,7 +70,7 @@ struct Whole<'a> {
     body: Bytes,
     response: ChatResponse,
     /// What it breaks of its route's contract, and the call's span.
-    violation: Option<(SpanId, String)>,
+    violation: Option<(SpanId, Violation)>,
 }
 
 impl Exchange {
@@ -246,10 +247,12 @@ impl Exchange {
         });
         match driven.await {
             Ok(Got::Whole { status, headers, body, response }) => {
-                let violation = route.contract.as_ref();
-                let violation = violation
-                    .and_then(|contract| contract.answer_violation(&self.asked, &response));
-                let violation = violation.map(|violation| (call.violates(&violation), violation));
+                let captures_content = self.serving.plan.captures_content;
+                let violation = route.contract.as_ref().and_then(|contract| {
+                    contract.answer_violation(&self.asked, &response, captures_content)
+                });
+                let violation =
+                    violation.map(|violation| (call.violates(&violation.recorded), violation));
                 call.succeed(&response);
                 let body = match self.asked.api.form().filter(|_| outgoing.api != self.asked.api) {
                     Some(form) => Bytes::from(form.response_to_json(&response).to_string()),

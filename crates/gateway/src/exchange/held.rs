@@ -9,7 +9,7 @@ use throughline_trace::{DecisionId, ErrorType, SpanId, keys};
 use super::{Answer, Exchange, Whole};
 use crate::asked::Asked;
 use crate::call::Call;
-use crate::contract::{self, ContractConfig, OnViolation};
+use crate::contract::{self, ContractConfig, OnViolation, Violation};
 use crate::fault::Fault;
 use crate::plan::{Route, RouteTo};
 use crate::reply::{CONTRACT_VIOLATED, Refused};
@@ -41,17 +41,20 @@ impl Exchange {
         decision: &mut Option<DecisionId>,
     ) -> Option<Refused> {
         let contract = route.contract.as_ref()?;
-        let violation = contract.request_violation(&self.asked)?;
-        let message = format!("the request breaks the contract of the route: {violation}");
+        let captures_content = self.serving.plan.captures_content;
+        let violation = contract.request_violation(&self.asked, captures_content)?;
+        let breaks = |wrong: &str| format!("the request breaks the contract of the route: {wrong}");
+        let recorded = breaks(&violation.recorded);
         if contract.on_violation == OnViolation::Count {
             // There is no span of it yet; the decision names the caller's.
             let span_id = self.trail.caller.parent.unwrap_or_else(crate::trail::new_span_id);
-            self.decide_contract(&route.name, span_id, "count", &message);
+            self.decide_contract(&route.name, span_id, "count", &recorded);
             return None;
         }
-        let span_id = self.trail.refuse(&self.asked, ErrorType::PolicyRejected, &message);
-        *decision = Some(self.decide_contract(&route.name, span_id, "block", &message));
-        Some(Refused::new(StatusCode::BAD_REQUEST, CONTRACT_VIOLATED, message))
+        let span_id = self.trail.refuse(&self.asked, ErrorType::PolicyRejected, &recorded);
+        *decision = Some(self.decide_contract(&route.name, span_id, "block", &recorded));
+        let told = breaks(&violation.told);
+        Some(Refused::new(StatusCode::BAD_REQUEST, CONTRACT_VIOLATED, told))
     }
 
     /// Holds an answer against the contract of its route.
@@ -68,15 +71,16 @@ impl Exchange {
         };
         match contract.on_violation {
             OnViolation::Count => {
-                self.decide_contract(&route.name, span_id, "count", &violation);
+                self.decide_contract(&route.name, span_id, "count", &violation.recorded);
                 Ok(Answer::Whole(whole))
             }
             OnViolation::Block => Err(self.block(route, span_id, &violation, decision)),
             OnViolation::Repair => {
-                let Some(again) = self.repairing(&whole, &violation) else {
+                let Some(again) = self.repairing(&whole, &violation.told) else {
                     return Err(self.block(route, span_id, &violation, decision));
                 };
-                let asked_for = self.decide_contract(&route.name, span_id, "repair", &violation);
+                let recorded = &violation.recorded;
+                let asked_for = self.decide_contract(&route.name, span_id, "repair", recorded);
                 match again.asked_again(route, whole.by, asked_for, decision).await? {
                     Answer::Whole(whole) => match whole.violation.clone() {
                         None => Ok(Answer::Whole(whole)),
@@ -124,11 +128,12 @@ impl Exchange {
         &self,
         route: &Route,
         span_id: SpanId,
-        violation: &str,
+        violation: &Violation,
         decision: &mut Option<DecisionId>,
     ) -> Fault {
-        *decision = Some(self.decide_contract(&route.name, span_id, "block", violation));
-        let message = format!("the answer breaks the contract of the route: {violation}");
+        let recorded = &violation.recorded;
+        *decision = Some(self.decide_contract(&route.name, span_id, "block", recorded));
+        let message = format!("the answer breaks the contract of the route: {}", violation.told);
         Fault {
             code: Some(CONTRACT_VIOLATED.to_owned()),
             ..Fault::new(ErrorType::InvalidResponse, message)
@@ -167,12 +172,16 @@ pub(crate) struct Watch {
 impl Watch {
     /// Whether the whole of the answer holds, looked at before its call ends; a violation is told.
     pub(crate) fn holds(self, response: &ChatResponse, call: &mut Call) -> bool {
-        let violation = self.contract.answer_violation(&self.exchange.asked, response);
-        if let Some(violation) = &violation {
-            let span_id = call.violates(violation);
-            self.exchange.decide_contract(&self.route, span_id, "count", violation);
-        }
-        violation.is_none()
+        let (exchange, contract) = (&self.exchange, &self.contract);
+        let captures_content = exchange.serving.plan.captures_content;
+        let Some(Violation { recorded, .. }) =
+            contract.answer_violation(&exchange.asked, response, captures_content)
+        else {
+            return true;
+        };
+        let span_id = call.violates(&recorded);
+        exchange.decide_contract(&self.route, span_id, "count", &recorded);
+        false
     }
 }
 

@@ -10,6 +10,7 @@ use throughline_trace::{DecisionId, SpanKind, SpanRole, Value, keys};
 use super::Exchange;
 use crate::cache::{self, Kept};
 use crate::client::EVENTS;
+use crate::contract::ContractConfig;
 use crate::plan::Route;
 use crate::trail::{Decided, Stamp};
 
@@ -24,8 +25,8 @@ impl Exchange {
         decision: &mut Option<DecisionId>,
     ) -> Option<Response> {
         let api = self.asked.api;
-        let contract = route.contract.as_ref();
-        if contract.and_then(|one| one.answer_violation(&self.asked, &kept.response)).is_some() {
+        let holds = |contract: &ContractConfig| contract.holds(&self.asked, &kept.response);
+        if !route.contract.as_deref().is_none_or(holds) {
             return None;
         }
         let wants_usage = self.asked.is_stream.then(|| self.asked.wants_usage());

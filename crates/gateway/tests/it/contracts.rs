@@ -251,3 +251,32 @@ async fn a_repair_asks_the_target_that_answered() {
       * route: gpt-4o-mini
     ");
 }
+
+#[tokio::test]
+async fn values_are_for_the_client_alone_where_content_is_not_recorded() {
+    for on in ["count", "block", "repair"] {
+        let script = Script::start([says("{\"total\": \"s3cret\"}")]).await;
+        let mut config = under(contract(on), &script);
+        config.capture_content = Some(false);
+        let house = House::open(&config).await;
+        let answered = house.ask("smart").await;
+        assert!(answered.text().contains("s3cret"), "{}", answered.text());
+        let records = house.records().await;
+        let told = format!("{records:?}");
+        assert!(told.contains("at /total: expected number, got a string"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+    for on in ["count", "block"] {
+        let script = Script::start([says("hello")]).await;
+        let schema = json!({"properties": {"user": {"type": "number"}}});
+        let mut config = under(only("request_schema", schema, on), &script);
+        config.capture_content = Some(false);
+        let house = House::open(&config).await;
+        let body = question("smart", false).replacen('{', "{\"user\":\"s3cret\",", 1);
+        let answered = house.post("/v1/chat/completions", &[], &body).await;
+        assert_eq!(answered.text().contains("s3cret"), on == "block", "{}", answered.text());
+        let told = format!("{:?}", house.records().await);
+        assert!(told.contains("at /user: expected number, got a string"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+}
