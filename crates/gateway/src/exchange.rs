@@ -441,7 +441,8 @@ impl Exchange {
         match answer {
             Answer::Whole(whole) => {
                 let streamed = self.streams_whole.and_then(|wants_usage| {
-                    cache::events_of(&whole.response, self.asked.api, wants_usage)
+                    let body = Some(&whole.body);
+                    cache::events_of(&whole.response, body, self.asked.api, wants_usage)
                 });
                 let is_streamed = streamed.is_some();
                 let body = streamed.unwrap_or_else(|| whole.body.clone());

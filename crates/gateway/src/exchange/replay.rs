@@ -8,7 +8,7 @@ use throughline::telling::{self, CACHE_HEADER};
 use throughline_trace::{DecisionId, SpanKind, SpanRole, Value, keys};
 
 use super::Exchange;
-use crate::cache::{self, Kept};
+use crate::cache::Kept;
 use crate::client::EVENTS;
 use crate::contract::ContractConfig;
 use crate::plan::Route;
@@ -31,7 +31,7 @@ impl Exchange {
         }
         let wants_usage = self.asked.is_stream.then(|| self.asked.wants_usage());
         let (body, kind) = match self.streams_whole.or(wants_usage) {
-            Some(wants_usage) => (cache::events_of(&kept.response, api, wants_usage)?, EVENTS),
+            Some(wants_usage) => (kept.events(api, wants_usage)?, EVENTS),
             None => (kept.body(api)?, "application/json"),
         };
         let (operation, model) = (api.operation(), &self.asked.model);

@@ -280,3 +280,28 @@ async fn values_are_for_the_client_alone_where_content_is_not_recorded() {
         assert!(!told.contains("s3cret"), "{told}");
     }
 }
+
+#[tokio::test]
+async fn a_completion_that_may_be_taken_back_is_streamed_too() {
+    let completion = json!({
+        "id": "cmpl-1", "object": "text_completion", "created": 1, "model": "gpt-4o",
+        "choices": [{"index": 0, "text": "{\"total\": 12}", "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    });
+    let script = Script::start([whole("200 OK", "", &format!("{completion:#}"))]).await;
+    let mut config = under(contract("block"), &script);
+    config.routes[0].cache = Some(CacheConfig { ttl_secs: 60 });
+    let house = House::open(&config).await;
+    let mut asked = json!({"model": "smart", "prompt": "hi", "stream": true});
+    for (wants_usage, kept) in [(false, "miss"), (true, "hit")] {
+        asked["stream_options"] = json!({"include_usage": wants_usage});
+        let answered = house.post("/v1/completions", &[], &asked.to_string()).await;
+        assert_eq!(answered.header("content-type"), Some("text/event-stream"));
+        assert_eq!(answered.header("x-throughline-cache"), Some(kept));
+        let mut expected = completion.clone();
+        if !wants_usage {
+            expected.as_object_mut().expect("an object").remove("usage");
+        }
+        assert_eq!(answered.text(), format!("data: {expected}\n\ndata: [DONE]\n\n"));
+    }
+}
