@@ -59,9 +59,14 @@ impl Way {
             Some(path) => {
                 let mut pem = Vec::new();
                 let expected = format!("certificates as PEM in the file {}", path.display());
+                // One byte more tells a file that is too large from one that just fits.
                 File::open(path)
-                    .and_then(|file| file.take(MAX_CA_FILE_BYTES).read_to_end(&mut pem))
+                    .and_then(|file| file.take(MAX_CA_FILE_BYTES + 1).read_to_end(&mut pem))
                     .map_err(|error| wrong("ca_file", &expected, error.to_string()))?;
+                if pem.len() as u64 > MAX_CA_FILE_BYTES {
+                    let got = format!("more than {MAX_CA_FILE_BYTES} bytes");
+                    return Err(wrong("ca_file", &expected, got));
+                }
                 if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
                     return Err(wrong("ca_file", &expected, "none".to_owned()));
                 }
@@ -138,5 +143,36 @@ impl Service<Uri> for Road {
                 Box::pin(async move { opening.await.map_err(Into::into) })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ProviderKind;
+
+    const PEM: &str = "-----BEGIN CERTIFICATE-----\n";
+
+    /// The way with a `ca_file` of so many bytes.
+    fn with_ca_of(bytes: u64) -> Result<Way, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let mut pem = PEM.as_bytes().to_vec();
+        pem.resize(usize::try_from(bytes).unwrap(), b'\n');
+        std::fs::write(&path, pem).unwrap();
+        let config = ProviderConfig {
+            ca_file: Some(path),
+            ..ProviderConfig::new("one", ProviderKind::OpenAiCompatible)
+        };
+        let base = Uri::from_static("https://models.internal/v1");
+        Way::to(&base, &config, &|_| None)
+            .map_err(|error| error.to_string().replace(&*dir.path().to_string_lossy(), ""))
+    }
+
+    #[test]
+    fn a_file_of_certificates_that_is_too_large_is_refused() {
+        with_ca_of(MAX_CA_FILE_BYTES).unwrap();
+        let refused = with_ca_of(MAX_CA_FILE_BYTES + 1).expect_err("refused");
+        insta::assert_snapshot!(refused, @"expected certificates as PEM in the file /ca.pem in `gateway.providers[one].ca_file`, got more than 1048576 bytes");
     }
 }
