@@ -2,6 +2,7 @@
 //! between. Providers with the same way share their connections.
 
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,9 +28,38 @@ const MAX_CA_FILE_BYTES: u64 = 1 << 20;
 pub(crate) struct Way {
     /// Over TLS.
     pub(crate) is_tls: bool,
-    /// Certificates that are believed beside the system's, PEM.
-    pub(crate) ca: Option<Arc<[u8]>>,
+    /// Certificates that are believed beside the system's.
+    pub(crate) ca: Option<Ca>,
     proxy: Option<Proxy>,
+}
+
+/// A file of certificates. Every request looks its client up by the way, so that one is known by a
+/// digest that is made once, not by its bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Ca {
+    pub(crate) pem: Arc<[u8]>,
+    digest: [u8; 32],
+}
+
+impl Ca {
+    fn new(pem: Vec<u8>) -> Self {
+        let digest = *blake3::hash(&pem).as_bytes();
+        Self { pem: Arc::from(pem), digest }
+    }
+}
+
+impl PartialEq for Ca {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Ca {}
+
+impl Hash for Ca {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
 }
 
 /// A proxy that opens a tunnel for us (`CONNECT`).
@@ -70,7 +100,7 @@ impl Way {
                 if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
                     return Err(wrong("ca_file", &expected, "none".to_owned()));
                 }
-                Some(Arc::from(pem))
+                Some(Ca::new(pem))
             }
         };
         let either = |upper: &str| env(upper).or_else(|| env(&upper.to_ascii_lowercase()));
@@ -167,6 +197,33 @@ mod tests {
         let base = Uri::from_static("https://models.internal/v1");
         Way::to(&base, &config, &|_| None)
             .map_err(|error| error.to_string().replace(&*dir.path().to_string_lossy(), ""))
+    }
+
+    /// Counts the bytes that are hashed.
+    #[derive(Default)]
+    struct Counting(u64);
+
+    impl Hasher for Counting {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0 += bytes.len() as u64;
+        }
+
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_large_file_is_looked_up_as_quickly_as_a_small_one() {
+        let hashed = |way: &Way| {
+            let mut hasher = Counting::default();
+            way.hash(&mut hasher);
+            hasher.finish()
+        };
+        let ways = [64, MAX_CA_FILE_BYTES].map(|bytes| with_ca_of(bytes).unwrap());
+        assert_eq!(hashed(&ways[0]), hashed(&ways[1]));
+        assert_eq!(ways[0], with_ca_of(64).unwrap());
+        assert_ne!(ways[0], ways[1]);
     }
 
     #[test]
