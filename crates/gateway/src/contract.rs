@@ -156,9 +156,13 @@ impl ContractConfig {
         if response.choices.is_empty() {
             return Some("expected an answer, got none: it has no choices".to_owned());
         }
-        let request = match read(&asked.body) {
-            Ok(request) => request,
-            Err(unread) => return Some(unread),
+        // A long conversation is not parsed for rules that are not there.
+        let request = match self.rules.is_empty() {
+            true => Value::Null,
+            false => match read(&asked.body) {
+                Ok(request) => request,
+                Err(unread) => return Some(unread),
+            },
         };
         let mut wrong = Vec::new();
         for choice in &response.choices {
