@@ -95,7 +95,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Notes how parts stand, once they are counted.
+    /// Notes how parts stand, once they are counted. What has no part is passed over: it was forgotten
+    /// meanwhile, with what was added to it.
     pub(crate) fn end(
         &mut self,
         transaction: &Transaction<'_>,
@@ -104,10 +105,9 @@ impl Parts {
         standing: Standing,
     ) -> Result<(), rusqlite::Error> {
         for id in indicators {
-            let number = self.number(transaction, id)?;
-            let known = self.parts.get(&(number, source.0)).copied();
-            let from_batch = known.map_or(0, |part| part.from_batch);
-            self.note(transaction, number, source, Part { from_batch, standing })?;
+            let Some(number) = self.numbers.get(id).copied() else { continue };
+            let Some(part) = self.parts.get(&(number, source.0)).copied() else { continue };
+            self.note(transaction, number, source, Part { standing, ..part })?;
         }
         Ok(())
     }

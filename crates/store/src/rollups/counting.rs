@@ -15,9 +15,28 @@ pub(super) struct Counting {
     generation: u64,
     /// Closed segments that have a part for every indicator.
     settled: HashSet<SegmentId>,
+    /// A round failed: what is remembered of parts may not be what the file has.
+    is_in_doubt: bool,
+}
+
+impl Counting {
+    /// After a failed round: what was being counted has no part any more, and is begun anew.
+    pub(super) fn let_go(&mut self) {
+        self.count = None;
+        self.is_in_doubt = true;
+    }
 }
 
 impl Work {
+    /// Reads the parts from the file again if a round failed, before anything is added to them.
+    pub(super) fn recall_parts(&mut self) -> Result<(), ApplyError> {
+        if self.counting.is_in_doubt {
+            self.file.reload_parts().map_err(ApplyError::of_rollups)?;
+            self.counting.is_in_doubt = false;
+        }
+        Ok(())
+    }
+
     /// Works for a moment on the newest segment that lacks parts; `true` when there may be more.
     pub(super) fn count_piece(
         &mut self,
@@ -46,8 +65,12 @@ impl Work {
                     }
                     continue;
                 }
-                match Count::begin(&self.layout, id, watching, lacking) {
-                    Ok(count) => self.begin_count(count)?,
+                // One that cannot be opened must not keep the others waiting.
+                match Count::begin(&self.layout, id, watching.clone(), lacking) {
+                    Ok(count) => {
+                        self.begin_count(count)?;
+                        break;
+                    }
                     // Its writer is about to make its tables, or retention took it.
                     Err(error) if Some(id) == newest || !self.layout.whole(id).exists() => {
                         tracing::debug!(%error, "not counted yet");
@@ -57,7 +80,6 @@ impl Work {
                         self.counting.settled.insert(id);
                     }
                 }
-                break;
             }
         }
         self.count_on()
