@@ -68,8 +68,8 @@ impl Memory {
         let received = prepared.batch.received_unix_nano;
         let horizon = self.changes.see(received);
         self.changes.sightings.reserve(prepared.spans.len());
-        let watching = self.observer.now();
-        let watching = (watching.generation != prepared.observed_by).then_some(watching);
+        let watching =
+            (self.watching.generation != prepared.observed_by).then(|| self.watching.clone());
         let mut observed = Vec::new();
         for (span, row) in prepared.batch.spans.iter().zip(&prepared.spans) {
             let (hot, changes) = self.hot(connections, span.trace_id)?;

@@ -211,6 +211,8 @@ impl Work {
             self.open = None;
         }
         if is_last {
+            // The next start knows nothing of who counted in between.
+            self.follow_generation(&self.options.observer.now(), newest)?;
             return Ok(false);
         }
         let is_pruning = self.prune(newest)?;

@@ -1,10 +1,11 @@
 //! Parts of counters that are missing, counted piece by piece beside the other work of the applier.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::applier::{ApplyError, Work};
 use super::cells::{Source, Standing};
-use crate::indicators::Count;
+use crate::indicators::{Count, Watching};
 use crate::layout::{SegmentFile, SegmentId};
 
 /// What is being counted.
@@ -15,6 +16,9 @@ pub(super) struct Counting {
     generation: u64,
     /// Closed segments that have a part for every indicator.
     settled: HashSet<SegmentId>,
+    /// The newest segment when that generation was seen to count last: what came under a later one is
+    /// in it, or in one that is newer.
+    newest: Option<SegmentId>,
     /// A round failed: what is remembered of parts may not be what the file has.
     is_in_doubt: bool,
 }
@@ -45,13 +49,12 @@ impl Work {
     ) -> Result<bool, ApplyError> {
         let watching = self.options.observer.now();
         let newest = files.first().map(|file| file.id);
-        if watching.generation != self.counting.generation {
-            self.begin_generation(newest)?;
-        }
+        self.follow_generation(&watching, newest)?;
         if watching.generation == 0 {
             return Ok(false);
         }
-        if self.counting.count.is_none() {
+        let is_earlier = self.options.observer.is_earlier_under_way(watching.generation);
+        if self.counting.count.is_none() && !is_earlier {
             let indicators = watching.indicators();
             for file in files.iter().filter(|file| !file.is_skeleton) {
                 let id = file.id;
@@ -88,22 +91,43 @@ impl Work {
     /// Looks who counts, before the first group is written.
     pub(super) fn begin_counting(&mut self) -> Result<(), ApplyError> {
         let newest = self.layout.list()?.first().copied();
-        self.begin_generation(newest)
+        let watching = self.options.observer.now();
+        self.begin_generation(&watching, &watching.indicators(), newest)
     }
 
-    /// Others count now: those that do not any more will lack what comes into the open segment.
-    fn begin_generation(&mut self, newest: Option<SegmentId>) -> Result<(), ApplyError> {
-        let watching = self.options.observer.now();
-        let indicators = watching.indicators();
-        if let Some(newest) = newest {
+    /// Looks whether others count than before.
+    pub(super) fn follow_generation(
+        &mut self,
+        watching: &Watching,
+        newest: Option<SegmentId>,
+    ) -> Result<(), ApplyError> {
+        let known = self.counting.generation;
+        if watching.generation != known {
+            // Of a generation that came and went nobody knows who counted.
+            let is_next = watching.generation == known + 1;
+            let kept = if is_next { watching.indicators() } else { Vec::new() };
+            self.begin_generation(watching, &kept, self.counting.newest.or(newest))?;
+        }
+        self.counting.newest = newest;
+        Ok(())
+    }
+
+    /// Others count now: those that did not all the time lack what came since `oldest` was open.
+    fn begin_generation(
+        &mut self,
+        watching: &Watching,
+        kept: &[Arc<str>],
+        oldest: Option<SegmentId>,
+    ) -> Result<(), ApplyError> {
+        if let Some(oldest) = oldest {
             self.file
                 .change_parts(|parts, transaction| {
-                    parts.forget_others(transaction, &indicators, newest.into())
+                    parts.forget_others(transaction, kept, oldest.into())
                 })
                 .map_err(ApplyError::of_rollups)?;
         }
         let generation = watching.generation;
-        self.counting = Counting { generation, ..Counting::default() };
+        self.counting = Counting { generation, newest: oldest, ..Counting::default() };
         Ok(())
     }
 

@@ -1,5 +1,6 @@
-//! Counters of indicators over failures of the applier.
+//! Counters of indicators over failures of the applier, and over changes of who counts.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use throughline_trace::{Counts, Observation, Observe};
@@ -122,4 +123,55 @@ fn a_newest_segment_that_cannot_be_opened_keeps_no_other_waiting() {
     fs::write(Layout::new(dir).segment(next), []).unwrap();
     settle(&mut work_of(options));
     assert_eq!(whole_parts(dir, "work"), (4, 1));
+}
+
+#[test]
+fn a_group_that_is_written_while_others_begin_to_count_is_counted_for_them() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let (options, observer) = observed(dir, MAX_SEGMENT_BYTES);
+    let mut server = start_of(options.clone());
+    server.send(1..5);
+    let work = Arc::new(Mutex::new(work_of(options)));
+    let (applier, changed) = (Arc::clone(&work), observer.clone());
+    observer.set(all(&["work"], move || {
+        // The group is under way: its spans are counted now, and it is not committed.
+        if changed.now().generation == 1 {
+            changed.set(all(&["work", "play"], nothing));
+            settle(&mut applier.lock().unwrap());
+        }
+    }));
+    server.send(5..11);
+    let mut work = work.lock().unwrap();
+    settle(&mut work);
+    assert_eq!(whole_parts(dir, "play"), (10, 1));
+    assert_eq!(whole_parts(dir, "work"), (10, 1));
+}
+
+#[test]
+fn who_did_not_count_for_a_while_lacks_every_segment_of_it() {
+    for is_back in [true, false] {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path();
+        drop(start(dir));
+        // So long that the first group is in the first segment, and has it full.
+        let empty = fs::metadata(Layout::new(dir).segment(first())).unwrap().len();
+        let (options, observer) = observed(dir, empty + 1);
+        observer.set(all(&["work", "play"], nothing));
+        let mut server = start_of(options.clone());
+        let mut work = work_of(options);
+        work.begin_counting().unwrap();
+        settle(&mut work);
+        assert_eq!(whole_parts(dir, "play"), (0, 1));
+        // Between two rounds it does not count, and there is another segment.
+        observer.set(all(&["work"], nothing));
+        server.send_of(1, 1..1_001);
+        server.send_of(2, 1..1_001);
+        if is_back {
+            observer.set(all(&["work", "play"], nothing));
+        }
+        settle(&mut work);
+        assert_eq!(whole_parts(dir, "work"), (2_000, 2));
+        assert_eq!(whole_parts(dir, "play"), if is_back { (2_000, 2) } else { (0, 0) });
+    }
 }
