@@ -93,6 +93,29 @@ fn an_action_is_asked_for_once_also_after_a_restart_and_not_within_its_cool_down
 }
 
 #[test]
+fn what_became_of_an_action_is_noted_also_within_the_cool_down() {
+    let (_dir, governance) = open();
+    let actions = vec![action(NOW, 300)];
+    governance.commit(&Evaluation { actions, ..Evaluation::default() }).unwrap();
+    let unknown = action(NOW + 60_000_000_000, 300);
+    governance.finish(&unknown, ActionState::Failed, "no such rollout", None).unwrap();
+    let noted = governance.action(&unknown.id).unwrap().unwrap();
+    assert_eq!((noted.state, noted.detail.as_str()), (ActionState::Failed, "no such rollout"));
+}
+
+#[test]
+fn what_was_not_done_does_not_cool_down() {
+    use ActionState::{Asked, Done, DryRun, Failed, Refused};
+    for (state, asked) in [(Asked, 0), (Done, 0), (Failed, 1), (Refused, 1), (DryRun, 1)] {
+        let (_dir, governance) = open();
+        governance.finish(&action(NOW, 300), state, "", None).unwrap();
+        let actions = vec![action(NOW + 60_000_000_000, 300)];
+        let fresh = governance.commit(&Evaluation { actions, ..Evaluation::default() }).unwrap();
+        assert_eq!(fresh.len(), asked, "{state:?}");
+    }
+}
+
+#[test]
 fn a_pause_holds_over_a_restart() {
     let (dir, governance) = open();
     assert!(!governance.pause().unwrap().is_on);
