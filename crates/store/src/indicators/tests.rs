@@ -154,6 +154,49 @@ async fn counters_that_are_lost_are_counted_anew() {
 }
 
 #[tokio::test]
+async fn a_segment_that_is_gone_is_not_taken_for_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    // A segment for each group.
+    let options = || StoreOptions { max_segment_bytes: 1, ..options(dir.path(), &["work", "w"]) };
+    let open = |options| Store::open(options, &mut Registry::default()).unwrap();
+    let store = open(StoreOptions { observer: Observer::default(), ..options() });
+    for at in 0..3 {
+        store.inbox().commit(batch(at * 10..at * 10 + 10, "work")).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let layout = crate::layout::Layout::new(dir.path());
+    let ids = layout.list().unwrap();
+    let mut removed = ids.iter().rev().copied().filter(|id| {
+        let segment = rusqlite::Connection::open(layout.segment(*id)).unwrap();
+        segment.query_row("SELECT spans > 0 FROM state", [], |row| row.get(0)).unwrap()
+    });
+    let removed = removed.next().unwrap();
+    std::fs::remove_file(layout.segment(removed)).unwrap();
+    let store = open(options());
+    let seconds = NOON / 1_000_000_000;
+    let query = IndicatorQuery {
+        indicators: vec![Arc::from("w")],
+        resolution: Resolution::Minute,
+        from_unix_seconds: seconds,
+        to_unix_seconds: seconds + 60,
+    };
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    let answer = loop {
+        let answer = store.reader().indicators(query.clone()).await.unwrap();
+        let total: i64 = answer.counts.values().flatten().map(|(_, counts)| counts.total).sum();
+        if total == 20 {
+            break answer;
+        }
+        assert!(tokio::time::Instant::now() < patience, "never counted: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let hour_after = removed.day.end_nanos() / 1_000_000_000 + 3_600;
+    let told = IndicatorCoverage { from_unix_seconds: hour_after, is_estimated_before: false };
+    assert_eq!(answer.coverage["w"], told);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_call_that_is_told_twice_counts_once() {
     let dir = tempfile::tempdir().unwrap();
     let (store, observer) = open(dir.path(), &["chat"]);
