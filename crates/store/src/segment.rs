@@ -222,7 +222,12 @@ impl Memory {
     /// Begins a group.
     pub(crate) fn begin(&mut self) {
         self.changes = Changes { before: self.numbers, day: self.day, ..Changes::default() };
-        self.watching = self.observer.begin_group();
+        let watching = self.observer.begin_group();
+        if watching.generation != self.watching.generation {
+            // Their calls know what they count for others.
+            self.hot.clear();
+        }
+        self.watching = watching;
     }
 
     /// The group is durable.

@@ -65,6 +65,11 @@ impl Observer {
 }
 
 impl Watching {
+    /// Whether anybody counts anything.
+    pub(crate) fn is_any(&self) -> bool {
+        !self.indicators().is_empty()
+    }
+
     /// What a span counts for.
     pub(crate) fn observe(&self, span: &Span, into: &mut Vec<Observation>) {
         into.clear();

@@ -196,26 +196,74 @@ async fn a_segment_that_is_gone_is_not_taken_for_counted() {
     store.close().await.unwrap();
 }
 
+/// A telling of one model call under this id.
+fn call(id: u64, parent: Option<u64>) -> SpanBatch {
+    let parent = parent.map(SpanId::from_u64);
+    let mut span = Span::new(TraceId::from_u128(1), SpanId::from_u64(id), parent, "chat gpt-4o");
+    (span.start_unix_nano, span.end_unix_nano) = (NOON + id, NOON + 1_000 - id);
+    span.attributes.set("gen_ai.operation.name", "chat");
+    span.attributes.set("gen_ai.usage.input_tokens", 100_i64);
+    span.attributes.set("gen_ai.usage.output_tokens", 10_i64);
+    let received_unix_nano = NOON + 2_000;
+    SpanBatch { received_unix_nano, spans: vec![span], ..SpanBatch::default() }
+}
+
 #[tokio::test]
 async fn a_call_that_is_told_twice_counts_once() {
     let dir = tempfile::tempdir().unwrap();
     let (store, observer) = open(dir.path(), &["chat"]);
-    let call = |id: u64, parent: Option<u64>| {
-        let parent = parent.map(SpanId::from_u64);
-        let mut span =
-            Span::new(TraceId::from_u128(1), SpanId::from_u64(id), parent, "chat gpt-4o");
-        (span.start_unix_nano, span.end_unix_nano) = (NOON + id, NOON + 1_000 - id);
-        span.attributes.set("gen_ai.operation.name", "chat");
-        span.attributes.set("gen_ai.usage.input_tokens", 100_i64);
-        span.attributes.set("gen_ai.usage.output_tokens", 10_i64);
-        span
-    };
-    let spans = vec![call(1, None), call(2, Some(1))];
-    let batch = SpanBatch { received_unix_nano: NOON + 2_000, spans, ..SpanBatch::default() };
-    store.inbox().commit(batch).await.unwrap();
+    let mut both = call(1, None);
+    both.spans.extend(call(2, Some(1)).spans);
+    store.inbox().commit(both).await.unwrap();
     let told = counted(&store.reader(), "chat").await;
     assert_eq!(told, (1, 1));
     observer.set(by_name(&["chat", "cha"]));
     assert_eq!(counted(&store.reader(), "cha").await, told, "from rows as from what came");
     store.close().await.unwrap();
+}
+
+/// What comes between the two tellings of a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Between {
+    Restart,
+    /// The second comes into another segment.
+    Roll,
+    /// Others count.
+    Change,
+}
+
+#[tokio::test]
+async fn a_call_that_is_told_again_later_counts_once() {
+    for between in [Between::Restart, Between::Roll, Between::Change] {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let mut options = options(dir.path(), &["chat"]);
+            if between == Between::Roll {
+                options.max_segment_bytes = 1;
+            }
+            let observer = options.observer.clone();
+            (Store::open(options, &mut Registry::default()).unwrap(), observer)
+        };
+        let (mut store, mut observer) = open();
+        store.inbox().commit(call(1, None)).await.unwrap();
+        assert_eq!(counted(&store.reader(), "chat").await, (1, 1), "{between:?}");
+        match between {
+            Between::Restart => {
+                store.close().await.unwrap();
+                (store, observer) = open();
+            }
+            Between::Roll => {}
+            Between::Change => {
+                observer.set(by_name(&["chat", "cha"]));
+                assert_eq!(counted(&store.reader(), "cha").await, (1, 1));
+            }
+        }
+        store.inbox().commit(call(2, Some(1))).await.unwrap();
+        assert_eq!(counted(&store.reader(), "chat").await, (1, 1), "{between:?}");
+        if between != Between::Change {
+            observer.set(by_name(&["chat", "cha"]));
+        }
+        assert_eq!(counted(&store.reader(), "cha").await, (1, 1), "from rows, {between:?}");
+        store.close().await.unwrap();
+    }
 }

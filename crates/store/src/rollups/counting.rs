@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::applier::{ApplyError, Work};
 use super::cells::{Source, Standing};
+use crate::earlier::EarlierSegments;
 use crate::indicators::{Count, Watching};
 use crate::layout::{SegmentFile, SegmentId};
 
@@ -12,6 +13,8 @@ use crate::layout::{SegmentFile, SegmentId};
 #[derive(Debug, Default)]
 pub(super) struct Counting {
     count: Option<Count>,
+    /// What the last count had loaded of the segments before its own.
+    earlier: Option<(SegmentId, EarlierSegments)>,
     /// Who counted when `settled` was begun.
     generation: u64,
     /// Closed segments that have a part for every indicator.
@@ -69,7 +72,9 @@ impl Work {
                     continue;
                 }
                 // One that cannot be opened must not keep the others waiting.
-                match Count::begin(&self.layout, id, watching.clone(), lacking) {
+                let earlier = self.counting.earlier.take();
+                let earlier = earlier.filter(|(of, _)| *of >= id).map(|(_, earlier)| earlier);
+                match Count::begin(&self.layout, id, earlier, watching.clone(), lacking) {
                     Ok(count) => {
                         self.begin_count(count)?;
                         break;
@@ -143,7 +148,10 @@ impl Work {
     }
 
     fn count_on(&mut self) -> Result<bool, ApplyError> {
-        let Some(mut count) = self.counting.count.take() else { return Ok(false) };
+        let Some(mut count) = self.counting.count.take() else {
+            self.counting.earlier = None;
+            return Ok(false);
+        };
         let source = Source::from(count.id);
         let (deltas, end) = match count.step() {
             Ok((deltas, is_end)) => (deltas, is_end.then(|| count.standing())),
@@ -166,6 +174,9 @@ impl Work {
             .map_err(ApplyError::of_rollups)?;
         if end.is_none() {
             self.counting.count = Some(count);
+        } else {
+            let id = count.id;
+            self.counting.earlier = count.into_earlier().map(|earlier| (id, earlier));
         }
         Ok(true)
     }
