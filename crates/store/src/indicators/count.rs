@@ -1,4 +1,8 @@
 //! A segment counted from its rows, for indicators that are newer than its spans.
+//!
+//! It reads one snapshot of the segment, in pieces, with pauses between them. While that of the *open*
+//! segment is read, which is so after every change of rules that brings an indicator, its write-ahead log
+//! cannot begin anew and grows by what comes in.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
