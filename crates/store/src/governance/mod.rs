@@ -6,9 +6,11 @@ pub(crate) mod tables;
 
 mod directives;
 mod documents;
+mod forget;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use throughline_trace::{Action, DecisionId, Finding, FindingState};
@@ -134,6 +136,8 @@ pub struct Pause {
 #[derive(Debug, Clone)]
 pub struct Governance {
     connection: Arc<Mutex<Connection>>,
+    /// When it was looked for what is too old.
+    forgotten: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Governance {
@@ -148,7 +152,8 @@ impl Governance {
         let path = layout.govern();
         let connection = GOVERN.open_writer(&path).map_err(|error| error.on_open(&path))?;
         connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        let connection = Arc::new(Mutex::new(connection));
+        Ok(Self { connection, forgotten: Arc::default() })
     }
 
     /// What every rule remembers.
@@ -166,7 +171,7 @@ impl Governance {
     }
 
     /// Commits what one evaluation gave, all or nothing, and answers the actions that are new: those
-    /// are to be done.
+    /// are to be done. Now and then it forgets what has been over for very long.
     ///
     /// # Errors
     /// [`ControlError::Storage`]; nothing is committed.
@@ -189,6 +194,8 @@ impl Governance {
             }
         }
         transaction.commit()?;
+        drop(connection);
+        self.forget_old();
         Ok(fresh)
     }
 
