@@ -154,6 +154,29 @@ async fn counters_that_are_lost_are_counted_anew() {
 }
 
 #[tokio::test]
+async fn a_segment_whose_deltas_could_not_be_read_is_not_told_as_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), &["work"]);
+    store.inbox().commit(batch(0..10, "work")).await.unwrap();
+    assert_eq!(counted(&store.reader(), "work").await, (10, 8));
+    store.close().await.unwrap();
+    let rollups = rusqlite::Connection::open(dir.path().join("rollups.db")).unwrap();
+    let incomplete = crate::rollups::Standing::Incomplete as i64;
+    let changed = rollups.execute("UPDATE applied SET standing = ?1", [incomplete]).unwrap();
+    assert!(changed > 0);
+    let query = IndicatorQuery {
+        indicators: vec![Arc::from("work")],
+        resolution: Resolution::Minute,
+        from_unix_seconds: NOON / 1_000_000_000,
+        to_unix_seconds: NOON / 1_000_000_000 + 60,
+    };
+    let answer = Reader::open(dir.path()).unwrap().indicators(query).await.unwrap();
+    let coverage = answer.coverage["work"];
+    assert!(coverage.from_unix_seconds > NOON / 1_000_000_000, "{coverage:?}");
+    assert!(coverage.is_estimated_before);
+}
+
+#[tokio::test]
 async fn a_segment_that_is_gone_is_not_taken_for_counted() {
     let dir = tempfile::tempdir().unwrap();
     // A segment for each group.
