@@ -36,7 +36,10 @@ const QUEUE_RECORDS: usize = 16_384;
 /// Bytes that they may take together, as far as their attributes go.
 const QUEUE_BYTES: usize = 64 << 20;
 /// Records of one batch.
-const BATCH_RECORDS: usize = 512;
+const BATCH_RECORDS: usize = 1_024;
+/// How long the first record of a batch waits for others: a batch costs a commit on the disk, however
+/// small it is. So much of what the gateway saw may be lost by a crash.
+const GATHERING: Duration = Duration::from_millis(50);
 /// How often a batch is offered to a full inbox before it is given up.
 const OFFERS: u32 = 5;
 /// Longest pause before the next offer.
@@ -148,6 +151,16 @@ async fn hand_over(
         };
         if received == 0 {
             return;
+        }
+        if received < BATCH_RECORDS {
+            tokio::select! {
+                () = tokio::time::sleep(GATHERING) => {}
+                () = shared.closing.cancelled() => {}
+            }
+            while some.len() < BATCH_RECORDS {
+                let Ok(record) = records.try_recv() else { break };
+                some.push(record);
+            }
         }
         let mut batch = SpanBatch { received_unix_nano: now_unix_nano(), ..SpanBatch::default() };
         for (record, bytes) in some.drain(..) {
