@@ -203,10 +203,11 @@ impl Rollouts {
         let _turn = self.turn.lock().await;
         let (mut rollout, version) = self.load(name, spec).await?;
         let now = now_unix_nano();
+        let (reason, id) = (&action.reason, &action.id);
         let changed = match &action.operation {
-            Operation::Start { version, .. } => rollout.start(spec, version, now, &action.reason),
-            Operation::RollBack { .. } => rollout.roll_back(spec, now, &action.reason),
-            _ => rollout.advance(spec, now, &action.reason),
+            Operation::Start { version, .. } => rollout.start(spec, version, now, reason, id),
+            Operation::RollBack { .. } => rollout.roll_back(spec, now, reason, id),
+            _ => rollout.advance(spec, now, reason, id),
         };
         let weights = match changed {
             Ok(weights) => weights,

@@ -30,23 +30,29 @@ fn a_good_candidate_becomes_stable_step_by_step() {
     let (spec, pass) = (spec(), Verdict::Pass("as fast".to_owned()));
     let mut rollout = Rollout::new("fraud", &spec);
     assert_eq!(rollout.next(&spec, 0, &pass, false), Next::Wait);
-    let weights = rollout.start(&spec, "v2", SECOND, "a release").unwrap();
+    let weights = rollout.start(&spec, "v2", SECOND, "a release", "start/1").unwrap();
     assert_eq!(shares(&weights), "v1=90 v2=10");
     assert_eq!(rollout.next(&spec, 59 * SECOND, &pass, false), Next::Wait, "it is held");
     assert_eq!(rollout.next(&spec, 61 * SECOND, &pass, true), Next::Wait, "it is frozen");
     assert_eq!(rollout.next(&spec, 61 * SECOND, &pass, false), Next::Advance("as fast".to_owned()));
-    assert_eq!(shares(&rollout.advance(&spec, 61 * SECOND, "").unwrap()), "v1=50 v2=50");
-    assert_eq!(shares(&rollout.advance(&spec, 122 * SECOND, "").unwrap()), "v2=100 v1=0");
+    assert_eq!(shares(&rollout.advance(&spec, 61 * SECOND, "", "").unwrap()), "v1=50 v2=50");
+    assert_eq!(shares(&rollout.advance(&spec, 122 * SECOND, "", "").unwrap()), "v2=100 v1=0");
     assert_eq!((rollout.stable.as_str(), rollout.candidate.as_deref()), ("v2", None));
     let told: Vec<&str> = rollout.changes.iter().map(|change| change.kind.as_str()).collect();
     assert_eq!(told, ["started", "advanced", "promoted"]);
+    assert_eq!(rollout.changes[0].action, "start/1");
+    // Documents of earlier builds do not name it.
+    let mut document = serde_json::to_value(&rollout).unwrap();
+    document["changes"][0].as_object_mut().unwrap().remove("action");
+    let read: Rollout = serde_json::from_value(document).unwrap();
+    assert_eq!(read.changes[0].action, "");
 }
 
 #[test]
 fn a_bad_candidate_goes_back_at_once_and_missing_data_moves_nothing() {
     let spec = spec();
     let mut rollout = Rollout::new("fraud", &spec);
-    rollout.start(&spec, "v2", SECOND, "").unwrap();
+    rollout.start(&spec, "v2", SECOND, "", "").unwrap();
     let unknown = Verdict::NotEnough("3 of 20 events".to_owned());
     assert_eq!(rollout.next(&spec, u64::MAX, &unknown, false), Next::Wait);
     let fail = Verdict::Fail("7 times slower".to_owned());
@@ -56,10 +62,10 @@ fn a_bad_candidate_goes_back_at_once_and_missing_data_moves_nothing() {
     );
     let by_hand = RolloutSpec { auto_rollback: false, ..spec.clone() };
     assert_eq!(rollout.next(&by_hand, 2 * SECOND, &fail, false), Next::Wait);
-    let weights = rollout.roll_back(&spec, 2 * SECOND, "7 times slower").unwrap();
+    let weights = rollout.roll_back(&spec, 2 * SECOND, "7 times slower", "").unwrap();
     assert_eq!(shares(&weights), "v1=100 v2=0");
-    assert!(matches!(rollout.roll_back(&spec, 3 * SECOND, ""), Err(RolloutError::Idle(_))));
-    assert!(matches!(rollout.start(&spec, "v1", 3 * SECOND, ""), Err(RolloutError::Same(_))));
+    assert!(matches!(rollout.roll_back(&spec, 3 * SECOND, "", ""), Err(RolloutError::Idle(_))));
+    assert!(matches!(rollout.start(&spec, "v1", 3 * SECOND, "", ""), Err(RolloutError::Same(_))));
 }
 
 #[test]
@@ -85,9 +91,9 @@ proptest! {
         for (at, what) in steps.into_iter().enumerate() {
             let now = at as u64 * SECOND;
             let weights = match what {
-                0 => rollout.start(&spec, &format!("v{}", at + 2), now, ""),
-                1 | 2 => rollout.advance(&spec, now, ""),
-                _ => rollout.roll_back(&spec, now, ""),
+                0 => rollout.start(&spec, &format!("v{}", at + 2), now, "", ""),
+                1 | 2 => rollout.advance(&spec, now, "", ""),
+                _ => rollout.roll_back(&spec, now, "", ""),
             };
             if let Ok(weights) = weights {
                 prop_assert_eq!(weights.targets.iter().map(|one| one.weight).sum::<u32>(), 100);
