@@ -214,7 +214,7 @@ spec:
         let text = format!("{ROLLOUT}---\n{}", ROLLOUT.replace("route:", "rout:"));
         insta::assert_snapshot!(wrong(&text));
         insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Rollout), got "Rolout""#);
-        insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:1:1: expected step 1 to have a weight of 1 to 100 percent, got 500");
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:1:1: expected step 1 to have a weight of 1 to 99 percent, got 500; leave it out: behind the last step the candidate becomes stable and has all traffic");
         insta::assert_snapshot!(wrong(&format!("{ROLLOUT}---{ROLLOUT}")), @r#"rules.yaml:11:1: expected each rollout to have a name of its own, got "card-screening" twice"#);
     }
 }

@@ -50,9 +50,12 @@ pub fn compare(analysis: &Analysis, stable: &VersionWindow, candidate: &VersionW
     latency(analysis, stable, candidate, &mut tell);
     errors(analysis, stable, candidate, &mut tell);
     consistency(analysis, stable, candidate, &mut tell);
-    match fails.is_empty() {
-        true => Verdict::Pass(passes.join("; ")),
-        false => Verdict::Fail(fails.join("; ")),
+    match (fails.is_empty(), passes.is_empty()) {
+        (false, _) => Verdict::Fail(fails.join("; ")),
+        (true, false) => Verdict::Pass(passes.join("; ")),
+        (true, true) => {
+            Verdict::NotEnough("neither durations, outcomes nor decisions to compare".to_owned())
+        }
     }
 }
 

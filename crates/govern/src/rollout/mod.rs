@@ -11,7 +11,7 @@ mod spec;
 mod state;
 
 pub use analysis::{VersionWindow, compare};
-pub use spec::{Analysis, RolloutSpec, RolloutStep};
+pub use spec::{Analysis, MAX_STEP_WEIGHT, RolloutSpec, RolloutStep};
 pub use state::{Change, MAX_CHANGES, Next, Phase, Rollout, RolloutError, Verdict};
 
 #[cfg(test)]

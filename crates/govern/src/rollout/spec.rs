@@ -2,6 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Largest share of a step, percent: what the stable version has left is what the candidate is compared
+/// with.
+pub const MAX_STEP_WEIGHT: u32 = 99;
+
+/// What to do about a step that leaves the stable version nothing.
+const LEAVE_OUT: &str =
+    "leave it out: behind the last step the candidate becomes stable and has all traffic";
+
 /// A rollout as a file describes it (`kind: Rollout`, below `spec`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +44,7 @@ pub struct RolloutSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutStep {
-    /// Percent of the traffic, 1 to 100.
+    /// Percent of the traffic, 1 to [`MAX_STEP_WEIGHT`].
     pub weight: u32,
     /// How long it is held at least, seconds.
     pub hold_s: u64,
@@ -96,21 +104,44 @@ impl RolloutSpec {
                 wrong.push(format!("expected {name} to name something, got an empty text"));
             }
         }
+        self.check_steps(&mut wrong);
+        self.analysis.check(&mut wrong);
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    fn check_steps(&self, wrong: &mut Vec<String>) {
         if self.steps.is_empty() {
             wrong.push("expected at least one step, got none".to_owned());
         }
         for (at, step) in self.steps.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| self.steps.get(at));
-            let least = before.map_or(1, |before| before.weight + 1);
-            if !(least..=100).contains(&step.weight) {
+            let least = before.map_or(1, |before| before.weight.saturating_add(1));
+            let (number, weight) = (at + 1, step.weight);
+            if least > MAX_STEP_WEIGHT {
+                let last = least - 1;
                 wrong.push(format!(
-                    "expected step {} to have a weight of {least} to 100 percent, got {}",
-                    at + 1,
-                    step.weight
+                    "expected no step behind one of {last} percent, got step {number} of {weight}; {LEAVE_OUT}"
+                ));
+            } else if !(least..=MAX_STEP_WEIGHT).contains(&weight) {
+                let hint = if weight > MAX_STEP_WEIGHT { LEAVE_OUT } else { "shares only grow" };
+                wrong.push(format!(
+                    "expected step {number} to have a weight of {least} to {MAX_STEP_WEIGHT} percent, got {weight}; {hint}"
                 ));
             }
         }
-        let analysis = &self.analysis;
+    }
+}
+
+impl Analysis {
+    fn check(&self, wrong: &mut Vec<String>) {
+        let analysis = self;
+        for (name, value, unit) in
+            [("window_s", analysis.window_s, " second"), ("min_events", analysis.min_events, "")]
+        {
+            if value == 0 {
+                wrong.push(format!("expected analysis.{name} to be at least 1{unit}, got 0"));
+            }
+        }
         let share = 0.0..=1.0;
         for (name, value, is_fit) in [
             ("max_latency_ratio", analysis.max_latency_ratio, analysis.max_latency_ratio >= 1.0),
@@ -135,6 +166,5 @@ impl RolloutSpec {
                 wrong.push(format!("expected analysis.{name} to be {expected}, got {value}"));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }

@@ -76,9 +76,25 @@ fn a_spec_says_what_is_wrong_with_it() {
     wrong.analysis.alpha = 1.0;
     insta::assert_snapshot!(wrong.check().unwrap_err().join("\n"), @r"
     expected route to name something, got an empty text
-    expected step 2 to have a weight of 11 to 100 percent, got 10
+    expected step 2 to have a weight of 11 to 99 percent, got 10; shares only grow
     expected analysis.alpha to be above 0 and below 0.5, got 1
     ");
+}
+
+#[test]
+fn a_step_leaves_the_stable_version_something_to_be_compared_with() {
+    let mut wrong = spec();
+    wrong.steps[1].weight = 100;
+    wrong.analysis.min_events = 0;
+    wrong.analysis.window_s = 0;
+    insta::assert_snapshot!(wrong.check().unwrap_err().join("\n"), @r"
+    expected step 2 to have a weight of 11 to 99 percent, got 100; leave it out: behind the last step the candidate becomes stable and has all traffic
+    expected analysis.window_s to be at least 1 second, got 0
+    expected analysis.min_events to be at least 1, got 0
+    ");
+    let mut behind = spec();
+    behind.steps = [99, 99].map(|weight| RolloutStep { weight, hold_s: 60 }).to_vec();
+    insta::assert_snapshot!(behind.check().unwrap_err().join("\n"), @"expected no step behind one of 99 percent, got step 2 of 99; leave it out: behind the last step the candidate becomes stable and has all traffic");
 }
 
 proptest! {
@@ -129,6 +145,10 @@ fn a_candidate_fails_by_size_and_significance_together() {
     assert!(matches!(compare(&analysis, &stable, &window(&usual, 0, &[])), Verdict::Pass(_)));
     let few = window(&slow[..19], 0, &[]);
     assert!(matches!(compare(&analysis, &stable, &few), Verdict::NotEnough(_)));
+    // What has nothing to compare is not as good.
+    let none = Analysis { min_events: 0, ..analysis };
+    let verdict = compare(&none, &VersionWindow::default(), &VersionWindow::default());
+    assert!(matches!(verdict, Verdict::NotEnough(_)), "{verdict:?}");
     // Half of them fail.
     let verdict = compare(&analysis, &stable, &window(&usual, 45, &[]));
     assert!(matches!(&verdict, Verdict::Fail(why) if why.contains("50.0 % errors")), "{verdict:?}");
