@@ -98,6 +98,18 @@ pub enum RolloutError {
     /// There is none.
     #[error("expected rollout {0} to have a candidate, it has none")]
     Idle(String),
+    /// The file has become shorter than the rollout has come.
+    #[error(
+        "expected rollout {name} to be at one of the {steps} steps of its file, it is at step {at}; roll it back, or give the file the steps that it had"
+    )]
+    Shortened {
+        /// The rollout.
+        name: String,
+        /// Steps that the file has.
+        steps: usize,
+        /// Where the rollout is, from 1.
+        at: usize,
+    },
     /// The candidate is what is stable already.
     #[error("expected a version other than {0}, which is the stable one")]
     Same(String),
@@ -162,8 +174,9 @@ impl Rollout {
             Verdict::Pass(why) if spec.auto_advance && !is_frozen => {
                 let held = now_unix_nano.saturating_sub(self.since_unix_nano) / NANOS_PER_SECOND;
                 match spec.steps.get(step) {
-                    Some(step) if held < step.hold_s => Next::Wait,
-                    _ => Next::Advance(why.clone()),
+                    Some(step) if held >= step.hold_s => Next::Advance(why.clone()),
+                    // Not yet; or the file has become shorter, and nobody said how to go on.
+                    _ => Next::Wait,
                 }
             }
             _ => Next::Wait,
@@ -202,7 +215,7 @@ impl Rollout {
     /// action that asks for it.
     ///
     /// # Errors
-    /// [`RolloutError::Idle`], [`RolloutError::Weights`].
+    /// [`RolloutError::Idle`], [`RolloutError::Shortened`], [`RolloutError::Weights`].
     pub fn advance(
         &mut self,
         spec: &RolloutSpec,
@@ -214,6 +227,10 @@ impl Rollout {
         else {
             return Err(RolloutError::Idle(self.name.clone()));
         };
+        if step >= spec.steps.len() {
+            let (name, steps) = (self.name.clone(), spec.steps.len());
+            return Err(RolloutError::Shortened { name, steps, at: step + 1 });
+        }
         let before = self.stable.clone();
         if step + 1 < spec.steps.len() {
             let phase = Phase::Progressing { step: step + 1 };

@@ -97,6 +97,23 @@ fn a_step_leaves_the_stable_version_something_to_be_compared_with() {
     insta::assert_snapshot!(behind.check().unwrap_err().join("\n"), @"expected no step behind one of 99 percent, got step 2 of 99; leave it out: behind the last step the candidate becomes stable and has all traffic");
 }
 
+#[test]
+fn a_file_that_became_shorter_promotes_nobody() {
+    let spec = spec();
+    let mut rollout = Rollout::new("fraud", &spec);
+    rollout.start(&spec, "v2", SECOND, "", "").unwrap();
+    rollout.advance(&spec, 61 * SECOND, "", "").unwrap();
+    let mut short = spec.clone();
+    short.steps.truncate(1);
+    let pass = Verdict::Pass("as fast".to_owned());
+    assert_eq!(rollout.next(&short, u64::MAX, &pass, false), Next::Wait);
+    let before = rollout.clone();
+    let refused = rollout.advance(&short, 122 * SECOND, "", "").unwrap_err();
+    insta::assert_snapshot!(refused.to_string(), @"expected rollout fraud to be at one of the 1 steps of its file, it is at step 2; roll it back, or give the file the steps that it had");
+    assert_eq!(rollout, before);
+    assert_eq!(shares(&rollout.roll_back(&short, 122 * SECOND, "", "").unwrap()), "v1=100 v2=0");
+}
+
 proptest! {
     /// Whatever happens in whatever order: shares add up to all traffic, what is stable is a version
     /// that was promoted or the first one, and a state survives being written down.
