@@ -96,6 +96,10 @@ impl DriftWatch {
 impl Drifted {
     fn say(&mut self, agent: &str, kind: &str, detection: &Detection, evidence: &[TraceId]) {
         let reading = &detection.reading;
+        if !reading.is_enough {
+            // The alarm stays as it is, and what was found with it: there is nothing new to tell.
+            return;
+        }
         let subject = Subject::of("agent", agent);
         let id = finding_id(kind, VERSION, &subject, detection.since_unix_nano);
         let (name, told) = match kind {
@@ -213,6 +217,18 @@ mod tests {
             .collect();
         assert_eq!(ended.len(), 1);
         assert_eq!(ended[0].id, slow[1].findings[0].id);
+    }
+
+    #[test]
+    fn a_minute_with_too_little_data_says_nothing_while_an_alarm_is_on() {
+        let mut watch = DriftWatch::default();
+        play(&mut watch, 0..20, &window(0.4, true));
+        let slow = play(&mut watch, 20..22, &window(2.8, true));
+        assert_eq!(slow[1].findings.len(), 1);
+        let silent = BTreeMap::from([("fraud".to_owned(), AgentWindow::default())]);
+        assert!(play(&mut watch, 22..30, &silent).iter().all(|said| *said == Drifted::default()));
+        let goes_on = play(&mut watch, 30..31, &window(2.8, true));
+        assert_eq!(goes_on[0].findings[0].id, slow[1].findings[0].id, "it was on all the while");
     }
 
     #[test]
