@@ -169,7 +169,7 @@ impl Detector for RateDetector {
         // A window without a single observation tells nothing, whatever the ones before it told.
         let told = if window.total == 0 { None } else { worse(alone, several) };
         let (verdict, reading) = told.unwrap_or((Verdict::Missing, NOTHING));
-        if verdict != Verdict::Out {
+        if verdict.is_usual() {
             self.baseline.learn(window, &self.config.baseline);
         }
         self.alarm.step(self.kind, self.config.hysteresis, span, verdict, reading)
@@ -215,6 +215,15 @@ mod tests {
         let config =
             RateConfig { design_effect: 10.0, together_windows: 1, ..RateConfig::default() };
         assert!(!run(config, &rates).contains(&true));
+    }
+
+    #[test]
+    fn a_plateau_below_the_alarm_never_becomes_usual() {
+        let mut rates = vec![(9_500, 10_000); 10];
+        rates.extend([(8_800, 10_000); 2]);
+        // Four fifths of the effect that raises an alarm: too much to end one.
+        rates.extend([(9_100, 10_000); 400]);
+        assert_eq!(run(RateConfig::default(), &rates).iter().filter(|is_on| **is_on).count(), 401);
     }
 
     #[test]
