@@ -8,9 +8,6 @@ use crate::detect::{RateWindow, compare_distributions, compare_rates};
 use crate::signals::{Consistency, Direction};
 use crate::statistics::Binned;
 
-/// How much of a group of repeated inputs is one observation, at least: its members share a verdict.
-const LEAST_DESIGN_EFFECT: f64 = 2.0;
-
 /// The quantile that is compared.
 const P95: f64 = 0.95;
 
@@ -109,10 +106,9 @@ fn consistency(
     if usual.repeats.min(now.repeats) < analysis.min_events {
         return;
     }
-    let rate = |of: &Consistency| RateWindow { good: of.agreeing, total: of.grouped };
-    let groups = now.grouped.saturating_sub(now.repeats).max(1);
-    let design = (now.grouped as f64 / groups as f64).max(LEAST_DESIGN_EFFECT);
-    let Some(reading) = compare_rates(rate(usual), rate(now), Direction::DownIsBad, design) else {
+    // Pairs, since the stable version with most of the traffic has the larger groups.
+    let (expected, observed) = (usual.agreement(), now.agreement());
+    let Some(reading) = compare_rates(expected, observed, Direction::DownIsBad, 1.0) else {
         return;
     };
     let p_value = reading.p_value.unwrap_or(1.0);
@@ -120,7 +116,7 @@ fn consistency(
     tell(
         is_fail,
         format!(
-            "decision_consistency_rate is {:.2} against {:.2} ({}, {} and {} repeats)",
+            "decision_agreement is {:.2} against {:.2} ({}, {} and {} repeats)",
             reading.observed,
             reading.expected,
             told_p(p_value),

@@ -62,7 +62,7 @@ pub struct Analysis {
     pub max_latency_ratio: f64,
     /// How much worse the candidate's share of errors may be.
     pub max_error_increase: f64,
-    /// How much lower the candidate's `decision_consistency_rate` may be.
+    /// How much lower the candidate's share of agreeing pairs of decisions about equal inputs may be.
     pub max_consistency_drop: f64,
     /// The significance that a difference needs beside its size.
     pub alpha: f64,

@@ -172,18 +172,45 @@ fn a_candidate_fails_by_size_and_significance_together() {
     // The same inputs, other actions.
     let decided = |is_steady: bool| {
         let actions = ["approve", "review", "decline"];
-        let of = |n: usize| {
-            (
-                ["a", "b", "c", "d", "e", "f", "g", "h", "i", "k"][n % 10],
-                if is_steady { "approve" } else { actions[n / 10 % 3] },
-            )
-        };
+        let inputs = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "k", "l", "m", "n", "o", "p"];
+        let of =
+            |n: usize| (inputs[n % 15], if is_steady { "approve" } else { actions[n / 15 % 3] });
         (0..90).map(of).collect::<Vec<_>>()
     };
     let verdict =
         compare(&analysis, &window(&usual, 0, &decided(true)), &window(&usual, 0, &decided(false)));
     assert!(
-        matches!(&verdict, Verdict::Fail(why) if why.contains("decision_consistency_rate is 0.00 against 1.00")),
+        matches!(&verdict, Verdict::Fail(why) if why.contains("decision_agreement is 0.20 against 1.00")),
         "{verdict:?}"
     );
+}
+
+#[test]
+fn a_stable_version_with_most_of_the_traffic_is_not_less_steady_for_that() {
+    let mut random = crate::statistics::Random::new(9);
+    let names: Vec<String> = (0..60).map(|at| at.to_string()).collect();
+    let mut decided = |each: usize, deviating: f64| {
+        let told = names.iter().flat_map(|name| vec![name.as_str(); each]);
+        let action = |_: &&str| if random.uniform() < deviating { "review" } else { "approve" };
+        let told: Vec<(&str, &str)> =
+            told.scan(action, |action, name| Some((name, action(&name)))).collect();
+        window(&vec![0.3; told.len()], 0, &told)
+    };
+    let analysis = Analysis::default();
+    let told = |stable: &VersionWindow, candidate: &VersionWindow| {
+        let rate = |of: &VersionWindow| of.consistency.estimate().value.unwrap();
+        (compare(&analysis, stable, candidate), rate(stable) - rate(candidate))
+    };
+    // The same share of deviations, in groups of 40 and of two; then the candidate is far worse, which
+    // groups of other sizes hid.
+    let (stable, alike, worse) = (decided(40, 0.03), decided(2, 0.03), decided(2, 0.25));
+    let (verdict, drop) = told(&alike, &stable);
+    assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+    assert!(drop > 0.5, "by groups that agree as a whole it is: {drop}");
+    let (verdict, drop) = told(&stable, &worse);
+    assert!(
+        matches!(&verdict, Verdict::Fail(why) if why.contains("decision_agreement")),
+        "{verdict:?}"
+    );
+    assert!(drop < 0.0, "by groups that agree as a whole it is the better one: {drop}");
 }
