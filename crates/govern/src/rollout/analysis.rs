@@ -1,4 +1,8 @@
 //! The candidate against the stable version, over the same time.
+//!
+//! These are fixed tests, asked anew each round over a window that slides; `alpha` is the chance of one of
+//! them at one look, and the effect size keeps many looks from failing what is as good. The always-valid
+//! intervals of [`crate::experiment`] hold for data that only grow, and are not used here.
 
 use throughline_trace::Sketch;
 

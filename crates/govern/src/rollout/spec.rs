@@ -64,7 +64,7 @@ pub struct Analysis {
     pub max_error_increase: f64,
     /// How much lower the candidate's share of agreeing pairs of decisions about equal inputs may be.
     pub max_consistency_drop: f64,
-    /// The significance that a difference needs beside its size.
+    /// The significance that a difference needs beside its size, of one test at one look.
     pub alpha: f64,
 }
 
