@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::rollout::RolloutSpec;
+use crate::rollout::{self, RolloutSpec, SpecMistake};
 use crate::signals::{CompositeSignal, Problem, Problems};
 use crate::slo::{Slo, Source, read_openslo};
 
@@ -136,7 +136,15 @@ fn read(file: &str, line: usize, text: &str, rules: &mut Rules) -> Result<(), St
         "Rollout" => {
             let (name, spec) = parse::<RolloutSpec>(file, line, text)?;
             spec.check().map_err(|wrong| {
-                wrong.iter().map(|one| format!("{first}: {one}")).collect::<Vec<_>>().join("\n")
+                let places = rollout::places(text);
+                let placed = |SpecMistake { part, message }: SpecMistake| {
+                    let (line, column) =
+                        places.get(&part).map_or((1, 1), |at| (at.line(), at.column()));
+                    Problem { line, column, message, hint: String::new() }
+                };
+                let mut wrong: Vec<Problem> = wrong.into_iter().map(placed).collect();
+                wrong.sort_by_key(|problem| (problem.line, problem.column));
+                place(file, line, &Problems(wrong))
             })?;
             if rules.rollouts.insert(name.clone(), spec).is_some() {
                 return Err(format!(
@@ -295,7 +303,15 @@ spec:
         let text = format!("{ROLLOUT}---\n{}", ROLLOUT.replace("route:", "rout:"));
         insta::assert_snapshot!(wrong(&text));
         insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Rollout, Signal), got "Rolout""#);
-        insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:1:1: expected step 1 to have a weight of 1 to 99 percent, got 500; leave it out: behind the last step the candidate becomes stable and has all traffic");
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:9:20: expected step 1 to have a weight of 1 to 99 percent, got 500; leave it out: behind the last step the candidate becomes stable and has all traffic");
+        let many = ROLLOUT.replace("stable: v1.2.3", "stable: ''")
+            + "  analysis:\n    alpha: 2\n    min_events: 0\n";
+        insta::assert_snapshot!(wrong(&format!("{ROLLOUT}---{many}")), @r"
+        rules.yaml:17:11: expected stable to name something, got an empty text
+        rules.yaml:20:12: expected analysis.alpha to be above 0 and below 0.5, got 2
+        rules.yaml:21:17: expected analysis.min_events to be at least 1, got 0
+        ");
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("[{weight: 50, hold_s: 60}]", "[]")), @"rules.yaml:9:10: expected at least one step, got none");
         insta::assert_snapshot!(wrong(&format!("{ROLLOUT}---{ROLLOUT}")), @r#"rules.yaml:11:1: expected each rollout to have a name of its own, got "card-screening" twice"#);
     }
 }

@@ -1,5 +1,7 @@
 //! What a file says of a rollout.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Largest share of a step, percent: what the stable version has left is what the candidate is compared
@@ -81,6 +83,27 @@ impl Default for Analysis {
     }
 }
 
+/// One thing that is wrong with a [`RolloutSpec`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecMistake {
+    /// Which part of the spec, as in `route`, `steps[0].weight` (from 0) and `analysis.alpha`.
+    pub part: String,
+    /// What was expected, what came and what to do.
+    pub message: String,
+}
+
+impl SpecMistake {
+    fn of(part: impl Into<String>, message: String) -> Self {
+        Self { part: part.into(), message }
+    }
+}
+
+impl fmt::Display for SpecMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 fn yes() -> bool {
     true
 }
@@ -94,14 +117,15 @@ impl RolloutSpec {
     /// What is wrong with it: what was expected and what came.
     ///
     /// # Errors
-    /// One sentence for each mistake.
-    pub fn check(&self) -> Result<(), Vec<String>> {
+    /// All mistakes, each with the part that it is about.
+    pub fn check(&self) -> Result<(), Vec<SpecMistake>> {
         let mut wrong = Vec::new();
         for (name, value) in
             [("agent", &self.agent), ("route", &self.route), ("stable", &self.stable)]
         {
             if value.trim().is_empty() {
-                wrong.push(format!("expected {name} to name something, got an empty text"));
+                let message = format!("expected {name} to name something, got an empty text");
+                wrong.push(SpecMistake::of(name, message));
             }
         }
         self.check_steps(&mut wrong);
@@ -109,37 +133,45 @@ impl RolloutSpec {
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
-    fn check_steps(&self, wrong: &mut Vec<String>) {
+    fn check_steps(&self, wrong: &mut Vec<SpecMistake>) {
         if self.steps.is_empty() {
-            wrong.push("expected at least one step, got none".to_owned());
+            let message = "expected at least one step, got none".to_owned();
+            wrong.push(SpecMistake::of("steps", message));
         }
         for (at, step) in self.steps.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| self.steps.get(at));
             let least = before.map_or(1, |before| before.weight.saturating_add(1));
             let (number, weight) = (at + 1, step.weight);
+            let part = format!("steps[{at}].weight");
             if least > MAX_STEP_WEIGHT {
                 let last = least - 1;
-                wrong.push(format!(
+                let message = format!(
                     "expected no step behind one of {last} percent, got step {number} of {weight}; {LEAVE_OUT}"
-                ));
+                );
+                wrong.push(SpecMistake::of(part, message));
             } else if !(least..=MAX_STEP_WEIGHT).contains(&weight) {
                 let hint = if weight > MAX_STEP_WEIGHT { LEAVE_OUT } else { "shares only grow" };
-                wrong.push(format!(
+                let message = format!(
                     "expected step {number} to have a weight of {least} to {MAX_STEP_WEIGHT} percent, got {weight}; {hint}"
-                ));
+                );
+                wrong.push(SpecMistake::of(part, message));
             }
         }
     }
 }
 
 impl Analysis {
-    fn check(&self, wrong: &mut Vec<String>) {
+    fn check(&self, wrong: &mut Vec<SpecMistake>) {
         let analysis = self;
+        let mut tell = |name: &str, expected: &str, value: &dyn fmt::Display| {
+            let message = format!("expected analysis.{name} to be {expected}, got {value}");
+            wrong.push(SpecMistake::of(format!("analysis.{name}"), message));
+        };
         for (name, value, unit) in
             [("window_s", analysis.window_s, " second"), ("min_events", analysis.min_events, "")]
         {
             if value == 0 {
-                wrong.push(format!("expected analysis.{name} to be at least 1{unit}, got 0"));
+                tell(name, &format!("at least 1{unit}"), &value);
             }
         }
         let share = 0.0..=1.0;
@@ -163,7 +195,7 @@ impl Analysis {
                     "alpha" => "above 0 and below 0.5",
                     _ => "0 to 1",
                 };
-                wrong.push(format!("expected analysis.{name} to be {expected}, got {value}"));
+                tell(name, expected, &value);
             }
         }
     }

@@ -68,13 +68,18 @@ fn a_bad_candidate_goes_back_at_once_and_missing_data_moves_nothing() {
     assert!(matches!(rollout.start(&spec, "v1", 3 * SECOND, "", ""), Err(RolloutError::Same(_))));
 }
 
+fn mistakes(of: &RolloutSpec) -> String {
+    let wrong = of.check().unwrap_err();
+    wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn a_spec_says_what_is_wrong_with_it() {
     let mut wrong = spec();
     wrong.steps[1].weight = 10;
     wrong.route.clear();
     wrong.analysis.alpha = 1.0;
-    insta::assert_snapshot!(wrong.check().unwrap_err().join("\n"), @r"
+    insta::assert_snapshot!(mistakes(&wrong), @r"
     expected route to name something, got an empty text
     expected step 2 to have a weight of 11 to 99 percent, got 10; shares only grow
     expected analysis.alpha to be above 0 and below 0.5, got 1
@@ -87,14 +92,14 @@ fn a_step_leaves_the_stable_version_something_to_be_compared_with() {
     wrong.steps[1].weight = 100;
     wrong.analysis.min_events = 0;
     wrong.analysis.window_s = 0;
-    insta::assert_snapshot!(wrong.check().unwrap_err().join("\n"), @r"
+    insta::assert_snapshot!(mistakes(&wrong), @r"
     expected step 2 to have a weight of 11 to 99 percent, got 100; leave it out: behind the last step the candidate becomes stable and has all traffic
     expected analysis.window_s to be at least 1 second, got 0
     expected analysis.min_events to be at least 1, got 0
     ");
     let mut behind = spec();
     behind.steps = [99, 99].map(|weight| RolloutStep { weight, hold_s: 60 }).to_vec();
-    insta::assert_snapshot!(behind.check().unwrap_err().join("\n"), @"expected no step behind one of 99 percent, got step 2 of 99; leave it out: behind the last step the candidate becomes stable and has all traffic");
+    insta::assert_snapshot!(mistakes(&behind), @"expected no step behind one of 99 percent, got step 2 of 99; leave it out: behind the last step the candidate becomes stable and has all traffic");
 }
 
 #[test]
