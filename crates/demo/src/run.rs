@@ -123,7 +123,7 @@ pub async fn run(
         concurrency: options.concurrency.max(1),
         runs: options.runs.unwrap_or(u64::MAX),
     };
-    let (mut tally, mut tasks) = (Tally::default(), JoinSet::new());
+    let (mut tally, mut tasks, mut screened) = (Tally::default(), JoinSet::new(), JoinSet::new());
     let mut serving = pin!(serving);
     let mut shutdown = pin!(shutdown);
     let is_over = tokio::select! {
@@ -132,8 +132,8 @@ pub async fn run(
             true
         }
         () = troupe.play(&plan, &setting, &mut tally, &mut tasks) => false,
-        screened = troupe.screen(options.screened_per_minute, &setting) => {
-            screened.context("setting the screening of payments up")?;
+        ended = troupe.screen(options.screened_per_minute, &setting, &mut screened) => {
+            ended.context("setting the screening of payments up")?;
             true
         }
         () = &mut shutdown => true,
@@ -149,6 +149,8 @@ pub async fn run(
     while let Some(ended) = tasks.join_next().await {
         tally.add(ended.ok());
     }
+    // A payment that is still looked at holds the telemetry that is about to be flushed.
+    screened.shutdown().await;
     let closed = troupe.close().await;
     let Tally { started, succeeded, failed, .. } = tally;
     let cancelled = started - succeeded - failed;
@@ -249,13 +251,17 @@ impl Troupe {
     }
 
     /// Screens payments at a steady rate, for ever, as a part of the fraud agent's service.
-    async fn screen(&self, per_minute: u32, setting: &Setting) -> anyhow::Result<()> {
+    async fn screen(
+        &self,
+        per_minute: u32,
+        setting: &Setting,
+        tasks: &mut JoinSet<()>,
+    ) -> anyhow::Result<()> {
         let Some((fraud, telemetry)) = self.agents.first().filter(|_| per_minute > 0) else {
             std::future::pending::<()>().await;
             return Ok(());
         };
         let screening = fraud.card_screening()?;
-        let mut tasks: JoinSet<()> = JoinSet::new();
         let mut clock = tokio::time::interval(Duration::from_secs(60) / per_minute);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for run in 0.. {

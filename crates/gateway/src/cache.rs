@@ -152,6 +152,11 @@ pub(crate) fn key(of: AskedOf<'_>) -> Option<Key> {
 }
 
 impl Kept {
+    /// The answer as a stream, as [`events_of`] has it.
+    pub(crate) fn events(&self, api: Api, wants_usage: bool) -> Option<Bytes> {
+        events_of(&self.response, self.whole.as_ref(), api, wants_usage)
+    }
+
     /// The body of a whole answer.
     pub(crate) fn body(&self, api: Api) -> Option<Bytes> {
         let said = || Some(Bytes::from(api.form()?.response_to_json(&self.response).to_string()));
@@ -159,8 +164,14 @@ impl Kept {
     }
 }
 
-/// The answer as a stream of one piece; `None` of an API that we cannot stream in.
-pub(crate) fn events_of(response: &ChatResponse, api: Api, wants_usage: bool) -> Option<Bytes> {
+/// The answer as a stream of one piece; `None` of an API that we cannot stream in, and of an old
+/// completion whose body is not there.
+pub(crate) fn events_of(
+    response: &ChatResponse,
+    whole: Option<&Bytes>,
+    api: Api,
+    wants_usage: bool,
+) -> Option<Bytes> {
     let chunk = chunk_of(response);
     let named = |events: Vec<Value>| events.iter().map(named_event_bytes).collect::<String>();
     let text = match api {
@@ -187,9 +198,20 @@ pub(crate) fn events_of(response: &ChatResponse, api: Api, wants_usage: bool) ->
             events.extend(writer.finish());
             named(events)
         }
-        Api::Completions | Api::Embeddings => return None,
+        Api::Completions => completion_events(whole?, wants_usage)?,
+        Api::Embeddings => return None,
     };
     Some(Bytes::from(text))
+}
+
+/// A body of the old API as events: there a piece of a stream has the form of a whole answer.
+fn completion_events(body: &[u8], wants_usage: bool) -> Option<String> {
+    // Written anew, on one line.
+    let mut said: Value = serde_json::from_slice(body).ok()?;
+    if !wants_usage {
+        said.as_object_mut()?.remove("usage");
+    }
+    Some(event_bytes(&said.to_string()) + &event_bytes(DONE))
 }
 
 /// All of the answer as one chunk.

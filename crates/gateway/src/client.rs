@@ -90,7 +90,7 @@ impl Clients {
 
 fn tls_for(way: &Way) -> Result<rustls::ClientConfig, String> {
     let mut tls = match (&way.ca, way.is_tls) {
-        (Some(pem), true) => telling::tls(Roots::SystemAnd(pem))?,
+        (Some(ca), true) => telling::tls(Roots::SystemAnd(&ca.pem))?,
         (_, false) => telling::tls(Roots::None)?,
         (None, true) => telling::tls(Roots::System).or_else(|error| {
             // Providers on plain addresses can be asked nevertheless.

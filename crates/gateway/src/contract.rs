@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use throughline::telling::{JsonSchema, Quote};
 use throughline_llm::{ChatResponse, Part};
 use throughline_rules::schemas::{Exchange, exchange_schema};
-use throughline_rules::{Expression, Match};
+use throughline_rules::{ErrorKind, Expression, Match};
 
 use crate::api::Api;
+use crate::asked::Asked;
 use crate::splice::Object;
 
 /// `contract:` of a route.
@@ -89,6 +90,26 @@ impl PartialEq for ContractRule {
     }
 }
 
+/// What is wrong, in words.
+#[derive(Debug, Clone)]
+pub(crate) struct Violation {
+    /// For the client and the model: values are quoted, which both of them have.
+    pub(crate) told: String,
+    /// For spans and decisions: without values where content is not recorded.
+    pub(crate) recorded: String,
+}
+
+impl Violation {
+    fn of(captures_content: bool, wrong: impl Fn(Quote) -> Option<String>) -> Option<Self> {
+        let told = wrong(Quote::Values)?;
+        let recorded = match captures_content {
+            true => told.clone(),
+            false => wrong(Quote::Types).unwrap_or_default(),
+        };
+        Some(Self { told, recorded })
+    }
+}
+
 impl ContractConfig {
     /// Whether answers are looked at.
     pub(crate) fn is_of_answers(&self) -> bool {
@@ -96,30 +117,65 @@ impl ContractConfig {
     }
 
     /// What is wrong with the body of a request.
-    pub(crate) fn request_violation(&self, body: &[u8]) -> Option<String> {
-        let schema = self.request_schema.as_ref()?;
-        let body: Value = serde_json::from_slice(body).ok()?;
-        schema.compiled.check(&body, Quote::Values).err()
+    pub(crate) fn request_violation(
+        &self,
+        asked: &Asked,
+        captures_content: bool,
+    ) -> Option<Violation> {
+        Violation::of(captures_content, |quote| self.wrong_request(asked, quote))
     }
 
-    /// What is wrong with the answer to a request. One that asks for tools is not an answer yet.
-    pub(crate) fn answer_violation(&self, body: &[u8], response: &ChatResponse) -> Option<String> {
-        if !self.is_of_answers() {
+    /// What is wrong with the answer to a request. One that asks for tools is not an answer yet, and
+    /// embeddings are none.
+    pub(crate) fn answer_violation(
+        &self,
+        asked: &Asked,
+        response: &ChatResponse,
+        captures_content: bool,
+    ) -> Option<Violation> {
+        Violation::of(captures_content, |quote| self.wrong_answer(asked, response, quote))
+    }
+
+    /// Whether nothing is wrong with an answer.
+    pub(crate) fn holds(&self, asked: &Asked, response: &ChatResponse) -> bool {
+        self.wrong_answer(asked, response, Quote::Types).is_none()
+    }
+
+    fn wrong_request(&self, asked: &Asked, quote: Quote) -> Option<String> {
+        let schema = self.request_schema.as_ref()?;
+        match read(&asked.body) {
+            Ok(body) => schema.compiled.check(&body, quote).err(),
+            Err(unread) => Some(unread),
+        }
+    }
+
+    fn wrong_answer(&self, asked: &Asked, response: &ChatResponse, quote: Quote) -> Option<String> {
+        if !self.is_of_answers() || asked.api == Api::Embeddings {
             return None;
         }
-        let request: Value = serde_json::from_slice(body).unwrap_or_default();
+        if response.choices.is_empty() {
+            return Some("expected an answer, got none: it has no choices".to_owned());
+        }
+        // A long conversation is not parsed for rules that are not there.
+        let request = match self.rules.is_empty() {
+            true => Value::Null,
+            false => match read(&asked.body) {
+                Ok(request) => request,
+                Err(unread) => return Some(unread),
+            },
+        };
         let mut wrong = Vec::new();
         for choice in &response.choices {
             let parts = &choice.message.parts;
             if parts.iter().any(|part| matches!(part, Part::ToolCall(_))) {
                 continue;
             }
-            wrong.extend(self.text_violation(&request, &text_of(parts)));
+            wrong.extend(self.wrong_text(&request, &text_of(parts), quote));
         }
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
-    fn text_violation(&self, request: &Value, text: &str) -> Vec<String> {
+    fn wrong_text(&self, request: &Value, text: &str, quote: Quote) -> Vec<String> {
         let read = serde_json::from_str::<Value>(text.trim());
         if let (Some(_), Err(error)) = (&self.response_schema, &read) {
             return vec![format!("expected JSON and nothing else: {error}")];
@@ -127,7 +183,7 @@ impl ContractConfig {
         let response = read.unwrap_or_else(|_| Value::from(text));
         let schema = self.response_schema.as_ref();
         let mut wrong: Vec<String> = schema
-            .and_then(|schema| schema.compiled.check(&response, Quote::Values).err())
+            .and_then(|schema| schema.compiled.check(&response, quote).err())
             .into_iter()
             .collect();
         for ContractRule(rule) in &self.rules {
@@ -137,12 +193,28 @@ impl ContractConfig {
                 Match::Error(error) => wrong.push(format!(
                     "expected this to hold: {}: {}",
                     rule.source(),
-                    rule.explain(&error).message
+                    why(&error.kind, quote)
                 )),
             }
         }
         wrong
     }
+}
+
+/// Why a rule has no value. Keys and indices may be of what was said.
+fn why(kind: &ErrorKind, quote: Quote) -> String {
+    match (kind, quote) {
+        (ErrorKind::NoSuchKey(_), Quote::Types) => "no such key".to_owned(),
+        (ErrorKind::NoSuchIndex { .. }, Quote::Types) => "no such index".to_owned(),
+        _ => kind.to_string(),
+    }
+}
+
+/// The body of a request as a value. What takes a body for JSON without looking into it takes some that
+/// no value holds: half of a surrogate pair, a number out of range, nesting without end.
+fn read(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(body)
+        .map_err(|error| format!("expected a body that can be read as JSON: {error}"))
 }
 
 /// What a model said in words.

@@ -26,6 +26,7 @@ use crate::cache::{self, Keeping};
 use crate::call::{Call, CallOf, Stopped};
 use crate::choosing::{Chosen, target_of};
 use crate::client::{self, EVENTS};
+use crate::contract::Violation;
 use crate::fault::Fault;
 use crate::live::Live;
 use crate::meter::KeyMeter;
@@ -55,19 +56,21 @@ pub(crate) struct Exchange {
 }
 
 /// An answer.
-enum Answer {
-    Whole(Box<Whole>),
+enum Answer<'a> {
+    Whole(Box<Whole<'a>>),
     Stream(Box<Live>),
 }
 
 /// An answer that came whole.
-struct Whole {
+struct Whole<'a> {
+    /// Who gave it, and what its spans bear.
+    by: (&'a RouteTo, Stamp),
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
     response: ChatResponse,
     /// What it breaks of its route's contract, and the call's span.
-    violation: Option<(SpanId, String)>,
+    violation: Option<(SpanId, Violation)>,
 }
 
 impl Exchange {
@@ -148,13 +151,13 @@ impl Exchange {
     }
 
     /// Asks the target that was chosen.
-    async fn primary(
+    async fn primary<'r>(
         &self,
-        route: &Route,
-        chosen: Option<Chosen<'_>>,
+        route: &'r Route,
+        chosen: Option<Chosen<'r>>,
         parent: Option<SpanId>,
         decision: &mut Option<DecisionId>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer<'r>, Fault> {
         let Some(chosen) = chosen else {
             let message = format!("the route {} has no target", route.name);
             return Err(Fault::new(ErrorType::InvalidRequest, message));
@@ -215,7 +218,12 @@ impl Exchange {
     }
 
     /// Asks a target, under its policy.
-    async fn ask(&self, route: &Route, to: &RouteTo, mut call: Call) -> Result<Answer, Fault> {
+    async fn ask<'r>(
+        &self,
+        route: &'r Route,
+        to: &'r RouteTo,
+        mut call: Call,
+    ) -> Result<Answer<'r>, Fault> {
         let model = to.model(&self.asked.model);
         let outgoing = match self.asked.outgoing(&to.provider, model) {
             Ok(outgoing) => Arc::new(outgoing),
@@ -239,17 +247,20 @@ impl Exchange {
         });
         match driven.await {
             Ok(Got::Whole { status, headers, body, response }) => {
-                let violation = route.contract.as_ref();
-                let violation = violation
-                    .and_then(|contract| contract.answer_violation(&self.asked.body, &response));
-                let violation = violation.map(|violation| (call.violates(&violation), violation));
+                let captures_content = self.serving.plan.captures_content;
+                let violation = route.contract.as_ref().and_then(|contract| {
+                    contract.answer_violation(&self.asked, &response, captures_content)
+                });
+                let violation =
+                    violation.map(|violation| (call.violates(&violation.recorded), violation));
                 call.succeed(&response);
                 let body = match self.asked.api.form().filter(|_| outgoing.api != self.asked.api) {
                     Some(form) => Bytes::from(form.response_to_json(&response).to_string()),
                     None => body,
                 };
-                let response = *response;
-                Ok(Answer::Whole(Box::new(Whole { status, headers, body, response, violation })))
+                let (response, by) = (*response, (to, stamp));
+                let whole = Whole { by, status, headers, body, response, violation };
+                Ok(Answer::Whole(Box::new(whole)))
             }
             Ok(Got::Stream(opened)) => {
                 call.first_token(telling::rate_limits(&opened.headers));
@@ -263,13 +274,13 @@ impl Exchange {
     }
 
     /// Asks one target after the other, as the plan of `resilience` says.
-    async fn with_fallback(
+    async fn with_fallback<'r>(
         &self,
-        route: &Route,
-        mut chosen: Option<Chosen<'_>>,
+        route: &'r Route,
+        mut chosen: Option<Chosen<'r>>,
         branch: &mut Branch,
         decision: &mut Option<DecisionId>,
-    ) -> Result<Answer, Vec<Fault>> {
+    ) -> Result<Answer<'r>, Vec<Fault>> {
         let operation = self.asked.api.operation();
         let whole = self.fallback_span(format!("fallback {operation}"), SpanRole::Fallback, None);
         let mut plan = FallbackPlan::new(route.fallback.len(), route.triggers);
@@ -423,14 +434,15 @@ impl Exchange {
     /// An answer as the client gets it.
     fn respond(
         &self,
-        answer: Answer,
+        answer: Answer<'_>,
         keeping: Option<Keeping>,
         client_stall: Duration,
     ) -> Response {
         match answer {
             Answer::Whole(whole) => {
                 let streamed = self.streams_whole.and_then(|wants_usage| {
-                    cache::events_of(&whole.response, self.asked.api, wants_usage)
+                    let body = Some(&whole.body);
+                    cache::events_of(&whole.response, body, self.asked.api, wants_usage)
                 });
                 let is_streamed = streamed.is_some();
                 let body = streamed.unwrap_or_else(|| whole.body.clone());

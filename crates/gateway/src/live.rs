@@ -165,8 +165,10 @@ impl Live {
         let Some(mut call) = self.call.take() else { return };
         self.segments.end(SegmentEnd::Done);
         let response = self.response();
-        if let Some(watch) = self.watch.take() {
-            watch.look(&response, &mut call);
+        if let Some(watch) = self.watch.take()
+            && !watch.holds(&response, &mut call)
+        {
+            self.keeping = None;
         }
         call.succeed(&response);
         if let Some(keeping) = self.keeping.take() {

@@ -2,6 +2,7 @@
 //! between. Providers with the same way share their connections.
 
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,9 +28,38 @@ const MAX_CA_FILE_BYTES: u64 = 1 << 20;
 pub(crate) struct Way {
     /// Over TLS.
     pub(crate) is_tls: bool,
-    /// Certificates that are believed beside the system's, PEM.
-    pub(crate) ca: Option<Arc<[u8]>>,
+    /// Certificates that are believed beside the system's.
+    pub(crate) ca: Option<Ca>,
     proxy: Option<Proxy>,
+}
+
+/// A file of certificates. Every request looks its client up by the way, so that one is known by a
+/// digest that is made once, not by its bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Ca {
+    pub(crate) pem: Arc<[u8]>,
+    digest: [u8; 32],
+}
+
+impl Ca {
+    fn new(pem: Vec<u8>) -> Self {
+        let digest = *blake3::hash(&pem).as_bytes();
+        Self { pem: Arc::from(pem), digest }
+    }
+}
+
+impl PartialEq for Ca {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Ca {}
+
+impl Hash for Ca {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
 }
 
 /// A proxy that opens a tunnel for us (`CONNECT`).
@@ -59,13 +89,18 @@ impl Way {
             Some(path) => {
                 let mut pem = Vec::new();
                 let expected = format!("certificates as PEM in the file {}", path.display());
+                // One byte more tells a file that is too large from one that just fits.
                 File::open(path)
-                    .and_then(|file| file.take(MAX_CA_FILE_BYTES).read_to_end(&mut pem))
+                    .and_then(|file| file.take(MAX_CA_FILE_BYTES + 1).read_to_end(&mut pem))
                     .map_err(|error| wrong("ca_file", &expected, error.to_string()))?;
+                if pem.len() as u64 > MAX_CA_FILE_BYTES {
+                    let got = format!("more than {MAX_CA_FILE_BYTES} bytes");
+                    return Err(wrong("ca_file", &expected, got));
+                }
                 if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
                     return Err(wrong("ca_file", &expected, "none".to_owned()));
                 }
-                Some(Arc::from(pem))
+                Some(Ca::new(pem))
             }
         };
         let either = |upper: &str| env(upper).or_else(|| env(&upper.to_ascii_lowercase()));
@@ -138,5 +173,63 @@ impl Service<Uri> for Road {
                 Box::pin(async move { opening.await.map_err(Into::into) })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ProviderKind;
+
+    const PEM: &str = "-----BEGIN CERTIFICATE-----\n";
+
+    /// The way with a `ca_file` of so many bytes.
+    fn with_ca_of(bytes: u64) -> Result<Way, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let mut pem = PEM.as_bytes().to_vec();
+        pem.resize(usize::try_from(bytes).unwrap(), b'\n');
+        std::fs::write(&path, pem).unwrap();
+        let config = ProviderConfig {
+            ca_file: Some(path),
+            ..ProviderConfig::new("one", ProviderKind::OpenAiCompatible)
+        };
+        let base = Uri::from_static("https://models.internal/v1");
+        Way::to(&base, &config, &|_| None)
+            .map_err(|error| error.to_string().replace(&*dir.path().to_string_lossy(), ""))
+    }
+
+    /// Counts the bytes that are hashed.
+    #[derive(Default)]
+    struct Counting(u64);
+
+    impl Hasher for Counting {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0 += bytes.len() as u64;
+        }
+
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_large_file_is_looked_up_as_quickly_as_a_small_one() {
+        let hashed = |way: &Way| {
+            let mut hasher = Counting::default();
+            way.hash(&mut hasher);
+            hasher.finish()
+        };
+        let ways = [64, MAX_CA_FILE_BYTES].map(|bytes| with_ca_of(bytes).unwrap());
+        assert_eq!(hashed(&ways[0]), hashed(&ways[1]));
+        assert_eq!(ways[0], with_ca_of(64).unwrap());
+        assert_ne!(ways[0], ways[1]);
+    }
+
+    #[test]
+    fn a_file_of_certificates_that_is_too_large_is_refused() {
+        with_ca_of(MAX_CA_FILE_BYTES).unwrap();
+        let refused = with_ca_of(MAX_CA_FILE_BYTES + 1).expect_err("refused");
+        insta::assert_snapshot!(refused, @"expected certificates as PEM in the file /ca.pem in `gateway.providers[one].ca_file`, got more than 1048576 bytes");
     }
 }

@@ -68,7 +68,7 @@ pub(crate) async fn run(
         None => Some(Scratch::make()?),
     };
     let data_dir = scratch.as_ref().map_or(settings.data_dir.clone(), |scratch| scratch.0.clone());
-    let settings = Settings { data_dir, ..settings.clone() };
+    let mut settings = Settings { data_dir, ..settings.clone() };
     let key = match serve.access {
         Access::Open => None,
         Access::Required => Some(Key::make(&settings.data_dir)?),
@@ -78,6 +78,8 @@ pub(crate) async fn run(
     if serve.gateway.providers.is_empty() {
         // Nobody's key is used up by a demo.
         behind_gateway = Some(simulate(&mut serve.gateway, args).await?);
+        // The file, which names no provider, would take the simulated ones away.
+        settings.config_file = None;
     }
     let rules = RULES.map(|(name, text)| RuleText { name: name.to_owned(), text: text.to_owned() });
     serve.rules.texts.extend(rules);

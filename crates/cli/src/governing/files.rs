@@ -12,7 +12,7 @@ use crate::failure::{Failure, Outcome};
 const MAX_RULE_FILES: usize = 2_000;
 
 /// Where the guide is.
-const HINT: &str = "docs/governance.md tells what rules may say; `throughline check --rules PATH` reads them without a server";
+const HINT: &str = "docs/governance.md tells what rules may say; `throughline slo check FILES` reads SLOs without a server";
 
 /// Rules that no file holds: those of the demo.
 #[derive(Debug, Clone, PartialEq, Eq)]

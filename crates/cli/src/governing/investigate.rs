@@ -9,7 +9,7 @@ use throughline_govern::rollout::Rollout;
 use throughline_store::{Evaluation, FindingFilter, Governance, Reader, TraceFilter};
 use throughline_trace::{
     Action, Attributes, Finding, FindingSeverity, FindingState, MAX_EVIDENCE_TRACES, Span,
-    TraceSummary, Value, finding_id,
+    SpanRole, TraceSummary, Value, finding_id,
 };
 
 use super::rollouts::KIND as ROLLOUT_KIND;
@@ -71,6 +71,9 @@ pub(super) async fn investigate(
         ));
     };
     let summaries = traces(reader, &finding).await?;
+    if summaries.is_empty() {
+        return Ok(Performed::Failed("no trace of what it is about is stored".to_owned()));
+    }
     let cases = cases(reader, &finding, &summaries).await?;
     let store = governance.clone();
     let changes = tokio::task::spawn_blocking(move || changes(&store)).await??;
@@ -107,7 +110,9 @@ async fn traces(reader: &Reader, finding: &Finding) -> Result<Vec<TraceSummary>,
     let of = |name: &str| finding.subject.get(name).map(str::to_owned);
     let filter = TraceFilter {
         agent: of("agent"),
-        service: of("service"),
+        model: of("model"),
+        // That of an SLO groups SLOs for people, and no sender need have the name.
+        service: of("service").filter(|_| of("slo").is_none()),
         start_after_unix_nano: Some(finding.from_unix_nano.saturating_sub(LOOK_BACK_NANOS)),
         ..TraceFilter::default()
     };
@@ -134,18 +139,21 @@ async fn cases(
         one.root.as_ref().is_some_and(|root| root.is_error) || one.error_count > 0
     };
     let failed = summaries.iter().filter(|one| is_failed(one)).count();
-    let limit = slow_limit(finding, summaries);
-    let mut found = Vec::with_capacity(summaries.len());
+    let agent = finding.subject.get("agent");
+    let (mut found, mut lengths) = (Vec::with_capacity(summaries.len()), Vec::new());
     for summary in summaries {
-        let is_bad = match failed >= MIN_FAILED {
-            true => is_failed(summary),
-            false => summary.duration_nano() as f64 > limit,
-        };
         let Some(trace) = reader.trace(summary.trace_id).await? else { continue };
         let mut attributes = BTreeMap::new();
         trace.spans.iter().for_each(|span| gather(span, &mut attributes));
         let trace_id = Some(summary.trace_id);
-        found.push(Case { trace_id, is_bad, attributes });
+        found.push(Case { trace_id, is_bad: is_failed(summary), attributes });
+        lengths.push(length(&trace.spans, agent).unwrap_or_else(|| summary.duration_nano()));
+    }
+    if failed < MIN_FAILED {
+        let limit = slow_limit(finding, &lengths);
+        for (case, length) in found.iter_mut().zip(&lengths) {
+            case.is_bad = *length as f64 > limit;
+        }
     }
     drop_unique(&mut found);
     Ok(found)
@@ -153,13 +161,26 @@ async fn cases(
 
 /// From which length on a trace is slow, nanoseconds: twice what the stable version's p95 is, where
 /// the finding tells it, else twice the median.
-fn slow_limit(finding: &Finding, summaries: &[TraceSummary]) -> f64 {
+fn slow_limit(finding: &Finding, lengths: &[u64]) -> f64 {
     if let Some(usual) = finding.values.get("agent_decision_latency_p95_stable") {
         return usual * 1e9 * SLOW_RATIO;
     }
-    let mut lengths: Vec<u64> = summaries.iter().map(TraceSummary::duration_nano).collect();
+    let mut lengths = lengths.to_vec();
     lengths.sort_unstable();
     lengths.get(lengths.len() / 2).map_or(f64::MAX, |median| *median as f64 * SLOW_RATIO)
+}
+
+/// How long the longest decision-bearing step took, of this agent if one is named: what the finding's own
+/// numbers are of. Where there are no steps, the longest run; nanoseconds.
+fn length(spans: &[Span], agent: Option<&str>) -> Option<u64> {
+    let of = |role: SpanRole| {
+        let is_of = |span: &&Span| {
+            span.role() == role && agent.is_none_or(|agent| span.attributes.agent() == Some(agent))
+        };
+        let long = |span: &Span| span.end_unix_nano.saturating_sub(span.start_unix_nano);
+        spans.iter().filter(is_of).map(long).max()
+    };
+    of(SpanRole::Step).or_else(|| of(SpanRole::AgentRun))
 }
 
 /// What a span says that cases may share. The first that says it counts: callers before callees.

@@ -11,11 +11,14 @@ mod investigate;
 mod rollouts;
 mod slo_metrics;
 mod slos;
+mod versions;
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use throughline_act::{Actor, Hooks, Performed};
 use throughline_govern::Rules;
@@ -52,6 +55,8 @@ pub(crate) enum RoundError {
     Query(#[from] QueryError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("the round panicked")]
+    Panicked,
     #[error("an evaluation ended before its time: {0}")]
     Ended(#[from] tokio::task::JoinError),
 }
@@ -182,8 +187,9 @@ impl Work {
                 () = closing.cancelled() => return,
                 _ = clock.tick() => {}
             }
-            self.follow_files();
-            if let Err(error) = self.round().await {
+            // A panic over one round must not end all that follow.
+            let round = AssertUnwindSafe(self.round()).catch_unwind().await;
+            if let Err(error) = round.unwrap_or(Err(RoundError::Panicked)) {
                 tracing::warn!(%error, "rules could not be evaluated; it will be tried again");
                 // What was worked out and not committed is worked out again from what was.
                 self.slos.forget();
@@ -193,8 +199,15 @@ impl Work {
     }
 
     /// Puts changed files in place; those that cannot be meant are told, and what was stays.
-    fn follow_files(&mut self) {
-        match self.files.changed() {
+    async fn follow_files(&mut self) -> Result<(), RoundError> {
+        let mut files = self.files.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let changed = files.changed();
+            (files, changed)
+        });
+        let (files, changed) = looked.await?;
+        self.files = files;
+        match changed {
             None => {}
             Some(Ok(rules)) => {
                 tracing::info!(
@@ -208,9 +221,11 @@ impl Work {
             }
             Some(Err(error)) => tracing::error!(error, "the changed rules are not used"),
         }
+        Ok(())
     }
 
     async fn round(&mut self) -> Result<(), RoundError> {
+        self.follow_files().await?;
         let now = now_unix_nano();
         // Of whole minutes, which exporters have had time to send.
         let settled = now.saturating_sub(LAG_NANOS);

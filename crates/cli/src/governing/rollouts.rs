@@ -6,20 +6,15 @@ use std::time::Duration;
 
 use throughline_act::{Actor, Performed};
 use throughline_govern::detect::RateWindow;
-use throughline_govern::rollout::{
-    Next, Phase, Rollout, RolloutSpec, Verdict, VersionWindow, compare,
-};
-use throughline_govern::signals::Consistency;
-use throughline_store::{
-    ActionState, ControlError, DecisionFilter, Document, Evaluation, Governance, Reader,
-};
+use throughline_govern::rollout::{Next, Phase, Rollout, RolloutSpec, Verdict, VersionWindow};
+use throughline_store::{ActionState, ControlError, Document, Evaluation, Governance, Reader};
 use throughline_trace::{
-    Action, Dimension, Finding, FindingSeverity, FindingState, Measure, Operation, OperationKind,
-    RouteWeights, SeriesQuery, SpanRole, Subject, TraceId, finding_id,
+    Action, Finding, FindingSeverity, FindingState, Operation, RouteWeights, Subject, finding_id,
 };
 use throughline_web::governance::RolloutStanding;
 
 use super::investigate::firing;
+use super::versions::{Looked, look, look_at_stable};
 use super::{RoundError, now_unix_nano};
 
 /// Kind of the documents that keep rollouts.
@@ -27,15 +22,6 @@ pub(super) const KIND: &str = "rollout";
 
 /// Kind of findings about them.
 const FINDING: &str = "rollout.analysis";
-
-/// Decisions of one version that are looked at.
-const MAX_DECISIONS: usize = 2_000;
-
-/// Decisions in one answer of the store.
-const DECISIONS_PER_PAGE: usize = 500;
-
-/// Traces that a finding names.
-const EVIDENCE: usize = 5;
 
 /// Pause after the disk did not take something.
 const STORAGE_PAUSE: Duration = Duration::from_secs(1);
@@ -84,6 +70,7 @@ impl Rollouts {
         let mut standings = Vec::new();
         for (name, spec) in self.specs() {
             let (rollout, _) = self.load(&name, &spec).await?;
+            let open = firing(&self.governance, &format!("rollout/{name}")).await?;
             let mut verdict = None;
             if let (Phase::Progressing { .. }, Some(candidate)) =
                 (rollout.phase, &rollout.candidate)
@@ -95,14 +82,10 @@ impl Rollouts {
                     Some(Objection::Everything) => Next::Wait,
                     objection => rollout.next(&spec, now, &looked.verdict, objection.is_some()),
                 };
-                say(&rollout, &spec, &looked, next, now, evaluation);
+                say(&rollout, &spec, &looked, (next, &open), now, evaluation);
                 verdict = Some(looked.verdict);
             }
-            if verdict.is_none()
-                && rollout.changes.last().is_some_and(|last| last.kind == "rolled_back")
-            {
-                self.recover(reader, &spec, &rollout, now, evaluation).await?;
-            }
+            end(reader, &spec, (&rollout, verdict.as_ref()), open, now, evaluation).await?;
             standings.push(standing(&spec, rollout, verdict));
         }
         Ok(standings)
@@ -115,54 +98,23 @@ impl Rollouts {
         spec: &RolloutSpec,
         now: u64,
     ) -> Result<Option<Objection>, RoundError> {
-        let (governance, name) = (self.governance.clone(), rollout.name.clone());
+        let governance = self.governance.clone();
+        let held = [format!("rollout:{}", rollout.name), format!("route:{}", spec.route)];
         let subject = subject(rollout, spec);
         let found = tokio::task::spawn_blocking(move || {
             let standing = throughline_act::Standing(&governance);
-            if governance.pause()?.is_on
-                || standing.hold(&format!("rollout:{name}"), now)?.is_some()
-            {
+            if governance.pause()?.is_on {
                 return Ok(Some(Objection::Everything));
+            }
+            for what in &held {
+                if standing.hold(what, now)?.is_some() {
+                    return Ok(Some(Objection::Everything));
+                }
             }
             let freeze = standing.freeze(&subject, now)?;
             Ok::<_, ControlError>(freeze.map(|_| Objection::GoingOn))
         });
         Ok(found.await??)
-    }
-
-    /// Ends what fires of a candidate that was put back, once the stable version is seen to do as well
-    /// as before.
-    async fn recover(
-        &self,
-        reader: &Reader,
-        spec: &RolloutSpec,
-        rollout: &Rollout,
-        now: u64,
-        evaluation: &mut Evaluation,
-    ) -> Result<(), RoundError> {
-        let rule = format!("rollout/{}", rollout.name);
-        let open = firing(&self.governance, &rule).await?;
-        if open.is_empty() {
-            return Ok(());
-        }
-        let looked = look(reader, spec, rollout, "", now).await?;
-        let total = looked.stable.outcomes.total;
-        let Some(p95) = looked.stable.p95_s().filter(|_| total >= spec.analysis.min_events) else {
-            return Ok(());
-        };
-        for finding in open {
-            let usual = finding.values.get("agent_decision_latency_p95_stable").copied();
-            if usual.is_some_and(|usual| p95 > usual * spec.analysis.max_latency_ratio) {
-                continue;
-            }
-            let summary = format!(
-                "{}. Recovered: {} decides within {p95:.2} s again (p95 of {total} events)",
-                finding.summary, rollout.stable
-            );
-            let state = FindingState::Resolved;
-            evaluation.findings.push(Finding { state, summary, at_unix_nano: now, ..finding });
-        }
-        Ok(())
     }
 
     /// How a rollout stands, and the version of its document.
@@ -203,6 +155,9 @@ impl Rollouts {
         let _turn = self.turn.lock().await;
         let (mut rollout, version) = self.load(name, spec).await?;
         let now = now_unix_nano();
+        if let Some(why) = no_longer_fits(&rollout, action) {
+            return Ok(Performed::Refused(why));
+        }
         let (reason, id) = (&action.reason, &action.id);
         let changed = match &action.operation {
             Operation::Start { version, .. } => rollout.start(spec, version, now, reason, id),
@@ -253,7 +208,6 @@ impl Rollouts {
         let action = Action {
             id: format!("{}/weights", of.id),
             operation: Operation::Weights { weights },
-            reason: format!("{}: {}", of.operation.kind(), of.reason),
             // The weights are the rollout's, also where a person asked: it may take them back.
             subject: of.subject.clone().and("rollout", rollout),
             cool_down_s: 0,
@@ -269,6 +223,15 @@ impl Rollouts {
     }
 }
 
+/// Why what a rule asked for is over: it was about the step and the version of that time. (A step that
+/// was taken and not noted as taken is over too.)
+fn no_longer_fits(rollout: &Rollout, action: &Action) -> Option<String> {
+    let is_over = action.at_unix_nano <= rollout.since_unix_nano
+        || action.subject.get("version") != rollout.candidate.as_deref();
+    (!action.rule.is_empty() && is_over)
+        .then(|| "the step that it was asked for is over".to_owned())
+}
+
 /// What may not be done with a rollout now.
 enum Objection {
     /// Neither on nor back: actions are paused, or a person holds it.
@@ -277,84 +240,64 @@ enum Objection {
     GoingOn,
 }
 
-/// What the telemetry of both versions says.
-struct Looked {
-    verdict: Verdict,
-    stable: VersionWindow,
-    candidate: VersionWindow,
-    from_unix_nano: u64,
-    evidence: Vec<TraceId>,
-}
-
-async fn look(
+/// Ends what fires of a rollout and holds no longer: the candidate passes, it is tried no more, or it was
+/// put back and the stable version is seen to do as well as before.
+async fn end(
     reader: &Reader,
     spec: &RolloutSpec,
-    rollout: &Rollout,
-    candidate: &str,
+    (rollout, verdict): (&Rollout, Option<&Verdict>),
+    open: Vec<Finding>,
     now: u64,
-) -> Result<Looked, RoundError> {
-    let window = spec.analysis.window_s.saturating_mul(NANOS_PER_SECOND);
-    // What was before the candidate had this share is another story.
-    let from = now.saturating_sub(window).max(rollout.since_unix_nano);
-    let seconds = (from / NANOS_PER_SECOND, now / NANOS_PER_SECOND + 1);
-    let kinds = [SpanRole::Step, SpanRole::AgentRun].map(OperationKind::Role);
-    let query = SeriesQuery {
-        filter: BTreeMap::from([(Dimension::Agent, spec.agent.clone())]),
-        group_by: vec![Dimension::Version],
-        kinds: kinds.to_vec(),
-        step_seconds: 60,
-        ..SeriesQuery::new(vec![Measure::Count], seconds.0, seconds.1)
-    };
-    let sums = reader.rollup_sums(&query).await?;
-    let of = |version: &str| {
-        let mut found = VersionWindow::default();
-        let steps = sums.groups.get(&vec![version.to_owned()]).map(Vec::as_slice);
-        for (_, rollup) in steps.unwrap_or_default() {
-            // Steps where there are any: a run has several.
-            let Some(operations) = kinds.iter().find_map(|kind| rollup.operations(*kind)) else {
-                continue;
-            };
-            found.durations.merge(&operations.durations);
-            let count = |number: i64| u64::try_from(number).unwrap_or(0);
-            found.outcomes.total += count(operations.count);
-            found.outcomes.good += count(operations.count - operations.errors);
-        }
-        found
-    };
-    let (mut stable, mut tried) = (of(&rollout.stable), of(candidate));
-    stable.consistency = consistency(reader, spec, &rollout.stable, from).await?.0;
-    let (of_candidate, evidence) = consistency(reader, spec, candidate, from).await?;
-    tried.consistency = of_candidate;
-    let verdict = compare(&spec.analysis, &stable, &tried);
-    Ok(Looked { verdict, stable, candidate: tried, from_unix_nano: from, evidence })
+    evaluation: &mut Evaluation,
+) -> Result<(), RoundError> {
+    let mut seen: Option<VersionWindow> = None;
+    for finding in open.into_iter().filter(|one| one.kind == FINDING) {
+        let version = finding.subject.get("version").unwrap_or_default().to_owned();
+        let last = rollout.changes.iter().rev().find(|change| change.version == version);
+        let told = match (rollout.candidate.as_deref() == Some(&version), verdict) {
+            (true, Some(Verdict::Pass(_))) => "It does as well now".to_owned(),
+            (true, _) => continue,
+            (false, _) if last.is_some_and(|last| last.kind == "rolled_back") => {
+                if seen.is_none() {
+                    seen = Some(look_at_stable(reader, spec, rollout, now).await?);
+                }
+                match seen.as_ref().and_then(|seen| recovered(spec, &finding, seen)) {
+                    Some(p95) => format!("Recovered: {} {p95}", rollout.stable),
+                    None => continue,
+                }
+            }
+            (false, _) => "It is not tried any more".to_owned(),
+        };
+        let summary = format!("{}. {told}", finding.summary);
+        let state = FindingState::Resolved;
+        evaluation.findings.push(Finding { state, summary, at_unix_nano: now, ..finding });
+    }
+    Ok(())
 }
 
-/// How alike a version decided about equal inputs, and some of its traces.
-async fn consistency(
-    reader: &Reader,
-    spec: &RolloutSpec,
-    version: &str,
-    from: u64,
-) -> Result<(Consistency, Vec<TraceId>), RoundError> {
-    let filter = DecisionFilter {
-        agent: Some(spec.agent.clone()),
-        model_version: Some(version.to_owned()),
-        after_unix_nano: Some(from),
-        ..DecisionFilter::default()
-    };
-    let (mut decisions, mut cursor) = (Vec::new(), None);
-    while decisions.len() < MAX_DECISIONS {
-        let page = reader.decisions(&filter, cursor.as_deref(), DECISIONS_PER_PAGE).await?;
-        // Where the traffic goes is not what the agent decides.
-        decisions.extend(page.items.into_iter().filter(|one| one.stage != "route"));
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
+/// Whether the stable version does as well as when the finding was made; how well, if so.
+fn recovered(spec: &RolloutSpec, finding: &Finding, seen: &VersionWindow) -> Option<String> {
+    let (analysis, total) = (&spec.analysis, seen.outcomes.total);
+    let usual = |name: &str| finding.values.get(name).copied();
+    let p95 = seen.p95_s().filter(|_| total >= analysis.min_events)?;
+    if usual("agent_decision_latency_p95_stable")
+        .is_some_and(|usual| p95 > usual * analysis.max_latency_ratio)
+    {
+        return None;
     }
-    let evidence = decisions.iter().filter_map(|one| one.trace_id).take(EVIDENCE).collect();
-    let told = decisions.iter().map(|one| (one.input_hash.as_str(), one.action.as_str()));
-    Ok((Consistency::of(told), evidence))
+    let success = seen.outcomes.good as f64 / total as f64;
+    if usual("success_rate_stable")
+        .is_some_and(|usual| success < usual - analysis.max_error_increase)
+    {
+        return None;
+    }
+    let rate = seen.consistency.estimate().value;
+    if let (Some(usual), Some(rate)) = (usual("decision_consistency_rate_stable"), rate)
+        && rate < usual - analysis.max_consistency_drop
+    {
+        return None;
+    }
+    Some(format!("decides within {p95:.2} s again (p95 of {total} events)"))
 }
 
 /// What findings and actions about a rollout are about.
@@ -371,7 +314,7 @@ fn say(
     rollout: &Rollout,
     spec: &RolloutSpec,
     looked: &Looked,
-    next: Next,
+    (next, open): (Next, &[Finding]),
     now: u64,
     evaluation: &mut Evaluation,
 ) {
@@ -393,6 +336,9 @@ fn say(
         }
         let RateWindow { good, total } = looked.candidate.outcomes;
         values.insert("success_rate".to_owned(), good as f64 / total.max(1) as f64);
+        let RateWindow { good, total } = looked.stable.outcomes;
+        values.insert("success_rate_stable".to_owned(), good as f64 / total.max(1) as f64);
+        let known = open.iter().find(|known| known.id == id);
         evaluation.findings.push(Finding {
             id: id.clone(),
             rule: rule.clone(),
@@ -401,7 +347,7 @@ fn say(
             subject: subject.clone(),
             severity: FindingSeverity::Critical,
             state: FindingState::Firing,
-            since_unix_nano: now,
+            since_unix_nano: known.map_or(now, |known| known.since_unix_nano),
             at_unix_nano: now,
             from_unix_nano: looked.from_unix_nano,
             to_unix_nano: now,
@@ -410,7 +356,8 @@ fn say(
                 spec.agent, rollout.stable
             ),
             values,
-            confidence: Some(1.0 - spec.analysis.alpha),
+            // Each test is at its alpha, and they are repeated with every round.
+            confidence: None,
             evidence: looked.evidence.clone(),
             runbook: spec.runbook.clone(),
         });

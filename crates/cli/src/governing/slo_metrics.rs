@@ -80,7 +80,7 @@ impl SloMetrics {
                 let grown = |now: i64, before: i64| u64::try_from(now - before).unwrap_or(0);
                 self.events.get_or_create(&labels).inc_by(grown(total, known.total));
                 self.good.get_or_create(&labels).inc_by(grown(good, known.good));
-                let next = match now_min - known.from_min > 2 * LATE_MIN {
+                let next = match now_min.saturating_sub(known.from_min) > 2 * LATE_MIN {
                     true => {
                         let from_min = now_min - LATE_MIN;
                         let (total, good) = of(from_min);

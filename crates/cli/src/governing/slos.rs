@@ -23,6 +23,9 @@ const ROUNDS_PER_WHOLE: u64 = 60;
 /// Minutes that are read by the minute; what is older by the hour.
 const BY_THE_MINUTE_MIN: u64 = 4 * 24 * 60;
 
+/// How long a minute waits for what is stored and not counted yet, nanoseconds.
+const MAX_WAIT_NANOS: u64 = 600_000_000_000;
+
 /// Before the name of a rule's state.
 const STATE_PREFIX: &str = "slo/";
 
@@ -33,13 +36,24 @@ pub(super) struct Slos {
     table: CounterTable,
     states: Option<HashMap<String, SloState>>,
     rounds: u64,
-    known: Vec<Arc<str>>,
+    known: Read,
+}
+
+/// What was read the last time.
+#[derive(Debug, Default, PartialEq)]
+struct Read {
+    indicators: Vec<Arc<str>>,
+    /// From which second on each is whole.
+    coverage: HashMap<Arc<str>, u64>,
+    oldest_min: u64,
+    /// Minutes before this one were counted whole.
+    settled_min: u64,
 }
 
 impl Slos {
     /// Nothing is known yet.
     pub(super) fn new(metrics: SloMetrics) -> Self {
-        let (table, states, known) = (CounterTable::default(), None, Vec::new());
+        let (table, states, known) = (CounterTable::default(), None, Read::default());
         Self { metrics, table, states, rounds: 0, known }
     }
 
@@ -59,7 +73,10 @@ impl Slos {
         if self.states.is_none() {
             self.states = Some(load(governance).await?);
         }
-        self.refresh(&rules.slos, reader, now).await?;
+        let counted_min = self.refresh(&rules.slos, reader, now).await?;
+        // A minute is judged once, so it waits for what is stored and not counted yet; not for ever, so
+        // that counters which stand still are told as such.
+        let now = now.min((counted_min * MINUTE_NANOS).max(now.saturating_sub(MAX_WAIT_NANOS)));
         // Lent: a thousand SLOs have hundreds of megabytes of counters.
         let (table, mut states) =
             (std::mem::take(&mut self.table), self.states.take().unwrap_or_default());
@@ -101,7 +118,14 @@ impl Slos {
         Ok(statuses)
     }
 
-    async fn refresh(&mut self, slos: &[Slo], reader: &Reader, now: u64) -> Result<(), RoundError> {
+    /// Brings the counters up to date; answers up to which minute they are whole as far as what is stored
+    /// goes.
+    async fn refresh(
+        &mut self,
+        slos: &[Slo],
+        reader: &Reader,
+        now: u64,
+    ) -> Result<u64, RoundError> {
         let needs: Vec<_> = slos.iter().flat_map(|slo| slo.needs(now)).collect();
         let mut indicators: Vec<Arc<str>> =
             needs.iter().map(|need| Arc::from(need.indicator.as_str())).collect();
@@ -110,40 +134,73 @@ impl Slos {
         let to_min = now / MINUTE_NANOS + 1;
         let oldest = needs.iter().map(|need| need.from_min).min().unwrap_or(to_min);
         if indicators.is_empty() {
-            return Ok(());
+            return Ok(to_min);
         }
-        let is_whole = self.rounds.is_multiple_of(ROUNDS_PER_WHOLE) || indicators != self.known;
+        let mut is_whole = self.rounds.is_multiple_of(ROUNDS_PER_WHOLE)
+            || indicators != self.known.indicators
+            || oldest < self.known.oldest_min;
+        loop {
+            let known = self.read(&indicators, (oldest, to_min), reader, is_whole).await?;
+            // A segment was counted meanwhile: what was not there before is now.
+            let before = &self.known.coverage;
+            let has_grown = known
+                .coverage
+                .iter()
+                .any(|(id, from)| before.get(id).is_none_or(|then| from < then));
+            self.known = known;
+            if is_whole || !has_grown {
+                break;
+            }
+            is_whole = true;
+        }
         self.rounds += 1;
-        let fresh_from =
-            to_min.saturating_sub(if is_whole { BY_THE_MINUTE_MIN } else { FRESH_MIN });
+        self.table.keep(&self.known.indicators, oldest / 60 * 60);
+        Ok(self.known.settled_min)
+    }
+
+    async fn read(
+        &mut self,
+        indicators: &[Arc<str>],
+        (oldest, to_min): (u64, u64),
+        reader: &Reader,
+        is_whole: bool,
+    ) -> Result<Read, RoundError> {
+        let fresh_from = match is_whole {
+            true => to_min.saturating_sub(BY_THE_MINUTE_MIN),
+            // Also what was not counted then.
+            false => to_min.min(self.known.settled_min).saturating_sub(FRESH_MIN),
+        };
         let mut by_minute: HashMap<Arc<str>, Vec<(u64, Counts)>> = HashMap::new();
         let mut from_min = fresh_from;
         if is_whole && oldest < fresh_from {
             // Whole hours, so that none is there twice.
             from_min = fresh_from / 60 * 60;
-            let query = query(&indicators, Resolution::Hour, oldest, from_min);
+            let query = query(indicators, Resolution::Hour, oldest, from_min);
             for (id, counts) in reader.indicators(query).await?.counts {
                 by_minute.entry(id).or_default().extend(in_minutes(counts));
             }
         }
         let begin = if is_whole { 0 } else { from_min };
-        let query = query(&indicators, Resolution::Minute, from_min, to_min);
+        let query = query(indicators, Resolution::Minute, from_min, to_min);
         let answer = reader.indicators(query).await?;
         for (id, counts) in answer.counts {
             by_minute.entry(id).or_default().extend(in_minutes(counts));
         }
-        for id in &indicators {
+        let mut coverage = HashMap::with_capacity(indicators.len());
+        for id in indicators {
             self.table.replace_from(id, begin, by_minute.remove(id).unwrap_or_default());
             match answer.coverage.get(id) {
-                Some(coverage) => self.table.cover(id, coverage.from_unix_seconds.div_ceil(60)),
+                Some(found) => {
+                    self.table.cover(id, found.from_unix_seconds.div_ceil(60));
+                    coverage.insert(Arc::clone(id), found.from_unix_seconds);
+                }
                 None => self.table.cover(id, u64::MAX),
             }
         }
-        let watermark = answer.watermark_unix_nano.map_or(to_min, |nanos| nanos / MINUTE_NANOS);
-        self.table.set_watermark(watermark);
-        self.table.keep(&indicators, oldest / 60 * 60);
-        self.known = indicators;
-        Ok(())
+        let settled_min =
+            answer.watermark_unix_nano.map_or(to_min, |nanos| (nanos / MINUTE_NANOS).min(to_min));
+        self.table.set_watermark(settled_min);
+        Ok(Read { indicators: indicators.to_vec(), coverage, oldest_min: oldest, settled_min })
     }
 }
 

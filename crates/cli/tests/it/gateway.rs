@@ -122,6 +122,25 @@ async fn r3_4_a_changed_configuration_is_followed_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demo_keeps_its_simulated_providers_beside_a_configuration_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    fs::write(dir.path().join("throughline.yaml"), "gateway: {}\n").expect("written");
+    let server = Server::start_with(&data_dir, &["demo"]);
+    assert_eq!(ask(&server, None, "gpt-4o").await.status(), 200);
+    // Some seconds of screened payments, in which the file was looked at.
+    let reader = throughline_store::Reader::open(&data_dir).expect("a store");
+    let agent = Some("card_screening".to_owned());
+    let screened = throughline_store::TraceFilter { agent, ..Default::default() };
+    until("eight payments", async || {
+        let page = reader.traces(&screened, None, 8).await.ok()?;
+        (page.items.len() == 8).then_some(())
+    })
+    .await;
+    assert_eq!(ask(&server, None, "gpt-4o").await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_has_begun_is_finished_by_a_server_that_is_stopped() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::registry::Registry;
+use throughline_demo::stories::screening;
 use throughline_demo::{DemoOptions, Seed, Weather};
 use throughline_ingest::{Ingest, IngestOptions, Submit};
 use throughline_redact::Redactor;
@@ -118,4 +119,31 @@ async fn a_shutdown_ends_what_is_going_on_and_loses_no_span() {
     let spans: Vec<Span> = batches.into_iter().flat_map(|batch| batch.spans).collect();
     let roots = spans.iter().filter(|span| span.parent_span_id.is_none()).count();
     assert_eq!(roots as u64, report.started);
+}
+
+#[tokio::test]
+async fn what_was_recorded_beside_payments_under_way_is_flushed_too() {
+    let (endpoint, kept) = receiver().await;
+    let options = DemoOptions {
+        runs: Some(4),
+        pace: 0.0,
+        seed: quick_seed(),
+        // One each millisecond: some are under way whenever the runs are over.
+        screened_per_minute: 60_000,
+        ..DemoOptions::new(endpoint)
+    };
+    let report = throughline_demo::run(options, std::future::pending()).await.expect("it runs");
+    let batches = kept.lock().expect("no test panics holding it").split_off(0);
+    let mut traces: BTreeMap<TraceId, Vec<Span>> = BTreeMap::new();
+    for span in batches.into_iter().flat_map(|batch| batch.spans) {
+        traces.entry(span.trace_id).or_default().push(span);
+    }
+    let trees: Vec<TraceTree> = traces.into_values().map(TraceTree::build).collect();
+    let is_run = |tree: &&TraceTree| tree.nodes()[0].span.agent() != Some(screening::AGENT);
+    let runs = trees.iter().filter(is_run);
+    assert_eq!(runs.count() as u64, report.started);
+    assert!(trees.len() as u64 > report.started, "payments were screened");
+    for tree in trees {
+        assert_eq!(tree.orphan_count(), 0, "{}", tree.to_text());
+    }
 }

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use throughline_llm::ChatResponse;
-use throughline_trace::{DecisionId, ErrorType, SpanId};
+use throughline_trace::{DecisionId, ErrorType, SpanId, keys};
 
 use super::{Answer, Exchange, Whole};
 use crate::asked::Asked;
 use crate::call::Call;
-use crate::choosing::target_of;
-use crate::contract::{self, ContractConfig, OnViolation};
+use crate::contract::{self, ContractConfig, OnViolation, Violation};
 use crate::fault::Fault;
-use crate::plan::Route;
+use crate::plan::{Route, RouteTo};
 use crate::reply::{CONTRACT_VIOLATED, Refused};
-use crate::trail::Decided;
+use crate::trail::{Decided, Stamp};
 
 impl Exchange {
     /// The request as one for a whole answer, when the answers of the route are looked at: a stream
@@ -42,26 +41,29 @@ impl Exchange {
         decision: &mut Option<DecisionId>,
     ) -> Option<Refused> {
         let contract = route.contract.as_ref()?;
-        let violation = contract.request_violation(&self.asked.body)?;
-        let message = format!("the request breaks the contract of the route: {violation}");
+        let captures_content = self.serving.plan.captures_content;
+        let violation = contract.request_violation(&self.asked, captures_content)?;
+        let breaks = |wrong: &str| format!("the request breaks the contract of the route: {wrong}");
+        let recorded = breaks(&violation.recorded);
         if contract.on_violation == OnViolation::Count {
             // There is no span of it yet; the decision names the caller's.
             let span_id = self.trail.caller.parent.unwrap_or_else(crate::trail::new_span_id);
-            self.decide_contract(&route.name, span_id, "count", &message);
+            self.decide_contract(&route.name, span_id, "count", &recorded);
             return None;
         }
-        let span_id = self.trail.refuse(&self.asked, ErrorType::PolicyRejected, &message);
-        *decision = Some(self.decide_contract(&route.name, span_id, "block", &message));
-        Some(Refused::new(StatusCode::BAD_REQUEST, CONTRACT_VIOLATED, message))
+        let span_id = self.trail.refuse(&self.asked, ErrorType::PolicyRejected, &recorded);
+        *decision = Some(self.decide_contract(&route.name, span_id, "block", &recorded));
+        let told = breaks(&violation.told);
+        Some(Refused::new(StatusCode::BAD_REQUEST, CONTRACT_VIOLATED, told))
     }
 
     /// Holds an answer against the contract of its route.
-    pub(super) async fn hold(
+    pub(super) async fn hold<'r>(
         &self,
-        route: &Route,
-        answer: Answer,
+        route: &'r Route,
+        answer: Answer<'r>,
         decision: &mut Option<DecisionId>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer<'r>, Fault> {
         let Some(contract) = &route.contract else { return Ok(answer) };
         let Answer::Whole(whole) = answer else { return Ok(answer) };
         let Some((span_id, violation)) = whole.violation.clone() else {
@@ -69,18 +71,17 @@ impl Exchange {
         };
         match contract.on_violation {
             OnViolation::Count => {
-                self.decide_contract(&route.name, span_id, "count", &violation);
+                self.decide_contract(&route.name, span_id, "count", &violation.recorded);
                 Ok(Answer::Whole(whole))
             }
             OnViolation::Block => Err(self.block(route, span_id, &violation, decision)),
             OnViolation::Repair => {
-                let Some(again) = self.repairing(&whole, &violation) else {
+                let Some(again) = self.repairing(&whole, &violation.told) else {
                     return Err(self.block(route, span_id, &violation, decision));
                 };
-                self.decide_contract(&route.name, span_id, "repair", &violation);
-                let targets = &again.inner.targets;
-                let chosen = target_of(route, &again.asked, &again.trail.caller, targets);
-                match again.primary(route, chosen, None, decision).await? {
+                let recorded = &violation.recorded;
+                let asked_for = self.decide_contract(&route.name, span_id, "repair", recorded);
+                match again.asked_again(route, whole.by, asked_for, decision).await? {
                     Answer::Whole(whole) => match whole.violation.clone() {
                         None => Ok(Answer::Whole(whole)),
                         Some((span_id, violation)) => {
@@ -93,7 +94,31 @@ impl Exchange {
         }
     }
 
-    fn repairing(&self, whole: &Whole, violation: &str) -> Option<Self> {
+    /// Asks who answered: nobody else knows what is to be repaired, and another may be down.
+    async fn asked_again<'r>(
+        &self,
+        route: &'r Route,
+        (to, stamp): (&'r RouteTo, Stamp),
+        parent: DecisionId,
+        decision: &mut Option<DecisionId>,
+    ) -> Result<Answer<'r>, Fault> {
+        let call = self.call(route, to, stamp, None);
+        let mut attributes = self.input_key();
+        attributes.set(keys::ROUTE, route.name.as_str());
+        *decision = Some(self.trail.decide(Decided {
+            span_id: call.span_id(),
+            stage: "route",
+            action: to.name.clone(),
+            reason: "its answer broke the contract: it is asked to repair it".to_owned(),
+            input_hash: self.input_hash(),
+            model_version: to.version(&self.asked.model),
+            parent: Some(parent),
+            attributes,
+        }));
+        self.ask(route, to, call).await
+    }
+
+    fn repairing(&self, whole: &Whole<'_>, violation: &str) -> Option<Self> {
         let said = contract::text_of(&whole.response.choices.first()?.message.parts);
         let body = contract::repairing(self.asked.api, &self.asked.body, &said, violation)?;
         Some(self.asking(Asked::read(self.asked.api, body).ok()?))
@@ -103,11 +128,12 @@ impl Exchange {
         &self,
         route: &Route,
         span_id: SpanId,
-        violation: &str,
+        violation: &Violation,
         decision: &mut Option<DecisionId>,
     ) -> Fault {
-        *decision = Some(self.decide_contract(&route.name, span_id, "block", violation));
-        let message = format!("the answer breaks the contract of the route: {violation}");
+        let recorded = &violation.recorded;
+        *decision = Some(self.decide_contract(&route.name, span_id, "block", recorded));
+        let message = format!("the answer breaks the contract of the route: {}", violation.told);
         Fault {
             code: Some(CONTRACT_VIOLATED.to_owned()),
             ..Fault::new(ErrorType::InvalidResponse, message)
@@ -144,13 +170,18 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Looks at the whole of the answer, before its call ends.
-    pub(crate) fn look(self, response: &ChatResponse, call: &mut Call) {
-        let body = &self.exchange.asked.body;
-        if let Some(violation) = self.contract.answer_violation(body, response) {
-            let span_id = call.violates(&violation);
-            self.exchange.decide_contract(&self.route, span_id, "count", &violation);
-        }
+    /// Whether the whole of the answer holds, looked at before its call ends; a violation is told.
+    pub(crate) fn holds(self, response: &ChatResponse, call: &mut Call) -> bool {
+        let (exchange, contract) = (&self.exchange, &self.contract);
+        let captures_content = exchange.serving.plan.captures_content;
+        let Some(Violation { recorded, .. }) =
+            contract.answer_violation(&exchange.asked, response, captures_content)
+        else {
+            return true;
+        };
+        let span_id = call.violates(&recorded);
+        exchange.decide_contract(&self.route, span_id, "count", &recorded);
+        false
     }
 }
 

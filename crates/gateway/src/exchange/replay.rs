@@ -8,13 +8,15 @@ use throughline::telling::{self, CACHE_HEADER};
 use throughline_trace::{DecisionId, SpanKind, SpanRole, Value, keys};
 
 use super::Exchange;
-use crate::cache::{self, Kept};
+use crate::cache::Kept;
 use crate::client::EVENTS;
+use crate::contract::ContractConfig;
 use crate::plan::Route;
 use crate::trail::{Decided, Stamp};
 
 impl Exchange {
-    /// A kept answer; `None` when it cannot be given in the way that is asked.
+    /// A kept answer; `None` when it cannot be given in the way that is asked, or does not hold: the
+    /// contract may be stricter than when it was kept.
     pub(super) fn replay(
         &self,
         route: &Route,
@@ -23,9 +25,13 @@ impl Exchange {
         decision: &mut Option<DecisionId>,
     ) -> Option<Response> {
         let api = self.asked.api;
+        let holds = |contract: &ContractConfig| contract.holds(&self.asked, &kept.response);
+        if !route.contract.as_deref().is_none_or(holds) {
+            return None;
+        }
         let wants_usage = self.asked.is_stream.then(|| self.asked.wants_usage());
         let (body, kind) = match self.streams_whole.or(wants_usage) {
-            Some(wants_usage) => (cache::events_of(&kept.response, api, wants_usage)?, EVENTS),
+            Some(wants_usage) => (kept.events(api, wants_usage)?, EVENTS),
             None => (kept.body(api)?, "application/json"),
         };
         let (operation, model) = (api.operation(), &self.asked.model);

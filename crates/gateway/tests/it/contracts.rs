@@ -1,10 +1,12 @@
 //! Contracts of a route: what does not hold is counted, blocked, or repaired by the model itself.
 
 use serde_json::{Value, json};
-use throughline_gateway::{ContractConfig, GatewayConfig, OnViolation, RouteConfig};
+use throughline_gateway::{
+    CacheConfig, ContractConfig, GatewayConfig, OnViolation, Plan, RouteConfig,
+};
 
-use crate::house::{Answered, House, before, question, target};
-use crate::script::{Answer, Script, says, streams};
+use crate::house::{Answered, House, before, question, target, with_fallback};
+use crate::script::{Answer, Script, error, says, streams, whole};
 
 fn contract(on_violation: &str) -> ContractConfig {
     let contract = json!({
@@ -147,4 +149,159 @@ async fn a_request_that_does_not_hold_reaches_no_provider() {
     assert_eq!(house.post("/v1/chat/completions", &[], &warm).await.status, 200);
     assert_eq!(house.ask("smart").await.status, 200, "counted, and asked nevertheless");
     assert!(house.metrics().contains("action=\"count\"} 1"), "{}", house.metrics());
+}
+
+/// A contract with this alone.
+fn only(field: &str, what: Value, on_violation: &str) -> ContractConfig {
+    let contract = json!({field: what, "on_violation": on_violation});
+    serde_json::from_value(contract).expect("a contract")
+}
+
+/// Bodies that are JSON, and that no value can hold.
+fn unreadable() -> [String; 3] {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    ["1e999", &deep, r#""\ud800""#]
+        .map(|more| question("smart", false).replacen('{', &format!("{{\"more\":{more},"), 1))
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_does_not_hold() {
+    let script = Script::start([says("hello")]).await;
+    let schema = only("request_schema", json!({"type": "object"}), "block");
+    let house = House::open(&under(schema, &script)).await;
+    for body in unreadable() {
+        let answered = house.post("/v1/chat/completions", &[], &body).await;
+        let error = answered.json()["error"].clone();
+        assert_eq!((answered.status.as_u16(), &error["code"]), (400, &"contract_violated".into()));
+        assert!(
+            error["message"].to_string().contains("expected a body that can be read"),
+            "{error}"
+        );
+    }
+    assert_eq!(script.came().len(), 0);
+    // Nor is it known what a rule says of it.
+    for (rule, status) in [("request != ''", 502)] {
+        let house = House::open(&under(only("rules", json!([rule]), "block"), &script)).await;
+        for body in unreadable() {
+            let answered = house.post("/v1/chat/completions", &[], &body).await;
+            assert_eq!(answered.status.as_u16(), status, "{rule}: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_choice_does_not_hold() {
+    let none = json!({"id": "x", "object": "chat.completion", "model": "gpt-4o", "choices": []});
+    let none = whole("200 OK", "", &none.to_string());
+    let (answered, ..) = asked("block", &[none], false).await;
+    assert_eq!(answered.status, 502, "{}", answered.text());
+    assert_eq!(answered.json()["error"]["code"], "contract_violated");
+    let numbers = json!({
+        "object": "list", "model": "ada", "data": [{"index": 0, "embedding": [0.5]}],
+        "usage": {"prompt_tokens": 1, "total_tokens": 1},
+    });
+    let script = Script::start([whole("200 OK", "", &numbers.to_string())]).await;
+    let house = House::open(&under(contract("block"), &script)).await;
+    let asked = json!({"model": "smart", "input": "hi"}).to_string();
+    assert_eq!(house.post("/v1/embeddings", &[], &asked).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_does_not_hold_is_neither_kept_nor_given_again() {
+    let good = says("{\"total\": 12}");
+    let script = Script::start([streams(&["twel", "ve"]), says("eleven"), good]).await;
+    let mut config = under(contract("count"), &script);
+    config.routes[0].cache = Some(CacheConfig { ttl_secs: 60 });
+    let house = House::open(&config).await;
+    assert!(house.ask_stream("smart").await.text().contains("ve"));
+    config.routes[0].contract = None;
+    house.gateway.replace(Plan::of(&config, &|_| None).expect("a plan")).expect("in place");
+    assert_eq!(content(&house.ask("smart").await), "eleven", "the stream was not kept");
+    assert_eq!(content(&house.ask("smart").await), "eleven");
+    assert_eq!(script.came().len(), 2, "what nobody forbids is kept");
+    config.routes[0].contract = Some(contract("block"));
+    house.gateway.replace(Plan::of(&config, &|_| None).expect("a plan")).expect("in place");
+    for _ in 0..2 {
+        assert_eq!(content(&house.ask("smart").await), "{\"total\": 12}");
+    }
+    assert_eq!(script.came().len(), 3, "asked anew once, then kept");
+}
+
+#[tokio::test]
+async fn a_repair_asks_the_target_that_answered() {
+    let dead = Script::start([error("500 Internal Server Error", "", "broken")]).await;
+    let other = Script::start([says("twelve"), says("{\"total\": 12}")]).await;
+    let mut config = with_fallback(&dead.url, &other.url);
+    config.routes[0].contract = Some(contract("repair"));
+    let house = House::open(&config).await;
+    let answered = house.ask("smart").await;
+    assert_eq!(content(&answered), "{\"total\": 12}");
+    assert_eq!((dead.came().len(), other.came().len()), (1, 2));
+    insta::assert_snapshot!(house.tree().await, @r"
+    fallback chat outcome=fallback_degraded decision=triggered branch=degraded result=success
+      * fallback: gpt-4o-mini
+      attempt chat outcome=error type=SERVER branch=primary name=primary ERROR
+        chat gpt-4o outcome=error retry_count=0 status_code=500 type=SERVER give_up=attempts_spent routing_strategy=weighted ERROR
+          * route: gpt-4o
+          attempt gpt-4o retry_count=0 status_code=500 type=SERVER routing_strategy=weighted ERROR
+      attempt chat outcome=ok branch=degraded name=gpt-4o-mini
+        chat gpt-4o-mini outcome=ok retry_count=0 status_code=200 output_tokens=5 !contract.violated
+          * contract: repair
+    chat gpt-4o-mini outcome=ok retry_count=0 status_code=200 output_tokens=5
+      * route: gpt-4o-mini
+    ");
+}
+
+#[tokio::test]
+async fn values_are_for_the_client_alone_where_content_is_not_recorded() {
+    for on in ["count", "block", "repair"] {
+        let script = Script::start([says("{\"total\": \"s3cret\"}")]).await;
+        let mut config = under(contract(on), &script);
+        config.capture_content = Some(false);
+        let house = House::open(&config).await;
+        let answered = house.ask("smart").await;
+        assert!(answered.text().contains("s3cret"), "{}", answered.text());
+        let records = house.records().await;
+        let told = format!("{records:?}");
+        assert!(told.contains("at /total: expected number, got a string"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+    for on in ["count", "block"] {
+        let script = Script::start([says("hello")]).await;
+        let schema = json!({"properties": {"user": {"type": "number"}}});
+        let mut config = under(only("request_schema", schema, on), &script);
+        config.capture_content = Some(false);
+        let house = House::open(&config).await;
+        let body = question("smart", false).replacen('{', "{\"user\":\"s3cret\",", 1);
+        let answered = house.post("/v1/chat/completions", &[], &body).await;
+        assert_eq!(answered.text().contains("s3cret"), on == "block", "{}", answered.text());
+        let told = format!("{:?}", house.records().await);
+        assert!(told.contains("at /user: expected number, got a string"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_completion_that_may_be_taken_back_is_streamed_too() {
+    let completion = json!({
+        "id": "cmpl-1", "object": "text_completion", "created": 1, "model": "gpt-4o",
+        "choices": [{"index": 0, "text": "{\"total\": 12}", "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    });
+    let script = Script::start([whole("200 OK", "", &format!("{completion:#}"))]).await;
+    let mut config = under(contract("block"), &script);
+    config.routes[0].cache = Some(CacheConfig { ttl_secs: 60 });
+    let house = House::open(&config).await;
+    let mut asked = json!({"model": "smart", "prompt": "hi", "stream": true});
+    for (wants_usage, kept) in [(false, "miss"), (true, "hit")] {
+        asked["stream_options"] = json!({"include_usage": wants_usage});
+        let answered = house.post("/v1/completions", &[], &asked.to_string()).await;
+        assert_eq!(answered.header("content-type"), Some("text/event-stream"));
+        assert_eq!(answered.header("x-throughline-cache"), Some(kept));
+        let mut expected = completion.clone();
+        if !wants_usage {
+            expected.as_object_mut().expect("an object").remove("usage");
+        }
+        assert_eq!(answered.text(), format!("data: {expected}\n\ndata: [DONE]\n\n"));
+    }
 }

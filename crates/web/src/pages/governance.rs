@@ -32,6 +32,9 @@ const MAX_ENTRIES: usize = 60;
 /// Kind of the findings that say what caused another.
 const CAUSE_KIND: &str = "root_cause";
 
+/// How old the last round may be, nanoseconds: a few of the longest intervals.
+const STALE_NANOS: u64 = 180_000_000_000;
+
 /// Characters of a trace id that a link shows.
 const ID_CHARS: usize = 8;
 
@@ -107,9 +110,14 @@ async fn load(app: &App) -> Result<Shown, Failure> {
     let governance = app.web.governance.governance.clone();
     blocking(move || {
         let filter = FindingFilter { limit: MAX_ENTRIES, ..FindingFilter::default() };
+        let mut findings = governance.findings(&filter)?;
+        // What still holds is shown however old it is.
+        let firing = governance.findings(&FindingFilter { is_firing: true, ..filter })?;
+        findings.retain(|one| one.state != FindingState::Firing);
+        findings.extend(firing);
         Ok(Shown {
             standing,
-            findings: governance.findings(&filter)?,
+            findings,
             actions: governance.actions(None, MAX_ENTRIES)?,
             pause: governance.pause()?,
         })
@@ -159,6 +167,11 @@ fn draw(shown: &Shown, now: u64) -> Markup {
             div.notice role="status" { (icon("alert")) p {
                 "Every automatic action is stopped by " b { (pause.person) } " " (format::time(pause.at_unix_nano, now))
                 @if !pause.reason.is_empty() { ": " (pause.reason) } "."
+            } }
+        }
+        @if standing.at_unix_nano > 0 && now.saturating_sub(standing.at_unix_nano) > STALE_NANOS {
+            div.notice role="alert" { (icon("alert")) p {
+                "Rules were evaluated last " (format::time(standing.at_unix_nano, now)) "; what stands here is of then. The server's log says why."
             } }
         }
         @if standing.rollouts.is_empty() && standing.slos.is_empty() && findings.is_empty() && actions.is_empty() {
@@ -280,7 +293,9 @@ fn budget(left: f64) -> Markup {
 
 /// Findings and actions, the newest first.
 fn timeline(findings: &[Finding], actions: &[ActionRecord], now: u64) -> Markup {
-    let said = findings.iter().map(|one| (one.since_unix_nano, 0, finding(one, now)));
+    let said = findings
+        .iter()
+        .map(|one| (one.since_unix_nano, 0, one.state == FindingState::Firing, finding(one, now)));
     // The weights that follow from a rollout's step stand with the step, and what an investigation
     // found is a finding.
     let is_own = |one: &&ActionRecord| {
@@ -290,11 +305,14 @@ fn timeline(findings: &[Finding], actions: &[ActionRecord], now: u64) -> Markup 
         !is_follow_up && !is_found
     };
     let done = actions.iter().filter(is_own).map(|one| {
-        (one.finished_unix_nano.unwrap_or(one.action.at_unix_nano), 1, action(one, now))
+        (one.finished_unix_nano.unwrap_or(one.action.at_unix_nano), 1, false, action(one, now))
     });
     let mut entries: Vec<_> = said.chain(done).collect();
-    entries.sort_by_key(|(at, kind, _)| std::cmp::Reverse((*at, *kind)));
-    html! { ol.events { @for (_, _, entry) in entries.into_iter().take(MAX_ENTRIES) { (entry) } } }
+    entries.sort_by_key(|(at, kind, ..)| std::cmp::Reverse((*at, *kind)));
+    let shown = entries.into_iter().enumerate();
+    // What still holds is not cut.
+    let shown = shown.filter(|(at, (_, _, is_firing, _))| *at < MAX_ENTRIES || *is_firing);
+    html! { ol.events { @for (_, (.., entry)) in shown { (entry) } } }
 }
 
 fn finding(of: &Finding, now: u64) -> Markup {
