@@ -1,6 +1,7 @@
 //! The gateway, wired: its plan from the configuration, its records through redaction to the store,
 //! and a configuration file that changes while it runs.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,15 +9,24 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
 use throughline_gateway::{Gateway, GatewayConfig, Handover, Plan, PlanError, Submit};
+use throughline_store::Control;
 use throughline_trace::access::Keyring;
+use throughline_trace::{KeySpending, RouteWeights};
+use throughline_web::AsksGateway;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::commands::of_control;
 use crate::config::FileConfig;
 use crate::failure::{Failure, Outcome};
+use crate::settings::{ServeSettings, Settings};
 
 /// How often a changed configuration file is looked for.
 const FILE_POLL: Duration = Duration::from_secs(1);
+
+/// How often what keys have spent is written down: so much of it may be forgotten by a crash.
+const SPENDING_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the guide is.
 const HINT: &str = "docs/gateway.md tells what `gateway:` may say";
@@ -25,7 +35,8 @@ const HINT: &str = "docs/gateway.md tells what `gateway:` may say";
 pub(crate) struct Open {
     gateway: Gateway,
     handover: Handover,
-    watching: Option<JoinHandle<()>>,
+    control: Control,
+    working: Vec<JoinHandle<()>>,
 }
 
 /// Refuses what cannot be meant.
@@ -43,22 +54,30 @@ fn refused(error: PlanError) -> Failure {
 }
 
 impl Open {
-    /// Starts the gateway. When the configuration file changes, its `gateway:` is put in place.
+    /// Starts the gateway, with what keys have spent before. When the configuration file changes, its
+    /// `gateway:` is put in place.
     pub(crate) fn start(
-        config: &GatewayConfig,
-        file: Option<&Path>,
+        (settings, serve): (&Settings, &ServeSettings),
         submit: Submit,
-        keyring: &Arc<Keyring>,
+        (keyring, control): (&Arc<Keyring>, &Control),
         registry: &mut Registry,
     ) -> Outcome<Self> {
+        let config = &serve.gateway;
         let plan = plan(config).map_err(refused)?;
         let started = Gateway::start(plan, submit, Arc::clone(keyring), registry);
         let (gateway, handover) = started.map_err(refused)?;
-        let watching = file.map(|file| {
-            let watch = watch(file.to_owned(), config.clone(), gateway.clone());
-            tokio::spawn(watch)
-        });
-        Ok(Self { gateway, handover, watching })
+        gateway.remember(&control.spending().map_err(|error| of_control(&error))?);
+        let mut working = vec![tokio::spawn(note_spending(control.clone(), gateway.clone()))];
+        if let Some(file) = settings.config_file.clone() {
+            let watch = watch(file, config.clone(), gateway.clone());
+            working.push(tokio::spawn(watch));
+        }
+        Ok(Self { gateway, handover, control: control.clone(), working })
+    }
+
+    /// From now on it follows the weights that governance sets.
+    pub(crate) fn follow(&mut self, weights: watch::Receiver<BTreeMap<String, RouteWeights>>) {
+        self.working.push(tokio::spawn(follow(weights, self.gateway.clone())));
     }
 
     /// Its routes, to be mounted beside the pages.
@@ -66,13 +85,56 @@ impl Open {
         self.gateway.router()
     }
 
+    /// Answers how it stands.
+    pub(crate) fn standing(&self) -> AsksGateway {
+        let gateway = self.gateway.clone();
+        Arc::new(move || gateway.standing())
+    }
+
     /// Hands over what was recorded; to be called when no request is under way any more, and before
     /// the store closes.
     pub(crate) async fn finish(self) {
-        if let Some(watching) = self.watching {
-            watching.abort();
+        for task in self.working {
+            task.abort();
         }
+        write_spending(&self.control, self.gateway.spent()).await;
         self.handover.finish().await;
+    }
+}
+
+/// Writes what keys have spent, as often as it changes.
+async fn note_spending(control: Control, gateway: Gateway) {
+    let mut written = gateway.spent();
+    loop {
+        sleep(SPENDING_PAUSE).await;
+        let spent = gateway.spent();
+        if spent != written && write_spending(&control, spent.clone()).await {
+            written = spent;
+        }
+    }
+}
+
+/// Whether it is written.
+async fn write_spending(control: &Control, spent: Vec<KeySpending>) -> bool {
+    let control = control.clone();
+    let written = tokio::task::spawn_blocking(move || control.write_spending(&spent)).await;
+    let error = match written {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(error, "what keys have spent is not written down; a restart would forget it");
+    false
+}
+
+async fn follow(mut weights: watch::Receiver<BTreeMap<String, RouteWeights>>, gateway: Gateway) {
+    loop {
+        let set = weights.borrow_and_update().clone();
+        gateway.weigh(set);
+        // Nobody sets any more.
+        if weights.changed().await.is_err() {
+            return;
+        }
     }
 }
 

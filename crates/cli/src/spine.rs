@@ -65,10 +65,9 @@ impl Spine {
         let keeper = Keeper::start(&settings.data_dir, &settings.audit, &mut registry)?;
         let redactor = redaction::redactor(&serve.redaction, &control, &mut registry)?;
         let of_the_api = redaction::before(Arc::clone(&redactor), Arc::clone(&submit));
-        let config_file = settings.config_file.as_deref();
         let asks = redaction::before_offers(Arc::clone(&redactor), offers);
-        let gateway =
-            gateway::Open::start(&serve.gateway, config_file, asks, &keyring, &mut registry)?;
+        let with = (&keyring, &control);
+        let mut gateway = gateway::Open::start((settings, serve), asks, with, &mut registry)?;
         let receives = admission::ingest(serve);
         let ingest = Ingest::new(receives, redactor, submit, Arc::clone(&keyring), &mut registry);
 
@@ -85,12 +84,14 @@ impl Spine {
             (Arc::clone(&of_the_api), Arc::clone(&keyring), is_ready.clone()),
             &mut registry,
         )?;
+        gateway.follow(governing.weights());
         let pages = WebState {
             reader: store.reader(),
             audit: keeper.audit.clone(),
             reads: keeper.reads.clone(),
             submit: of_the_api,
             governance: governing.view(),
+            gateway: gateway.standing(),
             committed: live.clone(),
             keyring: Arc::clone(&keyring),
             cookie_secret: control.secret(COOKIE_SECRET).map_err(|error| of_control(&error))?,
@@ -108,8 +109,7 @@ impl Spine {
         otlp.open(grpc, ingest.grpc_router());
         otlp.open(http, ingest.http_router());
         let site = Doors::new(tls, max_connections);
-        let pages = governing.mount(pages, &site);
-        site.open(web, pages.merge(gateway.router()));
+        site.open(web, governing.mount(pages, &site).merge(gateway.router()));
         ready.send_replace(true);
         tracing::info!(
             grpc = addresses.grpc,

@@ -19,7 +19,8 @@ use crate::asked::Asked;
 use crate::fault::Fault;
 use crate::meter::KeyMeter;
 use crate::metrics::GatewayMetrics;
-use crate::plan::{RouteTo, Timing};
+use crate::plan::Timing;
+use crate::route::RouteTo;
 use crate::targets::Shared;
 use crate::trail::{Decided, OpenSpan, Stamp, Trail};
 
@@ -35,6 +36,8 @@ pub(crate) struct CallOf<'a> {
     pub(crate) stamp: Stamp,
     /// When the request was let in.
     pub(crate) began: Instant,
+    /// The time that it may take from there.
+    pub(crate) budget: Option<Duration>,
     pub(crate) captures_content: bool,
     pub(crate) metrics: &'a GatewayMetrics,
     pub(crate) meter: Option<Arc<KeyMeter>>,
@@ -110,9 +113,18 @@ impl Call {
             true => Attempts::streamed(policy, rand::random(), now),
             false => Attempts::new(policy, rand::random(), now),
         };
-        if let Some(total) = policy.timeouts.total_ms {
+        if let Some(budget) = of.budget {
+            let ms = i64::try_from(budget.as_millis()).unwrap_or(i64::MAX);
+            span.set(keys::LATENCY_BUDGET_MS, ms);
+        }
+        let total = policy.timeouts.total_ms.map(Duration::from_millis);
+        if let Some(total) = total.into_iter().chain(of.budget).min() {
             // The time of all targets together: what the ones before took is gone.
-            machine.limit(shared.moment(of.began) + Duration::from_millis(total));
+            machine.limit(shared.moment(of.began) + total);
+        }
+        if let Some(mistake) = &trail.caller.unread_bag {
+            let told = vec![(keys::EXCEPTION_MESSAGE, Value::from(mistake.as_str()))];
+            span.event("context_bag.unreadable", told);
         }
         let began = Instant::now();
         Self {

@@ -1,12 +1,14 @@
 //! Who asks, as far as the headers say: the trace that a request belongs to, its session and agent,
 //! the tags that routing in another process gave it.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName};
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState};
 use opentelemetry::{Context, KeyValue};
-use throughline::propagation;
+use throughline::{ContextBag, propagation};
 use throughline_trace::{Phase, SpanId, TraceId, Value, keys};
 
 /// The session of a request, where baggage does not name one.
@@ -15,6 +17,8 @@ const SESSION_HEADER: &str = "x-session-id";
 const AGENT_HEADER: &str = "x-agent-id";
 /// The phase of the agent's loop that a call belongs to: `plan`, `act`, `observe`, `reflect`.
 const PHASE_HEADER: &str = "x-ai-phase";
+/// The time that a call may take, milliseconds, retries and fallbacks included.
+const LATENCY_BUDGET_HEADER: &str = "x-latency-budget-ms";
 /// Longest of these values, characters.
 const MAX_NAME_CHARS: usize = 256;
 /// The flags of a trace that we begin: sampled, with a random id.
@@ -43,6 +47,8 @@ pub(crate) struct Caller {
     pub(crate) flags: u8,
     pub(crate) dimensions: Vec<(&'static str, Value)>,
     pub(crate) phase: Option<Phase>,
+    /// Why its context bag cannot be read.
+    pub(crate) unread_bag: Option<String>,
     headers: HeaderMap,
 }
 
@@ -51,10 +57,20 @@ impl Caller {
     pub(crate) fn of(headers: HeaderMap) -> Self {
         let cx = propagation::extract(&headers);
         let cx = propagation::Baggage::new().extract_with_context(&cx, &Carrier(&headers));
+        let (bag, unread_bag) = match ContextBag::from_headers(&headers) {
+            Ok(bag) => (bag, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
         let (cx, is_continued) = if cx.span().span_context().is_valid() {
             (cx, true)
         } else {
-            let trace_id = opentelemetry::TraceId::from(rand::random::<u128>() | 1);
+            // Whoever sends a bag alone names the trace in it, and no span.
+            let of_bag = bag
+                .as_ref()
+                .and_then(ContextBag::trace_id)
+                .map(|id| u128::from_be_bytes(*id.as_bytes()));
+            let trace_id = of_bag.unwrap_or_else(|| rand::random::<u128>() | 1);
+            let trace_id = opentelemetry::TraceId::from(trace_id);
             // Only the trace is ours; who sends it on puts its own span in.
             let begun = SpanContext::new(
                 trace_id,
@@ -77,18 +93,21 @@ impl Caller {
             flags: span.trace_flags().to_u8(),
             dimensions: Vec::new(),
             phase: None,
+            unread_bag,
             headers,
             cx,
         };
-        caller.read_dimensions();
+        caller.read_dimensions(bag.and_then(|bag| bag.session_id()).as_deref());
         caller
     }
 
-    fn read_dimensions(&mut self) {
+    fn read_dimensions(&mut self, session_of_bag: Option<&str>) {
         for (key, names) in DIMENSIONS {
             let said = names.iter().find_map(|name| self.baggage(name));
             let said = said.or_else(|| match key {
-                keys::SESSION_ID => self.header(SESSION_HEADER),
+                keys::SESSION_ID => {
+                    self.header(SESSION_HEADER).or_else(|| session_of_bag.map(str::to_owned))
+                }
                 keys::AGENT_ID => self.header(AGENT_HEADER),
                 _ => None,
             });
@@ -121,6 +140,12 @@ impl Caller {
 
     pub(crate) fn dimension(&self, key: &str) -> Option<&str> {
         self.dimensions.iter().find(|(name, _)| *name == key)?.1.as_str()
+    }
+
+    /// The time that a call may take. What is no number above 0 is none.
+    pub(crate) fn latency_budget(&self) -> Option<Duration> {
+        let told = self.header(LATENCY_BUDGET_HEADER)?.parse::<u64>().ok()?;
+        Some(Duration::from_millis(told)).filter(|budget| !budget.is_zero())
     }
 
     /// A header of the request, or an entry of its baggage: what rules of routes look at.
@@ -207,6 +232,28 @@ mod tests {
         caller.inject(SpanId::from_u64(0xabc), &mut sent);
         assert_eq!(sent["traceparent"], "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000abc-03");
         assert_eq!(sent["tracestate"], "a=1,b=2");
+    }
+
+    #[test]
+    fn r2_3_a_context_bag_names_session_and_trace_where_nothing_else_does() {
+        let bag = ContextBag::new();
+        bag.set_session("s-7");
+        let mut headers = HeaderMap::new();
+        bag.inject_headers(&mut headers).unwrap();
+        assert_eq!(Caller::of(headers.clone()).session(), Some("s-7"));
+        headers.insert(SESSION_HEADER, "s-1".parse().unwrap());
+        assert_eq!(Caller::of(headers.clone()).session(), Some("s-1"), "said on purpose");
+        headers.insert(throughline::CONTEXT_BAG_HEADER, "{}".parse().unwrap());
+        let unread = Caller::of(headers);
+        assert_eq!(unread.session(), Some("s-1"));
+        assert!(unread.unread_bag.is_some());
+        let named = r#"{"form":"throughline.context_bag","version":1,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#;
+        let named = ContextBag::from_json(named).unwrap();
+        let mut headers = HeaderMap::new();
+        named.inject_headers(&mut headers).unwrap();
+        let told = Caller::of(headers.clone());
+        assert_eq!(told.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736", "{headers:?}");
+        assert_eq!(told.parent, None);
     }
 
     #[test]

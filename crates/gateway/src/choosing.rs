@@ -9,7 +9,7 @@ use throughline_trace::{Usage, Value, keys};
 
 use crate::asked::Asked;
 use crate::caller::Caller;
-use crate::plan::{Route, RouteTo};
+use crate::route::{Route, RouteTo};
 use crate::targets::Targets;
 use crate::trail::Stamp;
 
@@ -36,8 +36,9 @@ pub(crate) fn target_of<'a>(
     caller: &Caller,
     targets: &Targets,
 ) -> Option<Chosen<'a>> {
+    let weighed = route.targets.iter().zip(route.weights());
     let candidates: Vec<Candidate<'_>> =
-        route.targets.iter().map(|to| candidate(route, to, asked, targets)).collect();
+        weighed.map(|(to, weight)| candidate(route, to, weight, asked, targets)).collect();
     let group = caller.group().filter(|_| route.is_experiment);
     let (choice, reason) = match group {
         Some(group) => {
@@ -56,7 +57,7 @@ pub(crate) fn target_of<'a>(
             let ask = Ask {
                 session: session.as_deref(),
                 ruled: RouteRule::first(&route.rules, read),
-                latency_budget: None,
+                latency_budget: route.budget(caller),
                 random: rand::random(),
             };
             let choice = choose(route.strategy, &candidates, ask)?;
@@ -97,12 +98,13 @@ fn tags(route: &Route, to: &RouteTo, asked: &Asked, choice: Choice) -> Stamp {
 fn candidate<'a>(
     route: &Route,
     to: &'a RouteTo,
+    weight: u32,
     asked: &Asked,
     targets: &Targets,
 ) -> Candidate<'a> {
     let model = to.model(&asked.model);
     let shared = targets.get(&to.provider.name, model, &route.timing.policy);
-    let mut candidate = Candidate::new(&to.name, f64::from(to.weight));
+    let mut candidate = Candidate::new(&to.name, f64::from(weight));
     candidate.is_available = shared.is_available();
     match route.strategy {
         RoutingStrategy::Weighted | RoutingStrategy::HeaderBased => {}

@@ -110,6 +110,9 @@ pub struct RouteConfig {
     pub fallback: Vec<TargetConfig>,
     /// Failures that call for the fallback.
     pub fallback_on: Option<ErrorSet>,
+    /// The time that a request may take, retries and fallbacks included, milliseconds; the header
+    /// `x-latency-budget-ms` says another.
+    pub latency_budget_ms: Option<u64>,
     /// How long, how often and how patient.
     pub policy: PolicyConfig,
     /// Answers that are kept; none when left out.
@@ -190,6 +193,8 @@ pub struct KeyConfig {
     pub tokens_per_minute: Option<u64>,
     /// US dollars a day (UTC).
     pub usd_per_day: Option<f64>,
+    /// US dollars a month (UTC).
+    pub usd_per_month: Option<f64>,
 }
 
 /// How much is taken at once.

@@ -103,11 +103,11 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
     })?;
     let trail = Trail::new(inner.recorder.clone(), Caller::of(head.headers));
     let name = key.as_ref().map(|key| key.name.as_str()).unwrap_or_default();
-    let limits = serving.plan.keys.get(name);
-    let meter = limits.map(|limits| (limits, inner.meters.of(name)));
-    let meter = match meter {
-        Some((limits, meter)) => Some(within(limits, meter, &asked, &trail)?),
-        None => None,
+    let unlimited = KeyConfig::default();
+    let limits = serving.plan.keys.get(name).unwrap_or(&unlimited);
+    let meter = match name {
+        "" => None,
+        name => Some(within(limits, inner.meters.of(name), &asked, &trail)?),
     };
     Ok(Exchange {
         inner: Arc::clone(inner),
@@ -206,11 +206,12 @@ fn within(
             let message = format!("the key {name} may use {limit} tokens a minute, and has");
             (StatusCode::TOO_MANY_REQUESTS, "tokens_per_minute", message, Some(retry_after))
         }
-        OverLimit::Budget { limit_usd, spent_usd } => {
+        OverLimit::Budget { limit_usd, spent_usd, period } => {
             let message = format!(
-                "the key {name} may spend {limit_usd} US dollars a day, and has spent {spent_usd:.4}"
+                "the key {name} may spend {limit_usd} US dollars a {period}, and has spent {spent_usd:.4}"
             );
-            (StatusCode::PAYMENT_REQUIRED, "usd_per_day", message, None)
+            let reason = if period == "day" { "usd_per_day" } else { "usd_per_month" };
+            (StatusCode::PAYMENT_REQUIRED, reason, message, None)
         }
     };
     let decision = trail.decide(Decided {

@@ -30,8 +30,8 @@ use crate::contract::Violation;
 use crate::fault::Fault;
 use crate::live::Live;
 use crate::meter::KeyMeter;
-use crate::plan::{Route, RouteTo};
 use crate::reply::{self, Refused};
+use crate::route::{Route, RouteTo};
 use crate::state::{Inner, Place, Serving};
 use crate::trail::{Decided, OpenSpan, Stamp, Trail};
 
@@ -211,6 +211,7 @@ impl Exchange {
             parent,
             stamp,
             began: self.began,
+            budget: route.budget(&self.trail.caller),
             captures_content: self.serving.plan.captures_content,
             metrics: &self.inner.metrics,
             meter: self.meter.clone(),

@@ -1,19 +1,16 @@
 //! The configuration, resolved: what a request finds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline_resilience::route::{RouteRule, RoutingStrategy};
 use throughline_resilience::{ErrorSet, Policy};
 use throughline_trace::{ErrorType, RouteWeights, RouteWeightsError};
 
 use crate::api::Api;
-use crate::config::{
-    GatewayConfig, KeyConfig, PolicyConfig, ProviderConfig, ProviderKind, RouteConfig, TargetConfig,
-};
-use crate::contract::ContractConfig;
+use crate::config::{GatewayConfig, KeyConfig, PolicyConfig, ProviderConfig, ProviderKind};
 use crate::provider::Provider;
+use crate::route::Route;
 use crate::way::Way;
 
 /// Largest request body, bytes, when nobody says otherwise: a few images in it.
@@ -97,48 +94,6 @@ pub(crate) struct Timing {
     pub(crate) connect: Duration,
     pub(crate) between_tokens: Duration,
     pub(crate) client_stall: Duration,
-}
-
-/// What a model name leads to.
-#[derive(Debug)]
-pub(crate) struct Route {
-    pub(crate) name: String,
-    pattern: String,
-    pub(crate) strategy: RoutingStrategy,
-    pub(crate) is_sticky: bool,
-    /// Its targets are `control` and `treatment`.
-    pub(crate) is_experiment: bool,
-    pub(crate) targets: Vec<RouteTo>,
-    pub(crate) rules: Vec<RouteRule>,
-    pub(crate) fallback: Vec<RouteTo>,
-    pub(crate) triggers: ErrorSet,
-    pub(crate) timing: Timing,
-    pub(crate) cache_ttl: Option<Duration>,
-    pub(crate) contract: Option<Arc<ContractConfig>>,
-    /// Whether it stands in the configuration.
-    pub(crate) is_named: bool,
-}
-
-/// A model at a provider.
-#[derive(Debug, Clone)]
-pub(crate) struct RouteTo {
-    pub(crate) name: String,
-    pub(crate) provider: Arc<Provider>,
-    model: Option<String>,
-    version: Option<String>,
-    pub(crate) weight: u32,
-}
-
-impl RouteTo {
-    /// The provider's model for a request that asks for `asked`.
-    pub(crate) fn model<'a>(&'a self, asked: &'a str) -> &'a str {
-        self.model.as_deref().unwrap_or(asked)
-    }
-
-    /// The value of `model_version`.
-    pub(crate) fn version<'a>(&'a self, asked: &'a str) -> &'a str {
-        self.version.as_deref().unwrap_or_else(|| self.model(asked))
-    }
 }
 
 impl Plan {
@@ -225,6 +180,18 @@ impl Plan {
         })
     }
 
+    /// Weights that were set for routes by name hold from now on, and no others.
+    pub(crate) fn weigh(&self, weights: &BTreeMap<String, RouteWeights>) {
+        for route in &self.routes {
+            route.weigh(weights.get(&route.name));
+        }
+    }
+
+    /// Routes, in the order in which they are tried.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().map(Arc::as_ref)
+    }
+
     /// Names of models that routes name, without patterns.
     pub(crate) fn routed_models(&self) -> impl Iterator<Item = &str> {
         let patterns = self.routes.iter().map(|route| route.pattern.as_str());
@@ -261,91 +228,6 @@ pub(crate) fn fits(pattern: &str, model: &str) -> bool {
     }
 }
 
-impl Route {
-    fn of(
-        config: &RouteConfig,
-        base: &PolicyConfig,
-        find: &impl Fn(&str, &str) -> Result<Arc<Provider>, PlanError>,
-    ) -> Result<Self, PlanError> {
-        if config.model.is_empty() {
-            return Err(field("gateway.routes[].model", "the name of a model", "none"));
-        }
-        let place = format!("gateway.routes[{}]", config.model);
-        let to = |key: &str, target: &TargetConfig| -> Result<RouteTo, PlanError> {
-            let provider = find(&format!("{place}.{key}.provider"), &target.provider)?;
-            let model = target.model.as_deref().unwrap_or(&config.model);
-            let name = target.name.clone().unwrap_or_else(|| model.to_owned());
-            Ok(RouteTo {
-                name,
-                provider,
-                model: target.model.clone(),
-                version: target.version.clone(),
-                weight: target.weight.unwrap_or(1),
-            })
-        };
-        let all = |key: &str, list: &[TargetConfig]| -> Result<Vec<RouteTo>, PlanError> {
-            list.iter().map(|target| to(key, target)).collect()
-        };
-        let targets = all("targets", &config.targets)?;
-        let name = config.name.clone().unwrap_or_else(|| config.model.clone());
-        let weights = targets.iter().map(|target| (target.name.clone(), target.weight));
-        RouteWeights::new(&name, 0, weights)
-            .map_err(|error| PlanError::Weights { field: place.clone(), error })?;
-        for rule in &config.rules {
-            if !targets.iter().any(|target| target.name == rule.target) {
-                let expected = "a target of this route in every rule";
-                return Err(field(&format!("{place}.rules"), expected, &rule.target));
-            }
-        }
-        let names: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
-        let ttl = config.cache.as_ref().map(|cache| Duration::from_secs(cache.ttl_secs));
-        if ttl == Some(Duration::ZERO) {
-            return Err(field(&format!("{place}.cache.ttl_secs"), "a number above 0", "0"));
-        }
-        Ok(Self {
-            name,
-            pattern: config.model.clone(),
-            strategy: config.strategy,
-            is_sticky: config.sticky.unwrap_or(true),
-            is_experiment: names == HashSet::from(["control", "treatment"]),
-            targets,
-            rules: config.rules.clone(),
-            fallback: all("fallback", &config.fallback)?,
-            triggers: config.fallback_on.unwrap_or(FALLBACK_ON),
-            timing: timing(&format!("{place}.policy"), &config.policy, base)?,
-            cache_ttl: ttl,
-            contract: config.contract.clone().map(Arc::new),
-            is_named: true,
-        })
-    }
-
-    /// The way of a model that no route names.
-    fn unnamed(provider: Arc<Provider>, timing: &Timing) -> Self {
-        let target = RouteTo {
-            name: provider.name.clone(),
-            provider,
-            model: None,
-            version: None,
-            weight: 1,
-        };
-        Self {
-            name: "default".to_owned(),
-            pattern: "*".to_owned(),
-            strategy: RoutingStrategy::Weighted,
-            is_sticky: false,
-            is_experiment: false,
-            targets: vec![target],
-            rules: Vec::new(),
-            fallback: Vec::new(),
-            triggers: ErrorSet::NONE,
-            timing: timing.clone(),
-            cache_ttl: None,
-            contract: None,
-            is_named: false,
-        }
-    }
-}
-
 /// The providers whose keys lie in the variables that their own clients read.
 fn obvious_providers(env: &dyn Fn(&str) -> Option<String>) -> Vec<ProviderConfig> {
     let known = [
@@ -363,7 +245,11 @@ fn obvious_providers(env: &dyn Fn(&str) -> Option<String>) -> Vec<ProviderConfig
         .collect()
 }
 
-fn timing(place: &str, own: &PolicyConfig, base: &PolicyConfig) -> Result<Timing, PlanError> {
+pub(crate) fn timing(
+    place: &str,
+    own: &PolicyConfig,
+    base: &PolicyConfig,
+) -> Result<Timing, PlanError> {
     let pick = |own: Option<u64>, base: Option<u64>, name: &str| match own.or(base) {
         Some(ms) if ms == 0 || ms > MAX_TIMEOUT_MS => {
             let expected = format!("1 to {MAX_TIMEOUT_MS} milliseconds");
@@ -404,13 +290,14 @@ fn check_key(key: &KeyConfig) -> Result<(), PlanError> {
     if key.name.is_empty() {
         return Err(field("gateway.keys[].name", "the name of an API key", "none"));
     }
-    if key.usd_per_day.is_some_and(|usd| !usd.is_finite() || usd < 0.0) {
-        let got = key.usd_per_day.unwrap_or_default().to_string();
-        return Err(field(&format!("{place}.usd_per_day"), "an amount of US dollars", &got));
+    for (name, usd) in [("usd_per_day", key.usd_per_day), ("usd_per_month", key.usd_per_month)] {
+        let Some(usd) = usd.filter(|usd| !usd.is_finite() || *usd < 0.0) else { continue };
+        let expected = "an amount of US dollars";
+        return Err(field(&format!("{place}.{name}"), expected, &usd.to_string()));
     }
     Ok(())
 }
 
-fn field(place: &str, expected: &str, got: &str) -> PlanError {
+pub(crate) fn field(place: &str, expected: &str, got: &str) -> PlanError {
     PlanError::Field { field: place.to_owned(), expected: expected.to_owned(), got: got.to_owned() }
 }

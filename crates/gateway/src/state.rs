@@ -1,9 +1,11 @@
 //! What all requests share.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
+use throughline_trace::RouteWeights;
 use throughline_trace::access::Keyring;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -40,6 +42,36 @@ fn pages(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES).max(1)
 }
 
+/// A semaphore and its size.
+#[derive(Debug)]
+struct Counted {
+    free: Arc<Semaphore>,
+    size: usize,
+}
+
+impl Counted {
+    fn places(plan: &Plan) -> Self {
+        Self::new(plan.max_concurrent)
+    }
+
+    fn room(plan: &Plan) -> Self {
+        Self::new(pages(plan.max_in_flight_bytes))
+    }
+
+    fn new(size: usize) -> Self {
+        let size = size.min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(size)), size }
+    }
+
+    /// Puts another size in place. Who is under way keeps a place of before, so that there are more
+    /// than meant until those are done.
+    fn resize(held: &ArcSwap<Self>, other: Self) {
+        if held.load().size != other.size {
+            held.store(Arc::new(other));
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.metrics.in_flight.dec();
@@ -57,10 +89,12 @@ pub(crate) struct Inner {
     pub(crate) cache: Arc<Cache>,
     pub(crate) models: ModelLists,
     pub(crate) patience: Arc<Patience>,
-    /// Places for requests under way.
-    places: Arc<Semaphore>,
+    /// Places for requests under way, and how many there are.
+    places: ArcSwap<Counted>,
     /// Room for the bodies of requests under way, pages.
-    room: Arc<Semaphore>,
+    room: ArcSwap<Counted>,
+    /// Weights that were set while it runs. Held while a plan is put in place: no plan misses any.
+    weights: Mutex<BTreeMap<String, RouteWeights>>,
     hash_key: [u8; 32],
     pub(crate) hash_key_id: String,
 }
@@ -68,11 +102,17 @@ pub(crate) struct Inner {
 impl Inner {
     /// A place for one more request with a body of so many bytes; `None` when there is none.
     pub(crate) fn place(&self, body_bytes: usize) -> Option<Place> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.places.load().free).try_acquire_owned().ok()?;
         let pages = u32::try_from(pages(body_bytes)).ok()?;
-        let body = Arc::clone(&self.room).try_acquire_many_owned(pages).ok()?;
+        let body = Arc::clone(&self.room.load().free).try_acquire_many_owned(pages).ok()?;
         self.metrics.in_flight.inc();
         Some(Place { metrics: self.metrics.clone(), _permit: permit, _body: body })
+    }
+
+    /// Requests under way, and how many may be.
+    pub(crate) fn under_way(&self) -> (u64, u64) {
+        let in_flight = u64::try_from(self.metrics.in_flight.get()).unwrap_or(0);
+        (in_flight, self.places.load().size as u64)
     }
 
     /// Providers and routes of this moment.
@@ -126,9 +166,8 @@ impl Gateway {
         let clients = Clients::for_plan(&plan, None)?;
         let patience = Arc::<Patience>::default();
         tokio::spawn(Patience::watch(Arc::downgrade(&patience)));
-        let places = Arc::new(Semaphore::new(plan.max_concurrent));
-        let room = pages(plan.max_in_flight_bytes).min(Semaphore::MAX_PERMITS);
-        let room = Arc::new(Semaphore::new(room));
+        let places = ArcSwap::from_pointee(Counted::places(&plan));
+        let room = ArcSwap::from_pointee(Counted::room(&plan));
         let handover = Handover { recorder: recorder.clone(), task };
         let inner = Inner {
             serving: ArcSwap::from_pointee(Serving { plan, clients }),
@@ -142,6 +181,7 @@ impl Gateway {
             patience,
             places,
             room,
+            weights: Mutex::default(),
             hash_key: rand::random(),
             hash_key_id: format!("ephemeral:{:08x}", rand::random::<u32>()),
         };
@@ -149,16 +189,28 @@ impl Gateway {
     }
 
     /// Puts another plan in place: requests from now on follow it, those under way keep theirs.
-    /// Breakers keep their state, connections stay open; how many requests may be under way at once,
-    /// and with how much, stays as it was.
+    /// Breakers keep their state, connections stay open, weights that were [set](Self::weigh) hold.
     ///
     /// # Errors
     /// [`PlanError::Client`]; the old plan stays then.
     pub fn replace(&self, plan: Plan) -> Result<(), PlanError> {
         let before = self.inner.serving();
         let clients = Clients::for_plan(&plan, Some(&before.clients))?;
+        Counted::resize(&self.inner.places, Counted::places(&plan));
+        Counted::resize(&self.inner.room, Counted::room(&plan));
+        let weights = self.inner.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.weigh(&weights);
         self.inner.serving.store(Arc::new(Serving { plan, clients }));
         Ok(())
+    }
+
+    /// From now on these weights, by the name of their route, hold instead of those of the
+    /// configuration; requests under way keep their target. Routes of other names, and targets that
+    /// a route does not have, are for others.
+    pub fn weigh(&self, weights: BTreeMap<String, RouteWeights>) {
+        let mut held = self.inner.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.serving.load().plan.weigh(&weights);
+        *held = weights;
     }
 }
 

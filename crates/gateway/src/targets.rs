@@ -59,6 +59,13 @@ impl Targets {
         shared.policy.store(Arc::clone(policy));
         Arc::clone(shared)
     }
+
+    /// All of them, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Shared>> {
+        let mut all: Vec<Arc<Shared>> = locked(&self.all).values().map(Arc::clone).collect();
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
 }
 
 /// One target.

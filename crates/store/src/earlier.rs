@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use throughline_trace::{TraceId, TraceSummary};
 
 use crate::id_filter::IdFilter;
+use crate::indicators::Watching;
 use crate::layout::{Layout, SegmentId};
 use crate::rollups::Horizon;
 use crate::schema::{SEGMENT, SchemaError};
@@ -57,6 +58,13 @@ impl EarlierSegments {
         Self { layout, segments, open }
     }
 
+    /// Of them those before a segment.
+    pub(crate) fn before(self, id: SegmentId) -> Self {
+        let Self { layout, mut segments, open } = self;
+        segments.retain(|segment| segment.id < id);
+        Self { layout, segments, open }
+    }
+
     /// None at all, where they will not be asked any more.
     pub(crate) fn none(layout: &Layout) -> Self {
         Self { layout: layout.clone(), segments: Vec::new(), open: Vec::new() }
@@ -71,15 +79,17 @@ impl EarlierSegments {
     }
 
     /// What earlier segments know of a trace: the newest that carries it has it whole. The spans
-    /// of all of them are told to `see`. A segment that cannot be read is passed over with a
-    /// warning.
+    /// of all of them are told to `see`, calls with what they count for `watching`. A segment that
+    /// cannot be read is passed over with a warning.
     pub(crate) fn find(
         &mut self,
         id: TraceId,
+        watching: &Watching,
         mut see: impl FnMut(SeenSpan),
     ) -> Option<TraceSummary> {
         let mut whole: Option<TraceSummary> = None;
         let mut is_whole = false;
+        let nobody = Watching::default();
         let Self { layout, segments, open } = self;
         for segment in segments.iter().filter(|segment| segment.filter.may_contain(id)) {
             let path = layout.file_of(segment.id);
@@ -88,7 +98,8 @@ impl EarlierSegments {
             let see_span = |span: SeenSpan| {
                 see(SeenSpan { call: span.call.filter(|_| !is_skeleton), ..span });
             };
-            match find_in((segment.id, &path), open, id, see_span) {
+            let watching = if is_skeleton { &nobody } else { watching };
+            match find_in((segment.id, &path), open, id, watching, see_span) {
                 Ok(Some(_)) if is_whole => {}
                 Ok(Some(rows)) => {
                     is_whole = rows.is_carried;
@@ -125,6 +136,7 @@ fn find_in(
     (segment, path): (SegmentId, &Path),
     recent: &mut Vec<(PathBuf, Connection)>,
     id: TraceId,
+    watching: &Watching,
     see: impl FnMut(SeenSpan),
 ) -> Result<Option<TraceRows>, FindError> {
     let kept = recent.iter().position(|(of, _)| of == path);
@@ -135,7 +147,7 @@ fn find_in(
     let rows = trace_rows::find(&connection, id)?;
     if let Some(rows) = &rows {
         let horizon = Horizon::new(rows.summary.received_unix_nano, segment.day);
-        trace_rows::seen_spans(&connection, &rows.spaces, &horizon, see)?;
+        trace_rows::seen_spans(&connection, (id, &rows.spaces), &horizon, watching, see)?;
     }
     if recent.len() >= MAX_OPEN {
         recent.remove(0);

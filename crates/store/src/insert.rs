@@ -68,8 +68,8 @@ impl Memory {
         let received = prepared.batch.received_unix_nano;
         let horizon = self.changes.see(received);
         self.changes.sightings.reserve(prepared.spans.len());
-        let watching = self.observer.now();
-        let watching = (watching.generation != prepared.observed_by).then_some(watching);
+        let watching =
+            (self.watching.generation != prepared.observed_by).then(|| self.watching.clone());
         let mut observed = Vec::new();
         for (span, row) in prepared.batch.spans.iter().zip(&prepared.spans) {
             let (hot, changes) = self.hot(connections, span.trace_id)?;
@@ -239,12 +239,12 @@ impl Memory {
         connections: Connections<'_>,
         id: TraceId,
     ) -> Result<(&mut HotTrace, &mut Changes), RowError> {
-        let Self { hot, numbers, earlier, changes, day, .. } = self;
+        let Self { hot, numbers, earlier, changes, day, watching, .. } = self;
         let trace = hot.get_or_try_insert(id, || {
             let stored = trace_rows::find(connections.segment, id)?;
             let mut trace = HotTrace::new(id, numbers.trace_no + 1);
             if stored.as_ref().is_none_or(|stored| stored.is_carried) {
-                let known = earlier.find(id, |span| trace.remember(span));
+                let known = earlier.find(id, watching, |span| trace.remember(span));
                 trace.is_carried = known.is_some() || stored.is_some();
                 // Its first row here has all of it, so that lists find it in one place.
                 trace.summary = known.unwrap_or(trace.summary);
@@ -254,9 +254,13 @@ impl Memory {
                     trace.trace_no = stored.trace_no;
                     trace.space_no = stored.spaces.last().copied().unwrap_or(stored.trace_no);
                     let horizon = Horizon::new(stored.summary.received_unix_nano, *day);
-                    let see = |span| trace.remember(span);
-                    trace.next =
-                        trace_rows::seen_spans(connections.segment, &stored.spaces, &horizon, see)?;
+                    trace.next = trace_rows::seen_spans(
+                        connections.segment,
+                        (id, &stored.spaces),
+                        &horizon,
+                        watching,
+                        |span| trace.remember(span),
+                    )?;
                     trace.posted = flush::posted_of(connections.segment, &stored.summary)?;
                     trace.summary = stored.summary;
                     trace.is_stored = true;

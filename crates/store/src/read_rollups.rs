@@ -215,9 +215,10 @@ struct SegmentDeltas {
 }
 
 /// How far segments are in the rollups, by [`Source`].
-type AppliedBySource = HashMap<i64, Applied>;
+pub(crate) type AppliedBySource = HashMap<i64, Applied>;
 
-fn all_applied(rollups: &Lease) -> Result<AppliedBySource, rusqlite::Error> {
+/// How far all of them are.
+pub(crate) fn all_applied(rollups: &Lease) -> Result<AppliedBySource, rusqlite::Error> {
     rollups
         .prepare_cached("SELECT segment, batch_no, standing FROM applied")?
         .query_map([], |row| Ok((row.get(0)?, Applied::of_columns(row, 1)?)))?
@@ -259,6 +260,14 @@ impl Waiting {
             .collect();
         let decisions = newest_decisions(&control).map_err(fails)?;
         Ok(Self { segments: found, gone, decisions })
+    }
+
+    /// Every segment that has or had anything, the newest first.
+    pub(crate) fn ids(&self) -> Vec<SegmentId> {
+        let here = self.segments.iter().map(|segment| segment.id);
+        let mut ids: Vec<_> = here.chain(self.gone.iter().map(|(id, _)| *id)).collect();
+        ids.sort_unstable_by(|one, other| other.cmp(one));
+        ids
     }
 
     /// How far what is asked from this second on can be relied on.

@@ -20,6 +20,10 @@ use crate::trace_rows::{self, RowError};
 /// Messages that are kept for the rows to come, bytes.
 const MAX_CACHED_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// What [`RowReader`] makes a span of.
+const SPAN_COLUMNS: &str = "SELECT span_id, parent, kind, status, start, duration, resource, scope,
+    name, messages, body FROM spans";
+
 /// Reads rows of one segment.
 #[derive(Debug)]
 pub(crate) struct RowReader<'c> {
@@ -45,10 +49,9 @@ impl<'c> RowReader<'c> {
         spaces: &[i64],
         mut take: impl FnMut(Span, usize) -> bool,
     ) -> Result<(), RowError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT span_id, parent, kind, status, start, duration, resource, scope, name,
-                messages, body FROM spans WHERE key >= ?1 AND key < ?2 ORDER BY key",
-        )?;
+        let mut statement = self
+            .connection
+            .prepare_cached(&format!("{SPAN_COLUMNS} WHERE key >= ?1 AND key < ?2 ORDER BY key"))?;
         for space in spaces {
             let (from, to) = trace_rows::key_range(*space);
             let mut rows = statement.query([from, to])?;
@@ -60,6 +63,15 @@ impl<'c> RowReader<'c> {
             }
         }
         Ok(())
+    }
+
+    /// The span of a key.
+    pub(crate) fn span_at(&mut self, trace_id: TraceId, key: i64) -> Result<Span, RowError> {
+        let mut statement =
+            self.connection.prepare_cached(&format!("{SPAN_COLUMNS} WHERE key = ?1"))?;
+        let mut rows = statement.query([key])?;
+        let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        self.span(trace_id, row)
     }
 
     fn span(&mut self, trace_id: TraceId, row: &Row<'_>) -> Result<Span, RowError> {

@@ -9,7 +9,7 @@ use throughline_trace::{Sighting, TraceId};
 use crate::earlier::EarlierSegments;
 use crate::facet::FacetKind;
 use crate::hot::HotTrace;
-use crate::indicators::Observer;
+use crate::indicators::{Observer, Watching};
 use crate::layout::{Day, Layout, SegmentId, sync_directory};
 use crate::recent::Recent;
 use crate::rollups::{Deltas, Horizon};
@@ -57,6 +57,8 @@ pub(crate) struct Memory {
     pub(crate) day: Day,
     /// Who counts spans.
     pub(crate) observer: Observer,
+    /// Who counts those of the running group.
+    pub(crate) watching: Watching,
 }
 
 /// Row numbers given out and rows stored. What is stored is also in the `state` row.
@@ -130,6 +132,7 @@ impl OpenSegment {
             changes: Changes::default(),
             day: id.day,
             observer: observer.clone(),
+            watching: Watching::default(),
         };
         memory.warm_messages(&connection)?;
         Ok(Self { id, path, connection, memory })
@@ -219,10 +222,17 @@ impl Memory {
     /// Begins a group.
     pub(crate) fn begin(&mut self) {
         self.changes = Changes { before: self.numbers, day: self.day, ..Changes::default() };
+        let watching = self.observer.begin_group();
+        if watching.generation != self.watching.generation {
+            // Their calls know what they count for others.
+            self.hot.clear();
+        }
+        self.watching = watching;
     }
 
     /// The group is durable.
     pub(crate) fn commit(&mut self) {
+        self.observer.end_group();
         self.changes = Changes::default();
         self.hot.age();
         self.messages.age();
@@ -234,6 +244,7 @@ impl Memory {
 
     /// The group failed: what it did is forgotten, and read back from the file when needed.
     pub(crate) fn roll_back(&mut self) {
+        self.observer.end_group();
         let changes = std::mem::take(&mut self.changes);
         self.numbers = changes.before;
         changes.traces.iter().chain(&changes.numbered).for_each(|id| self.hot.remove(id));
@@ -250,6 +261,7 @@ impl Memory {
 
     /// Forgets everything that can be read back, after a failure whose reach is not known.
     pub(crate) fn forget(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
+        self.observer.end_group();
         self.hot.clear();
         self.messages.clear();
         self.resources.clear();

@@ -12,8 +12,10 @@ use throughline_trace::{
 
 use crate::body::{self, BodyError, SpanBody};
 use crate::dictionary;
+use crate::indicators::Watching;
 use crate::messages::Slot;
 use crate::prepare::share;
+use crate::read_spans::RowReader;
 use crate::rollups::Horizon;
 use crate::sampled;
 use crate::schema::to_nanos;
@@ -214,17 +216,21 @@ pub(crate) fn told_spans(
     Ok(())
 }
 
-/// Tells `see` every span, and answers the next free number of the last key space. Calls are filed
-/// under the times that `horizon` believes: that of the last arrival of their trace, which is all that
-/// is known of it, so that of a misdated one only the day is sure.
+/// Tells `see` every span of a trace, and answers the next free number of the last key space. Calls are
+/// filed under the times that `horizon` believes: that of the last arrival of their trace, which is all
+/// that is known of it, so that of a misdated one only the day is sure. They have with them what they
+/// count for `watching`, so that it is taken back with the call; if nobody counts, that costs nothing.
 pub(crate) fn seen_spans(
     connection: &Connection,
-    spaces: &[i64],
+    (id, spaces): (TraceId, &[i64]),
     horizon: &Horizon,
+    watching: &Watching,
     mut see: impl FnMut(SeenSpan),
 ) -> Result<u32, RowError> {
     let mut statement = connection.prepare_cached(&span_columns(&bodies_of_calls()))?;
     let mut shared = Shared::default();
+    let mut reader = watching.is_any().then(|| RowReader::new(connection));
+    let mut observed = Vec::new();
     let mut next = 0;
     if let Some(first) = spaces.first() {
         // What sampling took is not inserted again when it is delivered again.
@@ -239,13 +245,19 @@ pub(crate) fn seen_spans(
         while let Some(row) = rows.next()? {
             let key: i64 = row.get(0)?;
             next = (key - from) as u32 + 1;
-            let told = told(connection, row, &mut shared)?;
+            let mut call = None;
+            if let Some((Some(told), facts)) = told(connection, row, &mut shared)? {
+                let mut facts = horizon.filed(&facts).unwrap_or(facts);
+                if let Some(reader) = &mut reader {
+                    watching.observe(&reader.span_at(id, key)?, &mut observed);
+                    facts = facts.observed(&observed);
+                }
+                call = Some(told.with_facts(facts));
+            }
             see(SeenSpan {
                 span_id: SpanId::from_u64(row.get::<_, i64>(1)? as u64),
                 checksum: row.get::<_, i64>(2)? as u64,
-                call: told.and_then(|(call, facts)| {
-                    Some(call?.with_facts(horizon.filed(&facts).unwrap_or(facts)))
-                }),
+                call,
             });
         }
     }

@@ -34,6 +34,7 @@ mod decision;
 mod directive;
 mod error_type;
 mod finding;
+mod gateway_standing;
 mod genai;
 mod ids;
 mod log;
@@ -67,6 +68,9 @@ pub use error_type::ErrorType;
 pub use finding::{
     Action, FINDING_ID_MAX_CHARS, Finding, FindingSeverity, FindingState, MAX_EVIDENCE_TRACES,
     Operation, Subject, finding_id,
+};
+pub use gateway_standing::{
+    GatewayStanding, KeySpending, KeyStanding, RouteStanding, RouteTargetStanding, TargetStanding,
 };
 pub use genai::{SpanRole, Usage};
 pub use ids::{ParseIdError, SpanId, TraceId};

@@ -45,6 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         governance: throughline_web::governance::View::idle(throughline_store::Governance::open(
             dir.path(),
         )?),
+        gateway: Arc::new(Default::default),
         committed: store.committed_sender(),
         keyring: Arc::new(keyring),
         cookie_secret: store.control().secret("web-cookies")?,

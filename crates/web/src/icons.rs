@@ -22,6 +22,9 @@ pub(crate) fn icon(name: &str) -> Markup {
         "overview" => r#"<path d="M3.500 16.500v-6M8 16.500v-10M12.500 16.500v-4M17 16.500v-13"/>"#,
         "decisions" => r#"<path d="M10 3l4 4-4 4-4-4zM10 11v3M5 17h10M10 14v3"/>"#,
         "governance" => r#"<path d="M10 3v14M4 6h12M4 6l-2 6h4zM16 6l-2 6h4zM6.500 17h7"/>"#,
+        "gateway" => {
+            r#"<path d="M3 10h4M7 10c4 0 3-5.500 7-5.500h3M7 10h10M7 10c4 0 3 5.500 7 5.500h3"/>"#
+        }
         "logs" => r#"<path d="M4 5h12M4 10h12M4 15h7"/>"#,
         "series" => r#"<path d="M3 15l4-6 3.5 3.5L17 5M3 17.5h14"/>"#,
         "sql" => {

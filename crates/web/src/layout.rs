@@ -16,6 +16,7 @@ pub(crate) enum Nav {
     Traces,
     Decisions,
     Governance,
+    Gateway,
     Logs,
     Series,
     Sql,
@@ -24,11 +25,12 @@ pub(crate) enum Nav {
     None,
 }
 
-const RAIL: [(Nav, &str, &str, &str); 8] = [
+const RAIL: [(Nav, &str, &str, &str); 9] = [
     (Nav::Overview, "/overview", "overview", "Overview"),
     (Nav::Traces, "/traces", "traces", "Traces"),
     (Nav::Decisions, "/decisions", "decisions", "Decisions"),
     (Nav::Governance, "/governance", "governance", "Govern"),
+    (Nav::Gateway, "/gateway", "gateway", "Gateway"),
     (Nav::Logs, "/logs", "logs", "Logs"),
     (Nav::Series, "/series", "series", "Metrics"),
     (Nav::Sql, "/sql", "sql", "SQL"),

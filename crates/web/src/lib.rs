@@ -34,6 +34,7 @@
 //!         Box::pin(async move { inbox.commit(batch).await })
 //!     }),
 //!     governance: View::idle(Governance::open(dir.path())?),
+//!     gateway: Arc::new(Default::default),
 //!     committed: store.committed_sender(),
 //!     keyring: Arc::new(Keyring::open()),
 //!     cookie_secret: store.control().secret("web-cookies")?,
@@ -77,4 +78,4 @@ pub use api::{decision_json, segment_json, summary_json, trace_json};
 pub use doors::OPEN_ROUTES;
 pub use routes::{route_paths, router, router_with};
 pub use sql::{sql_csv, sql_json, value_json as sql_value_json, value_text as sql_value_text};
-pub use state::{Submit, WebState, loopback_hosts};
+pub use state::{AsksGateway, Submit, WebState, loopback_hosts};

@@ -44,6 +44,7 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/models", get(pages::dimension_list::models)),
         ("/tools", get(pages::dimension_list::tools)),
         ("/continuity", get(pages::continuity::show)),
+        ("/gateway", get(pages::gateway::show)),
         ("/governance", get(pages::governance::show)),
         ("/governance/pause", post(pages::governance::switch)),
         ("/decisions", get(pages::decisions::show)),

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use throughline_store::{AuditLog, Committed, ReadLog, Reader};
 use throughline_trace::access::Keyring;
-use throughline_trace::{Accepted, Refusal, SpanBatch};
+use throughline_trace::{Accepted, GatewayStanding, Refusal, SpanBatch};
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 
 use crate::api::openapi::Description;
@@ -20,6 +20,9 @@ use crate::session::SignInLimiter;
 /// returns when it is, and only then is success answered.
 pub type Submit =
     Arc<dyn Fn(SpanBatch) -> BoxFuture<'static, Result<Accepted, Refusal>> + Send + Sync>;
+
+/// Asks the gateway how it stands.
+pub type AsksGateway = Arc<dyn Fn() -> GatewayStanding + Send + Sync>;
 
 /// Everything [`router`](crate::router) needs; the binary fills it in.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub struct WebState {
     pub submit: Submit,
     /// What rules said, and what was done.
     pub governance: View,
+    /// How the gateway stands at the moment of asking.
+    pub gateway: AsksGateway,
     /// Where the store tells what became durable; live events subscribe to it.
     pub committed: broadcast::Sender<Arc<Committed>>,
     /// The live API keys.

@@ -13,6 +13,7 @@ mod slo_metrics;
 mod slos;
 mod versions;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use prometheus_client::registry::Registry;
 use throughline_act::{Actor, Hooks, Performed};
 use throughline_govern::Rules;
 use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
+use throughline_trace::RouteWeights;
 use throughline_trace::access::Keyring;
 use throughline_web::governance::{Standing, View};
 use throughline_web::{Submit, WebState};
@@ -148,6 +150,11 @@ impl Open {
     /// What pages look at.
     pub(crate) fn view(&self) -> View {
         self.view.clone()
+    }
+
+    /// The weights of routes that were set last.
+    pub(crate) fn weights(&self) -> watch::Receiver<BTreeMap<String, RouteWeights>> {
+        self.acting.actor().weights()
     }
 
     /// The pages with the routes of who acts behind their doors.

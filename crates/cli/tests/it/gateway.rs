@@ -122,6 +122,75 @@ async fn r3_4_a_changed_configuration_is_followed_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_4_what_a_key_has_spent_is_known_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let keys = "gateway:\n  keys: [{name: team, usd_per_month: 0.000001}]\n";
+    fs::write(dir.path().join("throughline.yaml"), keys).expect("written");
+    let made = run(&data_dir, &["keys", "create", "--name", "team", "--scope", "gateway"]).ok();
+    let key = made.split_whitespace().find(|word| word.starts_with("tl_")).expect("a key");
+    let args = ["demo", "--runs", "0", "--pace", "0", "--access", "required"];
+    let server = Server::start_with(&data_dir, &args);
+    assert_eq!(ask(&server, Some(key), "gpt-4o").await.status(), 200);
+    assert_eq!(ask(&server, Some(key), "gpt-4o").await.status(), 402);
+    server.stop();
+    let server = Server::start_with(&data_dir, &args);
+    let refused = ask(&server, Some(key), "gpt-4o").await;
+    assert_eq!(refused.status(), 402);
+    let told = refused.text().await.expect("a body");
+    assert!(told.contains("may spend 0.000001 US dollars a month"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weights_that_governance_sets_move_the_traffic_of_the_gateway_also_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let provider = Server::start_with(&dir.path().join("provider"), &QUICK_DEMO);
+    let config = format!(
+        "gateway:\n  providers:\n    - {{name: sim, kind: openai_compatible, base_url: \"{}/v1\"}}\n  \
+         routes:\n    - model: smart\n      targets:\n        - {{name: v1, provider: sim, model: gpt-4o}}\n        \
+         - {{name: v2, provider: sim, model: gpt-4o-mini, weight: 0}}\n",
+        provider.web
+    );
+    fs::write(dir.path().join("throughline.yaml"), config).expect("written");
+    let server = Server::start_with(&data_dir, &["serve"]);
+    let model = async |server: &Server| {
+        let answer = ask(server, None, "smart").await.text().await.expect("a body");
+        let answer: Json = serde_json::from_str(&answer).expect("JSON");
+        answer["model"].as_str().map(str::to_owned).unwrap_or_default()
+    };
+    assert_eq!(model(&server).await, "gpt-4o-2024-08-06");
+    let wanted = json!({
+        "id": "a-1", "reason": "the new one does better", "subject": {"route": "smart"},
+        "operation": {"type": "weights", "weights": {
+            "route": "smart", "targets": [{"name": "v1", "weight": 0}, {"name": "v2", "weight": 1}],
+        }},
+    });
+    let asked = client()
+        .post(format!("{}/api/v1/actions", server.web))
+        .header("content-type", "application/json")
+        .body(wanted.to_string())
+        .send()
+        .await
+        .expect("an answer");
+    let status = asked.status();
+    assert_eq!(status, 201, "{}", asked.text().await.expect("a body"));
+    until("the other model", async || {
+        (model(&server).await == "gpt-4o-mini-2024-07-18").then_some(())
+    })
+    .await;
+    let standing = server.get_json("/api/v1/gateway").await;
+    assert_eq!(standing["routes"][0]["targets"][1]["weight"], 1, "{standing}");
+    assert_eq!(standing["routes"][0]["targets"][1]["configured_weight"], 0);
+    server.stop();
+    let server = Server::start_with(&data_dir, &["serve"]);
+    until("the other model again", async || {
+        (model(&server).await == "gpt-4o-mini-2024-07-18").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demo_keeps_its_simulated_providers_beside_a_configuration_file() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");

@@ -11,8 +11,8 @@ use crate::asked::Asked;
 use crate::call::Call;
 use crate::contract::{self, ContractConfig, OnViolation, Violation};
 use crate::fault::Fault;
-use crate::plan::{Route, RouteTo};
 use crate::reply::{CONTRACT_VIOLATED, Refused};
+use crate::route::{Route, RouteTo};
 use crate::trail::{Decided, Stamp};
 
 impl Exchange {

@@ -11,7 +11,7 @@ use super::Exchange;
 use crate::cache::Kept;
 use crate::client::EVENTS;
 use crate::contract::ContractConfig;
-use crate::plan::Route;
+use crate::route::Route;
 use crate::trail::{Decided, Stamp};
 
 impl Exchange {

@@ -1,11 +1,12 @@
 //! Which target a request goes to (requirement R3.3), and what changes while the gateway runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use throughline_gateway::{
     CacheConfig, GatewayConfig, Plan, ProviderKind, RouteConfig, TargetConfig,
 };
 use throughline_resilience::route::{RouteRule, RoutingStrategy};
+use throughline_trace::RouteWeights;
 
 use crate::house::{House, before, provider, question, target};
 use crate::script::{Script, says, streams};
@@ -52,6 +53,41 @@ async fn r3_3_weights_divide_the_traffic_and_can_change_while_it_runs() {
         house.ask("smart").await;
     }
     assert_eq!(models(&script)["gpt-4o"], before, "nothing goes where no weight is");
+}
+
+#[tokio::test]
+async fn weights_that_are_set_hold_over_the_configuration_also_a_changed_one() {
+    let script = Script::start([says("hi")]).await;
+    let config = split(&script.url, ["big", "small"], [1, 0]);
+    let house = House::open(&config).await;
+    let set = |targets: &[(&str, u32)]| {
+        let targets = targets.iter().copied();
+        let weights = RouteWeights::new("smart", 1, targets).expect("good weights");
+        house.gateway.weigh(BTreeMap::from([("smart".to_owned(), weights)]));
+    };
+    let asked = async || {
+        let before = script.came().len();
+        for _ in 0..10 {
+            assert_eq!(house.ask("smart").await.status, 200);
+        }
+        let came = script.came();
+        let models = came[before..].iter().map(|one| one.json()["model"].to_string());
+        models.collect::<BTreeSet<String>>().into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(asked().await, "\"gpt-4o\"");
+    set(&[("big", 0), ("small", 100), ("elsewhere", 3)]);
+    assert_eq!(asked().await, "\"gpt-4o-mini\"");
+    let standing = house.gateway.standing();
+    let route = &standing.routes[0];
+    let weights: Vec<_> =
+        route.targets.iter().map(|one| (one.configured_weight, one.weight)).collect();
+    assert_eq!(weights, [(1, 0), (0, 100)]);
+    house.gateway.replace(Plan::of(&config, &|_| None).expect("a plan")).expect("in place");
+    assert_eq!(asked().await, "\"gpt-4o-mini\"", "a new configuration does not take them away");
+    set(&[("elsewhere", 1)]);
+    assert_eq!(asked().await, "\"gpt-4o-mini\"", "weights for nobody here change nothing");
+    house.gateway.weigh(BTreeMap::new());
+    assert_eq!(asked().await, "\"gpt-4o\"");
 }
 
 #[tokio::test]

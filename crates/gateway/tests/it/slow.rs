@@ -60,3 +60,19 @@ async fn r3_4_the_time_of_a_request_is_that_of_all_its_targets() {
     let message = answered.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.ends_with("was not asked: no time was left for it"), "{message}");
 }
+
+#[tokio::test]
+async fn r3_3_a_latency_budget_ends_the_call_and_is_on_its_span() {
+    let script = Script::start([vec![Do::Stall]]).await;
+    let mut config = with_fallback(&script.url, &script.url);
+    config.routes[0].latency_budget_ms = Some(60_000);
+    let house = House::open(&config).await;
+    let hurry = [("x-latency-budget-ms", "150")];
+    let path = "/v1/chat/completions";
+    let answered = house.post(path, &hurry, &question("smart", false)).await;
+    assert_eq!(answered.status, 504, "the caller's budget is shorter than the route's");
+    let all = house.records().await;
+    let call = all.spans.iter().find(|span| span.name.starts_with("chat ")).expect("the call");
+    let told = call.attributes.get("latency_budget_ms").map(throughline_trace::Value::to_text);
+    assert_eq!(told.as_deref(), Some("150"));
+}

@@ -98,6 +98,12 @@ pub fn back_up(
         rounds += 1;
         work.round()?;
     }
+    if work.is_outrun {
+        tracing::warn!(
+            rounds,
+            "segments were packed or retired faster than they could be copied; a restored server may have to count some of them anew, and cannot where rows were taken out: take another backup at a calmer time"
+        );
+    }
     work.governance()?;
     work.control()?;
     let Work { list, mut done, .. } = work;

@@ -14,6 +14,7 @@ use throughline_trace::{
 use crate::body::SpanBody;
 use crate::dictionary;
 use crate::earlier::EarlierSegments;
+use crate::indicators::Watching;
 use crate::keep::manifest;
 use crate::layout::{Day, Layout, SegmentFile};
 use crate::schema::{CONTROL, SEGMENT, SchemaError, to_nanos};
@@ -210,7 +211,7 @@ impl Rebuild {
         if rows.is_carried
             && let Some(earlier) = &mut self.earlier
         {
-            earlier.find(id, |span| {
+            earlier.find(id, &Watching::default(), |span| {
                 known.insert(span.span_id);
             });
         }

@@ -6,9 +6,11 @@ pub(crate) mod tables;
 
 mod directives;
 mod documents;
+mod forget;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use throughline_trace::{Action, DecisionId, Finding, FindingState};
@@ -134,6 +136,8 @@ pub struct Pause {
 #[derive(Debug, Clone)]
 pub struct Governance {
     connection: Arc<Mutex<Connection>>,
+    /// When it was looked for what is too old.
+    forgotten: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Governance {
@@ -148,7 +152,8 @@ impl Governance {
         let path = layout.govern();
         let connection = GOVERN.open_writer(&path).map_err(|error| error.on_open(&path))?;
         connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        let connection = Arc::new(Mutex::new(connection));
+        Ok(Self { connection, forgotten: Arc::default() })
     }
 
     /// What every rule remembers.
@@ -166,7 +171,7 @@ impl Governance {
     }
 
     /// Commits what one evaluation gave, all or nothing, and answers the actions that are new: those
-    /// are to be done.
+    /// are to be done. Now and then it forgets what has been over for very long.
     ///
     /// # Errors
     /// [`ControlError::Storage`]; nothing is committed.
@@ -189,6 +194,8 @@ impl Governance {
             }
         }
         transaction.commit()?;
+        drop(connection);
+        self.forget_old();
         Ok(fresh)
     }
 
@@ -239,10 +246,11 @@ impl Governance {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Notes what became of an action; one that is not known is noted with it.
+    /// Notes what became of an action; one that is not known is noted with it, also within its
+    /// cool-down: it was done all the same.
     ///
     /// # Errors
-    /// [`ControlError::Storage`].
+    /// [`ControlError::Storage`]; nothing is noted.
     pub fn finish(
         &self,
         action: &Action,
@@ -252,8 +260,8 @@ impl Governance {
     ) -> Result<(), ControlError> {
         let mut connection = self.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        ask(&transaction, action)?;
-        transaction
+        insert(&transaction, action)?;
+        let noted = transaction
             .prepare_cached(
                 "UPDATE actions SET state = ?2, detail = ?3, decision_id = ?4, finished = ?5
                     WHERE id = ?1",
@@ -265,6 +273,9 @@ impl Governance {
                 decision_id.map(|id| id.to_string()),
                 from_nanos(now_unix_nano())
             ])?;
+        if noted == 0 {
+            return Err(rusqlite::Error::StatementChangedRows(noted).into());
+        }
         transaction.commit()?;
         Ok(())
     }
@@ -364,28 +375,37 @@ fn write_finding(connection: &Connection, finding: &Finding) -> Result<(), rusql
 /// Notes an action that is asked for; `false` when it is known, or when its rule asked for such a
 /// thing of its subject within the cool-down.
 fn ask(connection: &Connection, action: &Action) -> Result<bool, rusqlite::Error> {
-    let subject = action.subject.to_string();
+    Ok(!is_cooling(connection, action)? && insert(connection, action)?)
+}
+
+/// Whether its rule asked for such a thing of its subject within the cool-down. What was refused or
+/// failed, or was only told as what would be done, did nothing that must settle first.
+fn is_cooling(connection: &Connection, action: &Action) -> Result<bool, rusqlite::Error> {
     let cool_down = action.cool_down_s.saturating_mul(1_000_000_000);
+    if cool_down == 0 || action.rule.is_empty() {
+        return Ok(false);
+    }
     let since = from_nanos(action.at_unix_nano.saturating_sub(cool_down));
-    let is_cooling: bool = connection
+    connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM actions WHERE rule = ?1 AND subject = ?2 AND kind = ?3
-                AND at > ?4 AND at <= ?5 AND id != ?6)",
+                AND at > ?4 AND at <= ?5 AND id != ?6 AND state IN ('asked', 'done'))",
         )?
         .query_row(
             params![
                 action.rule,
-                subject,
+                action.subject.to_string(),
                 action.operation.kind(),
                 since,
                 from_nanos(action.at_unix_nano),
                 action.id
             ],
             |row| row.get(0),
-        )?;
-    if is_cooling && cool_down > 0 && !action.rule.is_empty() {
-        return Ok(false);
-    }
+        )
+}
+
+/// Notes an action as asked for; `false` when it is known.
+fn insert(connection: &Connection, action: &Action) -> Result<bool, rusqlite::Error> {
     let inserted = connection
         .prepare_cached(
             "INSERT OR IGNORE INTO actions(id, finding, rule, kind, subject, at, state, detail, body)
@@ -396,7 +416,7 @@ fn ask(connection: &Connection, action: &Action) -> Result<bool, rusqlite::Error
             action.finding,
             action.rule,
             action.operation.kind(),
-            subject,
+            action.subject.to_string(),
             from_nanos(action.at_unix_nano),
             to_json(action)?,
         ])?;

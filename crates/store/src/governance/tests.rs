@@ -93,6 +93,91 @@ fn an_action_is_asked_for_once_also_after_a_restart_and_not_within_its_cool_down
 }
 
 #[test]
+fn what_became_of_an_action_is_noted_also_within_the_cool_down() {
+    let (_dir, governance) = open();
+    let actions = vec![action(NOW, 300)];
+    governance.commit(&Evaluation { actions, ..Evaluation::default() }).unwrap();
+    let unknown = action(NOW + 60_000_000_000, 300);
+    governance.finish(&unknown, ActionState::Failed, "no such rollout", None).unwrap();
+    let noted = governance.action(&unknown.id).unwrap().unwrap();
+    assert_eq!((noted.state, noted.detail.as_str()), (ActionState::Failed, "no such rollout"));
+}
+
+#[test]
+fn what_was_not_done_does_not_cool_down() {
+    use ActionState::{Asked, Done, DryRun, Failed, Refused};
+    for (state, asked) in [(Asked, 0), (Done, 0), (Failed, 1), (Refused, 1), (DryRun, 1)] {
+        let (_dir, governance) = open();
+        governance.finish(&action(NOW, 300), state, "", None).unwrap();
+        let actions = vec![action(NOW + 60_000_000_000, 300)];
+        let fresh = governance.commit(&Evaluation { actions, ..Evaluation::default() }).unwrap();
+        assert_eq!(fresh.len(), asked, "{state:?}");
+    }
+}
+
+#[test]
+fn what_is_over_is_forgotten_and_what_still_matters_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = crate::layout::NANOS_PER_DAY;
+    let now = now_unix_nano();
+    let old = now - 500 * day;
+    let named = |name: &str, state, at| Finding {
+        id: name.to_owned(),
+        since_unix_nano: at,
+        ..finding(state, at)
+    };
+    let asked = |name: &str, finding: &str, at| Action {
+        id: name.to_owned(),
+        finding: finding.to_owned(),
+        at_unix_nano: at,
+        ..action(at, 0)
+    };
+    let long_cool_down = Action { cool_down_s: 600 * 86_400, ..asked("cools", "", old) };
+    {
+        let governance = Governance::open(dir.path()).unwrap();
+        let findings = vec![
+            named("over", FindingState::Resolved, old),
+            named("holds", FindingState::Firing, old),
+            named("lately", FindingState::Resolved, now),
+            named("told", FindingState::Resolved, old),
+        ];
+        for finding in &findings {
+            write_finding(&governance.lock(), finding).unwrap();
+        }
+        let actions = [
+            asked("done", "over", old),
+            asked("of-what-holds", "holds", old),
+            asked("waits", "told", old),
+            asked("young", "", now),
+            long_cool_down,
+        ];
+        for action in &actions {
+            insert(&governance.lock(), action).unwrap();
+            if action.id != "waits" {
+                governance.finish(action, ActionState::Done, "", None).unwrap();
+            }
+        }
+        let sql = "UPDATE actions SET finished = at WHERE finished IS NOT NULL";
+        governance.lock().execute(sql, []).unwrap();
+        assert_eq!(governance.forget_before(old).unwrap(), (0, 0), "nothing is older");
+        governance.commit(&Evaluation::default()).unwrap();
+    }
+    let governance = Governance::open(dir.path()).unwrap();
+    let mut findings: Vec<_> = governance
+        .findings(&FindingFilter::default())
+        .unwrap()
+        .into_iter()
+        .map(|of| of.id)
+        .collect();
+    findings.sort();
+    assert_eq!(findings, ["holds", "lately", "told"]);
+    let mut actions: Vec<_> =
+        governance.actions(None, 0).unwrap().into_iter().map(|of| of.action.id).collect();
+    actions.sort();
+    assert_eq!(actions, ["cools", "of-what-holds", "waits", "young"]);
+}
+
+#[test]
 fn a_pause_holds_over_a_restart() {
     let (dir, governance) = open();
     assert!(!governance.pause().unwrap().is_on);

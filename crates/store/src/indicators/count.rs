@@ -1,4 +1,8 @@
 //! A segment counted from its rows, for indicators that are newer than its spans.
+//!
+//! It reads one snapshot of the segment, in pieces, with pauses between them. While that of the *open*
+//! segment is read, which is so after every change of rules that brings an indicator, its write-ahead log
+//! cannot begin anew and grows by what comes in.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +12,7 @@ use throughline_trace::{Call, CallLedger, Observation, SpanFacts, TraceId, is_ca
 
 use super::observer::Watching;
 use super::parts::CountDelta;
+use crate::earlier::EarlierSegments;
 use crate::layout::{Layout, SegmentId};
 use crate::prepare::share;
 use crate::read_spans::RowReader;
@@ -30,16 +35,36 @@ pub(crate) struct Count {
     watching: Watching,
     /// In one read transaction from begin to end.
     connection: Connection,
+    layout: Layout,
+    /// Asked for traces that go on from before; loaded with the first of them.
+    earlier: Option<EarlierSegments>,
     is_estimate: bool,
     /// The last trace that was counted.
     trace_no: i64,
 }
 
+/// What goes wrong while a segment is counted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CountError {
+    #[error(transparent)]
+    Row(#[from] RowError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl From<rusqlite::Error> for CountError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Row(error.into())
+    }
+}
+
 impl Count {
     /// Takes a snapshot of a segment. Whoever calls it has applied no group that is not in it.
+    /// `earlier` is what an earlier count of a segment that is not older had loaded.
     pub(crate) fn begin(
         layout: &Layout,
         id: SegmentId,
+        earlier: Option<EarlierSegments>,
         watching: Watching,
         indicators: Vec<Arc<str>>,
     ) -> Result<Self, SchemaError> {
@@ -48,8 +73,22 @@ impl Count {
         let is_estimate = is_thinned(&connection)?;
         let batch_no: i64 =
             connection.query_row("SELECT batch_no FROM state", [], |row| row.get(0))?;
-        let batch_no = batch_no as u64;
-        Ok(Self { id, indicators, batch_no, watching, connection, is_estimate, trace_no: 0 })
+        Ok(Self {
+            id,
+            indicators,
+            batch_no: batch_no as u64,
+            watching,
+            connection,
+            layout: layout.clone(),
+            earlier: earlier.map(|earlier| earlier.before(id)),
+            is_estimate,
+            trace_no: 0,
+        })
+    }
+
+    /// The segments before it, if it needed them, for the count of one that is older.
+    pub(crate) fn into_earlier(self) -> Option<EarlierSegments> {
+        self.earlier
     }
 
     /// How the parts stand when all is counted.
@@ -58,7 +97,7 @@ impl Count {
     }
 
     /// Counts further traces for a moment; whether that was the last.
-    pub(crate) fn step(&mut self) -> Result<(Vec<CountDelta>, bool), RowError> {
+    pub(crate) fn step(&mut self) -> Result<(Vec<CountDelta>, bool), CountError> {
         let begin = Instant::now();
         let mut found = Vec::new();
         while begin.elapsed() < PIECE {
@@ -79,7 +118,7 @@ impl Count {
         Ok((found, false))
     }
 
-    fn trace(&self, id: TraceId, found: &mut Vec<CountDelta>) -> Result<(), RowError> {
+    fn trace(&mut self, id: TraceId, found: &mut Vec<CountDelta>) -> Result<(), CountError> {
         let Some(trace) = trace_rows::find(&self.connection, id)? else { return Ok(()) };
         let weight = match self.is_estimate {
             true => sampled::of(&self.connection, id)?.map_or(1.0, |sampled| sampled.weight),
@@ -87,6 +126,18 @@ impl Count {
         };
         let horizon = Horizon::new(trace.summary.received_unix_nano, self.id.day);
         let mut calls = CallLedger::default();
+        if trace.is_carried {
+            let earlier = match &mut self.earlier {
+                Some(earlier) => earlier,
+                none => none.insert(EarlierSegments::load(&self.layout, self.id)?),
+            };
+            // Calls of earlier segments: what they take back, or lose by, is this one's doing.
+            earlier.find(id, &self.watching, |span| {
+                if let Some(call) = span.call {
+                    calls.add(call);
+                }
+            });
+        }
         let (mut deltas, mut dimensions) = (Deltas::default(), Vec::new());
         let mut observed: Vec<Observation> = Vec::new();
         RowReader::new(&self.connection).spans(id, &trace.spaces, |span, _| {
@@ -107,7 +158,8 @@ impl Count {
             }
             true
         })?;
-        for (indicator, minute, mut counts) in deltas.into_counts() {
+        let of_these = |(indicator, ..): &(Arc<str>, _, _)| self.indicators.contains(indicator);
+        for (indicator, minute, mut counts) in deltas.into_counts().filter(of_these) {
             if weight > 1.0 {
                 for number in [&mut counts.total, &mut counts.good, &mut counts.sum_micros] {
                     *number = (*number as f64 * weight).round() as i64;

@@ -3,7 +3,8 @@
 //! A rule that watches spans ([`Observe`]) is asked about each span while its batch is prepared. What
 //! it counts travels with the span's facts through the group's delta ([`crate::rollups`]), so that
 //! a counter has exactly the spans that were really inserted, once, over crashes and redelivery, and loses
-//! calls that turn out to be told twice.
+//! calls that turn out to be told twice. A call that is stored already, and is read back when its trace goes
+//! on, is asked about again, so that it can be lost too.
 //!
 //! # Parts
 //!

@@ -95,7 +95,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Notes how parts stand, once they are counted.
+    /// Notes how parts stand, once they are counted. What has no part is passed over: it was forgotten
+    /// meanwhile, with what was added to it.
     pub(crate) fn end(
         &mut self,
         transaction: &Transaction<'_>,
@@ -104,10 +105,9 @@ impl Parts {
         standing: Standing,
     ) -> Result<(), rusqlite::Error> {
         for id in indicators {
-            let number = self.number(transaction, id)?;
-            let known = self.parts.get(&(number, source.0)).copied();
-            let from_batch = known.map_or(0, |part| part.from_batch);
-            self.note(transaction, number, source, Part { from_batch, standing })?;
+            let Some(number) = self.numbers.get(id).copied() else { continue };
+            let Some(part) = self.parts.get(&(number, source.0)).copied() else { continue };
+            self.note(transaction, number, source, Part { standing, ..part })?;
         }
         Ok(())
     }
@@ -126,26 +126,26 @@ impl Parts {
         Ok(())
     }
 
-    /// Forgets the parts of a source that are not among these indicators: who does not count any
-    /// more will lack what comes.
+    /// Forgets the parts of a segment, and of those after it, that are not among these indicators: who
+    /// does not count any more lacks what comes.
     pub(crate) fn forget_others(
         &mut self,
         transaction: &Transaction<'_>,
         indicators: &[Arc<str>],
-        source: Source,
+        oldest: Source,
     ) -> Result<(), rusqlite::Error> {
         let kept: Vec<i64> =
             indicators.iter().filter_map(|id| self.numbers.get(id).copied()).collect();
-        let others =
-            self.parts.keys().filter(|(number, of)| *of == source.0 && !kept.contains(number));
-        let others: Vec<i64> = others.map(|(number, _)| *number).collect();
-        for number in others {
+        let others = self.parts.keys().copied();
+        let others: Vec<(i64, i64)> =
+            others.filter(|(number, of)| *of >= oldest.0 && !kept.contains(number)).collect();
+        for (number, source) in others {
             transaction
                 .prepare_cached(
                     "DELETE FROM indicator_parts WHERE indicator = ?1 AND segment = ?2",
                 )?
-                .execute([number, source.0])?;
-            self.parts.remove(&(number, source.0));
+                .execute([number, source])?;
+            self.parts.remove(&(number, source));
         }
         Ok(())
     }

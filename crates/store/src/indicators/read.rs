@@ -7,9 +7,10 @@ use rusqlite::params;
 use throughline_trace::{Counts, Resolution};
 
 use crate::error::QueryError;
-use crate::read_rollups::Waiting;
-use crate::rollups::{Source, Standing};
-use crate::session::Session;
+use crate::layout::SegmentId;
+use crate::read_rollups::{Waiting, all_applied};
+use crate::rollups::{MAX_AHEAD_NANO, Source, Standing};
+use crate::session::{Lease, Session};
 
 /// Nanoseconds in a second.
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -93,40 +94,42 @@ pub(crate) fn counts(
         Ok(())
     };
     read().map_err(fails)?;
-    answer.coverage = coverages(session, &rollups, &numbers)?;
+    answer.coverage = coverages(&waiting, &rollups, &numbers).map_err(fails)?;
     Ok(answer)
 }
 
-/// From the newest segment back, as long as parts are whole.
+/// From the newest segment back, as long as parts are whole. Of segments that are gone too: what they
+/// had was counted when they were there, or is lacking.
 fn coverages(
-    session: &Session,
-    rollups: &crate::session::Lease,
+    waiting: &Waiting,
+    rollups: &Lease,
     numbers: &HashMap<i64, Arc<str>>,
-) -> Result<HashMap<Arc<str>, IndicatorCoverage>, QueryError> {
+) -> Result<HashMap<Arc<str>, IndicatorCoverage>, rusqlite::Error> {
     let mut standings: HashMap<(i64, i64), bool> = HashMap::new();
-    let mut read = || -> Result<(), rusqlite::Error> {
-        let mut statement =
-            rollups.prepare_cached("SELECT indicator, segment, standing FROM indicator_parts")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let is_whole = row.get::<_, i64>(2)? == Standing::Whole as i64;
-            standings.insert((row.get(0)?, row.get(1)?), is_whole);
-        }
-        Ok(())
-    };
-    read().map_err(|error| rollups.fails(&error))?;
-    let segments = session.segments()?;
+    let applied = all_applied(rollups)?;
+    let mut statement =
+        rollups.prepare_cached("SELECT indicator, segment, standing FROM indicator_parts")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let source = row.get(1)?;
+        // Deltas that nobody could read are missing in counters as they are in the cells.
+        let is_read = applied.get(&source).is_none_or(|one| one.standing != Standing::Incomplete);
+        let is_whole = is_read && row.get::<_, i64>(2)? == Standing::Whole as i64;
+        standings.insert((row.get(0)?, source), is_whole);
+    }
+    let segments = waiting.ids();
     let mut found = HashMap::new();
     for (number, id) in numbers {
-        let standing = |segment: &crate::session::Segment| {
-            standings.get(&(*number, Source::from(segment.id).0)).copied()
-        };
+        let standing =
+            |segment: &SegmentId| standings.get(&(*number, Source::from(*segment).0)).copied();
         let broken = segments.iter().position(|segment| standing(segment) != Some(true));
         let coverage = match broken {
             None => IndicatorCoverage { from_unix_seconds: 0, is_estimated_before: false },
             Some(at) => IndicatorCoverage {
-                // What lies in a segment ended before the end of its day.
-                from_unix_seconds: segments[at].id.day.end_nanos() / NANOS_PER_SECOND,
+                // What arrived on a day ended before the day did, by the clock of a sender that is
+                // believed.
+                from_unix_seconds: (segments[at].day.end_nanos() + MAX_AHEAD_NANO)
+                    .div_ceil(NANOS_PER_SECOND),
                 is_estimated_before: segments[at..].iter().any(|one| standing(one).is_some()),
             },
         };

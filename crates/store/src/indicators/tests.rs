@@ -154,25 +154,139 @@ async fn counters_that_are_lost_are_counted_anew() {
 }
 
 #[tokio::test]
+async fn a_segment_whose_deltas_could_not_be_read_is_not_told_as_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), &["work"]);
+    store.inbox().commit(batch(0..10, "work")).await.unwrap();
+    assert_eq!(counted(&store.reader(), "work").await, (10, 8));
+    store.close().await.unwrap();
+    let rollups = rusqlite::Connection::open(dir.path().join("rollups.db")).unwrap();
+    let incomplete = crate::rollups::Standing::Incomplete as i64;
+    let changed = rollups.execute("UPDATE applied SET standing = ?1", [incomplete]).unwrap();
+    assert!(changed > 0);
+    let query = IndicatorQuery {
+        indicators: vec![Arc::from("work")],
+        resolution: Resolution::Minute,
+        from_unix_seconds: NOON / 1_000_000_000,
+        to_unix_seconds: NOON / 1_000_000_000 + 60,
+    };
+    let answer = Reader::open(dir.path()).unwrap().indicators(query).await.unwrap();
+    let coverage = answer.coverage["work"];
+    assert!(coverage.from_unix_seconds > NOON / 1_000_000_000, "{coverage:?}");
+    assert!(coverage.is_estimated_before);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_is_not_taken_for_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    // A segment for each group.
+    let options = || StoreOptions { max_segment_bytes: 1, ..options(dir.path(), &["work", "w"]) };
+    let open = |options| Store::open(options, &mut Registry::default()).unwrap();
+    let store = open(StoreOptions { observer: Observer::default(), ..options() });
+    for at in 0..3 {
+        store.inbox().commit(batch(at * 10..at * 10 + 10, "work")).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let layout = crate::layout::Layout::new(dir.path());
+    let ids = layout.list().unwrap();
+    let mut removed = ids.iter().rev().copied().filter(|id| {
+        let segment = rusqlite::Connection::open(layout.segment(*id)).unwrap();
+        segment.query_row("SELECT spans > 0 FROM state", [], |row| row.get(0)).unwrap()
+    });
+    let removed = removed.next().unwrap();
+    std::fs::remove_file(layout.segment(removed)).unwrap();
+    let store = open(options());
+    let seconds = NOON / 1_000_000_000;
+    let query = IndicatorQuery {
+        indicators: vec![Arc::from("w")],
+        resolution: Resolution::Minute,
+        from_unix_seconds: seconds,
+        to_unix_seconds: seconds + 60,
+    };
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    let answer = loop {
+        let answer = store.reader().indicators(query.clone()).await.unwrap();
+        let total: i64 = answer.counts.values().flatten().map(|(_, counts)| counts.total).sum();
+        if total == 20 {
+            break answer;
+        }
+        assert!(tokio::time::Instant::now() < patience, "never counted: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let hour_after = removed.day.end_nanos() / 1_000_000_000 + 3_600;
+    let told = IndicatorCoverage { from_unix_seconds: hour_after, is_estimated_before: false };
+    assert_eq!(answer.coverage["w"], told);
+    store.close().await.unwrap();
+}
+
+/// A telling of one model call under this id.
+fn call(id: u64, parent: Option<u64>) -> SpanBatch {
+    let parent = parent.map(SpanId::from_u64);
+    let mut span = Span::new(TraceId::from_u128(1), SpanId::from_u64(id), parent, "chat gpt-4o");
+    (span.start_unix_nano, span.end_unix_nano) = (NOON + id, NOON + 1_000 - id);
+    span.attributes.set("gen_ai.operation.name", "chat");
+    span.attributes.set("gen_ai.usage.input_tokens", 100_i64);
+    span.attributes.set("gen_ai.usage.output_tokens", 10_i64);
+    let received_unix_nano = NOON + 2_000;
+    SpanBatch { received_unix_nano, spans: vec![span], ..SpanBatch::default() }
+}
+
+#[tokio::test]
 async fn a_call_that_is_told_twice_counts_once() {
     let dir = tempfile::tempdir().unwrap();
     let (store, observer) = open(dir.path(), &["chat"]);
-    let call = |id: u64, parent: Option<u64>| {
-        let parent = parent.map(SpanId::from_u64);
-        let mut span =
-            Span::new(TraceId::from_u128(1), SpanId::from_u64(id), parent, "chat gpt-4o");
-        (span.start_unix_nano, span.end_unix_nano) = (NOON + id, NOON + 1_000 - id);
-        span.attributes.set("gen_ai.operation.name", "chat");
-        span.attributes.set("gen_ai.usage.input_tokens", 100_i64);
-        span.attributes.set("gen_ai.usage.output_tokens", 10_i64);
-        span
-    };
-    let spans = vec![call(1, None), call(2, Some(1))];
-    let batch = SpanBatch { received_unix_nano: NOON + 2_000, spans, ..SpanBatch::default() };
-    store.inbox().commit(batch).await.unwrap();
+    let mut both = call(1, None);
+    both.spans.extend(call(2, Some(1)).spans);
+    store.inbox().commit(both).await.unwrap();
     let told = counted(&store.reader(), "chat").await;
     assert_eq!(told, (1, 1));
     observer.set(by_name(&["chat", "cha"]));
     assert_eq!(counted(&store.reader(), "cha").await, told, "from rows as from what came");
     store.close().await.unwrap();
+}
+
+/// What comes between the two tellings of a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Between {
+    Restart,
+    /// The second comes into another segment.
+    Roll,
+    /// Others count.
+    Change,
+}
+
+#[tokio::test]
+async fn a_call_that_is_told_again_later_counts_once() {
+    for between in [Between::Restart, Between::Roll, Between::Change] {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let mut options = options(dir.path(), &["chat"]);
+            if between == Between::Roll {
+                options.max_segment_bytes = 1;
+            }
+            let observer = options.observer.clone();
+            (Store::open(options, &mut Registry::default()).unwrap(), observer)
+        };
+        let (mut store, mut observer) = open();
+        store.inbox().commit(call(1, None)).await.unwrap();
+        assert_eq!(counted(&store.reader(), "chat").await, (1, 1), "{between:?}");
+        match between {
+            Between::Restart => {
+                store.close().await.unwrap();
+                (store, observer) = open();
+            }
+            Between::Roll => {}
+            Between::Change => {
+                observer.set(by_name(&["chat", "cha"]));
+                assert_eq!(counted(&store.reader(), "cha").await, (1, 1));
+            }
+        }
+        store.inbox().commit(call(2, Some(1))).await.unwrap();
+        assert_eq!(counted(&store.reader(), "chat").await, (1, 1), "{between:?}");
+        if between != Between::Change {
+            observer.set(by_name(&["chat", "cha"]));
+        }
+        assert_eq!(counted(&store.reader(), "cha").await, (1, 1), "from rows, {between:?}");
+        store.close().await.unwrap();
+    }
 }

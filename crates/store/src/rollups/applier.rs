@@ -147,13 +147,7 @@ impl Work {
                 Ok(false) => self.options.rollup_interval,
                 Err(error) => {
                     tracing::warn!(%error, "rollups could not be brought up to date; it will be tried again");
-                    // Connections may be what is wrong.
-                    self.open = None;
-                    self.control = None;
-                    self.rebuild = None;
-                    if error.is_damage_of_rollups() {
-                        self.begin_all_anew();
-                    }
+                    self.let_go(&error);
                     self.options.rollup_interval
                 }
             };
@@ -164,6 +158,18 @@ impl Work {
         }
     }
 
+    /// After a failed round: what was under way begins anew.
+    pub(super) fn let_go(&mut self, error: &ApplyError) {
+        // Connections may be what is wrong.
+        self.open = None;
+        self.control = None;
+        self.rebuild = None;
+        self.counting.let_go();
+        if error.is_damage_of_rollups() {
+            self.begin_all_anew();
+        }
+    }
+
     /// The file is damaged: it is put aside, and everything is counted again.
     fn begin_all_anew(&mut self) {
         match open_or_replace(&self.layout.rollups()) {
@@ -171,6 +177,7 @@ impl Work {
                 self.file = file;
                 self.settled.clear();
                 self.missing.clear();
+                self.counting = Counting::default();
             }
             Err(error) => tracing::error!(%error, "damaged rollups could not be made anew"),
         }
@@ -179,6 +186,7 @@ impl Work {
     /// Applies what waits; then, unless it is the last round, a piece of the work that can wait.
     /// `true` when there is more of that.
     pub(super) fn round(&mut self, is_last: bool) -> Result<bool, ApplyError> {
+        self.recall_parts()?;
         let files = self.layout.files()?;
         let newest = files.first().map(|file| file.id);
         let mut missing = Vec::new();
@@ -203,6 +211,8 @@ impl Work {
             self.open = None;
         }
         if is_last {
+            // The next start knows nothing of who counted in between.
+            self.follow_generation(&self.options.observer.now(), newest)?;
             return Ok(false);
         }
         let is_pruning = self.prune(newest)?;

@@ -273,6 +273,12 @@ impl RollupFile {
         Ok(())
     }
 
+    /// Reads again which parts of counters there are; those that were being counted are forgotten.
+    pub(crate) fn reload_parts(&mut self) -> Result<(), rusqlite::Error> {
+        self.parts = Parts::load(&self.connection)?;
+        Ok(())
+    }
+
     /// Removes a few of the buckets that are older than their retention; `true` when there are
     /// more.
     pub(crate) fn prune(

@@ -14,6 +14,7 @@ use throughline_trace::{CallLedger, Dimensions, TraceId};
 use super::cells::Sums;
 use super::deltas::{Deltas, Horizon};
 use crate::earlier::EarlierSegments;
+use crate::indicators::Watching;
 use crate::layout::{Layout, SegmentId};
 use crate::schema::SEGMENT;
 use crate::trace_rows::{self, RowError};
@@ -102,7 +103,7 @@ impl Rebuild {
         let mut calls = CallLedger::default();
         if trace.is_carried {
             // Calls of earlier days: what they take back, or lose by, is this day's doing.
-            self.earlier.find(id, |span| {
+            self.earlier.find(id, &Watching::default(), |span| {
                 if let Some(call) = span.call {
                     calls.add(call);
                 }

@@ -19,6 +19,8 @@ use crate::session::{Files, Session};
 use crate::writer::Writer;
 use crate::{prepare, read_metrics, read_rollups};
 
+mod counting;
+
 /// 2026-11-22T12:00:00Z, nanoseconds since the Unix epoch.
 const NOON: u64 = 1_795_348_800_000_000_000;
 
@@ -42,8 +44,11 @@ fn start(dir: &Path) -> Server {
 }
 
 fn start_with(dir: &Path, max_segment_bytes: u64) -> Server {
-    let options = options(dir, max_segment_bytes);
-    let layout = Layout::new(dir);
+    start_of(options(dir, max_segment_bytes))
+}
+
+fn start_of(options: StoreOptions) -> Server {
+    let layout = Layout::new(&options.data_dir);
     layout.create().unwrap();
     let lock = DirectoryLock::take(&layout).unwrap();
     let metrics = StoreMetrics::register(&mut prometheus_client::registry::Registry::default());
@@ -54,8 +59,12 @@ fn start_with(dir: &Path, max_segment_bytes: u64) -> Server {
 
 impl Server {
     fn send(&mut self, ids: std::ops::Range<u64>) {
+        self.send_of(1, ids);
+    }
+
+    fn send_of(&mut self, trace: u128, ids: std::ops::Range<u64>) {
         let spans = ids.map(|id| {
-            let (trace, id) = (TraceId::from_u128(1), SpanId::from_u64(id));
+            let (trace, id) = (TraceId::from_u128(trace), SpanId::from_u64(id));
             let mut span = Span::new(trace, id, None, "work");
             span.start_unix_nano = NOON;
             span.end_unix_nano = NOON + 1_000;
@@ -98,9 +107,13 @@ fn cut(dir: &Path) -> tempfile::TempDir {
 }
 
 fn work(dir: &Path) -> Work {
-    let layout = Layout::new(dir);
+    work_of(options(dir, MAX_SEGMENT_BYTES))
+}
+
+fn work_of(options: StoreOptions) -> Work {
+    let layout = Layout::new(&options.data_dir);
     let file = RollupFile::open(&layout.rollups()).unwrap();
-    Work::new(layout, options(dir, MAX_SEGMENT_BYTES), file, Arc::new(Progress::default()))
+    Work::new(layout, options, file, Arc::new(Progress::default()))
 }
 
 /// Spans as stored, and as rollups count them by the minute and by the day, for all and by agent.

@@ -11,6 +11,7 @@ mod decision_body;
 mod decision_schema;
 pub(crate) mod decisions;
 mod forms;
+pub(crate) mod gateway;
 mod groups;
 pub(crate) mod logs;
 pub(crate) mod metrics;

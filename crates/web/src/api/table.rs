@@ -9,8 +9,8 @@ use super::record::{MAX_BODY_BYTES, MAX_DECISIONS};
 use super::series::{SERIES_PARAMS, TIME_PARAMS};
 use super::shapes::{Page, SearchedPage};
 use super::{
-    audit, continuity, decision_schema, decisions, groups, logs, metrics, openapi, overview,
-    record, records, series, shapes, sql, traces,
+    audit, continuity, decision_schema, decisions, gateway, groups, logs, metrics, openapi,
+    overview, record, records, series, shapes, sql, traces,
 };
 use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, SESSION_PARAMS, TRACE_PARAMS};
 use crate::form::MAX_FORM_BYTES;
@@ -221,6 +221,10 @@ fn about_the_server() -> Vec<Operation> {
             .about("Retired ones too.")
             .takes(&[&PAGING])
             .answers::<Page<overview::Segment>>(),
+        Operation::get("/api/v1/gateway", "getGateway", get(gateway::standing))
+            .says("server", "How the gateway stands")
+            .about("Routes with the weights that hold, breakers and rate limits of targets, what keys have used.")
+            .answers::<gateway::GatewayShape>(),
         Operation::get("/api/v1/problems", "listProblems", get(overview::problems))
             .says("server", "The kinds of problems that answers tell of")
             .about("The `type` of a problem is this path, `#` and its code.")

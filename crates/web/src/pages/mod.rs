@@ -7,6 +7,7 @@ pub(crate) mod decisions;
 pub(crate) mod dimension_list;
 mod filterbar;
 pub(crate) mod gaps;
+pub(crate) mod gateway;
 pub(crate) mod governance;
 pub(crate) mod login;
 pub(crate) mod logs;

@@ -9,6 +9,7 @@ mod contract;
 mod description;
 mod doors;
 mod fixtures;
+mod gateway;
 mod pages;
 mod sql;
 
@@ -102,6 +103,7 @@ impl Site {
             governance: throughline_web::governance::View::idle(
                 throughline_store::Governance::open(dir.path()).unwrap(),
             ),
+            gateway: Arc::new(gateway::standing),
             committed: store.committed_sender(),
             keyring: Arc::clone(&keyring),
             cookie_secret: store.control().secret("web-cookies").unwrap(),
