@@ -41,7 +41,7 @@ pub use embedding::{
 };
 pub use injection::{INJECTION_SIGNS, InjectionScore, InjectionSign, injection_score};
 pub use outliers::{Outlier, OutlierConfig, OutlierDetector};
-pub use rate::{RateConfig, RateDetector, RateWindow, compare_rates};
+pub use rate::{GroupedRate, RateConfig, RateDetector, RateWindow, compare_rates};
 pub use seasonal::{Forecast, SeasonalConfig, SeasonalDetector};
 pub use shift::{ShiftConfig, ShiftDetector, compare_distributions};
 pub use skewness::{SkewnessConfig, SkewnessDetector, skewness_shift};

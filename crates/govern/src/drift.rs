@@ -9,8 +9,7 @@ use throughline_trace::{
 };
 
 use crate::detect::{
-    AlarmState, Detection, Detector, RateConfig, RateDetector, RateWindow, ShiftConfig,
-    ShiftDetector, TimeSpan,
+    AlarmState, Detection, Detector, RateConfig, RateDetector, ShiftConfig, ShiftDetector, TimeSpan,
 };
 use crate::signals::Consistency;
 
@@ -73,10 +72,9 @@ impl DriftWatch {
                 seen_unix_nano: 0,
             });
             watched.seen_unix_nano = span.to_unix_nano;
-            let Consistency { agreeing, grouped, .. } = window.consistency;
-            let rate = RateWindow { good: agreeing, total: grouped };
             let latency = watched.latency.observe(span, &window.durations);
-            let consistency = watched.consistency.observe(span, &rate);
+            let consistency =
+                watched.consistency.observe_grouped(span, &window.consistency.agreement());
             for (kind, detection) in [(LATENCY_KIND, latency), (CONSISTENCY_KIND, consistency)] {
                 if let Some(detection) = detection {
                     drifted.say(agent, kind, &detection, &window.evidence);
@@ -96,6 +94,10 @@ impl DriftWatch {
 impl Drifted {
     fn say(&mut self, agent: &str, kind: &str, detection: &Detection, evidence: &[TraceId]) {
         let reading = &detection.reading;
+        if !reading.is_enough {
+            // The alarm stays as it is, and what was found with it: there is nothing new to tell.
+            return;
+        }
         let subject = Subject::of("agent", agent);
         let id = finding_id(kind, VERSION, &subject, detection.since_unix_nano);
         let (name, told) = match kind {
@@ -104,7 +106,7 @@ impl Drifted {
                 format!("{:.2} s, usually {:.2} s", reading.observed / 1e9, reading.expected / 1e9),
             ),
             _ => (
-                "decision_consistency_rate",
+                "decision_agreement",
                 format!("{:.2}, usually {:.2}", reading.observed, reading.expected),
             ),
         };
@@ -213,6 +215,53 @@ mod tests {
             .collect();
         assert_eq!(ended.len(), 1);
         assert_eq!(ended[0].id, slow[1].findings[0].id);
+    }
+
+    #[test]
+    fn a_minute_with_too_little_data_says_nothing_while_an_alarm_is_on() {
+        let mut watch = DriftWatch::default();
+        play(&mut watch, 0..20, &window(0.4, true));
+        let slow = play(&mut watch, 20..22, &window(2.8, true));
+        assert_eq!(slow[1].findings.len(), 1);
+        let silent = BTreeMap::from([("fraud".to_owned(), AgentWindow::default())]);
+        assert!(play(&mut watch, 22..30, &silent).iter().all(|said| *said == Drifted::default()));
+        let goes_on = play(&mut watch, 30..31, &window(2.8, true));
+        assert_eq!(goes_on[0].findings[0].id, slow[1].findings[0].id, "it was on all the while");
+    }
+
+    /// Decisions about 60 inputs, `each` of each, of which `deviating` are others.
+    fn decided(
+        random: &mut crate::statistics::Random,
+        each: usize,
+        deviating: f64,
+    ) -> BTreeMap<String, AgentWindow> {
+        let names: Vec<String> = (0..60).map(|n| format!("case {n}")).collect();
+        let told: Vec<(&str, &str)> = names
+            .iter()
+            .flat_map(|name| vec![name.as_str(); each])
+            .map(|name| (name, if random.uniform() < deviating { "review" } else { "approve" }))
+            .collect();
+        let consistency = Consistency::of(told);
+        BTreeMap::from([("fraud".to_owned(), AgentWindow { consistency, ..Default::default() })])
+    }
+
+    #[test]
+    fn more_traffic_is_no_drift_and_more_deviations_are() {
+        let mut random = crate::statistics::Random::new(8);
+        let mut watch = DriftWatch::default();
+        let mut findings = |minutes: std::ops::Range<u64>, each: usize, deviating: f64| {
+            let said = minutes.flat_map(|at| {
+                play(&mut watch, at..at + 1, &decided(&mut random, each, deviating))
+            });
+            said.flat_map(|one| one.findings).collect::<Vec<Finding>>()
+        };
+        assert_eq!(findings(0..60, 5, 0.03), []);
+        assert_eq!(findings(60..120, 10, 0.03), [], "twice the traffic");
+        assert_eq!(findings(120..180, 2, 0.03), [], "less than half of it");
+        // Of pairs, 94 % agreed; 78 % do now: 17 % less.
+        let told = findings(180..190, 10, 0.125);
+        assert!(told.iter().any(|one| one.kind == CONSISTENCY_KIND), "{told:?}");
+        assert!(told[0].summary.starts_with("decision_agreement of fraud drifted: 0."), "{told:?}");
     }
 
     #[test]

@@ -7,14 +7,15 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::rollout::RolloutSpec;
+use crate::rollout::{self, RolloutSpec, SpecMistake};
+use crate::signals::{CompositeSignal, Problem, Problems};
 use crate::slo::{Slo, Source, read_openslo};
 
 /// The `apiVersion` of our own documents.
 pub const API_VERSION: &str = "throughline/v1";
 
 /// Kinds of our own documents.
-pub const KINDS: [&str; 1] = ["Rollout"];
+pub const KINDS: [&str; 2] = ["Rollout", "Signal"];
 
 /// What files say.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub struct Rules {
     pub slos: Vec<Slo>,
     /// Rollouts by name.
     pub rollouts: BTreeMap<String, RolloutSpec>,
+    /// Signals of the team's own by name.
+    pub signals: BTreeMap<String, CompositeSignal>,
     /// What is allowed and will surprise, one text each.
     pub notes: Vec<String>,
 }
@@ -133,11 +136,29 @@ fn read(file: &str, line: usize, text: &str, rules: &mut Rules) -> Result<(), St
         "Rollout" => {
             let (name, spec) = parse::<RolloutSpec>(file, line, text)?;
             spec.check().map_err(|wrong| {
-                wrong.iter().map(|one| format!("{first}: {one}")).collect::<Vec<_>>().join("\n")
+                let places = rollout::places(text);
+                let placed = |SpecMistake { part, message }: SpecMistake| {
+                    let (line, column) =
+                        places.get(&part).map_or((1, 1), |at| (at.line(), at.column()));
+                    Problem { line, column, message, hint: String::new() }
+                };
+                let mut wrong: Vec<Problem> = wrong.into_iter().map(placed).collect();
+                wrong.sort_by_key(|problem| (problem.line, problem.column));
+                place(file, line, &Problems(wrong))
             })?;
             if rules.rollouts.insert(name.clone(), spec).is_some() {
                 return Err(format!(
                     "{first}: expected each rollout to have a name of its own, got {name:?} twice"
+                ));
+            }
+        }
+        "Signal" => {
+            let signal = CompositeSignal::parse(text).map_err(|wrong| place(file, line, &wrong))?;
+            let name = signal.name.clone();
+            rules.notes.extend(signal.warnings.iter().map(|note| format!("{first}: {note}")));
+            if rules.signals.insert(name.clone(), signal).is_some() {
+                return Err(format!(
+                    "{first}: expected each signal to have a name of its own, got {name:?} twice"
                 ));
             }
         }
@@ -165,6 +186,16 @@ fn parse<T: DeserializeOwned>(file: &str, line: usize, text: &str) -> Result<(St
 
 /// Longest name of a rule, bytes.
 const MAX_NAME_BYTES: usize = 100;
+
+/// What is wrong with a document, with the places that it has in the file.
+fn place(file: &str, line: usize, wrong: &Problems) -> String {
+    let told = |problem: &Problem| {
+        let (of_document, column) = (problem.line.max(1), problem.column.max(1));
+        let placed = Problem { line: line as u64 + of_document, column, ..problem.clone() };
+        format!("{file}:{placed}")
+    };
+    wrong.0.iter().map(told).collect::<Vec<_>>().join("\n")
+}
 
 fn explain(file: &str, line: usize, error: &serde_saphyr::Error) -> String {
     let error = error.without_snippet();
@@ -208,13 +239,79 @@ spec:
         assert_eq!(rules.rollouts["other"].steps[0].weight, 50);
     }
 
+    const SIGNAL: &str = "
+apiVersion: throughline/v1
+kind: Signal
+metadata: {name: checkout_score}
+spec:
+  direction: down_is_bad
+  indicators: {fallback_activation_ratio: }
+  formula: 0.5*fallback_activation_ratio
+";
+
+    #[test]
+    fn signals_are_read_beside_rollouts_and_their_mistakes_have_a_place() {
+        let rules = of(&format!("{ROLLOUT}---{SIGNAL}")).unwrap();
+        assert_eq!(rules.rollouts.len(), 1);
+        assert_eq!(rules.signals["checkout_score"].formula(), "0.5*fallback_activation_ratio");
+        insta::assert_snapshot!(rules.notes.join("\n"), @"rules.yaml:11:1: more fallback_activation_ratio is worse, and yet it makes checkout_score look better");
+        let wrong = |text: &str| of(&format!("{ROLLOUT}---{text}")).unwrap_err().to_string();
+        insta::assert_snapshot!(wrong(&SIGNAL.replace("0.5*fallback", "0.5*fall")));
+        insta::assert_snapshot!(wrong(&SIGNAL.replace("direction", "directions")));
+        insta::assert_snapshot!(wrong(&format!("{SIGNAL}---{SIGNAL}")), @r#"rules.yaml:19:1: expected each signal to have a name of its own, got "checkout_score" twice"#);
+        let long = format!("{SIGNAL}#{}", " ".repeat(crate::signals::MAX_SIGNAL_FILE_BYTES));
+        insta::assert_snapshot!(wrong(&long), @"rules.yaml:11:1: expected at most 65536 bytes, got 65726");
+    }
+
+    #[test]
+    fn every_file_that_is_shipped_is_read() {
+        fn files(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    files(&path, found);
+                } else if path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml") {
+                    found.push(path);
+                }
+            }
+        }
+        let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        let mut found = Vec::new();
+        files(&deploy, &mut found);
+        found.sort();
+        let mut told = String::new();
+        for file in found {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let shown = file.strip_prefix(&deploy).unwrap().display().to_string();
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let rules = read_rules(&[Source { name, text: &text }])
+                .unwrap_or_else(|wrong| panic!("{shown}: {wrong}"));
+            let slos: Vec<&str> = rules.slos.iter().map(|slo| slo.name.as_str()).collect();
+            let rollouts: Vec<&String> = rules.rollouts.keys().collect();
+            let signals: Vec<&String> = rules.signals.keys().collect();
+            assert!(slos.len() + rollouts.len() + signals.len() > 0, "{shown} says nothing");
+            told +=
+                &format!("{shown}: SLOs {slos:?}, rollouts {rollouts:?}, signals {signals:?}\n");
+            rules.notes.iter().for_each(|note| told += &format!("  {note}\n"));
+        }
+        insta::assert_snapshot!(told);
+    }
+
     #[test]
     fn mistakes_are_told_with_their_place_in_the_file() {
         let wrong = |text: &str| of(text).unwrap_err().to_string();
         let text = format!("{ROLLOUT}---\n{}", ROLLOUT.replace("route:", "rout:"));
         insta::assert_snapshot!(wrong(&text));
-        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Rollout), got "Rolout""#);
-        insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:1:1: expected step 1 to have a weight of 1 to 100 percent, got 500");
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Rollout, Signal), got "Rolout""#);
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:9:20: expected step 1 to have a weight of 1 to 99 percent, got 500; leave it out: behind the last step the candidate becomes stable and has all traffic");
+        let many = ROLLOUT.replace("stable: v1.2.3", "stable: ''")
+            + "  analysis:\n    alpha: 2\n    min_events: 0\n";
+        insta::assert_snapshot!(wrong(&format!("{ROLLOUT}---{many}")), @r"
+        rules.yaml:17:11: expected stable to name something, got an empty text
+        rules.yaml:20:12: expected analysis.alpha to be above 0 and below 0.5, got 2
+        rules.yaml:21:17: expected analysis.min_events to be at least 1, got 0
+        ");
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("[{weight: 50, hold_s: 60}]", "[]")), @"rules.yaml:9:10: expected at least one step, got none");
         insta::assert_snapshot!(wrong(&format!("{ROLLOUT}---{ROLLOUT}")), @r#"rules.yaml:11:1: expected each rollout to have a name of its own, got "card-screening" twice"#);
     }
 }

@@ -158,10 +158,11 @@ impl Rollouts {
         if let Some(why) = no_longer_fits(&rollout, action) {
             return Ok(Performed::Refused(why));
         }
+        let (reason, id) = (&action.reason, &action.id);
         let changed = match &action.operation {
-            Operation::Start { version, .. } => rollout.start(spec, version, now, &action.reason),
-            Operation::RollBack { .. } => rollout.roll_back(spec, now, &action.reason),
-            _ => rollout.advance(spec, now, &action.reason),
+            Operation::Start { version, .. } => rollout.start(spec, version, now, reason, id),
+            Operation::RollBack { .. } => rollout.roll_back(spec, now, reason, id),
+            _ => rollout.advance(spec, now, reason, id),
         };
         let weights = match changed {
             Ok(weights) => weights,

@@ -156,6 +156,12 @@ impl Verdict {
             Self::Well
         }
     }
+
+    /// Whether the window may be learned from: what is suspicious, or was and is not over, never becomes
+    /// usual by itself.
+    pub(super) fn is_usual(self) -> bool {
+        matches!(self, Self::Well | Self::Missing)
+    }
 }
 
 /// An alarm with its memory.

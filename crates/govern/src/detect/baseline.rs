@@ -23,7 +23,7 @@ pub struct BaselineConfig {
 }
 
 impl Default for BaselineConfig {
-    /// The last hour of windows of ten seconds.
+    /// 360 windows: the last hour where a window has ten seconds, six hours where it has a minute.
     fn default() -> Self {
         Self { parts: 6, windows_per_part: 60, min_count: 200 }
     }

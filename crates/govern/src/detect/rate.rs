@@ -23,8 +23,9 @@ pub struct RateConfig {
     pub max_p_value_together: f64,
     /// Observations below which a window is missing.
     pub min_count: u64,
-    /// How many observations one independent observation is worth (Kish's design effect): 1 where each
-    /// is independent, the mean size of groups whose members share one verdict.
+    /// How many observations one independent observation is worth (Kish's design effect) where a window
+    /// does not tell its groups: 1 where each is independent, the mean size of groups whose members share
+    /// one verdict.
     pub design_effect: f64,
     /// Windows that are looked at together, beside the latest alone, at most 360; 1 for the latest alone.
     pub together_windows: u32,
@@ -54,7 +55,8 @@ impl Default for RateConfig {
 }
 
 impl RateConfig {
-    /// For `decision_consistency_rate`, whose groups agree or disagree as a whole: groups of three.
+    /// For the agreement of decisions about equal inputs, whose groups count as one; where a window does
+    /// not tell them, groups of three.
     pub fn consistency() -> Self {
         Self { design_effect: 3.0, ..Self::default() }
     }
@@ -69,33 +71,64 @@ pub struct RateWindow {
     pub total: u64,
 }
 
-impl Sum for RateWindow {
-    fn join(&mut self, other: &Self) {
-        self.good += other.good;
-        self.total += other.total;
+/// What happened in a window whose observations come in groups, of which each is worth one independent
+/// observation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GroupedRate {
+    /// Of the observations: good.
+    pub good: u64,
+    /// All that counted.
+    pub total: u64,
+    /// In how many groups; 0 where that is not known, as in what earlier builds stored.
+    #[serde(default)]
+    pub groups: u64,
+}
+
+impl GroupedRate {
+    /// Observations and those that are good, as so many that are independent; `design_effect` where the
+    /// groups are not known.
+    fn independent(self, design_effect: f64) -> (u64, u64) {
+        let design_effect = match self.groups {
+            0 => design_effect,
+            groups => self.total as f64 / groups as f64,
+        };
+        let shrink = |count: u64| (count as f64 / design_effect.max(1.0)).round() as u64;
+        let total = shrink(self.total);
+        (shrink(self.good).min(total), total)
     }
 }
 
-/// Compares two rates: the statistic is z, the effect the difference for the worse. `None` when either
-/// has nothing.
+impl From<RateWindow> for GroupedRate {
+    fn from(RateWindow { good, total }: RateWindow) -> Self {
+        Self { good, total, groups: 0 }
+    }
+}
+
+impl Sum for GroupedRate {
+    fn join(&mut self, other: &Self) {
+        self.good += other.good;
+        self.total += other.total;
+        self.groups += other.groups;
+    }
+}
+
+/// Compares two rates: the statistic is z, the effect the difference for the worse. `design_effect` is that
+/// of a side that does not tell its groups. `None` when either has nothing.
 pub fn compare_rates(
-    baseline: RateWindow,
-    window: RateWindow,
+    baseline: impl Into<GroupedRate>,
+    window: impl Into<GroupedRate>,
     direction: Direction,
     design_effect: f64,
 ) -> Option<Reading> {
-    let shrink = |count: u64| (count as f64 / design_effect.max(1.0)).round() as u64;
-    let independent = |rate: RateWindow| {
-        let total = shrink(rate.total);
-        (shrink(rate.good).min(total), total)
-    };
+    let (baseline, window) = (baseline.into(), window.into());
     let side = match direction {
         Direction::UpIsBad => Side::Greater,
         Direction::DownIsBad => Side::Less,
         Direction::EitherIsBad => Side::Both,
     };
+    let independent = |of: GroupedRate| of.independent(design_effect);
     let test = two_proportions(independent(window), independent(baseline), side)?;
-    let rate = |of: RateWindow| of.good as f64 / of.total as f64;
+    let rate = |of: GroupedRate| of.good as f64 / of.total as f64;
     let (expected, observed) = (rate(baseline), rate(window));
     let difference = observed - expected;
     Some(Reading {
@@ -118,8 +151,8 @@ pub fn compare_rates(
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RateDetector {
     config: RateConfig,
-    baseline: Baseline<RateWindow>,
-    recent: Recent<RateWindow>,
+    baseline: Baseline<GroupedRate>,
+    recent: Recent<GroupedRate>,
     alarm: Alarm,
     kind: DetectorKind,
 }
@@ -142,8 +175,8 @@ impl RateDetector {
 
     fn judge(
         &self,
-        usual: RateWindow,
-        window: RateWindow,
+        usual: GroupedRate,
+        window: GroupedRate,
         max_p_value: f64,
     ) -> Option<(Verdict, Reading)> {
         let config = &self.config;
@@ -155,10 +188,9 @@ impl RateDetector {
     }
 }
 
-impl Detector for RateDetector {
-    type Window = RateWindow;
-
-    fn observe(&mut self, span: TimeSpan, window: &RateWindow) -> Option<Detection> {
+impl RateDetector {
+    /// [`Detector::observe`] of a window that tells its groups.
+    pub fn observe_grouped(&mut self, span: TimeSpan, window: &GroupedRate) -> Option<Detection> {
         let together = self.config.together_windows;
         self.recent.push(window, together);
         let usual = self.baseline.whole();
@@ -169,10 +201,18 @@ impl Detector for RateDetector {
         // A window without a single observation tells nothing, whatever the ones before it told.
         let told = if window.total == 0 { None } else { worse(alone, several) };
         let (verdict, reading) = told.unwrap_or((Verdict::Missing, NOTHING));
-        if verdict != Verdict::Out {
+        if verdict.is_usual() {
             self.baseline.learn(window, &self.config.baseline);
         }
         self.alarm.step(self.kind, self.config.hysteresis, span, verdict, reading)
+    }
+}
+
+impl Detector for RateDetector {
+    type Window = RateWindow;
+
+    fn observe(&mut self, span: TimeSpan, window: &RateWindow) -> Option<Detection> {
+        self.observe_grouped(span, &GroupedRate::from(*window))
     }
 
     fn latest(&self) -> Option<Reading> {
@@ -215,6 +255,33 @@ mod tests {
         let config =
             RateConfig { design_effect: 10.0, together_windows: 1, ..RateConfig::default() };
         assert!(!run(config, &rates).contains(&true));
+    }
+
+    #[test]
+    fn a_plateau_below_the_alarm_never_becomes_usual() {
+        let mut rates = vec![(9_500, 10_000); 10];
+        rates.extend([(8_800, 10_000); 2]);
+        // Four fifths of the effect that raises an alarm: too much to end one.
+        rates.extend([(9_100, 10_000); 400]);
+        assert_eq!(run(RateConfig::default(), &rates).iter().filter(|is_on| **is_on).count(), 401);
+    }
+
+    #[test]
+    fn groups_that_are_told_count_as_one_each() {
+        let usual = GroupedRate { good: 900, total: 1_000, groups: 100 };
+        let now = GroupedRate { good: 300, total: 400, groups: 10 };
+        let grouped = compare_rates(usual, now, Direction::DownIsBad, 1.0).unwrap();
+        let shrunk = compare_rates(
+            RateWindow { good: 90, total: 100 },
+            RateWindow { good: 8, total: 10 },
+            Direction::DownIsBad,
+            1.0,
+        );
+        assert_eq!(grouped.p_value, shrunk.unwrap().p_value);
+        assert!((grouped.effect - 0.15).abs() < 1e-12, "the rates are those of all: {grouped:?}");
+        // Earlier builds stored no groups.
+        let stored: GroupedRate = serde_json::from_str(r#"{"good": 3, "total": 9}"#).unwrap();
+        assert_eq!(stored.independent(3.0), (1, 3));
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Detector for ShiftDetector {
         // A window without a single observation tells nothing, whatever the ones before it told.
         let told = if window.count() <= 0 { None } else { worse(alone, several) };
         let (verdict, reading) = told.unwrap_or((Verdict::Missing, NOTHING));
-        if verdict != Verdict::Out {
+        if verdict.is_usual() {
             self.baseline.learn(window, &self.config.baseline);
         }
         let hysteresis = self.config.hysteresis;
@@ -277,6 +277,24 @@ mod tests {
         }
         let alarm = alarm.expect("15 % of the calls became ten times slower");
         assert!(alarm.reading.effect > 0.5, "{alarm:?}");
+    }
+
+    #[test]
+    fn a_plateau_below_the_alarm_never_becomes_usual() {
+        let mut random = Random::new(7);
+        let mut detector = ShiftDetector::new(ShiftConfig::default());
+        for at in 0..10 {
+            detector.observe(span(at), &window(&mut random, 2_000, 0.4));
+        }
+        for at in 10..12 {
+            detector.observe(span(at), &window(&mut random, 2_000, 0.8));
+        }
+        // Four fifths of the effect that raises an alarm: too much to end one.
+        let plateau = window(&mut random, 2_000, 0.56);
+        for at in 12..412 {
+            let told = detector.observe(span(at), &plateau).expect("still on");
+            assert_eq!(told.state, AlarmState::Firing, "{at}: {told:?}");
+        }
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Detector for SkewnessDetector {
                 (Verdict::Missing, Reading { count, baseline_count, ..NOTHING })
             }
         };
-        if verdict != Verdict::Out {
+        if verdict.is_usual() {
             self.baseline.learn(window, &config.baseline);
         }
         self.alarm.step(DetectorKind::Skewness, config.hysteresis, span, verdict, reading)

@@ -1,6 +1,6 @@
 //! A canary against what is stable: fail as soon as it is worse for sure, pass as soon as it cannot be
 //! worse by more than is tolerated, and until then not enough is known. It may be asked at every step of
-//! a rollout.
+//! a rollout. Rollouts themselves use the fixed tests of [`crate::rollout`] so far.
 
 use serde::{Deserialize, Serialize};
 use throughline_trace::Sketch;

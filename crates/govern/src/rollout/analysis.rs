@@ -1,4 +1,8 @@
 //! The candidate against the stable version, over the same time.
+//!
+//! These are fixed tests, asked anew each round over a window that slides; `alpha` is the chance of one of
+//! them at one look, and the effect size keeps many looks from failing what is as good. The always-valid
+//! intervals of [`crate::experiment`] hold for data that only grow, and are not used here.
 
 use throughline_trace::Sketch;
 
@@ -7,9 +11,6 @@ use super::state::Verdict;
 use crate::detect::{RateWindow, compare_distributions, compare_rates};
 use crate::signals::{Consistency, Direction};
 use crate::statistics::Binned;
-
-/// How much of a group of repeated inputs is one observation, at least: its members share a verdict.
-const LEAST_DESIGN_EFFECT: f64 = 2.0;
 
 /// The quantile that is compared.
 const P95: f64 = 0.95;
@@ -50,9 +51,12 @@ pub fn compare(analysis: &Analysis, stable: &VersionWindow, candidate: &VersionW
     latency(analysis, stable, candidate, &mut tell);
     errors(analysis, stable, candidate, &mut tell);
     consistency(analysis, stable, candidate, &mut tell);
-    match fails.is_empty() {
-        true => Verdict::Pass(passes.join("; ")),
-        false => Verdict::Fail(fails.join("; ")),
+    match (fails.is_empty(), passes.is_empty()) {
+        (false, _) => Verdict::Fail(fails.join("; ")),
+        (true, false) => Verdict::Pass(passes.join("; ")),
+        (true, true) => {
+            Verdict::NotEnough("neither durations, outcomes nor decisions to compare".to_owned())
+        }
     }
 }
 
@@ -106,10 +110,9 @@ fn consistency(
     if usual.repeats.min(now.repeats) < analysis.min_events {
         return;
     }
-    let rate = |of: &Consistency| RateWindow { good: of.agreeing, total: of.grouped };
-    let groups = now.grouped.saturating_sub(now.repeats).max(1);
-    let design = (now.grouped as f64 / groups as f64).max(LEAST_DESIGN_EFFECT);
-    let Some(reading) = compare_rates(rate(usual), rate(now), Direction::DownIsBad, design) else {
+    // Pairs, since the stable version with most of the traffic has the larger groups.
+    let (expected, observed) = (usual.agreement(), now.agreement());
+    let Some(reading) = compare_rates(expected, observed, Direction::DownIsBad, 1.0) else {
         return;
     };
     let p_value = reading.p_value.unwrap_or(1.0);
@@ -117,7 +120,7 @@ fn consistency(
     tell(
         is_fail,
         format!(
-            "decision_consistency_rate is {:.2} against {:.2} ({}, {} and {} repeats)",
+            "decision_agreement is {:.2} against {:.2} ({}, {} and {} repeats)",
             reading.observed,
             reading.expected,
             told_p(p_value),

@@ -7,11 +7,13 @@
 //! weights that follow. Missing data never moves it, forward or back.
 
 mod analysis;
+mod places;
 mod spec;
 mod state;
 
 pub use analysis::{VersionWindow, compare};
-pub use spec::{Analysis, RolloutSpec, RolloutStep};
+pub(crate) use places::places;
+pub use spec::{Analysis, MAX_STEP_WEIGHT, RolloutSpec, RolloutStep, SpecMistake};
 pub use state::{Change, MAX_CHANGES, Next, Phase, Rollout, RolloutError, Verdict};
 
 #[cfg(test)]

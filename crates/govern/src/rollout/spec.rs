@@ -1,6 +1,16 @@
 //! What a file says of a rollout.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+/// Largest share of a step, percent: what the stable version has left is what the candidate is compared
+/// with.
+pub const MAX_STEP_WEIGHT: u32 = 99;
+
+/// What to do about a step that leaves the stable version nothing.
+const LEAVE_OUT: &str =
+    "leave it out: behind the last step the candidate becomes stable and has all traffic";
 
 /// A rollout as a file describes it (`kind: Rollout`, below `spec`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +46,7 @@ pub struct RolloutSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutStep {
-    /// Percent of the traffic, 1 to 100.
+    /// Percent of the traffic, 1 to [`MAX_STEP_WEIGHT`].
     pub weight: u32,
     /// How long it is held at least, seconds.
     pub hold_s: u64,
@@ -54,9 +64,9 @@ pub struct Analysis {
     pub max_latency_ratio: f64,
     /// How much worse the candidate's share of errors may be.
     pub max_error_increase: f64,
-    /// How much lower the candidate's `decision_consistency_rate` may be.
+    /// How much lower the candidate's share of agreeing pairs of decisions about equal inputs may be.
     pub max_consistency_drop: f64,
-    /// The significance that a difference needs beside its size.
+    /// The significance that a difference needs beside its size, of one test at one look.
     pub alpha: f64,
 }
 
@@ -73,6 +83,27 @@ impl Default for Analysis {
     }
 }
 
+/// One thing that is wrong with a [`RolloutSpec`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecMistake {
+    /// Which part of the spec, as in `route`, `steps[0].weight` (from 0) and `analysis.alpha`.
+    pub part: String,
+    /// What was expected, what came and what to do.
+    pub message: String,
+}
+
+impl SpecMistake {
+    fn of(part: impl Into<String>, message: String) -> Self {
+        Self { part: part.into(), message }
+    }
+}
+
+impl fmt::Display for SpecMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 fn yes() -> bool {
     true
 }
@@ -86,31 +117,63 @@ impl RolloutSpec {
     /// What is wrong with it: what was expected and what came.
     ///
     /// # Errors
-    /// One sentence for each mistake.
-    pub fn check(&self) -> Result<(), Vec<String>> {
+    /// All mistakes, each with the part that it is about.
+    pub fn check(&self) -> Result<(), Vec<SpecMistake>> {
         let mut wrong = Vec::new();
         for (name, value) in
             [("agent", &self.agent), ("route", &self.route), ("stable", &self.stable)]
         {
             if value.trim().is_empty() {
-                wrong.push(format!("expected {name} to name something, got an empty text"));
+                let message = format!("expected {name} to name something, got an empty text");
+                wrong.push(SpecMistake::of(name, message));
             }
         }
+        self.check_steps(&mut wrong);
+        self.analysis.check(&mut wrong);
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    fn check_steps(&self, wrong: &mut Vec<SpecMistake>) {
         if self.steps.is_empty() {
-            wrong.push("expected at least one step, got none".to_owned());
+            let message = "expected at least one step, got none".to_owned();
+            wrong.push(SpecMistake::of("steps", message));
         }
         for (at, step) in self.steps.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| self.steps.get(at));
-            let least = before.map_or(1, |before| before.weight + 1);
-            if !(least..=100).contains(&step.weight) {
-                wrong.push(format!(
-                    "expected step {} to have a weight of {least} to 100 percent, got {}",
-                    at + 1,
-                    step.weight
-                ));
+            let least = before.map_or(1, |before| before.weight.saturating_add(1));
+            let (number, weight) = (at + 1, step.weight);
+            let part = format!("steps[{at}].weight");
+            if least > MAX_STEP_WEIGHT {
+                let last = least - 1;
+                let message = format!(
+                    "expected no step behind one of {last} percent, got step {number} of {weight}; {LEAVE_OUT}"
+                );
+                wrong.push(SpecMistake::of(part, message));
+            } else if !(least..=MAX_STEP_WEIGHT).contains(&weight) {
+                let hint = if weight > MAX_STEP_WEIGHT { LEAVE_OUT } else { "shares only grow" };
+                let message = format!(
+                    "expected step {number} to have a weight of {least} to {MAX_STEP_WEIGHT} percent, got {weight}; {hint}"
+                );
+                wrong.push(SpecMistake::of(part, message));
             }
         }
-        let analysis = &self.analysis;
+    }
+}
+
+impl Analysis {
+    fn check(&self, wrong: &mut Vec<SpecMistake>) {
+        let analysis = self;
+        let mut tell = |name: &str, expected: &str, value: &dyn fmt::Display| {
+            let message = format!("expected analysis.{name} to be {expected}, got {value}");
+            wrong.push(SpecMistake::of(format!("analysis.{name}"), message));
+        };
+        for (name, value, unit) in
+            [("window_s", analysis.window_s, " second"), ("min_events", analysis.min_events, "")]
+        {
+            if value == 0 {
+                tell(name, &format!("at least 1{unit}"), &value);
+            }
+        }
         let share = 0.0..=1.0;
         for (name, value, is_fit) in [
             ("max_latency_ratio", analysis.max_latency_ratio, analysis.max_latency_ratio >= 1.0),
@@ -132,9 +195,8 @@ impl RolloutSpec {
                     "alpha" => "above 0 and below 0.5",
                     _ => "0 to 1",
                 };
-                wrong.push(format!("expected analysis.{name} to be {expected}, got {value}"));
+                tell(name, expected, &value);
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }

@@ -37,6 +37,9 @@ pub struct Change {
     pub weight: u32,
     /// Why, one sentence.
     pub reason: String,
+    /// The id of the action that did it; empty in documents of earlier builds.
+    #[serde(default)]
+    pub action: String,
 }
 
 /// A rollout as it stands.
@@ -95,6 +98,18 @@ pub enum RolloutError {
     /// There is none.
     #[error("expected rollout {0} to have a candidate, it has none")]
     Idle(String),
+    /// The file has become shorter than the rollout has come.
+    #[error(
+        "expected rollout {name} to be at one of the {steps} steps of its file, it is at step {at}; roll it back, or give the file the steps that it had"
+    )]
+    Shortened {
+        /// The rollout.
+        name: String,
+        /// Steps that the file has.
+        steps: usize,
+        /// Where the rollout is, from 1.
+        at: usize,
+    },
     /// The candidate is what is stable already.
     #[error("expected a version other than {0}, which is the stable one")]
     Same(String),
@@ -159,15 +174,16 @@ impl Rollout {
             Verdict::Pass(why) if spec.auto_advance && !is_frozen => {
                 let held = now_unix_nano.saturating_sub(self.since_unix_nano) / NANOS_PER_SECOND;
                 match spec.steps.get(step) {
-                    Some(step) if held < step.hold_s => Next::Wait,
-                    _ => Next::Advance(why.clone()),
+                    Some(step) if held >= step.hold_s => Next::Advance(why.clone()),
+                    // Not yet; or the file has become shorter, and nobody said how to go on.
+                    _ => Next::Wait,
                 }
             }
             _ => Next::Wait,
         }
     }
 
-    /// Begins with a candidate.
+    /// Begins with a candidate; `action` is the id of the action that asks for it.
     ///
     /// # Errors
     /// [`RolloutError::Busy`], [`RolloutError::Same`], [`RolloutError::Weights`].
@@ -177,6 +193,7 @@ impl Rollout {
         version: &str,
         now_unix_nano: u64,
         reason: &str,
+        action: &str,
     ) -> Result<RouteWeights, RolloutError> {
         if let Some(candidate) = &self.candidate {
             let (name, candidate) = (self.name.clone(), candidate.clone());
@@ -187,39 +204,48 @@ impl Rollout {
         }
         let mut next = self.clone();
         next.candidate = Some(version.to_owned());
-        next.enter(spec, Phase::Progressing { step: 0 }, now_unix_nano, "started", version, reason);
+        let change = Change::new(now_unix_nano, "started", version, reason, action);
+        next.enter(spec, Phase::Progressing { step: 0 }, change);
         let weights = next.weights(spec, None)?;
         *self = next;
         Ok(weights)
     }
 
-    /// Takes the next step; behind the last the candidate becomes stable.
+    /// Takes the next step; behind the last the candidate becomes stable. `action` is the id of the
+    /// action that asks for it.
     ///
     /// # Errors
-    /// [`RolloutError::Idle`], [`RolloutError::Weights`].
+    /// [`RolloutError::Idle`], [`RolloutError::Shortened`], [`RolloutError::Weights`].
     pub fn advance(
         &mut self,
         spec: &RolloutSpec,
         now_unix_nano: u64,
         reason: &str,
+        action: &str,
     ) -> Result<RouteWeights, RolloutError> {
         let (Phase::Progressing { step }, Some(candidate)) = (self.phase, self.candidate.clone())
         else {
             return Err(RolloutError::Idle(self.name.clone()));
         };
+        if step >= spec.steps.len() {
+            let (name, steps) = (self.name.clone(), spec.steps.len());
+            return Err(RolloutError::Shortened { name, steps, at: step + 1 });
+        }
         let before = self.stable.clone();
         if step + 1 < spec.steps.len() {
             let phase = Phase::Progressing { step: step + 1 };
-            self.enter(spec, phase, now_unix_nano, "advanced", &candidate, reason);
+            let change = Change::new(now_unix_nano, "advanced", &candidate, reason, action);
+            self.enter(spec, phase, change);
         } else {
             self.stable.clone_from(&candidate);
             self.candidate = None;
-            self.enter(spec, Phase::Stable, now_unix_nano, "promoted", &candidate, reason);
+            let change = Change::new(now_unix_nano, "promoted", &candidate, reason, action);
+            self.enter(spec, Phase::Stable, change);
         }
         Ok(self.weights(spec, Some(&before))?)
     }
 
-    /// Puts everything back to the stable version.
+    /// Puts everything back to the stable version; `action` is the id of the action that asks for it.
     ///
     /// # Errors
     /// [`RolloutError::Idle`], [`RolloutError::Weights`].
@@ -228,31 +254,34 @@ impl Rollout {
         spec: &RolloutSpec,
         now_unix_nano: u64,
         reason: &str,
+        action: &str,
     ) -> Result<RouteWeights, RolloutError> {
         let Some(candidate) = self.candidate.take() else {
             return Err(RolloutError::Idle(self.name.clone()));
         };
-        self.enter(spec, Phase::Stable, now_unix_nano, "rolled_back", &candidate, reason);
+        let change = Change::new(now_unix_nano, "rolled_back", &candidate, reason, action);
+        self.enter(spec, Phase::Stable, change);
         Ok(self.weights(spec, Some(&candidate))?)
     }
 
-    fn enter(
-        &mut self,
-        spec: &RolloutSpec,
-        phase: Phase,
-        now_unix_nano: u64,
-        kind: &str,
-        version: &str,
-        reason: &str,
-    ) {
-        (self.phase, self.since_unix_nano) = (phase, now_unix_nano);
-        let weight = match kind {
+    /// Goes to a phase and remembers `change`, whose weight is that of the phase.
+    fn enter(&mut self, spec: &RolloutSpec, phase: Phase, change: Change) {
+        (self.phase, self.since_unix_nano) = (phase, change.at_unix_nano);
+        let weight = match change.kind.as_str() {
             "promoted" => 100,
             _ => self.weight(spec),
         };
-        let (kind, version, reason) = (kind.to_owned(), version.to_owned(), reason.to_owned());
-        self.changes.push(Change { at_unix_nano: now_unix_nano, kind, version, weight, reason });
+        self.changes.push(Change { weight, ..change });
         let extra = self.changes.len().saturating_sub(MAX_CHANGES);
         self.changes.drain(..extra);
+    }
+}
+
+impl Change {
+    /// One whose weight is not known yet.
+    fn new(at_unix_nano: u64, kind: &str, version: &str, reason: &str, action: &str) -> Self {
+        let (kind, version) = (kind.to_owned(), version.to_owned());
+        let (reason, action) = (reason.to_owned(), action.to_owned());
+        Self { at_unix_nano, kind, version, weight: 0, reason, action }
     }
 }
