@@ -23,6 +23,7 @@ use crate::plan::Timing;
 use crate::route::RouteTo;
 use crate::targets::Shared;
 use crate::trail::{Decided, OpenSpan, Stamp, Trail};
+use told::tell_caller;
 
 /// What a call is made of.
 pub(crate) struct CallOf<'a> {
@@ -113,18 +114,11 @@ impl Call {
             true => Attempts::streamed(policy, rand::random(), now),
             false => Attempts::new(policy, rand::random(), now),
         };
-        if let Some(budget) = of.budget {
-            let ms = i64::try_from(budget.as_millis()).unwrap_or(i64::MAX);
-            span.set(keys::LATENCY_BUDGET_MS, ms);
-        }
+        tell_caller(&mut span, &trail.caller, of.budget);
         let total = policy.timeouts.total_ms.map(Duration::from_millis);
         if let Some(total) = total.into_iter().chain(of.budget).min() {
             // The time of all targets together: what the ones before took is gone.
             machine.limit(shared.moment(of.began) + total);
-        }
-        if let Some(mistake) = &trail.caller.unread_bag {
-            let told = vec![(keys::EXCEPTION_MESSAGE, Value::from(mistake.as_str()))];
-            span.event("context_bag.unreadable", told);
         }
         let began = Instant::now();
         Self {

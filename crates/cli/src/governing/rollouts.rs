@@ -29,6 +29,10 @@ const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 /// How long after it was refused a step is asked for again, at most; nanoseconds.
 const ASKED_AGAIN_NANOS: u64 = 300 * NANOS_PER_SECOND;
 
+/// The values of findings that tell how many pairs of decisions about equal inputs agree.
+const AGREEMENT: &str = "decision_agreement";
+const AGREEMENT_STABLE: &str = "decision_agreement_stable";
+
 /// Nanoseconds in a second.
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -155,6 +159,9 @@ impl Rollouts {
         let _turn = self.turn.lock().await;
         let (mut rollout, version) = self.load(name, spec).await?;
         let now = now_unix_nano();
+        if rollout.changes.iter().any(|change| change.action == action.id) {
+            return Ok(Performed::Done("it was done before".to_owned()));
+        }
         if let Some(why) = no_longer_fits(&rollout, action) {
             return Ok(Performed::Refused(why));
         }
@@ -291,8 +298,9 @@ fn recovered(spec: &RolloutSpec, finding: &Finding, seen: &VersionWindow) -> Opt
     {
         return None;
     }
-    let rate = seen.consistency.estimate().value;
-    if let (Some(usual), Some(rate)) = (usual("decision_consistency_rate_stable"), rate)
+    // Pairs: the stable version has all of the traffic now, and the larger groups of it.
+    let rate = seen.consistency.agreement().rate();
+    if let (Some(usual), Some(rate)) = (usual(AGREEMENT_STABLE), rate)
         && rate < usual - analysis.max_consistency_drop
     {
         return None;
@@ -331,6 +339,8 @@ fn say(
             ("agent_decision_latency_p95_stable", looked.stable.p95_s()),
             ("decision_consistency_rate", looked.candidate.consistency.estimate().value),
             ("decision_consistency_rate_stable", looked.stable.consistency.estimate().value),
+            (AGREEMENT, looked.candidate.consistency.agreement().rate()),
+            (AGREEMENT_STABLE, looked.stable.consistency.agreement().rate()),
         ] {
             values.extend(value.map(|value| (name.to_owned(), value)));
         }

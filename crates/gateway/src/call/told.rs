@@ -1,12 +1,27 @@
 //! What the span of a call tells of its answer: who answered, what, with how many tokens, at what cost.
 
+use std::time::Duration;
+
 use throughline::telling::{self, CountedUsage};
 use throughline_llm::ChatResponse;
 use throughline_llm::prices::PriceTable;
 use throughline_trace::{Value, keys};
 
 use super::Call;
-use crate::trail::count;
+use crate::caller::Caller;
+use crate::trail::{OpenSpan, count};
+
+/// What the caller asks for beside the request.
+pub(super) fn tell_caller(span: &mut OpenSpan, caller: &Caller, budget: Option<Duration>) {
+    if let Some(budget) = budget {
+        let ms = i64::try_from(budget.as_millis()).unwrap_or(i64::MAX);
+        span.set(keys::LATENCY_BUDGET_MS, ms);
+    }
+    if let Some(mistake) = &caller.unread_bag {
+        let told = vec![(keys::EXCEPTION_MESSAGE, Value::from(mistake.as_str()))];
+        span.event("context_bag.unreadable", told);
+    }
+}
 
 impl Call {
     pub(super) fn tell_part(&mut self, part: &ChatResponse) {

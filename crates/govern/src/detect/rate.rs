@@ -85,6 +85,11 @@ pub struct GroupedRate {
 }
 
 impl GroupedRate {
+    /// The share of good ones; `None` without any.
+    pub fn rate(self) -> Option<f64> {
+        (self.total > 0).then(|| self.good as f64 / self.total as f64)
+    }
+
     /// Observations and those that are good, as so many that are independent; `design_effect` where the
     /// groups are not known.
     fn independent(self, design_effect: f64) -> (u64, u64) {
