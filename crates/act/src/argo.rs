@@ -12,6 +12,7 @@ use throughline_trace::{Action, Finding, FindingSeverity, FindingState, finding_
 
 use crate::config::{ActConfigError, check_url};
 use crate::outgoing::{self, REQUEST_TIMEOUT, Undelivered};
+use crate::recorder::decision_id;
 use crate::sign::read_text;
 
 /// Hexadecimal characters of an action's hash in the name of its workflow.
@@ -138,7 +139,8 @@ impl Argo {
             "submitOptions": {
                 "name": name,
                 "parameters": parameters,
-                "annotations": format!("throughline.dev/action={}", action.id.replace(',', "_")),
+                // Argo splits this text at `,` and `=`, which ids of actions have.
+                "annotations": format!("throughline.dev/decision={}", decision_id(&action.id)),
             },
         });
         let address = format!("{}/api/v1/workflows/{}/submit", self.url, self.namespace);

@@ -395,6 +395,11 @@ async fn a_workflow_is_submitted_once_and_its_end_is_a_finding() {
             "/api/v1/workflows/ml/submit",
             axum::routing::post(move |axum::Json(body): axum::Json<Value>| {
                 let mut seen = seen.lock().expect("seen");
+                // As Argo reads labels.
+                let annotations = body["submitOptions"]["annotations"].as_str().unwrap_or_default();
+                if annotations.split(',').any(|one| one.split('=').count() != 2) {
+                    return std::future::ready(StatusCode::BAD_REQUEST);
+                }
                 let is_known = seen.iter().any(|known| known == &body);
                 seen.push(body);
                 let status = if is_known { StatusCode::CONFLICT } else { StatusCode::OK };
@@ -430,7 +435,7 @@ async fn a_workflow_is_submitted_once_and_its_end_is_a_finding() {
         workflow: workflow.to_owned(),
         parameters: parameters.clone(),
     };
-    let wanted = asked("mape/1", operation("features"));
+    let wanted = asked("mape/1/agent=fraud,model.id=gpt-4o/7", operation("features"));
     let Performed::Done(done) = scene.actor.act(&wanted, now_unix_nano()).await else {
         panic!("submitted")
     };
