@@ -173,8 +173,13 @@ impl Actor {
             Err(error) => return Performed::Later(error, STORAGE_PAUSE),
         };
         let incident = match &finding {
-            Some(finding) => self.incident_of(&finding.id).await,
-            None => None,
+            Some(finding) => self.incident_of(finding).await,
+            None => Ok(None),
+        };
+        // Whoever cannot tell whether it is silenced tells nobody yet.
+        let incident = match incident {
+            Ok(incident) => incident,
+            Err(error) => return Performed::Later(error, STORAGE_PAUSE),
         };
         if let Some(incident) = &incident
             && incident.is_silenced(now)

@@ -32,11 +32,14 @@ impl Actor {
         }
     }
 
-    /// The incident that has a finding.
-    pub(super) async fn incident_of(&self, finding: &str) -> Option<Incident> {
-        let incidents = ask(&self.inner.governance, incidents).await;
-        let incidents = incidents.unwrap_or_default();
-        incidents.into_iter().find(|one| one.findings.iter().any(|part| part.id == finding))
+    /// The incident that a finding belongs to, also when it was not taken in yet: people are told at
+    /// once, and findings are gathered now and then.
+    ///
+    /// # Errors
+    /// When the disk cannot be asked.
+    pub(super) async fn incident_of(&self, finding: &Finding) -> Result<Option<Incident>, String> {
+        let mut incidents = ask(&self.inner.governance, incidents).await?;
+        Ok(group(&incidents, finding).map(|place| incidents.swap_remove(place)))
     }
 
     /// Makes a person's change.

@@ -4,7 +4,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use throughline_trace::{Accepted, DirectiveAction, FindingState, Operation, SpanBatch, Subject};
+use throughline_trace::{Accepted, DirectiveAction, Finding, FindingState, Operation, SpanBatch, Subject};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -272,6 +272,22 @@ async fn alerts_of_others_become_an_incident_that_people_follow_to_its_end() {
     };
     let refused = scene.actor.perform(&notice).await;
     assert!(refused.detail.starts_with("the incident is silenced until"), "{refused:?}");
+    // A further finding of the same subject, which no sweep has taken in yet.
+    let further = scene.governance.finding(&id).expect("read").expect("a finding");
+    let further = Finding { id: "further".to_owned(), rule: "other".to_owned(), ..further };
+    let notice = Action {
+        finding: further.id.clone(),
+        ..asked("n2", Operation::Notify { receiver: "oncall".to_owned() })
+    };
+    let over = Finding { state: FindingState::Resolved, ..further.clone() };
+    let see = |finding| {
+        let findings = vec![finding];
+        scene.governance.commit(&Evaluation { findings, ..Evaluation::default() }).expect("seen");
+    };
+    see(further);
+    let refused = scene.actor.perform(&notice).await;
+    assert!(refused.detail.starts_with("the incident is silenced until"), "{refused:?}");
+    see(over);
     scene.ask("POST", path, alert("resolved")).await;
     scene.actor.sweep().await;
     let (_, incident) =
