@@ -316,4 +316,6 @@ impl Drop for Turn<'_> {
 }
 
 #[cfg(test)]
+mod held_tests;
+#[cfg(test)]
 mod tests;

@@ -151,6 +151,9 @@ impl Actor {
 
     async fn hand_over(&self, action: &Action, to: &str) -> Performed {
         let case = Takeover::of(action, to);
+        if case.target().is_none() {
+            return Performed::Failed(case.names_nobody());
+        }
         let written = ask(&self.inner.governance, move |governance| {
             let (id, case) = (case.id.clone(), case);
             // A case that is there already keeps what a person decided.

@@ -11,19 +11,24 @@ use super::*;
 use crate::config::{ReceiverConfig, ReceiverKind};
 use crate::notify::tests::{action as notice, finding};
 
-struct Scene {
-    actor: Actor,
-    governance: Governance,
+pub(super) struct Scene {
+    pub(super) actor: Actor,
+    pub(super) governance: Governance,
     recorded: Arc<Mutex<Vec<SpanBatch>>>,
     _ready: watch::Sender<bool>,
     _dir: tempfile::TempDir,
 }
 
-fn scene() -> Scene {
+pub(super) fn scene() -> Scene {
     scene_with(&ActConfig::default())
 }
 
-fn scene_with(config: &ActConfig) -> Scene {
+pub(super) fn scene_with(config: &ActConfig) -> Scene {
+    scene_of(config, Hooks::default())
+}
+
+/// A scene with operations of other rooms.
+pub(super) fn scene_of(config: &ActConfig, hooks: Hooks) -> Scene {
     let dir = tempfile::tempdir().expect("a directory");
     let governance = Governance::open(dir.path()).expect("govern.db");
     let recorded: Arc<Mutex<Vec<SpanBatch>>> = Arc::default();
@@ -37,7 +42,7 @@ fn scene_with(config: &ActConfig) -> Scene {
         governance: governance.clone(),
         config,
         submit,
-        hooks: Hooks::default(),
+        hooks,
         keyring: Arc::new(Keyring::open()),
         ready: is_ready,
         own_url: "http://127.0.0.1:4319".to_owned(),
@@ -47,7 +52,7 @@ fn scene_with(config: &ActConfig) -> Scene {
 }
 
 impl Scene {
-    async fn ask(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let request = Request::builder().method(method).uri(path).body(body).expect("a request");
         let answer = self.actor.router().oneshot(request).await.expect("an answer");
@@ -57,7 +62,7 @@ impl Scene {
     }
 
     /// What was recorded, one line a decision with its span.
-    fn decisions(&self) -> String {
+    pub(super) fn decisions(&self) -> String {
         let batches = self.recorded.lock().expect("the batches");
         let lines = batches.iter().map(|batch| {
             let (span, decision) = (&batch.spans[0], &batch.decisions[0]);
@@ -82,7 +87,7 @@ impl Scene {
 }
 
 /// What a rule asks for now.
-fn asked(id: &str, operation: Operation) -> Action {
+pub(super) fn asked(id: &str, operation: Operation) -> Action {
     Action {
         id: id.to_owned(),
         rule: "latency".to_owned(),
@@ -92,7 +97,7 @@ fn asked(id: &str, operation: Operation) -> Action {
     }
 }
 
-fn weights(generation: u64, canary: u32) -> RouteWeights {
+pub(super) fn weights(generation: u64, canary: u32) -> RouteWeights {
     RouteWeights::new("chat", generation, [("v1", 100 - canary), ("v2", canary)]).expect("weights")
 }
 

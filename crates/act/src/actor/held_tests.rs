@@ -1,0 +1,32 @@
+//! What stands against an action, and what a person said, held against what could get round it.
+
+use axum::http::StatusCode;
+use serde_json::Value;
+use throughline_trace::{Operation, Subject};
+
+use super::tests::{asked, scene};
+use super::*;
+
+#[tokio::test]
+async fn a_case_that_names_nobody_is_no_order_to_everybody() {
+    let scene = scene();
+    let operation = Operation::HandOver { to: "tier2".to_owned() };
+    let subject = Subject::of("model.id", "gpt-4o");
+    let case = Action { subject, ..asked("takeover/1", operation) };
+    let failed = scene.actor.perform(&case).await;
+    assert_eq!(failed.state, ActionState::Failed);
+    assert!(failed.detail.starts_with("expected a subject with agent, service"), "{failed:?}");
+    // One that an earlier version let in.
+    let kept = crate::takeover::Takeover::of(&case, "tier2");
+    let body = serde_json::to_string(&kept).expect("JSON");
+    let kind = crate::takeover::KIND;
+    scene.governance.write_document(kind, &kept.id, 0, "", &body).expect("written");
+    let path = "/api/v1/takeovers/takeover%2F1";
+    let (status, problem) = scene.ask("POST", &format!("{path}/approve"), Value::Null).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+    let (_, cases) = scene.ask("GET", "/api/v1/takeovers", Value::Null).await;
+    assert_eq!(cases["items"][0]["state"], "waiting", "nothing was written");
+    assert!(scene.governance.directives(0).expect("directives").is_empty());
+    let (status, _) = scene.ask("POST", &format!("{path}/reject"), Value::Null).await;
+    assert_eq!(status, StatusCode::OK);
+}
