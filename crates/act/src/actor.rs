@@ -110,6 +110,8 @@ pub(crate) struct Inner {
 struct Tries {
     under_way: HashSet<String>,
     waiting: HashMap<String, Waiting>,
+    /// What became of actions, and could not be noted yet.
+    unnoted: HashMap<String, ActionRecord>,
 }
 
 struct Waiting {
@@ -180,6 +182,7 @@ impl Actor {
                 return;
             }
             self.inner.board.look().await;
+            self.note_again().await;
             self.look_for_actions().await;
             if polls.is_multiple_of(POLLS_PER_SWEEP) {
                 self.sweep().await;
@@ -197,6 +200,15 @@ impl Actor {
     /// start.
     pub fn close(&self) {
         self.inner.closing.cancel();
+    }
+
+    /// Tries again to note what became of actions.
+    async fn note_again(&self) {
+        let unnoted: Vec<Action> =
+            self.tries().unnoted.values().map(|record| record.action.clone()).collect();
+        for action in unnoted.iter().filter(|action| self.is_due(&action.id)) {
+            self.perform(action).await;
+        }
     }
 
     async fn look_for_actions(&self) {
@@ -251,6 +263,10 @@ impl Actor {
     }
 
     async fn perform_in_turn(&self, action: &Action) -> ActionRecord {
+        let unnoted = self.tries().unnoted.get(&action.id).cloned();
+        if let Some(record) = unnoted {
+            return self.note(record).await;
+        }
         let id = action.id.clone();
         let known = ask(&self.inner.governance, move |governance| governance.action(&id)).await;
         match known {
@@ -317,5 +333,7 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod held_tests;
+#[cfg(test)]
+mod once_tests;
 #[cfg(test)]
 mod tests;
