@@ -246,8 +246,20 @@ impl Actor {
 
     /// Does an action, unless it was done, may not be done, or is under way; says how it stands.
     pub async fn perform(&self, action: &Action) -> ActionRecord {
+        self.perform_of(action, Origin::Own).await
+    }
+
+    /// Does an action that follows from another one, such as the weights of a rollout's step, as
+    /// [`perform`](Self::perform) does, with one difference: weights of a person's action place no
+    /// hold, since they are the other action's to take back. That they follow is the caller's word and
+    /// nothing that the action says of itself: its labels come from whoever asks.
+    pub async fn perform_part(&self, action: &Action) -> ActionRecord {
+        self.perform_of(action, Origin::Follows).await
+    }
+
+    async fn perform_of(&self, action: &Action, origin: Origin) -> ActionRecord {
         match self.turn(&action.id) {
-            Some(_turn) => self.perform_in_turn(action).await,
+            Some(_turn) => self.perform_in_turn(action, origin).await,
             None => as_asked(action, "it is under way"),
         }
     }
@@ -259,10 +271,10 @@ impl Actor {
         };
         let asked = Evaluation { actions: vec![action.clone()], ..Evaluation::default() };
         ask(&self.inner.governance, move |governance| governance.commit(&asked)).await?;
-        Ok(self.perform_in_turn(&action).await)
+        Ok(self.perform_in_turn(&action, Origin::Own).await)
     }
 
-    async fn perform_in_turn(&self, action: &Action) -> ActionRecord {
+    async fn perform_in_turn(&self, action: &Action, origin: Origin) -> ActionRecord {
         let unnoted = self.tries().unnoted.get(&action.id).cloned();
         if let Some(record) = unnoted {
             return self.note(record).await;
@@ -276,7 +288,7 @@ impl Actor {
         }
         let started = now_unix_nano();
         let performed = match self.admit(action, started).await {
-            Ok(()) => self.act(action, started).await,
+            Ok(()) => self.act(action, origin, started).await,
             Err(performed) => performed,
         };
         self.conclude(action, performed, started).await
@@ -290,6 +302,15 @@ impl Actor {
     fn tries(&self) -> MutexGuard<'_, Tries> {
         self.inner.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where an action comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It was asked for.
+    Own,
+    /// It follows from another action.
+    Follows,
 }
 
 /// Whether it is done by others, who may be slow.

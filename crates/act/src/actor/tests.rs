@@ -457,7 +457,7 @@ async fn a_workflow_is_submitted_once_and_its_end_is_a_finding() {
         parameters: parameters.clone(),
     };
     let wanted = asked("mape/1/agent=fraud,model.id=gpt-4o/7", operation("features"));
-    let Performed::Done(done) = scene.actor.act(&wanted, now_unix_nano()).await else {
+    let Performed::Done(done) = scene.actor.act(&wanted, Origin::Own, now_unix_nano()).await else {
         panic!("submitted")
     };
     // The answer was lost, and it is submitted again: Argo knows the name.
