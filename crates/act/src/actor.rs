@@ -102,6 +102,9 @@ pub(crate) struct Inner {
     wake: Notify,
     tries: Mutex<Tries>,
     closing: CancellationToken,
+    /// Held from the look at what people said until what follows from it is written, and while a person
+    /// says something.
+    pub(crate) word: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is under way and what waits for another try. It is lost with the process; then everything
@@ -123,16 +126,16 @@ impl Actor {
     /// An actor; it does nothing by itself until it is [run](Self::run).
     ///
     /// # Errors
-    /// [`ActConfigError`] when the configuration, or a file that it names, cannot be used.
+    /// [`ActConfigError`] when the configuration, or a file that it names, cannot be used, and when the
+    /// weights that were set cannot be read.
     pub fn new(wiring: Wiring<'_>, registry: &mut Registry) -> Result<Self, ActConfigError> {
         let Wiring { governance, config, submit, hooks, keyring, ready, own_url } = wiring;
         let key = config.directive_key_file.as_deref().map(DirectiveKey::read).transpose()?;
         let receivers = Receivers::of(config, &own_url)?;
         let metrics = ActMetrics::register(registry);
-        let known = Standing(&governance).weights().unwrap_or_else(|error| {
-            tracing::error!(%error, "the weights that were set cannot be read");
-            BTreeMap::new()
-        });
+        let known = Standing(&governance)
+            .weights()
+            .map_err(|error| ActConfigError::Weights(error.to_string()))?;
         let (weights, _) = watch::channel(known);
         let inner = Inner {
             board: Board::new(governance.clone(), key, metrics.clone()),
@@ -152,6 +155,7 @@ impl Actor {
             wake: Notify::new(),
             tries: Mutex::default(),
             closing: CancellationToken::new(),
+            word: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -287,9 +291,16 @@ impl Actor {
             Err(error) => return as_asked(action, &error),
         }
         let started = now_unix_nano();
-        let performed = match self.admit(action, started).await {
-            Ok(()) => self.act(action, origin, started).await,
-            Err(performed) => performed,
+        let performed = {
+            // What asks others takes long, and has no weights to write.
+            let _word = match asks_others(&action.operation) {
+                true => None,
+                false => Some(self.inner.word.lock().await),
+            };
+            match self.admit(action, started).await {
+                Ok(()) => self.act(action, origin, started).await,
+                Err(performed) => performed,
+            }
         };
         self.conclude(action, performed, started).await
     }

@@ -91,6 +91,8 @@ impl Actor {
         let written = ask(&self.inner.governance, move |governance| {
             let standing = Standing(governance);
             let route = &wanted.route;
+            // What cannot be read is not taken for nothing.
+            standing.weights()?;
             let set = standing.change(WEIGHTS, route, &by, |known| next(known, &wanted))?;
             if set.is_some() && is_own_word {
                 let hold = Hold {
@@ -141,12 +143,13 @@ impl Actor {
         };
         let (name, by) = (action.subject.to_string(), who(action));
         let written = ask(&self.inner.governance, move |governance| {
-            Standing(governance)
-                .change(FREEZE, &name, &by, |_: Option<Freeze>| Some(freeze.clone()))
+            Standing(governance).change(FREEZE, &name, &by, |known: Option<Freeze>| {
+                Some(freeze.clone().beside(known, now))
+            })
         });
         match written.await {
-            Ok(Some(_)) => {
-                let at = crate::moments::rfc3339(until);
+            Ok(Some(freeze)) => {
+                let at = crate::moments::rfc3339(freeze.until_unix_nano);
                 Performed::Done(format!("{} is frozen until {at}", action.subject))
             }
             Ok(None) => Performed::Later("others changed it too".to_owned(), STORAGE_PAUSE),

@@ -4,9 +4,9 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use throughline_trace::{Operation, Subject};
 
-use super::tests::{asked, scene, weights};
+use super::tests::{asked, scene, weights, wiring_of};
 use super::*;
-use crate::standing::Standing;
+use crate::standing::{FREEZE, Freeze, HOLD, Hold, Standing, WEIGHTS};
 
 #[tokio::test]
 async fn a_case_that_names_nobody_is_no_order_to_everybody() {
@@ -55,4 +55,86 @@ async fn weights_that_follow_from_a_persons_action_hold_nothing() {
     let held = Standing(&scene.governance).hold("route:chat", now_unix_nano()).expect("read");
     assert_eq!(held, None);
     assert_eq!(scene.actor.perform(&set("b", 10)).await.state, ActionState::Done);
+}
+
+#[tokio::test]
+async fn what_a_person_says_while_a_rule_acts_comes_before_or_behind_it() {
+    let scene = scene();
+    let word = scene.actor.inner.word.lock().await;
+    let actor = scene.actor.clone();
+    let by_rule = asked("a", Operation::Weights { weights: weights(0, 10) });
+    let acting = tokio::spawn(async move { actor.perform(&by_rule).await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let hold = Hold {
+        what: "route:chat".to_owned(),
+        person: "ada".to_owned(),
+        reason: "a release".to_owned(),
+        until_unix_nano: None,
+        is_lifted: false,
+    };
+    let standing = Standing(&scene.governance);
+    standing.change(HOLD, "route:chat", "ada", |_: Option<Hold>| Some(hold.clone())).expect("held");
+    drop(word);
+    let refused = acting.await.expect("acted");
+    assert_eq!(refused.detail, "ada holds route:chat: a release");
+}
+
+#[tokio::test]
+async fn a_rule_makes_a_persons_freeze_longer_and_never_shorter() {
+    let scene = scene();
+    let freeze = |id: &str, ttl_s| {
+        let subject = Subject::of("agent", "pay");
+        Action { subject, ..asked(id, Operation::Freeze { ttl_s }) }
+    };
+    let by_person = Action { rule: String::new(), ..freeze("a", 3_600) };
+    let standing = || {
+        let found = scene.governance.document(FREEZE, "agent=pay").expect("read").expect("one");
+        found.read::<Freeze>().expect("a freeze")
+    };
+    assert_eq!(scene.actor.perform(&by_person).await.state, ActionState::Done);
+    let said = standing();
+    assert_eq!(scene.actor.perform(&freeze("b", 60)).await.state, ActionState::Done);
+    assert_eq!(standing(), said, "not shorter");
+    assert_eq!(scene.actor.perform(&freeze("c", 7_200)).await.state, ActionState::Done);
+    assert!(standing().until_unix_nano > said.until_unix_nano);
+    assert_eq!(standing().rule, "", "still the person's");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_taken_for_nothing() {
+    let scene = scene();
+    let write = |kind: &str, name: &str| {
+        let body = r#"{"form":"of a later version"}"#;
+        scene.governance.write_document(kind, name, 0, "ada", body).expect("written");
+    };
+    write(HOLD, "route:chat");
+    write(FREEZE, "agent=pay");
+    let by_rule = asked("a", Operation::Weights { weights: weights(0, 10) });
+    let refused = scene.actor.perform(&by_rule).await;
+    assert_eq!(
+        refused.detail,
+        "ada holds route:chat: this version cannot read it; say it anew, then it can be lifted"
+    );
+    let now = now_unix_nano();
+    let frozen = |agent: &str| {
+        let subject = Subject::of("agent", agent).and("rollout", "chat");
+        Standing(&scene.governance).freeze(&subject, now).expect("read").is_some()
+    };
+    assert!(frozen("pay") && !frozen("fraud"));
+    let freeze = |id: &str, rule: &str| Action {
+        subject: Subject::of("agent", "pay"),
+        rule: rule.to_owned(),
+        ..asked(id, Operation::Freeze { ttl_s: 60 })
+    };
+    assert_eq!(scene.actor.perform(&freeze("b", "latency")).await.state, ActionState::Refused);
+    assert_eq!(scene.actor.perform(&freeze("c", "")).await.state, ActionState::Done, "said anew");
+    let (status, _) = scene.ask("POST", "/api/v1/freezes/agent%3Dpay/lift", Value::Null).await;
+    assert_eq!(status, StatusCode::OK);
+    write(WEIGHTS, "chat");
+    let config = ActConfig::default();
+    let again = Actor::new(wiring_of(&scene.governance, &config), &mut Registry::default());
+    let error = again.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains(r#"version 1 of the weights "chat" is of another form"#), "{error}");
 }

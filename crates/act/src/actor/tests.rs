@@ -4,7 +4,9 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use throughline_trace::{Accepted, DirectiveAction, Finding, FindingState, Operation, SpanBatch, Subject};
+use throughline_trace::{
+    Accepted, DirectiveAction, Finding, FindingState, Operation, SpanBatch, Subject,
+};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -481,4 +483,17 @@ async fn a_workflow_is_submitted_once_and_its_end_is_a_finding() {
         record.detail,
         r#"expected a workflow of `act.argo.workflows` (features), got "other""#
     );
+}
+
+/// What a second actor on the same file stands on.
+pub(super) fn wiring_of<'a>(governance: &Governance, config: &'a ActConfig) -> Wiring<'a> {
+    Wiring {
+        governance: governance.clone(),
+        config,
+        submit: Arc::new(|_| async { Ok(Accepted::default()) }.boxed()),
+        hooks: Hooks::default(),
+        keyring: Arc::new(Keyring::open()),
+        ready: watch::channel(true).1,
+        own_url: String::new(),
+    }
 }
