@@ -99,6 +99,8 @@ pub(crate) struct Inner {
     /// Actions that wait for others.
     working: TaskTracker,
     places: Arc<Semaphore>,
+    /// Held while workflows are looked at.
+    watching: Arc<tokio::sync::Mutex<()>>,
     wake: Notify,
     tries: Mutex<Tries>,
     closing: CancellationToken,
@@ -152,6 +154,7 @@ impl Actor {
             nodes: Nodes::default(),
             working: TaskTracker::new(),
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            watching: Arc::default(),
             wake: Notify::new(),
             tries: Mutex::default(),
             closing: CancellationToken::new(),
@@ -369,3 +372,5 @@ mod held_tests;
 mod once_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod workflow_tests;

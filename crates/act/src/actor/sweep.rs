@@ -1,6 +1,8 @@
 //! What is done now and then: incidents, those who were told of something that is over, and what
 //! expired long ago.
 
+use std::sync::Arc;
+
 use throughline_store::{ActionState, ControlError, Evaluation, Governance};
 use throughline_trace::{Action, FindingState, Operation};
 
@@ -22,8 +24,22 @@ impl Actor {
     pub(super) async fn sweep(&self) {
         self.gather().await;
         self.tell_ends().await;
-        self.watch_workflows().await;
         self.inner.board.forget(now_unix_nano()).await;
+        self.begin_watching();
+    }
+
+    /// Looks at workflows beside everything else, one look at a time: Argo may be slow to answer, and
+    /// neither agents nor the drain wait for it.
+    fn begin_watching(&self) {
+        let Ok(watching) = Arc::clone(&self.inner.watching).try_lock_owned() else { return };
+        let actor = self.clone();
+        self.inner.working.spawn(async move {
+            tokio::select! {
+                () = actor.inner.closing.cancelled() => {}
+                () = actor.watch_workflows() => {}
+            }
+            drop(watching);
+        });
     }
 
     /// Whoever was told that something fires is told when it does no longer.
@@ -48,26 +64,31 @@ impl Actor {
 
 impl Actor {
     /// How workflows end that actions have started becomes a finding, once.
-    async fn watch_workflows(&self) {
+    pub(super) async fn watch_workflows(&self) {
         let Some(argo) = &self.inner.argo else { return };
         let now = now_unix_nano();
         let running = ask(&self.inner.governance, move |governance| running(governance, now));
-        let running = running.await.unwrap_or_default();
-        let mut findings = Vec::new();
+        let running = match running.await {
+            Ok(running) => running,
+            Err(error) => return tracing::error!(error, "cannot look for workflows"),
+        };
         for (action, workflow) in running {
-            match argo.outcome(&action, &workflow, now).await {
-                Ok(found) => findings.extend(found),
-                Err(error) => tracing::warn!(
-                    action = action.id,
-                    error = error.message,
-                    "how a workflow stands cannot be told"
-                ),
+            let found = match argo.outcome(&action, &workflow, now_unix_nano()).await {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(error) => {
+                    let (action, error) = (action.id, error.message);
+                    tracing::warn!(action, error, "how a workflow stands cannot be told");
+                    continue;
+                }
+            };
+            // Kept one by one: the next answer may be long in coming.
+            let evaluation = Evaluation { findings: vec![found], ..Evaluation::default() };
+            let kept =
+                ask(&self.inner.governance, move |governance| governance.commit(&evaluation));
+            if let Err(error) = kept.await {
+                tracing::error!(error, "how a workflow ended was not kept");
             }
-        }
-        let evaluation = Evaluation { findings, ..Evaluation::default() };
-        let kept = ask(&self.inner.governance, move |governance| governance.commit(&evaluation));
-        if let Err(error) = kept.await {
-            tracing::error!(error, "how a workflow ended was not kept");
         }
     }
 }
