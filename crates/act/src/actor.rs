@@ -271,14 +271,32 @@ impl Actor {
         }
     }
 
-    /// Asks for an action and does it at once; says how it stands.
+    /// Asks for an action and does it at once; says how it stands. Whoever asked may give up meanwhile.
     pub(crate) async fn ask_and_perform(&self, action: Action) -> Result<ActionRecord, String> {
+        let actor = self.clone();
+        self.to_its_end(async move { actor.ask_in_turn(action).await }).await?
+    }
+
+    async fn ask_in_turn(&self, action: Action) -> Result<ActionRecord, String> {
         let Some(_turn) = self.turn(&action.id) else {
             return Ok(as_asked(&action, "it is under way"));
         };
         let asked = Evaluation { actions: vec![action.clone()], ..Evaluation::default() };
         ask(&self.inner.governance, move |governance| governance.commit(&asked)).await?;
         Ok(self.perform_in_turn(&action, Origin::Own).await)
+    }
+
+    /// Lets something run to its end, also when whoever waits for it gives up: nothing ends between
+    /// what was done and the note of it. The drain waits for it.
+    ///
+    /// # Errors
+    /// When it ended in a panic.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        let ended = self.inner.working.spawn(work).await;
+        ended.map_err(|error| format!("it was begun and did not end well: {error}"))
     }
 
     async fn perform_in_turn(&self, action: &Action, origin: Origin) -> ActionRecord {
@@ -288,11 +306,16 @@ impl Actor {
         }
         let id = action.id.clone();
         let known = ask(&self.inner.governance, move |governance| governance.action(&id)).await;
-        match known {
-            Ok(Some(known)) if known.state != ActionState::Asked => return known,
-            Ok(_) => {}
+        let known = match known {
+            Ok(known) => known,
             Err(error) => return as_asked(action, &error),
-        }
+        };
+        // What was asked for under this id first is what it stands for.
+        let action = match &known {
+            Some(known) if known.state != ActionState::Asked => return known.clone(),
+            Some(known) => &known.action,
+            None => action,
+        };
         let started = now_unix_nano();
         let performed = {
             // What asks others takes long, and has no weights to write.

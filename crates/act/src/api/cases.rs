@@ -39,7 +39,7 @@ pub(super) async fn approve(
     key: Option<Extension<ApiKey>>,
     body: Bytes,
 ) -> Result<Json<Value>, Refused> {
-    decide(&actor, id, true, person(key.as_ref()), &body).await
+    decide(actor, id, true, person(key.as_ref()), &body).await
 }
 
 /// `POST /api/v1/takeovers/{id}/reject`: the agent goes on.
@@ -49,7 +49,7 @@ pub(super) async fn reject(
     key: Option<Extension<ApiKey>>,
     body: Bytes,
 ) -> Result<Json<Value>, Refused> {
-    decide(&actor, id, false, person(key.as_ref()), &body).await
+    decide(actor, id, false, person(key.as_ref()), &body).await
 }
 
 /// What a person may write about a case.
@@ -60,13 +60,27 @@ struct Decided {
 }
 
 async fn decide(
-    actor: &Actor,
+    actor: Actor,
     id: String,
     is_approved: bool,
     by: String,
     body: &[u8],
 ) -> Result<Json<Value>, Refused> {
     let Decided { note } = read(body)?;
+    // A click that is given up leaves no case approved whose agent was not told.
+    let deciding = actor.clone();
+    let decided =
+        actor.to_its_end(async move { decide_one(&deciding, id, is_approved, by, note).await });
+    decided.await.map_err(Refused::storage)?
+}
+
+async fn decide_one(
+    actor: &Actor,
+    id: String,
+    is_approved: bool,
+    by: String,
+    note: String,
+) -> Result<Json<Value>, Refused> {
     let (name, person) = (id.clone(), by.clone());
     let decided = ask(&actor.inner.governance, move |governance| {
         let Some(known) = governance.document(takeover::KIND, &name)? else { return Ok(None) };
