@@ -112,3 +112,19 @@ async fn an_argo_that_does_not_answer_holds_up_neither_actions_nor_the_drain() {
     timeout(soon, running).await.expect("drained meanwhile").expect("ran");
     drop(asking);
 }
+
+#[tokio::test]
+async fn only_the_status_says_that_a_workflow_was_started_before() {
+    let (listener, config) = argo_config().await;
+    let broken =
+        || async { (StatusCode::INTERNAL_SERVER_ERROR, "etcd answered 409 times too late") };
+    let argo = axum::Router::new().fallback(broken);
+    tokio::spawn(async move { axum::serve(listener, argo).await });
+    let scene = scene_with(&config);
+    let record = scene.actor.perform(&asked("w", workflow("features"))).await;
+    assert_eq!(record.state, ActionState::Asked, "{record:?}");
+    assert!(
+        record.detail.starts_with("Argo answered 500 Internal Server Error: etcd"),
+        "{record:?}"
+    );
+}
