@@ -394,6 +394,6 @@ mod held_tests;
 #[cfg(test)]
 mod once_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod workflow_tests;

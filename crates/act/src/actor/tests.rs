@@ -408,7 +408,7 @@ async fn bad_input_gets_a_clear_error() {
 }
 
 /// What a second actor on the same file stands on.
-pub(super) fn wiring_of<'a>(governance: &Governance, config: &'a ActConfig) -> Wiring<'a> {
+pub(crate) fn wiring_of<'a>(governance: &Governance, config: &'a ActConfig) -> Wiring<'a> {
     Wiring {
         governance: governance.clone(),
         config,
