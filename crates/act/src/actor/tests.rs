@@ -271,6 +271,9 @@ async fn alerts_of_others_become_an_incident_that_people_follow_to_its_end() {
         let (status, answer) = scene.ask("POST", &change(name), body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
     }
+    let for_ever = json!({"for_s": u64::MAX});
+    let (status, answer) = scene.ask("POST", &change("silence"), for_ever).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
     let (status, problem) = scene.ask("POST", &change("silence"), json!({})).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
     let notice = Action {
@@ -313,6 +316,7 @@ async fn alerts_of_others_become_an_incident_that_people_follow_to_its_end() {
             "firing: burning",
             "acknowledged",
             "assigned to ada",
+            "silenced",
             "silenced",
             "resolved: burning",
             "resolved: nothing of it is seen any more"

@@ -218,7 +218,9 @@ fn change_of(name: &str, asked: Asked, now: u64) -> Result<Change, Refused> {
         "silence" => {
             let until = match (&asked.until, asked.for_s) {
                 (Some(until), None) => unix_nano_of(until),
-                (None, Some(seconds)) => Some(now.saturating_add(seconds * NANOS_PER_SEC)),
+                (None, Some(seconds)) => {
+                    Some(now.saturating_add(seconds.saturating_mul(NANOS_PER_SEC)))
+                }
                 _ => None,
             };
             let expected = "expected `until` (RFC 3339) or `for_s` (seconds), one of them";
@@ -234,6 +236,8 @@ fn change_of(name: &str, asked: Asked, now: u64) -> Result<Change, Refused> {
 fn of_incident(incident: &Incident) -> Value {
     let mut json = serde_json::to_value(incident).unwrap_or_default();
     as_moments(&mut json);
+    // Hashes tell people nothing.
+    json.as_object_mut().map(|fields| fields.remove("counted"));
     for entry in json["timeline"].as_array_mut().into_iter().flatten() {
         as_moments(entry);
     }
