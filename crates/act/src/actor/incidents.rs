@@ -122,7 +122,7 @@ fn gather(governance: &Governance) -> Result<(), ControlError> {
 
 /// The place of the incident that a finding belongs to. One that is older than all that a list answers
 /// is looked up by its id, which is that of the finding that opened it.
-fn place_of(
+pub(super) fn place_of(
     governance: &Governance,
     known: &mut Vec<Incident>,
     finding: &Finding,

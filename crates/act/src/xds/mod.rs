@@ -293,7 +293,7 @@ mod tests {
         let mut request = tonic::Request::new(requests);
         let bearer = "Bearer secret".parse().expect("a header");
         request.metadata_mut().insert("authorization", bearer);
-        let mut answers = Service(actor).open(request).ok().expect("it may follow");
+        let mut answers = Service(actor).open(request).expect("it may follow");
         assert!(answers.next().now_or_never().is_none(), "it follows");
         keyring.replace([]);
         let ended = tokio::time::timeout(2 * KEY_CHECK, answers.next()).await.expect("in time");
