@@ -172,7 +172,7 @@ fn take(
 #[cfg(test)]
 mod tests {
     use throughline_store::{Evaluation, MAX_GOVERNANCE_LIST};
-    use throughline_trace::Subject;
+    use throughline_trace::{Subject, TraceId};
 
     use super::*;
     use crate::notify::tests::{AT, finding};
@@ -197,8 +197,15 @@ mod tests {
         let findings = vec![seen.clone()];
         governance.commit(&Evaluation { findings, ..Evaluation::default() }).expect("committed");
         assert_eq!(group(&incidents(&governance).expect("read"), &seen), None, "too old");
+        let kept = || governance.document(KIND, &old.id).expect("read").expect("kept");
         gather(&governance).expect("gathered");
-        let kept = governance.document(KIND, &old.id).expect("read").expect("kept");
-        assert_eq!((kept.version, kept.read::<Incident>().expect("an incident")), (1, old));
+        assert_eq!(kept().read::<Incident>().expect("an incident"), old);
+        let trace: TraceId = "0af7651916cd43dd8448eb211c80319c".parse().expect("an id");
+        let findings = vec![Finding { evidence: vec![trace], ..seen }];
+        governance.commit(&Evaluation { findings, ..Evaluation::default() }).expect("committed");
+        gather(&governance).expect("gathered");
+        let incident: Incident = kept().read().expect("an incident");
+        assert_eq!((kept().version, incident.assignee.as_str()), (2, "ada"));
+        assert!(incident.traces.contains(&trace), "it goes on");
     }
 }
