@@ -10,6 +10,7 @@ docs/directives.md has the protocol, docs/decisions.md the fields of a decision.
 import argparse
 import json
 import os
+import sys
 import threading
 import time
 import uuid
@@ -26,9 +27,12 @@ LONGEST_PAUSE = 60
 class Directives:
     """Listens in the background; `handover` and `stop` say what holds now."""
 
-    def __init__(self, server, service, agent, instance_id, key=None, record=None):
-        self.server, self.service, self.agent = server.rstrip("/"), service, agent
-        self.instance_id = instance_id
+    def __init__(self, server, service, agent, instance_id, key=None, record=None,
+                 session_id=None, workflow_id=None):
+        self.server, self.instance_id = server.rstrip("/"), instance_id
+        # All that a target says must hold; work without a session is not meant by one that names a session.
+        self.own = {"service": service, "instance_id": instance_id, "agent_id": agent,
+                    "session_id": session_id, "workflow_id": workflow_id}
         self.headers = {"authorization": f"Bearer {key}"} if key else {}
         self.record = record
         self.last_id = None
@@ -69,7 +73,7 @@ class Directives:
         headers = dict(self.headers, accept="text/event-stream")
         if self.last_id:
             headers["last-event-id"] = self.last_id
-        asked = {"service": self.service, "instance_id": self.instance_id}
+        asked = {name: self.own[name] for name in ("service", "instance_id")}
         with requests.get(f"{self.server}/api/v1/directives", params=asked, headers=headers,
                           stream=True, timeout=(10, SILENCE)) as answer:
             answer.raise_for_status()
@@ -80,31 +84,39 @@ class Directives:
                     event[name] = value.removeprefix(" ")
                     continue
                 if event.get("event") == "directive":
-                    self._hear(json.loads(event["data"]))
+                    self._read(event.get("data", ""))
                 self.last_id = event.get("id", self.last_id)
                 event = {}
 
-    def _hear(self, directive):
-        target = directive.get("target") or {}
-        wanted = {"service": self.service, "instance_id": self.instance_id, "agent_id": self.agent}
-        if any(target.get(name) not in (None, value) for name, value in wanted.items()):
+    def _read(self, text):
+        """Hears a directive; one that cannot be read is told and passed over, the next may say to stop."""
+        try:
+            directive = json.loads(text)
+            its_id, kind = str(directive["id"]), str(directive["action"]["type"])
+            expires, _ = int(directive["expires_at_ns"]), int(directive["issued_at_ns"])
+            target = dict(directive.get("target") or {})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            print(f"a directive cannot be read ({error!r}): {text[:200]}", file=sys.stderr, flush=True)
             return
-        kind = directive["action"]["type"]
+        if all(target.get(name) in (None, value) for name, value in self.own.items()):
+            self._hear(directive, its_id, kind, expires)
+
+    def _hear(self, directive, its_id, kind, expires):
         ack = {"instance_id": self.instance_id, "status": "applied"}
         if kind not in ("hand_over", "stop", "revoke"):
             ack["status"] = "unsupported"
-        elif int(directive["expires_at_ns"]) <= time.time_ns():
+        elif expires <= time.time_ns():
             ack["status"] = "expired"
         else:
             with self.lock:
-                is_new = directive["id"] not in self.known
-                self.known[directive["id"]] = directive
+                is_new = its_id not in self.known
+                self.known[its_id] = directive
             if is_new and self.record:
                 ack["decision_id"] = self.record(
                     "directive", kind, directive.get("reason", ""),
-                    {"throughline.directive.id": directive["id"],
+                    {"throughline.directive.id": its_id,
                      "throughline.directive.evidence": directive.get("evidence", [])})
-        requests.post(f"{self.server}/api/v1/directives/{quote(directive['id'], safe='')}/ack",
+        requests.post(f"{self.server}/api/v1/directives/{quote(its_id, safe='')}/ack",
                       json=ack, headers=self.headers, timeout=10).raise_for_status()
 
 

@@ -99,9 +99,14 @@ pub(crate) struct Inner {
     /// Actions that wait for others.
     working: TaskTracker,
     places: Arc<Semaphore>,
+    /// Held while workflows are looked at.
+    watching: Arc<tokio::sync::Mutex<()>>,
     wake: Notify,
     tries: Mutex<Tries>,
     closing: CancellationToken,
+    /// Held from the look at what people said until what follows from it is written, and while a person
+    /// says something.
+    pub(crate) word: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is under way and what waits for another try. It is lost with the process; then everything
@@ -110,6 +115,8 @@ pub(crate) struct Inner {
 struct Tries {
     under_way: HashSet<String>,
     waiting: HashMap<String, Waiting>,
+    /// What became of actions, and could not be noted yet.
+    unnoted: HashMap<String, ActionRecord>,
 }
 
 struct Waiting {
@@ -121,16 +128,16 @@ impl Actor {
     /// An actor; it does nothing by itself until it is [run](Self::run).
     ///
     /// # Errors
-    /// [`ActConfigError`] when the configuration, or a file that it names, cannot be used.
+    /// [`ActConfigError`] when the configuration, or a file that it names, cannot be used, and when the
+    /// weights that were set cannot be read.
     pub fn new(wiring: Wiring<'_>, registry: &mut Registry) -> Result<Self, ActConfigError> {
         let Wiring { governance, config, submit, hooks, keyring, ready, own_url } = wiring;
         let key = config.directive_key_file.as_deref().map(DirectiveKey::read).transpose()?;
         let receivers = Receivers::of(config, &own_url)?;
         let metrics = ActMetrics::register(registry);
-        let known = Standing(&governance).weights().unwrap_or_else(|error| {
-            tracing::error!(%error, "the weights that were set cannot be read");
-            BTreeMap::new()
-        });
+        let known = Standing(&governance)
+            .weights()
+            .map_err(|error| ActConfigError::Weights(error.to_string()))?;
         let (weights, _) = watch::channel(known);
         let inner = Inner {
             board: Board::new(governance.clone(), key, metrics.clone()),
@@ -147,9 +154,11 @@ impl Actor {
             nodes: Nodes::default(),
             working: TaskTracker::new(),
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            watching: Arc::default(),
             wake: Notify::new(),
             tries: Mutex::default(),
             closing: CancellationToken::new(),
+            word: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -180,6 +189,7 @@ impl Actor {
                 return;
             }
             self.inner.board.look().await;
+            self.note_again().await;
             self.look_for_actions().await;
             if polls.is_multiple_of(POLLS_PER_SWEEP) {
                 self.sweep().await;
@@ -197,6 +207,15 @@ impl Actor {
     /// start.
     pub fn close(&self) {
         self.inner.closing.cancel();
+    }
+
+    /// Tries again to note what became of actions.
+    async fn note_again(&self) {
+        let unnoted: Vec<Action> =
+            self.tries().unnoted.values().map(|record| record.action.clone()).collect();
+        for action in unnoted.iter().filter(|action| self.is_due(&action.id)) {
+            self.perform(action).await;
+        }
     }
 
     async fn look_for_actions(&self) {
@@ -234,34 +253,80 @@ impl Actor {
 
     /// Does an action, unless it was done, may not be done, or is under way; says how it stands.
     pub async fn perform(&self, action: &Action) -> ActionRecord {
+        self.perform_of(action, Origin::Own).await
+    }
+
+    /// Does an action that follows from another one, such as the weights of a rollout's step, as
+    /// [`perform`](Self::perform) does, with one difference: weights of a person's action place no
+    /// hold, since they are the other action's to take back. That they follow is the caller's word and
+    /// nothing that the action says of itself: its labels come from whoever asks.
+    pub async fn perform_part(&self, action: &Action) -> ActionRecord {
+        self.perform_of(action, Origin::Follows).await
+    }
+
+    async fn perform_of(&self, action: &Action, origin: Origin) -> ActionRecord {
         match self.turn(&action.id) {
-            Some(_turn) => self.perform_in_turn(action).await,
+            Some(_turn) => self.perform_in_turn(action, origin).await,
             None => as_asked(action, "it is under way"),
         }
     }
 
-    /// Asks for an action and does it at once; says how it stands.
+    /// Asks for an action and does it at once; says how it stands. Whoever asked may give up meanwhile.
     pub(crate) async fn ask_and_perform(&self, action: Action) -> Result<ActionRecord, String> {
+        let actor = self.clone();
+        self.to_its_end(async move { actor.ask_in_turn(action).await }).await?
+    }
+
+    async fn ask_in_turn(&self, action: Action) -> Result<ActionRecord, String> {
         let Some(_turn) = self.turn(&action.id) else {
             return Ok(as_asked(&action, "it is under way"));
         };
         let asked = Evaluation { actions: vec![action.clone()], ..Evaluation::default() };
         ask(&self.inner.governance, move |governance| governance.commit(&asked)).await?;
-        Ok(self.perform_in_turn(&action).await)
+        Ok(self.perform_in_turn(&action, Origin::Own).await)
     }
 
-    async fn perform_in_turn(&self, action: &Action) -> ActionRecord {
+    /// Lets something run to its end, also when whoever waits for it gives up: nothing ends between
+    /// what was done and the note of it. The drain waits for it.
+    ///
+    /// # Errors
+    /// When it ended in a panic.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        let ended = self.inner.working.spawn(work).await;
+        ended.map_err(|error| format!("it was begun and did not end well: {error}"))
+    }
+
+    async fn perform_in_turn(&self, action: &Action, origin: Origin) -> ActionRecord {
+        let unnoted = self.tries().unnoted.get(&action.id).cloned();
+        if let Some(record) = unnoted {
+            return self.note(record).await;
+        }
         let id = action.id.clone();
         let known = ask(&self.inner.governance, move |governance| governance.action(&id)).await;
-        match known {
-            Ok(Some(known)) if known.state != ActionState::Asked => return known,
-            Ok(_) => {}
+        let known = match known {
+            Ok(known) => known,
             Err(error) => return as_asked(action, &error),
-        }
+        };
+        // What was asked for under this id first is what it stands for.
+        let action = match &known {
+            Some(known) if known.state != ActionState::Asked => return known.clone(),
+            Some(known) => &known.action,
+            None => action,
+        };
         let started = now_unix_nano();
-        let performed = match self.admit(action, started).await {
-            Ok(()) => self.act(action, started).await,
-            Err(performed) => performed,
+        let performed = {
+            // What asks others takes long, and has no weights to write.
+            let _word = match asks_others(&action.operation) {
+                true => None,
+                false => Some(self.inner.word.lock().await),
+            };
+            match self.admit(action, started).await {
+                Ok(()) => self.act(action, origin, started).await,
+                Err(performed) => performed,
+            }
         };
         self.conclude(action, performed, started).await
     }
@@ -274,6 +339,15 @@ impl Actor {
     fn tries(&self) -> MutexGuard<'_, Tries> {
         self.inner.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where an action comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It was asked for.
+    Own,
+    /// It follows from another action.
+    Follows,
 }
 
 /// Whether it is done by others, who may be slow.
@@ -316,4 +390,10 @@ impl Drop for Turn<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+mod held_tests;
+#[cfg(test)]
+mod once_tests;
+#[cfg(test)]
+pub(crate) mod tests;
+#[cfg(test)]
+mod workflow_tests;

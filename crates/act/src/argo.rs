@@ -5,17 +5,22 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use throughline_trace::{Action, Finding, FindingSeverity, FindingState, finding_id};
 
 use crate::config::{ActConfigError, check_url};
 use crate::outgoing::{self, REQUEST_TIMEOUT, Undelivered};
+use crate::recorder::decision_id;
 use crate::sign::read_text;
 
 /// Hexadecimal characters of an action's hash in the name of its workflow.
 const HASH_CHARS: usize = 16;
+
+/// Bytes of a workflow that are read at most. Kubernetes keeps 1.5 MiB; Argo keeps the nodes of a
+/// large one elsewhere, and answers with them.
+const MAX_WORKFLOW_BYTES: usize = 16 << 20;
 
 /// Version of the "rule" that tells how a workflow ended.
 const FORM: &str = "argo-1";
@@ -138,7 +143,8 @@ impl Argo {
             "submitOptions": {
                 "name": name,
                 "parameters": parameters,
-                "annotations": format!("throughline.dev/action={}", action.id.replace(',', "_")),
+                // Argo splits this text at `,` and `=`, which ids of actions have.
+                "annotations": format!("throughline.dev/decision={}", decision_id(&action.id)),
             },
         });
         let address = format!("{}/api/v1/workflows/{}/submit", self.url, self.namespace);
@@ -149,7 +155,9 @@ impl Argo {
         Some(match outgoing::send(request).await {
             Ok(_) => Ok(format!("submitted as {name}")),
             // An answer that was lost: it has the name that only this action gives.
-            Err(refused) if refused.message.contains("409") => Ok(format!("submitted as {name}")),
+            Err(refused) if refused.status == Some(StatusCode::CONFLICT) => {
+                Ok(format!("submitted as {name}"))
+            }
             Err(mut undelivered) => {
                 undelivered.message = format!("Argo {}", undelivered.message);
                 Err(undelivered)
@@ -168,11 +176,18 @@ impl Argo {
         let name = name_of(template, &action.id);
         let address = format!("{}/api/v1/workflows/{}/{name}", self.url, self.namespace);
         let answer = outgoing::send(self.authorized(self.client.get(address))).await?;
-        let unreadable =
-            |error: String| Undelivered { message: format!("Argo {error}"), is_passing: true };
-        let text = answer.text().await.map_err(|error| unreadable(error.to_string()))?;
+        let status = Some(answer.status());
+        let unreadable = |error: String| {
+            let message = format!("Argo's answer cannot be read: {error}");
+            Undelivered { message, is_passing: true, status }
+        };
+        let (bytes, is_all) =
+            outgoing::read(answer, MAX_WORKFLOW_BYTES).await.map_err(unreadable)?;
+        if !is_all {
+            return Err(unreadable(format!("expected at most {MAX_WORKFLOW_BYTES} bytes")));
+        }
         let found: Workflow =
-            serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+            serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
         Ok(finding(action, workflow, &name, &found.status, now_unix_nano))
     }
 

@@ -93,6 +93,12 @@ pub enum ActConfigError {
     /// A name that Kubernetes would not take.
     #[error("expected names of letters, digits, `-` and `.` in `act.argo`, got {0:?}")]
     Kubernetes(String),
+    /// Traffic would be divided as if nobody had ever set weights.
+    #[error(
+        "expected to read the weights that were set last, got: {0}; a later version may have written \
+         them: start that one"
+    )]
+    Weights(String),
     /// A key cannot be used.
     #[error(transparent)]
     Key(#[from] crate::SigningError),

@@ -9,6 +9,12 @@ use throughline_trace::{Finding, FindingSeverity, FindingState, Subject, TraceId
 /// Findings that one incident keeps at most; what comes beyond is counted.
 pub(crate) const MAX_FINDINGS: usize = 100;
 
+/// Findings that one incident counts beyond those at most.
+pub(crate) const MAX_FURTHER: usize = 1_000;
+
+/// Hexadecimal characters of the hash by which a finding is known that is only counted.
+const HASH_CHARS: usize = 16;
+
 /// Traces that one incident keeps at most.
 pub(crate) const MAX_TRACES: usize = 100;
 
@@ -75,8 +81,12 @@ pub struct Incident {
     pub assignee: String,
     /// What it is made of.
     pub findings: Vec<Part>,
-    /// Findings that came when there were a hundred already; they are counted, not kept.
+    /// Findings that came when there were a hundred already, at most a thousand; they are counted, not
+    /// kept.
     pub further_findings: u64,
+    /// Hashes of their ids: rules tell of a finding again and again, and it counts once.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub counted: BTreeSet<String>,
     /// Traces that show it.
     pub traces: Vec<TraceId>,
     /// When it was opened, nanoseconds since the Unix epoch.
@@ -163,6 +173,7 @@ impl Incident {
             assignee: String::new(),
             findings: Vec::new(),
             further_findings: 0,
+            counted: BTreeSet::new(),
             traces: Vec::new(),
             opened_unix_nano: at,
             changed_unix_nano: at,
@@ -257,7 +268,30 @@ impl Incident {
         self.silenced_until_unix_nano = None;
     }
 
-    /// Takes in what a rule says. A person who resolved it is believed until something new is seen,
+    /// Counts a finding for which there is no place, once; says whether it did.
+    fn count(&mut self, finding: &Finding) -> bool {
+        let hash = blake3::hash(finding.id.as_bytes()).to_hex();
+        let hash: String = hash.chars().take(HASH_CHARS).collect();
+        if self.counted.len() >= MAX_FURTHER || !self.counted.insert(hash) {
+            return false;
+        }
+        self.further_findings += 1;
+        true
+    }
+
+    /// Keeps the traces that show a finding, as far as there is place; says whether one is new.
+    fn keep_traces(&mut self, finding: &Finding) -> bool {
+        let before = self.traces.len();
+        for trace in &finding.evidence {
+            if self.traces.len() < MAX_TRACES && !self.traces.contains(trace) {
+                self.traces.push(*trace);
+            }
+        }
+        self.traces.len() > before
+    }
+
+    /// Takes in what a rule says; whether it changes anything that is worth a further version: that
+    /// the words of a summary are others is none. A person who resolved it is believed until something new is seen,
     /// or what was over comes back.
     fn see(&mut self, finding: &Finding, now_unix_nano: u64) -> bool {
         let known = self.findings.iter().position(|part| part.id == finding.id);
@@ -269,8 +303,9 @@ impl Incident {
                 std::mem::replace(&mut part.state, finding.state) != finding.state
             }
             None if self.findings.len() >= MAX_FINDINGS => {
-                self.further_findings += 1;
-                return false;
+                let is_changed = self.count(finding);
+                self.touch(is_changed, now_unix_nano);
+                return is_changed;
             }
             None => {
                 self.findings.push(Part {
@@ -283,12 +318,10 @@ impl Incident {
                 true
             }
         };
-        let traces: Vec<TraceId> =
-            finding.evidence.iter().filter(|id| !self.traces.contains(id)).copied().collect();
-        self.traces.extend(traces);
-        self.traces.truncate(MAX_TRACES);
+        let is_changed = self.keep_traces(finding);
+        self.touch(is_changed, now_unix_nano);
         if !is_news {
-            return false;
+            return is_changed;
         }
         let word = finding.state.as_str();
         self.tell("", format!("{word}: {}", finding.summary), now_unix_nano);
@@ -304,6 +337,13 @@ impl Incident {
             self.tell("", "resolved: nothing of it is seen any more".to_owned(), now_unix_nano);
         }
         true
+    }
+
+    /// Notes when it changed, if it did.
+    fn touch(&mut self, is_changed: bool, now_unix_nano: u64) {
+        if is_changed {
+            self.changed_unix_nano = self.changed_unix_nano.max(now_unix_nano);
+        }
     }
 
     fn tell(&mut self, by: &str, what: String, at_unix_nano: u64) {
@@ -380,6 +420,29 @@ mod tests {
         ");
     }
 
+    #[test]
+    fn what_is_only_counted_counts_once_and_new_evidence_is_kept() {
+        let mut incident = Incident::open(&numbered(0, FindingState::Firing));
+        let mut seen = |number, state| {
+            let finding = Finding { id: format!("f-{number}"), ..finding(state) };
+            let is_changed = incident.apply(Change::Seen(Box::new(finding)), "", AT).expect("seen");
+            (is_changed, incident.findings.len(), incident.further_findings)
+        };
+        for number in 1..MAX_FINDINGS {
+            assert_eq!(seen(number, FindingState::Firing), (true, number + 1, 0));
+        }
+        assert_eq!(seen(MAX_FINDINGS, FindingState::Firing), (true, MAX_FINDINGS, 1));
+        assert_eq!(seen(MAX_FINDINGS, FindingState::Firing), (false, MAX_FINDINGS, 1), "again");
+        assert_eq!(seen(MAX_FINDINGS + 1, FindingState::Firing), (true, MAX_FINDINGS, 2));
+        let shown = Finding {
+            evidence: vec!["0af7651916cd43dd8448eb211c80319c".parse().expect("an id")],
+            ..numbered(1, FindingState::Firing)
+        };
+        let mut see = || incident.apply(Change::Seen(Box::new(shown.clone())), "", AT);
+        assert_eq!((see(), see()), (Ok(true), Ok(false)));
+        assert!(incident.traces.contains(&shown.evidence[0]));
+    }
+
     fn change() -> impl Strategy<Value = Change> {
         prop_oneof![
             (0..4_u8, any::<bool>()).prop_map(|(number, is_firing)| {
@@ -405,7 +468,10 @@ mod tests {
                 let now = AT + at as u64;
                 let before = incident.clone();
                 match incident.apply(change.clone(), "ada", now) {
-                    Ok(true) => prop_assert!(incident.timeline.len() > before.timeline.len()),
+                    Ok(true) => prop_assert!(
+                        incident.timeline.len() > before.timeline.len()
+                            || incident.traces.len() > before.traces.len()
+                    ),
                     Ok(false) => {
                         prop_assert_eq!(incident.state, before.state);
                         prop_assert_eq!(&incident.timeline, &before.timeline);

@@ -15,6 +15,9 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters of an answer that a message shows.
 const SHOWN_CHARS: usize = 200;
 
+/// Bytes of an answer that are read to be shown.
+const SHOWN_BYTES: usize = 4 << 10;
+
 /// Why something was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Undelivered {
@@ -22,6 +25,8 @@ pub(crate) struct Undelivered {
     pub(crate) message: String,
     /// Whether another try may fare better.
     pub(crate) is_passing: bool,
+    /// What it was answered with; `None` when no answer came.
+    pub(crate) status: Option<StatusCode>,
 }
 
 /// A client that trusts what the system trusts, follows no redirects and waits for so long.
@@ -53,7 +58,7 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Response, Undelivere
         let cause = error.source().map(ToString::to_string);
         // The address may hold a secret.
         let message = cause.unwrap_or_else(|| error.without_url().to_string());
-        Undelivered { message, is_passing: true }
+        Undelivered { message, is_passing: true, status: None }
     })?;
     let status = answer.status();
     if status.is_success() {
@@ -61,11 +66,59 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Response, Undelivere
     }
     let is_passing = status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    let said = answer.text().await.unwrap_or_default();
+    let (said, _) = read(answer, SHOWN_BYTES).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
     let said: String = said.trim().chars().take(SHOWN_CHARS).collect();
     let message = match said.is_empty() {
         true => format!("answered {status}"),
         false => format!("answered {status}: {said}"),
     };
-    Err(Undelivered { message, is_passing })
+    Err(Undelivered { message, is_passing, status: Some(status) })
+}
+
+/// Reads so many bytes of an answer at most; `false` with them when there are more.
+///
+/// # Errors
+/// When the connection breaks.
+pub(crate) async fn read(
+    mut answer: Response,
+    max_bytes: usize,
+) -> Result<(Vec<u8>, bool), String> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| error.without_url().to_string())? {
+        let place = max_bytes - bytes.len();
+        bytes.extend_from_slice(chunk.get(..place).unwrap_or(&chunk));
+        if chunk.len() > place {
+            return Ok((bytes, false));
+        }
+    }
+    Ok((bytes, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, Bytes};
+    use axum::response::IntoResponse as _;
+    use futures_util::stream::repeat_with;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_an_answer_without_an_end_the_beginning_is_read() {
+        let endless = || async {
+            let chunks = repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 1_000])));
+            (StatusCode::CONFLICT, Body::from_stream(chunks)).into_response()
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let app = axum::Router::new().fallback(endless);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let client = client(false, REQUEST_TIMEOUT).expect("a client");
+        let answer = client.get(&url).send().await.expect("an answer");
+        let (bytes, is_all) = read(answer, 2_500).await.expect("read");
+        assert_eq!((bytes.len(), is_all), (2_500, false));
+        let refused = send(client.get(&url)).await.expect_err("refused");
+        assert_eq!(refused.message, format!("answered 409 Conflict: {}", "x".repeat(SHOWN_CHARS)));
+        assert_eq!((refused.status, refused.is_passing), (Some(StatusCode::CONFLICT), false));
+    }
 }

@@ -14,6 +14,9 @@ pub(crate) const HOLD: &str = "hold";
 /// Kind of the documents that keep freezes.
 pub(crate) const FREEZE: &str = "freeze";
 
+/// Why what a person wrote stands although nobody knows what it says.
+const UNREADABLE: &str = "this version cannot read it; say it anew, then it can be lifted";
+
 /// How often a document is written anew when others write it at the same time.
 const WRITES: u32 = 5;
 
@@ -47,23 +50,51 @@ pub struct Freeze {
     pub lifted_by: String,
 }
 
+impl Freeze {
+    /// This freeze, written over one that is known: a rule may make a person's freeze longer, and
+    /// neither shorter nor its own.
+    pub(crate) fn beside(self, known: Option<Self>, now_unix_nano: u64) -> Self {
+        let of_person = known.filter(|known| {
+            known.rule.is_empty()
+                && known.lifted_by.is_empty()
+                && known.until_unix_nano > now_unix_nano
+        });
+        match of_person {
+            Some(known) if !self.rule.is_empty() => {
+                let until_unix_nano = known.until_unix_nano.max(self.until_unix_nano);
+                Self { until_unix_nano, ..known }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// What stands, as `govern.db` has it. Its calls are short and block.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing<'a>(pub &'a Governance);
 
 impl Standing<'_> {
-    /// The person's word about `what`, if it holds now.
+    /// The person's word about `what`, if it holds now. One that cannot be read holds: what it says is
+    /// not known, so nothing is done against it.
     ///
     /// # Errors
     /// [`ControlError::Storage`].
     pub fn hold(&self, what: &str, now_unix_nano: u64) -> Result<Option<Hold>, ControlError> {
-        let hold: Option<Hold> = self.0.document(HOLD, what)?.and_then(|found| body(&found));
+        let hold = self.0.document(HOLD, what)?.map(|found| {
+            body(&found).unwrap_or_else(|| Hold {
+                what: what.to_owned(),
+                person: somebody(&found),
+                reason: UNREADABLE.to_owned(),
+                until_unix_nano: None,
+                is_lifted: false,
+            })
+        });
         Ok(hold.filter(|hold| {
             !hold.is_lifted && hold.until_unix_nano.is_none_or(|until| until > now_unix_nano)
         }))
     }
 
-    /// The freeze that holds for a subject now.
+    /// The freeze that holds for a subject now. One that cannot be read holds for what its name says.
     ///
     /// # Errors
     /// [`ControlError::Storage`].
@@ -73,7 +104,15 @@ impl Standing<'_> {
         now_unix_nano: u64,
     ) -> Result<Option<Freeze>, ControlError> {
         let freezes = self.0.documents(FREEZE)?;
-        let freezes = freezes.iter().filter_map(body::<Freeze>);
+        let freezes = freezes.iter().map(|found| {
+            body(found).unwrap_or_else(|| Freeze {
+                subject: named(&found.name),
+                until_unix_nano: u64::MAX,
+                rule: String::new(),
+                reason: UNREADABLE.to_owned(),
+                lifted_by: String::new(),
+            })
+        });
         Ok(freezes.into_iter().find(|freeze| {
             freeze.lifted_by.is_empty()
                 && freeze.until_unix_nano > now_unix_nano
@@ -84,11 +123,14 @@ impl Standing<'_> {
     /// The weights of every route that were set last.
     ///
     /// # Errors
-    /// [`ControlError::Storage`].
+    /// [`ControlError::Storage`]; also when those of one route cannot be read: they would count as
+    /// never set.
     pub fn weights(&self) -> Result<BTreeMap<String, RouteWeights>, ControlError> {
-        let all = self.0.documents(WEIGHTS)?;
-        let all = all.iter().filter_map(body::<RouteWeights>);
-        Ok(all.map(|weights| (weights.route.clone(), weights)).collect())
+        let read = |found: &Document| {
+            let weights: RouteWeights = found.read()?;
+            Ok((weights.route.clone(), weights))
+        };
+        self.0.documents(WEIGHTS)?.iter().map(read).collect()
     }
 
     /// Why an action of a rule may not be done: a person's word, or a freeze, stands against it.
@@ -129,9 +171,13 @@ impl Standing<'_> {
 
     /// A freeze that a person lifted is not put back for the time that it had left.
     fn lifted(&self, action: &Action, now_unix_nano: u64) -> Result<Option<String>, ControlError> {
-        let known = self.0.document(FREEZE, &action.subject.to_string())?;
-        let known: Option<Freeze> = known.and_then(|found| body(&found));
-        let lifted = known.filter(|freeze| {
+        let Some(found) = self.0.document(FREEZE, &action.subject.to_string())? else {
+            return Ok(None);
+        };
+        let Some(known) = body::<Freeze>(&found) else {
+            return Ok(Some(format!("the freeze of {}: {UNREADABLE}", found.name)));
+        };
+        let lifted = Some(known).filter(|freeze| {
             !freeze.lifted_by.is_empty() && freeze.until_unix_nano > now_unix_nano
         });
         Ok(lifted.map(|freeze| format!("{} lifted this freeze", freeze.lifted_by)))
@@ -156,6 +202,24 @@ impl Standing<'_> {
         }
         Ok(None)
     }
+}
+
+/// Whoever wrote a document.
+fn somebody(document: &Document) -> String {
+    match document.person.is_empty() {
+        true => "somebody".to_owned(),
+        false => document.person.clone(),
+    }
+}
+
+/// The subject of a name such as `agent=pay,version=v2`; the empty one, which is everything, when the
+/// text is another.
+fn named(name: &str) -> Subject {
+    let pairs: Option<BTreeMap<String, String>> = name
+        .split(',')
+        .map(|pair| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .collect();
+    Subject(pairs.unwrap_or_default())
 }
 
 /// The thing that a document holds; `None` for one of a later version that cannot be read.

@@ -85,15 +85,26 @@ impl Takeover {
         Ok(self)
     }
 
-    /// Whom the order to hand over is for.
-    pub(crate) fn target(&self) -> DirectiveTarget {
+    /// Whom the order to hand over is for; `None` when the subject names nobody, which would make it an
+    /// order to everybody.
+    pub(crate) fn target(&self) -> Option<DirectiveTarget> {
         let label = |name: &str| self.subject.get(name).map(str::to_owned);
-        DirectiveTarget {
+        let target = DirectiveTarget {
             agent_id: label("agent"),
             service: label("service"),
             instance_id: label("instance"),
             session_id: label("session"),
             workflow_id: label("workflow"),
-        }
+        };
+        (target != DirectiveTarget::default()).then_some(target)
+    }
+
+    /// What is wrong with a case that names nobody.
+    pub(crate) fn names_nobody(&self) -> String {
+        format!(
+            "expected a subject with agent, service, instance, session or workflow, got {:?}: \
+             everybody would hand over",
+            self.subject.to_string()
+        )
     }
 }

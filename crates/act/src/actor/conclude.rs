@@ -6,7 +6,7 @@ use throughline_store::{ActionRecord, Pause};
 use throughline_trace::Action;
 use tokio::time::Instant;
 
-use super::{Actor, Waiting, as_asked};
+use super::{Actor, Tries, Waiting, as_asked};
 use crate::directives::ask;
 use crate::moments::{NANOS_PER_SEC, now_unix_nano, rfc3339};
 use crate::performed::{Performed, told};
@@ -96,21 +96,43 @@ impl Actor {
         let confidence = self.confidence(action).await;
         let recorder = &self.inner.recorder;
         let decision_id = recorder.record(action, confidence, &performed, started_unix_nano).await;
-        let (done, detail) = (action.clone(), performed.detail().to_owned());
-        let noted = ask(&self.inner.governance, move |governance| {
-            governance.finish(&done, state, &detail, decision_id)
-        });
-        if let Err(error) = noted.await {
-            // It is tried again and, having the same id, does nothing twice.
-            tracing::error!(action = action.id, error, "what became of an action was not noted");
-        }
-        ActionRecord {
+        let record = ActionRecord {
             action: action.clone(),
             state,
             detail: performed.detail().to_owned(),
             decision_id,
             finished_unix_nano: Some(now_unix_nano()),
+        };
+        self.note(record).await
+    }
+
+    /// Notes what became of an action. What cannot be noted is kept in memory, and the note alone is
+    /// tried again: the receiver that was told must not hear it at each poll while the disk is full.
+    pub(super) async fn note(&self, record: ActionRecord) -> ActionRecord {
+        let ActionRecord { action, state, detail, decision_id, .. } = record.clone();
+        let id = action.id.clone();
+        let noted = ask(&self.inner.governance, move |governance| {
+            governance.finish(&action, state, &detail, decision_id)
+        });
+        match noted.await {
+            Ok(()) => {
+                let mut tries = self.tries();
+                tries.unnoted.remove(&id);
+                tries.waiting.remove(&id);
+            }
+            Err(error) => {
+                tracing::error!(action = id, error, "what became of an action was not noted");
+                self.keep(record.clone());
+            }
         }
+        record
+    }
+
+    /// Keeps what could not be noted until the next try.
+    pub(super) fn keep(&self, record: ActionRecord) {
+        let mut tries = self.tries();
+        tries.wait(&record.action.id, Duration::ZERO);
+        tries.unnoted.insert(record.action.id.clone(), record);
     }
 
     /// When it is tried again, in words; `None` when it was tried for long enough.
@@ -118,11 +140,7 @@ impl Actor {
         if now_unix_nano().saturating_sub(action.at_unix_nano) > FITS_FOR_NANOS {
             return None;
         }
-        let mut tries = self.tries();
-        let count = tries.waiting.get(&action.id).map_or(0, |waiting| waiting.tries) + 1;
-        let pause = pause_after(count, rand::random::<f64>()).max(least.min(LONGEST_PAUSE));
-        let waiting = Waiting { tries: count, next: Instant::now() + pause };
-        tries.waiting.insert(action.id.clone(), waiting);
+        let (count, pause) = self.tries().wait(&action.id, least);
         Some(format!("{why}; tried {count} times, again in {} s", pause.as_secs().max(1)))
     }
 
@@ -134,6 +152,16 @@ impl Actor {
         let id = action.finding.clone();
         let found = ask(&self.inner.governance, move |governance| governance.finding(&id));
         found.await.ok().flatten().and_then(|finding| finding.confidence)
+    }
+}
+
+impl Tries {
+    /// Has an action wait for another try; answers how often it was tried, and the pause.
+    fn wait(&mut self, id: &str, least: Duration) -> (u32, Duration) {
+        let count = self.waiting.get(id).map_or(0, |waiting| waiting.tries).saturating_add(1);
+        let pause = pause_after(count, rand::random::<f64>()).max(least.min(LONGEST_PAUSE));
+        self.waiting.insert(id.to_owned(), Waiting { tries: count, next: Instant::now() + pause });
+        (count, pause)
     }
 }
 

@@ -7,7 +7,7 @@ use throughline_trace::{
     Action, Directive, DirectiveAction, DirectiveTarget, Operation, RouteWeights,
 };
 
-use super::{Actor, Hook};
+use super::{Actor, Hook, Origin};
 use crate::directives::{LONGEST_DIRECTIVE_TTL_S, ask};
 use crate::moments::NANOS_PER_SEC;
 use crate::notify::Message;
@@ -23,12 +23,12 @@ const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Actor {
     /// Does what an action asks for.
-    pub(super) async fn act(&self, action: &Action, now: u64) -> Performed {
+    pub(super) async fn act(&self, action: &Action, origin: Origin, now: u64) -> Performed {
         match &action.operation {
             Operation::Directive { target, action: what, ttl_s } => {
                 self.direct(action, target, what, *ttl_s, now).await
             }
-            Operation::Weights { weights } => self.divide(action, weights, now).await,
+            Operation::Weights { weights } => self.divide(action, weights, origin, now).await,
             Operation::Start { .. } | Operation::RollBack { .. } | Operation::Advance { .. } => {
                 hook(self.inner.hooks.rollout.as_ref(), action, "rollouts").await
             }
@@ -75,19 +75,26 @@ impl Actor {
 
     /// Keeps the weights, tells agents, and whoever follows [`Actor::weights`]. A person's weights
     /// hold against rules until somebody lifts them.
-    async fn divide(&self, action: &Action, weights: &RouteWeights, now: u64) -> Performed {
+    async fn divide(
+        &self,
+        action: &Action,
+        weights: &RouteWeights,
+        origin: Origin,
+        now: u64,
+    ) -> Performed {
         if let Err(error) = weights.validate() {
             return Performed::Failed(error.to_string());
         }
         let (wanted, by) = (weights.clone(), who(action));
         let (rule, reason) = (action.rule.clone(), action.reason.clone());
-        let is_of_rollout = action.subject.get("rollout").is_some();
+        let is_own_word = rule.is_empty() && origin == Origin::Own;
         let written = ask(&self.inner.governance, move |governance| {
             let standing = Standing(governance);
             let route = &wanted.route;
+            // What cannot be read is not taken for nothing.
+            standing.weights()?;
             let set = standing.change(WEIGHTS, route, &by, |known| next(known, &wanted))?;
-            // Weights that follow from a rollout's step are the rollout's to take back.
-            if set.is_some() && rule.is_empty() && !is_of_rollout {
+            if set.is_some() && is_own_word {
                 let hold = Hold {
                     what: format!("route:{route}"),
                     person: by.clone(),
@@ -136,12 +143,13 @@ impl Actor {
         };
         let (name, by) = (action.subject.to_string(), who(action));
         let written = ask(&self.inner.governance, move |governance| {
-            Standing(governance)
-                .change(FREEZE, &name, &by, |_: Option<Freeze>| Some(freeze.clone()))
+            Standing(governance).change(FREEZE, &name, &by, |known: Option<Freeze>| {
+                Some(freeze.clone().beside(known, now))
+            })
         });
         match written.await {
-            Ok(Some(_)) => {
-                let at = crate::moments::rfc3339(until);
+            Ok(Some(freeze)) => {
+                let at = crate::moments::rfc3339(freeze.until_unix_nano);
                 Performed::Done(format!("{} is frozen until {at}", action.subject))
             }
             Ok(None) => Performed::Later("others changed it too".to_owned(), STORAGE_PAUSE),
@@ -151,6 +159,9 @@ impl Actor {
 
     async fn hand_over(&self, action: &Action, to: &str) -> Performed {
         let case = Takeover::of(action, to);
+        if case.target().is_none() {
+            return Performed::Failed(case.names_nobody());
+        }
         let written = ask(&self.inner.governance, move |governance| {
             let (id, case) = (case.id.clone(), case);
             // A case that is there already keeps what a person decided.
@@ -173,8 +184,13 @@ impl Actor {
             Err(error) => return Performed::Later(error, STORAGE_PAUSE),
         };
         let incident = match &finding {
-            Some(finding) => self.incident_of(&finding.id).await,
-            None => None,
+            Some(finding) => self.incident_of(finding).await,
+            None => Ok(None),
+        };
+        // Whoever cannot tell whether it is silenced tells nobody yet.
+        let incident = match incident {
+            Ok(incident) => incident,
+            Err(error) => return Performed::Later(error, STORAGE_PAUSE),
         };
         if let Some(incident) = &incident
             && incident.is_silenced(now)

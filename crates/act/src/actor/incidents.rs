@@ -32,11 +32,19 @@ impl Actor {
         }
     }
 
-    /// The incident that has a finding.
-    pub(super) async fn incident_of(&self, finding: &str) -> Option<Incident> {
-        let incidents = ask(&self.inner.governance, incidents).await;
-        let incidents = incidents.unwrap_or_default();
-        incidents.into_iter().find(|one| one.findings.iter().any(|part| part.id == finding))
+    /// The incident that a finding belongs to, also when it was not taken in yet: people are told at
+    /// once, and findings are gathered now and then.
+    ///
+    /// # Errors
+    /// When the disk cannot be asked.
+    pub(super) async fn incident_of(&self, finding: &Finding) -> Result<Option<Incident>, String> {
+        let finding = finding.clone();
+        let found = ask(&self.inner.governance, move |governance| {
+            let mut known = incidents(governance)?;
+            let place = place_of(governance, &mut known, &finding)?;
+            Ok(place.map(|place| known.swap_remove(place)))
+        });
+        found.await
     }
 
     /// Makes a person's change.
@@ -103,9 +111,28 @@ fn gather(governance: &Governance) -> Result<(), ControlError> {
     // The first one opens the incident.
     findings.sort_by_key(|finding| finding.since_unix_nano);
     for finding in findings {
-        take(governance, &mut known, finding)?;
+        let id = finding.id.clone();
+        // One that cannot be taken must not keep the others from it.
+        if let Err(error) = take(governance, &mut known, finding) {
+            tracing::error!(finding = id, %error, "a finding was not taken into an incident");
+        }
     }
     Ok(())
+}
+
+/// The place of the incident that a finding belongs to. One that is older than all that a list answers
+/// is looked up by its id, which is that of the finding that opened it.
+pub(super) fn place_of(
+    governance: &Governance,
+    known: &mut Vec<Incident>,
+    finding: &Finding,
+) -> Result<Option<usize>, ControlError> {
+    if let Some(place) = group(known, finding) {
+        return Ok(Some(place));
+    }
+    let Some(older) = governance.document(KIND, &finding.id)? else { return Ok(None) };
+    known.push(older.read()?);
+    Ok(Some(known.len() - 1))
 }
 
 fn take(
@@ -114,14 +141,16 @@ fn take(
     finding: Finding,
 ) -> Result<(), ControlError> {
     let at = finding.at_unix_nano;
-    let Some(place) = group(known, &finding) else {
+    let Some(place) = place_of(governance, known, &finding)? else {
         if finding.state == FindingState::Resolved {
             return Ok(());
         }
         let opened = Incident::open(&finding);
         let id = opened.id.clone();
-        Standing(governance).change(KIND, &id, "", |_: Option<Incident>| Some(opened.clone()))?;
-        known.insert(0, opened);
+        // One that came up meanwhile is another's work; the next look finds it.
+        let written = Standing(governance)
+            .change(KIND, &id, "", |before| before.is_none().then(|| opened.clone()))?;
+        known.splice(0..0, written);
         return Ok(());
     };
     let mut tried = known[place].clone();
@@ -138,4 +167,45 @@ fn take(
         known[place] = written;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_store::{Evaluation, MAX_GOVERNANCE_LIST};
+    use throughline_trace::{Subject, TraceId};
+
+    use super::*;
+    use crate::notify::tests::{AT, finding};
+
+    #[test]
+    fn an_incident_that_no_list_answers_any_more_keeps_what_people_did() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let governance = Governance::open(dir.path()).expect("govern.db");
+        let seen = finding(FindingState::Firing);
+        let mut old = Incident::open(&seen);
+        old.apply(Change::Assign("ada".to_owned()), "ada", AT).expect("assigned");
+        let write = |incident: &Incident| {
+            let body = serde_json::to_string(incident).expect("JSON");
+            governance.write_document(KIND, &incident.id, 0, "", &body).expect("written");
+        };
+        write(&old);
+        for number in 0..MAX_GOVERNANCE_LIST {
+            let subject = Subject::of("agent", number.to_string());
+            let id = format!("f-{number}");
+            write(&Incident::open(&Finding { id, subject, evidence: Vec::new(), ..seen.clone() }));
+        }
+        let findings = vec![seen.clone()];
+        governance.commit(&Evaluation { findings, ..Evaluation::default() }).expect("committed");
+        assert_eq!(group(&incidents(&governance).expect("read"), &seen), None, "too old");
+        let kept = || governance.document(KIND, &old.id).expect("read").expect("kept");
+        gather(&governance).expect("gathered");
+        assert_eq!(kept().read::<Incident>().expect("an incident"), old);
+        let trace: TraceId = "0af7651916cd43dd8448eb211c80319c".parse().expect("an id");
+        let findings = vec![Finding { evidence: vec![trace], ..seen }];
+        governance.commit(&Evaluation { findings, ..Evaluation::default() }).expect("committed");
+        gather(&governance).expect("gathered");
+        let incident: Incident = kept().read().expect("an incident");
+        assert_eq!((kept().version, incident.assignee.as_str()), (2, "ada"));
+        assert!(incident.traces.contains(&trace), "it goes on");
+    }
 }

@@ -4,26 +4,33 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use throughline_trace::{Accepted, DirectiveAction, FindingState, Operation, SpanBatch, Subject};
+use throughline_trace::{
+    Accepted, DirectiveAction, Finding, FindingState, Operation, SpanBatch, Subject,
+};
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::config::{ReceiverConfig, ReceiverKind};
 use crate::notify::tests::{action as notice, finding};
 
-struct Scene {
-    actor: Actor,
-    governance: Governance,
+pub(super) struct Scene {
+    pub(super) actor: Actor,
+    pub(super) governance: Governance,
     recorded: Arc<Mutex<Vec<SpanBatch>>>,
     _ready: watch::Sender<bool>,
     _dir: tempfile::TempDir,
 }
 
-fn scene() -> Scene {
+pub(super) fn scene() -> Scene {
     scene_with(&ActConfig::default())
 }
 
-fn scene_with(config: &ActConfig) -> Scene {
+pub(super) fn scene_with(config: &ActConfig) -> Scene {
+    scene_of(config, Hooks::default())
+}
+
+/// A scene with operations of other rooms.
+pub(super) fn scene_of(config: &ActConfig, hooks: Hooks) -> Scene {
     let dir = tempfile::tempdir().expect("a directory");
     let governance = Governance::open(dir.path()).expect("govern.db");
     let recorded: Arc<Mutex<Vec<SpanBatch>>> = Arc::default();
@@ -37,7 +44,7 @@ fn scene_with(config: &ActConfig) -> Scene {
         governance: governance.clone(),
         config,
         submit,
-        hooks: Hooks::default(),
+        hooks,
         keyring: Arc::new(Keyring::open()),
         ready: is_ready,
         own_url: "http://127.0.0.1:4319".to_owned(),
@@ -47,7 +54,7 @@ fn scene_with(config: &ActConfig) -> Scene {
 }
 
 impl Scene {
-    async fn ask(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let request = Request::builder().method(method).uri(path).body(body).expect("a request");
         let answer = self.actor.router().oneshot(request).await.expect("an answer");
@@ -57,7 +64,7 @@ impl Scene {
     }
 
     /// What was recorded, one line a decision with its span.
-    fn decisions(&self) -> String {
+    pub(super) fn decisions(&self) -> String {
         let batches = self.recorded.lock().expect("the batches");
         let lines = batches.iter().map(|batch| {
             let (span, decision) = (&batch.spans[0], &batch.decisions[0]);
@@ -82,7 +89,7 @@ impl Scene {
 }
 
 /// What a rule asks for now.
-fn asked(id: &str, operation: Operation) -> Action {
+pub(super) fn asked(id: &str, operation: Operation) -> Action {
     Action {
         id: id.to_owned(),
         rule: "latency".to_owned(),
@@ -92,7 +99,7 @@ fn asked(id: &str, operation: Operation) -> Action {
     }
 }
 
-fn weights(generation: u64, canary: u32) -> RouteWeights {
+pub(super) fn weights(generation: u64, canary: u32) -> RouteWeights {
     RouteWeights::new("chat", generation, [("v1", 100 - canary), ("v2", canary)]).expect("weights")
 }
 
@@ -264,6 +271,9 @@ async fn alerts_of_others_become_an_incident_that_people_follow_to_its_end() {
         let (status, answer) = scene.ask("POST", &change(name), body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
     }
+    let for_ever = json!({"for_s": u64::MAX});
+    let (status, answer) = scene.ask("POST", &change("silence"), for_ever).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
     let (status, problem) = scene.ask("POST", &change("silence"), json!({})).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
     let notice = Action {
@@ -272,6 +282,22 @@ async fn alerts_of_others_become_an_incident_that_people_follow_to_its_end() {
     };
     let refused = scene.actor.perform(&notice).await;
     assert!(refused.detail.starts_with("the incident is silenced until"), "{refused:?}");
+    // A further finding of the same subject, which no sweep has taken in yet.
+    let further = scene.governance.finding(&id).expect("read").expect("a finding");
+    let further = Finding { id: "further".to_owned(), rule: "other".to_owned(), ..further };
+    let notice = Action {
+        finding: further.id.clone(),
+        ..asked("n2", Operation::Notify { receiver: "oncall".to_owned() })
+    };
+    let over = Finding { state: FindingState::Resolved, ..further.clone() };
+    let see = |finding| {
+        let findings = vec![finding];
+        scene.governance.commit(&Evaluation { findings, ..Evaluation::default() }).expect("seen");
+    };
+    see(further);
+    let refused = scene.actor.perform(&notice).await;
+    assert!(refused.detail.starts_with("the incident is silenced until"), "{refused:?}");
+    see(over);
     scene.ask("POST", path, alert("resolved")).await;
     scene.actor.sweep().await;
     let (_, incident) =
@@ -290,6 +316,7 @@ async fn alerts_of_others_become_an_incident_that_people_follow_to_its_end() {
             "firing: burning",
             "acknowledged",
             "assigned to ada",
+            "silenced",
             "silenced",
             "resolved: burning",
             "resolved: nothing of it is seen any more"
@@ -384,75 +411,15 @@ async fn bad_input_gets_a_clear_error() {
     }
 }
 
-#[tokio::test]
-async fn a_workflow_is_submitted_once_and_its_end_is_a_finding() {
-    type Asked = Arc<Mutex<Vec<Value>>>;
-    let submitted: Asked = Asked::default();
-    let phase = Arc::new(Mutex::new("Running"));
-    let (seen, told) = (Arc::clone(&submitted), Arc::clone(&phase));
-    let argo = axum::Router::new()
-        .route(
-            "/api/v1/workflows/ml/submit",
-            axum::routing::post(move |axum::Json(body): axum::Json<Value>| {
-                let mut seen = seen.lock().expect("seen");
-                let is_known = seen.iter().any(|known| known == &body);
-                seen.push(body);
-                let status = if is_known { StatusCode::CONFLICT } else { StatusCode::OK };
-                std::future::ready(status)
-            }),
-        )
-        .route(
-            "/api/v1/workflows/ml/{name}",
-            axum::routing::get(move || {
-                let phase = *told.lock().expect("told");
-                let status = json!({"status": {"phase": phase, "message": "no rows"}});
-                std::future::ready(axum::Json(status))
-            }),
-        );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    tokio::spawn(async move { axum::serve(listener, argo).await });
-    let config = ActConfig {
-        argo: Some(crate::ArgoConfig {
-            url,
-            token_file: None,
-            namespace: "ml".to_owned(),
-            workflows: vec![crate::WorkflowConfig {
-                name: "features".to_owned(),
-                template: "feature-pipeline".to_owned(),
-            }],
-        }),
-        ..ActConfig::default()
-    };
-    let scene = scene_with(&config);
-    let parameters: BTreeMap<String, String> = [("day".to_owned(), "today".to_owned())].into();
-    let operation = |workflow: &str| Operation::Workflow {
-        workflow: workflow.to_owned(),
-        parameters: parameters.clone(),
-    };
-    let wanted = asked("mape/1", operation("features"));
-    let Performed::Done(done) = scene.actor.act(&wanted, now_unix_nano()).await else {
-        panic!("submitted")
-    };
-    // The answer was lost, and it is submitted again: Argo knows the name.
-    let record = scene.actor.perform(&wanted).await;
-    assert_eq!((record.state, record.detail), (ActionState::Done, done));
-    let bodies = submitted.lock().expect("submitted").clone();
-    assert_eq!(bodies.len(), 2);
-    assert_eq!(bodies[0]["resourceName"], "feature-pipeline");
-    assert_eq!(bodies[0]["submitOptions"]["parameters"], json!(["day=today"]));
-    scene.actor.sweep().await;
-    let findings = || scene.governance.findings(&Default::default()).expect("findings");
-    assert!(findings().is_empty(), "it runs");
-    *phase.lock().expect("phase") = "Failed";
-    scene.actor.sweep().await;
-    scene.actor.sweep().await;
-    let found = findings();
-    assert_eq!(found.len(), 1);
-    assert!(found[0].summary.ends_with("failed: no rows"), "{}", found[0].summary);
-    let record = scene.actor.perform(&asked("x", operation("other"))).await;
-    assert_eq!(
-        record.detail,
-        r#"expected a workflow of `act.argo.workflows` (features), got "other""#
-    );
+/// What a second actor on the same file stands on.
+pub(crate) fn wiring_of<'a>(governance: &Governance, config: &'a ActConfig) -> Wiring<'a> {
+    Wiring {
+        governance: governance.clone(),
+        config,
+        submit: Arc::new(|_| async { Ok(Accepted::default()) }.boxed()),
+        hooks: Hooks::default(),
+        keyring: Arc::new(Keyring::open()),
+        ready: watch::channel(true).1,
+        own_url: String::new(),
+    }
 }

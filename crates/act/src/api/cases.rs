@@ -39,7 +39,7 @@ pub(super) async fn approve(
     key: Option<Extension<ApiKey>>,
     body: Bytes,
 ) -> Result<Json<Value>, Refused> {
-    decide(&actor, id, true, person(key.as_ref()), &body).await
+    decide(actor, id, true, person(key.as_ref()), &body).await
 }
 
 /// `POST /api/v1/takeovers/{id}/reject`: the agent goes on.
@@ -49,7 +49,7 @@ pub(super) async fn reject(
     key: Option<Extension<ApiKey>>,
     body: Bytes,
 ) -> Result<Json<Value>, Refused> {
-    decide(&actor, id, false, person(key.as_ref()), &body).await
+    decide(actor, id, false, person(key.as_ref()), &body).await
 }
 
 /// What a person may write about a case.
@@ -60,17 +60,35 @@ struct Decided {
 }
 
 async fn decide(
-    actor: &Actor,
+    actor: Actor,
     id: String,
     is_approved: bool,
     by: String,
     body: &[u8],
 ) -> Result<Json<Value>, Refused> {
     let Decided { note } = read(body)?;
+    // A click that is given up leaves no case approved whose agent was not told.
+    let deciding = actor.clone();
+    let decided =
+        actor.to_its_end(async move { decide_one(&deciding, id, is_approved, by, note).await });
+    decided.await.map_err(Refused::storage)?
+}
+
+async fn decide_one(
+    actor: &Actor,
+    id: String,
+    is_approved: bool,
+    by: String,
+    note: String,
+) -> Result<Json<Value>, Refused> {
     let (name, person) = (id.clone(), by.clone());
     let decided = ask(&actor.inner.governance, move |governance| {
         let Some(known) = governance.document(takeover::KIND, &name)? else { return Ok(None) };
         let Some(known) = body_of::<Takeover>(&known) else { return Ok(None) };
+        // Before anything is written: nobody could be told.
+        if is_approved && known.target().is_none() {
+            return Ok(Some((known, None)));
+        }
         let now = now_unix_nano();
         let written = Standing(governance).change(
             takeover::KIND,
@@ -82,6 +100,9 @@ async fn decide(
     });
     let case = match decided.await.map_err(Refused::storage)? {
         None => return Err(Refused::not_found("takeover", &id)),
+        Some((known, None)) if is_approved && known.target().is_none() => {
+            return Err(Refused::conflict(format!("{}; reject it", known.names_nobody())));
+        }
         Some((_, Some(case))) => case,
         // The same decision again, after an answer that was lost, is no conflict.
         Some((known, None)) if is_decided(&known, is_approved) => known,
@@ -94,7 +115,8 @@ async fn decide(
     };
     let mut answer = of_case(&case);
     if case.state == TakeoverState::Approved {
-        let record = actor.ask_and_perform(order_of(&case)).await.map_err(Refused::storage)?;
+        let order = order_of(&case).ok_or_else(|| Refused::conflict(case.names_nobody()))?;
+        let record = actor.ask_and_perform(order).await.map_err(Refused::storage)?;
         answer["action"] = super::acts::answer(&record);
     }
     Ok(Json(answer))
@@ -105,11 +127,12 @@ fn is_decided(case: &Takeover, is_approved: bool) -> bool {
     case.state == wanted
 }
 
-/// The order to hand over that an approval gives.
-fn order_of(case: &Takeover) -> Action {
+/// The order to hand over that an approval gives; `None` when the case names nobody.
+fn order_of(case: &Takeover) -> Option<Action> {
+    let target = case.target()?;
     let to = if case.to.is_empty() { A_HUMAN.to_owned() } else { case.to.clone() };
     let action = DirectiveAction::HandOver { to };
-    Action {
+    Some(Action {
         id: format!("{}/approved", case.id),
         finding: String::new(),
         // A person decided: no pause of automatic actions stands against it.
@@ -117,12 +140,12 @@ fn order_of(case: &Takeover) -> Action {
         rule_version: String::new(),
         subject: case.subject.clone(),
         at_unix_nano: case.decided_unix_nano.unwrap_or_else(now_unix_nano),
-        operation: Operation::Directive { target: case.target(), action, ttl_s: HAND_OVER_TTL_S },
+        operation: Operation::Directive { target, action, ttl_s: HAND_OVER_TTL_S },
         reason: format!("asked by {}: {}", case.decided_by, case.reason),
         evidence: case.evidence.clone(),
         cool_down_s: 0,
         is_dry_run: false,
-    }
+    })
 }
 
 fn of_case(case: &Takeover) -> Value {
@@ -195,7 +218,9 @@ fn change_of(name: &str, asked: Asked, now: u64) -> Result<Change, Refused> {
         "silence" => {
             let until = match (&asked.until, asked.for_s) {
                 (Some(until), None) => unix_nano_of(until),
-                (None, Some(seconds)) => Some(now.saturating_add(seconds * NANOS_PER_SEC)),
+                (None, Some(seconds)) => {
+                    Some(now.saturating_add(seconds.saturating_mul(NANOS_PER_SEC)))
+                }
                 _ => None,
             };
             let expected = "expected `until` (RFC 3339) or `for_s` (seconds), one of them";
@@ -211,6 +236,8 @@ fn change_of(name: &str, asked: Asked, now: u64) -> Result<Change, Refused> {
 fn of_incident(incident: &Incident) -> Value {
     let mut json = serde_json::to_value(incident).unwrap_or_default();
     as_moments(&mut json);
+    // Hashes tell people nothing.
+    json.as_object_mut().map(|fields| fields.remove("counted"));
     for entry in json["timeline"].as_array_mut().into_iter().flatten() {
         as_moments(entry);
     }

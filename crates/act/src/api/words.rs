@@ -1,5 +1,7 @@
 //! A person's word: holds of routes and rollouts, and freezes that are lifted.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
@@ -88,7 +90,11 @@ pub(super) async fn hold(
         is_lifted: false,
     };
     let kept = hold.clone();
+    // No rule's action that was let in before is written behind it. Held by the question itself, which
+    // goes on when whoever asked does not.
+    let word = Arc::clone(&actor.inner.word).lock_owned().await;
     let written = ask(&actor.inner.governance, move |governance| {
+        let _word = word;
         let (what, person) = (&kept.what, &kept.person);
         Standing(governance).change(HOLD, what, person, |_: Option<Hold>| Some(kept.clone()))
     });
@@ -136,7 +142,9 @@ where
     T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
 {
     let wanted = name.clone();
+    let word = Arc::clone(&actor.inner.word).lock_owned().await;
     let written = ask(&actor.inner.governance, move |governance| {
+        let _word = word;
         let change = |known: Option<T>| known.map(|known| lift(known, &by));
         Standing(governance).change(kind, &wanted, &by, change)
     });

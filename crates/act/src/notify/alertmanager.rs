@@ -13,7 +13,8 @@ use crate::moments::{NANOS_PER_SEC, rfc3339};
 /// let it go after five minutes.
 const FIRES_FOR_S: u64 = 24 * 3_600;
 
-/// Label by which an alert of ours is known when it comes back to us.
+/// Label by which an alert of ours is known when it comes back to us: the finding, or the action of a
+/// notice that is about none.
 pub(super) const OURS: &str = "throughline_finding";
 
 pub(super) fn request(client: &Client, url: &str, message: &Message<'_>) -> RequestBuilder {
@@ -49,7 +50,8 @@ fn alert(message: &Message<'_>) -> Value {
         annotations.insert("evidence".to_owned(), evidence.join(" "));
     }
     labels.insert("alertname".to_owned(), message.title().to_owned());
-    labels.insert(OURS.to_owned(), action.finding.clone());
+    let ours = if action.finding.is_empty() { &action.id } else { &action.finding };
+    labels.insert(OURS.to_owned(), ours.clone());
     // Alertmanager takes a label without a value for one that is not there.
     labels.retain(|_, value| !value.is_empty());
     json!({
@@ -73,7 +75,7 @@ fn label_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use throughline_trace::FindingState;
+    use throughline_trace::{Action, FindingState};
 
     use super::*;
     use crate::notify::tests::{action, finding, message};
@@ -92,6 +94,15 @@ mod tests {
         let over = alert_of(&resolved);
         assert_eq!(over["endsAt"], "2025-11-26T07:55:01.000Z");
         assert_eq!(over["labels"], fired["labels"], "the same alert");
+    }
+
+    #[test]
+    fn a_notice_about_no_finding_is_known_as_ours_too() {
+        let firing = finding(FindingState::Firing);
+        let action = Action { finding: String::new(), ..action(&firing) };
+        let notice = Message { finding: None, ..message(&action, &firing) };
+        let labels = alert(&notice)["labels"].take();
+        assert_eq!(labels[OURS], action.id.as_str());
     }
 
     proptest::proptest! {

@@ -18,6 +18,9 @@ use crate::config::{ActConfig, ActConfigError, ReceiverConfig, ReceiverKind, che
 use crate::outgoing::{self, REQUEST_TIMEOUT, Undelivered};
 use crate::sign::read_text;
 
+/// The word for what is over.
+const RESOLVED: &str = "resolved";
+
 /// What is told.
 #[derive(Debug, Clone)]
 pub(crate) struct Message<'a> {
@@ -130,15 +133,25 @@ impl Receivers {
                 alertmanager::request(&self.client, &receiver.url, message)
             }
         };
-        let word = if message.is_resolved() { "resolved" } else { "firing" };
         Some(match outgoing::send(request).await {
-            Ok(_) => Ok(format!("told {name} ({word})")),
+            Ok(_) => Ok(delivered(name, message.is_resolved())),
             Err(mut undelivered) => {
                 undelivered.message = format!("{name} {}", undelivered.message);
                 Err(undelivered)
             }
         })
     }
+}
+
+/// What became of an action that told somebody.
+pub(crate) fn delivered(receiver: &str, is_resolved: bool) -> String {
+    let word = if is_resolved { RESOLVED } else { "firing" };
+    format!("told {receiver} ({word})")
+}
+
+/// Whether an action told that something is over, by what [`delivered`] wrote.
+pub(crate) fn says_resolved(detail: &str) -> bool {
+    detail.strip_suffix(')').is_some_and(|rest| rest.ends_with(&format!("({RESOLVED}")))
 }
 
 fn receiver(config: &ReceiverConfig) -> Result<Receiver, ActConfigError> {

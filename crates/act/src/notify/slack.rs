@@ -24,7 +24,9 @@ fn body(message: &Message<'_>) -> Value {
     let reason = escaped(&message.action.reason);
     let mut about = format!("{subject} · {reason} · <{}|look>", message.link);
     if let Some(finding) = message.finding.filter(|finding| !finding.runbook.is_empty()) {
-        about.push_str(&format!(" · <{}|runbook>", finding.runbook));
+        // A `|` would end the address.
+        let runbook = escaped(&finding.runbook).replace('|', "%7C");
+        about.push_str(&format!(" · <{runbook}|runbook>"));
     }
     if message.finding.is_none() {
         about.push_str(&format!(" · {}", escaped(&told(&message.action.operation))));
@@ -45,7 +47,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use throughline_trace::FindingState;
+    use throughline_trace::{Finding, FindingState};
 
     use super::*;
     use crate::notify::tests::{action, finding, message};
@@ -57,5 +59,15 @@ mod tests {
         let body = body(&message(&action, &finding));
         insta::assert_snapshot!(body["text"].as_str().expect("text"), @"[resolved] latency critical: p95 is 2.8 s, 7 times its baseline &lt;b&gt;");
         insta::assert_snapshot!(body["blocks"][1]["elements"][0]["text"].as_str().expect("text"), @"agent=fraud,model.id=gpt-4o · somebody should look · <https://tl.example/traces/4bf92f3577b34da6a3ce929d0e0e4736|look> · <https://runbooks.example/latency|runbook>");
+    }
+
+    #[test]
+    fn a_runbook_is_an_address_and_no_markup() {
+        let runbook = "https://r.example/?a=1&b=2|pay> <!channel".to_owned();
+        let finding = Finding { runbook, ..finding(FindingState::Firing) };
+        let body = body(&message(&action(&finding), &finding));
+        let about = body["blocks"][1]["elements"][0]["text"].as_str().expect("text").to_owned();
+        let link = about.rsplit(" · ").next().unwrap_or_default();
+        insta::assert_snapshot!(link, @"<https://r.example/?a=1&amp;b=2%7Cpay&gt; &lt;!channel|runbook>");
     }
 }

@@ -10,6 +10,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,8 +20,9 @@ use futures_util::future::{Ready, ready};
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt as _};
 use throughline_trace::RouteWeights;
-use throughline_trace::access::{AccessError, Keyring, Scope};
+use throughline_trace::access::{AccessError, ApiKey, Keyring, Scope};
 use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
@@ -43,6 +45,9 @@ const MAX_NODES: usize = 1_000;
 
 /// Characters of the id of a node, or of why it refuses, that are kept.
 const MAX_TEXT_CHARS: usize = 300;
+
+/// How long an Envoy may follow after its key was revoked.
+const KEY_CHECK: Duration = Duration::from_secs(15);
 
 /// How one Envoy stands with one type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -119,8 +124,10 @@ impl Service {
     ) -> Result<Answers, Status> {
         let inner = &self.0.inner;
         let key = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        admit(&inner.keyring, key.and_then(Keyring::key_of_header).as_deref())?;
+        let key = admit(&inner.keyring, key.and_then(Keyring::key_of_header).as_deref())?;
         let (weights, ready) = (inner.weights.subscribe(), inner.ready.clone());
+        let mut ticks = interval(KEY_CHECK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stream = OpenStream {
             actor: self.0.clone(),
             requests: request.into_inner(),
@@ -128,6 +135,8 @@ impl Service {
             node: String::new(),
             types: Vec::new(),
             queue: Vec::new(),
+            key,
+            ticks,
             weights,
             ready,
         };
@@ -135,10 +144,10 @@ impl Service {
     }
 }
 
-/// Whoever may read may follow.
-fn admit(keyring: &Keyring, key: Option<&str>) -> Result<(), Status> {
+/// Whoever may read may follow; answers the key, `None` when none is needed.
+fn admit(keyring: &Keyring, key: Option<&str>) -> Result<Option<ApiKey>, Status> {
     match keyring.check(key, Scope::Read) {
-        Ok(_) => Ok(()),
+        Ok(key) => Ok(key),
         Err(error @ AccessError::Scope { .. }) => Err(Status::permission_denied(error.to_string())),
         Err(error) => Err(Status::unauthenticated(error.to_string())),
     }
@@ -153,6 +162,9 @@ struct OpenStream {
     node: String,
     types: Vec<String>,
     queue: Vec<DiscoveryResponse>,
+    /// The key that it came with.
+    key: Option<ApiKey>,
+    ticks: Interval,
     weights: watch::Receiver<BTreeMap<String, RouteWeights>>,
     ready: watch::Receiver<bool>,
 }
@@ -160,6 +172,10 @@ struct OpenStream {
 impl OpenStream {
     async fn next(mut self) -> Option<(Result<DiscoveryResponse, Status>, Self)> {
         loop {
+            // It comes back, and is told why it may not follow.
+            if !self.may_stay() {
+                return None;
+            }
             if !self.queue.is_empty() {
                 let answer = self.queue.remove(0);
                 return Some((Ok(answer), self));
@@ -171,6 +187,7 @@ impl OpenStream {
                     None
                 }
                 _ = self.ready.wait_for(|is_ready| !is_ready) => return None,
+                _ = self.ticks.tick() => continue,
             };
             match heard {
                 None => {
@@ -184,6 +201,11 @@ impl OpenStream {
                 Some(Ok(None) | Err(_)) => return None,
             }
         }
+    }
+
+    fn may_stay(&self) -> bool {
+        let keyring = &self.actor.inner.keyring;
+        self.key.as_ref().is_none_or(|key| keyring.check_id(&key.id, Scope::Read).is_ok())
     }
 
     fn hear(&mut self, request: DiscoveryRequest) {
@@ -229,5 +251,52 @@ impl Drop for OpenStream {
                 standing.streams = standing.streams.saturating_sub(1);
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt as _;
+    use futures_util::stream::pending;
+    use prometheus_client::registry::Registry;
+    use throughline_store::Governance;
+    use throughline_trace::access::KeyHash;
+    use tonic::codec::Codec as _;
+
+    use super::*;
+    use crate::actor::Wiring;
+    use crate::actor::tests::wiring_of;
+    use crate::config::ActConfig;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_envoy_whose_key_was_revoked_follows_no_longer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let governance = Governance::open(dir.path()).expect("govern.db");
+        let (keyring, config) = (Arc::new(Keyring::required()), ActConfig::default());
+        let key = ApiKey {
+            id: "k".to_owned(),
+            name: "envoy".to_owned(),
+            scopes: vec![Scope::Read],
+            created_unix_nano: 0,
+            revoked_unix_nano: None,
+        };
+        keyring.replace([(KeyHash::of("secret"), key)]);
+        let (_ready, ready) = watch::channel(true);
+        let wiring = wiring_of(&governance, &config);
+        let wiring = Wiring { keyring: Arc::clone(&keyring), ready, ..wiring };
+        let actor = Actor::new(wiring, &mut Registry::default()).expect("an actor");
+        let mut codec = ProstCodec::<DiscoveryResponse, DiscoveryRequest>::default();
+        let silent = Body::from_stream(pending::<Result<Vec<u8>, std::io::Error>>());
+        let requests = Streaming::new_request(codec.decoder(), silent, None, None);
+        let mut request = tonic::Request::new(requests);
+        let bearer = "Bearer secret".parse().expect("a header");
+        request.metadata_mut().insert("authorization", bearer);
+        let mut answers = Service(actor).open(request).expect("it may follow");
+        assert!(answers.next().now_or_never().is_none(), "it follows");
+        keyring.replace([]);
+        let ended = tokio::time::timeout(2 * KEY_CHECK, answers.next()).await.expect("in time");
+        assert!(ended.is_none());
     }
 }

@@ -25,6 +25,22 @@ pub struct Document {
     pub body: String,
 }
 
+impl Document {
+    /// The thing that it holds.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`] when the text is not of this form, which a later version may have written.
+    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, ControlError> {
+        serde_json::from_str(&self.body).map_err(|error| {
+            let Self { kind, name, version, .. } = self;
+            let error =
+                format!("version {version} of the {kind} {name:?} is of another form: {error}");
+            let text = rusqlite::types::Type::Text;
+            rusqlite::Error::FromSqlConversionFailure(0, text, error.into()).into()
+        })
+    }
+}
+
 impl Governance {
     /// Writes the version behind `known` (0 when the thing is new) and answers it; `None`, and
     /// nothing written, when somebody else was quicker.

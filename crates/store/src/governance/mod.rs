@@ -227,6 +227,25 @@ impl Governance {
         Ok(statement.query_row([id], |row| json(row, 0)).optional()?)
     }
 
+    /// Actions of one kind of operation (`notify`), the newest first, whatever became of them; at most
+    /// so many, 0 stands for [`MAX_GOVERNANCE_LIST`].
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn actions_of(
+        &self,
+        kind: &str,
+        at_most: usize,
+    ) -> Result<Vec<ActionRecord>, ControlError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT body, state, detail, decision_id, finished FROM actions
+                WHERE kind = ?1 ORDER BY at DESC, action DESC LIMIT ?2",
+        )?;
+        let rows = statement.query_map(params![kind, limit(at_most)], read_action)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Actions, the newest first; only in one state if that is said.
     ///
     /// # Errors

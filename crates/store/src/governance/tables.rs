@@ -3,7 +3,7 @@
 use crate::schema::Schema;
 
 /// `govern.db`.
-pub(crate) const GOVERN: Schema = Schema::new(&[GOVERN_V1]);
+pub(crate) const GOVERN: Schema = Schema::new(&[GOVERN_V1, ACTIONS_BY_KIND]);
 
 /// Bodies are JSON, so that a field of a later version is kept. `states` are committed with the
 /// findings that came of them. The `id` of a finding, an action and a directive is what makes it one,
@@ -41,3 +41,6 @@ CREATE TABLE documents(
     person TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, name, version)) WITHOUT ROWID;
 CREATE INDEX documents_by_time ON documents(kind, at);
 ";
+
+/// Who was told what, and which workflows were started, is looked for every few seconds.
+const ACTIONS_BY_KIND: &str = "CREATE INDEX actions_by_kind ON actions(kind, at);";

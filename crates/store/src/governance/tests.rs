@@ -202,3 +202,23 @@ fn a_document_keeps_its_versions_and_the_quicker_one_wins() {
     assert_eq!(governance.document_history("rollout", "fraud").unwrap().len(), 2);
     assert_eq!(governance.documents("rollout").unwrap(), vec![newest]);
 }
+
+#[test]
+fn actions_of_a_kind_are_found_behind_any_number_of_others() {
+    let (_dir, governance) = open();
+    let told = |window: u64| Action {
+        operation: Operation::Notify { receiver: "oncall".to_owned() },
+        ..action(window, 0)
+    };
+    governance.finish(&told(NOW), ActionState::Done, "told", None).unwrap();
+    let mut actions: Vec<Action> = (1..=MAX_GOVERNANCE_LIST as u64)
+        .map(|after| action(NOW + after * 1_000_000_000, 0))
+        .collect();
+    actions.push(told(NOW + 1_000_000_000_000_000));
+    governance.commit(&Evaluation { actions, ..Evaluation::default() }).unwrap();
+    let found = governance.actions_of("notify", 0).unwrap();
+    let states: Vec<ActionState> = found.iter().map(|one| one.state).collect();
+    assert_eq!(states, [ActionState::Asked, ActionState::Done]);
+    assert_eq!(governance.actions_of("notify", 1).unwrap(), found[..1]);
+    assert!(governance.actions_of("workflow", 0).unwrap().is_empty());
+}
