@@ -220,7 +220,7 @@ impl Rollouts {
             cool_down_s: 0,
             ..of.clone()
         };
-        let record = actor.perform(&action).await;
+        let record = actor.perform_part(&action).await;
         match record.state {
             ActionState::Done => Performed::Done(format!("the traffic is divided {shares}")),
             ActionState::Asked => Performed::Later(record.detail, STORAGE_PAUSE),
