@@ -40,7 +40,7 @@ pub(crate) struct CallOf<'a> {
     /// The time that it may take from there.
     pub(crate) budget: Option<Duration>,
     pub(crate) captures_content: bool,
-    pub(crate) metrics: &'a GatewayMetrics,
+    pub(crate) metrics: &'a Arc<GatewayMetrics>,
     pub(crate) meter: Option<Arc<KeyMeter>>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Call {
     attempt_span: Option<OpenSpan>,
     prompt: Option<Prompt>,
     captures_content: bool,
-    metrics: GatewayMetrics,
+    metrics: Arc<GatewayMetrics>,
     meter: Option<Arc<KeyMeter>>,
     response_model: Option<String>,
     status: Option<u16>,

@@ -1,5 +1,6 @@
 //! What the gateway tells of itself on `/metrics`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -17,7 +18,7 @@ fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.01, 2.0, 14))
 }
 
-/// The gateway's own metrics; cheap to clone. Labels are few: a target is one of those that have a
+/// The gateway's own metrics. Labels are few: a target is one of those that have a
 /// breaker of their own, everything beyond is `other`.
 #[derive(Debug, Clone)]
 pub(crate) struct GatewayMetrics {
@@ -43,7 +44,7 @@ pub(crate) struct GatewayMetrics {
 
 impl GatewayMetrics {
     /// Registers the metrics, all with the prefix `throughline_gateway_`.
-    pub(crate) fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry) -> Arc<Self> {
         let registry = registry.sub_registry_with_prefix("throughline_gateway");
         let metrics = Self {
             requests: Family::default(),
@@ -112,7 +113,7 @@ impl GatewayMetrics {
             "Streamed calls to their first content",
             m.first_token,
         );
-        metrics
+        Arc::new(metrics)
     }
 
     pub(crate) fn request(&self, api: &str, status: u16) {

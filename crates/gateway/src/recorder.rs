@@ -59,7 +59,7 @@ enum Record {
 pub(crate) struct Recorder {
     queue: mpsc::Sender<(Record, usize)>,
     shared: Arc<Shared>,
-    metrics: GatewayMetrics,
+    metrics: Arc<GatewayMetrics>,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ struct Shared {
 
 impl Recorder {
     /// Begins to hand over; the handle ends when every recorder is gone and all is handed over.
-    pub(crate) fn start(submit: Submit, metrics: GatewayMetrics) -> (Self, JoinHandle<()>) {
+    pub(crate) fn start(submit: Submit, metrics: Arc<GatewayMetrics>) -> (Self, JoinHandle<()>) {
         let instance_id = uuid::Uuid::new_v4().to_string();
         let mut resource = Attributes::new();
         resource.set(keys::SERVICE_NAME, SERVICE);
@@ -138,7 +138,7 @@ async fn hand_over(
     mut records: mpsc::Receiver<(Record, usize)>,
     shared: Arc<Shared>,
     submit: Submit,
-    metrics: GatewayMetrics,
+    metrics: Arc<GatewayMetrics>,
 ) {
     let mut some = Vec::with_capacity(BATCH_RECORDS);
     loop {

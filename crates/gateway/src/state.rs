@@ -30,7 +30,7 @@ pub(crate) struct Serving {
 /// The place of a request under way, of a stream until its end.
 #[derive(Debug)]
 pub(crate) struct Place {
-    metrics: GatewayMetrics,
+    metrics: Arc<GatewayMetrics>,
     _permit: OwnedSemaphorePermit,
     _body: OwnedSemaphorePermit,
 }
@@ -83,7 +83,7 @@ pub(crate) struct Inner {
     serving: ArcSwap<Serving>,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) recorder: Recorder,
-    pub(crate) metrics: GatewayMetrics,
+    pub(crate) metrics: Arc<GatewayMetrics>,
     pub(crate) targets: Targets,
     pub(crate) meters: Meters,
     pub(crate) cache: Arc<Cache>,
