@@ -5,24 +5,26 @@
 #
 #   bench/gateway.sh [SECONDS]            seconds of each measurement, 15 when left out
 #
-# Wanted on the PATH: nginx, hey and wrk (packages of Debian), python3, node. THROUGHLINE_BIN is the binary, LITELLM
-# the command `litellm` (pip install 'litellm[proxy]'), PORTKEY the command of Portkey's gateway (npm install
-# @portkey-ai/gateway); what is not there is left out and said. STREAMS is the number of slow streams (10000).
+# Wanted on the PATH: nginx and wrk (packages of Debian), python3, node. THROUGHLINE_BIN is the binary, STEADY the program
+# with the load at a steady rate (both: cargo build --release -p throughline-cli -p throughline-bench), LITELLM the command `litellm`
+# (pip install 'litellm[proxy]'), PORTKEY the command `gateway` of npm install @portkey-ai/gateway; of the last two, what is
+# not there is left out and said. STREAMS is the number of slow streams (10000).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-15}
 streams=${STREAMS:-10000}
 rate=500          # requests a second of the measurement of latency
-workers=50        # connections that they come on
 connections=64    # connections of the measurement of throughput
 binary=${THROUGHLINE_BIN:-target/release/throughline}
 litellm=${LITELLM:-litellm}
-portkey=${PORTKEY:-portkey-gateway}
+portkey=${PORTKEY:-node_modules/.bin/gateway}
+steady=${STEADY:-target/release/throughline-bench}
 mock=18080 proxied=18081 throughline=18082 litellm_port=18083 portkey_port=18084 slow=18085
 
-for tool in nginx hey wrk python3; do
+for tool in nginx wrk python3; do
   command -v "$tool" >/dev/null || { echo "expected $tool on the PATH; Debian has a package of it" >&2; exit 2; }
 done
+[ -x "$steady" ] || { echo "expected the load at $steady; build it, or set STEADY" >&2; exit 2; }
 [ -x "$binary" ] || { echo "expected the binary at $binary; build it, or set THROUGHLINE_BIN" >&2; exit 2; }
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 
@@ -117,20 +119,20 @@ declare -A p50 p99 cpu most load_cpu
 # Measures one way: name, port, process (0 for none).
 measure() {
   local name=$1 port=$2 pid=$3 url="http://127.0.0.1:$2/v1/chat/completions" before after
-  local hey=(hey -m POST -T application/json "${headers[@]}" -D "$scratch/body.json" -c "$workers" -q $((rate / workers)))
+  local load=("$steady" steady "$url" --rate "$rate" --body "$scratch/body.json") header
+  for header in "${headers[@]}"; do [ "$header" = -H ] || load+=(--header "$header"); done
   local status
   status=$(curl -s -o "$scratch/answer" -w '%{http_code}' -H 'content-type: application/json' "${headers[@]}" \
     -d "@$scratch/body.json" "$url")
   [ "$status" = 200 ] || { echo "$name answered $status: $(head -c 300 "$scratch/answer")" >&2; return 1; }
-  "${hey[@]}" -z 3s "$url" >/dev/null
+  "${load[@]}" --secs 3 >/dev/null
   before=$([ "$pid" = 0 ] || ticks "$pid")
-  "${hey[@]}" -z "${seconds}s" "$url" >"$scratch/hey.txt"
+  "${load[@]}" --secs "$seconds" >"$scratch/steady.json"
   after=$([ "$pid" = 0 ] || ticks "$pid")
-  local done_count
-  done_count=$(awk '/\[200\]/ {print $2}' "$scratch/hey.txt")
-  if grep -q '^ *\[[^2]' "$scratch/hey.txt"; then echo "$name: $(grep '^ *\[[^2]' "$scratch/hey.txt")" >&2; fi
-  p50[$name]=$(awk '/50%% in|50% in/ {print $3 * 1000}' "$scratch/hey.txt")
-  p99[$name]=$(awk '/99%% in|99% in/ {print $3 * 1000}' "$scratch/hey.txt")
+  local done_count refused
+  read -r done_count refused "p50[$name]" "p99[$name]" < <(python3 -c \
+    'import json, sys; print(*json.load(open(sys.argv[1])).values())' "$scratch/steady.json")
+  [ "$refused" = 0 ] || echo "$name: $refused of $((done_count + refused)) requests failed" >&2
   cpu[$name]=$([ "$pid" = 0 ] && echo 0 || awk -v t=$((after - before)) -v n="$done_count" 'BEGIN {print t * 10000 / n}')
   {
     echo "wrk.method = 'POST'; wrk.headers['content-type'] = 'application/json'"
@@ -185,7 +187,7 @@ else
   echo "Portkey is left out: no command $portkey" >&2
 fi
 
-echo "# $(date -u +%F), $(nproc) cores, load average $(cut -d' ' -f1-3 /proc/loadavg); ${rate} requests/s on ${workers} connections and then"
+echo "# $(date -u +%F), $(nproc) cores, load average $(cut -d' ' -f1-3 /proc/loadavg); ${rate} requests/s, one every $((1000 / rate)) ms, and then"
 echo "# as many as ${connections} connections bring, ${seconds} s each; a request of $(wc -c <"$scratch/body.json") bytes; load, mock and gateway share the cores"
 printf '%-12s %22s %22s %14s %16s %18s\n' way 'p50 ms (added)' 'p99 ms (added)' 'CPU µs/req' 'most req/s' 'CPU µs/req then'
 for name in "${names[@]}"; do

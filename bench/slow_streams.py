@@ -7,7 +7,7 @@ import sys
 from urllib.parse import urlsplit
 
 TOKENS = 6
-SECONDS_A_TOKEN = 5
+SECONDS_A_TOKEN = 12
 # Streams that are opened at once; more would overflow the queue of a listening socket.
 OPENING_AT_ONCE = 200
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"

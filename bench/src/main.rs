@@ -5,12 +5,13 @@
 mod client;
 mod load;
 mod server;
+mod steady;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::load::Template;
 use crate::server::Server;
@@ -18,6 +19,8 @@ use crate::server::Server;
 /// Measures the release binary.
 #[derive(Debug, Parser)]
 struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// The binary to measure.
     #[arg(long, default_value = "target/release/throughline")]
     binary: PathBuf,
@@ -38,10 +41,20 @@ struct Options {
     scratch: Option<PathBuf>,
 }
 
+/// What else this program does.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Posts at a steady rate and tells what the answers took, for `bench/gateway.sh`.
+    Steady(steady::Options),
+}
+
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(options))
+    match &options.other {
+        Some(Other::Steady(steady)) => runtime.block_on(steady::post(steady)),
+        None => runtime.block_on(measure(options)),
+    }
 }
 
 async fn measure(options: Options) -> anyhow::Result<()> {
