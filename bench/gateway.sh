@@ -56,22 +56,24 @@ start() {
   started+=($!)
 }
 
-# CPU time of a process and all below it, in ticks of 1/100 s.
-ticks() {
+# CPU time of a process and all below it, microseconds. The scheduler's own count: ticks miss what is shorter.
+spent() {
   python3 - "$1" <<'PY'
 import os, sys
-parents, ticks = {}, {}
+parents, spent = {}, {}
 for entry in filter(str.isdigit, os.listdir("/proc")):
     try:
         fields = open(f"/proc/{entry}/stat").read().rpartition(")")[2].split()
+        threads = os.listdir(f"/proc/{entry}/task")
+        nanos = [open(f"/proc/{entry}/task/{one}/schedstat").read().split()[0] for one in threads]
     except OSError:
         continue
-    parents[int(entry)], ticks[int(entry)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    parents[int(entry)], spent[int(entry)] = int(fields[1]), sum(map(int, nanos)) // 1000
 wanted, grown = {int(sys.argv[1])}, True
 while grown:
     more = {pid for pid, parent in parents.items() if parent in wanted} - wanted
     wanted, grown = wanted | more, bool(more)
-print(sum(ticks.get(pid, 0) for pid in wanted))
+print(sum(spent.get(pid, 0) for pid in wanted))
 PY
 }
 
@@ -118,22 +120,13 @@ headers=(-H "Authorization: Bearer $key")
 declare -A p50 p99 cpu most load_cpu
 # Measures one way: name, port, process (0 for none).
 measure() {
-  local name=$1 port=$2 pid=$3 url="http://127.0.0.1:$2/v1/chat/completions" before after
+  local name=$1 port=$2 pid=$3 url="http://127.0.0.1:$2/v1/chat/completions"
   local load=("$steady" steady "$url" --rate "$rate" --body "$scratch/body.json") header
   for header in "${headers[@]}"; do [ "$header" = -H ] || load+=(--header "$header"); done
   local status
   status=$(curl -s -o "$scratch/answer" -w '%{http_code}' -H 'content-type: application/json' "${headers[@]}" \
     -d "@$scratch/body.json" "$url")
   [ "$status" = 200 ] || { echo "$name answered $status: $(head -c 300 "$scratch/answer")" >&2; return 1; }
-  "${load[@]}" --secs 3 >/dev/null
-  before=$([ "$pid" = 0 ] || ticks "$pid")
-  "${load[@]}" --secs "$seconds" >"$scratch/steady.json"
-  after=$([ "$pid" = 0 ] || ticks "$pid")
-  local done_count refused
-  read -r done_count refused "p50[$name]" "p99[$name]" < <(python3 -c \
-    'import json, sys; print(*json.load(open(sys.argv[1])).values())' "$scratch/steady.json")
-  [ "$refused" = 0 ] || echo "$name: $refused of $((done_count + refused)) requests failed" >&2
-  cpu[$name]=$([ "$pid" = 0 ] && echo 0 || awk -v t=$((after - before)) -v n="$done_count" 'BEGIN {print t * 10000 / n}')
   {
     echo "wrk.method = 'POST'; wrk.headers['content-type'] = 'application/json'"
     for header in "${headers[@]}"; do
@@ -141,13 +134,23 @@ measure() {
     done
     echo "local file = io.open('$scratch/body.json'); wrk.body = file:read('*a'); file:close()"
   } >"$scratch/post.lua"
-  before=$([ "$pid" = 0 ] || ticks "$pid")
+  local before after done_count refused
+  before=$([ "$pid" = 0 ] || spent "$pid")
   wrk -t1 -c"$connections" -d"${seconds}s" -s "$scratch/post.lua" "$url" >"$scratch/wrk.txt"
-  after=$([ "$pid" = 0 ] || ticks "$pid")
+  after=$([ "$pid" = 0 ] || spent "$pid")
   grep -q 'Non-2xx' "$scratch/wrk.txt" && grep 'Non-2xx' "$scratch/wrk.txt" >&2
   most[$name]=$(awk '/Requests\/sec/ {print $2}' "$scratch/wrk.txt")
   done_count=$(awk '/requests in/ {print $1}' "$scratch/wrk.txt")
-  load_cpu[$name]=$([ "$pid" = 0 ] && echo 0 || awk -v t=$((after - before)) -v n="$done_count" 'BEGIN {print t * 10000 / n}')
+  load_cpu[$name]=$([ "$pid" = 0 ] && echo 0 || awk -v t=$((after - before)) -v n="$done_count" 'BEGIN {print t / n}')
+  # The steady rate comes last: who cannot keep up with it is left with a queue.
+  "${load[@]}" --secs 3 >/dev/null
+  before=$([ "$pid" = 0 ] || spent "$pid")
+  "${load[@]}" --secs "$seconds" >"$scratch/steady.json"
+  after=$([ "$pid" = 0 ] || spent "$pid")
+  read -r done_count refused "p50[$name]" "p99[$name]" < <(python3 -c \
+    'import json, sys; print(*json.load(open(sys.argv[1])).values())' "$scratch/steady.json")
+  [ "$refused" = 0 ] || echo "$name: $refused of $((done_count + refused)) requests failed" >&2
+  cpu[$name]=$([ "$pid" = 0 ] && echo 0 || awk -v t=$((after - before)) -v n="$done_count" 'BEGIN {print t / n}')
 }
 
 names=()

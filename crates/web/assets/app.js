@@ -15,6 +15,9 @@
     document.cookie = `tl_theme=${theme}; path=/; max-age=31536000; samesite=lax`;
   };
 
+  // Where the tab bar is wider than a phone, the page's own tab is in view.
+  $(".rail [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
   // Times: "8 s ago" stays true, and the absolute time on hover is in the reader's own zone.
   const ago = (at) => {
     const secs = Math.floor(Math.abs(Date.now() - at) / 1000);
