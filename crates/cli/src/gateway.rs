@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
 use throughline_gateway::{Gateway, GatewayConfig, Handover, Plan, PlanError, Submit};
-use throughline_store::Control;
+use throughline_store::Governance;
 use throughline_trace::access::Keyring;
 use throughline_trace::{KeySpending, RouteWeights};
 use throughline_web::AsksGateway;
@@ -35,7 +35,7 @@ const HINT: &str = "docs/gateway.md tells what `gateway:` may say";
 pub(crate) struct Open {
     gateway: Gateway,
     handover: Handover,
-    control: Control,
+    governance: Governance,
     working: Vec<JoinHandle<()>>,
 }
 
@@ -59,20 +59,22 @@ impl Open {
     pub(crate) fn start(
         (settings, serve): (&Settings, &ServeSettings),
         submit: Submit,
-        (keyring, control): (&Arc<Keyring>, &Control),
+        keyring: &Arc<Keyring>,
         registry: &mut Registry,
     ) -> Outcome<Self> {
         let config = &serve.gateway;
         let plan = plan(config).map_err(refused)?;
         let started = Gateway::start(plan, submit, Arc::clone(keyring), registry);
         let (gateway, handover) = started.map_err(refused)?;
-        gateway.remember(&control.spending().map_err(|error| of_control(&error))?);
-        let mut working = vec![tokio::spawn(note_spending(control.clone(), gateway.clone()))];
+        let governance =
+            Governance::open(&settings.data_dir).map_err(|error| of_control(&error))?;
+        gateway.remember(&governance.spending().map_err(|error| of_control(&error))?);
+        let mut working = vec![tokio::spawn(note_spending(governance.clone(), gateway.clone()))];
         if let Some(file) = settings.config_file.clone() {
             let watch = watch(file, config.clone(), gateway.clone());
             working.push(tokio::spawn(watch));
         }
-        Ok(Self { gateway, handover, control: control.clone(), working })
+        Ok(Self { gateway, handover, governance, working })
     }
 
     /// From now on it follows the weights that governance sets.
@@ -97,27 +99,27 @@ impl Open {
         for task in self.working {
             task.abort();
         }
-        write_spending(&self.control, self.gateway.spent()).await;
+        write_spending(&self.governance, self.gateway.spent()).await;
         self.handover.finish().await;
     }
 }
 
 /// Writes what keys have spent, as often as it changes.
-async fn note_spending(control: Control, gateway: Gateway) {
+async fn note_spending(governance: Governance, gateway: Gateway) {
     let mut written = gateway.spent();
     loop {
         sleep(SPENDING_PAUSE).await;
         let spent = gateway.spent();
-        if spent != written && write_spending(&control, spent.clone()).await {
+        if spent != written && write_spending(&governance, spent.clone()).await {
             written = spent;
         }
     }
 }
 
 /// Whether it is written.
-async fn write_spending(control: &Control, spent: Vec<KeySpending>) -> bool {
-    let control = control.clone();
-    let written = tokio::task::spawn_blocking(move || control.write_spending(&spent)).await;
+async fn write_spending(governance: &Governance, spent: Vec<KeySpending>) -> bool {
+    let governance = governance.clone();
+    let written = tokio::task::spawn_blocking(move || governance.write_spending(&spent)).await;
     let error = match written {
         Ok(Ok(())) => return true,
         Ok(Err(error)) => error.to_string(),

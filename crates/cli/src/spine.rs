@@ -66,8 +66,7 @@ impl Spine {
         let redactor = redaction::redactor(&serve.redaction, &control, &mut registry)?;
         let of_the_api = redaction::before(Arc::clone(&redactor), Arc::clone(&submit));
         let asks = redaction::before_offers(Arc::clone(&redactor), offers);
-        let with = (&keyring, &control);
-        let mut gateway = gateway::Open::start((settings, serve), asks, with, &mut registry)?;
+        let mut gateway = gateway::Open::start((settings, serve), asks, &keyring, &mut registry)?;
         let receives = admission::ingest(serve);
         let ingest = Ingest::new(receives, redactor, submit, Arc::clone(&keyring), &mut registry);
 

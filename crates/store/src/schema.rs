@@ -38,7 +38,7 @@ pub(crate) const SEGMENT: Schema =
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
 pub(crate) const CONTROL: Schema =
-    Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED, SPENDING] };
+    Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED] };
 
 /// `rollups.db`: sums over the lattice.
 pub(crate) const ROLLUPS: Schema =
@@ -356,12 +356,6 @@ CREATE TABLE decision_gaps(
     instance TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     noticed INTEGER NOT NULL, agent TEXT NOT NULL, PRIMARY KEY (instance, first)) WITHOUT ROWID;
 CREATE INDEX decision_gaps_noticed ON decision_gaps(noticed);
-";
-
-/// Money that keys have spent, by day and month.
-const SPENDING: &str = "
-CREATE TABLE spending(
-    period TEXT NOT NULL, key TEXT NOT NULL, usd REAL NOT NULL, PRIMARY KEY (period, key)) WITHOUT ROWID;
 ";
 
 #[cfg(test)]

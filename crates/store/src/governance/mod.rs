@@ -7,6 +7,7 @@ pub(crate) mod tables;
 mod directives;
 mod documents;
 mod forget;
+mod spending;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

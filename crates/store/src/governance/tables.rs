@@ -3,7 +3,7 @@
 use crate::schema::Schema;
 
 /// `govern.db`.
-pub(crate) const GOVERN: Schema = Schema::new(&[GOVERN_V1, ACTIONS_BY_KIND]);
+pub(crate) const GOVERN: Schema = Schema::new(&[GOVERN_V1, ACTIONS_BY_KIND, SPENDING]);
 
 /// Bodies are JSON, so that a field of a later version is kept. `states` are committed with the
 /// findings that came of them. The `id` of a finding, an action and a directive is what makes it one,
@@ -44,3 +44,9 @@ CREATE INDEX documents_by_time ON documents(kind, at);
 
 /// Who was told what, and which workflows were started, is looked for every few seconds.
 const ACTIONS_BY_KIND: &str = "CREATE INDEX actions_by_kind ON actions(kind, at);";
+
+/// Money that the keys of the gateway have spent, by day and month.
+const SPENDING: &str = "
+CREATE TABLE spending(
+    period TEXT NOT NULL, key TEXT NOT NULL, usd REAL NOT NULL, PRIMARY KEY (period, key)) WITHOUT ROWID;
+";

@@ -2,7 +2,7 @@
 
 //! What governance remembers: once, over restarts, and in the order of versions.
 
-use throughline_trace::{FindingSeverity, Operation, Subject, finding_id};
+use throughline_trace::{FindingSeverity, KeySpending, Operation, Subject, finding_id};
 
 use super::*;
 
@@ -221,4 +221,22 @@ fn actions_of_a_kind_are_found_behind_any_number_of_others() {
     assert_eq!(states, [ActionState::Asked, ActionState::Done]);
     assert_eq!(governance.actions_of("notify", 1).unwrap(), found[..1]);
     assert!(governance.actions_of("workflow", 0).unwrap().is_empty());
+}
+
+#[test]
+fn what_keys_have_spent_is_kept_and_put_in_place_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let spent = |key: &str, period: &str, usd| KeySpending {
+        key: key.to_owned(),
+        period: period.to_owned(),
+        usd,
+    };
+    let before =
+        [spent("a", "2026-11", 2.5), spent("a", "2026-11-26", 1.5), spent("b", "2026-11", 1.0)];
+    let governance = Governance::open(dir.path()).unwrap();
+    assert_eq!(governance.spending().unwrap(), []);
+    governance.write_spending(&before).unwrap();
+    let after = [spent("a", "2026-11", 3.0), spent("a", "2026-11-27", 0.5)];
+    governance.write_spending(&after).unwrap();
+    assert_eq!(Governance::open(dir.path()).unwrap().spending().unwrap(), after);
 }

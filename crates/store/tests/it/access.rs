@@ -1,7 +1,6 @@
 //! Keys and secrets.
 
 use throughline_store::{Control, ControlError};
-use throughline_trace::KeySpending;
 use throughline_trace::access::{AccessError, Keyring, Scope};
 
 use crate::made;
@@ -65,22 +64,4 @@ fn a_secret_is_made_once() {
     assert_ne!(control.secret("other").unwrap(), secret);
     drop(control);
     assert_eq!(Control::open(dir.path()).unwrap().secret("cookies").unwrap(), secret);
-}
-
-#[test]
-fn what_keys_have_spent_is_kept_and_put_in_place_as_a_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let spent = |key: &str, period: &str, usd| KeySpending {
-        key: key.to_owned(),
-        period: period.to_owned(),
-        usd,
-    };
-    let before =
-        [spent("a", "2026-11", 2.5), spent("a", "2026-11-26", 1.5), spent("b", "2026-11", 1.0)];
-    let control = Control::open(dir.path()).unwrap();
-    assert_eq!(control.spending().unwrap(), []);
-    control.write_spending(&before).unwrap();
-    let after = [spent("a", "2026-11", 3.0), spent("a", "2026-11-27", 0.5)];
-    control.write_spending(&after).unwrap();
-    assert_eq!(Control::open(dir.path()).unwrap().spending().unwrap(), after);
 }
