@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use throughline_rules::schemas::span_schema;
-use throughline_rules::{Duration, Expression, Field, Schema, Type, Value};
+use throughline_rules::{Expression, Field, Schema, Type, Value};
 use throughline_trace::Span;
 
 use super::problem::{Problem, Problems};
@@ -28,6 +28,7 @@ use super::{
     Aggregate, DEFINITIONS, Direction, Estimate, Indicator, Level, Levels, Name, SpanIndicator,
     Tally, definition,
 };
+use crate::seconds::seconds_of;
 
 /// Indicators of one signal at most.
 pub const MAX_INDICATORS: usize = 32;
@@ -281,9 +282,7 @@ impl Loader<'_> {
 
     fn window(&mut self, window: Option<&Spanned<String>>) -> u64 {
         let Some(window) = window else { return DEFAULT_WINDOW_S };
-        let seconds = Duration::parse(&window.value)
-            .and_then(|duration| u64::try_from(duration.0 / 1_000_000_000).ok());
-        match seconds.filter(|seconds| (1..=MAX_WINDOW_S).contains(seconds)) {
+        match seconds_of(&window.value).filter(|seconds| (1..=MAX_WINDOW_S).contains(seconds)) {
             Some(seconds) => seconds,
             None => {
                 let message = format!("expected a time of up to 720h, got `{}`", window.value);
