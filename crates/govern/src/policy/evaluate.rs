@@ -16,15 +16,15 @@ use crate::signals::definition;
 pub const POLICY_KIND: &str = "policy";
 
 /// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
+pub(super) const MINUTE_NANOS: u64 = 60_000_000_000;
 
 /// Nanoseconds of a second.
-const SECOND_NANOS: u64 = 1_000_000_000;
+pub(super) const SECOND_NANOS: u64 = 1_000_000_000;
 
 /// Seconds of a minute.
 const MINUTE_S: u64 = 60;
 
-/// What a policy remembers between minutes.
+/// What a policy, or a signal with levels, remembers between minutes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyState {
     /// Version of the policy that it belongs to.

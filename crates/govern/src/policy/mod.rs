@@ -16,6 +16,7 @@
 
 mod episode;
 mod evaluate;
+mod levels;
 mod names;
 mod operations;
 mod spec;
@@ -24,6 +25,7 @@ pub use episode::{Episode, OPEN_FORGET_MIN, PENDING_FORGET_MIN, Turn};
 pub use evaluate::{
     POLICY_KIND, PolicyEvaluated, PolicyPhase, PolicyState, PolicyStatus, evaluate, withdraw,
 };
+pub use levels::{SIGNAL_KIND, watch_signal};
 pub use names::{Use, Values};
 pub use operations::Todo;
 pub use spec::{

@@ -1,9 +1,11 @@
 //! The policies that ship, at their thresholds (requirement R5.6).
 
-use throughline_trace::{FindingState, Operation};
+use std::collections::BTreeMap;
+
+use throughline_trace::{FindingSeverity, FindingState, Operation};
 
 use super::*;
-use crate::signals::Name;
+use crate::signals::{CompositeSignal, Estimate, Name};
 use crate::slo::Source;
 use crate::{Rules, read_rules};
 
@@ -110,4 +112,31 @@ fn r5_6_features_are_made_anew_after_two_hours_of_wrong_forecasts() {
         well.findings[0].summary,
         "inventory_features holds no longer: forecast_error_mape 5.000 %"
     );
+}
+
+#[test]
+fn r5_3_a_score_below_its_levels_is_a_finding_and_what_is_missing_is_none() {
+    let text = include_str!("../../../../deploy/signals/smart_sla_score.yaml");
+    let signal = CompositeSignal::parse(text).unwrap();
+    let said = |state, minute, orders: Option<f64>| {
+        let told = |name| match name {
+            Name::OrderFulfillmentAccuracy => Some(Estimate::of(name, orders, 100)),
+            Name::FallbackActivationRatio => Some(Estimate::of(name, Some(0.5), 100)),
+            _ => Some(Estimate::of(name, Some(1.0), 100)),
+        };
+        let value = signal.evaluate(told, &BTreeMap::new());
+        watch_signal(&signal, minute, &value, &BTreeMap::new(), state)
+    };
+    // 0.4 of orders, 0.3 and 0.2 of the others, and 0.1 of fallbacks at one half.
+    let (state, quiet) = said(PolicyState::default(), NOON, Some(0.75));
+    assert_eq!(quiet, [], "0.85 is within");
+    let (state, warned) = said(state, NOON + 1, Some(0.7));
+    assert_eq!((warned[0].severity, warned[0].kind.as_str()), (FindingSeverity::Warning, "signal"));
+    let (state, critical) = said(state, NOON + 2, Some(0.4));
+    assert_eq!(critical[0].severity, FindingSeverity::Critical);
+    assert_eq!(critical[0].id, warned[0].id, "it is the same one, and worse");
+    let (state, nothing) = said(state, NOON + 3, None);
+    assert_eq!(nothing, [], "nobody knows");
+    let (_, over) = said(state, NOON + 4, Some(1.0));
+    assert_eq!((over[0].state, over[0].summary.as_str()), (FindingState::Resolved, "smart_sla_score is 0.950 again"));
 }

@@ -42,6 +42,9 @@ const MAX_WINDOW_S: u64 = 30 * 86_400;
 /// Window of a signal that names none, seconds.
 const DEFAULT_WINDOW_S: u64 = 900;
 
+/// Characters of a version.
+const VERSION_CHARS: usize = 16;
+
 const API_VERSION: &str = "throughline/v1";
 const KIND: &str = "Signal";
 
@@ -156,6 +159,24 @@ impl CompositeSignal {
     /// The formula as it was written.
     pub fn formula(&self) -> &str {
         self.formula.source()
+    }
+
+    /// A hash of what it is worked out from and when it needs attention.
+    pub fn version(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.formula().as_bytes());
+        hasher.update(format!("\0{:?} {}", self.levels, self.window_s).as_bytes());
+        for (name, indicator) in &self.indicators {
+            hasher.update(format!("\0{name} {indicator:?}").as_bytes());
+        }
+        let mut version = hasher.finalize().to_hex().to_string();
+        version.truncate(VERSION_CHARS);
+        version
+    }
+
+    /// Whether some indicator is over spans.
+    pub fn has_spans(&self) -> bool {
+        self.indicators.values().any(|one| matches!(one, Indicator::Spans(_)))
     }
 
     /// Takes a span into the tallies of the indicators that are over spans.

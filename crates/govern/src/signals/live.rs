@@ -1,6 +1,6 @@
 //! Signals of the table from what is stored: what one agent did, or all of them, over a window.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 use throughline_trace::{Decision, Fallbacks, Outcome, Sketch, Value, keys};
@@ -13,6 +13,7 @@ use super::{
     intent_resolution_delay_p99, is_outcome_chain_right, order_fulfillment_accuracy,
     prompt_token_distribution_skewness, response_schema_compliance_rate, session_continuity_index,
 };
+use crate::slo::{ObjectiveStatus, Slo};
 
 /// Stage of the decision with which an agent knows what somebody wants.
 const INTENT_RESOLVED: &str = "intent-resolved";
@@ -35,14 +36,16 @@ pub struct Observed {
     pub prompt_tokens: Sketch,
     /// Decisions of the window, and of a while before it, by time.
     pub decisions: Vec<Decision>,
+    /// When sessions began, as far as their traces tell, nanoseconds since the Unix epoch.
+    pub session_starts: BTreeMap<String, u64>,
     /// Whole traces.
     pub traces: Vec<TraceFacts>,
     /// Spans that name a parent and were judged, and those of them that lost it; `None` where nobody asked.
     pub continuity: Option<(u64, u64)>,
     /// SLOs about the agent.
     pub objectives: Vec<ObjectiveReading>,
-    /// What was not looked at, for people: there was more than is read at once.
-    pub cut: Vec<String>,
+    /// Of what there was more than is read at once, and what was read, for people.
+    pub cut: Vec<(Source, String)>,
 }
 
 /// What an objective says at the moment.
@@ -56,6 +59,35 @@ pub struct ObjectiveReading {
     pub consumption: Option<f64>,
     /// The burn rate of the last hour.
     pub burn_rate: Option<f64>,
+}
+
+impl ObjectiveReading {
+    /// What the SLOs say that are about an agent: those whose filter names it. Of all SLOs where no agent
+    /// is meant.
+    pub fn of_agent(
+        slos: &[Slo],
+        statuses: &[ObjectiveStatus],
+        agent: Option<&str>,
+    ) -> Vec<Self> {
+        let is_about = |slo: &&Slo| {
+            agent.is_none_or(|agent| {
+                let mut objectives = slo.objectives.iter();
+                objectives.any(|one| {
+                    one.indicator.labels().iter().any(|(name, of)| *name == "agent" && of == agent)
+                })
+            })
+        };
+        let meant: BTreeSet<&str> =
+            slos.iter().filter(is_about).map(|slo| slo.name.as_str()).collect();
+        let told = statuses.iter().filter(|status| meant.contains(status.slo.as_str()));
+        told.map(|status| Self {
+            slo: status.slo.clone(),
+            events: status.budget.measured.events as u64,
+            consumption: status.budget.consumption,
+            burn_rate: status.burn_rate_1h,
+        })
+        .collect()
+    }
 }
 
 /// The value of a signal, with what it rests on or lacks.
@@ -80,9 +112,6 @@ impl Reading {
         let lacks = match estimate {
             Estimate { is_enough: true, .. } => String::new(),
             Estimate { count: 0, .. } => lacks.to_owned(),
-            Estimate { count, value: Some(_), .. } => {
-                format!("needs {} {}, has {count}", row.min_count, row.counted)
-            }
             Estimate { count, .. } if count < row.min_count => {
                 format!("needs {} {}, has {count}", row.min_count, row.counted)
             }
@@ -99,6 +128,8 @@ pub enum Source {
     Sums,
     /// Decisions.
     Decisions,
+    /// When sessions began.
+    Sessions,
     /// Whole traces.
     Traces,
     /// Continuity.
@@ -118,7 +149,7 @@ impl Name {
             Self::DecisionConsistencyRate | Self::ContextDriftScore | Self::ForecastErrorMape => {
                 &[Source::Decisions]
             }
-            Self::IntentResolutionDelayP99 => &[Source::Decisions, Source::Traces],
+            Self::IntentResolutionDelayP99 => &[Source::Decisions, Source::Sessions],
             Self::ErrorBudgetConsumptionRate | Self::BurnRate => &[Source::Objectives],
             Self::OrderFulfillmentAccuracy
             | Self::SessionContinuityIndex
@@ -247,9 +278,7 @@ impl Observed {
         let mut begin = |session, at: u64| {
             starts.entry(session).and_modify(|known| *known = at.min(*known)).or_insert(at);
         };
-        for trace in &self.traces {
-            trace.sessions.iter().for_each(|session| begin(session, trace.start_unix_nano));
-        }
+        self.session_starts.iter().for_each(|(session, at)| begin(session.as_str(), *at));
         let mut first: HashMap<&str, u64> = HashMap::new();
         for one in self.decisions.iter().filter(|one| !one.session_id.is_empty()) {
             begin(&one.session_id, one.timestamp_ns);
@@ -313,11 +342,8 @@ impl Observed {
     }
 
     fn told_of(&self, name: Name) -> String {
-        let is_read = |source| name.sources().contains(&source);
-        match is_read(Source::Decisions) || is_read(Source::Traces) {
-            true => self.cut.join(", "),
-            false => String::new(),
-        }
+        let told = self.cut.iter().filter(|(source, _)| name.sources().contains(source));
+        told.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 

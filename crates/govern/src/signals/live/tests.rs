@@ -154,6 +154,14 @@ fn forecasts_meet_their_actuals_by_id() {
 }
 
 #[test]
+fn what_was_cut_is_told_with_the_signals_that_it_is_about() {
+    let cut = vec![(Source::Decisions, "the newest 10 decisions".to_owned())];
+    let observed = Observed { cut, ..Observed::default() };
+    assert_eq!(read(Name::ForecastErrorMape, &observed).of, "the newest 10 decisions");
+    assert_eq!(read(Name::FallbackSuccessRate, &observed).of, "");
+}
+
+#[test]
 fn the_worst_objective_speaks_for_an_agent() {
     let of = |slo: &str, consumption, events| ObjectiveReading {
         slo: slo.to_owned(),
