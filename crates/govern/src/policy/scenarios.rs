@@ -138,5 +138,8 @@ fn r5_3_a_score_below_its_levels_is_a_finding_and_what_is_missing_is_none() {
     let (state, nothing) = said(state, NOON + 3, None);
     assert_eq!(nothing, [], "nobody knows");
     let (_, over) = said(state, NOON + 4, Some(1.0));
-    assert_eq!((over[0].state, over[0].summary.as_str()), (FindingState::Resolved, "smart_sla_score is 0.950 again"));
+    assert_eq!(
+        (over[0].state, over[0].summary.as_str()),
+        (FindingState::Resolved, "smart_sla_score is 0.950 again")
+    );
 }

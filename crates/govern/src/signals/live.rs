@@ -64,11 +64,7 @@ pub struct ObjectiveReading {
 impl ObjectiveReading {
     /// What the SLOs say that are about an agent: those whose filter names it. Of all SLOs where no agent
     /// is meant.
-    pub fn of_agent(
-        slos: &[Slo],
-        statuses: &[ObjectiveStatus],
-        agent: Option<&str>,
-    ) -> Vec<Self> {
+    pub fn of_agent(slos: &[Slo], statuses: &[ObjectiveStatus], agent: Option<&str>) -> Vec<Self> {
         let is_about = |slo: &&Slo| {
             agent.is_none_or(|agent| {
                 let mut objectives = slo.objectives.iter();
@@ -186,7 +182,9 @@ impl Observed {
                 (fallback_activation_ratio(&self.fallbacks, self.operations), "no operations")
             }
             Name::OrderFulfillmentAccuracy => (
-                order_fulfillment_accuracy(self.chains().iter().map(|it| is_outcome_chain_right(it))),
+                order_fulfillment_accuracy(
+                    self.chains().iter().map(|it| is_outcome_chain_right(it)),
+                ),
                 "no steps, and no spans with the attribute `outcome`",
             ),
             Name::SessionContinuityIndex => {
@@ -197,7 +195,8 @@ impl Observed {
                     trace.services.iter().map(|(name, well)| (name.clone(), *well)).collect()
                 };
                 let traces: Vec<Vec<(String, bool)>> = self.traces.iter().map(of).collect();
-                let told = traces.iter().map(|all| all.iter().map(|(name, well)| (name.as_str(), *well)));
+                let told =
+                    traces.iter().map(|all| all.iter().map(|(name, well)| (name.as_str(), *well)));
                 (cross_service_coherence(told), "no traces of two or more services")
             }
             Name::IntentResolutionDelayP99 => (
@@ -305,10 +304,8 @@ impl Observed {
         }
         let mut pairs = Vec::new();
         for told in sessions.values() {
-            let (opening, current) = (
-                told.iter().min_by_key(|(at, _)| *at),
-                told.iter().max_by_key(|(at, _)| *at),
-            );
+            let (opening, current) =
+                (told.iter().min_by_key(|(at, _)| *at), told.iter().max_by_key(|(at, _)| *at));
             if let (Some((begin, opening)), Some((at, current))) = (opening, current)
                 && begin < at
                 && *at >= self.from_unix_nano

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use throughline_trace::{
-    Decision, Outcome, Span, SpanId, SpanRole, edges_of_spans, keys,
-};
+use throughline_trace::{Decision, Outcome, Span, SpanId, SpanRole, edges_of_spans, keys};
 
 use super::shares::{SchemaCompliance, SessionContinuity};
 

@@ -1,6 +1,8 @@
 //! Readings by hand.
 
-use throughline_trace::{Attributes, DecisionId, Resource, Span, SpanId, Status, StatusCode, TraceId};
+use throughline_trace::{
+    Attributes, DecisionId, Resource, Span, SpanId, Status, StatusCode, TraceId,
+};
 
 use super::*;
 
@@ -19,7 +21,8 @@ fn decision(session: &str, at_s: u64, stage: &str, attributes: Attributes) -> De
         "input_hash": "", "model_version": "", "action": "x", "reason": "", "confidence": null,
         "instance_id": "", "seq": 0, "derived": false, "service": "", "attributes": attributes,
     });
-    let (serde_json::Value::Object(mut all), serde_json::Value::Object(told)) = (empty, json) else {
+    let (serde_json::Value::Object(mut all), serde_json::Value::Object(told)) = (empty, json)
+    else {
         unreachable!()
     };
     all.extend(told);
@@ -31,7 +34,8 @@ fn span(service: &str, name: &str, parent: Option<u64>, outcome: Option<&str>) -
     let id = SpanId::from_u64(name.bytes().map(u64::from).sum());
     let mut span = Span::new(trace, id, parent.map(SpanId::from_u64), name);
     let resource = [(keys::SERVICE_NAME, service)].into_iter().collect();
-    span.resource = std::sync::Arc::new(Resource { attributes: resource, schema_url: String::new() });
+    span.resource =
+        std::sync::Arc::new(Resource { attributes: resource, schema_url: String::new() });
     span.attributes.set(keys::SESSION_ID, "s1");
     if let Some(outcome) = outcome {
         span.attributes.set(keys::OUTCOME, outcome);
@@ -64,10 +68,8 @@ fn stock_that_is_reserved_with_a_payment_that_timed_out_is_no_order() {
     failed.end_unix_nano = 2;
     let reserved = span("stock", "reserve", Some(9), Some("ok"));
     let facts = TraceFacts::of(&[reserved.clone(), failed], &[]);
-    let well = TraceFacts::of(
-        &[reserved, span("payment", "pay", Some(9), Some("retry_succeeded"))],
-        &[],
-    );
+    let well =
+        TraceFacts::of(&[reserved, span("payment", "pay", Some(9), Some("retry_succeeded"))], &[]);
     let other = TraceFacts { sessions: ["s2".to_owned()].into(), ..well };
     let observed = Observed { traces: vec![facts, other], ..Observed::default() };
     let orders = read(Name::OrderFulfillmentAccuracy, &observed).estimate;
@@ -84,7 +86,9 @@ fn a_decision_without_its_session_is_a_loss_of_context() {
     let kept = decision("s1", 1, "plan", Attributes::default());
     let of = |decisions| {
         let traces = vec![TraceFacts::of(&[span("shop", "a", None, None)], decisions)];
-        read(Name::SessionContinuityIndex, &Observed { traces, ..Observed::default() }).estimate.value
+        read(Name::SessionContinuityIndex, &Observed { traces, ..Observed::default() })
+            .estimate
+            .value
     };
     assert_eq!((of(&[kept]), of(&[lost])), (Some(1.0), Some(0.0)));
 }
@@ -142,10 +146,13 @@ fn forecasts_meet_their_actuals_by_id() {
     let decisions = vec![
         of(1_001, &[(keys::FORECAST_VALUE, Value::Int(90)), id("a")]),
         of(1_002, &[(keys::FORECAST_ACTUAL, Value::Double(100.0)), id("a")]),
-        of(1_003, &[
-            (keys::FORECAST_VALUE, Value::Double(130.0)),
-            (keys::FORECAST_ACTUAL, Value::Int(100)),
-        ]),
+        of(
+            1_003,
+            &[
+                (keys::FORECAST_VALUE, Value::Double(130.0)),
+                (keys::FORECAST_ACTUAL, Value::Int(100)),
+            ],
+        ),
         of(1_004, &[(keys::FORECAST_VALUE, Value::Int(5)), id("unknown yet")]),
     ];
     let observed = Observed { from_unix_nano: FROM, decisions, ..Observed::default() };
