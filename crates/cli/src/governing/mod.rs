@@ -9,11 +9,11 @@ mod decisions;
 mod drift;
 mod files;
 mod investigate;
-mod policies;
+pub(crate) mod policies;
 mod rollouts;
-mod signals;
+pub(crate) mod signals;
 mod slo_metrics;
-mod slos;
+pub(crate) mod slos;
 mod states;
 mod versions;
 
@@ -253,15 +253,14 @@ impl Work {
             .await?;
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
         self.drift.evaluate((&self.reader, &self.governance), settled, &mut evaluation).await?;
-        let policies = self
-            .policies
-            .evaluate(
-                (&self.rules, &statuses),
-                (&self.reader, &self.governance),
-                settled,
-                &mut evaluation,
-            )
-            .await?;
+        let (rules, stores) = ((&self.rules, &*statuses), (&self.reader, &self.governance));
+        let told = self.policies.evaluate(rules, stores, settled, &mut evaluation).await;
+        // They read the most; what they cannot read must hold nothing else up.
+        let policies = told.unwrap_or_else(|error| {
+            tracing::warn!(%error, "policies could not be evaluated; it will be tried again");
+            self.policies.forget();
+            self.policies.statuses()
+        });
         let governance = self.governance.clone();
         let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await??;
         if !asked.is_empty() {

@@ -1,6 +1,6 @@
 //! Policies, and signals with levels: their values from the store, their state and findings to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use throughline_govern::Rules;
@@ -49,6 +49,11 @@ impl Policies {
         (self.known, self.last) = (None, None);
     }
 
+    /// How they were when they were evaluated last.
+    pub(super) fn statuses(&self) -> Vec<PolicyStatus> {
+        self.statuses.clone()
+    }
+
     /// Evaluates all of them once a minute, and at once when rules changed; the time is nanoseconds since
     /// the Unix epoch, up to which everything has arrived.
     pub(super) async fn evaluate(
@@ -60,7 +65,7 @@ impl Policies {
     ) -> Result<Vec<PolicyStatus>, RoundError> {
         let minute = settled / MINUTE_NANOS;
         if self.last.as_ref().is_some_and(|(last, of)| *last >= minute && Arc::ptr_eq(of, rules)) {
-            return Ok(self.statuses.clone());
+            return Ok(self.statuses());
         }
         if self.known.is_none() {
             self.known = Some(Known {
@@ -91,7 +96,7 @@ impl Policies {
         }
         known.close(rules, minute * MINUTE_NANOS, evaluation);
         self.last = Some((minute, Arc::clone(rules)));
-        Ok(self.statuses.clone())
+        Ok(self.statuses())
     }
 }
 
@@ -121,7 +126,7 @@ impl Known {
 }
 
 /// Whose values, and over how many minutes.
-type Key<'a> = (Option<&'a str>, u64);
+pub(crate) type Key<'a> = (Option<&'a str>, u64);
 
 /// The values of one minute, by whose and over how long.
 struct Live<'a> {
@@ -223,7 +228,8 @@ pub(crate) fn why_missing(value: &CompositeValue) -> String {
     }
 }
 
-fn look_at<'m, 'a>(
+/// The look with these values, made when there is none.
+pub(crate) fn look_at<'m, 'a>(
     looks: &'m mut BTreeMap<Key<'a>, Look<'a>>,
     (agent, minutes): Key<'a>,
     to_min: u64,

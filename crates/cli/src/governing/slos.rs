@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use prometheus_client::registry::Registry;
 use throughline_govern::slo::{ObjectiveStatus, Slo, SloState, evaluate, withdraw};
 use throughline_govern::{CounterTable, Rules};
 use throughline_store::{Evaluation, Governance, IndicatorQuery, Reader, RuleState};
@@ -48,6 +49,17 @@ struct Read {
     oldest_min: u64,
     /// Minutes before this one were counted whole.
     settled_min: u64,
+}
+
+/// How objectives are doing at a moment (nanoseconds since the Unix epoch) for somebody who only looks:
+/// nothing is committed.
+pub(crate) async fn statuses(
+    rules: &Arc<Rules>,
+    stores: (&Reader, &Governance),
+    now: u64,
+) -> Result<Vec<ObjectiveStatus>, RoundError> {
+    let mut slos = Slos::new(SloMetrics::register(&mut Registry::default()));
+    slos.evaluate(rules, stores, now, &mut Evaluation::default()).await
 }
 
 impl Slos {
