@@ -100,9 +100,10 @@ async fn r5_6_a_policy_freezes_an_agent_once_and_signals_are_shown() {
     decide(&server).await;
     until("the counters", async || {
         let (_, metrics) = server.get("/metrics", None).await;
-        let named = "throughline_slo_events_total{slo=\"payment-in-time\"";
+        let named = "throughline_slo_error_budget_consumption_rate{slo=\"payment-in-time\"";
         let line = metrics.lines().find(|line| line.starts_with(named))?;
-        (line.rsplit(' ').next() == Some("100")).then_some(())
+        let consumed: f64 = line.rsplit(' ').next()?.parse().ok()?;
+        ((consumed - 0.7).abs() < 1e-9).then_some(())
     })
     .await;
     // The next round reads the files and asks them at once.
