@@ -88,15 +88,7 @@ impl Takeover {
     /// Whom the order to hand over is for; `None` when the subject names nobody, which would make it an
     /// order to everybody.
     pub(crate) fn target(&self) -> Option<DirectiveTarget> {
-        let label = |name: &str| self.subject.get(name).map(str::to_owned);
-        let target = DirectiveTarget {
-            agent_id: label("agent"),
-            service: label("service"),
-            instance_id: label("instance"),
-            session_id: label("session"),
-            workflow_id: label("workflow"),
-        };
-        (target != DirectiveTarget::default()).then_some(target)
+        DirectiveTarget::of_subject(&self.subject)
     }
 
     /// What is wrong with a case that names nobody.

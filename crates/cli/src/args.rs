@@ -16,6 +16,7 @@ mod audit;
 mod check;
 mod keys;
 mod query;
+mod signals;
 mod slo;
 mod store;
 mod transfer;
@@ -24,6 +25,7 @@ pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
 pub(crate) use check::{CheckArgs, RuleSubject};
 pub(crate) use keys::{KeysAction, KeysArgs};
 pub(crate) use query::QueryArgs;
+pub(crate) use signals::SignalsArgs;
 pub(crate) use slo::{SloAction, SloArgs, SloExportForm, SloImportForm, SloListArgs};
 pub(crate) use store::{BackupArgs, RestoreArgs, StoreAction, StoreArgs};
 pub(crate) use transfer::{ExportArgs, ImportArgs};
@@ -114,6 +116,9 @@ pub(crate) enum Command {
     /// Show, check and exchange service level objectives
     #[command(after_help = EXIT_CODES)]
     Slo(SloArgs),
+    /// Show signals of agents, each with what it rests on or lacks
+    #[command(after_help = EXIT_CODES)]
+    Signals(SignalsArgs),
     /// Tell where traces broke: lost parents, split traces, clocks that disagree
     #[command(after_help = EXIT_CODES)]
     Continuity(ContinuityArgs),

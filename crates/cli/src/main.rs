@@ -84,6 +84,10 @@ fn run(arguments: Arguments) -> Outcome {
             query_runtime()?.block_on(commands::decisions::run(&settings, &args))
         }
         Command::Check(args) => query_runtime()?.block_on(commands::check::run(&settings, &args)),
+        Command::Signals(args) => {
+            let rules = governing::RuleFiles::new(config.governance.rules.clone());
+            query_runtime()?.block_on(commands::signals::run(&settings, rules, &args))
+        }
         Command::Slo(args) => query_runtime()?.block_on(commands::slo::run(&settings, &args)),
         Command::Query(args) => query_runtime()?.block_on(commands::query::run(&settings, &args)),
         Command::Audit(args) => {

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::policy::{Policy, PolicyFile, Vocabulary};
 use crate::rollout::{self, RolloutSpec, SpecMistake};
 use crate::signals::{CompositeSignal, Problem, Problems};
 use crate::slo::{Slo, Source, read_openslo};
@@ -15,7 +16,7 @@ use crate::slo::{Slo, Source, read_openslo};
 pub const API_VERSION: &str = "throughline/v1";
 
 /// Kinds of our own documents.
-pub const KINDS: [&str; 2] = ["Rollout", "Signal"];
+pub const KINDS: [&str; 3] = ["Policy", "Rollout", "Signal"];
 
 /// What files say.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,8 @@ pub struct Rules {
     pub rollouts: BTreeMap<String, RolloutSpec>,
     /// Signals of the team's own by name.
     pub signals: BTreeMap<String, CompositeSignal>,
+    /// Policies by name.
+    pub policies: BTreeMap<String, Policy>,
     /// What is allowed and will surprise, one text each.
     pub notes: Vec<String>,
 }
@@ -75,7 +78,7 @@ struct Metadata {
 /// [`RulesError`]: all that is wrong, with file, line and column.
 pub fn read_rules(sources: &[Source<'_>]) -> Result<Rules, RulesError> {
     let (mut rules, mut wrong) = (Rules::default(), Vec::new());
-    let mut openslo = Vec::new();
+    let (mut openslo, mut policies) = (Vec::new(), Vec::new());
     for source in sources {
         let parts: Vec<(usize, &str)> = documents(source.text);
         let is_ours = parts.iter().any(|(_, text)| {
@@ -84,8 +87,10 @@ pub fn read_rules(sources: &[Source<'_>]) -> Result<Rules, RulesError> {
         });
         if is_ours {
             for (line, text) in parts {
-                if let Err(mistake) = read(source.name, line, text, &mut rules) {
-                    wrong.push(mistake);
+                let place = Place { file: source.name, line, text };
+                match read(place, &mut rules) {
+                    Ok(policy) => policies.extend(policy.map(|policy| (place, policy))),
+                    Err(mistake) => wrong.push(mistake),
                 }
             }
         } else {
@@ -99,7 +104,48 @@ pub fn read_rules(sources: &[Source<'_>]) -> Result<Rules, RulesError> {
         }
         Err(mistakes) => wrong.extend(mistakes.0.iter().map(ToString::to_string)),
     }
+    // What policies may speak of is known when all else is read.
+    if wrong.is_empty() {
+        wrong = load_policies(policies, &mut rules);
+    }
     if wrong.is_empty() { Ok(rules) } else { Err(RulesError(wrong)) }
+}
+
+/// A document with its file and the number of lines before it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    file: &'a str,
+    line: usize,
+    text: &'a str,
+}
+
+/// Puts policies beside what they speak of; answers what is wrong with them.
+fn load_policies(
+    policies: Vec<(Place<'_>, (String, PolicyFile))>,
+    rules: &mut Rules,
+) -> Vec<String> {
+    let slos = rules.slos.iter().map(|slo| slo.name.clone()).collect();
+    let vocabulary = Vocabulary::new(rules.signals.keys().cloned().collect(), slos);
+    let mut wrong = Vec::new();
+    for (Place { file, line, text }, (name, told)) in policies {
+        let first = format!("{file}:{}:1", line + 1);
+        match told.load(&name, text, &vocabulary) {
+            Ok(policy) => {
+                rules.notes.extend(policy.notes().map(|note| format!("{first}: {note}")));
+                if rules.policies.insert(name.clone(), policy).is_some() {
+                    wrong.push(format!(
+                        "{first}: expected each policy to have a name of its own, got {name:?} twice"
+                    ));
+                }
+            }
+            Err(problems) => wrong.push(place(file, line, &problems)),
+        }
+    }
+    if rules.policies.len() > MAX_POLICIES {
+        let got = rules.policies.len();
+        wrong.push(format!("expected at most {MAX_POLICIES} policies in all files, got {got}"));
+    }
+    wrong
 }
 
 /// The documents of a file that say anything, each with the number of lines before it.
@@ -122,7 +168,11 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-fn read(file: &str, line: usize, text: &str, rules: &mut Rules) -> Result<(), String> {
+/// Takes a document in; a policy is answered, for when what it speaks of is known.
+fn read(
+    Place { file, line, text }: Place<'_>,
+    rules: &mut Rules,
+) -> Result<Option<(String, PolicyFile)>, String> {
     let at = |error: &serde_saphyr::Error| explain(file, line, error);
     let header: Header = serde_saphyr::from_str(text).map_err(|error| at(&error))?;
     let first = format!("{file}:{}:1", line + 1);
@@ -133,6 +183,7 @@ fn read(file: &str, line: usize, text: &str, rules: &mut Rules) -> Result<(), St
         ));
     }
     match header.kind.as_str() {
+        "Policy" => return parse::<PolicyFile>(file, line, text).map(Some),
         "Rollout" => {
             let (name, spec) = parse::<RolloutSpec>(file, line, text)?;
             spec.check().map_err(|wrong| {
@@ -167,7 +218,7 @@ fn read(file: &str, line: usize, text: &str, rules: &mut Rules) -> Result<(), St
             return Err(format!("{first}: expected a kind ({kinds}), got {other:?}"));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn parse<T: DeserializeOwned>(file: &str, line: usize, text: &str) -> Result<(String, T), String> {
@@ -183,6 +234,9 @@ fn parse<T: DeserializeOwned>(file: &str, line: usize, text: &str) -> Result<(St
     }
     Ok((name, document.spec))
 }
+
+/// Policies in all files at most.
+pub const MAX_POLICIES: usize = 200;
 
 /// Longest name of a rule, bytes.
 const MAX_NAME_BYTES: usize = 100;
@@ -289,9 +343,12 @@ spec:
             let slos: Vec<&str> = rules.slos.iter().map(|slo| slo.name.as_str()).collect();
             let rollouts: Vec<&String> = rules.rollouts.keys().collect();
             let signals: Vec<&String> = rules.signals.keys().collect();
-            assert!(slos.len() + rollouts.len() + signals.len() > 0, "{shown} says nothing");
-            told +=
-                &format!("{shown}: SLOs {slos:?}, rollouts {rollouts:?}, signals {signals:?}\n");
+            let policies: Vec<&String> = rules.policies.keys().collect();
+            let all = slos.len() + rollouts.len() + signals.len() + policies.len();
+            assert!(all > 0, "{shown} says nothing");
+            told += &format!(
+                "{shown}: SLOs {slos:?}, rollouts {rollouts:?}, signals {signals:?}, policies {policies:?}\n"
+            );
             rules.notes.iter().for_each(|note| told += &format!("  {note}\n"));
         }
         insta::assert_snapshot!(told);
@@ -302,7 +359,7 @@ spec:
         let wrong = |text: &str| of(text).unwrap_err().to_string();
         let text = format!("{ROLLOUT}---\n{}", ROLLOUT.replace("route:", "rout:"));
         insta::assert_snapshot!(wrong(&text));
-        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Rollout, Signal), got "Rolout""#);
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Policy, Rollout, Signal), got "Rolout""#);
         insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:9:20: expected step 1 to have a weight of 1 to 99 percent, got 500; leave it out: behind the last step the candidate becomes stable and has all traffic");
         let many = ROLLOUT.replace("stable: v1.2.3", "stable: ''")
             + "  analysis:\n    alpha: 2\n    min_events: 0\n";

@@ -8,10 +8,12 @@ mod counter_table;
 mod drift;
 mod files;
 mod observer;
+mod seconds;
 
 pub mod cause;
 pub mod detect;
 pub mod experiment;
+pub mod policy;
 pub mod rollout;
 pub mod signals;
 pub mod slo;
@@ -21,5 +23,5 @@ pub use counter_table::CounterTable;
 pub use drift::{
     AgentWindow, CONSISTENCY_KIND, DriftWatch, Drifted, LATENCY_KIND, MAX_WATCHED_AGENTS,
 };
-pub use files::{API_VERSION, KINDS, Rules, RulesError, read_rules};
+pub use files::{API_VERSION, KINDS, MAX_POLICIES, Rules, RulesError, read_rules};
 pub use observer::RuleObserver;

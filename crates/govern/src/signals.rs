@@ -11,9 +11,11 @@ mod embeddings;
 mod estimate;
 mod indicator;
 mod levels;
+mod live;
 mod numbers;
 mod problem;
 mod shares;
+mod traces;
 
 pub use composite::{CompositeSignal, CompositeValue, MAX_INDICATORS, MAX_SIGNAL_FILE_BYTES};
 pub use consistency::{Consistency, decision_consistency_rate};
@@ -22,6 +24,7 @@ pub use embeddings::{context_drift_score, cosine_similarity, mean_embedding};
 pub use estimate::Estimate;
 pub use indicator::{Aggregate, Indicator, SpanIndicator, Tally};
 pub use levels::{Level, Levels};
+pub use live::{ObjectiveReading, Observed, Reading, Source};
 pub use numbers::{
     agent_decision_latency_p95, forecast_error_mape, intent_resolution_delay_p99,
     prompt_token_distribution_skewness,
@@ -33,3 +36,4 @@ pub use shares::{
     is_outcome_chain_right, order_fulfillment_accuracy, response_schema_compliance_rate,
     session_continuity_index,
 };
+pub use traces::{TraceFacts, is_agents};

@@ -11,7 +11,7 @@ pub use self::action::{ActionError, DirectiveAction};
 pub use self::retry_strategy::{
     MAX_RETRY_ATTEMPTS, MAX_RETRY_PAUSE_MS, RetryJitter, RetryStrategy, RetryStrategyError,
 };
-use crate::TraceId;
+use crate::{Subject, TraceId};
 
 /// Version of the protocol that this code speaks.
 pub const DIRECTIVE_VERSION: u32 = 1;
@@ -55,6 +55,20 @@ pub struct DirectiveTarget {
 }
 
 impl DirectiveTarget {
+    /// Whom a subject names by `agent`, `service`, `instance`, `session` and `workflow`; `None` where it
+    /// names nobody, which would mean everybody.
+    pub fn of_subject(subject: &Subject) -> Option<Self> {
+        let label = |name: &str| subject.get(name).map(str::to_owned);
+        let target = Self {
+            agent_id: label("agent"),
+            service: label("service"),
+            instance_id: label("instance"),
+            session_id: label("session"),
+            workflow_id: label("workflow"),
+        };
+        (target != Self::default()).then_some(target)
+    }
+
     /// Whether a process is meant.
     pub fn is_process(&self, service: &str, instance_id: &str) -> bool {
         is_meant(&self.service, Some(service)) && is_meant(&self.instance_id, Some(instance_id))

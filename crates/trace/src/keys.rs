@@ -243,6 +243,17 @@ keys! {
     PLUGIN = "throughline.plugin";
     /// Messages that a memory gave or took.
     MEMORY_MESSAGES = "throughline.memory.messages";
+    // What signals are made of (docs/detection.md).
+    /// Embedding of a session's context at a decision, a list of numbers.
+    CONTEXT_EMBEDDING = "throughline.context.embedding";
+    /// What a decision foretells, a number.
+    FORECAST_VALUE = "throughline.forecast.value";
+    /// What came, a number; on the forecast's decision or on a later one of the same id.
+    FORECAST_ACTUAL = "throughline.forecast.actual";
+    /// What tells a forecast and its actual from others.
+    FORECAST_ID = "throughline.forecast.id";
+    /// Whether a response keeps to its JSON Schema; left out where it has none.
+    RESPONSE_SCHEMA_VALID = "throughline.response.schema_valid";
     /// Id of a run that goes on in the background.
     RUN_ID = "throughline.run_id";
 

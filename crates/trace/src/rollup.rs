@@ -116,8 +116,13 @@ impl Outcome {
         }
     }
 
+    /// Whether it went well, be it after a retry or on a degraded branch.
+    pub fn is_well(self) -> bool {
+        matches!(self, Self::Ok | Self::RetrySucceeded | Self::FallbackDegraded)
+    }
+
     /// What the attribute says; where there is none, what the status says.
-    fn of(said: Option<&str>, is_error: bool) -> Self {
+    pub fn of(said: Option<&str>, is_error: bool) -> Self {
         match said {
             Some(text) => Self::ALL
                 .into_iter()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use throughline_govern::rollout::{Rollout, RolloutSpec, Verdict};
 
+use throughline_govern::policy::PolicyStatus;
 use throughline_govern::slo::ObjectiveStatus;
 use throughline_store::Governance;
 use tokio::sync::watch;
@@ -32,6 +33,8 @@ pub struct Standing {
     pub slos: Vec<ObjectiveStatus>,
     /// Rollouts.
     pub rollouts: Vec<RolloutStanding>,
+    /// Policies, each with the values of its last minute.
+    pub policies: Vec<PolicyStatus>,
 }
 
 /// A rollout with what was seen last.

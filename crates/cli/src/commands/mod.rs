@@ -11,6 +11,7 @@ pub(crate) mod import;
 pub(crate) mod keys;
 pub(crate) mod query;
 pub(crate) mod serve;
+pub(crate) mod signals;
 pub(crate) mod slo;
 pub(crate) mod store;
 pub(crate) mod trace;

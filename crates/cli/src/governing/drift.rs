@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use throughline_govern::detect::TimeSpan;
-use throughline_govern::signals::Consistency;
+use throughline_govern::signals::{Consistency, is_agents};
 use throughline_govern::{AgentWindow, DriftWatch};
 use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState};
 use throughline_trace::{Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole};
 
 use super::RoundError;
+use super::decisions::newest;
 
 /// Name of the rule's state.
 const STATE: &str = "drift";
@@ -24,9 +25,6 @@ const MAX_CATCH_UP_MIN: u64 = 10;
 
 /// Decisions of one minute that are looked at.
 const MAX_DECISIONS: usize = 5_000;
-
-/// Decisions in one answer of the store.
-const DECISIONS_PER_PAGE: usize = 500;
 
 /// Traces that a finding names.
 const EVIDENCE: usize = 5;
@@ -131,21 +129,10 @@ async fn decisions(
         before_unix_nano: Some((minute + 1) * MINUTE_NANOS),
         ..DecisionFilter::default()
     };
+    let (all, _) = newest(reader, &filter, MAX_DECISIONS, is_agents).await?;
     let mut found: BTreeMap<String, Vec<Decision>> = BTreeMap::new();
-    let (mut seen, mut cursor) = (0, None);
-    while seen < MAX_DECISIONS {
-        let page = reader.decisions(&filter, cursor.as_deref(), DECISIONS_PER_PAGE).await?;
-        seen += page.items.len();
-        for one in page.items {
-            let is_own = !matches!(one.stage.as_str(), "route" | "directive" | "govern.act");
-            if is_own && !one.agent_id.is_empty() {
-                found.entry(one.agent_id.clone()).or_default().push(one);
-            }
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
+    for one in all {
+        found.entry(one.agent_id.clone()).or_default().push(one);
     }
     Ok(found)
 }

@@ -5,12 +5,16 @@
 //! findings and actions are committed together. A round that fails is tried again; nothing is asked
 //! for twice, whatever is restarted, because an action's id is made of its rule, subject and window.
 
+mod decisions;
 mod drift;
 mod files;
 mod investigate;
+pub(crate) mod policies;
 mod rollouts;
+pub(crate) mod signals;
 mod slo_metrics;
-mod slos;
+pub(crate) mod slos;
+mod states;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -40,6 +44,7 @@ use crate::listen::Doors;
 use crate::settings::ServeSettings;
 use drift::Drift;
 pub(crate) use files::{RuleFiles, RuleText};
+use policies::Policies;
 use rollouts::Rollouts;
 use slo_metrics::SloMetrics;
 use slos::Slos;
@@ -117,6 +122,7 @@ impl Read {
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
+            policies: Policies::default(),
             rules: Arc::new(self.rules),
         };
         let closing = CancellationToken::new();
@@ -182,6 +188,7 @@ struct Work {
     files: RuleFiles,
     slos: Slos,
     drift: Drift,
+    policies: Policies,
     rules: Arc<Rules>,
 }
 
@@ -201,6 +208,7 @@ impl Work {
                 // What was worked out and not committed is worked out again from what was.
                 self.slos.forget();
                 self.drift.forget();
+                self.policies.forget();
             }
         }
     }
@@ -220,6 +228,8 @@ impl Work {
                 tracing::info!(
                     slos = rules.slos.len(),
                     rollouts = rules.rollouts.len(),
+                    signals = rules.signals.len(),
+                    policies = rules.policies.len(),
                     "changed rules are in place"
                 );
                 self.observer.set(Arc::new(files::observer(&rules)));
@@ -243,12 +253,20 @@ impl Work {
             .await?;
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
         self.drift.evaluate((&self.reader, &self.governance), settled, &mut evaluation).await?;
+        let (rules, stores) = ((&self.rules, &*statuses), (&self.reader, &self.governance));
+        let told = self.policies.evaluate(rules, stores, settled, &mut evaluation).await;
+        // They read the most; what they cannot read must hold nothing else up.
+        let policies = told.unwrap_or_else(|error| {
+            tracing::warn!(%error, "policies could not be evaluated; it will be tried again");
+            self.policies.forget();
+            self.policies.statuses()
+        });
         let governance = self.governance.clone();
         let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await??;
         if !asked.is_empty() {
             self.actor.wake();
         }
-        let standing = Standing { at_unix_nano: now, slos: statuses, rollouts };
+        let standing = Standing { at_unix_nano: now, slos: statuses, rollouts, policies };
         self.standing.send_replace(Arc::new(standing));
         Ok(())
     }

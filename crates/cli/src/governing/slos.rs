@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use prometheus_client::registry::Registry;
 use throughline_govern::slo::{ObjectiveStatus, Slo, SloState, evaluate, withdraw};
 use throughline_govern::{CounterTable, Rules};
 use throughline_store::{Evaluation, Governance, IndicatorQuery, Reader, RuleState};
 use throughline_trace::{Counts, Resolution};
 
-use super::RoundError;
 use super::slo_metrics::SloMetrics;
+use super::{RoundError, states};
 
 /// Nanoseconds of a minute.
 const MINUTE_NANOS: u64 = 60_000_000_000;
@@ -48,6 +49,17 @@ struct Read {
     oldest_min: u64,
     /// Minutes before this one were counted whole.
     settled_min: u64,
+}
+
+/// How objectives are doing at a moment (nanoseconds since the Unix epoch) for somebody who only looks:
+/// nothing is committed.
+pub(crate) async fn statuses(
+    rules: &Arc<Rules>,
+    stores: (&Reader, &Governance),
+    now: u64,
+) -> Result<Vec<ObjectiveStatus>, RoundError> {
+    let mut slos = Slos::new(SloMetrics::register(&mut Registry::default()));
+    slos.evaluate(rules, stores, now, &mut Evaluation::default()).await
 }
 
 impl Slos {
@@ -218,26 +230,12 @@ fn in_minutes(counts: Vec<(u64, Counts)>) -> impl Iterator<Item = (u64, Counts)>
 }
 
 fn state_of(name: &str, state: &SloState) -> RuleState {
-    RuleState {
-        rule: format!("{STATE_PREFIX}{name}"),
-        version: state.version.clone(),
-        body: serde_json::to_string(state).unwrap_or_default(),
-    }
+    states::row(STATE_PREFIX, name, &state.version, state)
 }
 
 async fn load(governance: &Governance) -> Result<HashMap<String, SloState>, RoundError> {
-    let governance = governance.clone();
-    let states = tokio::task::spawn_blocking(move || governance.states()).await??;
-    let of_slos = states.into_iter().filter_map(|state| {
-        let name = state.rule.strip_prefix(STATE_PREFIX)?.to_owned();
-        match serde_json::from_str::<SloState>(&state.body) {
-            Ok(state) if !state.version.is_empty() => Some((name, state)),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!(slo = name, %error, "what an SLO remembers cannot be read; it begins anew");
-                None
-            }
-        }
-    });
-    Ok(of_slos.collect())
+    let mut known: HashMap<String, SloState> = states::load(governance, STATE_PREFIX).await?;
+    // That of one that was withdrawn is empty.
+    known.retain(|_, state| !state.version.is_empty());
+    Ok(known)
 }

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use throughline_govern::rollout::{Rollout, RolloutSpec, Verdict, VersionWindow, compare};
 use throughline_govern::signals::Consistency;
 use throughline_store::{DecisionFilter, Reader, RollupSums};
-use throughline_trace::{Dimension, Measure, OperationKind, SeriesQuery, SpanRole, TraceId};
+use throughline_trace::{
+    Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole, TraceId,
+};
 
 use super::RoundError;
+use super::decisions::newest;
 
 /// Decisions of one version that are looked at.
 const MAX_DECISIONS: usize = 2_000;
-
-/// Decisions in one answer of the store.
-const DECISIONS_PER_PAGE: usize = 500;
 
 /// Traces that a finding names.
 const EVIDENCE: usize = 5;
@@ -128,16 +128,9 @@ async fn consistency(
         after_unix_nano: Some(from),
         ..DecisionFilter::default()
     };
-    let (mut decisions, mut cursor) = (Vec::new(), None);
-    while decisions.len() < MAX_DECISIONS {
-        let page = reader.decisions(&filter, cursor.as_deref(), DECISIONS_PER_PAGE).await?;
-        // Where the traffic goes is not what the agent decides.
-        decisions.extend(page.items.into_iter().filter(|one| one.stage != "route"));
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
+    // Where the traffic goes is not what the agent decides.
+    let is_meant = |one: &Decision| one.stage != "route";
+    let (decisions, _) = newest(reader, &filter, MAX_DECISIONS, is_meant).await?;
     let evidence = decisions.iter().filter_map(|one| one.trace_id).take(EVIDENCE).collect();
     let told = decisions.iter().map(|one| (one.input_hash.as_str(), one.action.as_str()));
     Ok((Consistency::of(told), evidence))

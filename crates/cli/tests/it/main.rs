@@ -21,6 +21,7 @@ mod export;
 mod gateway;
 mod governance;
 mod keeping;
+mod policies;
 mod query;
 mod redaction;
 mod refusals;

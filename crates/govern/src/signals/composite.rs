@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use throughline_rules::schemas::span_schema;
-use throughline_rules::{Duration, Expression, Field, Schema, Type, Value};
+use throughline_rules::{Expression, Field, Schema, Type, Value};
 use throughline_trace::Span;
 
 use super::problem::{Problem, Problems};
@@ -28,6 +28,7 @@ use super::{
     Aggregate, DEFINITIONS, Direction, Estimate, Indicator, Level, Levels, Name, SpanIndicator,
     Tally, definition,
 };
+use crate::seconds::seconds_of;
 
 /// Indicators of one signal at most.
 pub const MAX_INDICATORS: usize = 32;
@@ -40,6 +41,9 @@ const MAX_WINDOW_S: u64 = 30 * 86_400;
 
 /// Window of a signal that names none, seconds.
 const DEFAULT_WINDOW_S: u64 = 900;
+
+/// Characters of a version.
+const VERSION_CHARS: usize = 16;
 
 const API_VERSION: &str = "throughline/v1";
 const KIND: &str = "Signal";
@@ -155,6 +159,24 @@ impl CompositeSignal {
     /// The formula as it was written.
     pub fn formula(&self) -> &str {
         self.formula.source()
+    }
+
+    /// A hash of what it is worked out from and when it needs attention.
+    pub fn version(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.formula().as_bytes());
+        hasher.update(format!("\0{:?} {}", self.levels, self.window_s).as_bytes());
+        for (name, indicator) in &self.indicators {
+            hasher.update(format!("\0{name} {indicator:?}").as_bytes());
+        }
+        let mut version = hasher.finalize().to_hex().to_string();
+        version.truncate(VERSION_CHARS);
+        version
+    }
+
+    /// Whether some indicator is over spans.
+    pub fn has_spans(&self) -> bool {
+        self.indicators.values().any(|one| matches!(one, Indicator::Spans(_)))
     }
 
     /// Takes a span into the tallies of the indicators that are over spans.
@@ -281,9 +303,7 @@ impl Loader<'_> {
 
     fn window(&mut self, window: Option<&Spanned<String>>) -> u64 {
         let Some(window) = window else { return DEFAULT_WINDOW_S };
-        let seconds = Duration::parse(&window.value)
-            .and_then(|duration| u64::try_from(duration.0 / 1_000_000_000).ok());
-        match seconds.filter(|seconds| (1..=MAX_WINDOW_S).contains(seconds)) {
+        match seconds_of(&window.value).filter(|seconds| (1..=MAX_WINDOW_S).contains(seconds)) {
             Some(seconds) => seconds,
             None => {
                 let message = format!("expected a time of up to 720h, got `{}`", window.value);

@@ -24,7 +24,7 @@ pub struct Problems(pub Vec<Problem>);
 
 impl Problem {
     /// At a place.
-    pub(super) fn at(place: Location, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn at(place: Location, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             line: place.line(),
             column: place.column(),
@@ -34,7 +34,7 @@ impl Problem {
     }
 
     /// Of a file that the YAML parser refuses.
-    pub(super) fn of_yaml(error: &YamlError) -> Self {
+    pub(crate) fn of_yaml(error: &YamlError) -> Self {
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         let (message, hint) = match error.without_snippet() {
             YamlError::SerdeUnknownField { field, expected, .. } => (
@@ -55,7 +55,7 @@ impl Problem {
     /// Of an expression that stands in a file: each mistake where it is in the file. Where the
     /// expression is folded or escaped, so that its lines are not those of the file, it is the place of
     /// the whole expression.
-    pub(super) fn of_expression(
+    pub(crate) fn of_expression(
         file: &str,
         source: &Spanned<String>,
         mistakes: &Mistakes,

@@ -42,9 +42,7 @@ fn over_budget(name: Name, bad: u64, total: u64, objective: f64) -> Estimate {
 /// branch counts as well), or a policy refused before anything was done. Stock that is reserved
 /// with a payment that timed out is wrong; so is a refusal after the stock was reserved.
 pub fn is_outcome_chain_right(chain: &[Outcome]) -> bool {
-    let is_well = |outcome: &Outcome| {
-        matches!(outcome, Outcome::Ok | Outcome::RetrySucceeded | Outcome::FallbackDegraded)
-    };
+    let is_well = |outcome: &Outcome| outcome.is_well();
     match chain {
         [] => false,
         [first, rest @ ..] if *first == Outcome::PolicyRejected => !rest.iter().any(is_well),

@@ -24,6 +24,8 @@ use crate::params::Params;
 use crate::session;
 use crate::state::{App, Shared};
 
+mod policies;
+
 const PATH: &str = "/governance";
 
 /// Entries of the timeline at most.
@@ -174,12 +176,13 @@ fn draw(shown: &Shown, now: u64) -> Markup {
                 "Rules were evaluated last " (format::time(standing.at_unix_nano, now)) "; what stands here is of then. The server's log says why."
             } }
         }
-        @if standing.rollouts.is_empty() && standing.slos.is_empty() && findings.is_empty() && actions.is_empty() {
+        @if standing.rollouts.is_empty() && standing.slos.is_empty() && standing.policies.is_empty() && findings.is_empty() && actions.is_empty() {
             div.none { (line_art()) p { "No rules are in place. " code { "governance.rules" } " of the configuration names files with SLOs, rollouts and policies." } }
         } @else {
             @if firing == 0 { div.well { (icon("tick")) p { b { "All is well." } " No rule has anything to say at the moment." } } }
             @for one in &standing.rollouts { (rollout(one, now)) }
             @if !standing.slos.is_empty() { h2.part { "Objectives" } (objectives(&standing.slos)) }
+            @if !standing.policies.is_empty() { h2.part { "Policies" } (policies::table(&standing.policies, now)) }
             @if !(findings.is_empty() && actions.is_empty()) { h2.part { "What happened" } (timeline(findings, actions, now)) }
         }
     }

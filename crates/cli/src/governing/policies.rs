@@ -1,0 +1,249 @@
+//! Policies, and signals with levels: their values from the store, their state and findings to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use throughline_govern::Rules;
+use throughline_govern::policy::{
+    Policy, PolicyState, PolicyStatus, Use, Values, evaluate, watch_signal, withdraw,
+};
+use throughline_govern::signals::{
+    CompositeSignal, CompositeValue, Levels, Name, ObjectiveReading, definition,
+};
+use throughline_govern::slo::ObjectiveStatus;
+use throughline_store::{Evaluation, Governance, Reader};
+
+use super::signals::{Look, MAX_TRACES_PER_ROUND, Seen};
+use super::{RoundError, states};
+
+/// Nanoseconds of a minute.
+const MINUTE_NANOS: u64 = 60_000_000_000;
+
+/// Seconds of a minute.
+const MINUTE_S: u64 = 60;
+
+/// Before the name of a policy's state.
+const POLICY_PREFIX: &str = "policy/";
+
+/// Before the name of a signal's state.
+const SIGNAL_PREFIX: &str = "signal/";
+
+/// What is remembered between rounds.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    known: Option<Known>,
+    /// What was evaluated last.
+    last: Option<(u64, Arc<Rules>)>,
+    statuses: Vec<PolicyStatus>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    policies: HashMap<String, PolicyState>,
+    signals: HashMap<String, PolicyState>,
+}
+
+impl Policies {
+    /// What was not committed did not happen: it is read back before the next round.
+    pub(super) fn forget(&mut self) {
+        (self.known, self.last) = (None, None);
+    }
+
+    /// How they were when they were evaluated last.
+    pub(super) fn statuses(&self) -> Vec<PolicyStatus> {
+        self.statuses.clone()
+    }
+
+    /// Evaluates all of them once a minute, and at once when rules changed; the time is nanoseconds since
+    /// the Unix epoch, up to which everything has arrived.
+    pub(super) async fn evaluate(
+        &mut self,
+        (rules, objectives): (&Arc<Rules>, &[ObjectiveStatus]),
+        (reader, governance): (&Reader, &Governance),
+        settled: u64,
+        evaluation: &mut Evaluation,
+    ) -> Result<Vec<PolicyStatus>, RoundError> {
+        let minute = settled / MINUTE_NANOS;
+        if self.last.as_ref().is_some_and(|(last, of)| *last >= minute && Arc::ptr_eq(of, rules)) {
+            return Ok(self.statuses());
+        }
+        if self.known.is_none() {
+            self.known = Some(Known {
+                policies: states::load(governance, POLICY_PREFIX).await?,
+                signals: states::load(governance, SIGNAL_PREFIX).await?,
+            });
+        }
+        let values = Live::read((rules, objectives), reader, minute).await?;
+        let known = self.known.get_or_insert_default();
+        self.statuses.clear();
+        for (name, policy) in &rules.policies {
+            let state = known.policies.remove(name).unwrap_or_default();
+            let said = evaluate(policy, minute, &values.of_policy(policy), state);
+            evaluation.findings.extend(said.findings);
+            evaluation.actions.extend(said.actions);
+            let row = states::row(POLICY_PREFIX, name, &said.state.version, &said.state);
+            evaluation.states.push(row);
+            known.policies.insert(name.clone(), said.state);
+            self.statuses.push(said.status);
+        }
+        for (name, signal) in &rules.signals {
+            let Some((value, parts)) = values.of_signal(signal) else { continue };
+            let state = known.signals.remove(name).unwrap_or_default();
+            let (state, findings) = watch_signal(signal, minute, value, parts, state);
+            evaluation.findings.extend(findings);
+            evaluation.states.push(states::row(SIGNAL_PREFIX, name, &state.version, &state));
+            known.signals.insert(name.clone(), state);
+        }
+        known.close(rules, minute * MINUTE_NANOS, evaluation);
+        self.last = Some((minute, Arc::clone(rules)));
+        Ok(self.statuses())
+    }
+}
+
+impl Known {
+    /// What fires of those that are no more is over.
+    fn close(&mut self, rules: &Rules, now: u64, evaluation: &mut Evaluation) {
+        let policies = (POLICY_PREFIX, &mut self.policies);
+        let signals = (SIGNAL_PREFIX, &mut self.signals);
+        for (prefix, states) in [policies, signals] {
+            let is_there = |name: &String| match prefix {
+                POLICY_PREFIX => rules.policies.contains_key(name),
+                _ => rules.signals.contains_key(name),
+            };
+            let gone: Vec<String> = states.keys().filter(|name| !is_there(name)).cloned().collect();
+            for name in gone {
+                let Some(state) = states.remove(&name) else { continue };
+                // One that is empty was closed before.
+                if state == PolicyState::default() {
+                    continue;
+                }
+                evaluation.findings.extend(withdraw(state, now));
+                let empty = PolicyState::default();
+                evaluation.states.push(states::row(prefix, &name, "", &empty));
+            }
+        }
+    }
+}
+
+/// Whose values, and over how many minutes.
+pub(crate) type Key<'a> = (Option<&'a str>, u64);
+
+/// The values of one minute, by whose and over how long.
+struct Live<'a> {
+    rules: &'a Rules,
+    objectives: &'a [ObjectiveStatus],
+    seen: BTreeMap<Key<'a>, Seen>,
+}
+
+impl<'a> Live<'a> {
+    /// Reads what policies speak of and what signals with levels are made of, each look once.
+    async fn read(
+        (rules, objectives): (&'a Rules, &'a [ObjectiveStatus]),
+        reader: &Reader,
+        minute: u64,
+    ) -> Result<Self, RoundError> {
+        let mut looks: BTreeMap<Key<'a>, Look<'a>> = BTreeMap::new();
+        for policy in rules.policies.values() {
+            for one in policy.uses() {
+                match one {
+                    Use::Signal(name) => {
+                        let key = (policy.agent(), minutes_of(policy, *name));
+                        look_at(&mut looks, key, minute).names.insert(*name);
+                    }
+                    Use::Composite(name) => {
+                        let Some(signal) = rules.signals.get(name) else { continue };
+                        let key = (policy.agent(), minutes(signal.window_s));
+                        look_at(&mut looks, key, minute).add(signal);
+                    }
+                    Use::Budget(_) => {}
+                }
+            }
+        }
+        for signal in rules.signals.values().filter(|signal| signal.levels != Levels::default()) {
+            look_at(&mut looks, (None, minutes(signal.window_s)), minute).add(signal);
+        }
+        let (mut seen, mut traces_left) = (BTreeMap::new(), MAX_TRACES_PER_ROUND);
+        for (key, look) in looks {
+            let about = ObjectiveReading::of_agent(&rules.slos, objectives, look.agent);
+            seen.insert(key, look.see(reader, about, &mut traces_left).await?);
+        }
+        Ok(Self { rules, objectives, seen })
+    }
+
+    /// What is known of what a policy speaks of.
+    fn of_policy(&self, policy: &Policy) -> Values {
+        let mut values = Values::default();
+        for one in policy.uses() {
+            let (value, lacks) = match one {
+                Use::Signal(name) => self.signal(policy, *name),
+                Use::Composite(name) => self.composite(policy, name),
+                Use::Budget(slo) => {
+                    let of_slo = self.objectives.iter().filter(|status| status.slo == *slo);
+                    let worst = of_slo.filter_map(|status| status.budget.consumption);
+                    (worst.max_by(f64::total_cmp), "no events in its window".to_owned())
+                }
+            };
+            match value {
+                Some(value) => values.known.insert(one.clone(), value).map(|_| ()),
+                None => values.lacks.insert(one.clone(), lacks).map(|_| ()),
+            };
+        }
+        let of_agent = self.seen.iter().filter(|((agent, _), _)| *agent == policy.agent());
+        values.evidence = of_agent.flat_map(|(_, seen)| seen.evidence.iter().copied()).collect();
+        values
+    }
+
+    fn signal(&self, policy: &Policy, name: Name) -> (Option<f64>, String) {
+        let seen = self.seen.get(&(policy.agent(), minutes_of(policy, name)));
+        match seen.and_then(|seen| seen.readings.get(&name)) {
+            Some(reading) => (reading.estimate.usable(), reading.lacks.clone()),
+            None => (None, String::new()),
+        }
+    }
+
+    fn composite(&self, policy: &Policy, name: &str) -> (Option<f64>, String) {
+        let signal = self.rules.signals.get(name);
+        let key = signal.map(|signal| (policy.agent(), minutes(signal.window_s)));
+        let seen = key.and_then(|key| self.seen.get(&key));
+        match seen.and_then(|seen| seen.composites.get(name)) {
+            Some((value, _)) => (value.value, why_missing(value)),
+            None => (None, String::new()),
+        }
+    }
+
+    /// The value of a signal over all agents, with those of its parts.
+    fn of_signal(
+        &self,
+        signal: &CompositeSignal,
+    ) -> Option<&(CompositeValue, BTreeMap<String, f64>)> {
+        self.seen.get(&(None, minutes(signal.window_s)))?.composites.get(&signal.name)
+    }
+}
+
+/// Why a signal of the team's own has no value.
+pub(crate) fn why_missing(value: &CompositeValue) -> String {
+    match &value.error {
+        Some(error) => error.clone(),
+        None => format!("without {}", value.missing.join(", ")),
+    }
+}
+
+/// The look with these values, made when there is none.
+pub(crate) fn look_at<'m, 'a>(
+    looks: &'m mut BTreeMap<Key<'a>, Look<'a>>,
+    (agent, minutes): Key<'a>,
+    to_min: u64,
+) -> &'m mut Look<'a> {
+    looks
+        .entry((agent, minutes))
+        .or_insert_with(|| Look::new(agent, (to_min.saturating_sub(minutes), to_min)))
+}
+
+/// Over how many minutes a policy takes a signal of the table.
+fn minutes_of(policy: &Policy, name: Name) -> u64 {
+    minutes(policy.window_s.unwrap_or(definition(name).window_s))
+}
+
+fn minutes(seconds: u64) -> u64 {
+    seconds.div_ceil(MINUTE_S).max(1)
+}
