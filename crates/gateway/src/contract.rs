@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use throughline::telling::{JsonSchema, Quote};
-use throughline_llm::{ChatResponse, Part};
+use throughline_llm::{ChatResponse, Choice, Part};
 use throughline_rules::schemas::{Exchange, exchange_schema};
 use throughline_rules::{ErrorKind, Expression, Match};
 
@@ -141,6 +141,17 @@ impl ContractConfig {
         self.wrong_answer(asked, response, Quote::Types).is_none()
     }
 
+    /// Whether an answer fits the schema; `None` without one, and for an answer that asks for tools.
+    pub(crate) fn fits_schema(&self, response: &ChatResponse) -> Option<bool> {
+        let schema = self.response_schema.as_ref()?;
+        let mut texts = response.choices.iter().filter_map(answer_of).peekable();
+        texts.peek()?;
+        Some(texts.all(|text| {
+            serde_json::from_str::<Value>(text.trim())
+                .is_ok_and(|answer| schema.compiled.check(&answer, Quote::Types).is_ok())
+        }))
+    }
+
     fn wrong_request(&self, asked: &Asked, quote: Quote) -> Option<String> {
         let schema = self.request_schema.as_ref()?;
         match read(&asked.body) {
@@ -165,12 +176,8 @@ impl ContractConfig {
             },
         };
         let mut wrong = Vec::new();
-        for choice in &response.choices {
-            let parts = &choice.message.parts;
-            if parts.iter().any(|part| matches!(part, Part::ToolCall(_))) {
-                continue;
-            }
-            wrong.extend(self.wrong_text(&request, &text_of(parts), quote));
+        for text in response.choices.iter().filter_map(answer_of) {
+            wrong.extend(self.wrong_text(&request, &text, quote));
         }
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
@@ -215,6 +222,13 @@ fn why(kind: &ErrorKind, quote: Quote) -> String {
 fn read(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body)
         .map_err(|error| format!("expected a body that can be read as JSON: {error}"))
+}
+
+/// The words of an answer; `None` of one that asks for tools, which is not an answer yet.
+fn answer_of(choice: &Choice) -> Option<String> {
+    let parts = &choice.message.parts;
+    let asks_tools = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
+    (!asks_tools).then(|| text_of(parts))
 }
 
 /// What a model said in words.

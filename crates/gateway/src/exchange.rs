@@ -249,7 +249,9 @@ impl Exchange {
         match driven.await {
             Ok(Got::Whole { status, headers, body, response }) => {
                 let captures_content = self.serving.plan.captures_content;
-                let violation = route.contract.as_ref().and_then(|contract| {
+                let contract = route.contract.as_ref();
+                call.tell_schema(contract.and_then(|contract| contract.fits_schema(&response)));
+                let violation = contract.and_then(|contract| {
                     contract.answer_violation(&self.asked, &response, captures_content)
                 });
                 let violation =

@@ -129,12 +129,17 @@ impl Drifted {
             from_unix_nano: detection.since_unix_nano,
             to_unix_nano: detection.at_unix_nano,
             summary: summary.clone(),
-            values: BTreeMap::from([
-                ("observed".to_owned(), reading.observed / scale),
-                ("expected".to_owned(), reading.expected / scale),
-                ("effect".to_owned(), reading.effect),
-            ]),
-            confidence: reading.p_value.map(|p| 1.0 - p),
+            values: [
+                ("observed", Some(reading.observed / scale)),
+                ("expected", Some(reading.expected / scale)),
+                ("effect", Some(reading.effect)),
+                ("p_value", reading.p_value),
+            ]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect(),
+            // How unlikely the data are without a drift is not how likely a drift is.
+            confidence: None,
             evidence: evidence.to_vec(),
             runbook: String::new(),
         });

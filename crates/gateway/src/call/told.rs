@@ -24,6 +24,14 @@ pub(super) fn tell_caller(span: &mut OpenSpan, caller: &Caller, budget: Option<D
 }
 
 impl Call {
+    /// Whether the answer fits the schema of its route, where there is one: what
+    /// `response_schema_compliance_rate` is made of.
+    pub(crate) fn tell_schema(&mut self, is_valid: Option<bool>) {
+        if let Some(is_valid) = is_valid {
+            self.span.set(keys::RESPONSE_SCHEMA_VALID, is_valid);
+        }
+    }
+
     pub(super) fn tell_part(&mut self, part: &ChatResponse) {
         self.tell_answer(part);
         let usage = self.prompt.as_ref().map(|prompt| prompt.usage_of_part(&self.model, part));

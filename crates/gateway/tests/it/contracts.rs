@@ -305,3 +305,25 @@ async fn a_completion_that_may_be_taken_back_is_streamed_too() {
         assert_eq!(answered.text(), format!("data: {expected}\n\ndata: [DONE]\n\n"));
     }
 }
+
+#[tokio::test]
+async fn r5_7_whether_an_answer_fits_its_schema_is_on_the_span() {
+    let of = async |answer: Answer, is_stream: bool| {
+        let (_answered, house, _script) = asked("count", &[answer], is_stream).await;
+        let records = house.records().await;
+        let call = records.spans.iter().find(|span| span.name == "chat gpt-4o").expect("a call");
+        call.attributes.bool("throughline.response.schema_valid")
+    };
+    assert_eq!(of(says("twelve"), false).await, Some(false));
+    assert_eq!(
+        of(says("{\"total\": -1}"), false).await,
+        Some(true),
+        "the rule breaks, not the schema"
+    );
+    assert_eq!(of(streams(&["{\"total\":", "1}"]), true).await, Some(true));
+    let script = Script::start([says("hi")]).await;
+    let house = House::open(&before(&script.url)).await;
+    house.post("/v1/chat/completions", &[], &question("gpt-4o", false)).await;
+    let records = house.records().await;
+    assert_eq!(records.spans[0].attributes.bool("throughline.response.schema_valid"), None);
+}
