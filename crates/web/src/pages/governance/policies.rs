@@ -32,8 +32,8 @@ fn policy(of: &PolicyStatus, now: u64) -> Markup {
     html! {
         tr {
             td.p-name { span.name title=(of.policy) { (of.policy) } " " span.soft { (of.subject) @if of.is_dry_run { ", dry run" } } }
-            td data-label="When" { code { (of.when) } }
-            td data-label="Values now" {
+            td.whole data-label="When" { code { (of.when) } }
+            td.whole data-label="Values now" {
                 @for (name, value) in &of.values {
                     div { span.soft { (name) " " } @match value { Some(value) => (format!("{value:.3}")), None => span.muted { "–" } } }
                 }
