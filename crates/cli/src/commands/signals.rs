@@ -20,19 +20,13 @@ use crate::commands::{of_control, open_reader, write_json};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::governing::policies::{look_at, why_missing};
 use crate::governing::signals::MAX_TRACES_PER_ROUND;
-use crate::governing::{RoundError, RuleFiles, now_unix_nano, slos};
+use crate::governing::{MINUTE_NANOS, RoundError, RuleFiles, SECOND_NANOS, now_unix_nano, slos};
 use crate::settings::Settings;
 use crate::show::{self, BOLD, DIM, RED, YELLOW, one_line, styled};
 use crate::table::{self, Cell, left, right};
 
-/// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
-
 /// Seconds of a minute.
 const MINUTE_S: u64 = 60;
-
-/// Nanoseconds of a second.
-const SECOND_NANOS: u64 = 1_000_000_000;
 
 /// One signal of the table.
 #[derive(Debug, Serialize)]

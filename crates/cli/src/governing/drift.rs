@@ -8,17 +8,14 @@ use throughline_govern::{AgentWindow, DriftWatch};
 use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState};
 use throughline_trace::{Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole};
 
-use super::RoundError;
 use super::decisions::newest;
+use super::{MINUTE_NANOS, RoundError};
 
 /// Name of the rule's state.
 const STATE: &str = "drift";
 
 /// Version of the form of the state.
 const STATE_VERSION: &str = "1";
-
-/// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
 
 /// Minutes that are made up for after a pause at most.
 const MAX_CATCH_UP_MIN: u64 = 10;

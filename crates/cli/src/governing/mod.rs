@@ -49,6 +49,12 @@ use rollouts::Rollouts;
 use slo_metrics::SloMetrics;
 use slos::Slos;
 
+/// Nanoseconds of a minute, which is what counters are by.
+pub(crate) const MINUTE_NANOS: u64 = 60 * SECOND_NANOS;
+
+/// Nanoseconds of a second.
+pub(crate) const SECOND_NANOS: u64 = 1_000_000_000;
+
 /// Pause before an investigation that failed is tried again.
 const INVESTIGATION_PAUSE: Duration = Duration::from_secs(5);
 

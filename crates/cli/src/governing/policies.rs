@@ -14,10 +14,7 @@ use throughline_govern::slo::ObjectiveStatus;
 use throughline_store::{Evaluation, Governance, Reader};
 
 use super::signals::{Look, MAX_TRACES_PER_ROUND, Seen};
-use super::{RoundError, states};
-
-/// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
+use super::{MINUTE_NANOS, RoundError, states};
 
 /// Seconds of a minute.
 const MINUTE_S: u64 = 60;

@@ -15,7 +15,7 @@ use throughline_web::governance::RolloutStanding;
 
 use super::investigate::firing;
 use super::versions::{Looked, look, look_at_stable};
-use super::{RoundError, now_unix_nano};
+use super::{RoundError, SECOND_NANOS, now_unix_nano};
 
 /// Kind of the documents that keep rollouts.
 pub(super) const KIND: &str = "rollout";
@@ -27,14 +27,11 @@ const FINDING: &str = "rollout.analysis";
 const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long after it was refused a step is asked for again, at most; nanoseconds.
-const ASKED_AGAIN_NANOS: u64 = 300 * NANOS_PER_SECOND;
+const ASKED_AGAIN_NANOS: u64 = 300 * SECOND_NANOS;
 
 /// The values of findings that tell how many pairs of decisions about equal inputs agree.
 const AGREEMENT: &str = "decision_agreement";
 const AGREEMENT_STABLE: &str = "decision_agreement_stable";
-
-/// Nanoseconds in a second.
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// All rollouts.
 pub(crate) struct Rollouts {

@@ -12,11 +12,8 @@ use throughline_trace::{
     Dimension, Measure, OperationKind, SeriesQuery, SpanRole, TraceId, TraceSummary,
 };
 
-use super::RoundError;
 use super::decisions::newest;
-
-/// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
+use super::{MINUTE_NANOS, RoundError};
 
 /// Decisions of one look at most, the newest.
 const MAX_DECISIONS: usize = 10_000;
@@ -126,22 +123,12 @@ impl<'a> Look<'a> {
         for signal in &self.composites {
             let none = BTreeMap::new();
             let of_signal = tallies.get(&signal.name).unwrap_or(&none);
-            let told = (
-                self.value(signal, &seen.readings, of_signal),
-                parts(signal, &seen.readings, of_signal),
-            );
+            let estimate = |name| seen.readings.get(&name).map(|one| one.estimate);
+            let value = signal.evaluate(estimate, of_signal);
+            let told = (value, parts(signal, &seen.readings, of_signal));
             seen.composites.insert(signal.name.clone(), told);
         }
         Ok(seen)
-    }
-
-    fn value(
-        &self,
-        signal: &CompositeSignal,
-        readings: &BTreeMap<Name, Reading>,
-        tallies: &BTreeMap<String, Tally>,
-    ) -> CompositeValue {
-        signal.evaluate(|name| readings.get(&name).map(|one| one.estimate), tallies)
     }
 
     async fn sums(&self, reader: &Reader, observed: &mut Observed) -> Result<(), RoundError> {

@@ -10,10 +10,7 @@ use throughline_store::{Evaluation, Governance, IndicatorQuery, Reader, RuleStat
 use throughline_trace::{Counts, Resolution};
 
 use super::slo_metrics::SloMetrics;
-use super::{RoundError, states};
-
-/// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
+use super::{MINUTE_NANOS, RoundError, states};
 
 /// Minutes at the end that every round reads anew: what arrives late changes them.
 const FRESH_MIN: u64 = 15;

@@ -9,20 +9,14 @@ use throughline_trace::{
     Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole, TraceId,
 };
 
-use super::RoundError;
 use super::decisions::newest;
+use super::{MINUTE_NANOS, RoundError, SECOND_NANOS};
 
 /// Decisions of one version that are looked at.
 const MAX_DECISIONS: usize = 2_000;
 
 /// Traces that a finding names.
 const EVIDENCE: usize = 5;
-
-/// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
-
-/// Nanoseconds in a second.
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// What the telemetry of both versions says.
 pub(super) struct Looked {
@@ -41,7 +35,7 @@ pub(super) async fn look(
     candidate: &str,
     now: u64,
 ) -> Result<Looked, RoundError> {
-    let window = spec.analysis.window_s.saturating_mul(NANOS_PER_SECOND);
+    let window = spec.analysis.window_s.saturating_mul(SECOND_NANOS);
     // What was before the candidate had this share is another story.
     let mut from = now.saturating_sub(window).max(rollout.since_unix_nano);
     // Sums are by the minute: an earlier try of the same version in this one is not to be judged again.
@@ -68,7 +62,7 @@ pub(super) async fn look_at_stable(
     rollout: &Rollout,
     now: u64,
 ) -> Result<VersionWindow, RoundError> {
-    let window = spec.analysis.window_s.saturating_mul(NANOS_PER_SECOND);
+    let window = spec.analysis.window_s.saturating_mul(SECOND_NANOS);
     let from = now.saturating_sub(window).max(rollout.since_unix_nano);
     let mut stable = Sums::read(reader, spec, (from, now)).await?.of(&rollout.stable);
     stable.consistency = consistency(reader, spec, &rollout.stable, from).await?.0;
@@ -88,7 +82,7 @@ impl Sums {
         spec: &RolloutSpec,
         (from, now): (u64, u64),
     ) -> Result<Self, RoundError> {
-        let seconds = (from / NANOS_PER_SECOND, now / NANOS_PER_SECOND + 1);
+        let seconds = (from / SECOND_NANOS, now / SECOND_NANOS + 1);
         let query = SeriesQuery {
             filter: BTreeMap::from([(Dimension::Agent, spec.agent.clone())]),
             group_by: vec![Dimension::Version],

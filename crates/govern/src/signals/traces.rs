@@ -11,8 +11,6 @@ use super::shares::{SchemaCompliance, SessionContinuity};
 pub struct TraceFacts {
     /// The sessions that it names.
     pub sessions: BTreeSet<String>,
-    /// When it began, nanoseconds since the Unix epoch.
-    pub start_unix_nano: u64,
     /// Outcomes of its steps, each with its end, in nanoseconds since the Unix epoch.
     pub outcomes: Vec<(u64, Outcome)>,
     /// Its services, and whether each tells that it went well.
@@ -30,10 +28,7 @@ impl TraceFacts {
     /// and tools do not, since what they fail at may be made good by the step. A service tells what the
     /// spans tell that others call it by.
     pub fn of(spans: &[Span], decisions: &[Decision]) -> Self {
-        let mut facts = Self {
-            start_unix_nano: spans.iter().map(|span| span.start_unix_nano).min().unwrap_or(0),
-            ..Self::default()
-        };
+        let mut facts = Self::default();
         let owners: BTreeMap<SpanId, &str> =
             spans.iter().map(|span| (span.span_id, span.service())).collect();
         for span in spans {

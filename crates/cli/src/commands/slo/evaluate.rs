@@ -14,6 +14,7 @@ use throughline_trace::{Action, Finding};
 use super::{read, text_of};
 use crate::commands::write_json;
 use crate::failure::{Failure, Outcome};
+use crate::governing::MINUTE_NANOS;
 use crate::show::{self, counted, one_line};
 use crate::table::{self, Cell, left};
 
@@ -25,9 +26,6 @@ const MAX_MINUTES: usize = 31 * 24 * 60;
 
 /// What is known to be quiet before the first minute, minutes: as long as any window.
 const QUIET_BEFORE_MIN: u64 = 400 * 24 * 60;
-
-/// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
 
 /// The file of counts.
 #[derive(Debug, Deserialize)]

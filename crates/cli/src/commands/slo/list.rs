@@ -19,12 +19,10 @@ use crate::args::SloListArgs;
 use crate::commands::check::each;
 use crate::commands::{of_query, open_reader, write_json};
 use crate::failure::{Failure, Outcome};
+use crate::governing::MINUTE_NANOS;
 use crate::settings::Settings;
 use crate::show::{self, DIM, RED, YELLOW, counted, one_line};
 use crate::table::{self, Cell, left, right};
-
-/// Nanoseconds of a minute.
-const MINUTE_NANOS: u64 = 60_000_000_000;
 
 /// What was counted from stored spans.
 #[derive(Debug, Default, Serialize)]
