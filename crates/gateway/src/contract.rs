@@ -99,14 +99,27 @@ pub(crate) struct Violation {
     pub(crate) recorded: String,
 }
 
+/// What became of an answer.
+pub(crate) struct Judged {
+    /// Whether it fits the schema; `None` without one, and for an answer that asks for tools.
+    pub(crate) fits_schema: Option<bool>,
+    pub(crate) violation: Option<Violation>,
+}
+
+/// One look at an answer.
+struct Looked {
+    fits_schema: Option<bool>,
+    wrong: Option<String>,
+}
+
 impl Violation {
-    fn of(captures_content: bool, wrong: impl Fn(Quote) -> Option<String>) -> Option<Self> {
-        let told = wrong(Quote::Values)?;
+    /// `again` says the same with another quoting.
+    fn new(told: String, captures_content: bool, again: impl Fn(Quote) -> Option<String>) -> Self {
         let recorded = match captures_content {
             true => told.clone(),
-            false => wrong(Quote::Types).unwrap_or_default(),
+            false => again(Quote::Types).unwrap_or_default(),
         };
-        Some(Self { told, recorded })
+        Self { told, recorded }
     }
 }
 
@@ -122,34 +135,28 @@ impl ContractConfig {
         asked: &Asked,
         captures_content: bool,
     ) -> Option<Violation> {
-        Violation::of(captures_content, |quote| self.wrong_request(asked, quote))
+        let wrong = |quote| self.wrong_request(asked, quote);
+        Some(Violation::new(wrong(Quote::Values)?, captures_content, wrong))
     }
 
-    /// What is wrong with the answer to a request. One that asks for tools is not an answer yet, and
+    /// What becomes of the answer to a request. One that asks for tools is not an answer yet, and
     /// embeddings are none.
-    pub(crate) fn answer_violation(
+    pub(crate) fn judge(
         &self,
         asked: &Asked,
         response: &ChatResponse,
         captures_content: bool,
-    ) -> Option<Violation> {
-        Violation::of(captures_content, |quote| self.wrong_answer(asked, response, quote))
+    ) -> Judged {
+        let look = |quote| self.look_at(asked, response, quote);
+        let Looked { fits_schema, wrong } = look(Quote::Values);
+        let again = |quote| look(quote).wrong;
+        let violation = wrong.map(|told| Violation::new(told, captures_content, again));
+        Judged { fits_schema, violation }
     }
 
     /// Whether nothing is wrong with an answer.
     pub(crate) fn holds(&self, asked: &Asked, response: &ChatResponse) -> bool {
-        self.wrong_answer(asked, response, Quote::Types).is_none()
-    }
-
-    /// Whether an answer fits the schema; `None` without one, and for an answer that asks for tools.
-    pub(crate) fn fits_schema(&self, response: &ChatResponse) -> Option<bool> {
-        let schema = self.response_schema.as_ref()?;
-        let mut texts = response.choices.iter().filter_map(answer_of).peekable();
-        texts.peek()?;
-        Some(texts.all(|text| {
-            serde_json::from_str::<Value>(text.trim())
-                .is_ok_and(|answer| schema.compiled.check(&answer, Quote::Types).is_ok())
-        }))
+        self.look_at(asked, response, Quote::Types).wrong.is_none()
     }
 
     fn wrong_request(&self, asked: &Asked, quote: Quote) -> Option<String> {
@@ -160,51 +167,61 @@ impl ContractConfig {
         }
     }
 
-    fn wrong_answer(&self, asked: &Asked, response: &ChatResponse, quote: Quote) -> Option<String> {
+    fn look_at(&self, asked: &Asked, response: &ChatResponse, quote: Quote) -> Looked {
+        let mut looked = Looked { fits_schema: None, wrong: None };
         if !self.is_of_answers() || asked.api == Api::Embeddings {
-            return None;
+            return looked;
         }
         if response.choices.is_empty() {
-            return Some("expected an answer, got none: it has no choices".to_owned());
+            looked.wrong = Some("expected an answer, got none: it has no choices".to_owned());
+            return looked;
         }
         // A long conversation is not parsed for rules that are not there.
         let request = match self.rules.is_empty() {
-            true => Value::Null,
-            false => match read(&asked.body) {
-                Ok(request) => request,
-                Err(unread) => return Some(unread),
-            },
+            true => Ok(Value::Null),
+            false => read(&asked.body),
         };
         let mut wrong = Vec::new();
         for text in response.choices.iter().filter_map(answer_of) {
-            wrong.extend(self.wrong_text(&request, &text, quote));
-        }
-        (!wrong.is_empty()).then(|| wrong.join("; "))
-    }
-
-    fn wrong_text(&self, request: &Value, text: &str, quote: Quote) -> Vec<String> {
-        let read = serde_json::from_str::<Value>(text.trim());
-        if let (Some(_), Err(error)) = (&self.response_schema, &read) {
-            return vec![format!("expected JSON and nothing else: {error}")];
-        }
-        let response = read.unwrap_or_else(|_| Value::from(text));
-        let schema = self.response_schema.as_ref();
-        let mut wrong: Vec<String> = schema
-            .and_then(|schema| schema.compiled.check(&response, quote).err())
-            .into_iter()
-            .collect();
-        for ContractRule(rule) in &self.rules {
-            match rule.matches(&Exchange { request, response: &response }) {
-                Match::Yes => {}
-                Match::No => wrong.push(format!("expected this to hold: {}", rule.source())),
-                Match::Error(error) => wrong.push(format!(
-                    "expected this to hold: {}: {}",
-                    rule.source(),
-                    why(&error.kind, quote)
-                )),
+            let answer = serde_json::from_str::<Value>(text.trim());
+            if let Some(schema) = &self.response_schema {
+                let misfit = match &answer {
+                    Ok(answer) => schema.compiled.check(answer, quote).err(),
+                    Err(error) => Some(format!("expected JSON and nothing else: {error}")),
+                };
+                looked.fits_schema = Some(looked.fits_schema.unwrap_or(true) && misfit.is_none());
+                wrong.extend(misfit);
+            }
+            // Rules are over what the answer says; where JSON is asked for, what is none says nothing.
+            let response = match answer {
+                Ok(answer) => answer,
+                Err(_) if self.response_schema.is_some() => continue,
+                Err(_) => Value::from(text),
+            };
+            if let Ok(request) = &request {
+                wrong.extend(self.broken_rules(request, &response, quote));
             }
         }
-        wrong
+        looked.wrong = match request {
+            Err(unread) => Some(unread),
+            Ok(_) => (!wrong.is_empty()).then(|| wrong.join("; ")),
+        };
+        looked
+    }
+
+    /// The rules that do not hold, in words.
+    fn broken_rules(&self, request: &Value, response: &Value, quote: Quote) -> Vec<String> {
+        let broken = |ContractRule(rule): &ContractRule| match rule
+            .matches(&Exchange { request, response })
+        {
+            Match::Yes => None,
+            Match::No => Some(format!("expected this to hold: {}", rule.source())),
+            Match::Error(error) => {
+                let why = why(&error.kind, quote);
+                Some(format!("expected this to hold: {}: {why}", rule.source()))
+            }
+        };
+        self.rules.iter().filter_map(broken).collect()
     }
 }
 

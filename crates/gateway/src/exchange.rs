@@ -249,13 +249,15 @@ impl Exchange {
         match driven.await {
             Ok(Got::Whole { status, headers, body, response }) => {
                 let captures_content = self.serving.plan.captures_content;
-                let contract = route.contract.as_ref();
-                call.tell_schema(contract.and_then(|contract| contract.fits_schema(&response)));
-                let violation = contract.and_then(|contract| {
-                    contract.answer_violation(&self.asked, &response, captures_content)
+                let judged = route
+                    .contract
+                    .as_ref()
+                    .map(|contract| contract.judge(&self.asked, &response, captures_content));
+                let violation = judged.and_then(|judged| {
+                    call.tell_schema(judged.fits_schema);
+                    let violation = judged.violation?;
+                    Some((call.violates(&violation.recorded), violation))
                 });
-                let violation =
-                    violation.map(|violation| (call.violates(&violation.recorded), violation));
                 call.succeed(&response);
                 let body = match self.asked.api.form().filter(|_| outgoing.api != self.asked.api) {
                     Some(form) => Bytes::from(form.response_to_json(&response).to_string()),

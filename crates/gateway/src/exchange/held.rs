@@ -174,10 +174,9 @@ impl Watch {
     pub(crate) fn holds(self, response: &ChatResponse, call: &mut Call) -> bool {
         let (exchange, contract) = (&self.exchange, &self.contract);
         let captures_content = exchange.serving.plan.captures_content;
-        call.tell_schema(contract.fits_schema(response));
-        let Some(Violation { recorded, .. }) =
-            contract.answer_violation(&exchange.asked, response, captures_content)
-        else {
+        let judged = contract.judge(&exchange.asked, response, captures_content);
+        call.tell_schema(judged.fits_schema);
+        let Some(Violation { recorded, .. }) = judged.violation else {
             return true;
         };
         let span_id = call.violates(&recorded);

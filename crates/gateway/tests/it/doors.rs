@@ -175,6 +175,30 @@ async fn what_is_too_much_is_refused() {
 }
 
 #[tokio::test]
+async fn more_may_be_under_way_when_the_configuration_says_so() {
+    let script = Script::start([vec![Do::Stall], says("hi")]).await;
+    let config = |max_concurrent| GatewayConfig {
+        limits: GatewayLimits { max_concurrent: Some(max_concurrent), ..GatewayLimits::default() },
+        ..before(&script.url)
+    };
+    let house = House::open(&config(1)).await;
+    let request = house.request("/v1/chat/completions", &[], &question("gpt-4o", false));
+    let waiting = house.send(request);
+    let others = async {
+        while script.came().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let refused = house.ask("gpt-4o").await.status.as_u16();
+        let plan = throughline_gateway::Plan::of(&config(2), &|_| None).expect("a plan");
+        house.gateway.replace(plan).expect("in place");
+        assert_eq!(house.gateway.standing().max_in_flight, 2);
+        (refused, house.ask("gpt-4o").await.status.as_u16())
+    };
+    let told = tokio::select! { told = others => told, _ = waiting => panic!("it stalls") };
+    assert_eq!(told, (503, 200));
+}
+
+#[tokio::test]
 async fn what_finds_no_room_is_counted_and_the_client_does_not_wait() {
     use futures_util::future::BoxFuture;
     use std::sync::Arc;
