@@ -20,9 +20,16 @@ use crate::trace_rows::{self, RowError};
 /// Messages that are kept for the rows to come, bytes.
 const MAX_CACHED_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// What [`RowReader`] makes a span of.
-const SPAN_COLUMNS: &str = "SELECT span_id, parent, kind, status, start, duration, resource, scope,
-    name, messages, body FROM spans";
+/// A statement over what [`RowReader`] makes a span of.
+macro_rules! spans_where {
+    ($rest:literal) => {
+        concat!(
+            "SELECT span_id, parent, kind, status, start, duration, resource, scope, name, messages, body
+                FROM spans WHERE ",
+            $rest
+        )
+    };
+}
 
 /// Reads rows of one segment.
 #[derive(Debug)]
@@ -49,9 +56,8 @@ impl<'c> RowReader<'c> {
         spaces: &[i64],
         mut take: impl FnMut(Span, usize) -> bool,
     ) -> Result<(), RowError> {
-        let mut statement = self
-            .connection
-            .prepare_cached(&format!("{SPAN_COLUMNS} WHERE key >= ?1 AND key < ?2 ORDER BY key"))?;
+        let sql = spans_where!("key >= ?1 AND key < ?2 ORDER BY key");
+        let mut statement = self.connection.prepare_cached(sql)?;
         for space in spaces {
             let (from, to) = trace_rows::key_range(*space);
             let mut rows = statement.query([from, to])?;
@@ -67,8 +73,7 @@ impl<'c> RowReader<'c> {
 
     /// The span of a key.
     pub(crate) fn span_at(&mut self, trace_id: TraceId, key: i64) -> Result<Span, RowError> {
-        let mut statement =
-            self.connection.prepare_cached(&format!("{SPAN_COLUMNS} WHERE key = ?1"))?;
+        let mut statement = self.connection.prepare_cached(spans_where!("key = ?1"))?;
         let mut rows = statement.query([key])?;
         let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         self.span(trace_id, row)

@@ -10,9 +10,9 @@ use crate::layout::NANOS_PER_DAY;
 use crate::schema::from_nanos;
 use crate::writer::now_unix_nano;
 
-/// How long what is over is remembered, nanoseconds (400 days: more than a year). The decisions that
-/// record actions are kept apart, by a retention of their own.
-const KEPT_NANO: u64 = 400 * NANOS_PER_DAY;
+/// How long what is over is remembered, days: more than a year. The decisions that record actions are
+/// kept apart, by a retention of their own.
+const KEPT_DAYS: u64 = 400;
 
 /// How often it is looked for what is older.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
@@ -62,12 +62,13 @@ impl Governance {
         }
         *looked = Some(Instant::now());
         drop(looked);
-        match self.forget_before(now_unix_nano().saturating_sub(KEPT_NANO)) {
+        match self.forget_before(now_unix_nano().saturating_sub(KEPT_DAYS * NANOS_PER_DAY)) {
             Ok((0, 0)) => {}
             Ok((findings, actions)) => tracing::info!(
                 findings,
                 actions,
-                "governance forgot what was over for more than 400 days"
+                days = KEPT_DAYS,
+                "governance forgot what had been over for so many days"
             ),
             Err(error) => tracing::warn!(%error, "what is old in govern.db could not be removed"),
         }
