@@ -133,6 +133,12 @@ async fn r3_4_what_a_key_has_spent_is_known_after_a_restart() {
     let server = Server::start_with(&data_dir, &args);
     assert_eq!(ask(&server, Some(key), "gpt-4o").await.status(), 200);
     assert_eq!(ask(&server, Some(key), "gpt-4o").await.status(), 402);
+    let governance = throughline_store::Governance::open(&data_dir).expect("govern.db");
+    until("a note of it", async || (governance.spending().expect("read").len() == 2).then_some(()))
+        .await;
+    server.kill();
+    let server = Server::start_with(&data_dir, &args);
+    assert_eq!(ask(&server, Some(key), "gpt-4o").await.status(), 402, "after a crash");
     server.stop();
     let server = Server::start_with(&data_dir, &args);
     let refused = ask(&server, Some(key), "gpt-4o").await;

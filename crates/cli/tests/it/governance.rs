@@ -22,44 +22,33 @@ spec:
   steps: [{weight: 50, hold_s: 3600}]
 "#;
 
-const SLO: &str = r#"
-apiVersion: openslo/v1
+/// A promise that nine of ten spans of an agent take less than a second.
+pub(crate) fn in_time(agent: &str) -> String {
+    let spans = format!("span.agent == \"{agent}\"");
+    format!(
+        r#"apiVersion: openslo/v1
 kind: SLO
-metadata: {name: screening-in-time}
+metadata: {{name: {agent}-in-time}}
 spec:
-  service: bank
+  service: test
   indicator:
-    metadata: {name: screening-in-time}
+    metadata: {{name: {agent}-in-time}}
     spec:
       ratioMetric:
         counter: true
-        good: {metricSource: {type: throughline, spec: {spans: 'span.agent == "screening" && span.duration_ms < 1000.0'}}}
-        total: {metricSource: {type: throughline, spec: {spans: 'span.agent == "screening"'}}}
-  timeWindow: [{duration: 1d, isRolling: true}]
+        good: {{metricSource: {{type: throughline, spec: {{spans: '{spans} && span.duration_ms < 1000.0'}}}}}}
+        total: {{metricSource: {{type: throughline, spec: {{spans: '{spans}'}}}}}}
+  timeWindow: [{{duration: 1d, isRolling: true}}]
   budgetingMethod: Occurrences
-  objectives: [{displayName: in time, target: 0.9}]
----
-apiVersion: openslo/v1
-kind: SLO
-metadata: {name: teller-in-time}
-spec:
-  service: bank
-  indicator:
-    metadata: {name: teller-in-time}
-    spec:
-      ratioMetric:
-        counter: true
-        good: {metricSource: {type: throughline, spec: {spans: 'span.agent == "teller" && span.duration_ms < 1000.0'}}}
-        total: {metricSource: {type: throughline, spec: {spans: 'span.agent == "teller"'}}}
-  timeWindow: [{duration: 1d, isRolling: true}]
-  budgetingMethod: Occurrences
-  objectives: [{displayName: in time, target: 0.9}]
-"#;
+  objectives: [{{displayName: in time, target: 0.9}}]
+"#
+    )
+}
 
-/// How long ago the teller's steps ended: its minutes are over.
-const LONG_AGO_NANOS: u64 = 180_000_000_000;
+/// How long ago something ended so that its minutes are over.
+pub(crate) const LONG_AGO_NANOS: u64 = 180_000_000_000;
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
 }
 
@@ -116,7 +105,8 @@ async fn r5_1_a_bad_version_goes_back_with_its_cause_named_and_the_end_is_told()
     let data_dir = dir.path().join("data");
     fs::create_dir(dir.path().join("rules")).expect("made");
     fs::write(dir.path().join("rules/rollout.yaml"), RULES).expect("written");
-    fs::write(dir.path().join("rules/slo.yaml"), SLO).expect("written");
+    let slos = format!("{}---\n{}", in_time("screening"), in_time("teller"));
+    fs::write(dir.path().join("rules/slo.yaml"), slos).expect("written");
     let yaml = "governance: {rules: [rules], interval_secs: 1}\n";
     fs::write(dir.path().join("throughline.yaml"), yaml).expect("written");
     let server = Server::start(&data_dir);

@@ -2,43 +2,21 @@
 //! beside the server (requirements R5.3 and R5.6).
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value as Json, json};
 use throughline_trace::{TraceId, keys};
 
 use crate::export::{Exporter, span, text, traces};
+use crate::governance::{LONG_AGO_NANOS, in_time, now};
 use crate::server::{Server, client, run, until};
-
-const SLO: &str = r#"
-apiVersion: openslo/v1
-kind: SLO
-metadata: {name: payment-in-time}
-spec:
-  service: shop
-  indicator:
-    metadata: {name: payment-in-time}
-    spec:
-      ratioMetric:
-        counter: true
-        good: {metricSource: {type: throughline, spec: {spans: 'span.agent == "payment" && span.duration_ms < 1000.0'}}}
-        total: {metricSource: {type: throughline, spec: {spans: 'span.agent == "payment"'}}}
-  timeWindow: [{duration: 1d, isRolling: true}]
-  budgetingMethod: Occurrences
-  objectives: [{displayName: in time, target: 0.9}]
-"#;
 
 const POLICY: &str = include_str!("../../../../deploy/policies/payment_freeze.yaml");
 const FORECASTS: &str = include_str!("../../../../deploy/policies/inventory_features.yaml");
 const SCORE: &str = include_str!("../../../../deploy/signals/smart_sla_score.yaml");
 
-/// How long ago what is sent ended: its minutes are over.
-const LONG_AGO_NANOS: u64 = 180_000_000_000;
-
 fn long_ago() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-    now - LONG_AGO_NANOS
+    now() - LONG_AGO_NANOS
 }
 
 /// Steps of the payment agent, each on a trace and in a session of its own.
@@ -87,7 +65,7 @@ async fn r5_6_a_policy_freezes_an_agent_once_and_signals_are_shown() {
     let data_dir = dir.path().join("data");
     let rules = dir.path().join("rules");
     fs::create_dir(&rules).expect("made");
-    fs::write(rules.join("slo.yaml"), SLO).expect("written");
+    fs::write(rules.join("slo.yaml"), in_time("payment")).expect("written");
     fs::write(rules.join("score.yaml"), SCORE).expect("written");
     let yaml = "governance: {rules: [rules], interval_secs: 1}\n";
     fs::write(dir.path().join("throughline.yaml"), yaml).expect("written");
