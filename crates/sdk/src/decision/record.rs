@@ -186,7 +186,7 @@ pub(crate) fn json_of_value(value: &Value) -> Json {
     }
 }
 
-/// JSON as an attribute's value: lists of texts stay lists, what has no form of its own is text.
+/// JSON as an attribute's value: lists of one kind stay lists, what has no form of its own is text.
 pub(crate) fn value_of_json(json: &Json) -> Value {
     match json {
         Json::Bool(truth) => Value::from(*truth),
@@ -195,13 +195,25 @@ pub(crate) fn value_of_json(json: &Json) -> Value {
             None => Value::from(number.as_f64().unwrap_or(0.0)),
         },
         Json::String(text) => Value::from(text.clone()),
-        Json::Array(items) if items.iter().all(Json::is_string) => {
-            let texts = items.iter().filter_map(Json::as_str);
-            let texts = texts.map(|text| StringValue::from(text.to_owned())).collect();
-            Value::Array(Array::String(texts))
-        }
+        Json::Array(items) => match array_of_json(items) {
+            Some(array) => Value::Array(array),
+            None => Value::from(json.to_string()),
+        },
         other => Value::from(other.to_string()),
     }
+}
+
+/// A list whose items are of one kind; numbers are whole if all of them are.
+fn array_of_json(items: &[Json]) -> Option<Array> {
+    fn all<T>(items: &[Json], of: impl Fn(&Json) -> Option<T>) -> Option<Vec<T>> {
+        items.iter().map(of).collect()
+    }
+    let text = |item: &Json| item.as_str().map(|text| StringValue::from(text.to_owned()));
+    all(items, text)
+        .map(Array::String)
+        .or_else(|| all(items, Json::as_bool).map(Array::Bool))
+        .or_else(|| all(items, Json::as_i64).map(Array::I64))
+        .or_else(|| all(items, Json::as_f64).map(Array::F64))
 }
 
 fn any_value(value: Value) -> AnyValue {
@@ -210,9 +222,33 @@ fn any_value(value: Value) -> AnyValue {
         Value::I64(number) => AnyValue::Int(number),
         Value::F64(number) => AnyValue::Double(number),
         Value::String(text) => AnyValue::String(text),
-        Value::Array(Array::String(all)) => {
-            AnyValue::ListAny(Box::new(all.into_iter().map(AnyValue::String).collect()))
-        }
+        Value::Array(Array::Bool(all)) => list(all, AnyValue::Boolean),
+        Value::Array(Array::I64(all)) => list(all, AnyValue::Int),
+        Value::Array(Array::F64(all)) => list(all, AnyValue::Double),
+        Value::Array(Array::String(all)) => list(all, AnyValue::String),
         other => AnyValue::from(other.to_string()),
+    }
+}
+
+fn list<T>(items: Vec<T>, of: impl Fn(T) -> AnyValue) -> AnyValue {
+    AnyValue::ListAny(Box::new(items.into_iter().map(of).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lists_of_one_kind_are_lists_on_the_wire() {
+        for told in [json!([0.25, -1.5]), json!([1, 2]), json!([true, false]), json!(["a", "b"])] {
+            let value = value_of_json(&told);
+            assert_eq!(json_of_value(&value), told);
+            assert!(matches!(any_value(value), AnyValue::ListAny(items) if items.len() == 2));
+        }
+        // An embedding may have a whole number in it.
+        assert_eq!(json_of_value(&value_of_json(&json!([1, 0.5]))), json!([1.0, 0.5]));
+        assert_eq!(json_of_value(&value_of_json(&json!([1, "a"]))), json!("[1,\"a\"]"));
     }
 }
