@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::contract::{ContractFile, Watched};
 use crate::policy::{Policy, PolicyFile, Vocabulary};
 use crate::rollout::{self, RolloutSpec, SpecMistake};
 use crate::signals::{CompositeSignal, Problem, Problems};
@@ -16,18 +17,18 @@ use crate::slo::{Slo, Source, read_openslo};
 pub const API_VERSION: &str = "throughline/v1";
 
 /// Kinds of our own documents.
-pub const KINDS: [&str; 3] = ["Policy", "Rollout", "Signal"];
+pub const KINDS: [&str; 4] = ["Contract", "Policy", "Rollout", "Signal"];
 
 /// What files say.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    /// SLOs.
+    /// SLOs, and the objectives that contracts are watched by.
     pub slos: Vec<Slo>,
     /// Rollouts by name.
     pub rollouts: BTreeMap<String, RolloutSpec>,
     /// Signals of the team's own by name.
     pub signals: BTreeMap<String, CompositeSignal>,
-    /// Policies by name.
+    /// Policies by name, and what is done while contracts are broken.
     pub policies: BTreeMap<String, Policy>,
     /// What is allowed and will surprise, one text each.
     pub notes: Vec<String>,
@@ -99,7 +100,7 @@ pub fn read_rules(sources: &[Source<'_>]) -> Result<Rules, RulesError> {
     }
     match read_openslo(&openslo) {
         Ok(found) => {
-            rules.slos = found.slos;
+            rules.slos.splice(0..0, found.slos);
             rules.notes.extend(found.notes.iter().map(ToString::to_string));
         }
         Err(mistakes) => wrong.extend(mistakes.0.iter().map(ToString::to_string)),
@@ -134,7 +135,7 @@ fn load_policies(
                 rules.notes.extend(policy.notes().map(|note| format!("{first}: {note}")));
                 if rules.policies.insert(name.clone(), policy).is_some() {
                     wrong.push(format!(
-                        "{first}: expected each policy to have a name of its own, got {name:?} twice"
+                        "{first}: expected each policy and contract to have a name of its own, got {name:?} twice"
                     ));
                 }
             }
@@ -184,6 +185,13 @@ fn read(
     }
     match header.kind.as_str() {
         "Policy" => return parse::<PolicyFile>(file, line, text).map(Some),
+        "Contract" => {
+            let (name, told) = parse::<ContractFile>(file, line, text)?;
+            let Watched { slo, policy } =
+                told.load(&name, text).map_err(|wrong| place(file, line, &wrong))?;
+            rules.slos.push(slo);
+            return Ok(Some(policy));
+        }
         "Rollout" => {
             let (name, spec) = parse::<RolloutSpec>(file, line, text)?;
             spec.check().map_err(|wrong| {
@@ -359,7 +367,7 @@ spec:
         let wrong = |text: &str| of(text).unwrap_err().to_string();
         let text = format!("{ROLLOUT}---\n{}", ROLLOUT.replace("route:", "rout:"));
         insta::assert_snapshot!(wrong(&text));
-        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Policy, Rollout, Signal), got "Rolout""#);
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Contract, Policy, Rollout, Signal), got "Rolout""#);
         insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:9:20: expected step 1 to have a weight of 1 to 99 percent, got 500; leave it out: behind the last step the candidate becomes stable and has all traffic");
         let many = ROLLOUT.replace("stable: v1.2.3", "stable: ''")
             + "  analysis:\n    alpha: 2\n    min_events: 0\n";

@@ -11,6 +11,7 @@ mod observer;
 mod seconds;
 
 pub mod cause;
+pub mod contract;
 pub mod detect;
 pub mod experiment;
 pub mod policy;

@@ -95,6 +95,11 @@ impl Expression {
     pub fn source(&self) -> &str {
         &self.source
     }
+
+    /// The name of the schema that it was compiled with: `span`, `call`, …
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
 }
 
 impl fmt::Debug for Expression {

@@ -12,7 +12,7 @@ pub(crate) fn select<'v>(base: &Value<'v>, key: &Arc<str>) -> Result<Value<'v>, 
         Value::Map(map) => map.get_str(key).ok_or_else(|| ErrorKind::NoSuchKey(key.clone())),
         Value::Record(record) => match record.shape().index_of(key) {
             Some(index) => Ok(record.field(index)),
-            None => Err(ErrorKind::NoSuchKey(key.clone())),
+            None => record.further(key).ok_or_else(|| ErrorKind::NoSuchKey(key.clone())),
         },
         // A selection from an optional is optional itself.
         Value::Optional(None) => Ok(Value::Optional(None)),
@@ -31,6 +31,7 @@ pub(crate) fn has(base: &Value<'_>, index: Option<usize>, key: &str) -> Result<b
             let index = index.or_else(|| record.shape().index_of(key));
             match index {
                 Some(index) => Ok(record.is_set(index)),
+                None if record.shape().is_open => Ok(record.further(key).is_some()),
                 None => Err(ErrorKind::NoSuchKey(key.into())),
             }
         }

@@ -1,6 +1,7 @@
 //! The built-in schemas: what a rule may say of a span, a trace, a decision, or of a request and its
 //! response. A field stands in one row, with its type, its meaning and how it is read.
 
+mod call;
 mod decision;
 mod exchange;
 mod span;
@@ -8,6 +9,7 @@ mod trace;
 
 use std::sync::Arc;
 
+pub use call::{Call, call_schema};
 pub use decision::decision_schema;
 pub use exchange::{Exchange, exchange_schema, shape_of_json_schema};
 pub use span::{GuardField, span_schema};

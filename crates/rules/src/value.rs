@@ -61,6 +61,12 @@ pub trait Record: Send + Sync {
 
     /// Whether the field in place `index` is set: what `has()` answers.
     fn is_set(&self, index: usize) -> bool;
+
+    /// A field that the shape does not name, where the shape [is open](RecordType::is_open).
+    fn further(&self, name: &str) -> Option<Value<'_>> {
+        let _ = name;
+        None
+    }
 }
 
 /// The name of a type, as `type(x)` gives it and as errors tell it.

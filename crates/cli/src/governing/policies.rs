@@ -174,11 +174,7 @@ impl<'a> Live<'a> {
             let (value, lacks) = match one {
                 Use::Signal(name) => self.signal(policy, *name),
                 Use::Composite(name) => self.composite(policy, name),
-                Use::Budget(slo) => {
-                    let of_slo = self.objectives.iter().filter(|status| status.slo == *slo);
-                    let worst = of_slo.filter_map(|status| status.budget.consumption);
-                    (worst.max_by(f64::total_cmp), "no events in its window".to_owned())
-                }
+                Use::Budget(slo) => self.budget(slo),
             };
             match value {
                 Some(value) => values.known.insert(one.clone(), value).map(|_| ()),
@@ -196,6 +192,24 @@ impl<'a> Live<'a> {
             Some(reading) => (reading.estimate.usable(), reading.lacks.clone()),
             None => (None, String::new()),
         }
+    }
+
+    /// The consumption of an SLO's worst budget. Of fewer events than it needs, one failure is a rate that
+    /// no service has.
+    fn budget(&self, slo: &str) -> (Option<f64>, String) {
+        let least = self.rules.slos.iter().find(|one| one.name == slo);
+        let least = least.map_or(0, |one| one.min_events);
+        let (mut worst, mut most) = (None::<f64>, 0.0_f64);
+        for status in self.objectives.iter().filter(|status| status.slo == slo) {
+            let events = status.budget.measured.events;
+            most = most.max(events);
+            if let Some(consumption) = status.budget.consumption
+                && events >= least as f64
+            {
+                worst = Some(worst.map_or(consumption, |known| known.max(consumption)));
+            }
+        }
+        (worst, format!("needs {least} events in its window, has {most:.0}"))
     }
 
     fn composite(&self, policy: &Policy, name: &str) -> (Option<f64>, String) {

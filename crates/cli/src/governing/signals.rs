@@ -104,8 +104,15 @@ impl<'a> Look<'a> {
         }
         if needs(Source::Decisions) {
             self.decisions(reader, &mut observed).await?;
-            let traces = observed.decisions.iter().rev().filter_map(|one| one.trace_id);
-            seen.evidence = traces.take(EVIDENCE).collect();
+            for trace in observed.decisions.iter().rev().filter_map(|one| one.trace_id) {
+                if seen.evidence.len() >= EVIDENCE {
+                    break;
+                }
+                // A trace has many decisions, and shows what it shows once.
+                if !seen.evidence.contains(&trace) {
+                    seen.evidence.push(trace);
+                }
+            }
         }
         if needs(Source::Sessions) {
             self.sessions(reader, &mut observed).await?;

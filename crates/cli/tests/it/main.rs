@@ -12,6 +12,7 @@ mod audit;
 mod check;
 mod commands;
 mod continuity;
+mod contracts;
 mod crash;
 mod demo;
 mod dialects;

@@ -177,6 +177,13 @@ impl Told<'_> {
         told.collect::<Vec<_>>().join(", ")
     }
 
+    /// Of the first budget that the condition speaks of.
+    fn consumption(&self) -> Option<f64> {
+        let mut uses = self.policy.uses().iter();
+        let budget = uses.find(|one| matches!(one, Use::Budget(_)))?;
+        self.values.known.get(budget).copied()
+    }
+
     fn known(&self) -> BTreeMap<String, f64> {
         let uses = self.policy.uses().iter();
         uses.filter_map(|one| Some((one.to_string(), *self.values.known.get(one)?))).collect()
@@ -199,8 +206,10 @@ impl Told<'_> {
             0 => String::new(),
             minutes => format!(" for {minutes} minutes and more"),
         };
-        let summary =
-            format!("{} holds{lasting}: {} ({})", policy.name, self.numbers(), policy.when());
+        let summary = match (&policy.promise, self.consumption()) {
+            (Some(promise), Some(consumption)) => promise.broken(consumption),
+            _ => format!("{} holds{lasting}: {} ({})", policy.name, self.numbers(), policy.when()),
+        };
         Finding {
             id: finding_id(&rule, &policy.version, &policy.subject, since_unix_nano),
             rule,
@@ -233,7 +242,13 @@ impl Told<'_> {
                     open.values,
                 )
             }
-            _ => (format!("{name} holds no longer: {}", self.numbers()), self.known()),
+            _ => {
+                let summary = match (&self.policy.promise, self.consumption()) {
+                    (Some(promise), Some(consumption)) => promise.kept(consumption),
+                    _ => format!("{name} holds no longer: {}", self.numbers()),
+                };
+                (summary, self.known())
+            }
         };
         Finding {
             state: FindingState::Resolved,

@@ -19,6 +19,7 @@ mod evaluate;
 mod levels;
 mod names;
 mod operations;
+mod promise;
 mod spec;
 
 pub use episode::{Episode, OPEN_FORGET_MIN, PENDING_FORGET_MIN, Turn};
@@ -28,13 +29,15 @@ pub use evaluate::{
 pub use levels::{SIGNAL_KIND, watch_signal};
 pub use names::{Use, Values};
 pub use operations::Todo;
+pub use promise::Promise;
 pub use spec::{
     DEFAULT_COOL_DOWN_S, MAX_FOR_S, MAX_OPERATIONS, MAX_POLICY_FILE_BYTES, MAX_TTL_S, MAX_WINDOW_S,
     Policy,
 };
 
 pub(crate) use names::Vocabulary;
-pub(crate) use spec::PolicyFile;
+pub(crate) use operations::DoFile;
+pub(crate) use spec::{Loader, PolicyFile, Terms};
 
 #[cfg(test)]
 mod scenarios;

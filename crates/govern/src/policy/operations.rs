@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 use throughline_trace::{DirectiveAction, DirectiveTarget, Operation, Subject};
 
 use super::spec::{Loader, MAX_TTL_S};
@@ -32,7 +32,7 @@ impl Todo {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum DoFile {
+pub(crate) enum DoFile {
     Freeze(FreezeFile),
     HandOver(HandOverFile),
     Directive(DirectiveFile),
@@ -41,9 +41,18 @@ pub(super) enum DoFile {
     Investigate,
 }
 
+impl DoFile {
+    /// What a caller is told when a contract is broken and nothing else was agreed (requirement R5.10).
+    pub(super) fn retry() -> Self {
+        const RETRY: &str = "retry_strategy: exponential_backoff(max_attempts=3)";
+        let action = Spanned::new(RETRY.to_owned(), Location::UNKNOWN, Location::UNKNOWN);
+        Self::Directive(DirectiveFile { action, ttl: None, reason: String::new() })
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FreezeFile {
+pub(crate) struct FreezeFile {
     ttl: Spanned<String>,
     #[serde(default)]
     reason: String,
@@ -51,7 +60,7 @@ pub(super) struct FreezeFile {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct HandOverFile {
+pub(crate) struct HandOverFile {
     #[serde(default)]
     to: String,
     #[serde(default)]
@@ -60,7 +69,7 @@ pub(super) struct HandOverFile {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DirectiveFile {
+pub(crate) struct DirectiveFile {
     action: Spanned<String>,
     ttl: Option<Spanned<String>>,
     #[serde(default)]
@@ -69,7 +78,7 @@ pub(super) struct DirectiveFile {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WorkflowFile {
+pub(crate) struct WorkflowFile {
     name: Spanned<String>,
     #[serde(default)]
     parameters: BTreeMap<String, String>,
@@ -79,7 +88,7 @@ pub(super) struct WorkflowFile {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NotifyFile {
+pub(crate) struct NotifyFile {
     receiver: Spanned<String>,
 }
 

@@ -8,6 +8,7 @@ use throughline_trace::{FindingSeverity, Subject};
 
 use super::names::{Condition, Use, Vocabulary};
 use super::operations::{DoFile, Todo};
+use super::promise::Promise;
 use crate::seconds::seconds_of;
 use crate::signals::{Problem, Problems};
 
@@ -68,6 +69,8 @@ pub struct Policy {
     pub todos: Vec<Todo>,
     /// A hash of when it does what to whom.
     pub version: String,
+    /// The contract that it is about the breach of.
+    pub promise: Option<Promise>,
     pub(super) condition: Condition,
 }
 
@@ -117,9 +120,34 @@ pub(crate) struct PolicyFile {
     dry_run: bool,
     #[serde(default)]
     runbook: String,
+    #[serde(skip)]
+    promise: Option<Promise>,
 }
 
 impl PolicyFile {
+    /// The policy of a contract: what is done while its promise is broken.
+    pub(crate) fn of_contract(terms: Terms) -> Self {
+        let Terms { promise, at, do_file, severity, cool_down, dry_run, runbook } = terms;
+        let told = |text: String| Spanned::new(text, at, at);
+        Self {
+            description: promise.to_string(),
+            agent: Some(told(promise.consumer.clone())),
+            subject: None,
+            window: None,
+            when: told(format!("budget.`{}` > 1.0", promise.objective_name())),
+            holds_for: None,
+            todos: match do_file {
+                Some(todos) => todos,
+                None => vec![Spanned::new(DoFile::retry(), at, at)],
+            },
+            severity,
+            cool_down,
+            dry_run,
+            runbook,
+            promise: Some(promise),
+        }
+    }
+
     /// The policy that a document means; `text` is the whole document.
     pub(crate) fn load(
         self,
@@ -172,6 +200,7 @@ impl PolicyFile {
             runbook: self.runbook,
             todos,
             version: String::new(),
+            promise: self.promise,
             condition,
         };
         policy.version = version(&policy);
@@ -197,18 +226,39 @@ fn version(policy: &Policy) -> String {
     version
 }
 
+/// What a contract says of its breach.
+pub(crate) struct Terms {
+    /// What is promised.
+    pub(crate) promise: Promise,
+    /// Where it is said.
+    pub(crate) at: Location,
+    /// What is done; the usual where nothing is said.
+    pub(crate) do_file: Option<Vec<Spanned<DoFile>>>,
+    /// As in policies.
+    pub(crate) severity: Option<FindingSeverity>,
+    pub(crate) cool_down: Option<Spanned<String>>,
+    pub(crate) dry_run: bool,
+    pub(crate) runbook: String,
+}
+
 /// Makes a policy of a file, and keeps what is wrong with it.
-pub(super) struct Loader {
+#[derive(Default)]
+pub(crate) struct Loader {
     problems: Vec<Problem>,
 }
 
 impl Loader {
+    /// What is wrong.
+    pub(crate) fn problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
     pub(super) fn wrong_at(&mut self, at: Location, message: impl Into<String>, hint: &str) {
         self.problems.push(Problem::at(at, message, hint));
     }
 
     /// A time in whole seconds, or in whole minutes where the least that is allowed or the name says so.
-    pub(super) fn seconds(
+    pub(crate) fn seconds(
         &mut self,
         what: &str,
         text: &Spanned<String>,

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use throughline_rules::schemas::GuardField;
-use throughline_rules::{Expression, Match, Type, Value};
+use throughline_rules::schemas::{Call, GuardField};
+use throughline_rules::{Expression, Match, Scope, Type, Value};
 use throughline_trace::Span;
 
 /// Units that one event of a `raw` ratio counts, since counters are whole numbers: a confidence of
@@ -13,6 +13,9 @@ pub const RAW_UNITS_PER_EVENT: i64 = 10_000;
 
 /// Hexadecimal digits of an indicator's id.
 const ID_CHARS: usize = 32;
+
+/// Name of the schema of rules over calls.
+const CALL_SCHEMA: &str = "call";
 
 /// Nanoseconds of a minute.
 pub(crate) const MINUTE_NANOS: u64 = 60_000_000_000;
@@ -202,7 +205,7 @@ impl Indicator {
     /// What a span adds; `None` when it is no event. A span for which `total` has no value is none
     /// (the rule of every filter).
     pub fn observe(&self, span: &Span) -> Option<Observation> {
-        self.total.matches(span).is_yes().then(|| self.judged(span))
+        matches(&self.total, span).then(|| self.judged(span))
     }
 
     /// What an event adds, once it is known to be one.
@@ -226,22 +229,37 @@ impl Indicator {
     }
 }
 
-fn truth(rule: &Expression, span: &Span) -> Option<bool> {
-    match rule.matches(span) {
-        Match::Yes => Some(true),
-        Match::No => Some(false),
-        Match::Error(_) => None,
+/// Whether a filter over spans, or over calls, matches a span.
+pub(crate) fn matches(rule: &Expression, span: &Span) -> bool {
+    asked(rule, span, |scope| rule.matches(scope).is_yes()).unwrap_or(false)
+}
+
+/// Asks a rule in its scope: the span, or the call that it is. `None` when it is over calls and the span is none.
+fn asked<T>(rule: &Expression, span: &Span, ask: impl FnOnce(&dyn Scope) -> T) -> Option<T> {
+    match rule.schema() {
+        CALL_SCHEMA => Call::of(span).map(|call| ask(&call)),
+        _ => Some(ask(span)),
     }
 }
 
+fn truth(rule: &Expression, span: &Span) -> Option<bool> {
+    asked(rule, span, |scope| match rule.matches(scope) {
+        Match::Yes => Some(true),
+        Match::No => Some(false),
+        Match::Error(_) => None,
+    })?
+}
+
 fn number(rule: &Expression, span: &Span) -> Option<f64> {
-    let number = match rule.evaluate(span).ok()? {
-        Value::Int(number) => number as f64,
-        Value::Uint(number) => number as f64,
-        Value::Double(number) => number,
-        _ => return None,
-    };
-    (!number.is_nan()).then_some(number)
+    asked(rule, span, |scope| {
+        let number = match rule.evaluate(scope).ok()? {
+            Value::Int(number) => number as f64,
+            Value::Uint(number) => number as f64,
+            Value::Double(number) => number,
+            _ => return None,
+        };
+        (!number.is_nan()).then_some(number)
+    })?
 }
 
 fn labels_of(total: &Expression) -> Vec<(&'static str, String)> {

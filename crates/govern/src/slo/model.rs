@@ -272,6 +272,39 @@ pub struct Need {
 }
 
 impl Slo {
+    /// The objective of a contract: a share of calls over a window, of which nobody is told by alerts.
+    pub(crate) fn of_promise(
+        name: &str,
+        (display_name, description, service): (&str, &str, &str),
+        window: BudgetWindow,
+        (objective, target, indicator): (String, f64, Arc<Indicator>),
+        min_events: i64,
+    ) -> Self {
+        let objective = Objective {
+            name: objective,
+            display_name: String::new(),
+            target,
+            budgeting: Budgeting::Occurrences,
+            indicator,
+        };
+        let mut slo = Self {
+            name: name.to_owned(),
+            display_name: display_name.to_owned(),
+            description: description.to_owned(),
+            service: service.to_owned(),
+            window,
+            objectives: vec![objective],
+            alerts: Vec::new(),
+            usual_alerts: UsualAlerts::None,
+            evaluation: EvaluationLoop::default(),
+            min_events,
+            runbook: String::new(),
+            version: String::new(),
+        };
+        slo.version = super::openslo::version_of(&slo);
+        slo
+    }
+
     /// The counters that evaluating it at a time reads, for whoever fetches them first.
     pub fn needs(&self, now_unix_nano: u64) -> Vec<Need> {
         let to_min = now_unix_nano / super::indicator::MINUTE_NANOS;

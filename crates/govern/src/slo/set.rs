@@ -10,7 +10,7 @@ use throughline_rules::schemas::GuardField;
 use throughline_rules::{Expression, Guard};
 use throughline_trace::Span;
 
-use super::indicator::{Indicator, Observation};
+use super::indicator::{Indicator, Observation, matches};
 
 /// Indicators, found by the equalities of their filters.
 ///
@@ -142,7 +142,7 @@ impl IndicatorSet {
         for group in &self.groups {
             let Some(entries) = group.entries.get(&fields.key(group.fields)) else { continue };
             for entry in entries.iter().filter(|entry| fields.meets(&entry.guards)) {
-                if entry.residual.as_ref().is_none_or(|rest| rest.matches(span).is_yes()) {
+                if entry.residual.as_ref().is_none_or(|rest| matches(rest, span)) {
                     entry.indicators.iter().for_each(|at| each(*at, self.all[*at].judged(span)));
                 }
             }

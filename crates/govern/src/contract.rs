@@ -1,0 +1,171 @@
+//! Contracts between services (requirement R5.10): what a caller may expect of each call, and what it is
+//! told when that is not so.
+//!
+//! ```yaml
+//! apiVersion: throughline/v1
+//! kind: Contract
+//! metadata: { name: stock }
+//! spec:
+//!   consumer: shop_order
+//!   provider: inventory
+//!   when: request.service == 'inventory' && response.status == 'success'
+//!   expect: response.latency_ms < 150 && response.consistency_level == 'strong'
+//! ```
+//!
+//! A contract is watched as an objective is: calls that `when` means are its events, those that are as
+//! `expect` says are good, and both are counted by the store. It is broken while fewer of them than
+//! agreed were good over its window.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
+use throughline_rules::Expression;
+use throughline_rules::schemas::call_schema;
+use throughline_trace::FindingSeverity;
+
+use crate::policy::{
+    DoFile, Loader, MAX_POLICY_FILE_BYTES, MAX_WINDOW_S, PolicyFile, Promise, Terms,
+};
+use crate::signals::{Problem, Problems};
+use crate::slo::{BudgetWindow, Indicator, Judge, Slo};
+
+/// The share of calls that shall be as expected where a contract does not say.
+pub const DEFAULT_OBJECTIVE: f64 = 0.99;
+
+/// Over how long that is where a contract does not say, seconds.
+pub const DEFAULT_WINDOW_S: u64 = 900;
+
+/// Calls without which nothing is said where a contract does not say.
+pub const DEFAULT_MIN_CALLS: i64 = 20;
+
+/// Seconds of a minute.
+const MINUTE_S: u64 = 60;
+
+/// `spec` of a document.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ContractFile {
+    #[serde(default)]
+    description: String,
+    consumer: Spanned<String>,
+    provider: Spanned<String>,
+    when: Spanned<String>,
+    expect: Spanned<String>,
+    objective: Option<Spanned<f64>>,
+    window: Option<Spanned<String>>,
+    min_events: Option<Spanned<i64>>,
+    #[serde(rename = "do")]
+    todos: Option<Vec<Spanned<DoFile>>>,
+    severity: Option<FindingSeverity>,
+    cool_down: Option<Spanned<String>>,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    runbook: String,
+}
+
+/// What a contract is watched by.
+pub(crate) struct Watched {
+    /// Its objective.
+    pub(crate) slo: Slo,
+    /// What is done while it is broken, of the name.
+    pub(crate) policy: (String, PolicyFile),
+}
+
+impl ContractFile {
+    /// The contract that a document means; `text` is the whole document.
+    pub(crate) fn load(self, name: &str, text: &str) -> Result<Watched, Problems> {
+        let at = self.when.referenced;
+        let mut wrong = Vec::new();
+        if text.len() > MAX_POLICY_FILE_BYTES {
+            let got = text.len();
+            let message = format!("expected at most {MAX_POLICY_FILE_BYTES} bytes, got {got}");
+            wrong.push(Problem::at(at, message, ""));
+        }
+        for (what, told) in [("consumer", &self.consumer), ("provider", &self.provider)] {
+            if told.value.trim().is_empty() {
+                let message = format!("expected `{what}` to name an agent or service, got none");
+                wrong.push(Problem::at(told.referenced, message, ""));
+            }
+        }
+        let objective = self.objective.as_ref().map_or(DEFAULT_OBJECTIVE, |told| told.value);
+        if !(objective > 0.0 && objective < 1.0) {
+            let place = self.objective.as_ref().map_or(at, |told| told.referenced);
+            let message = format!("expected `objective` between 0 and 1, got {objective}");
+            wrong.push(Problem::at(
+                place,
+                message,
+                "99 of 100 calls are 0.99; all of them cannot be promised",
+            ));
+        }
+        let min_events = self.min_events.as_ref().map_or(DEFAULT_MIN_CALLS, |told| told.value);
+        if min_events < 1 {
+            let place = self.min_events.as_ref().map_or(at, |told| told.referenced);
+            let message = format!("expected `min_events` of 1 and more, got {min_events}");
+            wrong.push(Problem::at(place, message, ""));
+        }
+        let window_s = window(self.window.as_ref(), &mut wrong);
+        let indicator = indicator(text, (&self.when, &self.expect), &mut wrong);
+        let (Some(indicator), true) = (indicator, wrong.is_empty()) else {
+            wrong.sort_by_key(|problem| (problem.line, problem.column));
+            return Err(Problems(wrong));
+        };
+        let promise = Promise {
+            contract: name.to_owned(),
+            consumer: self.consumer.value,
+            provider: self.provider.value,
+            expect: self.expect.value,
+            objective,
+        };
+        let slo = Slo::of_promise(
+            &promise.objective_name(),
+            (&promise.to_string(), &self.description, &promise.provider),
+            BudgetWindow::Rolling { minutes: window_s / MINUTE_S },
+            (promise.parties(), objective, Arc::new(indicator)),
+            min_events,
+        );
+        let policy = promise.objective_name();
+        let terms = Terms {
+            promise,
+            at,
+            do_file: self.todos,
+            severity: self.severity,
+            cool_down: self.cool_down,
+            dry_run: self.dry_run,
+            runbook: self.runbook,
+        };
+        Ok(Watched { slo, policy: (policy, PolicyFile::of_contract(terms)) })
+    }
+}
+
+/// The window, seconds.
+fn window(told: Option<&Spanned<String>>, wrong: &mut Vec<Problem>) -> u64 {
+    let Some(told) = told else { return DEFAULT_WINDOW_S };
+    let mut loader = Loader::default();
+    let hint = "write it as `15m` or `2h`, in whole minutes";
+    let seconds = loader.seconds("window", told, (MINUTE_S, MAX_WINDOW_S), hint);
+    wrong.extend(loader.problems());
+    seconds.unwrap_or(DEFAULT_WINDOW_S)
+}
+
+/// What is counted: calls that are meant, and of those the ones that are as expected.
+fn indicator(
+    text: &str,
+    (when, expect): (&Spanned<String>, &Spanned<String>),
+    wrong: &mut Vec<Problem>,
+) -> Option<Indicator> {
+    let schema = call_schema();
+    let mut compile = |source: &Spanned<String>| {
+        Expression::filter(&source.value, &schema)
+            .map_err(|mistakes| wrong.extend(Problem::of_expression(text, source, &mistakes)))
+            .ok()
+    };
+    let (guard, expectation) = (compile(when), compile(expect));
+    let indicator = Indicator::new(guard?, Judge::Good(expectation?));
+    let at: Location = when.referenced;
+    indicator.map_err(|error| wrong.push(Problem::at(at, error.to_string(), ""))).ok()
+}
+
+#[cfg(test)]
+mod tests;

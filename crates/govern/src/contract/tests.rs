@@ -1,0 +1,150 @@
+//! Contracts: read from files, counted, and broken.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use throughline_trace::{
+    DirectiveAction, FindingState, Observe as _, Operation, Span, SpanId, SpanKind, StatusCode,
+    TraceId,
+};
+
+use crate::policy::{PolicyPhase, PolicyState, Use, Values, evaluate};
+use crate::slo::Source;
+use crate::{RuleObserver, Rules, read_rules};
+
+const STOCK: &str = include_str!("../../../../deploy/contracts/stock.yaml");
+const MINUTE: u64 = 29_000_000;
+
+fn read(text: &str) -> Result<Rules, String> {
+    read_rules(&[Source { name: "stock.yaml", text }]).map_err(|error| error.to_string())
+}
+
+fn stock() -> Rules {
+    read(STOCK).expect("the shipped contract")
+}
+
+/// A call of the shop to a service.
+fn call(number: u64, service: &str, millis: u64, level: Option<&str>, is_error: bool) -> Span {
+    let mut span =
+        Span::new(TraceId::from_u128(7), SpanId::from_u64(number + 1), None, "GET /stock");
+    span.kind = SpanKind::Client;
+    span.start_unix_nano = MINUTE * 60_000_000_000;
+    span.end_unix_nano = span.start_unix_nano + millis * 1_000_000;
+    span.attributes.set("peer.service", service.to_owned());
+    if let Some(level) = level {
+        span.attributes.set("response.consistency_level", level.to_owned());
+    }
+    if is_error {
+        span.status.code = StatusCode::Error;
+    }
+    span
+}
+
+/// The calls that count, and those that are as agreed.
+fn counted(rules: &Rules, spans: &[Span]) -> (i64, i64) {
+    let objectives = rules.slos.iter().flat_map(|slo| &slo.objectives);
+    let observer = RuleObserver::new(objectives.map(|one| Arc::clone(&one.indicator)));
+    let mut told = Vec::new();
+    spans.iter().for_each(|span| observer.observe(span, &mut told));
+    told.iter()
+        .fold((0, 0), |(total, good), one| (total + one.counts.total, good + one.counts.good))
+}
+
+#[test]
+fn r5_10_calls_under_the_guard_count_and_others_are_no_breach() {
+    let calls = [
+        call(0, "inventory", 120, Some("strong"), false),
+        call(1, "inventory", 151, Some("strong"), false),
+        call(2, "inventory", 20, Some("eventual"), false),
+        // Not meant: it failed, or somebody else was asked.
+        call(3, "inventory", 900, Some("strong"), true),
+        call(4, "payments", 900, Some("eventual"), false),
+        // It cannot be told.
+        call(5, "inventory", 20, None, false),
+    ];
+    assert_eq!(counted(&stock(), &calls), (3, 1));
+}
+
+#[test]
+fn r5_10_a_breach_tells_the_caller_to_try_again_and_is_over_when_it_is_kept() {
+    let rules = stock();
+    let policy = rules.policies.get("contract.stock").expect("what it is watched by");
+    assert_eq!(policy.agent(), Some("shop_order"));
+    let budget = Use::Budget("contract.stock".to_owned());
+    // 3 of 100 calls were too slow, where one may be.
+    let broken = Values::default().with(budget.clone(), 3.0);
+    let said = evaluate(policy, MINUTE, &broken, PolicyState::default());
+    assert_eq!(said.status.phase, PolicyPhase::Firing);
+    insta::assert_snapshot!(said.findings[0].summary, @"the contract stock is broken: 97.00 % of the calls of shop_order to inventory were as agreed, 99.00 % shall be (response.latency_ms < 150 && response.consistency_level == 'strong')");
+    let [action] = &said.actions[..] else { panic!("{:?}", said.actions) };
+    let Operation::Directive { target, action, .. } = &action.operation else {
+        panic!("{action:?}")
+    };
+    assert_eq!(target.agent_id.as_deref(), Some("shop_order"));
+    let DirectiveAction::RetryStrategy { strategy, .. } = action else { panic!("{action:?}") };
+    assert_eq!(strategy.to_string(), "exponential_backoff(max_attempts=3)");
+    let kept = Values::default().with(budget, 1.0);
+    let over = evaluate(policy, MINUTE + 1, &kept, said.state);
+    assert_eq!(over.findings[0].state, FindingState::Resolved);
+    insta::assert_snapshot!(over.findings[0].summary, @"the contract stock is kept again: 99.00 % of the calls of shop_order to inventory were as agreed, 99.00 % shall be (response.latency_ms < 150 && response.consistency_level == 'strong')");
+}
+
+#[test]
+fn what_is_done_is_the_usual_where_nothing_is_said() {
+    let (terms, _) = STOCK.split_once("  do:\n").expect("as shipped");
+    let rules = read(terms).expect("a contract");
+    let policy = rules.policies.get("contract.stock").expect("what it is watched by");
+    let operations: BTreeMap<&str, usize> =
+        policy.todos.iter().map(|todo| (todo.operation.kind(), 1)).collect();
+    assert_eq!(operations, BTreeMap::from([("directive", 1)]));
+}
+
+#[test]
+fn mistakes_have_their_place() {
+    let wrong = |from: &str, to: &str| read(&STOCK.replace(from, to)).expect_err("a mistake");
+    let all = [
+        wrong("response.status == 'success'", "response.status == 'ok'"),
+        wrong("request.service ==", "reqest.service =="),
+        wrong("objective: 0.99", "objective: 99"),
+        wrong("window: 15m", "window: 90s"),
+        wrong("max_attempts=3", "max_tries=3"),
+        wrong("consumer: shop_order", "consumer: ''"),
+        wrong("  window: 15m", "  within: 15m"),
+        read(&format!("{STOCK}---\n{STOCK}")).expect_err("the same name twice"),
+    ];
+    insta::assert_snapshot!(all.join("\n\n"));
+}
+
+proptest! {
+    /// Against the words of the contract, written once more in Rust.
+    #[test]
+    fn counts_are_those_of_a_second_implementation(
+        calls in proptest::collection::vec((0_u64..300, 0_usize..3, 0_usize..3, any::<bool>()), 0..60)
+    ) {
+        let levels = [None, Some("strong"), Some("eventual")];
+        let services = ["inventory", "payments", ""];
+        let spans: Vec<Span> = calls
+            .iter()
+            .enumerate()
+            .map(|(number, (millis, level, service, is_error))| {
+                call(number as u64, services[*service], *millis, levels[*level], *is_error)
+            })
+            .collect();
+        let (mut total, mut good) = (0, 0);
+        for (millis, level, service, is_error) in calls {
+            if service != 0 || is_error {
+                continue;
+            }
+            // CEL: what is false whatever the unknown part says is false.
+            match (millis < 150, level) {
+                (true, 0) => {}
+                (is_quick, level) => {
+                    total += 1;
+                    good += i64::from(is_quick && level == 1);
+                }
+            }
+        }
+        prop_assert_eq!(counted(&stock(), &spans), (total, good));
+    }
+}
