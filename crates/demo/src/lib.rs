@@ -1,4 +1,4 @@
-//! Five agents and a simulated model provider, so that every page has life without a key or a
+//! Eight agents, a simulated model provider and a simulated workflow server, so that every page has life without a key or a
 //! network: [`run`] starts the provider, sets telemetry up and plays the agents in a loop.
 //!
 //! Read [`stories`] first: a story is one file with both sides, what the tools' systems know and
@@ -22,9 +22,11 @@
 
 mod agents;
 mod pace;
+mod pipeline;
 pub mod provider;
 mod run;
 mod seed;
+mod steady;
 pub mod stories;
 mod weather;
 mod world;
@@ -33,6 +35,7 @@ pub use world::Unavailable;
 
 pub use agents::{Performer, Setting};
 pub use pace::Pace;
+pub use pipeline::NAMESPACE as WORKFLOW_NAMESPACE;
 pub use run::{DEFAULT_CONCURRENCY, DEFAULT_SEED, DemoOptions, DemoReport, run};
 pub use seed::{Dice, Seed};
 /// The layer that a host's subscriber needs, so that what the agents log is sent with their traces.

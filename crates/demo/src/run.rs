@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::future::join_all;
+use futures_util::future::{OptionFuture, join_all};
 use throughline::{OtlpProtocol, Telemetry};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::agents::{Performer, Setting};
 use crate::pace::Pace;
+use crate::pipeline;
 use crate::provider::{self, ProviderOptions};
 use crate::seed::Seed;
-use crate::stories::screening::Payment;
+use crate::steady::{self, Steady, Work};
+use crate::stories::inventory::Features;
 
 /// Runs at the start that come quickly, so that the pages have life at once.
 const BURST_RUNS: u64 = 12;
@@ -29,8 +31,10 @@ const BURST_INTERVAL: Duration = Duration::from_millis(330);
 /// Time between two runs afterwards, at human pace, least and most.
 const INTERVAL_SECS: (f64, f64) = (3.0, 8.0);
 
-/// Payments that are screened at the same time; when the models are slower than that, some wait.
-const MAX_SCREENED_AT_ONCE: usize = 64;
+/// Services of the agents that the scenario policies are about, and how often each has something to do in a
+/// minute: so often that signals have their least counts within a few minutes.
+const SCENARIO_SERVICES: [(&str, u32); 3] =
+    [("payment-agent", 30), ("customer-service-agent", 14), ("inventory-agent", 12)];
 
 /// How the demo runs.
 #[derive(Debug)]
@@ -51,6 +55,11 @@ pub struct DemoOptions {
     pub runs: Option<u64>,
     /// Payments that are screened a minute, beside the runs; 0 for none.
     pub screened_per_minute: u32,
+    /// Whether the agents of the scenario policies work beside the runs: payment, customer service and
+    /// inventory.
+    pub scenarios: bool,
+    /// Where the simulated workflow server listens; `None` for no such server.
+    pub pipeline_listener: Option<TcpListener>,
     /// Where directives come from (`http://127.0.0.1:4319`); `None` listens to nobody.
     pub directives: Option<String>,
     /// Whether the provider goes on answering after the last run, until the shutdown.
@@ -69,6 +78,8 @@ impl DemoOptions {
             concurrency: DEFAULT_CONCURRENCY,
             runs: None,
             screened_per_minute: 0,
+            scenarios: false,
+            pipeline_listener: None,
             directives: None,
             keep_provider: false,
         }
@@ -117,25 +128,31 @@ pub async fn run(
     let provider = ProviderOptions { pace: pace.clone(), ..ProviderOptions::new(seed) };
     let serving = provider::serve(listener, provider, std::future::pending());
     let setting = Setting { provider: provider_address, seed, pace: pace.clone() };
-    let troupe = Troupe::assemble(&options, &setting)?;
+    let features = Features::default();
+    let workflows = options.pipeline_listener.take();
+    let workflows = workflows.map(|on| pipeline::serve(on, features.clone(), pace.clone()));
+    let mut troupe = Troupe::assemble(&options, &setting, &features)?;
     let plan = Plan {
         human_pace: options.pace,
         concurrency: options.concurrency.max(1),
         runs: options.runs.unwrap_or(u64::MAX),
     };
-    let (mut tally, mut tasks, mut screened) = (Tally::default(), JoinSet::new(), JoinSet::new());
+    let (mut tally, mut tasks) = (Tally::default(), JoinSet::new());
+    let mut under_way: Vec<JoinSet<()>> = troupe.steady.iter().map(|_| JoinSet::new()).collect();
     let mut serving = pin!(serving);
+    let mut workflows = pin!(OptionFuture::from(workflows));
     let mut shutdown = pin!(shutdown);
     let is_over = tokio::select! {
         served = &mut serving => {
             served.context("the simulated provider stopped")?;
             true
         }
-        () = troupe.play(&plan, &setting, &mut tally, &mut tasks) => false,
-        ended = troupe.screen(options.screened_per_minute, &setting, &mut screened) => {
-            ended.context("setting the screening of payments up")?;
+        Some(served) = &mut workflows => {
+            served.context("the simulated workflow server stopped")?;
             true
         }
+        () = troupe.play(&plan, &setting, &mut tally, &mut tasks) => false,
+        () = steady::play(&troupe.steady, seed, &mut under_way) => true,
         () = &mut shutdown => true,
     };
     if !is_over && options.keep_provider {
@@ -150,7 +167,10 @@ pub async fn run(
         tally.add(ended.ok());
     }
     // A payment that is still looked at holds the telemetry that is about to be flushed.
-    screened.shutdown().await;
+    for tasks in &mut under_way {
+        tasks.shutdown().await;
+    }
+    troupe.steady.clear();
     let closed = troupe.close().await;
     let Tally { started, succeeded, failed, .. } = tally;
     let cancelled = started - succeeded - failed;
@@ -184,30 +204,66 @@ impl Tally {
 /// The agents, each with the telemetry of its own service.
 struct Troupe {
     agents: Vec<(Performer, Arc<Telemetry>)>,
+    steady: Vec<Steady>,
+    /// All of it, to be flushed when the others have let go.
+    telemetry: Vec<Arc<Telemetry>>,
 }
 
 impl Troupe {
-    fn assemble(options: &DemoOptions, setting: &Setting) -> anyhow::Result<Self> {
-        let mut agents = Vec::new();
+    fn assemble(
+        options: &DemoOptions,
+        setting: &Setting,
+        features: &Features,
+    ) -> anyhow::Result<Self> {
+        let mut troupe = Self { agents: Vec::new(), steady: Vec::new(), telemetry: Vec::new() };
         for agent in Performer::all(setting)? {
-            let mut telemetry = Telemetry::builder()
-                .service_name(agent.service())
-                .service_version(env!("CARGO_PKG_VERSION"))
-                .resource("deployment.environment.name", "demo")
-                // The demo knows its receiver; what a shell says of another one is not for it.
-                .environment(false)
-                .protocol(OtlpProtocol::HttpProtobuf)
-                .endpoint(&options.otlp_endpoint);
-            if let Some(server) = &options.directives {
-                telemetry = telemetry.directives(server);
-            }
-            if let Some(key) = &options.api_key {
-                telemetry = telemetry.api_key(key);
-            }
-            let telemetry = telemetry.build().context("setting the demo's telemetry up")?;
-            agents.push((agent, Arc::new(telemetry)));
+            let telemetry = troupe.telemetry_of(agent.service(), options)?;
+            troupe.agents.push((agent, telemetry));
         }
-        Ok(Self { agents })
+        let Some((first, telemetry)) = troupe.agents.first().cloned() else { return Ok(troupe) };
+        if options.screened_per_minute > 0 {
+            // A part of the fraud agent's service.
+            let work = Work::Screening(first.card_screening()?);
+            let per_minute = options.screened_per_minute;
+            troupe.steady.push(Steady { per_minute, telemetry, work });
+        }
+        if options.scenarios {
+            let works = [
+                Work::Payment(first.payment()),
+                Work::Service(first.customer_service()),
+                Work::Inventory(first.inventory(features.clone())),
+            ];
+            for (work, (service, per_minute)) in works.into_iter().zip(SCENARIO_SERVICES) {
+                let telemetry = troupe.telemetry_of(service, options)?;
+                troupe.steady.push(Steady { per_minute, telemetry, work });
+            }
+        }
+        Ok(troupe)
+    }
+
+    /// The telemetry of one service.
+    fn telemetry_of(
+        &mut self,
+        service: &str,
+        options: &DemoOptions,
+    ) -> anyhow::Result<Arc<Telemetry>> {
+        let mut telemetry = Telemetry::builder()
+            .service_name(service)
+            .service_version(env!("CARGO_PKG_VERSION"))
+            .resource("deployment.environment.name", "demo")
+            // The demo knows its receiver; what a shell says of another one is not for it.
+            .environment(false)
+            .protocol(OtlpProtocol::HttpProtobuf)
+            .endpoint(&options.otlp_endpoint);
+        if let Some(server) = &options.directives {
+            telemetry = telemetry.directives(server);
+        }
+        if let Some(key) = &options.api_key {
+            telemetry = telemetry.api_key(key);
+        }
+        let telemetry = Arc::new(telemetry.build().context("setting the demo's telemetry up")?);
+        self.telemetry.push(Arc::clone(&telemetry));
+        Ok(telemetry)
     }
 
     /// Starts runs, first in a burst, then in a trickle, until all are done.
@@ -250,40 +306,10 @@ impl Troupe {
         }
     }
 
-    /// Screens payments at a steady rate, for ever, as a part of the fraud agent's service.
-    async fn screen(
-        &self,
-        per_minute: u32,
-        setting: &Setting,
-        tasks: &mut JoinSet<()>,
-    ) -> anyhow::Result<()> {
-        let Some((fraud, telemetry)) = self.agents.first().filter(|_| per_minute > 0) else {
-            std::future::pending::<()>().await;
-            return Ok(());
-        };
-        let screening = fraud.card_screening()?;
-        let mut clock = tokio::time::interval(Duration::from_secs(60) / per_minute);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for run in 0.. {
-            clock.tick().await;
-            while tasks.try_join_next().is_some() {}
-            if tasks.len() >= MAX_SCREENED_AT_ONCE {
-                continue;
-            }
-            let payment = Payment::of(setting.seed, run);
-            let (screening, telemetry) = (screening.clone(), Arc::clone(telemetry));
-            tasks.spawn(async move {
-                if let Err(error) = telemetry.scope(screening.screen(payment)).await {
-                    tracing::debug!(%error, "a payment was not screened");
-                }
-            });
-        }
-        Ok(())
-    }
-
     /// Flushes every agent's telemetry, all at once.
     async fn close(self) -> anyhow::Result<()> {
-        let telemetries = self.agents.into_iter().filter_map(|(_, shared)| Arc::into_inner(shared));
+        drop((self.agents, self.steady));
+        let telemetries = self.telemetry.into_iter().filter_map(Arc::into_inner);
         let closed = join_all(telemetries.map(Telemetry::close)).await;
         closed
             .into_iter()

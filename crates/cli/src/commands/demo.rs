@@ -7,9 +7,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use throughline_act::{ArgoConfig, WorkflowConfig};
 use throughline_demo::provider::{self, ProviderOptions};
-use throughline_demo::stories::screening;
-use throughline_demo::{DemoOptions, Pace, Seed};
+use throughline_demo::stories::{inventory, screening};
+use throughline_demo::{DemoOptions, Pace, Seed, WORKFLOW_NAMESPACE};
 use throughline_gateway::{GatewayConfig, ProviderConfig, ProviderKind, RouteConfig, TargetConfig};
 use throughline_store::{Control, Evaluation, Governance};
 use throughline_trace::access::Scope;
@@ -30,9 +31,10 @@ use crate::spine::Spine;
 const KEY_NAME: &str = "demo";
 
 /// The rules of the demo.
-const RULES: [(&str, &str); 2] = [
+const RULES: [(&str, &str); 3] = [
     ("deploy/demo/rules.yaml", include_str!("../../../../deploy/demo/rules.yaml")),
     ("deploy/demo/slo.yaml", include_str!("../../../../deploy/demo/slo.yaml")),
+    ("deploy/demo/policies.yaml", include_str!("../../../../deploy/demo/policies.yaml")),
 ];
 
 /// The rollout among them.
@@ -81,6 +83,10 @@ pub(crate) async fn run(
         // The file, which names no provider, would take the simulated ones away.
         settings.config_file = None;
     }
+    let mut workflows = None;
+    if args.runs.is_none() && serve.act.argo.is_none() {
+        workflows = Some(bind_workflows(&mut serve).await?);
+    }
     let rules = RULES.map(|(name, text)| RuleText { name: name.to_owned(), text: text.to_owned() });
     serve.rules.texts.extend(rules);
     serve.rules_interval = serve.rules_interval.min(RULES_INTERVAL);
@@ -93,6 +99,8 @@ pub(crate) async fn run(
     options.keep_provider = args.provider_port != 0;
     if args.runs.is_none() {
         options.screened_per_minute = SCREENED_PER_MINUTE;
+        options.scenarios = true;
+        options.pipeline_listener = workflows;
         options.directives = Some(spine.addresses.web.clone());
         if args.release_after > 0 {
             release(&settings.data_dir, Duration::from_secs(args.release_after))?;
@@ -157,6 +165,21 @@ async fn bind_provider(port: u16) -> Outcome<TcpListener> {
         )
         .hint("choose another with --provider-port, or leave it out for any free one")
     })
+}
+
+/// The port of the simulated workflow server, where governance finds it.
+async fn bind_workflows(serve: &mut ServeSettings) -> Outcome<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    serve.act.argo = Some(ArgoConfig {
+        url: format!("http://{}", listener.local_addr()?),
+        token_file: None,
+        namespace: WORKFLOW_NAMESPACE.to_owned(),
+        workflows: vec![WorkflowConfig {
+            name: inventory::PIPELINE.to_owned(),
+            template: inventory::PIPELINE.to_owned(),
+        }],
+    });
+    Ok(listener)
 }
 
 /// A simulated provider for the gateway alone, which outlives the agents: it answers in the forms of

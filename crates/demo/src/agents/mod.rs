@@ -1,9 +1,12 @@
-//! Four agents, each written as any user of the SDK would write it; here is what they share: the
+//! The agents, each written as any user of the SDK would write it; here is what they share: the
 //! provider's client, how patient they are, and how a run of each is started.
 
 pub(crate) mod card_screening;
+pub(crate) mod customer_service;
 pub(crate) mod fraud_check;
+pub(crate) mod inventory;
 pub(crate) mod medical_triage;
+pub(crate) mod payment;
 pub(crate) mod shop_order;
 pub(crate) mod web_researcher;
 
@@ -12,11 +15,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use throughline::resilience::{BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy};
-use throughline::{OpenAi, Resilience, Traced};
+use throughline::{ActiveSpan, ErrorType, Fault, OpenAi, Resilience, Traced, TracedEmbeddings};
 
 use self::card_screening::CardScreening;
+use self::customer_service::CustomerService;
+use self::inventory::InventoryAgent;
+use self::payment::PaymentAgent;
 use crate::pace::Pace;
 use crate::seed::Seed;
+use crate::stories::inventory::Features;
+use crate::stories::payment::Acquirers;
 use crate::stories::{fraud, research, shop, triage};
 
 /// How long a model may take for one attempt.
@@ -62,7 +70,7 @@ enum Part {
 }
 
 impl Performer {
-    /// All four.
+    /// The four whose runs come one after the other.
     ///
     /// # Errors
     /// When no client of the provider can be made.
@@ -104,6 +112,26 @@ impl Performer {
     pub(crate) fn card_screening(&self) -> anyhow::Result<CardScreening> {
         let kit = self.kit(0);
         CardScreening::new(&kit.model("card screening"))
+    }
+
+    /// The agent that takes payments, beside these.
+    pub(crate) fn payment(&self) -> PaymentAgent {
+        let Setting { seed, pace, .. } = &self.setting;
+        let kit = self.kit(0);
+        let acquirers = Acquirers::of(*seed, pace.clone());
+        PaymentAgent::new(kit.model("payment"), kit.two_tries(), acquirers)
+    }
+
+    /// The agent that answers customers, beside these.
+    pub(crate) fn customer_service(&self) -> CustomerService {
+        let kit = self.kit(0);
+        let embeddings = TracedEmbeddings::new(self.openai.clone());
+        CustomerService::new(kit.model("service"), embeddings, self.setting.pace.clone())
+    }
+
+    /// The agent that forecasts sales from these features, beside these.
+    pub(crate) fn inventory(&self, features: Features) -> InventoryAgent {
+        InventoryAgent::new(self.kit(0).model("inventory"), features, self.setting.seed)
     }
 
     fn kit(&self, run: u64) -> Kit {
@@ -185,6 +213,38 @@ impl Kit {
         let base_delay_ms = millis(self.pace.limit(RETRY_PAUSE, Duration::from_millis(1)));
         RetryPolicy { base_delay_ms, ..RetryPolicy::default() }
     }
+}
+
+/// What stopped a piece of steady work, in the words of whatever it was.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failed {
+    kind: ErrorType,
+    message: String,
+}
+
+impl Failed {
+    fn of(error: impl Fault) -> Self {
+        Self { kind: error.error_type(), message: error.to_string() }
+    }
+}
+
+impl Fault for Failed {
+    fn error_type(&self) -> ErrorType {
+        self.kind
+    }
+}
+
+/// Does work within the span of a step, which fails as the work does.
+async fn within<T>(
+    step: ActiveSpan,
+    work: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
+    let done = step.instrument(work).await;
+    if let Err(failed) = &done {
+        step.fail(failed.kind, failed.message.as_str());
+    }
+    done
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -102,7 +102,7 @@ impl Provider {
         self.fail_at_once(request, fault, request_id).await?;
         let reply = scenario
             .and_then(|scenario| stories::perform(self.options.seed, scenario, request))
-            .or_else(|| stories::screening::perform(seed, request))
+            .or_else(|| stories::perform_steady(seed, request))
             .unwrap_or_else(|| generic::reply(request));
         let making = Making {
             seed,

@@ -6,8 +6,11 @@
 //! at which tools have answered to know its turn.
 
 pub mod fraud;
+pub mod inventory;
+pub mod payment;
 pub mod research;
 pub mod screening;
+pub mod service;
 pub mod shop;
 pub mod triage;
 
@@ -81,6 +84,12 @@ pub(crate) fn perform(seed: Seed, scenario: Scenario, request: &ChatRequest) -> 
         reply.text = format!("{} (confidence {sure:.2})", reply.text);
     }
     Some(reply)
+}
+
+/// What the model says to the agents that work at a steady rate; `None` to anybody else.
+pub(crate) fn perform_steady(seed: Seed, request: &ChatRequest) -> Option<Reply> {
+    let all = [screening::perform, payment::perform, service::perform, inventory::perform];
+    all.iter().find_map(|perform| perform(seed, request))
 }
 
 /// The model that an agent prefers.

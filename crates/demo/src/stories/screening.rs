@@ -106,7 +106,7 @@ fn is_ours(request: &ChatRequest) -> bool {
 }
 
 /// What the model says to a screening; `None` to anything else.
-pub(crate) fn perform(seed: Seed, request: &ChatRequest) -> Option<Reply> {
+pub(super) fn perform(seed: Seed, request: &ChatRequest) -> Option<Reply> {
     if !is_ours(request) {
         return None;
     }

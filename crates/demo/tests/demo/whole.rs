@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::registry::Registry;
-use throughline_demo::stories::screening;
+use throughline_demo::stories::{inventory, screening, service};
 use throughline_demo::{DemoOptions, Seed, Weather};
 use throughline_ingest::{Ingest, IngestOptions, Submit};
 use throughline_redact::Redactor;
 use throughline_trace::access::Keyring;
-use throughline_trace::{Accepted, Span, SpanBatch, TraceId, TraceTree};
+use throughline_trace::{Accepted, Span, SpanBatch, TraceId, TraceTree, Value, keys};
 use tokio::net::TcpListener;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -146,4 +146,34 @@ async fn what_was_recorded_beside_payments_under_way_is_flushed_too() {
     for tree in trees {
         assert_eq!(tree.orphan_count(), 0, "{}", tree.to_text());
     }
+}
+
+#[tokio::test]
+async fn r5_6_agents_of_the_scenarios_tell_what_their_policies_need() {
+    let (endpoint, kept) = receiver().await;
+    let told = |agent: &'static str, key: &'static str| {
+        let kept = Arc::clone(&kept);
+        move || {
+            let batches = kept.lock().expect("no test panics holding it");
+            let decisions = batches.iter().flat_map(|batch| &batch.decisions);
+            let mut own = decisions.filter(|one| one.agent_id == agent);
+            own.find_map(|one| one.attributes.get(key).cloned())
+        }
+    };
+    let embedding = told(service::AGENT, keys::CONTEXT_EMBEDDING);
+    let forecast = told(inventory::AGENT, keys::FORECAST_VALUE);
+    let is_told = async {
+        while embedding().is_none() || forecast().is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let options = DemoOptions { pace: 0.0, scenarios: true, ..DemoOptions::new(endpoint) };
+    throughline_demo::run(options, is_told).await.expect("it runs");
+    let Some(Value::Array(numbers)) = embedding() else { panic!("{:?}", embedding()) };
+    assert!(numbers.iter().all(|number| number.as_f64().is_some()) && numbers.len() > 1);
+    assert!(forecast().and_then(|value| value.as_f64()).is_some_and(|units| units > 0.0));
+    let batches = kept.lock().expect("no test panics holding it").split_off(0);
+    let spans: Vec<Span> = batches.into_iter().flat_map(|batch| batch.spans).collect();
+    let steps = spans.iter().filter(|span| span.name == "payment.act.capture");
+    assert!(steps.count() > 0, "the SLO of payments counts these");
 }
