@@ -27,7 +27,7 @@ pub(crate) use keys::{KeysAction, KeysArgs};
 pub(crate) use query::QueryArgs;
 pub(crate) use signals::SignalsArgs;
 pub(crate) use slo::{SloAction, SloArgs, SloExportForm, SloImportForm, SloListArgs};
-pub(crate) use store::{BackupArgs, RestoreArgs, StoreAction, StoreArgs};
+pub(crate) use store::{BackupArgs, ClickHouseAction, RestoreArgs, StoreAction, StoreArgs};
 pub(crate) use transfer::{ExportArgs, ImportArgs};
 
 /// One trace for an AI agent, from the prompt to the fallback, with every decision on it.

@@ -4,6 +4,7 @@ mod acting;
 mod admission;
 mod anchors;
 mod args;
+mod clickhouse;
 mod commands;
 mod config;
 mod draw;

@@ -18,8 +18,10 @@ use crate::governing::RuleFiles;
 use crate::{acting, gateway, redaction};
 
 mod audit;
+mod clickhouse;
 use audit::KeySource;
 pub(crate) use audit::{AnchorSettings, AnchorTarget, AuditSettings};
+pub(crate) use clickhouse::ClickHouseSettings;
 
 /// The file that is read when none is named.
 pub(crate) const DEFAULT_CONFIG_FILE: &str = "throughline.yaml";
@@ -60,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     /// The audit log of decisions.
     pub(crate) audit: AuditSettings,
+    /// Where everything is written too.
+    pub(crate) clickhouse: Option<ClickHouseSettings>,
     /// Quiet time of a trace after which its missing parents are judged.
     pub(crate) continuity_grace: Duration,
 }
@@ -195,6 +199,7 @@ pub(crate) fn resolve(
         log_filter: global.log.clone().or_else(|| config.log.filter.clone()),
         log_format: global.log_format.or(config.log.format).unwrap_or_default(),
         audit: audit::resolve(&config.audit, KeySource::of_environment())?,
+        clickhouse: clickhouse::resolve(config.store.clickhouse.as_ref())?,
         continuity_grace: config.continuity.grace()?,
     })
 }

@@ -1,8 +1,7 @@
 //! The spine: where every room is wired to the next, and one loop over everything that can happen.
 //!
-//! A span comes in by a port, [`throughline_ingest`] makes a `SpanBatch` of it and has it redacted,
-//! the store's inbox makes that durable and the store tells `Committed`, which the loop passes on to
-//! the pages.
+//! A span comes in by a port, [`throughline_ingest`] makes a `SpanBatch` of it and has it redacted, the store's
+//! inbox makes that durable and the store tells `Committed`, which the loop passes on to the pages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::events::{Demo, Event, Events};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::{self, Addresses, Doors, Port};
 use crate::settings::{ServeSettings, Settings};
-use crate::{admission, gateway, governing, offered, open_files, redaction, tls};
+use crate::{admission, clickhouse, gateway, governing, offered, open_files, redaction, tls};
 
 /// Name of the secret that signs session cookies.
 const COOKIE_SECRET: &str = "web-cookie";
@@ -33,6 +32,7 @@ pub(crate) struct Spine {
     store: Store,
     keyring: Arc<Keyring>,
     keeper: Keeper,
+    mirror: clickhouse::Mirror,
     gateway: gateway::Open,
     governing: governing::Open,
     live: broadcast::Sender<Arc<Committed>>,
@@ -63,18 +63,17 @@ impl Spine {
             Box::pin(async move { inbox.commit(batch.into_batch()).await })
         });
         let keeper = Keeper::start(&settings.data_dir, &settings.audit, &mut registry)?;
+        let mirror = clickhouse::Mirror::start(settings, &mut registry)?;
         let redactor = redaction::redactor(&serve.redaction, &control, &mut registry)?;
         let of_the_api = redaction::before(Arc::clone(&redactor), Arc::clone(&submit));
         let asks = redaction::before_offers(Arc::clone(&redactor), offers);
         let mut gateway = gateway::Open::start((settings, serve), asks, &keyring, &mut registry)?;
         let receives = admission::ingest(serve);
         let ingest = Ingest::new(receives, redactor, submit, Arc::clone(&keyring), &mut registry);
-
         let grpc = Port::bind("grpc", serve.grpc)?;
         let http = Port::bind("http", serve.http)?;
         let web = Port::bind("web", serve.web)?;
-        let is_tls = tls.is_some();
-        let addresses = Addresses::of(&grpc, &http, &web, is_tls);
+        let addresses = Addresses::of(&grpc, &http, &web, tls.is_some());
         let (live, _) = broadcast::channel(LIVE_BACKLOG);
         let (ready, is_ready) = watch::channel(false);
         let mut governing = rules.start(
@@ -96,7 +95,7 @@ impl Spine {
             cookie_secret: control.secret(COOKIE_SECRET).map_err(|error| of_control(&error))?,
             registry: Arc::new(registry),
             ready: is_ready,
-            is_tls,
+            is_tls: tls.is_some(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             allowed_hosts: admission::allowed_hosts(serve),
             otlp_http_url: addresses.http.clone(),
@@ -123,6 +122,7 @@ impl Spine {
             store,
             keyring,
             keeper,
+            mirror,
             gateway,
             governing,
             live,
@@ -178,19 +178,20 @@ impl Spine {
 
     /// Lets what was accepted finish, from the ports inwards.
     async fn drain(self, demo: Option<Demo>) -> Outcome {
-        let Self { store, keeper, gateway, governing, ready, otlp, web, drain_timeout, .. } = self;
+        let Self { store, keeper, mirror, gateway, governing, ready, otlp, web, .. } = self;
         if let Some(demo) = demo {
             demo.stop().await;
         }
         // Live pages end with it; the others stay up, and a load balancer sees it there.
         ready.send_replace(false);
-        let cut = listen::drain(&otlp, &web, drain_timeout).await;
+        let cut = listen::drain(&otlp, &web, self.drain_timeout).await;
         if cut > 0 {
             tracing::warn!(requests = cut, "cut requests that did not finish in time");
         }
         gateway.finish().await;
         governing.finish().await;
         store.close().await?;
+        mirror.finish().await;
         // Now the head is the last: it gets its checkpoint.
         keeper.finish().await;
         tracing::info!("stopped; everything accepted is on disk");

@@ -55,6 +55,9 @@ mod rollups;
 mod told;
 mod writer;
 
+// Another engine beside the files.
+pub mod clickhouse;
+
 // The audit log.
 mod audit;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use throughline_trace::TraceId;
 
 /// What to do with the files of the store.
 #[derive(Debug, Clone, Args)]
@@ -19,11 +20,44 @@ pub(crate) enum StoreAction {
         #[arg(long)]
         json: bool,
     },
+    /// Look into the mirror in ClickHouse, and compare it with the store
+    #[command(name = "clickhouse")]
+    ClickHouse {
+        #[command(subcommand)]
+        action: ClickHouseAction,
+    },
     /// Compare hashes, and read what carries a checksum; exit code 6 when something is damaged
     Verify {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ClickHouseAction {
+    /// Compare every span of the store with its row there; exit code 6 when they differ
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a trace's rows there as JSON lines, and what differs from the store
+    Trace {
+        /// The trace
+        id: TraceId,
+    },
+    /// List traces there, newest first, as JSON lines
+    Traces {
+        /// Earliest start, nanoseconds since the Unix epoch
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Start before this, nanoseconds since the Unix epoch
+        #[arg(long, default_value_t = u64::MAX)]
+        before: u64,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
     },
 }
 

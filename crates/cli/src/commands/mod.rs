@@ -3,6 +3,7 @@
 pub(crate) mod act;
 pub(crate) mod audit;
 pub(crate) mod check;
+pub(crate) mod clickhouse;
 pub(crate) mod continuity;
 pub(crate) mod decisions;
 pub(crate) mod demo;

@@ -22,6 +22,7 @@ pub(crate) async fn run(settings: &Settings, action: StoreAction) -> Outcome {
     match action {
         StoreAction::Segments { json } => segments(settings, json).await,
         StoreAction::Verify { json } => verify(settings, json),
+        StoreAction::ClickHouse { action } => super::clickhouse::run(settings, action).await,
     }
 }
 

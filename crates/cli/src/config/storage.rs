@@ -1,5 +1,6 @@
 //! `store:` and `retention:` of the configuration file, and how ages and sizes are written.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -28,6 +29,30 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 pub(crate) struct StoreConfig {
     /// Size at which the next segment begins.
     pub(crate) max_segment_bytes: Option<Size>,
+    /// Where everything is written too.
+    pub(crate) clickhouse: Option<ClickHouseConfig>,
+}
+
+/// `store.clickhouse:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClickHouseConfig {
+    /// Address of the HTTP interface.
+    pub(crate) url: String,
+    /// The database, which must be there; `default` when left out.
+    pub(crate) database: Option<String>,
+    /// The user; `default` when left out.
+    pub(crate) user: Option<String>,
+    /// File with the user's password.
+    pub(crate) password_file: Option<PathBuf>,
+    /// Most rows of a batch.
+    pub(crate) batch_rows: Option<usize>,
+    /// Size of stored bodies at which a batch is full.
+    pub(crate) batch_bytes: Option<Size>,
+    /// Time between two looks at what is new.
+    pub(crate) flush_interval: Option<Time>,
+    /// Days that rows are kept; for ever when left out.
+    pub(crate) ttl_days: Option<u32>,
 }
 
 /// `retention:`

@@ -44,6 +44,7 @@ pub use self::error::SqlError;
 use self::sink::Collected;
 pub use self::sink::{SqlRun, SqlSink};
 use self::source::Source;
+pub(crate) use self::spans::{event, link};
 use self::view::View;
 use crate::error::QueryError;
 use crate::reader::{Reader, Waiting, ended};

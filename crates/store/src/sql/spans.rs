@@ -348,7 +348,7 @@ impl Parts {
     }
 }
 
-fn event(event: &Event) -> serde_json::Value {
+pub(crate) fn event(event: &Event) -> serde_json::Value {
     serde_json::json!({
         "name": event.name,
         "time_unix_nano": event.time_unix_nano,
@@ -356,7 +356,7 @@ fn event(event: &Event) -> serde_json::Value {
     })
 }
 
-fn link(link: &Link) -> serde_json::Value {
+pub(crate) fn link(link: &Link) -> serde_json::Value {
     serde_json::json!({
         "trace_id": link.trace_id,
         "span_id": link.span_id,

@@ -5,6 +5,7 @@ mod access;
 mod audit;
 mod audit_life;
 mod backup;
+mod clickhouse;
 mod continuity;
 mod duplicates;
 mod durability;

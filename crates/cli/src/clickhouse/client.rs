@@ -1,0 +1,110 @@
+//! ClickHouse's HTTP interface: statements in the address, rows in the body, values as parameters.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use reqwest::Url;
+use throughline_act::http_client;
+use throughline_store::clickhouse::{
+    MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION, ttl_statements,
+};
+
+use crate::settings::ClickHouseSettings;
+
+/// Longest wait for an answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is shown of an error that ClickHouse tells, characters.
+const MAX_ERROR_CHARS: usize = 400;
+
+/// Asks one server, as one user, in one database.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    settings: ClickHouseSettings,
+}
+
+impl Client {
+    /// A client; nothing is sent yet. The error is for people.
+    pub(crate) fn new(settings: &ClickHouseSettings) -> Result<Self, String> {
+        let is_tls = settings.url.scheme() == "https";
+        Ok(Self { http: http_client(is_tls, REQUEST_TIMEOUT)?, settings: settings.clone() })
+    }
+
+    /// Runs a statement; answers its rows. `options` are parameters (`param_name`) and settings.
+    pub(crate) async fn run(
+        &self,
+        sql: &str,
+        options: &[(&str, &str)],
+        rows: Option<String>,
+    ) -> Result<String, String> {
+        let mut url: Url = self.settings.url.clone();
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("database", &self.settings.database).append_pair("query", sql);
+            query.extend_pairs(options);
+        }
+        let mut request = self.http.post(url).header("x-clickhouse-user", &self.settings.user);
+        if let Some(password) = &self.settings.password {
+            request = request.header("x-clickhouse-key", &password.0);
+        }
+        let shown = self.settings.target();
+        let fails = |error: reqwest::Error| {
+            let cause = error.source().map(ToString::to_string);
+            format!("{shown}: {}", cause.unwrap_or_else(|| error.without_url().to_string()))
+        };
+        let answer = request.body(rows.unwrap_or_default()).send().await.map_err(fails)?;
+        let status = answer.status();
+        // An error that comes up while rows are on their way has no status of its own.
+        let is_exception = answer.headers().contains_key("x-clickhouse-exception-code");
+        let text = answer.text().await.map_err(fails)?;
+        if status.is_success() && !is_exception {
+            return Ok(text);
+        }
+        let told: String = text.trim().chars().take(MAX_ERROR_CHARS).collect();
+        Err(format!("{shown} answered {status}: {told}"))
+    }
+
+    /// Rows of a statement that ends in `FORMAT JSONEachRow`.
+    pub(crate) async fn rows(
+        &self,
+        sql: &str,
+        options: &[(&str, &str)],
+    ) -> Result<Vec<serde_json::Value>, String> {
+        let mut all = vec![("output_format_json_quote_64bit_integers", "0")];
+        all.extend_from_slice(options);
+        let text = self.run(sql, &all, None).await?;
+        text.lines()
+            .map(|line| {
+                serde_json::from_str(line).map_err(|error| {
+                    format!("{}: expected a row in JSON: {error}", self.settings.target())
+                })
+            })
+            .collect()
+    }
+
+    /// Brings the tables to our version, and sets how long rows are kept.
+    pub(crate) async fn migrate(&self) -> Result<(), String> {
+        self.run(MIGRATIONS_TABLE, &[], None).await?;
+        let rows = self.rows(MIRROR_VERSION, &[]).await?;
+        let version = rows.first().and_then(|row| row["version"].as_u64()).unwrap_or(0) as usize;
+        if version > MIGRATIONS.len() {
+            return Err(format!(
+                "{} has tables of version {version}, newer than {}; upgrade the throughline binary",
+                self.settings.target(),
+                MIGRATIONS.len()
+            ));
+        }
+        for (at, statements) in MIGRATIONS.iter().enumerate().skip(version) {
+            for statement in *statements {
+                self.run(statement, &[], None).await?;
+            }
+            let version = (at + 1).to_string();
+            self.run(MIGRATION_NOTED, &[("param_version", &version)], None).await?;
+        }
+        for statement in self.settings.ttl_days.map(ttl_statements).iter().flatten() {
+            self.run(statement, &[], None).await?;
+        }
+        Ok(())
+    }
+}

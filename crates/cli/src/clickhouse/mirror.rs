@@ -1,0 +1,209 @@
+//! The task that hands ClickHouse what it lacks.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use throughline_store::clickhouse::{Batch, Feed, INSERT_PARTS, INSERT_SPANS};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::Client;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::settings::{ClickHouseSettings, Settings};
+
+/// First wait after a failure; it doubles with each.
+const MIN_RETRY: Duration = Duration::from_millis(500);
+
+/// Longest wait before what failed is tried again.
+const MAX_RETRY: Duration = Duration::from_secs(60);
+
+/// What the mirror gets for what is left when the server ends; the rest is sent after the next start.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Default)]
+struct Metrics {
+    rows: Counter,
+    batches: Counter,
+    failures: Counter,
+    failing: Gauge,
+    lag: Gauge,
+    skipped: Gauge,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        let made = Self::default();
+        let registry = registry.sub_registry_with_prefix("throughline_clickhouse");
+        registry.register("rows", "Spans that ClickHouse acknowledged", made.rows.clone());
+        registry.register("batches", "Batches that it acknowledged", made.batches.clone());
+        registry.register("failures", "Attempts that failed", made.failures.clone());
+        registry.register("failing", "Whether the last attempt failed", made.failing.clone());
+        registry.register(
+            "lag_seconds",
+            "Seconds since ClickHouse last had everything that is stored",
+            made.lag.clone(),
+        );
+        registry.register(
+            "skipped_segments",
+            "Segments that ClickHouse lacks because they cannot be read",
+            made.skipped.clone(),
+        );
+        made
+    }
+}
+
+/// The mirror of a running server; without one in the configuration it does nothing.
+#[derive(Debug)]
+pub(crate) struct Mirror(Option<(JoinHandle<()>, oneshot::Sender<()>)>);
+
+impl Mirror {
+    /// Begins; the store is open.
+    pub(crate) fn start(settings: &Settings, registry: &mut Registry) -> Outcome<Self> {
+        let Some(target) = &settings.clickhouse else { return Ok(Self(None)) };
+        let client = Client::new(target).map_err(|error| Failure::new(Exit::Failure, error))?;
+        let (stop, stopped) = oneshot::channel();
+        let work = Work {
+            client,
+            data_dir: settings.data_dir.clone(),
+            settings: target.clone(),
+            metrics: Metrics::register(registry),
+            feed: None,
+            is_migrated: false,
+            whole: Instant::now(),
+        };
+        Ok(Self(Some((tokio::spawn(work.run(stopped)), stop))))
+    }
+
+    /// Sends what is left, once nothing more is written, for a while.
+    pub(crate) async fn finish(self) {
+        let Some((task, stop)) = self.0 else { return };
+        let _ = stop.send(());
+        if let Err(error) = task.await {
+            tracing::error!(%error, "the mirror in ClickHouse ended");
+        }
+    }
+}
+
+struct Work {
+    client: Client,
+    data_dir: PathBuf,
+    settings: ClickHouseSettings,
+    metrics: Metrics,
+    /// Lent to a blocking thread while it is asked.
+    feed: Option<Feed>,
+    is_migrated: bool,
+    /// When ClickHouse last had everything.
+    whole: Instant,
+}
+
+impl Work {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+        let mut retry = MIN_RETRY;
+        loop {
+            let begin = Instant::now();
+            let round = tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                // Dropped in the middle it is as if the process were killed: the batch is noted.
+                round = self.round() => round,
+            };
+            let pause = match round {
+                Ok(()) => {
+                    if self.metrics.failing.set(0) > 0 {
+                        tracing::info!("ClickHouse takes rows again");
+                    }
+                    retry = MIN_RETRY;
+                    // Looking for what is new may take at most half of the time.
+                    self.settings.flush_interval.max(begin.elapsed())
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error,
+                        "ClickHouse lacks what is stored; it will be tried again"
+                    );
+                    self.metrics.failures.inc();
+                    self.metrics.failing.set(1);
+                    let pause = retry;
+                    retry = (retry * 2).min(MAX_RETRY);
+                    pause
+                }
+            };
+            self.metrics.lag.set(self.whole.elapsed().as_secs() as i64);
+            tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        match tokio::time::timeout(FAREWELL, self.round()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error, "ClickHouse gets the rest after the next start")
+            }
+            Err(_) => tracing::warn!("ClickHouse gets the rest after the next start"),
+        }
+    }
+
+    /// Sends until nothing waits.
+    async fn round(&mut self) -> Result<(), String> {
+        if !self.is_migrated {
+            self.client.migrate().await?;
+            self.is_migrated = true;
+        }
+        loop {
+            let next = self.ask(|feed| feed.next().map_err(|error| error.to_string())).await?;
+            let Some(batch) = next else { break };
+            let rows = batch.rows;
+            send(&self.client, batch).await?;
+            self.ask(|feed| feed.acknowledge().map_err(|error| error.to_string())).await?;
+            self.metrics.rows.inc_by(rows);
+            self.metrics.batches.inc();
+            self.metrics.lag.set(self.whole.elapsed().as_secs() as i64);
+        }
+        self.whole = Instant::now();
+        if let Some(feed) = &self.feed {
+            self.metrics.skipped.set(feed.skipped() as i64);
+        }
+        Ok(())
+    }
+
+    /// Asks the feed on a thread that may block.
+    async fn ask<T: Send + 'static>(
+        &mut self,
+        question: impl FnOnce(&mut Feed) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        // A round that was cut off took the feed along: it is opened again.
+        let lent = self.feed.take();
+        let (data_dir, target) = (self.data_dir.clone(), self.settings.target());
+        let limits = (self.settings.batch_rows, self.settings.batch_bytes);
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut feed = match lent {
+                Some(feed) => feed,
+                None => Feed::open(&data_dir, &target, limits).map_err(|e| e.to_string())?,
+            };
+            let answer = question(&mut feed)?;
+            Ok::<_, String>((feed, answer))
+        });
+        let (feed, answer) = asked.await.map_err(|error| error.to_string())??;
+        self.feed = Some(feed);
+        Ok(answer)
+    }
+}
+
+async fn send(client: &Client, batch: Batch) -> Result<(), String> {
+    let Batch { spans, parts, token, parts_token, .. } = batch;
+    // Without waiting for the part to be written, an acknowledgement would mean nothing.
+    let options = |token| {
+        [("async_insert", "0"), ("insert_deduplicate", "1"), ("insert_deduplication_token", token)]
+    };
+    if !spans.is_empty() {
+        client.run(INSERT_SPANS, &options(&token), Some(spans)).await?;
+    }
+    if !parts.is_empty() {
+        client.run(INSERT_PARTS, &options(&parts_token), Some(parts)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! The settings of the mirror in ClickHouse: the address is checked, the password is read.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::config::ClickHouseConfig;
+use crate::failure::{Failure, Outcome};
+
+/// Variable with the password itself.
+const PASSWORD_VARIABLE: &str = "THROUGHLINE_CLICKHOUSE_PASSWORD";
+/// Rows of a batch when nobody says.
+const DEFAULT_BATCH_ROWS: usize = 10_000;
+/// Stored bytes of bodies in a batch when nobody says; as JSON they are some times more.
+const DEFAULT_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Time between two looks at what is new when nobody says.
+const DEFAULT_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest such time.
+const MIN_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
+/// Most rows of a batch.
+const MAX_BATCH_ROWS: usize = 1_000_000;
+/// Largest password file, bytes.
+const MAX_PASSWORD_BYTES: usize = 4_096;
+
+/// A secret that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(pub(crate) String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// Where the mirror is, and how it is fed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClickHouseSettings {
+    /// The HTTP interface.
+    pub(crate) url: Url,
+    /// The database, which must be there.
+    pub(crate) database: String,
+    /// The user.
+    pub(crate) user: String,
+    /// The user's password.
+    pub(crate) password: Option<Password>,
+    /// Most rows of a batch.
+    pub(crate) batch_rows: usize,
+    /// Stored bytes of bodies at which a batch is full.
+    pub(crate) batch_bytes: usize,
+    /// Time between two looks at what is new.
+    pub(crate) flush_interval: Duration,
+    /// Days that rows are kept.
+    pub(crate) ttl_days: Option<u32>,
+}
+
+impl ClickHouseSettings {
+    /// The address and database, without secrets.
+    pub(crate) fn target(&self) -> String {
+        format!("{}#{}", self.url, self.database)
+    }
+}
+
+/// Resolves what the file says.
+pub(super) fn resolve(config: Option<&ClickHouseConfig>) -> Outcome<Option<ClickHouseSettings>> {
+    let Some(config) = config else { return Ok(None) };
+    let url = Url::parse(&config.url).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+    });
+    let Some(url) = url else {
+        return Err(Failure::usage(
+            "expected `store.clickhouse.url` to be an http(s) address without user, password and query",
+        )
+        .hint("as in http://clickhouse:8123; `user` and `password_file` are keys of their own"));
+    };
+    let batch_rows = config.batch_rows.unwrap_or(DEFAULT_BATCH_ROWS);
+    if !(1..=MAX_BATCH_ROWS).contains(&batch_rows) {
+        return Err(Failure::usage(format!(
+            "expected `store.clickhouse.batch_rows` of 1 to {MAX_BATCH_ROWS}, got {batch_rows}"
+        )));
+    }
+    let flush_interval = config.flush_interval.map_or(DEFAULT_FLUSH_INTERVAL, |time| time.0);
+    if flush_interval < MIN_FLUSH_INTERVAL {
+        return Err(Failure::usage(format!(
+            "expected `store.clickhouse.flush_interval` of at least {} ms, got {} ms",
+            MIN_FLUSH_INTERVAL.as_millis(),
+            flush_interval.as_millis()
+        )));
+    }
+    if config.ttl_days == Some(0) {
+        return Err(Failure::usage("expected `store.clickhouse.ttl_days` of at least 1, got 0")
+            .hint("leave it out to keep everything"));
+    }
+    let batch_bytes = config.batch_bytes.map_or(DEFAULT_BATCH_BYTES, |size| size.0 as usize);
+    Ok(Some(ClickHouseSettings {
+        url,
+        database: config.database.clone().unwrap_or_else(|| "default".to_owned()),
+        user: config.user.clone().unwrap_or_else(|| "default".to_owned()),
+        password: password(config)?,
+        batch_rows,
+        batch_bytes: batch_bytes.max(1),
+        flush_interval,
+        ttl_days: config.ttl_days,
+    }))
+}
+
+fn password(config: &ClickHouseConfig) -> Outcome<Option<Password>> {
+    if let Ok(password) = env::var(PASSWORD_VARIABLE) {
+        return Ok(Some(Password(password)));
+    }
+    let Some(path) = &config.password_file else { return Ok(None) };
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("expected the password in {}: {error}", path.display()))
+            .hint(format!("see `store.clickhouse.password_file`, or set {PASSWORD_VARIABLE}"))
+    })?;
+    if text.len() > MAX_PASSWORD_BYTES {
+        return Err(Failure::usage(format!(
+            "expected a password of at most {MAX_PASSWORD_BYTES} bytes in {}",
+            path.display()
+        )));
+    }
+    Ok(Some(Password(text.trim_end_matches(['\r', '\n']).to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(url: &str) -> Outcome<Option<ClickHouseSettings>> {
+        resolve(Some(&ClickHouseConfig { url: url.to_owned(), ..ClickHouseConfig::default() }))
+    }
+
+    #[test]
+    fn addresses_carry_no_secrets_and_defaults_are_filled_in() {
+        let settings = of("http://clickhouse:8123").expect("good").expect("a mirror");
+        assert_eq!(settings.target(), "http://clickhouse:8123/#default");
+        assert_eq!(settings.batch_rows, DEFAULT_BATCH_ROWS);
+        for wrong in ["", "clickhouse:8123", "tcp://a:9000", "http://u:p@a:8123", "http://a/?x=1"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(format!("{:?}", Password("secret".to_owned())), "Password(…)");
+    }
+}

@@ -1,0 +1,19 @@
+//! ClickHouse as a mirror of the embedded store: its tables, the statements over them, and what is
+//! still to be sent. The network is the caller's.
+//!
+//! What is to be sent is what the segments have beyond what ClickHouse has acknowledged, noted by
+//! key space of a trace in `clickhouse.db`. A batch is noted before it is sent, so that after a
+//! crash the very same rows go out under the same `insert_deduplication_token`; and each row has the
+//! place in its segment as its key, so that what was sent twice all the same is one row at read.
+
+mod feed;
+mod position;
+mod rows;
+mod schema;
+
+pub use feed::{Batch, Feed, MirrorError};
+pub use rows::StoredRows;
+pub use schema::{
+    CHECK_ROWS, INSERT_PARTS, INSERT_SPANS, LIST_TRACES, MIGRATION_NOTED, MIGRATIONS,
+    MIGRATIONS_TABLE, MIRROR_VERSION, TRACE_PARTS, TRACE_SPANS, ttl_statements,
+};

@@ -1,0 +1,72 @@
+//! The tables in ClickHouse, by version, and the statements over them. Values are bound as
+//! parameters of the HTTP interface (`param_name`), never written into a statement.
+
+/// Makes the table that says which migrations were run.
+pub const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations(
+    version UInt32, applied_at DateTime DEFAULT now()) ENGINE = ReplacingMergeTree ORDER BY version";
+
+/// The newest migration that was run; 0 before the first. One row with `version`.
+pub const MIRROR_VERSION: &str =
+    "SELECT max(version) AS version FROM schema_migrations FORMAT JSONEachRow";
+
+/// Notes a migration; takes `version`.
+pub const MIGRATION_NOTED: &str = "INSERT INTO schema_migrations (version) SELECT {version:UInt32}";
+
+/// Migrations in order, each a list of statements that may be run again: ClickHouse has no
+/// transaction over them, and a crash may come between one and its note.
+///
+/// A span's row is named by its place in the store (`segment`, `key`); the latest version of a
+/// place is the one that is read (`FINAL`). `day` is that of arrival, which the segment is named by,
+/// so that all versions of a row lie in one partition.
+pub const MIGRATIONS: [&[&str]; 1] = [&[
+    "CREATE TABLE IF NOT EXISTS spans(
+        day Date, segment LowCardinality(String), key Int64, trace_id String, span_id String,
+        parent_span_id String, trace_state String, flags UInt32, name LowCardinality(String),
+        kind LowCardinality(String), status LowCardinality(String), status_message String,
+        start_unix_nano UInt64, end_unix_nano UInt64, service LowCardinality(String),
+        attributes String CODEC(ZSTD(1)), dropped_attributes_count UInt32,
+        events String CODEC(ZSTD(1)), dropped_events_count UInt32,
+        links String CODEC(ZSTD(1)), dropped_links_count UInt32,
+        resource String CODEC(ZSTD(1)), scope String CODEC(ZSTD(1)), version UInt64)
+     ENGINE = ReplacingMergeTree(version) PARTITION BY day ORDER BY (trace_id, segment, key)
+     SETTINGS non_replicated_deduplication_window = 1000",
+    "CREATE TABLE IF NOT EXISTS trace_parts(
+        day Date, segment LowCardinality(String), trace_id String, is_carried UInt8,
+        name String, start_unix_nano UInt64, end_unix_nano UInt64, span_count UInt64,
+        error_count UInt64, cost_nano_usd UInt64, summary String CODEC(ZSTD(1)), version UInt64)
+     ENGINE = ReplacingMergeTree(version) PARTITION BY day ORDER BY (trace_id, segment)
+     SETTINGS non_replicated_deduplication_window = 1000",
+]];
+
+/// Takes rows of [`Batch::spans`](super::Batch).
+pub const INSERT_SPANS: &str = "INSERT INTO spans FORMAT JSONEachRow";
+
+/// Takes rows of [`Batch::parts`](super::Batch).
+pub const INSERT_PARTS: &str = "INSERT INTO trace_parts FORMAT JSONEachRow";
+
+/// Rows of a segment by key: takes `segment`, `after` (exclusive) and `to` (inclusive).
+pub const CHECK_ROWS: &str = "SELECT * EXCEPT (version) FROM spans FINAL
+    WHERE segment = {segment:String} AND key > {after:Int64} AND key <= {to:Int64}
+    ORDER BY key FORMAT JSONEachRow";
+
+/// Spans of a trace in the order of arrival: takes `trace_id`.
+pub const TRACE_SPANS: &str = "SELECT * EXCEPT (version) FROM spans FINAL
+    WHERE trace_id = {trace_id:String} ORDER BY segment, key FORMAT JSONEachRow";
+
+/// What each segment knows of a trace, the newest first: takes `trace_id`. The newest that
+/// `is_carried` has it whole.
+pub const TRACE_PARTS: &str = "SELECT * EXCEPT (version) FROM trace_parts FINAL
+    WHERE trace_id = {trace_id:String} ORDER BY segment DESC FORMAT JSONEachRow";
+
+/// Traces, the newest start first: takes `from` (inclusive) and `before` (exclusive), nanoseconds
+/// since the Unix epoch, and `limit`.
+pub const LIST_TRACES: &str = "SELECT trace_id, min(start_unix_nano) AS start
+    FROM trace_parts FINAL GROUP BY trace_id
+    HAVING start >= {from:UInt64} AND start < {before:UInt64}
+    ORDER BY start DESC, trace_id LIMIT {limit:UInt64} FORMAT JSONEachRow";
+
+/// Sets how many days rows are kept after that of their arrival. They go with whole parts.
+pub fn ttl_statements(days: u32) -> [String; 2] {
+    ["spans", "trace_parts"]
+        .map(|table| format!("ALTER TABLE {table} MODIFY TTL day + INTERVAL {days} DAY DELETE"))
+}

@@ -1,0 +1,129 @@
+//! What is still to be sent to ClickHouse, over kills, repeats and further batches.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+use throughline_store::clickhouse::{Batch, Feed, StoredRows};
+use throughline_store::{Store, StoreOptions};
+use throughline_trace::{Span, SpanBatch, SpanId, TraceId};
+
+const TARGET: &str = "http://one/#default";
+const MANY: usize = 1_000_000;
+
+fn open(dir: &Path, rows: usize) -> Feed {
+    Feed::open(dir, TARGET, (rows, MANY)).unwrap()
+}
+
+async fn commit(store: &Store, trace: u128, ids: std::ops::Range<u64>) {
+    let span = |id| {
+        let name = format!("work {id}");
+        Span::new(TraceId::from_u128(trace), SpanId::from_u64(id), None, &name)
+    };
+    let batch = SpanBatch { spans: ids.map(span).collect(), ..SpanBatch::default() };
+    store.inbox().commit(batch).await.unwrap();
+}
+
+/// What ClickHouse would read: the newest version of each place.
+#[derive(Default)]
+struct Mirror {
+    rows: BTreeMap<(String, i64), Value>,
+    sent: u64,
+}
+
+impl Mirror {
+    fn take(&mut self, batch: &Batch) {
+        self.sent += batch.rows;
+        assert_eq!(batch.rows, batch.spans.lines().count() as u64);
+        for line in batch.spans.lines() {
+            let mut row: Value = serde_json::from_str(line).unwrap();
+            row.as_object_mut().unwrap().remove("version");
+            let place = (row["segment"].as_str().unwrap().to_owned(), row["key"].as_i64().unwrap());
+            self.rows.insert(place, row);
+        }
+    }
+
+    fn drain(&mut self, feed: &mut Feed) {
+        while let Some(batch) = feed.next().unwrap() {
+            self.take(&batch);
+            feed.acknowledge().unwrap();
+        }
+    }
+
+    fn assert_is(&self, dir: &Path) {
+        let stored = StoredRows::new(dir);
+        let mut expected = Vec::new();
+        for segment in stored.segments().unwrap() {
+            expected
+                .extend(stored.page(&segment, i64::MIN, MANY).unwrap().into_iter().map(|r| r.1));
+        }
+        let found: Vec<Value> = self.rows.values().cloned().collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_the_same_until_it_is_acknowledged_also_over_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path()), &mut Default::default()).unwrap();
+    commit(&store, 1, 1..8).await;
+    let mut feed = open(dir.path(), 5);
+    let first = feed.next().unwrap().unwrap();
+    assert_eq!(first.rows, 5);
+    // More comes before the batch is acknowledged: it is not part of what is repeated.
+    commit(&store, 1, 8..10).await;
+    assert_eq!(feed.next().unwrap().unwrap().spans, first.spans);
+    drop(feed);
+    let mut feed = open(dir.path(), 5);
+    let again = feed.next().unwrap().unwrap();
+    assert_eq!((&again.spans, &again.token), (&first.spans, &first.token));
+    feed.acknowledge().unwrap();
+    let second = feed.next().unwrap().unwrap();
+    assert_eq!(second.rows, 4);
+    assert_ne!(second.token, first.token);
+    feed.acknowledge().unwrap();
+    assert_eq!(feed.next().unwrap(), None);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_span_is_sent_once_whatever_order_traces_grow_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path()), &mut Default::default()).unwrap();
+    let (mut mirror, mut feed) = (Mirror::default(), open(dir.path(), 3));
+    for round in 0..6_u64 {
+        for trace in [1, 2 + u128::from(round)] {
+            commit(&store, trace, round * 10..round * 10 + 4).await;
+        }
+        // A redelivery adds nothing.
+        commit(&store, 1, round * 10..round * 10 + 4).await;
+        mirror.drain(&mut feed);
+        mirror.assert_is(dir.path());
+        feed = open(dir.path(), 3);
+    }
+    // Ids of zero are none at all: whatever the store kept is what was sent, and no more.
+    assert_eq!(mirror.sent, mirror.rows.len() as u64);
+    assert!(mirror.sent >= 47);
+    let part = {
+        commit(&store, 1, 100..101).await;
+        let batch = feed.next().unwrap().unwrap();
+        serde_json::from_str::<Value>(batch.parts.trim()).unwrap()
+    };
+    assert_eq!(part["trace_id"], TraceId::from_u128(1).to_string());
+    assert!(part["span_count"].as_u64().unwrap() >= 24);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn another_target_gets_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path()), &mut Default::default()).unwrap();
+    commit(&store, 1, 1..4).await;
+    Mirror::default().drain(&mut open(dir.path(), 10));
+    let mut other = Feed::open(dir.path(), "http://two/#default", (10, MANY)).unwrap();
+    let mut mirror = Mirror::default();
+    mirror.drain(&mut other);
+    assert_eq!(mirror.sent, 3);
+    mirror.assert_is(dir.path());
+    store.close().await.unwrap();
+}

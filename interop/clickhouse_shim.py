@@ -1,0 +1,72 @@
+"""ClickHouse's engine (chdb) behind the part of its HTTP interface that Throughline uses.
+
+    python clickhouse_shim.py PORT DIRECTORY
+
+A statement in `query`, rows in the body, values as `param_NAME`; other names are settings. An error of the
+engine is answered with 500 and its text, as the server does.
+"""
+
+import re
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl, urlsplit
+
+from chdb.session import Session
+
+# Settings that say how rows are inserted or written; the engine takes them with the statement.
+SETTINGS = {
+    "async_insert", "insert_deduplicate", "insert_deduplication_token",
+    "output_format_json_quote_64bit_integers",
+}
+
+
+class Engine:
+    """One session: the engine's state is the process's, so statements run one by one."""
+
+    def __init__(self, directory):
+        self.session = Session(directory)
+        self.lock = threading.Lock()
+
+    def run(self, query, values, settings, rows):
+        literals = {name: "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+                    for name, value in values.items()}
+        # What `{name:Type}` stands for in the server, with the same parse of the text as that type.
+        statement = re.sub(
+            r"\{(\w+):(\w+)\}",
+            lambda found: f"CAST({literals[found[1]]} AS {found[2]})", query)
+        with self.lock:
+            for name, value in settings.items():
+                self.session.query(f"SET {name} = '{value}'")
+            if rows:
+                return self.session.query(f"{statement}\n{rows}").bytes()
+            return self.session.query(statement).bytes()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        length = int(self.headers.get("content-length", 0))
+        rows = self.rfile.read(length).decode()
+        options = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
+        values = {name[6:]: value for name, value in options.items() if name.startswith("param_")}
+        settings = {name: value for name, value in options.items() if name in SETTINGS}
+        try:
+            status, answer = 200, self.server.engine.run(options["query"], values, settings, rows)
+        except Exception as error:  # whatever the engine says is the answer
+            status, answer = 500, str(error).encode()
+        answer = bytes(answer or b"")
+        self.send_response(status)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    server.engine = Engine(sys.argv[2])
+    server.serve_forever()
