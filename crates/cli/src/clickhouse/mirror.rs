@@ -207,3 +207,102 @@ async fn send(client: &Client, batch: Batch) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    //! The mirror against a server that refuses an insert: what is tried again, and with which token.
+
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::extract::{Query, State};
+    use axum::http::StatusCode;
+    use throughline_store::{Store, StoreOptions};
+    use throughline_trace::{Span, SpanBatch, SpanId, TraceId};
+
+    use super::*;
+
+    /// What came: table, token, rows.
+    type Inserts = Arc<Mutex<Vec<(String, String, String)>>>;
+
+    /// Refuses the first insert into `trace_parts`, when `spans` has its rows already.
+    async fn answer(
+        State(seen): State<Inserts>,
+        Query(query): Query<HashMap<String, String>>,
+        body: String,
+    ) -> (StatusCode, &'static str) {
+        let sql = query["query"].as_str();
+        if sql.starts_with("SELECT max(version)") {
+            return (StatusCode::OK, "{\"version\":0}\n");
+        }
+        for table in ["spans", "trace_parts"] {
+            if sql.starts_with(&format!("INSERT INTO {table} FORMAT")) {
+                let mut seen = seen.lock().expect("no panic");
+                let is_first = !seen.iter().any(|(of, _, _)| of == table);
+                seen.push((table.to_owned(), query["insert_deduplication_token"].clone(), body));
+                if is_first && table == "trace_parts" {
+                    return (
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "Code: 242. Table is in readonly mode",
+                    );
+                }
+                break;
+            }
+        }
+        (StatusCode::OK, "")
+    }
+
+    async fn commit(dir: &std::path::Path, spans: u64) {
+        let store = Store::open(StoreOptions::new(dir), &mut Registry::default()).expect("a store");
+        let span = |id| Span::new(TraceId::from_u128(7), SpanId::from_u64(id), None, "work");
+        let spans = (1..=spans).map(span).collect();
+        let batch = SpanBatch { spans, ..SpanBatch::default() };
+        let door = store.inbox();
+        door.commit(batch).await.expect("room");
+        store.close().await.expect("closed");
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_sent_again_under_the_same_token() {
+        let dir = tempfile::tempdir().expect("a directory");
+        commit(dir.path(), 3).await;
+        let seen = Inserts::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&seen));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let settings = ClickHouseSettings {
+            url: format!("http://{address}").parse().expect("an address"),
+            database: "default".to_owned(),
+            user: "default".to_owned(),
+            password: None,
+            batch_rows: 100,
+            batch_bytes: 1 << 20,
+            flush_interval: Duration::from_millis(50),
+            ttl_days: None,
+        };
+        let work = || Work {
+            client: Client::new(&settings).expect("a client"),
+            data_dir: dir.path().to_owned(),
+            settings: settings.clone(),
+            metrics: Metrics::default(),
+            feed: None,
+            is_migrated: false,
+            whole: Instant::now(),
+        };
+        let error = work().round().await.expect_err("it is refused");
+        assert!(error.contains("readonly"), "{error}");
+        // As after a kill: nothing is known but what is on disk.
+        let mut again = work();
+        again.round().await.expect("it is taken");
+        assert_eq!(again.metrics.rows.get(), 3);
+        again.round().await.expect("nothing waits");
+        let inserts = std::mem::take(&mut *seen.lock().expect("no panic"));
+        let spans: Vec<_> = inserts.iter().filter(|(table, _, _)| table == "spans").collect();
+        assert_eq!(spans.len(), 2, "{inserts:?}");
+        assert_eq!(spans[0], spans[1], "same token, same rows");
+        assert_eq!(spans[0].2.lines().count(), 3);
+        server.abort();
+    }
+}
