@@ -154,7 +154,8 @@ impl Work {
             self.is_migrated = true;
         }
         loop {
-            let next = self.ask(|feed| feed.next().map_err(|error| error.to_string())).await?;
+            let next =
+                self.ask(|feed| feed.next_batch().map_err(|error| error.to_string())).await?;
             let Some(batch) = next else { break };
             let rows = batch.rows;
             send(&self.client, batch).await?;

@@ -100,7 +100,7 @@ impl Feed {
     ///
     /// # Errors
     /// [`MirrorError`]; asking again is safe.
-    pub fn next(&mut self) -> Result<Option<Batch>, MirrorError> {
+    pub fn next_batch(&mut self) -> Result<Option<Batch>, MirrorError> {
         let mut files = self.layout.files()?;
         let newest = files.first().map(|file| file.id);
         files.reverse();
@@ -136,7 +136,7 @@ impl Feed {
         Ok(None)
     }
 
-    /// The batch that [`Feed::next`] gave has arrived.
+    /// The batch that [`Feed::next_batch`] gave has arrived.
     ///
     /// # Errors
     /// [`MirrorError`]; then it will be sent again.

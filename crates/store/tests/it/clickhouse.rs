@@ -44,7 +44,7 @@ impl Mirror {
     }
 
     fn drain(&mut self, feed: &mut Feed) {
-        while let Some(batch) = feed.next().unwrap() {
+        while let Some(batch) = feed.next_batch().unwrap() {
             self.take(&batch);
             feed.acknowledge().unwrap();
         }
@@ -68,21 +68,21 @@ async fn a_batch_is_the_same_until_it_is_acknowledged_also_over_a_kill() {
     let store = Store::open(StoreOptions::new(dir.path()), &mut Default::default()).unwrap();
     commit(&store, 1, 1..8).await;
     let mut feed = open(dir.path(), 5);
-    let first = feed.next().unwrap().unwrap();
+    let first = feed.next_batch().unwrap().unwrap();
     assert_eq!(first.rows, 5);
     // More comes before the batch is acknowledged: it is not part of what is repeated.
     commit(&store, 1, 8..10).await;
-    assert_eq!(feed.next().unwrap().unwrap().spans, first.spans);
+    assert_eq!(feed.next_batch().unwrap().unwrap().spans, first.spans);
     drop(feed);
     let mut feed = open(dir.path(), 5);
-    let again = feed.next().unwrap().unwrap();
+    let again = feed.next_batch().unwrap().unwrap();
     assert_eq!((&again.spans, &again.token), (&first.spans, &first.token));
     feed.acknowledge().unwrap();
-    let second = feed.next().unwrap().unwrap();
+    let second = feed.next_batch().unwrap().unwrap();
     assert_eq!(second.rows, 4);
     assert_ne!(second.token, first.token);
     feed.acknowledge().unwrap();
-    assert_eq!(feed.next().unwrap(), None);
+    assert_eq!(feed.next_batch().unwrap(), None);
     store.close().await.unwrap();
 }
 
@@ -104,7 +104,7 @@ async fn every_span_is_sent_once_whatever_order_traces_grow_in() {
     assert_eq!((mirror.sent, mirror.rows.len()), (48, 48));
     let part = {
         commit(&store, 1, 100..101).await;
-        let batch = feed.next().unwrap().unwrap();
+        let batch = feed.next_batch().unwrap().unwrap();
         serde_json::from_str::<Value>(batch.parts.trim()).unwrap()
     };
     assert_eq!(part["trace_id"], TraceId::from_u128(1).to_string());
