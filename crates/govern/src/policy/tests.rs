@@ -102,7 +102,7 @@ fn mistakes_are_told_with_their_place_and_what_was_probably_meant() {
     insta::assert_snapshot!(told.to_string());
     let twice = format!("{}---\n{}", document(WHEN), document(WHEN));
     let told = read_rules(&[Source { name: "rules.yaml", text: &twice }]).unwrap_err();
-    insta::assert_snapshot!(told.to_string(), @r#"rules.yaml:8:1: expected each policy to have a name of its own, got "p" twice"#);
+    insta::assert_snapshot!(told.to_string(), @r#"rules.yaml:8:1: expected each policy and contract to have a name of its own, got "p" twice"#);
 }
 
 #[test]
