@@ -29,7 +29,7 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 pub(crate) struct StoreConfig {
     /// Size at which the next segment begins.
     pub(crate) max_segment_bytes: Option<Size>,
-    /// Where everything is written too.
+    /// Where spans and what is known of traces are written too.
     pub(crate) clickhouse: Option<ClickHouseConfig>,
 }
 

@@ -236,7 +236,8 @@ impl Feed {
             for number in [range.from_key, range.next_key] {
                 place.update(&number.to_le_bytes());
             }
-            for key in rows::keys(&transaction, range.from_key, range.next_key, self.max_rows)? {
+            // All that was planned, also when batches have become smaller since: what is acknowledged is the plan.
+            for key in rows::keys(&transaction, range.from_key, range.next_key, None)? {
                 let row = rows::span(file.id, key, &reader.span_at(trace_id, key)?);
                 push(&mut spans, row, planned.version);
                 rows += 1;

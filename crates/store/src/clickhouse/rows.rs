@@ -90,16 +90,18 @@ pub(super) fn trace_of(segment: &Connection, trace_no: i64) -> Result<TraceId, R
     TraceId::from_slice(&bytes).map_err(|_| crate::body::BodyError::Id.into())
 }
 
-/// Keys from one to before another, at most so many.
+/// Keys from one to before another, at most so many; all of them where nothing is said.
 pub(super) fn keys(
     segment: &Connection,
     from_key: i64,
     next_key: i64,
-    most: usize,
+    most: Option<usize>,
 ) -> Result<Vec<i64>, rusqlite::Error> {
+    // A negative limit is none.
     let sql = "SELECT key FROM spans WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3";
+    let most = most.map_or(-1, |most| i64::try_from(most).unwrap_or(i64::MAX));
     let mut statement = segment.prepare_cached(sql)?;
-    statement.query_map([from_key, next_key, most as i64], |row| row.get(0))?.collect()
+    statement.query_map([from_key, next_key, most], |row| row.get(0))?.collect()
 }
 
 /// What the embedded store has, in the form in which ClickHouse has it.
@@ -141,7 +143,7 @@ impl StoredRows {
         let transaction = connection.unchecked_transaction()?;
         let mut reader = RowReader::new(&transaction);
         let mut found = Vec::new();
-        for key in keys(&transaction, after.saturating_add(1), i64::MAX, most)? {
+        for key in keys(&transaction, after.saturating_add(1), i64::MAX, Some(most))? {
             let trace_id = trace_of(&transaction, key >> SPAN_BITS)?;
             found.push((key, span(file.id, key, &reader.span_at(trace_id, key)?)));
         }
@@ -163,7 +165,7 @@ impl StoredRows {
             let mut reader = RowReader::new(&transaction);
             for space in rows.spaces {
                 let (from, next) = trace_rows::key_range(space);
-                for key in keys(&transaction, from, next, usize::MAX >> 1)? {
+                for key in keys(&transaction, from, next, None)? {
                     found.push(span(file.id, key, &reader.span_at(trace_id, key)?));
                 }
             }

@@ -74,10 +74,12 @@ async fn a_batch_is_the_same_until_it_is_acknowledged_also_over_a_kill() {
     commit(&store, 1, 8..10).await;
     assert_eq!(feed.next_batch().unwrap().unwrap().spans, first.spans);
     drop(feed);
-    let mut feed = open(dir.path(), 5);
+    // Whatever a batch may have by now, what was planned is sent, as it is acknowledged whole.
+    let mut feed = open(dir.path(), 2);
     let again = feed.next_batch().unwrap().unwrap();
     assert_eq!((&again.spans, &again.token), (&first.spans, &first.token));
     feed.acknowledge().unwrap();
+    let mut feed = open(dir.path(), 5);
     let second = feed.next_batch().unwrap().unwrap();
     assert_eq!(second.rows, 4);
     assert_ne!(second.token, first.token);
