@@ -12,7 +12,7 @@
 //!   expect: response.latency_ms < 150 && response.consistency_level == 'strong'
 //! ```
 //!
-//! A contract is watched as an objective is: calls that `when` means are its events, those that are as
+//! A contract is watched as an objective is: calls of the consumer that `when` means are its events, those that are as
 //! `expect` says are good, and both are counted by the store. It is broken while fewer of them than
 //! agreed were good over its window.
 
@@ -106,7 +106,8 @@ impl ContractFile {
             wrong.push(Problem::at(place, message, ""));
         }
         let window_s = window(self.window.as_ref(), &mut wrong);
-        let indicator = indicator(text, (&self.when, &self.expect), &mut wrong);
+        let terms = (self.consumer.value.as_str(), &self.when, &self.expect);
+        let indicator = indicator(text, terms, &mut wrong);
         let (Some(indicator), true) = (indicator, wrong.is_empty()) else {
             wrong.sort_by_key(|problem| (problem.line, problem.column));
             return Err(Problems(wrong));
@@ -149,10 +150,10 @@ fn window(told: Option<&Spanned<String>>, wrong: &mut Vec<Problem>) -> u64 {
     seconds.unwrap_or(DEFAULT_WINDOW_S)
 }
 
-/// What is counted: calls that are meant, and of those the ones that are as expected.
+/// What is counted: calls of the consumer that are meant, and of those the ones that are as expected.
 fn indicator(
     text: &str,
-    (when, expect): (&Spanned<String>, &Spanned<String>),
+    (consumer, when, expect): (&str, &Spanned<String>, &Spanned<String>),
     wrong: &mut Vec<Problem>,
 ) -> Option<Indicator> {
     let schema = call_schema();
@@ -161,10 +162,19 @@ fn indicator(
             .map_err(|mistakes| wrong.extend(Problem::of_expression(text, source, &mistakes)))
             .ok()
     };
+    // All mistakes are told, not those of the first alone.
     let (guard, expectation) = (compile(when), compile(expect));
-    let indicator = Indicator::new(guard?, Judge::Good(expectation?));
+    let (guard, expectation) = (guard?, expectation?);
+    // What others are promised is not this contract's. (A text of JSON is one of CEL, and a comment at
+    // the guard's end must not take the bracket along.)
+    let caller = serde_json::Value::from(consumer);
+    let of_consumer = format!("request.caller == {caller} && (\n{}\n)", guard.source());
     let at: Location = when.referenced;
-    indicator.map_err(|error| wrong.push(Problem::at(at, error.to_string(), ""))).ok()
+    let mut fails = |error: String| wrong.push(Problem::at(at, error, ""));
+    let guard = Expression::filter(&of_consumer, &schema)
+        .map_err(|mistakes| fails(mistakes.to_string()))
+        .ok()?;
+    Indicator::new(guard, Judge::Good(expectation)).map_err(|error| fails(error.to_string())).ok()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use throughline_trace::{
     DirectiveAction, FindingState, Observe as _, Operation, Span, SpanId, SpanKind, StatusCode,
-    TraceId,
+    TraceId, keys,
 };
 
 use crate::policy::{PolicyPhase, PolicyState, Use, Values, evaluate};
@@ -31,6 +31,7 @@ fn call(number: u64, service: &str, millis: u64, level: Option<&str>, is_error: 
     span.kind = SpanKind::Client;
     span.start_unix_nano = MINUTE * 60_000_000_000;
     span.end_unix_nano = span.start_unix_nano + millis * 1_000_000;
+    span.attributes.set(keys::AGENT_ID, "shop_order".to_owned());
     span.attributes.set("peer.service", service.to_owned());
     if let Some(level) = level {
         span.attributes.set("response.consistency_level", level.to_owned());
@@ -64,6 +65,20 @@ fn r5_10_calls_under_the_guard_count_and_others_are_no_breach() {
         call(5, "inventory", 20, None, false),
     ];
     assert_eq!(counted(&stock(), &calls), (3, 1));
+}
+
+#[test]
+fn r5_10_calls_of_others_are_not_the_consumers() {
+    let mut other = call(0, "inventory", 900, Some("eventual"), false);
+    other.attributes.set(keys::AGENT_ID, "web_researcher".to_owned());
+    assert_eq!(counted(&stock(), &[other.clone()]), (0, 0));
+    // Where there is no agent, a service calls.
+    let odd = STOCK.replace("consumer: shop_order", r#"consumer: 'the "old" shop'"#);
+    let odd = odd.replace("'success'", "'success' // as HTTP has it");
+    let rules = read(&odd).expect("a contract");
+    assert_eq!(counted(&rules, &[other.clone()]), (0, 0));
+    other.attributes.set(keys::AGENT_ID, r#"the "old" shop"#.to_owned());
+    assert_eq!(counted(&rules, &[other]), (1, 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use throughline_trace::{Span, SpanKind, SpanRole, StatusCode, keys};
 
-use super::{Row, count, double, int, is_always_set, millis, open_map, row, shape, string};
+use super::{Row, double, int, is_always_set, millis, open_map, row, shape, string};
 use crate::collection::{Map, MapData};
 use crate::schema::{Field, RecordType, Schema, Scope, Type};
 use crate::value::{Record, Value};
@@ -212,7 +212,7 @@ const RESPONSE_ROWS: &[Row<Span>] = &[
     row(
         "retry_count",
         int,
-        |s| count(s.attributes.i64(keys::RETRY_COUNT).unwrap_or(0).unsigned_abs()),
+        |s| Value::Int(s.attributes.i64(keys::RETRY_COUNT).unwrap_or_default()),
         |s| s.attributes.i64(keys::RETRY_COUNT).is_some(),
         "how often it was tried again",
     ),
