@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use throughline_trace::{TraceId, keys};
 
 use crate::export::{Exporter, span, text, traces};
-use crate::governance::{LONG_AGO_NANOS, now};
+use crate::governance::{LONG_AGO_NANOS, governed, is_consumed, is_recorded, now};
 use crate::server::{Server, until};
 
 const STOCK: &str = include_str!("../../../../deploy/contracts/stock.yaml");
@@ -42,26 +42,14 @@ async fn told(server: &Server) -> Vec<Json> {
 async fn r5_10_a_breach_tells_the_caller_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
-    let rules = dir.path().join("rules");
-    fs::create_dir(&rules).expect("made");
     let rehearsed = STOCK.replace("  window: 15m", "  window: 15m\n  dry_run: true");
-    fs::write(rules.join("stock.yaml"), rehearsed).expect("written");
-    let yaml = "governance: {rules: [rules], interval_secs: 1}\n";
-    fs::write(dir.path().join("throughline.yaml"), yaml).expect("written");
-    let server = Server::start(&data_dir);
+    let (server, rules) = governed(dir.path(), &[("stock.yaml", rehearsed.as_str())]);
     let mut exporter = Exporter::connect(&server.grpc).await;
     // Of 100, 4 were too slow where one may be.
     for spans in [calls(1, 96, 80), calls(1_000, 4, 900)] {
         exporter.send_traces(traces("shop", spans)).await.expect("taken");
     }
-    until("the counters", async || {
-        let (_, metrics) = server.get("/metrics", None).await;
-        let named = "throughline_slo_error_budget_consumption_rate{slo=\"contract.stock\"";
-        let line = metrics.lines().find(|line| line.starts_with(named))?;
-        let consumed: f64 = line.rsplit(' ').next()?.parse().ok()?;
-        ((consumed - 4.0).abs() < 1e-6).then_some(())
-    })
-    .await;
+    is_consumed(&server, "contract.stock", 4.0).await;
     // Another version of it is asked at once.
     fs::write(rules.join("stock.yaml"), STOCK).expect("written");
     let action = until("the directive", async || {
@@ -70,12 +58,7 @@ async fn r5_10_a_breach_tells_the_caller_once() {
     .await;
     let reason = action["reason"].as_str().expect("text");
     assert!(reason.contains("96.00 % of the calls of shop_order to inventory"), "{action}");
-    let id = action["decision_id"].as_str().expect("a decision");
-    until("the decision", async || {
-        let (status, _) = server.get(&format!("/api/v1/decisions/{id}"), None).await;
-        (status == 200).then_some(())
-    })
-    .await;
+    is_recorded(&server, &action).await;
     until("the page", async || {
         let (_, page) = server.get("/governance", None).await;
         let shown = ["contract.stock", "inventory for shop_order", "is broken"];

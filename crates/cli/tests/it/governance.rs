@@ -2,6 +2,7 @@
 //! well again (requirements R5.1 and R5.4).
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -43,6 +44,40 @@ spec:
   objectives: [{{displayName: in time, target: 0.9}}]
 "#
     )
+}
+
+/// A server whose rules are files of a folder beside its data, with that folder: rounds are each second.
+pub(crate) fn governed(dir: &Path, files: &[(&str, &str)]) -> (Server, PathBuf) {
+    let rules = dir.join("rules");
+    fs::create_dir(&rules).expect("made");
+    for (name, text) in files {
+        fs::write(rules.join(name), text).expect("written");
+    }
+    let yaml = "governance: {rules: [rules], interval_secs: 1}\n";
+    fs::write(dir.join("throughline.yaml"), yaml).expect("written");
+    (Server::start(&dir.join("data")), rules)
+}
+
+/// Waits until so much of an SLO's error budget is consumed.
+pub(crate) async fn is_consumed(server: &Server, slo: &str, expected: f64) {
+    let named = format!("throughline_slo_error_budget_consumption_rate{{slo=\"{slo}\"");
+    until("the counters", async || {
+        let (_, metrics) = server.get("/metrics", None).await;
+        let line = metrics.lines().find(|line| line.starts_with(&named))?;
+        let consumed: f64 = line.rsplit(' ').next()?.parse().ok()?;
+        ((consumed - expected).abs() < 1e-6).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the decision of an action is on the record.
+pub(crate) async fn is_recorded(server: &Server, action: &Json) {
+    let id = action["decision_id"].as_str().expect("a decision");
+    until("the decision", async || {
+        let (status, _) = server.get(&format!("/api/v1/decisions/{id}"), None).await;
+        (status == 200).then_some(())
+    })
+    .await;
 }
 
 /// How long ago something ended so that its minutes are over.
@@ -103,13 +138,8 @@ async fn done(server: &Server, what: &str) -> String {
 async fn r5_1_a_bad_version_goes_back_with_its_cause_named_and_the_end_is_told() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
-    fs::create_dir(dir.path().join("rules")).expect("made");
-    fs::write(dir.path().join("rules/rollout.yaml"), RULES).expect("written");
     let slos = format!("{}---\n{}", in_time("screening"), in_time("teller"));
-    fs::write(dir.path().join("rules/slo.yaml"), slos).expect("written");
-    let yaml = "governance: {rules: [rules], interval_secs: 1}\n";
-    fs::write(dir.path().join("throughline.yaml"), yaml).expect("written");
-    let server = Server::start(&data_dir);
+    let (server, _) = governed(dir.path(), &[("rollout.yaml", RULES), ("slo.yaml", &slos)]);
     let mut exporter = Exporter::connect(&server.grpc).await;
     let send = async |exporter: &mut Exporter, spans| {
         exporter.send_traces(traces("bank", spans)).await.expect("taken");

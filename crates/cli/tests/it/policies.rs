@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use throughline_trace::{TraceId, keys};
 
 use crate::export::{Exporter, span, text, traces};
-use crate::governance::{LONG_AGO_NANOS, in_time, now};
+use crate::governance::{LONG_AGO_NANOS, governed, in_time, is_consumed, is_recorded, now};
 use crate::server::{Server, client, run, until};
 
 const POLICY: &str = include_str!("../../../../deploy/policies/payment_freeze.yaml");
@@ -63,27 +63,16 @@ async fn freezes(server: &Server) -> Vec<Json> {
 async fn r5_6_a_policy_freezes_an_agent_once_and_signals_are_shown() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
-    let rules = dir.path().join("rules");
-    fs::create_dir(&rules).expect("made");
-    fs::write(rules.join("slo.yaml"), in_time("payment")).expect("written");
-    fs::write(rules.join("score.yaml"), SCORE).expect("written");
-    let yaml = "governance: {rules: [rules], interval_secs: 1}\n";
-    fs::write(dir.path().join("throughline.yaml"), yaml).expect("written");
-    let server = Server::start(&data_dir);
+    let files = [("slo.yaml", in_time("payment")), ("score.yaml", SCORE.to_owned())];
+    let (server, rules) =
+        governed(dir.path(), &files.each_ref().map(|(name, text)| (*name, text.as_str())));
     let mut exporter = Exporter::connect(&server.grpc).await;
     // 7 of 100 were too late and failed, 10 may be: seven tenths of the budget.
     for spans in [steps(1, 93, 300, "ok"), steps(1_000, 7, 2_800, "timeout")] {
         exporter.send_traces(traces("shop", spans)).await.expect("taken");
     }
     decide(&server).await;
-    until("the counters", async || {
-        let (_, metrics) = server.get("/metrics", None).await;
-        let named = "throughline_slo_error_budget_consumption_rate{slo=\"payment-in-time\"";
-        let line = metrics.lines().find(|line| line.starts_with(named))?;
-        let consumed: f64 = line.rsplit(' ').next()?.parse().ok()?;
-        ((consumed - 0.7).abs() < 1e-9).then_some(())
-    })
-    .await;
+    is_consumed(&server, "payment-in-time", 0.7).await;
     // The next round reads the files and asks them at once.
     fs::write(rules.join("policy.yaml"), POLICY).expect("written");
     fs::write(rules.join("forecasts.yaml"), FORECASTS).expect("written");
@@ -99,12 +88,7 @@ async fn r5_6_a_policy_freezes_an_agent_once_and_signals_are_shown() {
     let finding = all.iter().find(|one| one["kind"] == "policy").expect("a finding");
     let consumed = finding["values"]["error_budget_consumption_rate"].as_f64().expect("a number");
     assert!((consumed - 0.7).abs() < 1e-9, "{finding}");
-    let id = freeze["decision_id"].as_str().expect("a decision");
-    until("the decision", async || {
-        let (status, _) = server.get(&format!("/api/v1/decisions/{id}"), None).await;
-        (status == 200).then_some(())
-    })
-    .await;
+    is_recorded(&server, &freeze).await;
     until("the page", async || {
         let (_, page) = server.get("/governance", None).await;
         let shown = ["payment_freeze", "error_budget_consumption_rate", "0.700", "holds, waits"];
