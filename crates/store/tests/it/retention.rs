@@ -182,19 +182,27 @@ async fn retention_by_size_takes_the_oldest_and_stalls_nobody() {
     for round in 0..12_u128 {
         fill(&store, NOON, round * 20 + 1..round * 20 + 21).await;
         let page = reader.traces(&TraceFilter::default(), None, 5).await.unwrap();
-        assert_eq!(page.items.len(), 5, "a reader goes on while segments go");
+        // How many segments there are besides the one that is written depends on how far the keeper is.
+        let newest = TraceId::from_u128(round * 20 + 20);
+        assert_eq!(page.items[0].trace_id, newest, "a reader goes on while segments go");
     }
     store.keep_now().await;
+    // Whoever still looks after segments ends here: what follows stands still.
+    store.close().await.unwrap();
+    let reader = Reader::open(dir.path()).unwrap();
     let retired = metric(&registry, "throughline_store_retired_segments_total");
     assert!(retired > 3, "{retired}");
     let stats = reader.stats().await.unwrap();
-    let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
-    let bytes: u64 = files.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let files = std::fs::read_dir(dir.path().join("segments")).unwrap().map(Result::unwrap);
+    // Search indexes are made behind the keeper's back.
+    let files = files.filter(|entry| !entry.file_name().to_string_lossy().contains(".index"));
+    let bytes: u64 = files.map(|entry| entry.metadata().unwrap().len()).sum();
     assert!(bytes <= 6 * SMALL && stats.segments > 1, "{bytes} {stats:?}");
     assert_eq!(stats.spans + metric(&registry, "throughline_store_retired_spans_total"), 240);
     assert!(reader.trace(TraceId::from_u128(1)).await.unwrap().is_none(), "the oldest went");
     assert!(reader.trace(TraceId::from_u128(240)).await.unwrap().is_some(), "the newest stayed");
-    let gone = states(&store).await.iter().filter(|(_, s)| *s == SegmentState::Retired).count();
+    let segments = reader.segments().await.unwrap();
+    let gone = segments.iter().filter(|info| info.state == SegmentState::Retired).count();
     assert_eq!(gone as u64, retired);
 }
 
