@@ -332,24 +332,24 @@ impl Layout {
 
     /// Bytes of all files.
     pub(crate) fn bytes_on_disk(&self) -> io::Result<u64> {
-        Ok(bytes_in(&self.root)? + self.segment_bytes()?)
+        Ok(bytes_in(&self.root, |_| true)? + bytes_in(&self.segments(), |_| true)?)
     }
 
-    /// Bytes of the segments, with what SQLite puts beside them.
+    /// Bytes of the segments and their search indexes. What SQLite puts beside them shrinks by itself.
     pub(crate) fn segment_bytes(&self) -> io::Result<u64> {
-        bytes_in(&self.segments())
+        bytes_in(&self.segments(), |name| !SIDE_FILES.iter().any(|ending| name.ends_with(ending)))
     }
 }
 
-/// Bytes of the files in a folder, those beneath it left out.
-fn bytes_in(folder: &Path) -> io::Result<u64> {
+/// Bytes of the files in a folder whose names count, those beneath it left out.
+fn bytes_in(folder: &Path, counts: impl Fn(&str) -> bool) -> io::Result<u64> {
     let mut bytes = 0;
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(folder)?.flatten() {
         // A file may go while we look: a WAL after its checkpoint.
-        if let Ok(metadata) = entry?.metadata()
-            && metadata.is_file()
+        if let Ok(found) = entry.metadata()
+            && (found.is_file() && counts(&entry.file_name().to_string_lossy()))
         {
-            bytes += metadata.len();
+            bytes += found.len();
         }
     }
     Ok(bytes)

@@ -89,9 +89,9 @@ pub(crate) const SPANS_PER_TRACE_NO: u32 = 1 << 20;
 pub struct Retention {
     /// How long a segment is kept after the end of its day.
     pub max_age: Option<Duration>,
-    /// Most bytes of all segments together, with their logs and search indexes. The oldest go until it is no more; the
-    /// open one and skeletons stay. The control database is not counted: no segment makes it
-    /// smaller.
+    /// Most bytes of all segments together, with their search indexes. The oldest go until it is no
+    /// more; the open one and skeletons stay. Write-ahead logs are not counted, as they shrink by
+    /// themselves, nor is the control database: no segment makes it smaller.
     pub max_bytes: Option<u64>,
 }
 

@@ -197,7 +197,8 @@ async fn retention_by_size_takes_the_oldest_and_stalls_nobody() {
     // Search indexes are made behind the keeper's back.
     let files = files.filter(|entry| !entry.file_name().to_string_lossy().contains(".index"));
     let bytes: u64 = files.map(|entry| entry.metadata().unwrap().len()).sum();
-    assert!(bytes <= 6 * SMALL && stats.segments > 1, "{bytes} {stats:?}");
+    // The log of the open segment did not count, and is in it since the store was closed.
+    assert!(bytes <= 7 * SMALL && stats.segments > 1, "{bytes} {stats:?}");
     assert_eq!(stats.spans + metric(&registry, "throughline_store_retired_spans_total"), 240);
     assert!(reader.trace(TraceId::from_u128(1)).await.unwrap().is_none(), "the oldest went");
     assert!(reader.trace(TraceId::from_u128(240)).await.unwrap().is_some(), "the newest stayed");
