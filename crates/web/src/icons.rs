@@ -30,6 +30,7 @@ pub(crate) fn icon(name: &str) -> Markup {
         "sql" => {
             r#"<ellipse cx="10" cy="5" rx="6" ry="2.500"/><path d="M4 5v10c0 1.400 2.700 2.500 6 2.500s6-1.100 6-2.500V5M4 10c0 1.400 2.700 2.500 6 2.500s6-1.100 6-2.500"/>"#
         }
+        "store" => r#"<path d="M4 4h12v4H4zM4 12h12v4H4zM7 6h.5M7 14h.5"/>"#,
         "setup" => r#"<path d="M3 10h9M9 6l4 4-4 4M16.5 4v12"/>"#,
         "search" => r#"<circle cx="9" cy="9" r="5.2"/><path d="M13 13l4 4"/>"#,
         "sun" => {

@@ -20,12 +20,13 @@ pub(crate) enum Nav {
     Logs,
     Series,
     Sql,
+    Store,
     Setup,
     /// A page outside the rail.
     None,
 }
 
-const RAIL: [(Nav, &str, &str, &str); 9] = [
+const RAIL: [(Nav, &str, &str, &str); 10] = [
     (Nav::Overview, "/overview", "overview", "Overview"),
     (Nav::Traces, "/traces", "traces", "Traces"),
     (Nav::Decisions, "/decisions", "decisions", "Decisions"),
@@ -34,6 +35,7 @@ const RAIL: [(Nav, &str, &str, &str); 9] = [
     (Nav::Logs, "/logs", "logs", "Logs"),
     (Nav::Series, "/series", "series", "Metrics"),
     (Nav::Sql, "/sql", "sql", "SQL"),
+    (Nav::Store, "/store", "store", "Store"),
     (Nav::Setup, "/setup", "setup", "Send data"),
 ];
 

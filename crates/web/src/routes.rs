@@ -54,6 +54,7 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/series/spark", get(pages::series::spark)),
         ("/series/of/{name}", get(pages::series::show)),
         ("/sql", get(pages::sql::show)),
+        ("/store", get(pages::store::show)),
         ("/setup", get(pages::setup::show)),
         ("/live", get(live::rows)),
         ("/login", get(pages::login::show).post(pages::login::sign_in)),

@@ -238,10 +238,18 @@ pub(crate) async fn segments(
     State(app): State<Shared>,
     params: Params,
 ) -> Result<Json<Page<Segment>>, Failure> {
-    let (after, limit) = (Keyed::Segments.key(&params)?, params.limit()?);
-    let segments = app.web.reader.segments().await?;
-    let page = paging::page(Keyed::Segments, segments, place, after.as_ref(), limit)?;
+    let page = segments_of(&app, &params).await?;
     Ok(Json(Page { items: page.items.iter().map(segment).collect(), next: page.next }))
+}
+
+/// A page of the segments, the newest first.
+pub(crate) async fn segments_of(
+    app: &Shared,
+    params: &Params,
+) -> Result<Page<SegmentInfo>, Failure> {
+    let (after, limit) = (Keyed::Segments.key(params)?, params.limit()?);
+    let segments = app.web.reader.segments().await?;
+    paging::page(Keyed::Segments, segments, place, after.as_ref(), limit)
 }
 
 /// The place of a segment in the list: the newest day first, and its last part.

@@ -18,6 +18,7 @@ pub(crate) mod sessions;
 pub(crate) mod setup;
 mod span;
 pub(crate) mod sql;
+pub(crate) mod store;
 mod times;
 pub(crate) mod trace;
 pub(crate) mod traces;

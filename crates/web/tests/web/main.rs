@@ -12,6 +12,7 @@ mod fixtures;
 mod gateway;
 mod pages;
 mod sql;
+mod store;
 
 use std::sync::Arc;
 
