@@ -33,6 +33,11 @@ use crate::args::{Arguments, Color, Command, ServeArgs};
 use crate::failure::Outcome;
 use crate::logging::Logger;
 
+/// Records are allocated on the threads of requests and freed on the store's, which glibc's allocator
+/// pays for with locks and searches.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Threads for queries and other blocking work. The store lets in fewer queries than that; the
 /// runtime's own default of 512 would be memory for nothing.
 const MAX_BLOCKING_THREADS: usize = 32;

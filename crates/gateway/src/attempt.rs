@@ -12,6 +12,7 @@ use throughline_trace::{ErrorType, SpanId};
 use tokio::time::Instant;
 
 use crate::asked::Outgoing;
+use crate::buffers;
 use crate::client::{self, EVENTS};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
@@ -61,7 +62,7 @@ impl Attempt<'_> {
         let http = http.ok_or_else(|| broken("the gateway has no HTTP client".to_owned()))?;
         let body = self.outgoing.body.clone();
         let answer = client::send(http, &self.who, api, Method::POST, uri, headers, body).await?;
-        let (head, body) = answer.into_parts();
+        let (mut head, body) = answer.into_parts();
         let status = head.status;
         let limits = telling::rate_limits(&head.headers);
         if !asked.is_stream {
@@ -91,6 +92,7 @@ impl Attempt<'_> {
         };
         let relay = Relay::new(body, self.who, status, wish, serving.plan.max_answer_bytes);
         let held = Vec::new();
+        buffers::own_headers(&mut head.headers);
         open(Opened { relay, segments, held, headers: head.headers, status }).await
     }
 }

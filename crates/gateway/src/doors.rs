@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::api::Api;
 use crate::asked::Asked;
+use crate::buffers;
 use crate::caller::Caller;
 use crate::config::KeyConfig;
 use crate::exchange::Exchange;
@@ -101,7 +102,9 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
         reason: "invalid_request",
         named: None,
     })?;
-    let trail = Trail::new(inner.recorder.clone(), Caller::of(head.headers));
+    let mut headers = head.headers;
+    buffers::own_headers(&mut headers);
+    let trail = Trail::new(inner.recorder.clone(), Caller::of(headers));
     let name = key.as_ref().map(|key| key.name.as_str()).unwrap_or_default();
     let unlimited = KeyConfig::default();
     let limits = serving.plan.keys.get(name).unwrap_or(&unlimited);
@@ -172,7 +175,7 @@ async fn read(body: Body, max_bytes: usize) -> Result<Bytes, Turned> {
         let message = format!("the body did not come within {secs} s");
         return Err(turned("slow_body", StatusCode::REQUEST_TIMEOUT, message));
     };
-    collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
+    collected.map(|body| buffers::own_body(body.to_bytes())).map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
             let message = format!(
                 "expected a body of at most {max_bytes} bytes; `gateway.limits.max_request_bytes` \

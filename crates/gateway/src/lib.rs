@@ -50,6 +50,7 @@ mod api;
 mod asked;
 mod attempt;
 mod blocks;
+mod buffers;
 mod cache;
 mod call;
 mod caller;

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use throughline_trace::{
     Accepted, Attributes, Decision, Refusal, Resource, SDK_SCOPE, Scope, Span, SpanBatch, keys,
 };
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -173,7 +174,17 @@ async fn hand_over(
                 }
             }
         }
-        offer(batch, &submit, &metrics).await;
+        let count = batch.len() as u64;
+        let (submit, shared_metrics) = (Arc::clone(&submit), Arc::clone(&metrics));
+        let runtime = Handle::current();
+        // Redaction and preparing take milliseconds a batch: no request shall wait behind them.
+        let offered = tokio::task::spawn_blocking(move || {
+            runtime.block_on(offer(batch, &submit, &shared_metrics));
+        });
+        if let Err(error) = offered.await {
+            metrics.dropped("store_refused", count);
+            tracing::error!(records = count, %error, "the gateway's records were lost on their way to the store");
+        }
     }
 }
 
