@@ -10,7 +10,7 @@ use throughline_trace::{
     Accepted, Attributes, Decision, Refusal, Resource, SDK_SCOPE, Scope, Span, SpanBatch, keys,
 };
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,8 @@ const BATCH_RECORDS: usize = 1_024;
 /// How long the first record of a batch waits for others: a batch costs a commit on the disk, however
 /// small it is. So much of what the gateway saw may be lost by a crash.
 const GATHERING: Duration = Duration::from_millis(50);
+/// Batches that are on their way at once: one is prepared while another waits for its commit.
+const BATCHES_AT_ONCE: u32 = 4;
 /// How often a batch is offered to a full inbox before it is given up.
 const OFFERS: u32 = 5;
 /// Longest pause before the next offer.
@@ -142,6 +144,7 @@ async fn hand_over(
     metrics: Arc<GatewayMetrics>,
 ) {
     let mut some = Vec::with_capacity(BATCH_RECORDS);
+    let turns = Arc::new(Semaphore::new(BATCHES_AT_ONCE as usize));
     loop {
         let received = tokio::select! {
             received = records.recv_many(&mut some, BATCH_RECORDS) => received,
@@ -151,6 +154,8 @@ async fn hand_over(
             }
         };
         if received == 0 {
+            // Over is when all is handed over.
+            let _ = turns.acquire_many(BATCHES_AT_ONCE).await;
             return;
         }
         if received < BATCH_RECORDS {
@@ -174,17 +179,26 @@ async fn hand_over(
                 }
             }
         }
-        let count = batch.len() as u64;
-        let (submit, shared_metrics) = (Arc::clone(&submit), Arc::clone(&metrics));
-        let runtime = Handle::current();
-        // Redaction and preparing take milliseconds a batch: no request shall wait behind them.
-        let offered = tokio::task::spawn_blocking(move || {
-            runtime.block_on(offer(batch, &submit, &shared_metrics));
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+        let (submit, metrics) = (Arc::clone(&submit), Arc::clone(&metrics));
+        tokio::spawn(async move {
+            offer_aside(batch, submit, metrics).await;
+            drop(turn);
         });
-        if let Err(error) = offered.await {
-            metrics.dropped("store_refused", count);
-            tracing::error!(records = count, %error, "the gateway's records were lost on their way to the store");
-        }
+    }
+}
+
+/// Offers a batch on a thread of its own: redaction and preparing take milliseconds, and no request shall
+/// wait behind them.
+async fn offer_aside(batch: SpanBatch, submit: Submit, metrics: Arc<GatewayMetrics>) {
+    let count = batch.len() as u64;
+    let (runtime, told) = (Handle::current(), Arc::clone(&metrics));
+    let offered = tokio::task::spawn_blocking(move || {
+        runtime.block_on(offer(batch, &submit, &told));
+    });
+    if let Err(error) = offered.await {
+        metrics.dropped("store_refused", count);
+        tracing::error!(records = count, %error, "the gateway's records were lost on their way to the store");
     }
 }
 

@@ -7,6 +7,7 @@ mod file;
 mod git;
 mod http;
 mod keeper;
+mod s3;
 
 use throughline_store::{AnchorLines, Checkpoint};
 
@@ -14,6 +15,7 @@ use crate::settings::{AnchorSettings, AnchorTarget};
 
 pub(crate) use file::lines as lines_of;
 pub(crate) use keeper::Keeper;
+pub(crate) use s3::Place;
 
 /// Hands checkpoints, oldest first, to an anchor. The error is what went wrong, for people.
 async fn write(anchor: &AnchorSettings, checkpoints: &[Checkpoint]) -> Result<(), String> {
@@ -29,6 +31,7 @@ async fn write(anchor: &AnchorSettings, checkpoints: &[Checkpoint]) -> Result<()
         AnchorTarget::Http { url, method, headers } => {
             http::write(url, *method, headers, checkpoints).await
         }
+        AnchorTarget::S3(place) => s3::write(place, checkpoints).await,
     }
 }
 
@@ -37,6 +40,7 @@ pub(crate) async fn read(anchor: &AnchorSettings) -> Result<Option<AnchorLines>,
     let lines = match &anchor.target {
         AnchorTarget::File(path) => file::read(path.clone()).await?,
         AnchorTarget::Git { repository, notes_ref, .. } => git::read(repository, notes_ref).await?,
+        AnchorTarget::S3(place) => s3::read(place).await?,
         AnchorTarget::Http { .. } => return Ok(None),
     };
     Ok(Some(AnchorLines { name: anchor.name.clone(), lines }))

@@ -27,7 +27,7 @@ pub(crate) struct AuditConfig {
     pub(crate) anchors: Vec<AnchorConfig>,
 }
 
-/// One of `audit.anchors`: exactly one of `file`, `git` and `http` says which kind it is.
+/// One of `audit.anchors`: exactly one of `file`, `git`, `http` and `s3` says which kind it is.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AnchorConfig {
@@ -47,6 +47,14 @@ pub(crate) struct AnchorConfig {
     pub(crate) method: Option<HttpMethod>,
     /// Headers that go along.
     pub(crate) headers: BTreeMap<String, String>,
+    /// A bucket of an object store, and what names in it begin with: `s3://bucket/prefix`.
+    pub(crate) s3: Option<String>,
+    /// The region of the bucket; that of the environment when it is left out.
+    pub(crate) region: Option<String>,
+    /// The address of an object store that is not AWS's.
+    pub(crate) endpoint: Option<String>,
+    /// A file with credentials in AWS's form.
+    pub(crate) credentials_file: Option<PathBuf>,
 }
 
 /// How a checkpoint is sent.
@@ -66,7 +74,8 @@ impl AuditConfig {
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let anchors = self.anchors.iter_mut();
         let of_anchors =
-            anchors.flat_map(|anchor| [&mut anchor.file, &mut anchor.git].into_iter().flatten());
+            anchors.flat_map(|of| [&mut of.file, &mut of.git, &mut of.credentials_file]);
+        let of_anchors = of_anchors.flatten();
         self.key_file.iter_mut().chain(&mut self.previous_key_files).chain(of_anchors)
     }
 }

@@ -5,8 +5,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusty_s3::{Bucket, UrlStyle};
 use throughline_store::{AuditKey, AuditKeys, MAX_AUDIT_KEY_BYTES, READS_RETENTION_DAYS};
 
+use crate::anchors::Place;
 use crate::config::{AnchorConfig, AuditConfig, HttpMethod};
 use crate::failure::{Failure, Outcome};
 
@@ -77,15 +79,18 @@ pub(crate) enum AnchorTarget {
         /// Headers that go along.
         headers: BTreeMap<String, String>,
     },
+    /// An object store.
+    S3(Place),
 }
 
 impl AnchorTarget {
-    /// `file`, `git` or `http`.
+    /// `file`, `git`, `http` or `s3`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
             Self::Git { .. } => "git",
             Self::Http { .. } => "http",
+            Self::S3(_) => "s3",
         }
     }
 }
@@ -168,19 +173,23 @@ fn read_key(path: &Path) -> Outcome<AuditKey> {
 
 fn anchor(config: &AnchorConfig) -> Outcome<AnchorSettings> {
     let wrong = |what: &str| {
-        Failure::usage(format!("expected an anchor with one of file, git and http, got {what}"))
+        Failure::usage(format!("expected an anchor with one of file, git, http and s3, got {what}"))
             .hint("see `audit.anchors` in docs/audit.md")
     };
     let has_http = config.method.is_some() || !config.headers.is_empty();
     let has_git = config.notes_ref.is_some() || config.push.is_some();
-    let target = match (&config.file, &config.git, &config.http) {
-        (Some(path), None, None) if !has_http && !has_git => AnchorTarget::File(path.clone()),
-        (None, Some(repository), None) if !has_http => AnchorTarget::Git {
+    let has_s3 = [&config.region, &config.endpoint].into_iter().any(Option::is_some)
+        || config.credentials_file.is_some();
+    let target = match (&config.file, &config.git, &config.http, &config.s3) {
+        (Some(path), None, None, None) if !has_http && !has_git && !has_s3 => {
+            AnchorTarget::File(path.clone())
+        }
+        (None, Some(repository), None, None) if !has_http && !has_s3 => AnchorTarget::Git {
             repository: repository.clone(),
             notes_ref: config.notes_ref.clone().unwrap_or_else(|| DEFAULT_NOTES_REF.to_owned()),
             push: config.push.clone(),
         },
-        (None, None, Some(url)) if !has_git => {
+        (None, None, Some(url), None) if !has_git && !has_s3 => {
             if !url.starts_with("http://") && !url.starts_with("https://") {
                 return Err(wrong(&format!("the address {url:?}")));
             }
@@ -190,11 +199,49 @@ fn anchor(config: &AnchorConfig) -> Outcome<AnchorSettings> {
                 headers: config.headers.clone(),
             }
         }
-        (None, None, None) => return Err(wrong("none of them")),
+        (None, None, None, Some(address)) if !has_http && !has_git => {
+            AnchorTarget::S3(place(config, address)?)
+        }
+        (None, None, None, None) => return Err(wrong("none of them")),
         _ => return Err(wrong("more than one of them, or a key of another kind")),
     };
     let name = config.name.clone().unwrap_or_else(|| target.kind().to_owned());
     Ok(AnchorSettings { name, target })
+}
+
+/// Where objects go.
+fn place(config: &AnchorConfig, address: &str) -> Outcome<Place> {
+    let wrong = |expected: &str, got: &str| {
+        Failure::usage(format!("expected {expected}, got {got:?}"))
+            .hint("see `audit.anchors` in docs/audit.md")
+    };
+    let rest = address.strip_prefix("s3://").unwrap_or_default();
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(wrong("`s3: s3://bucket/prefix` of an anchor", address));
+    }
+    let prefix = prefix.trim_matches('/');
+    let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    let said = |name: &str| env::var(name).ok().filter(|region| !region.trim().is_empty());
+    let region = config.region.clone();
+    let region = region.or_else(|| said("AWS_REGION")).or_else(|| said("AWS_DEFAULT_REGION"));
+    // Stores of one's own rarely care which.
+    let region = region.or_else(|| config.endpoint.as_ref().map(|_| "us-east-1".to_owned()));
+    let region = region.ok_or_else(|| {
+        Failure::usage(format!("expected the `region` of {address}, got none"))
+            .hint("set `region` of the anchor, or AWS_REGION")
+    })?;
+    let (endpoint, style) = match &config.endpoint {
+        Some(endpoint) => (endpoint.clone(), UrlStyle::Path),
+        None => (format!("https://s3.{region}.amazonaws.com"), UrlStyle::VirtualHost),
+    };
+    let url = endpoint
+        .parse()
+        .map_err(|_| wrong("an address as the `endpoint` of an anchor", &endpoint))?;
+    let bucket = Bucket::new(url, style, bucket.to_owned(), region).map_err(|error| {
+        wrong("a bucket and an `endpoint` that make an address", &format!("{address}: {error}"))
+    })?;
+    Ok(Place { bucket, prefix, credentials_file: config.credentials_file.clone() })
 }
 
 #[cfg(test)]
@@ -225,6 +272,30 @@ mod tests {
     }
 
     #[test]
+    fn an_object_store_is_an_anchor() {
+        let place = |yaml: &str| {
+            let yaml = format!("audit: {{ anchors: [{{ {yaml} }}] }}\n");
+            match &resolve(&config(&yaml), KeySource::default()).expect("settings").anchors[0]
+                .target
+            {
+                AnchorTarget::S3(place) => place.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let aws = place("s3: 's3://vault/audit/prod/', region: eu-central-1");
+        assert_eq!(aws.bucket.base_url().as_str(), "https://vault.s3.eu-central-1.amazonaws.com/");
+        assert_eq!(aws.prefix, "audit/prod/");
+        let own =
+            place("s3: 's3://vault', endpoint: 'http://minio:9000', credentials_file: s3.ini");
+        assert_eq!(own.bucket.base_url().as_str(), "http://minio:9000/vault/");
+        assert_eq!(own.credentials_file, Some("/etc/s3.ini".into()));
+        insta::assert_snapshot!(refusal("audit: { anchors: [{ s3: vault, region: x }] }\n"), @r#"
+        error(2): expected `s3: s3://bucket/prefix` of an anchor, got "vault"
+        hint: see `audit.anchors` in docs/audit.md
+        "#);
+    }
+
+    #[test]
     fn the_key_of_the_environment_wins_over_the_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("audit.key");
@@ -240,7 +311,7 @@ mod tests {
     #[test]
     fn mistakes_are_told() {
         insta::assert_snapshot!(refusal("audit: { anchors: [{ name: a }] }\n"), @r"
-        error(2): expected an anchor with one of file, git and http, got none of them
+        error(2): expected an anchor with one of file, git, http and s3, got none of them
         hint: see `audit.anchors` in docs/audit.md
         ");
         insta::assert_snapshot!(refusal("audit: { anchors: [{ file: a }, { file: b }] }\n"), @r"

@@ -22,7 +22,7 @@ fn start(data_dir: &Path, config: &str) -> Server {
     Server::start_with(data_dir, &["--config", config, "serve"])
 }
 
-async fn record(server: &Server, numbers: std::ops::Range<u32>) {
+pub(crate) async fn record(server: &Server, numbers: std::ops::Range<u32>) {
     let decisions: Vec<Json> = numbers
         .map(|number| {
             json!({
