@@ -116,6 +116,7 @@ impl Read {
             registry,
         )?;
         rollouts.set_actor(acting.actor());
+        let opa = acting::opa(&serve.act, registry)?;
         let (told, standing) = watch::channel(Arc::default());
         let view = View { governance: governance.clone(), standing };
         let work = Work {
@@ -128,7 +129,7 @@ impl Read {
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
-            policies: Policies::default(),
+            policies: Policies::new(opa),
             rules: Arc::new(self.rules),
         };
         let closing = CancellationToken::new();
