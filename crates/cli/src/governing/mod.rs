@@ -10,6 +10,7 @@ mod drift;
 mod files;
 mod investigate;
 pub(crate) mod policies;
+pub(crate) mod replay;
 mod rollouts;
 pub(crate) mod signals;
 mod slo_metrics;

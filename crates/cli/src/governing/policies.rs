@@ -188,7 +188,7 @@ impl Known {
 pub(crate) type Key<'a> = (Option<&'a str>, u64);
 
 /// The values of one minute, by whose and over how long.
-struct Live<'a> {
+pub(super) struct Live<'a> {
     rules: &'a Rules,
     objectives: &'a [ObjectiveStatus],
     seen: BTreeMap<Key<'a>, Seen>,
@@ -290,7 +290,7 @@ impl<'a> Live<'a> {
     }
 
     /// The value of a signal over all agents, with those of its parts.
-    fn of_signal(
+    pub(super) fn of_signal(
         &self,
         signal: &CompositeSignal,
     ) -> Option<&(CompositeValue, BTreeMap<String, f64>)> {
