@@ -7,6 +7,7 @@
 
 mod decisions;
 mod drift;
+mod evaluating;
 mod files;
 mod investigate;
 pub(crate) mod policies;
@@ -71,6 +72,12 @@ pub(crate) enum RoundError {
     Control(#[from] ControlError),
     #[error("the round panicked")]
     Panicked,
+    #[error(
+        "policies do not end: one in Rego makes an operation that takes for ever; mend or take it out"
+    )]
+    Stuck,
+    #[error("no thread could be started")]
+    Thread,
     #[error("an evaluation ended before its time: {0}")]
     Ended(#[from] tokio::task::JoinError),
 }

@@ -7,8 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use throughline_act::Opa;
 use throughline_govern::Rules;
 use throughline_govern::policy::{
-    Policy, PolicyEvaluated, PolicyState, PolicyStatus, Remote, Use, Values, evaluate,
-    watch_signal, withdraw,
+    Policy, PolicyState, PolicyStatus, Remote, Use, Values, watch_signal, withdraw,
 };
 use throughline_govern::signals::{
     CompositeSignal, CompositeValue, Levels, Name, ObjectiveReading, definition,
@@ -17,6 +16,7 @@ use throughline_govern::slo::ObjectiveStatus;
 use throughline_rules::rego::Answer;
 use throughline_store::{Evaluation, Governance, Reader};
 
+use super::evaluating::Working;
 use super::signals::{Look, MAX_TRACES_PER_ROUND, Seen};
 use super::{MINUTE_NANOS, RoundError, states};
 
@@ -37,6 +37,7 @@ const MAX_ASKED_AT_ONCE: usize = 8;
 pub(super) struct Policies {
     /// Who has the policies with `opa:`.
     opa: Option<Opa>,
+    working: Working,
     known: Option<Known>,
     /// What was evaluated last.
     last: Option<(u64, Arc<Rules>)>,
@@ -94,13 +95,9 @@ impl Policies {
         let states =
             rules.policies.keys().map(|name| known.policies.remove(name).unwrap_or_default());
         let work: Vec<(Values, PolicyState)> = asked.into_iter().zip(states).collect();
-        let of = Arc::clone(rules);
-        // What is in Rego may take its time over each.
-        let all = tokio::task::spawn_blocking(move || -> Vec<PolicyEvaluated> {
-            let all = of.policies.values().zip(work);
-            all.map(|(policy, (values, state))| evaluate(policy, minute, &values, state)).collect()
-        });
-        for (name, said) in rules.policies.keys().zip(all.await?) {
+        let all = self.working.evaluate(rules, minute, work).await?;
+        let known = self.known.get_or_insert_default();
+        for (name, said) in rules.policies.keys().zip(all) {
             evaluation.findings.extend(said.findings);
             evaluation.actions.extend(said.actions);
             let row = states::row(POLICY_PREFIX, name, &said.state.version, &said.state);

@@ -8,15 +8,18 @@ use regorus::{Engine, Source, Value};
 
 use super::{MAX_RANGE, MAX_TEXT_BYTES};
 
-/// Digits of a width or precision in a format.
+/// Digits of a width or precision in a format, and of an exponent.
 const MAX_WIDTH_DIGITS: usize = 3;
+
+/// Bits that a number is shifted by at most.
+const MAX_SHIFT: i64 = 4_096;
 
 /// What a value counts beside its text, bytes.
 const VALUE_BYTES: usize = 16;
 
 /// Builtins that copy or join what they are given, with how many arguments they take and the most that
 /// they can make of them, bytes.
-const BOUNDED: [(&str, u8, Estimate); 14] = [
+const BOUNDED: [(&str, u8, Estimate); 20] = [
     ("numbers.range", 2, range),
     ("numbers.range_step", 3, range_step),
     ("concat", 2, joined),
@@ -31,6 +34,12 @@ const BOUNDED: [(&str, u8, Estimate); 14] = [
     ("object.union", 2, copied),
     ("object.union_n", 1, copied),
     ("json.unmarshal", 1, copied),
+    ("json.marshal_with_options", 2, copied),
+    ("base64url.encode", 1, copied),
+    ("base64url.encode_no_pad", 1, copied),
+    ("bits.lsh", 2, shifted),
+    ("units.parse", 1, measured),
+    ("units.parse_bytes", 1, measured),
 ];
 
 /// The bytes that a call may make; `None` for too many.
@@ -66,7 +75,7 @@ pub(super) fn install(engine: &mut Engine) -> Result<(), String> {
 
 fn too_much(name: &str) -> String {
     format!(
-        "expected {name} to make at most {MAX_TEXT_BYTES} bytes and {MAX_RANGE} numbers, got a call that makes more"
+        "expected {name} to make at most {MAX_TEXT_BYTES} bytes, {MAX_RANGE} numbers and no number of more than a thousand digits, got a call that makes more"
     )
 }
 
@@ -159,6 +168,20 @@ fn formatted(args: &[Value]) -> Option<usize> {
         }
     }
     copied(args)
+}
+
+fn shifted(args: &[Value]) -> Option<usize> {
+    number(args.get(1)).is_none_or(|by| by <= MAX_SHIFT).then_some(0)
+}
+
+/// An amount with an exponent has as many digits as that says.
+fn measured(args: &[Value]) -> Option<usize> {
+    let Some(Value::String(text)) = args.first() else { return Some(0) };
+    let is_large = text.split(['e', 'E']).skip(1).any(|behind| {
+        let digits = behind.trim_start_matches(['+', '-']).chars();
+        digits.take_while(char::is_ascii_digit).count() > MAX_WIDTH_DIGITS
+    });
+    (!is_large).then(|| text.len())
 }
 
 fn number(value: Option<&Value>) -> Option<i64> {

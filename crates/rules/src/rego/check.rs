@@ -17,8 +17,9 @@ use crate::mistake::{At, Mistake, Mistakes, nearest};
 /// What the engine calls the module in its errors.
 pub(super) const FILE: &str = "policy.rego";
 
-/// Builtins that are there and that a policy may not use, for its answer would change by itself.
-const REFUSED: [&str; 1] = ["rand.intn"];
+/// Builtins that are there and that a policy may not use: its answer would change by itself, or one call
+/// could take the memory of the machine.
+const REFUSED: [&str; 2] = ["rand.intn", "graph.reachable_paths"];
 
 /// What OPA has, and a policy here has not: what stands before the names of these builtins.
 const OUTSIDE: [&str; 7] =
@@ -197,7 +198,7 @@ impl<'a> Checker<'a> {
     fn expr(&mut self, expr: &Expr) {
         match expr {
             Expr::Call { fcn, params, span, .. } => {
-                self.call(fcn, params.len(), span);
+                self.call(fcn, params, span);
                 params.iter().for_each(|param| self.expr(param));
             }
             Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } => {
@@ -327,7 +328,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn call(&mut self, fcn: &Ref<Expr>, count: usize, span: &Span) {
+    fn call(&mut self, fcn: &Ref<Expr>, params: &[Ref<Expr>], span: &Span) {
+        let count = params.len();
         let Some((root, _, rest)) = parts(fcn) else { return };
         let mut name = root;
         for (part, at) in &rest {
@@ -355,6 +357,12 @@ impl<'a> Checker<'a> {
                 None => return self.no_function(&name, fcn.span()),
             },
         };
+        // What a policy makes may have parts in common, and is endless when it is gone through.
+        let root = params.first().and_then(|first| parts(first)).map(|(root, ..)| root);
+        if name == "walk" && root.as_deref() != Some("input") {
+            let message = "expected walk to go through the input or a part of it".to_owned();
+            return self.wrong(span, message, Some("walk(input.NAME, [path, value])".to_owned()));
+        }
         // One more argument takes what the function gives.
         if count != arity && count != arity + 1 {
             let message = format!("expected {name} to be given {arity} arguments, got {count}");

@@ -125,6 +125,9 @@ fn no_call_takes_the_memory() {
         format!("{}violation if count(json.marshal(last)) > 1", doubled("[@, @]", "[1, 2]")),
         format!("{}violation if count(sprintf(\"%v\", [last])) > 1", doubled("[@, @]", "[1, 2]")),
         format!("{}violation if count(last) > 1", doubled("array.concat(@, @)", "[1, 2]")),
+        "violation if bits.lsh(1, 1000000000) > 1".to_owned(),
+        "violation if units.parse(\"1e999999999\") > 1".to_owned(),
+        "violation if units.parse_bytes(\"9e99999999EiB\") > 1".to_owned(),
     ];
     for body in bodies {
         let error = asked(&body, json!({"user": "%99999999d"})).unwrap_err();
@@ -133,6 +136,11 @@ fn no_call_takes_the_memory() {
     }
     let within = asked("violation if count(numbers.range(1, 10000)) == 10000", json!({}));
     assert!(within.unwrap().is_breach);
+    let body = "violation if units.parse_bytes(\"2EiB\") == bits.lsh(1, 61)";
+    assert!(asked(body, json!({})).unwrap().is_breach);
+    insta::assert_snapshot!(wrong("x := [1]\nviolation if { walk(x, [p, 1]); count(p) > 1 }"));
+    let told = wrong("violation if count(graph.reachable_paths(input.x, {\"a\"})) > 1");
+    assert!(told.contains("expected a function that there is"), "{told}");
 }
 
 #[test]
