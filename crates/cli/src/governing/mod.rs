@@ -61,7 +61,7 @@ pub(crate) const SECOND_NANOS: u64 = 1_000_000_000;
 const INVESTIGATION_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long after its end a minute is looked at: exporters send in batches. Nanoseconds.
-const LAG_NANOS: u64 = 15_000_000_000;
+pub(crate) const LAG_NANOS: u64 = 15_000_000_000;
 
 /// What a round may fail with: it is told, and tried again.
 #[derive(Debug, thiserror::Error)]

@@ -75,8 +75,8 @@ impl Minutes {
     }
 }
 
-/// Replays the minutes from the first to the last, which is not looked at any more; `tick` hears of each.
-/// Counters of SLOs and contracts are given.
+/// Replays the minutes after the first up to the last, each with what was there before it; `tick` hears of
+/// each. Counters of SLOs and contracts are given.
 pub(crate) async fn replay(
     rules: &Arc<Rules>,
     reader: &Reader,
@@ -88,7 +88,7 @@ pub(crate) async fn replay(
     let mut slos: Vec<SloState> = rules.slos.iter().map(|_| SloState::default()).collect();
     let mut policies: Vec<PolicyState> = vec![PolicyState::default(); rules.policies.len()];
     let mut signals: Vec<PolicyState> = vec![PolicyState::default(); rules.signals.len()];
-    for minute in from_min..to_min {
+    for minute in from_min + 1..=to_min {
         let mut statuses = Vec::new();
         for (slo, state) in rules.slos.iter().zip(&mut slos) {
             let done = slo::evaluate(slo, counters, minute * MINUTE_NANOS, std::mem::take(state));
@@ -111,7 +111,7 @@ pub(crate) async fn replay(
             *state = after;
             story.add(findings, Vec::new());
         }
-        tick(minute + 1 - from_min);
+        tick(minute - from_min);
     }
     Ok(story.replayed)
 }

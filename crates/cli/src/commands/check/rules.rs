@@ -16,7 +16,7 @@ use crate::commands::slo::list::{Replay as Counts, count};
 use crate::commands::{open_reader, write_json};
 use crate::failure::{Failure, Outcome};
 use crate::governing::replay::{Event, MAX_REPLAY_MIN, Minutes, Replayed, Taken, replay};
-use crate::governing::{MINUTE_NANOS, RuleFiles, now_unix_nano};
+use crate::governing::{LAG_NANOS, MINUTE_NANOS, RuleFiles, now_unix_nano};
 use crate::settings::Settings;
 use crate::show::{self, BOLD, DIM, RED, YELLOW, counted, one_line, styled};
 use crate::table::{self, Cell, left, right};
@@ -71,7 +71,8 @@ pub(super) async fn run(settings: &Settings, args: &CheckArgs, files: Vec<PathBu
 
 async fn of_past(settings: &Settings, rules: &Arc<Rules>, since: u64, max: usize) -> Outcome<Past> {
     let reader = open_reader(settings)?;
-    let now = now_unix_nano();
+    // Of whole minutes, which exporters have had time to send: as a server does.
+    let now = now_unix_nano().saturating_sub(LAG_NANOS);
     let minutes = (since / MINUTE_NANOS, now / MINUTE_NANOS);
     let length = minutes.1.saturating_sub(minutes.0);
     if length == 0 || length > MAX_REPLAY_MIN {
@@ -147,9 +148,9 @@ fn write(out: &mut impl Write, rules: &Rules, past: Option<&Past>) -> io::Result
             right("WAITING"),
             right("FIRING"),
             right("UNKNOWN"),
-            left("minutes"),
+            left("WHY UNKNOWN"),
         ];
-        writeln!(out)?;
+        writeln!(out, "\nminutes of policies and contracts:\n")?;
         table::write(out, &columns, replayed.policies.iter().map(of_policy).collect())?;
     }
     writeln!(out, "\nnothing was done")?;
