@@ -73,7 +73,11 @@ impl Told<'_> {
                         "expected a file beside this one that ends in {REGO_ENDING}, got `{}`",
                         file.value
                     );
-                    return Err(vec![Problem::at(at, message, "name it without its folder")]);
+                    return Err(vec![Problem::at(
+                        at,
+                        message,
+                        "name it without its folder, on a line of its own: rego_file: NAME.rego",
+                    )]);
                 };
                 RegoPolicy::compile(policy, &query.value, shape).map_err(|mistakes| {
                     let told = mistakes.0.into_iter().map(|one| {

@@ -1,5 +1,7 @@
 //! What one evaluation of a policy in Rego costs: `cargo run --release -p throughline-rules --example rego_speed`.
 
+#![expect(clippy::print_stdout, reason = "an example tells on standard output")]
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;

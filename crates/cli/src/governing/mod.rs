@@ -19,7 +19,7 @@ pub(crate) mod slos;
 mod states;
 mod versions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use throughline_act::{Actor, Hooks, Performed};
 use throughline_govern::Rules;
+use throughline_govern::slo::{Judge, Slo};
 use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
 use throughline_trace::RouteWeights;
 use throughline_trace::access::Keyring;
@@ -138,6 +139,7 @@ impl Read {
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
             policies: Policies::new(opa),
+            given_up: BTreeSet::new(),
             rules: Arc::new(self.rules),
         };
         let closing = CancellationToken::new();
@@ -204,6 +206,8 @@ struct Work {
     slos: Slos,
     drift: Drift,
     policies: Policies,
+    /// Contracts in Rego that took too long over calls, of which was told.
+    given_up: BTreeSet<String>,
     rules: Arc<Rules>,
 }
 
@@ -256,8 +260,26 @@ impl Work {
         Ok(())
     }
 
+    /// Tells once of each contract whose policy is not asked about calls any more.
+    fn tell_given_up(&mut self) {
+        let is_given_up = |slo: &&Slo| {
+            let mut judges = slo.objectives.iter().map(|objective| objective.indicator.judge());
+            judges.any(|judge| matches!(judge, Judge::Rego(policy) if policy.is_given_up()))
+        };
+        let names = self.rules.slos.iter().filter(is_given_up).map(|slo| slo.name.clone());
+        let names: BTreeSet<String> = names.collect();
+        for contract in names.difference(&self.given_up) {
+            tracing::error!(
+                contract,
+                "the policy takes too long over calls, and judges none before its file changes"
+            );
+        }
+        self.given_up = names;
+    }
+
     async fn round(&mut self) -> Result<(), RoundError> {
         self.follow_files().await?;
+        self.tell_given_up();
         let now = now_unix_nano();
         // Of whole minutes, which exporters have had time to send.
         let settled = now.saturating_sub(LAG_NANOS);

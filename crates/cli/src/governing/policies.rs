@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use throughline_act::Opa;
 use throughline_govern::Rules;
 use throughline_govern::policy::{
-    Policy, PolicyState, PolicyStatus, Remote, Use, Values, watch_signal, withdraw,
+    Policy, PolicyPhase, PolicyState, PolicyStatus, Remote, Use, Values, watch_signal, withdraw,
 };
 use throughline_govern::signals::{
     CompositeSignal, CompositeValue, Levels, Name, ObjectiveReading, definition,
@@ -87,7 +87,6 @@ impl Policies {
         }
         let values = Live::read((rules, objectives), reader, minute).await?;
         let known = self.known.get_or_insert_default();
-        self.statuses.clear();
         let mut asked = values.of_policies();
         if let Some(opa) = &self.opa {
             ask(opa, questions(rules, minute, &asked), &mut asked).await;
@@ -95,7 +94,18 @@ impl Policies {
         let states =
             rules.policies.keys().map(|name| known.policies.remove(name).unwrap_or_default());
         let work: Vec<(Values, PolicyState)> = asked.into_iter().zip(states).collect();
-        let all = self.working.evaluate(rules, minute, work).await?;
+        let all = match self.working.evaluate(rules, minute, work).await {
+            Ok(all) => all,
+            Err(error) => {
+                // What was last said of them is not how they are.
+                for status in &mut self.statuses {
+                    status.phase = PolicyPhase::Unknown;
+                    status.unknown = error.to_string();
+                }
+                return Err(error);
+            }
+        };
+        self.statuses.clear();
         let known = self.known.get_or_insert_default();
         for (name, said) in rules.policies.keys().zip(all) {
             evaluation.findings.extend(said.findings);

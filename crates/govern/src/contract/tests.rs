@@ -10,7 +10,7 @@ use throughline_trace::{
 };
 
 use crate::policy::{PolicyPhase, PolicyState, Use, Values, evaluate};
-use crate::slo::Source;
+use crate::slo::{Judge, Source};
 use crate::{RuleObserver, Rules, read_rules};
 
 const STOCK: &str = include_str!("../../../../deploy/contracts/stock.yaml");
@@ -200,6 +200,9 @@ fn a_policy_that_takes_too_long_over_calls_is_not_asked_for_ever() {
         (0..200).map(|number| call(number, "inventory", 20, Some("strong"), false)).collect();
     let began = std::time::Instant::now();
     assert_eq!(counted(&rules, &calls), (0, 0), "what was not judged counts nowhere");
+    let objective = &rules.slos[0].objectives[0];
+    let Judge::Rego(policy) = objective.indicator.judge() else { panic!("{objective:?}") };
+    assert!(policy.is_given_up(), "and whoever looks can tell");
     // 200 calls of 10 ms would be 2 s; it is asked 20 times.
     assert!(began.elapsed() < std::time::Duration::from_millis(1_500), "{:?}", began.elapsed());
 }

@@ -31,10 +31,15 @@ impl CallPolicy {
         &self.policy
     }
 
+    /// Whether it took too long too often, and is not asked any more.
+    pub fn is_given_up(&self) -> bool {
+        self.overruns.load(Ordering::Relaxed) >= MAX_OVERRUNS
+    }
+
     /// Whether a call is as it shall be: allowed, or without a violation. `None` when the policy has no
     /// answer, as when it takes too long: the call is neither good nor bad.
     pub fn is_good(&self, call: &Call<'_>) -> Option<bool> {
-        if self.overruns.load(Ordering::Relaxed) >= MAX_OVERRUNS {
+        if self.is_given_up() {
             return None;
         }
         match self.policy.ask(call.to_json(), RegoLimits { time: CALL_TIME }) {

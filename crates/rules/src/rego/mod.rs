@@ -134,7 +134,8 @@ impl RegoPolicy {
         let names = check::check(text, query, input)?;
         let mut engine = Engine::new();
         engine.set_strict_builtin_errors(false);
-        engine.set_gather_prints(false);
+        // What `print` says is for whoever writes the policy, with a tool of theirs; not for standard error.
+        engine.set_gather_prints(true);
         bounds::install(&mut engine).map_err(|error| whole(error, ""))?;
         let told = |error: &dyn std::fmt::Display| of_engine(text, &error.to_string());
         engine.add_policy(check::FILE.to_owned(), text.to_owned()).map_err(|error| told(&error))?;
@@ -165,6 +166,7 @@ impl RegoPolicy {
         engine.set_input(regorus::Value::from(input));
         let asked =
             std::panic::catch_unwind(AssertUnwindSafe(|| engine.eval_rule(query.to_string())));
+        let _ = engine.take_prints();
         match asked {
             Ok(Ok(value)) => Answer::of_value(*question, &value).map_err(RegoError::Answer),
             Ok(Err(error)) => Err(self.failed(&error.to_string(), limits)),
