@@ -1,7 +1,7 @@
 //! What rules would have said of a time that is over: each of its minutes is evaluated in turn, from what is
 //! stored, as it would have been then. Nothing is committed, and nothing is done.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -33,6 +33,8 @@ pub(crate) struct Event {
     pub(crate) at_unix_nano: u64,
     /// Which rule.
     pub(crate) rule: String,
+    /// Id of the finding.
+    pub(crate) finding: String,
     /// `firing` or `resolved`; `None` for what would have been done later, while it fired.
     pub(crate) state: Option<FindingState>,
     /// What it says.
@@ -123,7 +125,7 @@ struct Story {
     /// The state that each finding was told in.
     findings: HashMap<String, FindingState>,
     /// Actions that were asked for, by id.
-    asked: HashMap<String, ()>,
+    asked: HashSet<String>,
     /// When something of a rule, subject and kind was done last, nanoseconds since the Unix epoch.
     done: HashMap<(String, String, &'static str), u64>,
 }
@@ -138,32 +140,33 @@ impl Story {
             self.replayed.events.push(Event {
                 at_unix_nano: finding.at_unix_nano,
                 rule: finding.rule,
+                finding: finding.id,
                 state: Some(finding.state),
                 summary: finding.summary,
                 actions: Vec::new(),
             });
         }
         for action in actions {
-            if self.asked.contains_key(&action.id) {
+            if self.asked.contains(&action.id) {
                 continue;
             }
             let held_back = self.held_back(&action);
             // One that is held back is asked for again when that is over; it is told once all the same.
             let is_told = held_back == Some("cool_down") && self.is_told(&action);
             if held_back != Some("cool_down") {
-                self.asked.insert(action.id.clone(), ());
+                self.asked.insert(action.id.clone());
             }
             if is_told {
                 continue;
             }
             let taken = Taken { told: throughline_act::told(&action.operation), held_back };
-            let rule = action.rule.split(':').take(2).collect::<Vec<_>>().join(":");
             let events = self.replayed.events.iter_mut().skip(first);
-            match events.rev().find(|event| event.rule == rule) {
+            match events.rev().find(|event| event.finding == action.finding) {
                 Some(event) => event.actions.push(taken),
                 None => self.replayed.events.push(Event {
                     at_unix_nano: action.at_unix_nano,
-                    rule,
+                    rule: action.rule,
+                    finding: action.finding,
                     state: None,
                     summary: action.reason,
                     actions: vec![taken],
@@ -188,7 +191,88 @@ impl Story {
 
     /// Whether it was told before that this is held back; it counts as told from now on.
     fn is_told(&mut self, action: &Action) -> bool {
-        let id = format!("held {}", action.id);
-        self.asked.insert(id, ()).is_some()
+        !self.asked.insert(format!("held {}", action.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_trace::{FindingSeverity, Operation, Subject};
+
+    use super::*;
+
+    fn action(id: &str, minute: u64, is_dry_run: bool) -> Action {
+        Action {
+            id: id.to_owned(),
+            finding: "f".to_owned(),
+            rule: "policy:freeze".to_owned(),
+            rule_version: "1".to_owned(),
+            subject: Subject::default().and("agent", "payment"),
+            at_unix_nano: minute * MINUTE_NANOS,
+            operation: Operation::Freeze { ttl_s: 60 },
+            reason: "it holds".to_owned(),
+            evidence: Vec::new(),
+            cool_down_s: 180,
+            is_dry_run,
+        }
+    }
+
+    fn finding(minute: u64) -> Finding {
+        Finding {
+            id: "f".to_owned(),
+            rule: "policy:freeze".to_owned(),
+            rule_version: "1".to_owned(),
+            kind: "policy".to_owned(),
+            subject: Subject::default().and("agent", "payment"),
+            severity: FindingSeverity::Warning,
+            state: FindingState::Firing,
+            since_unix_nano: 10 * MINUTE_NANOS,
+            at_unix_nano: minute * MINUTE_NANOS,
+            from_unix_nano: 0,
+            to_unix_nano: minute * MINUTE_NANOS,
+            summary: "it holds".to_owned(),
+            values: BTreeMap::new(),
+            confidence: None,
+            evidence: Vec::new(),
+            runbook: String::new(),
+        }
+    }
+
+    /// What is told of a story, a line an event: the minute, and what would have been done.
+    fn told(story: Story) -> String {
+        let line = |event: Event| {
+            let minute = event.at_unix_nano / MINUTE_NANOS;
+            let actions =
+                event.actions.iter().map(|one| format!(" {} {:?}", one.told, one.held_back));
+            format!("{minute} {:?}{}\n", event.state, actions.collect::<String>())
+        };
+        story.replayed.events.into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_told_once_and_a_rest_is_kept() {
+        let mut story = Story::default();
+        story.add(vec![finding(10)], vec![action("a", 10, false)]);
+        story.add(vec![finding(11)], vec![action("a", 11, false)]);
+        // The freeze is renewed each minute; the cool-down is three.
+        for minute in 11..=13 {
+            story.add(Vec::new(), vec![action("b", minute, false)]);
+        }
+        insta::assert_snapshot!(told(story), @r#"
+        10 Some(Firing) freeze for 60 s None
+        11 None freeze for 60 s Some("cool_down")
+        13 None freeze for 60 s None
+        "#);
+    }
+
+    #[test]
+    fn what_is_run_dry_is_told_as_such_and_rests_nothing() {
+        let mut story = Story::default();
+        story.add(vec![finding(10)], vec![action("a", 10, true)]);
+        story.add(Vec::new(), vec![action("b", 11, false)]);
+        insta::assert_snapshot!(told(story), @r#"
+        10 Some(Firing) freeze for 60 s Some("dry_run")
+        11 None freeze for 60 s None
+        "#);
     }
 }
