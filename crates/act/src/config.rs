@@ -7,6 +7,7 @@ use serde::Deserialize;
 use throughline_trace::RouteWeightsError;
 
 use crate::argo::ArgoConfig;
+use crate::opa::{MAX_OPA_TIMEOUT_MS, OpaConfig};
 use crate::xds::XdsConfig;
 
 /// Characters of the name of a receiver at most.
@@ -26,6 +27,8 @@ pub struct ActConfig {
     pub xds: XdsConfig,
     /// Where workflows are started.
     pub argo: Option<ArgoConfig>,
+    /// Who has the policies with `opa:`.
+    pub opa: Option<OpaConfig>,
 }
 
 /// One of `act.receivers`.
@@ -93,6 +96,9 @@ pub enum ActConfigError {
     /// A name that Kubernetes would not take.
     #[error("expected names of letters, digits, `-` and `.` in `act.argo`, got {0:?}")]
     Kubernetes(String),
+    /// Rules are asked every minute.
+    #[error("expected `act.opa.timeout_ms` to be 1 to {MAX_OPA_TIMEOUT_MS}, got {0}")]
+    OpaTimeout(u64),
     /// Traffic would be divided as if nobody had ever set weights.
     #[error(
         "expected to read the weights that were set last, got: {0}; a later version may have written \
@@ -111,7 +117,8 @@ impl ActConfig {
             [&mut receiver.url_file, &mut receiver.secret_file].into_iter().flatten()
         });
         let of_argo = self.argo.as_mut().and_then(|argo| argo.token_file.as_mut());
-        self.directive_key_file.iter_mut().chain(of_receivers).chain(of_argo)
+        let of_opa = self.opa.as_mut().and_then(|opa| opa.token_file.as_mut());
+        self.directive_key_file.iter_mut().chain(of_receivers).chain(of_argo).chain(of_opa)
     }
 
     /// Refuses what cannot be meant, without reading files.
@@ -121,6 +128,7 @@ impl ActConfig {
     pub fn validate(&self) -> Result<(), ActConfigError> {
         self.xds.validate()?;
         self.argo.as_ref().map_or(Ok(()), ArgoConfig::validate)?;
+        self.opa.as_ref().map_or(Ok(()), OpaConfig::validate)?;
         let mut names = BTreeSet::new();
         for receiver in &self.receivers {
             let name = &receiver.name;

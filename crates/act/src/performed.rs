@@ -45,7 +45,7 @@ impl Performed {
 }
 
 /// What an operation is, on one line, as decisions and lists have it.
-pub(crate) fn told(operation: &Operation) -> String {
+pub fn told(operation: &Operation) -> String {
     match operation {
         Operation::Directive { action, .. } => format!("directive {action}"),
         Operation::Weights { weights } => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use throughline_act::{ActConfig, ActConfigError, Actor, Hooks, Wiring};
+use throughline_act::{ActConfig, ActConfigError, Actor, Hooks, Opa, Wiring};
 use throughline_store::Governance;
 use throughline_trace::access::Keyring;
 use throughline_web::{Submit, WebState};
@@ -30,6 +30,11 @@ pub(crate) struct Open {
 pub(crate) fn resolve(config: &ActConfig) -> Outcome<ActConfig> {
     config.validate().map_err(refused)?;
     Ok(config.clone())
+}
+
+/// Who has the policies with `opa:`, when somebody is configured.
+pub(crate) fn opa(config: &ActConfig, registry: &mut Registry) -> Outcome<Option<Opa>> {
+    config.opa.as_ref().map(|opa| Opa::of(opa, registry)).transpose().map_err(refused)
 }
 
 fn refused(error: ActConfigError) -> Failure {

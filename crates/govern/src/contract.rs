@@ -21,14 +21,16 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 use throughline_rules::Expression;
+use throughline_rules::rego::InputShape;
 use throughline_rules::schemas::call_schema;
 use throughline_trace::FindingSeverity;
 
 use crate::policy::{
     DoFile, Loader, MAX_POLICY_FILE_BYTES, MAX_WINDOW_S, PolicyFile, Promise, Terms,
 };
+use crate::rego::{Beside, Told};
 use crate::signals::{Problem, Problems};
-use crate::slo::{BudgetWindow, Indicator, Judge, Slo};
+use crate::slo::{BudgetWindow, CallPolicy, Indicator, Judge, Slo};
 
 /// The share of calls that shall be as expected where a contract does not say.
 pub const DEFAULT_OBJECTIVE: f64 = 0.99;
@@ -51,7 +53,10 @@ pub(crate) struct ContractFile {
     consumer: Spanned<String>,
     provider: Spanned<String>,
     when: Spanned<String>,
-    expect: Spanned<String>,
+    expect: Option<Spanned<String>>,
+    rego: Option<Spanned<String>>,
+    rego_file: Option<Spanned<String>>,
+    query: Option<Spanned<String>>,
     objective: Option<Spanned<f64>>,
     window: Option<Spanned<String>>,
     min_events: Option<Spanned<i64>>,
@@ -75,7 +80,12 @@ pub(crate) struct Watched {
 
 impl ContractFile {
     /// The contract that a document means; `text` is the whole document.
-    pub(crate) fn load(self, name: &str, text: &str) -> Result<Watched, Problems> {
+    pub(crate) fn load(
+        self,
+        name: &str,
+        text: &str,
+        beside: Beside<'_>,
+    ) -> Result<Watched, Problems> {
         let at = self.when.referenced;
         let mut wrong = Vec::new();
         if text.len() > MAX_POLICY_FILE_BYTES {
@@ -106,8 +116,11 @@ impl ContractFile {
             wrong.push(Problem::at(place, message, ""));
         }
         let window_s = window(self.window.as_ref(), &mut wrong);
-        let terms = (self.consumer.value.as_str(), &self.when, &self.expect);
-        let indicator = indicator(text, terms, &mut wrong);
+        let terms = (self.consumer.value.as_str(), &self.when);
+        let judge = self.judge(text, beside, &mut wrong);
+        let indicator = indicator(text, terms, judge, &mut wrong);
+        let told = self.expect.as_ref().or(self.query.as_ref());
+        let expect = told.map(|told| told.value.clone()).unwrap_or_default();
         let (Some(indicator), true) = (indicator, wrong.is_empty()) else {
             wrong.sort_by_key(|problem| (problem.line, problem.column));
             return Err(Problems(wrong));
@@ -116,7 +129,7 @@ impl ContractFile {
             contract: name.to_owned(),
             consumer: self.consumer.value,
             provider: self.provider.value,
-            expect: self.expect.value,
+            expect,
             objective,
         };
         let slo = Slo::of_promise(
@@ -150,21 +163,44 @@ fn window(told: Option<&Spanned<String>>, wrong: &mut Vec<Problem>) -> u64 {
     seconds.unwrap_or(DEFAULT_WINDOW_S)
 }
 
+impl ContractFile {
+    /// Which calls are as expected: in CEL, or in Rego.
+    fn judge(&self, text: &str, beside: Beside<'_>, wrong: &mut Vec<Problem>) -> Option<Judge> {
+        let (rego, rego_file, query) =
+            (self.rego.as_ref(), self.rego_file.as_ref(), self.query.as_ref());
+        let is_rego = rego.is_some() || rego_file.is_some();
+        let judge = match &self.expect {
+            Some(expect) if !is_rego && query.is_none() => {
+                Expression::filter(&expect.value, &call_schema())
+                    .map(Judge::Good)
+                    .map_err(|mistakes| Problem::of_expression(text, expect, &mistakes))
+            }
+            None if is_rego => Told { rego, rego_file, query }
+                .load(text, beside, &InputShape::open(["request", "response"]))
+                .map(|policy| Judge::Rego(CallPolicy::new(policy))),
+            _ => {
+                let message =
+                    "expected one of `expect` (CEL), and `rego` or `rego_file` with `query`";
+                Err(vec![Problem::at(self.when.referenced, message, "")])
+            }
+        };
+        judge.map_err(|problems| wrong.extend(problems)).ok()
+    }
+}
+
 /// What is counted: calls of the consumer that are meant, and of those the ones that are as expected.
 fn indicator(
     text: &str,
-    (consumer, when, expect): (&str, &Spanned<String>, &Spanned<String>),
+    (consumer, when): (&str, &Spanned<String>),
+    judge: Option<Judge>,
     wrong: &mut Vec<Problem>,
 ) -> Option<Indicator> {
     let schema = call_schema();
-    let mut compile = |source: &Spanned<String>| {
-        Expression::filter(&source.value, &schema)
-            .map_err(|mistakes| wrong.extend(Problem::of_expression(text, source, &mistakes)))
-            .ok()
-    };
     // All mistakes are told, not those of the first alone.
-    let (guard, expectation) = (compile(when), compile(expect));
-    let (guard, expectation) = (guard?, expectation?);
+    let guard = Expression::filter(&when.value, &schema)
+        .map_err(|mistakes| wrong.extend(Problem::of_expression(text, when, &mistakes)))
+        .ok();
+    let (guard, judge) = (guard?, judge?);
     // What others are promised is not this contract's. (A text of JSON is one of CEL, and a comment at
     // the guard's end must not take the bracket along.)
     let caller = serde_json::Value::from(consumer);
@@ -174,7 +210,7 @@ fn indicator(
     let guard = Expression::filter(&of_consumer, &schema)
         .map_err(|mistakes| fails(mistakes.to_string()))
         .ok()?;
-    Indicator::new(guard, Judge::Good(expectation)).map_err(|error| fails(error.to_string())).ok()
+    Indicator::new(guard, judge).map_err(|error| fails(error.to_string())).ok()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::contract::{ContractFile, Watched};
 use crate::policy::{Policy, PolicyFile, Vocabulary};
+use crate::rego::{Beside, REGO_ENDING};
 use crate::rollout::{self, RolloutSpec, SpecMistake};
 use crate::signals::{CompositeSignal, Problem, Problems};
 use crate::slo::{Slo, Source, read_openslo};
@@ -80,6 +81,10 @@ struct Metadata {
 pub fn read_rules(sources: &[Source<'_>]) -> Result<Rules, RulesError> {
     let (mut rules, mut wrong) = (Rules::default(), Vec::new());
     let (mut openslo, mut policies) = (Vec::new(), Vec::new());
+    let (modules, sources): (Vec<&Source<'_>>, Vec<&Source<'_>>) =
+        sources.iter().partition(|source| source.name.ends_with(REGO_ENDING));
+    let modules: BTreeMap<String, &str> =
+        modules.into_iter().map(|one| (one.name.to_owned(), one.text)).collect();
     for source in sources {
         let parts: Vec<(usize, &str)> = documents(source.text);
         let is_ours = parts.iter().any(|(_, text)| {
@@ -88,7 +93,8 @@ pub fn read_rules(sources: &[Source<'_>]) -> Result<Rules, RulesError> {
         });
         if is_ours {
             for (line, text) in parts {
-                let place = Place { file: source.name, line, text };
+                let beside = Beside { file: source.name, texts: &modules };
+                let place = Place { file: source.name, line, text, beside };
                 match read(place, &mut rules) {
                     Ok(policy) => policies.extend(policy.map(|policy| (place, policy))),
                     Err(mistake) => wrong.push(mistake),
@@ -118,6 +124,7 @@ struct Place<'a> {
     file: &'a str,
     line: usize,
     text: &'a str,
+    beside: Beside<'a>,
 }
 
 /// Puts policies beside what they speak of; answers what is wrong with them.
@@ -128,9 +135,9 @@ fn load_policies(
     let slos = rules.slos.iter().map(|slo| slo.name.clone()).collect();
     let vocabulary = Vocabulary::new(rules.signals.keys().cloned().collect(), slos);
     let mut wrong = Vec::new();
-    for (Place { file, line, text }, (name, told)) in policies {
+    for (Place { file, line, text, beside }, (name, told)) in policies {
         let first = format!("{file}:{}:1", line + 1);
-        match told.load(&name, text, &vocabulary) {
+        match told.load(&name, text, &vocabulary, beside) {
             Ok(policy) => {
                 rules.notes.extend(policy.notes().map(|note| format!("{first}: {note}")));
                 if rules.policies.insert(name.clone(), policy).is_some() {
@@ -171,7 +178,7 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
 
 /// Takes a document in; a policy is answered, for when what it speaks of is known.
 fn read(
-    Place { file, line, text }: Place<'_>,
+    Place { file, line, text, beside }: Place<'_>,
     rules: &mut Rules,
 ) -> Result<Option<(String, PolicyFile)>, String> {
     let at = |error: &serde_saphyr::Error| explain(file, line, error);
@@ -188,7 +195,7 @@ fn read(
         "Contract" => {
             let (name, told) = parse::<ContractFile>(file, line, text)?;
             let Watched { slo, policy } =
-                told.load(&name, text).map_err(|wrong| place(file, line, &wrong))?;
+                told.load(&name, text, beside).map_err(|wrong| place(file, line, &wrong))?;
             rules.slos.push(slo);
             return Ok(Some(policy));
         }
@@ -276,6 +283,7 @@ fn explain(file: &str, line: usize, error: &serde_saphyr::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rego_files;
 
     const ROLLOUT: &str = "
 apiVersion: throughline/v1
@@ -346,8 +354,14 @@ spec:
             let text = std::fs::read_to_string(&file).unwrap();
             let shown = file.strip_prefix(&deploy).unwrap().display().to_string();
             let name = file.file_name().unwrap().to_str().unwrap();
-            let rules = read_rules(&[Source { name, text: &text }])
-                .unwrap_or_else(|wrong| panic!("{shown}: {wrong}"));
+            let beside: Vec<(String, String)> = rego_files(&text)
+                .into_iter()
+                .map(|name| (std::fs::read_to_string(file.with_file_name(&name)).unwrap(), name))
+                .map(|(text, name)| (name, text))
+                .collect();
+            let mut sources = vec![Source { name, text: &text }];
+            sources.extend(beside.iter().map(|(name, text)| Source { name, text }));
+            let rules = read_rules(&sources).unwrap_or_else(|wrong| panic!("{shown}: {wrong}"));
             let slos: Vec<&str> = rules.slos.iter().map(|slo| slo.name.as_str()).collect();
             let rollouts: Vec<&String> = rules.rollouts.keys().collect();
             let signals: Vec<&String> = rules.signals.keys().collect();

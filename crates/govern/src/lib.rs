@@ -8,6 +8,7 @@ mod counter_table;
 mod drift;
 mod files;
 mod observer;
+mod rego;
 mod seconds;
 
 pub mod cause;
@@ -26,3 +27,4 @@ pub use drift::{
 };
 pub use files::{API_VERSION, KINDS, MAX_POLICIES, Rules, RulesError, read_rules};
 pub use observer::RuleObserver;
+pub use rego::rego_files;

@@ -59,6 +59,7 @@
 //! ```
 
 pub mod limits;
+pub mod rego;
 pub mod schemas;
 
 mod arithmetic;

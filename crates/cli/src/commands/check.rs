@@ -1,5 +1,7 @@
 //! `throughline check`: whether a rule can be read, and what it would have said of what is stored.
 
+mod rules;
+
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
@@ -24,7 +26,10 @@ const MAX_NAME_CHARS: usize = 48;
 
 /// Checks a rule and, if asked to, replays what is stored.
 pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Outcome {
-    let source = source(&args.rule)?;
+    if let Some(files) = args.files() {
+        return rules::run(settings, args, files).await;
+    }
+    let source = source(args.rules.first().map_or("-", String::as_str))?;
     let rule = Expression::filter(&source, &schema(args.of)).map_err(|mistakes| {
         Failure::usage(format!("the rule cannot be used\n{mistakes}"))
             .hint("docs/rules.md has the language, and what a rule may speak of")

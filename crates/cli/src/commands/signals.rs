@@ -84,7 +84,7 @@ pub(crate) async fn run(settings: &Settings, mut files: RuleFiles, args: &Signal
     Ok(write(&mut out, &rows, &own)?)
 }
 
-fn of_round(error: RoundError) -> Failure {
+pub(crate) fn of_round(error: RoundError) -> Failure {
     match error {
         RoundError::Query(error) => super::of_query(error),
         RoundError::Control(error) => of_control(&error),

@@ -1,10 +1,11 @@
 //! Rules from files and folders, and what changes of them while the server runs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use throughline_govern::slo::Source;
-use throughline_govern::{RuleObserver, Rules, read_rules};
+use throughline_govern::{RuleObserver, Rules, read_rules, rego_files};
 
 use crate::failure::{Failure, Outcome};
 
@@ -27,6 +28,8 @@ pub(crate) struct RuleFiles {
     /// Files, and folders whose `.yaml` and `.yml` files are meant.
     pub(crate) paths: Vec<PathBuf>,
     pub(crate) texts: Vec<RuleText>,
+    /// The `.rego` files that they speak of.
+    beside: Vec<PathBuf>,
     /// What was read last, by file.
     known: Vec<(PathBuf, Option<SystemTime>, u64)>,
     /// Whether they could not be listed the last time.
@@ -45,7 +48,10 @@ impl RuleFiles {
 
     /// What they say if they changed since they were read last.
     pub(crate) fn changed(&mut self) -> Option<Result<Rules, String>> {
-        let now = self.list().map(|files| marks(&files));
+        let now = self.list().map(|mut files| {
+            files.extend(self.beside.iter().cloned());
+            marks(&files)
+        });
         match now {
             Ok(now) if now == self.known => {
                 self.is_lost = false;
@@ -70,6 +76,17 @@ impl RuleFiles {
                 .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
             texts.push(RuleText { name: file.display().to_string(), text });
         }
+        let beside = texts.iter().flat_map(|one| {
+            rego_files(&one.text).into_iter().map(|name| Path::new(&one.name).with_file_name(name))
+        });
+        let beside: BTreeSet<PathBuf> = beside.collect();
+        for file in &beside {
+            // One that is not there is told by the rule that names it, with its place.
+            let Ok(text) = std::fs::read_to_string(file) else { continue };
+            texts.push(RuleText { name: file.display().to_string(), text });
+        }
+        self.beside = beside.into_iter().collect();
+        self.known.extend(marks(&self.beside));
         let sources: Vec<Source<'_>> =
             texts.iter().map(|one| Source { name: &one.name, text: &one.text }).collect();
         let rules = read_rules(&sources).map_err(|error| error.to_string())?;

@@ -7,9 +7,11 @@
 
 mod decisions;
 mod drift;
+mod evaluating;
 mod files;
 mod investigate;
 pub(crate) mod policies;
+pub(crate) mod replay;
 mod rollouts;
 pub(crate) mod signals;
 mod slo_metrics;
@@ -17,7 +19,7 @@ pub(crate) mod slos;
 mod states;
 mod versions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use throughline_act::{Actor, Hooks, Performed};
 use throughline_govern::Rules;
+use throughline_govern::slo::{Judge, Slo};
 use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
 use throughline_trace::RouteWeights;
 use throughline_trace::access::Keyring;
@@ -59,7 +62,7 @@ pub(crate) const SECOND_NANOS: u64 = 1_000_000_000;
 const INVESTIGATION_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long after its end a minute is looked at: exporters send in batches. Nanoseconds.
-const LAG_NANOS: u64 = 15_000_000_000;
+pub(crate) const LAG_NANOS: u64 = 15_000_000_000;
 
 /// What a round may fail with: it is told, and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,12 @@ pub(crate) enum RoundError {
     Control(#[from] ControlError),
     #[error("the round panicked")]
     Panicked,
+    #[error(
+        "policies do not end: one in Rego makes an operation that takes for ever; mend or take it out"
+    )]
+    Stuck,
+    #[error("no thread could be started")]
+    Thread,
     #[error("an evaluation ended before its time: {0}")]
     Ended(#[from] tokio::task::JoinError),
 }
@@ -116,6 +125,7 @@ impl Read {
             registry,
         )?;
         rollouts.set_actor(acting.actor());
+        let opa = acting::opa(&serve.act, registry)?;
         let (told, standing) = watch::channel(Arc::default());
         let view = View { governance: governance.clone(), standing };
         let work = Work {
@@ -128,7 +138,8 @@ impl Read {
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
-            policies: Policies::default(),
+            policies: Policies::new(opa),
+            given_up: BTreeSet::new(),
             rules: Arc::new(self.rules),
         };
         let closing = CancellationToken::new();
@@ -195,6 +206,8 @@ struct Work {
     slos: Slos,
     drift: Drift,
     policies: Policies,
+    /// Contracts in Rego that took too long over calls, of which was told.
+    given_up: BTreeSet<String>,
     rules: Arc<Rules>,
 }
 
@@ -247,8 +260,26 @@ impl Work {
         Ok(())
     }
 
+    /// Tells once of each contract whose policy is not asked about calls any more.
+    fn tell_given_up(&mut self) {
+        let is_given_up = |slo: &&Slo| {
+            let mut judges = slo.objectives.iter().map(|objective| objective.indicator.judge());
+            judges.any(|judge| matches!(judge, Judge::Rego(policy) if policy.is_given_up()))
+        };
+        let names = self.rules.slos.iter().filter(is_given_up).map(|slo| slo.name.clone());
+        let names: BTreeSet<String> = names.collect();
+        for contract in names.difference(&self.given_up) {
+            tracing::error!(
+                contract,
+                "the policy takes too long over calls, and judges none before its file changes"
+            );
+        }
+        self.given_up = names;
+    }
+
     async fn round(&mut self) -> Result<(), RoundError> {
         self.follow_files().await?;
+        self.tell_given_up();
         let now = now_unix_nano();
         // Of whole minutes, which exporters have had time to send.
         let settled = now.saturating_sub(LAG_NANOS);

@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream};
+use throughline_act::Opa;
 use throughline_govern::Rules;
 use throughline_govern::policy::{
-    Policy, PolicyState, PolicyStatus, Use, Values, evaluate, watch_signal, withdraw,
+    Policy, PolicyPhase, PolicyState, PolicyStatus, Remote, Use, Values, watch_signal, withdraw,
 };
 use throughline_govern::signals::{
     CompositeSignal, CompositeValue, Levels, Name, ObjectiveReading, definition,
 };
 use throughline_govern::slo::ObjectiveStatus;
+use throughline_rules::rego::Answer;
 use throughline_store::{Evaluation, Governance, Reader};
 
+use super::evaluating::Working;
 use super::signals::{Look, MAX_TRACES_PER_ROUND, Seen};
 use super::{MINUTE_NANOS, RoundError, states};
 
@@ -25,9 +29,15 @@ const POLICY_PREFIX: &str = "policy/";
 /// Before the name of a signal's state.
 const SIGNAL_PREFIX: &str = "signal/";
 
+/// Policies that an OPA is asked about at once.
+const MAX_ASKED_AT_ONCE: usize = 8;
+
 /// What is remembered between rounds.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
+    /// Who has the policies with `opa:`.
+    opa: Option<Opa>,
+    working: Working,
     known: Option<Known>,
     /// What was evaluated last.
     last: Option<(u64, Arc<Rules>)>,
@@ -41,6 +51,11 @@ struct Known {
 }
 
 impl Policies {
+    /// Nothing is known yet.
+    pub(super) fn new(opa: Option<Opa>) -> Self {
+        Self { opa, ..Self::default() }
+    }
+
     /// What was not committed did not happen: it is read back before the next round.
     pub(super) fn forget(&mut self) {
         (self.known, self.last) = (None, None);
@@ -72,10 +87,27 @@ impl Policies {
         }
         let values = Live::read((rules, objectives), reader, minute).await?;
         let known = self.known.get_or_insert_default();
+        let mut asked = values.of_policies();
+        if let Some(opa) = &self.opa {
+            ask(opa, questions(rules, minute, &asked), &mut asked).await;
+        }
+        let states =
+            rules.policies.keys().map(|name| known.policies.remove(name).unwrap_or_default());
+        let work: Vec<(Values, PolicyState)> = asked.into_iter().zip(states).collect();
+        let all = match self.working.evaluate(rules, minute, work).await {
+            Ok(all) => all,
+            Err(error) => {
+                // What was last said of them is not how they are.
+                for status in &mut self.statuses {
+                    status.phase = PolicyPhase::Unknown;
+                    status.unknown = error.to_string();
+                }
+                return Err(error);
+            }
+        };
         self.statuses.clear();
-        for (name, policy) in &rules.policies {
-            let state = known.policies.remove(name).unwrap_or_default();
-            let said = evaluate(policy, minute, &values.of_policy(policy), state);
+        let known = self.known.get_or_insert_default();
+        for (name, said) in rules.policies.keys().zip(all) {
             evaluation.findings.extend(said.findings);
             evaluation.actions.extend(said.actions);
             let row = states::row(POLICY_PREFIX, name, &said.state.version, &said.state);
@@ -94,6 +126,43 @@ impl Policies {
         known.close(rules, minute * MINUTE_NANOS, evaluation);
         self.last = Some((minute, Arc::clone(rules)));
         Ok(self.statuses())
+    }
+}
+
+/// What an OPA is asked about a policy.
+struct Asked {
+    /// The place of the policy among the rules.
+    at: usize,
+    policy: String,
+    remote: Remote,
+    input: serde_json::Value,
+}
+
+fn questions(rules: &Rules, minute: u64, values: &[Values]) -> Vec<Asked> {
+    let all = rules.policies.values().zip(values).enumerate();
+    let asked = all.filter_map(|(at, (policy, values))| {
+        let (remote, input) = policy.remote(minute, values)?;
+        Some(Asked { at, policy: policy.name.clone(), remote: remote.clone(), input })
+    });
+    asked.collect()
+}
+
+/// Asks an OPA, and puts what it says beside the values.
+async fn ask(opa: &Opa, questions: Vec<Asked>, values: &mut [Values]) {
+    let asked = questions.into_iter().map(|Asked { at, policy, remote, input }| {
+        let opa = opa.clone();
+        async move {
+            let answer = opa.ask(&remote.path(), &input).await;
+            let said = answer.and_then(|told| Answer::of_result(remote.question, told.as_ref()));
+            if let Err(error) = &said {
+                tracing::warn!(policy, error, "the OPA was asked in vain; the policy is unknown");
+            }
+            (at, said)
+        }
+    });
+    let mut answers = stream::iter(asked).buffer_unordered(MAX_ASKED_AT_ONCE);
+    while let Some((at, said)) = answers.next().await {
+        values[at].remote = Some(said);
     }
 }
 
@@ -126,7 +195,7 @@ impl Known {
 pub(crate) type Key<'a> = (Option<&'a str>, u64);
 
 /// The values of one minute, by whose and over how long.
-struct Live<'a> {
+pub(super) struct Live<'a> {
     rules: &'a Rules,
     objectives: &'a [ObjectiveStatus],
     seen: BTreeMap<Key<'a>, Seen>,
@@ -134,7 +203,7 @@ struct Live<'a> {
 
 impl<'a> Live<'a> {
     /// Reads what policies speak of and what signals with levels are made of, each look once.
-    async fn read(
+    pub(super) async fn read(
         (rules, objectives): (&'a Rules, &'a [ObjectiveStatus]),
         reader: &Reader,
         minute: u64,
@@ -167,8 +236,13 @@ impl<'a> Live<'a> {
         Ok(Self { rules, objectives, seen })
     }
 
+    /// What is known of what each policy speaks of, in the order of the rules.
+    fn of_policies(&self) -> Vec<Values> {
+        self.rules.policies.values().map(|policy| self.of_policy(policy)).collect()
+    }
+
     /// What is known of what a policy speaks of.
-    fn of_policy(&self, policy: &Policy) -> Values {
+    pub(super) fn of_policy(&self, policy: &Policy) -> Values {
         let mut values = Values::default();
         for one in policy.uses() {
             let (value, lacks) = match one {
@@ -223,7 +297,7 @@ impl<'a> Live<'a> {
     }
 
     /// The value of a signal over all agents, with those of its parts.
-    fn of_signal(
+    pub(super) fn of_signal(
         &self,
         signal: &CompositeSignal,
     ) -> Option<&(CompositeValue, BTreeMap<String, f64>)> {

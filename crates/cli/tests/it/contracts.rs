@@ -15,7 +15,7 @@ use crate::server::{Server, until};
 const STOCK: &str = include_str!("../../../../deploy/contracts/stock.yaml");
 
 /// Calls of the shop's agent to the inventory service.
-fn calls(first: u64, count: u64, millis: u64) -> Vec<Span> {
+pub(crate) fn calls(first: u64, count: u64, millis: u64) -> Vec<Span> {
     let of = |n: u64| {
         let attributes = vec![
             text(keys::AGENT_ID, "shop_order"),

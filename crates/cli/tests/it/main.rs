@@ -27,6 +27,7 @@ mod policies;
 mod query;
 mod redaction;
 mod refusals;
+mod rego;
 mod secure;
 mod serve;
 mod server;

@@ -20,7 +20,7 @@ fn long_ago() -> u64 {
 }
 
 /// Steps of the payment agent, each on a trace and in a session of its own.
-fn steps(first: u64, count: u64, millis: u64, outcome: &str) -> Vec<Span> {
+pub(crate) fn steps(first: u64, count: u64, millis: u64, outcome: &str) -> Vec<Span> {
     let of = |n: u64| {
         let attributes = vec![
             text(keys::AGENT_ID, "payment"),
@@ -53,7 +53,7 @@ async fn decide(server: &Server) {
     assert!(answer.status().is_success(), "{}", answer.text().await.expect("a body"));
 }
 
-async fn freezes(server: &Server) -> Vec<Json> {
+pub(crate) async fn freezes(server: &Server) -> Vec<Json> {
     let listed = server.get_json("/api/v1/actions").await;
     let all = listed["items"].as_array().expect("a list").clone();
     all.into_iter().filter(|one| one["told"] == "freeze for 86400 s").collect()

@@ -10,7 +10,7 @@ use throughline_trace::{
 };
 
 use crate::policy::{PolicyPhase, PolicyState, Use, Values, evaluate};
-use crate::slo::Source;
+use crate::slo::{Judge, Source};
 use crate::{RuleObserver, Rules, read_rules};
 
 const STOCK: &str = include_str!("../../../../deploy/contracts/stock.yaml");
@@ -162,4 +162,58 @@ proptest! {
         }
         prop_assert_eq!(counted(&stock(), &spans), (total, good));
     }
+}
+
+const STOCK_REGO: &str = include_str!("../../../../deploy/rego/stock.yaml");
+
+#[test]
+fn r5_10_a_contract_in_rego_counts_as_one_in_cel() {
+    let rego = read(STOCK_REGO).expect("the shipped contract");
+    let calls = [
+        call(0, "inventory", 120, Some("strong"), false),
+        call(1, "inventory", 150, Some("strong"), false),
+        call(2, "inventory", 20, Some("eventual"), false),
+        call(3, "payment", 999, Some("weak"), false),
+        call(4, "inventory", 999, Some("strong"), true),
+    ];
+    assert_eq!(counted(&rego, &calls), (3, 1));
+    assert_eq!(counted(&stock(), &calls), (3, 1));
+    // What nobody told is undefined, and `not` takes that for a breach; CEL cannot judge it.
+    let silent = [call(5, "inventory", 20, None, false)];
+    assert_eq!((counted(&rego, &silent), counted(&stock(), &silent)), ((1, 0), (0, 0)));
+    let (id, of_cel) = (rego.slos[0].objectives[0].indicator.id(), stock());
+    assert_ne!(id, of_cel.slos[0].objectives[0].indicator.id(), "counters are their own");
+    let changed = read(&STOCK_REGO.replace(">= 150", ">= 160")).expect("another");
+    assert_ne!(id, changed.slos[0].objectives[0].indicator.id(), "and change with the policy");
+}
+
+#[test]
+fn a_policy_that_takes_too_long_over_calls_is_not_asked_for_ever() {
+    let rows: String = (0..8).map(|at| format!("        x{at} := r[_]\n")).collect();
+    let endless = format!(
+        "    r := numbers.range(1, 100)\n\n    violation contains \"slow\" if {{\n{rows}        x0 + x7 == 1000\n    }}\n"
+    );
+    let text = STOCK_REGO
+        .replace("    violation contains \"slow\" if input.response.latency_ms >= 150\n", &endless);
+    let rules = read(&text).expect("it can be read");
+    let calls: Vec<Span> =
+        (0..200).map(|number| call(number, "inventory", 20, Some("strong"), false)).collect();
+    let began = std::time::Instant::now();
+    assert_eq!(counted(&rules, &calls), (0, 0), "what was not judged counts nowhere");
+    let objective = &rules.slos[0].objectives[0];
+    let Judge::Rego(policy) = objective.indicator.judge() else { panic!("{objective:?}") };
+    assert!(policy.is_given_up(), "and whoever looks can tell");
+    // 200 calls of 10 ms would be 2 s; it is asked 20 times.
+    assert!(began.elapsed() < std::time::Duration::from_millis(1_500), "{:?}", began.elapsed());
+}
+
+#[test]
+fn mistakes_of_a_contract_in_rego_have_a_place() {
+    let wrong = |text: &str| read(text).expect_err("it is refused");
+    insta::assert_snapshot!(wrong(
+        &STOCK_REGO.replace("input.response.latency_ms", "input.respons.latency_ms")
+    ));
+    insta::assert_snapshot!(wrong(
+        &STOCK_REGO.replace("  query", "  expect: response.latency_ms < 150.0\n  query")
+    ));
 }

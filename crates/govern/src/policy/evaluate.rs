@@ -114,9 +114,11 @@ pub fn evaluate(
         findings.extend(withdraw(state, minute * MINUTE_NANOS));
         PolicyState { version: policy.version.clone(), ..PolicyState::default() }
     };
-    let verdict = policy.condition.holds(values);
-    let turn = state.episode.step(minute, verdict.as_ref().ok().copied(), policy.for_min);
-    let told = Told { policy, minute, values };
+    let verdict = policy.condition.verdict(policy, minute, values);
+    let holds = verdict.as_ref().ok().map(|verdict| verdict.holds);
+    let turn = state.episode.step(minute, holds, policy.for_min);
+    let messages = verdict.as_ref().map(|verdict| verdict.messages.as_str()).unwrap_or_default();
+    let told = Told { policy, minute, values, messages };
     let mut actions = Vec::new();
     match turn {
         Turn::Begins | Turn::GoesOn(_) => {
@@ -131,7 +133,8 @@ pub fn evaluate(
         }
         Turn::Same | Turn::Quiet | Turn::Waiting | Turn::Unknown => {}
     }
-    let status = told.status(&state, &verdict);
+    let unknown = verdict.as_ref().err();
+    let status = told.status(&state, unknown);
     PolicyEvaluated { state, status, findings, actions }
 }
 
@@ -150,6 +153,8 @@ struct Told<'a> {
     policy: &'a Policy,
     minute: u64,
     values: &'a Values,
+    /// What the condition says of itself; empty when it does not.
+    messages: &'a str,
 }
 
 impl Told<'_> {
@@ -208,6 +213,10 @@ impl Told<'_> {
         };
         let summary = match (&policy.promise, self.consumption()) {
             (Some(promise), Some(consumption)) => promise.broken(consumption),
+            _ if !self.messages.is_empty() => {
+                let said = self.messages;
+                format!("{} holds{lasting}: {said} ({})", policy.name, self.numbers())
+            }
             _ => format!("{} holds{lasting}: {} ({})", policy.name, self.numbers(), policy.when()),
         };
         Finding {
@@ -295,14 +304,14 @@ impl Told<'_> {
         self.policy.todos.iter().map(&mut action).collect()
     }
 
-    fn status(&self, state: &PolicyState, verdict: &Result<bool, String>) -> PolicyStatus {
+    fn status(&self, state: &PolicyState, unknown: Option<&String>) -> PolicyStatus {
         let policy = self.policy;
         let since_unix_nano = state.episode.since_min().map(|since| since * MINUTE_NANOS);
-        let phase = match verdict {
+        let phase = match unknown {
             _ if since_unix_nano.is_some() => PolicyPhase::Firing,
-            Err(_) => PolicyPhase::Unknown,
-            Ok(_) if state.episode.held_min() > 0 => PolicyPhase::Waiting,
-            Ok(_) => PolicyPhase::Quiet,
+            Some(_) => PolicyPhase::Unknown,
+            None if state.episode.held_min() > 0 => PolicyPhase::Waiting,
+            None => PolicyPhase::Quiet,
         };
         let uses = policy.uses().iter();
         let values = uses.map(|one| (one.to_string(), self.values.known.get(one).copied()));
@@ -313,7 +322,7 @@ impl Told<'_> {
             values: values.collect(),
             phase,
             since_unix_nano,
-            unknown: verdict.as_ref().err().cloned().unwrap_or_default(),
+            unknown: unknown.cloned().unwrap_or_default(),
             is_dry_run: policy.is_dry_run,
         }
     }

@@ -14,6 +14,7 @@
 //! A condition speaks of signals of the table, of signals of a team's own, and of budgets of SLOs. What
 //! is missing of them makes it neither true nor false, unless the rest decides it alone.
 
+mod condition;
 mod episode;
 mod evaluate;
 mod levels;
@@ -22,6 +23,7 @@ mod operations;
 mod promise;
 mod spec;
 
+pub use condition::Remote;
 pub use episode::{Episode, OPEN_FORGET_MIN, PENDING_FORGET_MIN, Turn};
 pub use evaluate::{
     POLICY_KIND, PolicyEvaluated, PolicyPhase, PolicyState, PolicyStatus, evaluate, withdraw,
@@ -39,6 +41,8 @@ pub(crate) use names::Vocabulary;
 pub(crate) use operations::DoFile;
 pub(crate) use spec::{Loader, PolicyFile, Terms};
 
+#[cfg(test)]
+mod rego;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]

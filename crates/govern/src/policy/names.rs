@@ -5,13 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde_saphyr::Spanned;
-use throughline_rules::{Expression, Field, Match, RecordType, Schema, Scope, Type, Value};
+use throughline_rules::rego::{Answer, InputShape, Question, RegoPolicy};
+use throughline_rules::{Expression, Field, RecordType, Schema, Type, nearest};
 use throughline_trace::TraceId;
 
+use super::condition::{Condition, Form, Remote};
+use super::spec::LABELS;
+use crate::rego::{Beside, Told};
 use crate::signals::{DEFINITIONS, Name, Problem, definition};
 
 /// The record that has the budgets of SLOs.
-const BUDGET: &str = "budget";
+pub(super) const BUDGET: &str = "budget";
 
 /// Something that a condition speaks of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +48,8 @@ pub struct Values {
     pub lacks: BTreeMap<Use, String>,
     /// Some of the traces that they are made of.
     pub evidence: Vec<TraceId>,
+    /// What an OPA elsewhere said of them, or why it said nothing; `None` when none was asked.
+    pub remote: Option<Result<Answer, String>>,
 }
 
 impl Values {
@@ -87,14 +93,95 @@ impl Vocabulary {
             return Err(vec![Problem::at(source.referenced, message, hint)]);
         }
         let names = self.schema.variables.iter().map(|field| Arc::from(field.name.as_ref()));
-        Ok(Condition { expression, variables: names.collect(), uses })
+        let form = Form::Cel { expression, variables: names.collect() };
+        Ok(Condition { form, uses })
+    }
+
+    /// Compiles a policy in Rego.
+    pub(crate) fn compile_rego(
+        &self,
+        text: &str,
+        told: &Told<'_>,
+        beside: Beside<'_>,
+    ) -> Result<Condition, Vec<Problem>> {
+        let policy = told.load(text, beside, &self.shape())?;
+        let uses = self.uses_of_rego(&policy);
+        if uses.is_empty() {
+            let message = "expected a policy about a signal or a budget, got one about none";
+            let hint = "they are named as input.signals.burn_rate and input.budget[\"checkout\"]";
+            return Err(vec![Problem::at(told.at(), message, hint)]);
+        }
+        Ok(Condition { form: Form::Rego(policy), uses })
+    }
+
+    /// What is asked of an OPA elsewhere, with these signals and budgets (`budget.checkout`).
+    pub(crate) fn compile_opa(
+        &self,
+        query: &Spanned<String>,
+        signals: &[Spanned<String>],
+    ) -> Result<Condition, Vec<Problem>> {
+        let Some(question) = Question::of_query(&query.value) else {
+            let got = &query.value;
+            let message =
+                format!("expected a query that ends in allow, deny or violation, got `{got}`");
+            let hint = "write it as data.PACKAGE.allow";
+            return Err(vec![Problem::at(query.referenced, message, hint)]);
+        };
+        let (mut uses, mut wrong) = (Vec::new(), Vec::new());
+        for told in signals {
+            let known = self.all().find(|one| one.to_string() == told.value);
+            match known {
+                Some(one) => uses.push(one),
+                None => {
+                    let all: Vec<String> = self.all().map(|one| one.to_string()).collect();
+                    let near = nearest(&told.value, all.iter().map(String::as_str));
+                    let hint = near.map_or("`throughline signals` lists them".to_owned(), |near| {
+                        format!("did you mean {near}?")
+                    });
+                    let message = format!("expected a signal or a budget, got `{}`", told.value);
+                    wrong.push(Problem::at(told.referenced, message, hint));
+                }
+            }
+        }
+        if uses.is_empty() && wrong.is_empty() {
+            let message = "expected `opa.signals` to name what the OPA is told, got none";
+            wrong.push(Problem::at(query.referenced, message, "opa: { signals: [burn_rate] }"));
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        uses.sort();
+        uses.dedup();
+        Ok(Condition { form: Form::Opa(Remote { query: query.value.clone(), question }), uses })
+    }
+
+    /// All that there is to speak of.
+    fn all(&self) -> impl Iterator<Item = Use> + '_ {
+        let table = DEFINITIONS.iter().map(|row| Use::Signal(row.id));
+        let own = self.signals.iter().cloned().map(Use::Composite);
+        table.chain(own).chain(self.slos.iter().cloned().map(Use::Budget))
+    }
+
+    /// The input of policies in Rego.
+    fn shape(&self) -> InputShape {
+        let signals = DEFINITIONS.iter().map(|row| row.name.to_owned()).chain(self.signals.clone());
+        InputShape::open(["policy", "at_unix_s"])
+            .with("signals", signals)
+            .with(BUDGET, self.slos.iter().cloned())
+            .with("subject", LABELS.map(str::to_owned))
+    }
+
+    fn uses_of_rego(&self, policy: &RegoPolicy) -> Vec<Use> {
+        let names = policy.names();
+        let signals = names.of("signals").map(|name| match Name::from_text(name) {
+            Some(id) => Use::Signal(id),
+            None => Use::Composite(name.to_owned()),
+        });
+        signals.chain(names.of(BUDGET).map(|slo| Use::Budget(slo.to_owned()))).collect()
     }
 
     /// What a condition speaks of: that without which it makes no sense.
     fn uses(&self, source: &str) -> Vec<Use> {
-        let table = DEFINITIONS.iter().map(|row| Use::Signal(row.id));
-        let own = self.signals.iter().cloned().map(Use::Composite);
-        let budgets = self.slos.iter().cloned().map(Use::Budget);
         let is_named = |one: &Use| match one {
             Use::Signal(name) => source.contains(name.as_str()),
             Use::Composite(name) | Use::Budget(name) => source.contains(name.as_str()),
@@ -103,7 +190,7 @@ impl Vocabulary {
             let without = schema(Some(one), &self.signals, &self.slos);
             Expression::filter(source, &without).is_err()
         };
-        table.chain(own).chain(budgets).filter(is_named).filter(is_used).collect()
+        self.all().filter(is_named).filter(is_used).collect()
     }
 }
 
@@ -122,71 +209,4 @@ fn schema(without: Option<&Use>, signals: &[String], slos: &[String]) -> Schema 
         RecordType { name: BUDGET.into(), fields: budgets.collect(), is_open: false, is_map: true };
     let budget = Field::new(BUDGET, Type::Record(Arc::new(budget)), "consumption by SLO");
     Schema::new("signals", table.chain(own).chain([budget]).collect())
-}
-
-/// A condition over signals.
-#[derive(Debug, Clone)]
-pub(crate) struct Condition {
-    expression: Expression,
-    variables: Arc<[Arc<str>]>,
-    uses: Vec<Use>,
-}
-
-impl Condition {
-    /// As it was written.
-    pub(crate) fn source(&self) -> &str {
-        self.expression.source()
-    }
-
-    /// What it speaks of.
-    pub(crate) fn uses(&self) -> &[Use] {
-        &self.uses
-    }
-
-    /// Whether it holds; `Err` with why nobody knows.
-    pub(crate) fn holds(&self, values: &Values) -> Result<bool, String> {
-        match self.expression.matches(&Known { variables: &self.variables, values }) {
-            Match::Yes => Ok(true),
-            Match::No => Ok(false),
-            Match::Error(error) => {
-                let told: Vec<String> = self
-                    .uses
-                    .iter()
-                    .filter(|one| !values.known.contains_key(one))
-                    .map(|one| match values.lacks.get(one) {
-                        Some(lacks) => format!("{one} is missing: {lacks}"),
-                        None => format!("{one} is missing"),
-                    })
-                    .collect();
-                if told.is_empty() {
-                    return Err(self.expression.explain(&error).message);
-                }
-                Err(told.join("; "))
-            }
-        }
-    }
-}
-
-/// The values of a schema's variables.
-struct Known<'a> {
-    variables: &'a [Arc<str>],
-    values: &'a Values,
-}
-
-impl Scope for Known<'_> {
-    fn variable(&self, index: usize) -> Option<Value<'_>> {
-        let name = self.variables.get(index)?;
-        if &**name == BUDGET {
-            let budgets = self.values.known.iter().filter_map(|(one, value)| match one {
-                Use::Budget(slo) => Some((Value::text(slo.as_str()), Value::Double(*value))),
-                _ => None,
-            });
-            return Some(Value::map(budgets));
-        }
-        let one = match Name::from_text(name) {
-            Some(id) => Use::Signal(id),
-            None => Use::Composite(name.to_string()),
-        };
-        self.values.known.get(&one).map(|value| Value::Double(*value))
-    }
 }

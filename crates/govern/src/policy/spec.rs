@@ -6,9 +6,11 @@ use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 use throughline_trace::{FindingSeverity, Subject};
 
-use super::names::{Condition, Use, Vocabulary};
+use super::condition::Condition;
+use super::names::{Use, Vocabulary};
 use super::operations::{DoFile, Todo};
 use super::promise::Promise;
+use crate::rego::{Beside, Told};
 use crate::seconds::seconds_of;
 use crate::signals::{Problem, Problems};
 
@@ -40,7 +42,7 @@ const MINUTE_S: u64 = 60;
 const VERSION_CHARS: usize = 16;
 
 /// Labels that a subject may have.
-const LABELS: [&str; 7] =
+pub(super) const LABELS: [&str; 7] =
     ["agent", "instance", "model", "rollout", "service", "session", "workflow"];
 
 /// A policy as it is meant.
@@ -75,7 +77,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The condition as it was written.
+    /// The condition as it was written; of one in Rego, the rule that is asked for.
     pub fn when(&self) -> &str {
         self.condition.source()
     }
@@ -109,7 +111,11 @@ pub(crate) struct PolicyFile {
     agent: Option<Spanned<String>>,
     subject: Option<Spanned<BTreeMap<String, String>>>,
     window: Option<Spanned<String>>,
-    when: Spanned<String>,
+    when: Option<Spanned<String>>,
+    rego: Option<Spanned<String>>,
+    rego_file: Option<Spanned<String>>,
+    query: Option<Spanned<String>>,
+    opa: Option<OpaFile>,
     #[serde(rename = "for")]
     holds_for: Option<Spanned<String>>,
     #[serde(rename = "do", default)]
@@ -124,6 +130,14 @@ pub(crate) struct PolicyFile {
     promise: Option<Promise>,
 }
 
+/// `opa`: an OPA elsewhere has the policy.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OpaFile {
+    /// What it is told.
+    signals: Vec<Spanned<String>>,
+}
+
 impl PolicyFile {
     /// The policy of a contract: what is done while its promise is broken.
     pub(crate) fn of_contract(terms: Terms) -> Self {
@@ -134,7 +148,11 @@ impl PolicyFile {
             agent: Some(told(promise.consumer.clone())),
             subject: None,
             window: None,
-            when: told(format!("budget.`{}` > 1.0", promise.objective_name())),
+            when: Some(told(format!("budget.`{}` > 1.0", promise.objective_name()))),
+            rego: None,
+            rego_file: None,
+            query: None,
+            opa: None,
             holds_for: None,
             todos: match do_file {
                 Some(todos) => todos,
@@ -154,16 +172,18 @@ impl PolicyFile {
         name: &str,
         text: &str,
         vocabulary: &Vocabulary,
+        beside: Beside<'_>,
     ) -> Result<Policy, Problems> {
         let mut loader = Loader { problems: Vec::new() };
-        let when = self.when.referenced;
+        let when = self.at();
         if text.len() > MAX_POLICY_FILE_BYTES {
             let got = text.len();
             let message = format!("expected at most {MAX_POLICY_FILE_BYTES} bytes, got {got}");
             loader.wrong_at(when, message, "");
         }
+        let condition = self.condition(text, vocabulary, beside);
         let subject = loader.subject(self.agent, self.subject, when);
-        let condition = match vocabulary.compile(text, &self.when) {
+        let condition = match condition {
             Ok(condition) => Some(condition),
             Err(problems) => {
                 loader.problems.extend(problems);
@@ -208,6 +228,44 @@ impl PolicyFile {
     }
 }
 
+impl PolicyFile {
+    /// Where the condition is said.
+    fn at(&self) -> Location {
+        let told = [&self.when, &self.rego, &self.rego_file, &self.query].into_iter().flatten();
+        told.map(|told| told.referenced).next().unwrap_or(Location::UNKNOWN)
+    }
+
+    /// The condition, in one of its languages.
+    fn condition(
+        &self,
+        text: &str,
+        vocabulary: &Vocabulary,
+        beside: Beside<'_>,
+    ) -> Result<Condition, Vec<Problem>> {
+        let (rego, rego_file, query) =
+            (self.rego.as_ref(), self.rego_file.as_ref(), self.query.as_ref());
+        let is_rego = rego.is_some() || rego_file.is_some();
+        let wrong = |message: &str, hint: &str| Err(vec![Problem::at(self.at(), message, hint)]);
+        match (&self.when, is_rego, &self.opa) {
+            (Some(when), false, None) if query.is_none() => vocabulary.compile(text, when),
+            (None, true, None) => {
+                vocabulary.compile_rego(text, &Told { rego, rego_file, query }, beside)
+            }
+            (None, false, Some(opa)) => match query {
+                Some(query) => vocabulary.compile_opa(query, &opa.signals),
+                None => wrong(
+                    "expected `query`: the rule that the OPA is asked for",
+                    "query: data.PACKAGE.allow",
+                ),
+            },
+            _ => wrong(
+                "expected one of `when` (CEL), `rego` or `rego_file` with `query`, and `opa` with `query`",
+                "docs/governance.md tells what each says",
+            ),
+        }
+    }
+}
+
 /// A hash of what a policy asks, and of what it has done; words for people are not part of it.
 fn version(policy: &Policy) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -217,7 +275,7 @@ fn version(policy: &Policy) -> String {
     };
     add(&policy.subject.to_string());
     add(&format!("{:?} {} {}", policy.window_s, policy.for_min, policy.is_dry_run));
-    add(policy.when());
+    add(&policy.condition.meaning());
     for todo in &policy.todos {
         add(&serde_json::to_string(&todo.operation).unwrap_or_default());
     }

@@ -81,7 +81,11 @@ fn all_that_can_be_done_is_plain_yaml() {
     assert_eq!((target.agent_id.as_deref(), *ttl_s), (Some("payment"), 600));
     assert!(matches!(action, DirectiveAction::ForceDegraded { is_on: true, .. }));
     let budget = Values::default().with(Use::Budget("fraud-decides-in-time".to_owned()), 1.5);
-    assert_eq!(policy.condition.holds(&budget), Ok(true), "the rest cannot change it");
+    assert_eq!(
+        policy.condition.verdict(&policy, 1, &budget).map(|told| told.holds),
+        Ok(true),
+        "the rest cannot change it"
+    );
 }
 
 #[test]

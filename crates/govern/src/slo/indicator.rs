@@ -7,6 +7,8 @@ use throughline_rules::schemas::{Call, GuardField};
 use throughline_rules::{Expression, Match, Scope, Type, Value};
 use throughline_trace::Span;
 
+use super::call_policy::CallPolicy;
+
 /// Units that one event of a `raw` ratio counts, since counters are whole numbers: a confidence of
 /// 0.62 is 6,200 good of 10,000.
 pub const RAW_UNITS_PER_EVENT: i64 = 10_000;
@@ -103,6 +105,8 @@ pub enum Judge {
         /// Whether the share tells failure, not success.
         is_failure: bool,
     },
+    /// Those that a policy in Rego has nothing against.
+    Rego(CallPolicy),
 }
 
 /// What one event adds to the counters of its minute.
@@ -211,6 +215,9 @@ impl Indicator {
     /// What an event adds, once it is known to be one.
     pub(crate) fn judged(&self, span: &Span) -> Observation {
         let good = match &self.judge {
+            Judge::Rego(policy) => {
+                Call::of(span).and_then(|call| policy.is_good(&call)).map(i64::from)
+            }
             Judge::Good(rule) => truth(rule, span).map(i64::from),
             Judge::Bad(rule) => truth(rule, span).map(|is_bad| i64::from(!is_bad)),
             Judge::Threshold { value, op, threshold } => {
@@ -287,6 +294,11 @@ fn id_of(total: &Expression, judge: &Judge) -> String {
             part(&threshold.to_string());
             [op.as_str(), value.source().trim()].map(&mut part)
         }
+        Judge::Rego(policy) => {
+            let policy = policy.policy();
+            part(policy.query());
+            ["rego", policy.text().trim()].map(&mut part)
+        }
         Judge::Raw { value, is_failure } => {
             let kind = if *is_failure { "raw failure" } else { "raw success" };
             [kind, value.source().trim()].map(&mut part)
@@ -309,6 +321,7 @@ impl fmt::Display for Indicator {
             Judge::Threshold { value, op, threshold } => {
                 write!(f, "good when {} {} {threshold}", one_line(value), op.sign())
             }
+            Judge::Rego(policy) => write!(f, "good by {}", policy.policy().query()),
             Judge::Raw { value, is_failure: false } => write!(f, "good by {}", one_line(value)),
             Judge::Raw { value, is_failure: true } => write!(f, "bad by {}", one_line(value)),
         }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use serde_json::{Map as JsonMap, Value as Json};
 use throughline_trace::{Span, SpanKind, SpanRole, StatusCode, keys};
 
 use super::{Row, double, int, is_always_set, millis, open_map, row, shape, string};
@@ -60,6 +61,15 @@ impl<'a> Call<'a> {
             || matches!(span.kind, SpanKind::Client | SpanKind::Producer)
                 && !matches!(span.role(), SpanRole::Attempt | SpanRole::StreamSegment);
         is_call.then_some(Self { request: Request(span), response: Response(span) })
+    }
+
+    /// The call as a document with `request` and `response`, for rules in Rego: what is set of the fields, and
+    /// the further ones by their names.
+    pub fn to_json(&self) -> Json {
+        let span = self.request.0;
+        let request = document(span, REQUEST_ROWS, &OF_REQUEST);
+        let response = document(span, RESPONSE_ROWS, &OF_RESPONSE);
+        serde_json::json!({"request": request, "response": response})
     }
 }
 
@@ -126,6 +136,29 @@ fn further<'a>(span: &'a Span, before: &[&str], name: &str) -> Option<Value<'a>>
         let key = std::str::from_utf8(&key[..length]).ok()?;
         span.attributes.get(key).map(Value::of_attribute)
     })
+}
+
+/// The fields of a record that are set, and its further ones. A field goes before an attribute of its name.
+fn document(span: &Span, rows: &[Row<Span>], before: &[&str]) -> JsonMap<String, Json> {
+    let mut told = JsonMap::new();
+    // The first of them that is there counts, so it is put in last.
+    for before in before.iter().rev() {
+        let further = span.attributes.0.iter().filter_map(|(key, value)| {
+            Some((key.strip_prefix(before)?.to_owned(), value.to_json()))
+        });
+        told.extend(further.filter(|(name, _)| name.len() <= MAX_KEY_BYTES));
+    }
+    for row in rows.iter().filter(|row| (row.is_set)(span)) {
+        let value = match (row.get)(span) {
+            Value::Str(text) => Json::from(text),
+            Value::Int(number) => Json::from(number),
+            Value::Double(number) => Json::from(number),
+            Value::Bool(truth) => Json::from(truth),
+            _ => span.attributes.to_json(),
+        };
+        told.insert(row.name.to_owned(), value);
+    }
+    told
 }
 
 /// Who is called: the tool, else what the attributes name, else the provider of a model.
@@ -259,6 +292,27 @@ mod tests {
         let silent = Call::of(&silent).expect("a call");
         assert!(matches!(expect.matches(&silent), Match::Error(_)));
         assert_eq!(rule("has(response.consistency_level)").matches(&silent), Match::No);
+    }
+
+    #[test]
+    fn r5_10_a_call_is_a_document_too() {
+        let mut call = span(
+            &[
+                ("peer.service", "inventory"),
+                ("response.consistency_level", "strong"),
+                ("http.request.size", "9"),
+            ],
+            120,
+        );
+        call.attributes.set("response.status", "no field gives way".to_owned());
+        let told = Call::of(&call).expect("a call").to_json();
+        assert_eq!(told["request"]["service"], "inventory");
+        assert_eq!(told["request"]["size"], "9");
+        assert_eq!(told["response"]["latency_ms"], 120.0);
+        assert_eq!(told["response"]["consistency_level"], "strong");
+        assert_eq!(told["response"]["status"], "success");
+        assert_eq!(told["request"]["attributes"]["peer.service"], "inventory");
+        assert!(told["request"].get("tool").is_none(), "what is not set is not there");
     }
 
     #[test]

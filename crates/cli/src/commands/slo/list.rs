@@ -26,18 +26,18 @@ use crate::table::{self, Cell, left, right};
 
 /// What was counted from stored spans.
 #[derive(Debug, Default, Serialize)]
-struct Replay {
+pub(crate) struct Replay {
     /// Begin, nanoseconds since the Unix epoch.
     since_unix_nano: u64,
     /// Traces that were looked at.
-    traces: u64,
+    pub(crate) traces: u64,
     /// Traces whose spans are not all there (sampled away, too large, retired): their minutes are not
     /// covered.
-    traces_cut: u64,
+    pub(crate) traces_cut: u64,
     /// There are more traces than `--max` lets through; what is older is not covered.
-    is_cut: bool,
+    pub(crate) is_cut: bool,
     /// Events that an expression had no value for.
-    unjudged: i64,
+    pub(crate) unjudged: i64,
 }
 
 /// What is printed as JSON.
@@ -89,7 +89,7 @@ fn statuses(slo: &Slo, counters: &MinuteTable, now: u64) -> Vec<ObjectiveStatus>
 }
 
 /// Counts the spans of stored traces, the newest first.
-async fn count(
+pub(crate) async fn count(
     reader: &Reader,
     slos: &[Slo],
     since: u64,

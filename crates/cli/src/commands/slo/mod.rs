@@ -2,7 +2,7 @@
 //! is stored.
 
 mod evaluate;
-mod list;
+pub(crate) mod list;
 
 use std::fs;
 use std::io::{self, Write};

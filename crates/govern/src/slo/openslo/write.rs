@@ -117,7 +117,8 @@ fn indicator(lines: &mut Lines, indicator: &Indicator) {
             metric(lines, 4, "raw", total, Some(value.source()));
             return;
         }
-        Judge::Threshold { .. } => {}
+        // Contracts alone have them, and are not written as OpenSLO.
+        Judge::Rego(_) | Judge::Threshold { .. } => {}
     }
     metric(lines, 4, "total", total, None);
 }
