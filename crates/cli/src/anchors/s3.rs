@@ -149,7 +149,9 @@ impl<'a> Door<'a> {
             let text = answer.text().await.map_err(|error| self.unreachable(error))?;
             let page = ListObjectsV2::parse_response(&text)
                 .map_err(|error| format!("{}: no list of objects: {error}", self.shown("")))?;
-            names.extend(page.contents.into_iter().map(|object| object.key).filter(is_ours));
+            names.extend(
+                page.contents.into_iter().map(|object| object.key).filter(|name| is_ours(name)),
+            );
             let surplus = names.len().saturating_sub(MAX_READ_OBJECTS);
             names.drain(..surplus);
             next = page.next_continuation_token;
@@ -189,7 +191,7 @@ impl<'a> Door<'a> {
 }
 
 /// Whether an object is a checkpoint, by its name.
-fn is_ours(name: &String) -> bool {
+fn is_ours(name: &str) -> bool {
     let last = name.rsplit('/').next().and_then(|last| last.strip_suffix(".json"));
     last.is_some_and(|last| {
         last.len() == NUMBER_DIGITS && last.bytes().all(|byte| byte.is_ascii_digit())
@@ -260,9 +262,9 @@ mod tests {
 
     #[test]
     fn names_of_checkpoints_are_told_from_others() {
-        assert!(is_ours(&"a/b/00000000000000000007.json".to_owned()));
+        assert!(is_ours("a/b/00000000000000000007.json"));
         for other in ["a/7.json", "a/00000000000000000007", "a/0000000000000000000x.json", ""] {
-            assert!(!is_ours(&other.to_owned()), "{other}");
+            assert!(!is_ours(other), "{other}");
         }
         let error = "<Error><Code>AccessDenied</Code><Message> No. </Message></Error>";
         assert_eq!(
