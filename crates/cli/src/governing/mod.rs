@@ -5,6 +5,7 @@
 //! findings and actions are committed together. A round that fails is tried again; nothing is asked
 //! for twice, whatever is restarted, because an action's id is made of its rule, subject and window.
 
+mod contracts;
 mod decisions;
 mod drift;
 mod files;
@@ -39,9 +40,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acting;
 use crate::commands::of_control;
-use crate::failure::Outcome;
+use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::Doors;
 use crate::settings::ServeSettings;
+use contracts::Contracts;
 use drift::Drift;
 pub(crate) use files::{RuleFiles, RuleText};
 use policies::Policies;
@@ -95,7 +97,7 @@ impl Read {
     pub(crate) fn of(serve: &ServeSettings, observer: &Observer) -> Outcome<Self> {
         let mut files = serve.rules.clone();
         let rules = files.read()?;
-        observer.set(Arc::new(files::observer(&rules)));
+        observer.set(Arc::new(files::observer(&rules, Vec::new())));
         Ok(Self { files, rules, observer: observer.clone(), every: serve.rules_interval })
     }
 
@@ -109,28 +111,35 @@ impl Read {
     ) -> Outcome<Open> {
         let governance = Governance::open(data_dir).map_err(|error| of_control(&error))?;
         let rollouts = Rollouts::new(governance.clone(), self.rules.rollouts.clone());
+        let contracts = Contracts::new(governance.clone());
+        contracts.set_files(&self.rules);
         let acting = acting::Open::start(
             (governance.clone(), serve, own_url),
-            hooks(&rollouts, &reader, &governance),
+            hooks(&rollouts, &contracts, &reader, &governance),
             (submit, keyring, ready),
             registry,
         )?;
         rollouts.set_actor(acting.actor());
         let (told, standing) = watch::channel(Arc::default());
         let view = View { governance: governance.clone(), standing };
-        let work = Work {
+        let of_files = Arc::new(self.rules);
+        let mut work = Work {
             governance,
             reader,
             observer: self.observer,
             standing: told,
             rollouts,
+            contracts,
             actor: acting.actor(),
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
             policies: Policies::default(),
-            rules: Arc::new(self.rules),
+            rules: Arc::clone(&of_files),
+            of_files,
         };
+        // Before the first span comes: contracts that were negotiated are counted as those of files are.
+        work.put_together().map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
         let closing = CancellationToken::new();
         let working = tokio::spawn(work.run(self.every, closing.clone()));
         Ok(Open { acting, view, working, closing })
@@ -138,14 +147,20 @@ impl Read {
 }
 
 /// What the actor asks back.
-fn hooks(rollouts: &Arc<Rollouts>, reader: &Reader, governance: &Governance) -> Hooks {
-    let rollouts = Arc::clone(rollouts);
+fn hooks(
+    rollouts: &Arc<Rollouts>,
+    contracts: &Arc<Contracts>,
+    reader: &Reader,
+    governance: &Governance,
+) -> Hooks {
+    let (rollouts, contracts) = (Arc::clone(rollouts), Arc::clone(contracts));
     let (reader, governance) = (reader.clone(), governance.clone());
     Hooks {
         rollout: Some(Arc::new(move |action| {
             let rollouts = Arc::clone(&rollouts);
             Box::pin(async move { rollouts.perform(action).await })
         })),
+        contract: Some(Arc::new(move |action| Box::pin(Arc::clone(&contracts).perform(action)))),
         investigate: Some(Arc::new(move |action| {
             let (reader, governance) = (reader.clone(), governance.clone());
             Box::pin(async move {
@@ -195,6 +210,10 @@ struct Work {
     slos: Slos,
     drift: Drift,
     policies: Policies,
+    contracts: Arc<Contracts>,
+    /// What the files say.
+    of_files: Arc<Rules>,
+    /// With the contracts that were negotiated.
     rules: Arc<Rules>,
 }
 
@@ -238,13 +257,33 @@ impl Work {
                     policies = rules.policies.len(),
                     "changed rules are in place"
                 );
-                self.observer.set(Arc::new(files::observer(&rules)));
                 self.rollouts.replace(rules.rollouts.clone());
-                self.rules = Arc::new(rules);
+                self.contracts.set_files(&rules);
+                self.of_files = Arc::new(rules);
             }
             Some(Err(error)) => tracing::error!(error, "the changed rules are not used"),
         }
-        Ok(())
+        self.put_together()
+    }
+
+    /// Puts what files say and what was negotiated in place, if either changed.
+    fn put_together(&mut self) -> Result<(), RoundError> {
+        if !self.contracts.take_change() {
+            return Ok(());
+        }
+        let found = self.contracts.beside(&self.of_files, self.files.said());
+        let found = found.map_err(RoundError::from);
+        match found.and_then(|rules| Ok((rules, self.contracts.indicators()?))) {
+            Ok((rules, beside)) => {
+                self.observer.set(Arc::new(files::observer(&rules, beside)));
+                self.rules = Arc::new(rules);
+                Ok(())
+            }
+            Err(error) => {
+                self.contracts.try_again();
+                Err(error)
+            }
+        }
     }
 
     async fn round(&mut self) -> Result<(), RoundError> {
@@ -257,6 +296,8 @@ impl Work {
             .slos
             .evaluate(&self.rules, (&self.reader, &self.governance), settled, &mut evaluation)
             .await?;
+        self.contracts.follow_files(&self.of_files, now, &mut evaluation)?;
+        self.contracts.measure(&self.reader, now, &mut evaluation).await?;
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
         self.drift.evaluate((&self.reader, &self.governance), settled, &mut evaluation).await?;
         let (rules, stores) = ((&self.rules, &*statuses), (&self.reader, &self.governance));

@@ -386,6 +386,7 @@ fn told(operation: &Operation) -> String {
         Operation::HandOver { .. } => "Handed over to a person".to_owned(),
         Operation::Notify { receiver } => format!("{receiver} was told"),
         Operation::Workflow { workflow, .. } => format!("Workflow {workflow}"),
+        Operation::Contract { contract, step } => format!("Contract {contract}: {}", step.kind()),
     }
 }
 
