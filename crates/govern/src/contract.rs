@@ -60,6 +60,11 @@ pub const DEFAULT_MIN_CALLS: i64 = 20;
 /// Seconds of a minute.
 const MINUTE_S: u64 = 60;
 
+/// The name of the objective, and of the policy, that a contract is watched by, whichever its version.
+pub fn objective_name(contract: &str) -> String {
+    format!("contract.{contract}")
+}
+
 /// `spec` of a document.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -95,6 +95,18 @@ pub enum Verdict {
     Decline,
 }
 
+impl Verdict {
+    /// As it is written in JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Counter { .. } => "counter",
+            Self::Insufficient { .. } => "insufficient",
+            Self::Decline => "decline",
+        }
+    }
+}
+
 /// Calls without which no share, however good, has a lower end that reaches an objective.
 pub fn calls_needed(objective: f64, min_events: u64) -> u64 {
     let z = normal_quantile(1.0 - ALPHA / 2.0);

@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 use throughline_trace::TraceId;
 
-use super::answer::{Measured, Verdict, answer};
+use super::answer::{Measured, Verdict, answer, explain};
 use super::illegal::Illegal;
 use super::terms::{DEFAULT_MEASURED_OVER_S, MEASURED_OVER_S, Terms};
 
@@ -50,6 +50,16 @@ pub enum Side {
     Consumer,
     /// Who is called, and answers.
     Provider,
+}
+
+impl Side {
+    /// As it is written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Consumer => "consumer",
+            Self::Provider => "provider",
+        }
+    }
 }
 
 /// How a proposal stands.
@@ -113,6 +123,8 @@ pub struct Answer {
     /// What follows from it.
     #[serde(flatten)]
     pub verdict: Verdict,
+    /// The same in words, with its numbers.
+    pub told: String,
     /// Some of the traces with such calls.
     pub evidence: Vec<TraceId>,
 }
@@ -421,7 +433,8 @@ impl Contract {
         }
         let Some(last) = proposal.offers.last_mut() else { return Ok(None) };
         let verdict = answer(&last.terms, &measured);
-        let said = Answer { at_unix_nano: now, measured, verdict: verdict.clone(), evidence };
+        let told = explain(&last.terms, &measured);
+        let said = Answer { at_unix_nano: now, measured, verdict: verdict.clone(), told, evidence };
         last.answer = Some(said);
         match verdict {
             Verdict::Accept => return self.agree("").map(Some),

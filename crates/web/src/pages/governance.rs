@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use throughline_govern::rollout::{Phase, Verdict};
 use throughline_govern::slo::{ObjectiveStatus, SloHealth};
-use throughline_store::{ActionRecord, ActionState, ControlError, FindingFilter, Pause};
+use throughline_store::{ActionRecord, ActionState, FindingFilter, Pause};
 use throughline_trace::access::Scope;
 use throughline_trace::{Finding, FindingSeverity, FindingState, Operation, TraceId};
 
@@ -17,7 +17,7 @@ use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::form::ShortForm;
 use crate::format;
-use crate::governance::{RolloutStanding, Standing};
+use crate::governance::{RolloutStanding, Standing, remembered};
 use crate::icons::{icon, line_art};
 use crate::layout::{self, Nav};
 use crate::params::Params;
@@ -103,14 +103,14 @@ pub(crate) async fn switch(
     }
     let person = visitor.key.as_ref().map_or("somebody on the page", |key| key.name.as_str());
     let (governance, person) = (app.web.governance.governance.clone(), person.to_owned());
-    blocking(move || governance.set_pause(form.pause, &person, "the button on the page")).await?;
+    remembered(move || governance.set_pause(form.pause, &person, "the button on the page")).await?;
     Ok(Redirect::to(PATH).into_response())
 }
 
 async fn load(app: &App) -> Result<Shown, Failure> {
     let standing = app.web.governance.standing.borrow().clone();
     let governance = app.web.governance.governance.clone();
-    blocking(move || {
+    remembered(move || {
         let filter = FindingFilter { limit: MAX_ENTRIES, ..FindingFilter::default() };
         let mut findings = governance.findings(&filter)?;
         // What still holds is shown however old it is.
@@ -125,24 +125,6 @@ async fn load(app: &App) -> Result<Shown, Failure> {
         })
     })
     .await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
-) -> Result<T, Failure> {
-    let fails = |detail: String| {
-        tracing::error!(detail, "governance cannot be read");
-        Failure::new(
-            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-            "governance",
-            "what governance remembers cannot be read",
-            "the server's log says why",
-        )
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| fails(error.to_string())),
-        Err(error) => Err(fails(error.to_string())),
-    }
 }
 
 fn pause_button(pause: &Pause, visitor: &Visitor) -> Markup {
