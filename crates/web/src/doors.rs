@@ -111,7 +111,8 @@ pub(crate) fn needed_scope(pattern: &str, method: &Method) -> Scope {
         "/api/v1/directives/{id}/ack"
         | "/api/v1/alerts/alertmanager"
         | "/api/v1/alerts/grafana" => Scope::Ingest,
-        "/governance/pause" | "/governance/contracts/{name}" => Scope::Act,
+        "/governance/pause" => Scope::Act,
+        "/governance/contracts/{name}" if *method == Method::POST => Scope::Act,
         pattern if *method == Method::POST && acts(pattern) => Scope::Act,
         // Who read what, and what is kept and erased, is not everybody's business.
         "/api/v1/audit/reads"

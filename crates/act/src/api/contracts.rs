@@ -14,6 +14,10 @@ use throughline_trace::{ContractStep, Operation, Subject};
 use super::acts::{Ordered, answer, order};
 use super::{Refused, person, read};
 use crate::actor::Actor;
+use crate::directives::ask;
+
+/// Kind of the documents that keep contracts.
+const KIND: &str = "contract";
 
 /// Why, where a person does not say.
 const NO_REASON: &str = "no reason given";
@@ -92,6 +96,14 @@ async fn take(
     reason: Option<String>,
     by: &str,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
+    if !matches!(step, ContractStep::Propose { .. }) {
+        let wanted = name.clone();
+        let found =
+            ask(&actor.inner.governance, move |governance| governance.document(KIND, &wanted));
+        if found.await.map_err(Refused::storage)?.is_none() {
+            return Err(Refused::not_found("contract", &name));
+        }
+    }
     let ordered = Ordered {
         id: None,
         finding: String::new(),

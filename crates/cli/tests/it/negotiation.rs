@@ -98,7 +98,7 @@ async fn r5_10_a_proposal_is_countered_from_what_was_measured_and_agreed_on() {
         post(&server, "other/proposals", &json!({"terms": {"consumer": "a"}})).await;
     assert_eq!(status, 422, "{problem}");
     let (status, problem) = post(&server, "none/accept", &json!({})).await;
-    assert_eq!(status, 409, "{problem}");
+    assert_eq!(status, 404, "{problem}");
 
     let (status, agreed) = post(&server, "stock/accept", &json!({"offer": 2})).await;
     assert_eq!((status, agreed["detail"].as_str()), (201, Some("version 1 of stock is in force")));
@@ -128,9 +128,33 @@ async fn r5_10_a_proposal_is_countered_from_what_was_measured_and_agreed_on() {
         "when": "request.service == 'inventory'", "expect": "response.latency_ms < 1000.0",
         "objective": 0.5}});
     run(&data_dir, &["act", "pause", "--by", "ada", "--reason", "we talk"]).ok();
-    assert_eq!(post(&server, "stock/proposals", &other).await.0, 201);
+    let file = dir.path().join("other.json");
+    let document = json!({"apiVersion": "throughline/v1", "kind": "Contract",
+        "metadata": {"name": "stock"}, "spec": other["terms"]});
+    fs::write(&file, document.to_string()).expect("written");
+    let file = file.to_str().expect("a path");
+    run(&data_dir, &["contract", "propose", "-f", file, "--by", "ada"]).ok();
     assert_eq!(post(&server, "stock/accept", &json!({"reason": "agreed by phone"})).await.0, 201);
-    assert_eq!(post(&server, "stock/restore", &json!({"version": 1})).await.0, 201);
+    let listed = run(&data_dir, &["contract", "list"]);
+    assert!(listed.ok().contains("version 2 of 2"), "the second is listed");
+    // The button on its page puts the first in force again.
+    let pressed = client()
+        .post(format!("{}/governance/contracts/stock", server.web))
+        .header("origin", &server.web)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("step=restore&number=1")
+        .send()
+        .await
+        .expect("an answer");
+    let shown = pressed.text().await.expect("a page");
+    assert!(shown.contains("version 1</span>"), "{shown}");
+    for told in ["960 of 1000 calls of shop_order to inventory", "Put in force again"] {
+        assert!(shown.contains(told), "{told} is not in {shown}");
+    }
+    let told = run(&data_dir, &["contract", "show", "stock"]);
+    let told = told.ok();
+    assert!(told.contains("stock  version 1 is in force"), "{told}");
+    assert!(told.contains("of 7 more, `expect` had no value"), "{told}");
     let found = server.get_json("/api/v1/contracts/stock").await;
     assert_eq!((&found["in_force"], &found["versions"]), (&json!(1), &json!(2)), "{found}");
     let history = found["history"].as_array().expect("versions");

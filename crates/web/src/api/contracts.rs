@@ -10,19 +10,14 @@ use throughline_govern::contract as model;
 use throughline_trace::TraceId;
 
 use super::forms::{Moment, TraceIdText};
+use super::paging::{self, Keyed};
+use super::shapes::Page;
 use crate::contracts::{self, Kept, KeptVersion};
 use crate::failure::Failure;
 use crate::format::rfc3339;
 use crate::governance::{Standing, remembered};
-use crate::params::InPath;
+use crate::params::{InPath, Params};
 use crate::state::Shared;
-
-/// All contracts.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Contracts {
-    /// By name.
-    items: Vec<Contract>,
-}
 
 /// A contract between two services.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -158,11 +153,18 @@ struct VersionShape {
 }
 
 /// `GET /api/v1/contracts`
-pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<Contracts>, Failure> {
+pub(crate) async fn list(
+    State(app): State<Shared>,
+    params: Params,
+) -> Result<Json<Page<Contract>>, Failure> {
+    let (after, limit) = (Keyed::Contracts.key(&params)?, params.limit()?);
     let governance = app.web.governance.governance.clone();
     let all = remembered(move || contracts::all(&governance)).await?;
     let standing = app.web.governance.standing.borrow().clone();
-    Ok(Json(Contracts { items: all.iter().map(|one| contract(one, &standing)).collect() }))
+    let key = |kept: &Kept| kept.contract.name.clone();
+    let page = paging::page(Keyed::Contracts, all, key, after.as_ref(), limit)?;
+    let items = page.items.iter().map(|one| contract(one, &standing)).collect();
+    Ok(Json(Page { items, next: page.next }))
 }
 
 /// `GET /api/v1/contracts/{name}`

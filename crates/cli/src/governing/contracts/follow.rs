@@ -56,13 +56,30 @@ impl Contracts {
         if negotiated.is_empty() {
             return Ok(rules.clone());
         }
-        let all = texts.iter().chain(&negotiated);
-        let sources: Vec<Source<'_>> =
-            all.map(|one| Source { name: &one.name, text: &one.text }).collect();
-        Ok(read_rules(&sources).unwrap_or_else(|error| {
-            tracing::error!(%error, "contracts that were negotiated do not fit the rule files, and are not watched");
-            rules.clone()
-        }))
+        let read = |beside: &[RuleText]| {
+            let all = texts.iter().chain(beside);
+            let sources: Vec<Source<'_>> =
+                all.map(|one| Source { name: &one.name, text: &one.text }).collect();
+            read_rules(&sources)
+        };
+        if let Ok(all) = read(&negotiated) {
+            return Ok(all);
+        }
+        // One that does not fit the files (they hold as many policies as there may be, or an SLO of its
+        // name) must not take the others along.
+        let (mut fitting, mut found) = (Vec::new(), rules.clone());
+        for one in negotiated {
+            let name = one.name.clone();
+            fitting.push(one);
+            match read(&fitting) {
+                Ok(all) => found = all,
+                Err(error) => {
+                    tracing::error!(%error, name, "it does not fit the rule files, and is not watched");
+                    fitting.pop();
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Asks for what the rule files changed: contracts that they hold or no longer hold, and proposals.

@@ -20,8 +20,8 @@ use throughline_trace::{Action, ContractStep, Operation, Subject, TraceId};
 
 use measure::Measuring;
 
-/// Contracts at most.
-const MAX_CONTRACTS: usize = 500;
+/// Contracts at most, those of files too; each is also a policy, of which there may be so many more.
+const MAX_CONTRACTS: usize = 100;
 
 /// Proposals that wait for an answer at most: each has the store count up to fourteen things of each call.
 const MAX_OPEN: usize = 20;
