@@ -46,7 +46,7 @@ struct Asked {
     reason: Option<String>,
 }
 
-/// `POST /api/v1/contracts/{name}/proposals`: the consumer proposes terms.
+/// `POST /api/v1/contracts/{contract}/proposals`: the consumer proposes terms.
 pub(super) async fn propose(
     State(actor): State<Actor>,
     Path(name): Path<String>,
@@ -58,7 +58,7 @@ pub(super) async fn propose(
     take(&actor, name, step, reason, &person(key.as_ref())).await
 }
 
-/// `POST /api/v1/contracts/{name}/{step}`: `accept`, `counter`, `reject`, `withdraw` or `restore`.
+/// `POST /api/v1/contracts/{contract}/{step}`: `accept`, `counter`, `reject`, `withdraw` or `restore`.
 pub(super) async fn step(
     State(actor): State<Actor>,
     Path((name, step)): Path<(String, String)>,

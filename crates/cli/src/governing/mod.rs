@@ -29,8 +29,8 @@ use prometheus_client::registry::Registry;
 use throughline_act::{Actor, Hooks, Performed};
 use throughline_govern::Rules;
 use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
-use throughline_trace::RouteWeights;
 use throughline_trace::access::Keyring;
+use throughline_trace::{Observe as _, RouteWeights};
 use throughline_web::governance::{Standing, View};
 use throughline_web::{Submit, WebState};
 use tokio::sync::watch;
@@ -130,6 +130,7 @@ impl Read {
             standing: told,
             rollouts,
             contracts,
+            counted: files::observer(&of_files, Vec::new()).indicators(),
             actor: acting.actor(),
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
@@ -211,6 +212,8 @@ struct Work {
     drift: Drift,
     policies: Policies,
     contracts: Arc<Contracts>,
+    /// Ids of the indicators that the store counts.
+    counted: Vec<Arc<str>>,
     /// What the files say.
     of_files: Arc<Rules>,
     /// With the contracts that were negotiated.
@@ -275,7 +278,13 @@ impl Work {
         let found = found.map_err(RoundError::from);
         match found.and_then(|rules| Ok((rules, self.contracts.indicators()?))) {
             Ok((rules, beside)) => {
-                self.observer.set(Arc::new(files::observer(&rules, beside)));
+                let observer = files::observer(&rules, beside);
+                let counted = observer.indicators();
+                // Whoever counts anew begins with what was being counted.
+                if counted != self.counted {
+                    self.observer.set(Arc::new(observer));
+                    self.counted = counted;
+                }
                 self.rules = Arc::new(rules);
                 Ok(())
             }

@@ -2,6 +2,7 @@
 //! on is watched, and every version is kept over restarts (requirement R5.10).
 
 use std::fs;
+use std::path::Path;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -123,18 +124,23 @@ async fn r5_10_a_proposal_is_countered_from_what_was_measured_and_agreed_on() {
         (found["attained"].as_f64() == Some(1.0)).then_some(())
     })
     .await;
-    // A second version by a person's word, and the first again.
+    by_hand(&server, dir.path()).await;
+}
+
+/// A second version by a person's word, the first again, and the end of it.
+async fn by_hand(server: &Server, dir: &Path) {
+    let data_dir = dir.join("data");
     let other = json!({"terms": {"consumer": "shop_order", "provider": "inventory",
         "when": "request.service == 'inventory'", "expect": "response.latency_ms < 1000.0",
         "objective": 0.5}});
     run(&data_dir, &["act", "pause", "--by", "ada", "--reason", "we talk"]).ok();
-    let file = dir.path().join("other.json");
+    let file = dir.join("other.json");
     let document = json!({"apiVersion": "throughline/v1", "kind": "Contract",
         "metadata": {"name": "stock"}, "spec": other["terms"]});
     fs::write(&file, document.to_string()).expect("written");
     let file = file.to_str().expect("a path");
     run(&data_dir, &["contract", "propose", "-f", file, "--by", "ada"]).ok();
-    assert_eq!(post(&server, "stock/accept", &json!({"reason": "agreed by phone"})).await.0, 201);
+    assert_eq!(post(server, "stock/accept", &json!({"reason": "agreed by phone"})).await.0, 201);
     let listed = run(&data_dir, &["contract", "list"]);
     assert!(listed.ok().contains("version 2 of 2"), "the second is listed");
     // The button on its page puts the first in force again.
@@ -161,7 +167,7 @@ async fn r5_10_a_proposal_is_countered_from_what_was_measured_and_agreed_on() {
     assert_eq!(history[0]["evidence"], Json::Null, "nobody measured it");
     assert_eq!(history[1]["evidence"]["judged"], 1_000);
     assert_eq!(history[1]["by"], "local");
-    assert_eq!(post(&server, "stock/withdraw", &json!({})).await.0, 201);
+    assert_eq!(post(server, "stock/withdraw", &json!({})).await.0, 201);
     until("the end of the watch", async || {
         let (_, page) = server.get("/governance", None).await;
         (!page.contains("contract.stock")).then_some(())

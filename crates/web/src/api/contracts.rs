@@ -167,7 +167,7 @@ pub(crate) async fn list(
     Ok(Json(Page { items, next: page.next }))
 }
 
-/// `GET /api/v1/contracts/{name}`
+/// `GET /api/v1/contracts/{contract}`
 pub(crate) async fn one(
     State(app): State<Shared>,
     InPath(name): InPath<String>,

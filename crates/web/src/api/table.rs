@@ -210,10 +210,10 @@ fn of_contracts() -> Vec<Operation> {
     vec![
         Operation::get("/api/v1/contracts", "listContracts", get(contracts::list))
             .says("contracts", "Contracts between services, each with its proposal, by name")
-            .about("What is attained is what the last evaluation of rules said; nothing is counted for the answer. Steps are taken with `POST /api/v1/contracts/{name}/proposals`, `…/accept`, `…/counter`, `…/reject`, `…/withdraw` and `…/restore`, which need the scope `act`: docs/governance.md.")
+            .about("What is attained is what the last evaluation of rules said; nothing is counted for the answer. Steps are taken with `POST /api/v1/contracts/{contract}/proposals`, `…/accept`, `…/counter`, `…/reject`, `…/withdraw` and `…/restore`, which need the scope `act`: docs/governance.md.")
             .takes(&[&PAGING])
             .answers::<Page<contracts::Contract>>(),
-        Operation::get("/api/v1/contracts/{name}", "getContract", get(contracts::one))
+        Operation::get("/api/v1/contracts/{contract}", "getContract", get(contracts::one))
             .says("contracts", "A contract with all its versions, the newest first")
             .about("Each with who agreed to it, when, and what was measured before.")
             .answers::<contracts::History>()
