@@ -393,6 +393,8 @@ impl Drop for Turn<'_> {
 }
 
 #[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
 mod held_tests;
 #[cfg(test)]
 mod once_tests;

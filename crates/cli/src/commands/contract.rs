@@ -25,8 +25,8 @@ use crate::table::{self, Cell, left};
 /// Bytes of a contract at most.
 const MAX_CONTRACT_BYTES: usize = 1 << 20;
 
-/// Characters of what is expected that a list shows.
-const SHOWN_CHARS: usize = 60;
+/// Characters of an offer that a list shows.
+const SHOWN_CHARS: usize = 80;
 
 /// Runs one action on the data directory.
 pub(crate) async fn run(settings: &Settings, action: ContractAction) -> Outcome {
@@ -122,7 +122,7 @@ fn row(contract: &Contract) -> Vec<Cell> {
         None => (String::new(), String::new()),
         Some(proposal) => (
             format!("{} {}", proposal.number, proposal.state.as_str()),
-            proposal.last().map(offered).unwrap_or_default(),
+            proposal.last().map(|offer| short(&offered(offer), SHOWN_CHARS)).unwrap_or_default(),
         ),
     };
     vec![contract.name.clone().into(), in_force.into(), held.into(), state.into(), offer.into()]
@@ -131,7 +131,7 @@ fn row(contract: &Contract) -> Vec<Cell> {
 fn offered(offer: &Offer) -> String {
     let expect = offer.terms.expect().split_whitespace().collect::<Vec<_>>().join(" ");
     let objective = 100.0 * offer.terms.objective();
-    format!("{}: {objective:.2} % {}", offer.side.as_str(), short(&expect, SHOWN_CHARS))
+    format!("{}: {objective:.2} % {expect}", offer.side.as_str())
 }
 
 fn show(governance: &Governance, name: &str, is_json: bool) -> Outcome {
