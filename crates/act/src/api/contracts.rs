@@ -7,9 +7,9 @@ use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
-use throughline_store::ActionState;
+use throughline_store::{ActionState, Document};
 use throughline_trace::access::ApiKey;
-use throughline_trace::{ContractStep, Operation, Subject};
+use throughline_trace::{ContractStep, Operation, Subject, TraceId};
 
 use super::acts::{Ordered, answer, order};
 use super::{Refused, person, read};
@@ -96,13 +96,11 @@ async fn take(
     reason: Option<String>,
     by: &str,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
-    if !matches!(step, ContractStep::Propose { .. }) {
-        let wanted = name.clone();
-        let found =
-            ask(&actor.inner.governance, move |governance| governance.document(KIND, &wanted));
-        if found.await.map_err(Refused::storage)?.is_none() {
-            return Err(Refused::not_found("contract", &name));
-        }
+    let wanted = name.clone();
+    let found = ask(&actor.inner.governance, move |governance| governance.document(KIND, &wanted));
+    let found = found.await.map_err(Refused::storage)?;
+    if found.is_none() && !matches!(step, ContractStep::Propose { .. }) {
+        return Err(Refused::not_found("contract", &name));
     }
     let ordered = Ordered {
         id: None,
@@ -110,7 +108,7 @@ async fn take(
         subject: Subject::of("contract", name.as_str()),
         operation: Operation::Contract { contract: name, step },
         reason: reason.unwrap_or_else(|| NO_REASON.to_owned()),
-        evidence: Vec::new(),
+        evidence: found.as_ref().map(evidence).unwrap_or_default(),
         is_dry_run: false,
     };
     let record = actor.ask_and_perform(order(ordered, by)?).await.map_err(Refused::storage)?;
@@ -120,4 +118,12 @@ async fn take(
         ActionState::Failed => Err(Refused::bad_body(record.detail)),
         _ => Ok((StatusCode::CREATED, Json(answer(&record)))),
     }
+}
+
+/// Traces that the answer to the last proposal named: what a person goes by who answers it.
+fn evidence(contract: &Document) -> Vec<TraceId> {
+    let body: Value = serde_json::from_str(&contract.body).unwrap_or_default();
+    let offers = body["proposal"]["offers"].as_array();
+    let of_answer = |offer: &Value| Vec::deserialize(&offer["answer"]["evidence"]).ok();
+    offers.and_then(|offers| offers.iter().rev().find_map(of_answer)).unwrap_or_default()
 }

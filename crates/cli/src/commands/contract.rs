@@ -57,6 +57,9 @@ pub(crate) async fn run(settings: &Settings, action: ContractAction) -> Outcome 
         }
     };
     let StepArgs { reason, by, wait } = of;
+    let known = governance.document(CONTRACT_KIND, &name).map_err(|error| of_control(&error))?;
+    let known = known.map(|known| known.read::<Contract>()).transpose();
+    let known = known.map_err(|error| of_control(&error))?;
     let action = Action {
         id: format!("person/{}", DecisionId::random()),
         finding: String::new(),
@@ -66,7 +69,7 @@ pub(crate) async fn run(settings: &Settings, action: ContractAction) -> Outcome 
         at_unix_nano: now_unix_nano(),
         operation: Operation::Contract { contract: name, step },
         reason: format!("asked by {}: {reason}", who(by)),
-        evidence: Vec::new(),
+        evidence: known.map(|known| known.evidence()).unwrap_or_default(),
         cool_down_s: 0,
         is_dry_run: false,
     };

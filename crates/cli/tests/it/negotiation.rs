@@ -103,6 +103,7 @@ async fn r5_10_a_proposal_is_countered_from_what_was_measured_and_agreed_on() {
 
     let (status, agreed) = post(&server, "stock/accept", &json!({"offer": 2})).await;
     assert_eq!((status, agreed["detail"].as_str()), (201, Some("version 1 of stock is in force")));
+    assert_eq!(agreed["evidence"], answer["evidence"], "what was agreed on has its evidence");
     is_recorded(&server, &agreed).await;
     // It is watched, with all that was there before.
     until("the objective", async || {

@@ -247,6 +247,13 @@ impl Contract {
         self.proposal.as_ref().filter(|proposal| proposal.is_open())
     }
 
+    /// Traces that the answer to the last proposal named: what a person goes by who answers it.
+    pub fn evidence(&self) -> Vec<TraceId> {
+        let offers = self.proposal.iter().flat_map(|proposal| proposal.offers.iter().rev());
+        let mut answers = offers.filter_map(|offer| offer.answer.as_ref());
+        answers.next().map(|answer| answer.evidence.clone()).unwrap_or_default()
+    }
+
     /// Takes a step at a moment (nanoseconds since the Unix epoch), in somebody's name (empty for what was
     /// measured); `in_force` are the terms that hold. Answers the contract after it, with the version that it
     /// made, whose number is then [`Contract::versions`].

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
+use throughline_govern::contract::Contract;
 use throughline_store::{ActionRecord, ActionState, Evaluation};
 use throughline_trace::{Action, ContractStep, DecisionId, Operation, Subject};
 
@@ -52,7 +53,10 @@ pub(crate) async fn answer(
     ShortForm(form): ShortForm<Answered>,
 ) -> Result<Response, Failure> {
     check_token(&app, &headers, &form.token)?;
-    let step = step(&app, &name, &form).await?;
+    let (governance, wanted) = (app.web.governance.governance.clone(), name.clone());
+    let found = remembered(move || contracts::one(&governance, &wanted)).await?;
+    let found = found.ok_or_else(|| Failure::not_found("contract", &name))?.contract;
+    let step = step(&found, &form)?;
     let by = visitor.key.as_ref().map_or("somebody on the page", |key| key.name.as_str());
     let reason: String = match form.reason.trim() {
         "" => "the button on the page".to_owned(),
@@ -67,7 +71,7 @@ pub(crate) async fn answer(
         at_unix_nano: visitor.now_unix_nano,
         operation: Operation::Contract { contract: name.clone(), step },
         reason: format!("asked by {by}: {reason}"),
-        evidence: Vec::new(),
+        evidence: found.evidence(),
         cool_down_s: 0,
         is_dry_run: false,
     };
@@ -89,7 +93,7 @@ fn wrong(detail: String) -> Failure {
     Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_body", detail, hint)
 }
 
-async fn step(app: &App, name: &str, form: &Answered) -> Result<ContractStep, Failure> {
+fn step(contract: &Contract, form: &Answered) -> Result<ContractStep, Failure> {
     let offer = form.number;
     Ok(match form.step.as_str() {
         "accept" => ContractStep::Accept { offer },
@@ -101,10 +105,7 @@ async fn step(app: &App, name: &str, form: &Answered) -> Result<ContractStep, Fa
                 let got = shown(&form.objective);
                 wrong(format!("expected an objective between 0 and 1, got {got:?}"))
             })?;
-            let (governance, wanted) = (app.web.governance.governance.clone(), name.to_owned());
-            let found = remembered(move || contracts::one(&governance, &wanted)).await?;
-            let found = found.ok_or_else(|| Failure::not_found("contract", name))?;
-            let last = found.contract.proposal.as_ref().and_then(|proposal| proposal.last());
+            let last = contract.proposal.as_ref().and_then(|proposal| proposal.last());
             let last = last.ok_or_else(|| wrong("expected a proposal, got none".to_owned()))?;
             // A browser sends line ends of its own.
             let expect = form.expect.replace("\r\n", "\n");
