@@ -306,7 +306,10 @@ impl Work {
             .evaluate(&self.rules, (&self.reader, &self.governance), settled, &mut evaluation)
             .await?;
         self.contracts.follow_files(&self.of_files, now, &mut evaluation)?;
-        self.contracts.measure(&self.reader, now, &mut evaluation).await?;
+        // A proposal that cannot be measured must hold nothing else up.
+        if let Err(error) = self.contracts.measure(&self.reader, now, &mut evaluation).await {
+            tracing::warn!(%error, "proposals could not be measured; it will be tried again");
+        }
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
         self.drift.evaluate((&self.reader, &self.governance), settled, &mut evaluation).await?;
         let (rules, stores) = ((&self.rules, &*statuses), (&self.reader, &self.governance));
