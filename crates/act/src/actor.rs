@@ -43,6 +43,8 @@ pub struct Hooks {
     pub rollout: Option<Hook>,
     /// `investigate`: root-cause analysis.
     pub investigate: Option<Hook>,
+    /// `contract`: steps of negotiations.
+    pub contract: Option<Hook>,
 }
 
 /// What an actor stands on.
@@ -362,6 +364,7 @@ fn asks_others(operation: &Operation) -> bool {
         Operation::Directive { .. }
         | Operation::Weights { .. }
         | Operation::Freeze { .. }
+        | Operation::Contract { .. }
         | Operation::HandOver { .. } => false,
     }
 }
@@ -389,6 +392,8 @@ impl Drop for Turn<'_> {
     }
 }
 
+#[cfg(test)]
+mod contract_tests;
 #[cfg(test)]
 mod held_tests;
 #[cfg(test)]

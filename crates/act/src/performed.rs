@@ -62,5 +62,6 @@ pub fn told(operation: &Operation) -> String {
         Operation::HandOver { to } => format!("hand_over to {to}"),
         Operation::Notify { receiver } => format!("notify {receiver}"),
         Operation::Workflow { workflow, .. } => format!("workflow {workflow}"),
+        Operation::Contract { contract, step } => format!("{} contract {contract}", step.kind()),
     }
 }

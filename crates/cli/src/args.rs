@@ -14,21 +14,25 @@ use crate::failure::EXIT_CODES;
 mod act;
 mod audit;
 mod check;
+mod contract;
 mod keys;
 mod query;
 mod signals;
 mod slo;
 mod store;
 mod transfer;
+mod values;
 pub(crate) use act::{ActAction, ActArgs};
 pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
 pub(crate) use check::{CheckArgs, RuleSubject};
+pub(crate) use contract::{ContractAction, ContractArgs, StepArgs};
 pub(crate) use keys::{KeysAction, KeysArgs};
 pub(crate) use query::QueryArgs;
 pub(crate) use signals::SignalsArgs;
 pub(crate) use slo::{SloAction, SloArgs, SloExportForm, SloImportForm, SloListArgs};
 pub(crate) use store::{BackupArgs, ClickHouseAction, RestoreArgs, StoreAction, StoreArgs};
 pub(crate) use transfer::{ExportArgs, ImportArgs};
+use values::{parse_confidence, parse_duration_ms, parse_fallback, parse_moment};
 
 /// One trace for an AI agent, from the prompt to the fallback, with every decision on it.
 #[derive(Debug, Parser)]
@@ -143,6 +147,9 @@ pub(crate) enum Command {
     /// Pause, resume, list and run what governance does to the world
     #[command(after_help = EXIT_CODES)]
     Act(ActArgs),
+    /// List, show and negotiate contracts between services
+    #[command(after_help = EXIT_CODES)]
+    Contract(ContractArgs),
     /// Create, list and revoke API keys
     #[command(after_help = EXIT_CODES)]
     Keys(KeysArgs),
@@ -447,51 +454,6 @@ pub(crate) struct VersionArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-fn parse_fallback(text: &str) -> Result<FallbackState, String> {
-    use FallbackState::{Degraded, Failed, None, Skipped};
-    [None, Skipped, Degraded, Failed]
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or_else(|| format!("expected none, skipped, degraded or failed, got {text:?}"))
-}
-
-fn parse_confidence(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
-        _ => Err(format!("expected a number from 0 to 1, got {text:?}")),
-    }
-}
-
-/// A duration in milliseconds; a bare number is milliseconds.
-fn parse_duration_ms(text: &str) -> Result<u64, String> {
-    if let Ok(milliseconds) = text.parse() {
-        return Ok(milliseconds);
-    }
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|duration| u64::try_from(duration.as_millis()).ok())
-        .ok_or_else(|| format!("expected a duration such as 250ms, 2s or 1m, got {text:?}"))
-}
-
-/// A moment, nanoseconds since the Unix epoch.
-fn parse_moment(text: &str) -> Result<u64, String> {
-    let wrong = || {
-        format!(
-            "expected a span such as 15m, 2h or 3d, or a time such as 2026-11-22T15:00Z, got {text:?}"
-        )
-    };
-    let now = jiff::Zoned::now();
-    let moment = if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        time
-    } else if let Ok(civil) = text.parse::<jiff::civil::DateTime>() {
-        civil.to_zoned(now.time_zone().clone()).map_err(|_| wrong())?.timestamp()
-    } else {
-        let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-        now.checked_sub(span).map_err(|_| wrong())?.timestamp()
-    };
-    u64::try_from(moment.as_nanosecond()).map_err(|_| wrong())
 }
 
 #[cfg(test)]

@@ -106,6 +106,9 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Restore(args) => commands::store::restore_into(&settings, &args),
         Command::Export(args) => query_runtime()?.block_on(commands::export::run(&settings, &args)),
         Command::Import(args) => query_runtime()?.block_on(commands::import::run(&args)),
+        Command::Contract(args) => {
+            query_runtime()?.block_on(commands::contract::run(&settings, args.action))
+        }
         Command::Act(args) => {
             query_runtime()?.block_on(commands::act::run(&settings, &config.act, args.action))
         }

@@ -16,6 +16,12 @@
 //! `expect` says are good, and both are counted by the store. It is broken while fewer of them than
 //! agreed were good over its window.
 
+mod answer;
+mod illegal;
+mod latency;
+mod negotiation;
+mod terms;
+
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -26,11 +32,23 @@ use throughline_rules::schemas::call_schema;
 use throughline_trace::FindingSeverity;
 
 use crate::policy::{
-    DoFile, Loader, MAX_POLICY_FILE_BYTES, MAX_WINDOW_S, PolicyFile, Promise, Terms,
+    self, DoFile, Loader, MAX_POLICY_FILE_BYTES, MAX_WINDOW_S, PolicyFile, Promise,
 };
 use crate::rego::{Beside, Told};
 use crate::signals::{Problem, Problems};
 use crate::slo::{BudgetWindow, CallPolicy, Indicator, Judge, Slo};
+
+pub use answer::{
+    ALPHA, AtLimit, Gauges, Judged, LEAST_OBJECTIVE, Measured, Verdict, answer, calls_needed,
+    explain,
+};
+pub use illegal::Illegal;
+pub use latency::MAX_LIMITS;
+pub use negotiation::{
+    Answer, CONTRACT_KIND, Contract, MAX_OFFERS, MAX_VERSIONS, Offer, Owner, Proposal,
+    ProposalState, Side, Step, VERSION_KIND, Version,
+};
+pub use terms::{ContractDocument, DEFAULT_MEASURED_OVER_S, MEASURED_OVER_S, Terms, read_contract};
 
 /// The share of calls that shall be as expected where a contract does not say.
 pub const DEFAULT_OBJECTIVE: f64 = 0.99;
@@ -43,6 +61,11 @@ pub const DEFAULT_MIN_CALLS: i64 = 20;
 
 /// Seconds of a minute.
 const MINUTE_S: u64 = 60;
+
+/// The name of the objective, and of the policy, that a contract is watched by, whichever its version.
+pub fn objective_name(contract: &str) -> String {
+    format!("contract.{contract}")
+}
 
 /// `spec` of a document.
 #[derive(Debug, Deserialize)]
@@ -68,6 +91,20 @@ pub(crate) struct ContractFile {
     dry_run: bool,
     #[serde(default)]
     runbook: String,
+    #[serde(default)]
+    status: Status,
+    measured_over: Option<Spanned<String>>,
+}
+
+/// Whether a document is a contract or the proposal of one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    /// It is in force.
+    #[default]
+    Agreed,
+    /// The provider is asked.
+    Proposed,
 }
 
 /// What a contract is watched by.
@@ -79,6 +116,13 @@ pub(crate) struct Watched {
 }
 
 impl ContractFile {
+    /// Over how many seconds a proposal is measured, where it says so; `None` when it is no proposal.
+    pub(crate) fn proposed(&self) -> Option<Option<u64>> {
+        let told = self.measured_over.as_ref();
+        let seconds = told.and_then(|told| measured_over(&told.value).ok());
+        (self.status == Status::Proposed).then_some(seconds)
+    }
+
     /// The contract that a document means; `text` is the whole document.
     pub(crate) fn load(
         self,
@@ -116,6 +160,18 @@ impl ContractFile {
             wrong.push(Problem::at(place, message, ""));
         }
         let window_s = window(self.window.as_ref(), &mut wrong);
+        if let Some(told) = &self.measured_over
+            && let Err(message) = measured_over(&told.value)
+        {
+            wrong.push(Problem::at(told.referenced, message, "write it as `24h` or `7d`"));
+        }
+        if let (Status::Proposed, Some(told)) =
+            (self.status, self.rego.as_ref().or(self.rego_file.as_ref()))
+        {
+            let message = "expected a proposal in CEL (`expect`), got one in Rego";
+            let hint = "what is measured and countered is a condition in CEL; agree on the policy, and leave `status` out";
+            wrong.push(Problem::at(told.referenced, message, hint));
+        }
         let terms = (self.consumer.value.as_str(), &self.when);
         let judge = self.judge(text, beside, &mut wrong);
         let indicator = indicator(text, terms, judge, &mut wrong);
@@ -139,8 +195,8 @@ impl ContractFile {
             (promise.parties(), objective, Arc::new(indicator)),
             min_events,
         );
-        let policy = promise.objective_name();
-        let terms = Terms {
+        let name = promise.objective_name();
+        let terms = policy::Terms {
             promise,
             at,
             do_file: self.todos,
@@ -149,7 +205,7 @@ impl ContractFile {
             dry_run: self.dry_run,
             runbook: self.runbook,
         };
-        Ok(Watched { slo, policy: (policy, PolicyFile::of_contract(terms)) })
+        Ok(Watched { slo, policy: (name, PolicyFile::of_contract(terms)) })
     }
 }
 
@@ -201,10 +257,7 @@ fn indicator(
         .map_err(|mistakes| wrong.extend(Problem::of_expression(text, when, &mistakes)))
         .ok();
     let (guard, judge) = (guard?, judge?);
-    // What others are promised is not this contract's. (A text of JSON is one of CEL, and a comment at
-    // the guard's end must not take the bracket along.)
-    let caller = serde_json::Value::from(consumer);
-    let of_consumer = format!("request.caller == {caller} && (\n{}\n)", guard.source());
+    let of_consumer = of_consumer(consumer, guard.source());
     let at: Location = when.referenced;
     let mut fails = |error: String| wrong.push(Problem::at(at, error, ""));
     let guard = Expression::filter(&of_consumer, &schema)
@@ -213,5 +266,32 @@ fn indicator(
     Indicator::new(guard, judge).map_err(|error| fails(error.to_string())).ok()
 }
 
+/// Over how much of what is stored a proposal is measured, seconds.
+fn measured_over(told: &str) -> Result<u64, String> {
+    let expected = || format!("expected `measured_over` of 1h to 28d, got {told:?}");
+    let (number, unit) = told.split_at_checked(told.len().saturating_sub(1)).unwrap_or_default();
+    let unit_s = match unit {
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 24 * 3_600,
+        _ => return Err(expected()),
+    };
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let seconds = number.saturating_mul(unit_s);
+    match (MEASURED_OVER_S.0..=MEASURED_OVER_S.1).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err(expected()),
+    }
+}
+
+/// The guard as it is asked: what others are promised is not this contract's. (A text of JSON is one of
+/// CEL, and a comment at the guard's end must not take the bracket along.)
+fn of_consumer(consumer: &str, guard: &str) -> String {
+    let caller = serde_json::Value::from(consumer);
+    format!("request.caller == {caller} && (\n{guard}\n)")
+}
+
+#[cfg(test)]
+mod negotiation_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::contract::{ContractFile, Watched};
+use crate::contract::{ContractFile, Terms, Watched};
 use crate::policy::{Policy, PolicyFile, Vocabulary};
 use crate::rego::{Beside, REGO_ENDING};
 use crate::rollout::{self, RolloutSpec, SpecMistake};
@@ -31,8 +31,21 @@ pub struct Rules {
     pub signals: BTreeMap<String, CompositeSignal>,
     /// Policies by name, and what is done while contracts are broken.
     pub policies: BTreeMap<String, Policy>,
+    /// Contracts by name; each is also among the SLOs and the policies.
+    pub contracts: BTreeMap<String, InFile>,
+    /// Proposals of contracts by name, each with the seconds over which it is measured where it says them.
+    pub proposals: BTreeMap<String, (InFile, Option<u64>)>,
     /// What is allowed and will surprise, one text each.
     pub notes: Vec<String>,
+}
+
+/// A contract, or the proposal of one, and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InFile {
+    /// The name of the source.
+    pub file: String,
+    /// What it says.
+    pub terms: Terms,
 }
 
 /// All that is wrong with files, each with its place and what to do.
@@ -194,10 +207,7 @@ fn read(
         "Policy" => return parse::<PolicyFile>(file, line, text).map(Some),
         "Contract" => {
             let (name, told) = parse::<ContractFile>(file, line, text)?;
-            let Watched { slo, policy } =
-                told.load(&name, text, beside).map_err(|wrong| place(file, line, &wrong))?;
-            rules.slos.push(slo);
-            return Ok(Some(policy));
+            return contract(Place { file, line, text, beside }, &name, told, rules);
         }
         "Rollout" => {
             let (name, spec) = parse::<RolloutSpec>(file, line, text)?;
@@ -236,18 +246,52 @@ fn read(
     Ok(None)
 }
 
+/// Takes a contract in, or the proposal of one: which is not watched.
+fn contract(
+    Place { file, line, text, beside }: Place<'_>,
+    name: &str,
+    told: ContractFile,
+    rules: &mut Rules,
+) -> Result<Option<(String, PolicyFile)>, String> {
+    let first = format!("{file}:{}:1", line + 1);
+    let proposed = told.proposed();
+    let Watched { slo, policy } =
+        told.load(name, text, beside).map_err(|wrong| place(file, line, &wrong))?;
+    let terms = Terms::of_document(text).map_err(|error| format!("{first}: {error}"))?;
+    if rules.proposals.contains_key(name)
+        || proposed.is_some() && rules.contracts.contains_key(name)
+    {
+        return Err(format!(
+            "{first}: expected each contract and proposal to have a name of its own, got {name:?} twice"
+        ));
+    }
+    let here = InFile { file: file.to_owned(), terms };
+    if let Some(over_s) = proposed {
+        rules.proposals.insert(name.to_owned(), (here, over_s));
+        return Ok(None);
+    }
+    rules.contracts.insert(name.to_owned(), here);
+    rules.slos.push(slo);
+    Ok(Some(policy))
+}
+
 fn parse<T: DeserializeOwned>(file: &str, line: usize, text: &str) -> Result<(String, T), String> {
     let document: Document<T> =
         serde_saphyr::from_str(text).map_err(|error| explain(file, line, &error))?;
     let name = document.metadata.name;
+    check_name(&name).map_err(|error| format!("{file}:{}:1: {error}", line + 1))?;
+    Ok((name, document.spec))
+}
+
+/// Refuses what is no name of a rule.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(is_name) {
         return Err(format!(
-            "{file}:{}:1: expected a metadata.name of 1 to {MAX_NAME_BYTES} letters, digits, `-`, `_` and `.`, got {name:?}",
-            line + 1
+            "expected a metadata.name of 1 to {MAX_NAME_BYTES} letters, digits, `-`, `_` and `.`, got {name:?}"
         ));
     }
-    Ok((name, document.spec))
+    Ok(())
 }
 
 /// Policies in all files at most.

@@ -25,6 +25,6 @@ pub use counter_table::CounterTable;
 pub use drift::{
     AgentWindow, CONSISTENCY_KIND, DriftWatch, Drifted, LATENCY_KIND, MAX_WATCHED_AGENTS,
 };
-pub use files::{API_VERSION, KINDS, MAX_POLICIES, Rules, RulesError, read_rules};
+pub use files::{API_VERSION, InFile, KINDS, MAX_POLICIES, Rules, RulesError, read_rules};
 pub use observer::RuleObserver;
 pub use rego::rego_files;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DirectiveAction, DirectiveTarget, RouteWeights, TraceId};
+use crate::{ContractStep, DirectiveAction, DirectiveTarget, RouteWeights, TraceId};
 
 /// Characters of the id of a finding or an action at most.
 pub const FINDING_ID_MAX_CHARS: usize = 256;
@@ -198,6 +198,14 @@ pub enum Operation {
         /// Its parameters.
         parameters: BTreeMap<String, String>,
     },
+    /// A step in the negotiation of a contract between services.
+    Contract {
+        /// Name of the contract.
+        contract: String,
+        /// Which.
+        #[serde(flatten)]
+        step: ContractStep,
+    },
 }
 
 impl Operation {
@@ -214,6 +222,7 @@ impl Operation {
             Self::HandOver { .. } => "hand_over",
             Self::Notify { .. } => "notify",
             Self::Workflow { .. } => "workflow",
+            Self::Contract { .. } => "contract",
         }
     }
 }

@@ -30,6 +30,7 @@ mod batch;
 mod calls;
 mod canonical;
 mod continuity;
+mod contract_step;
 mod decision;
 mod directive;
 mod error_type;
@@ -58,6 +59,7 @@ pub use continuity::{
     MAX_EXAMPLES, MAX_WAIT_NANOS, MIN_SEEN, MissingRoots, ServiceContinuity, Sighting, SpanTimes,
     SplitTraces, SuspectedEdge, USUALLY_PERCENT, clock_oddity, describe_edges, edges_of_spans,
 };
+pub use contract_step::ContractStep;
 pub use decision::{Decision, DecisionId};
 pub use directive::{
     ActionError, DIRECTIVE_ID_MAX_CHARS, DIRECTIVE_MAX_BYTES, DIRECTIVE_VERSION, Directive,

@@ -112,6 +112,7 @@ pub(crate) fn needed_scope(pattern: &str, method: &Method) -> Scope {
         | "/api/v1/alerts/alertmanager"
         | "/api/v1/alerts/grafana" => Scope::Ingest,
         "/governance/pause" => Scope::Act,
+        "/governance/contracts/{name}" if *method == Method::POST => Scope::Act,
         pattern if *method == Method::POST && acts(pattern) => Scope::Act,
         // Who read what, and what is kept and erased, is not everybody's business.
         "/api/v1/audit/reads"
@@ -124,7 +125,8 @@ pub(crate) fn needed_scope(pattern: &str, method: &Method) -> Scope {
 
 /// Whether a change at this route acts on the world, or on who may.
 fn acts(pattern: &str) -> bool {
-    let roots = ["directives", "actions", "takeovers", "incidents", "holds", "freezes"];
+    let roots =
+        ["directives", "actions", "takeovers", "incidents", "holds", "freezes", "contracts"];
     pattern
         .strip_prefix("/api/v1/")
         .and_then(|rest| rest.split('/').next())

@@ -5,8 +5,10 @@ use throughline_govern::rollout::{Rollout, RolloutSpec, Verdict};
 
 use throughline_govern::policy::PolicyStatus;
 use throughline_govern::slo::ObjectiveStatus;
-use throughline_store::Governance;
+use throughline_store::{ControlError, Governance};
 use tokio::sync::watch;
+
+use crate::failure::Failure;
 
 /// Where pages look for what rules said and what was done.
 #[derive(Debug, Clone)]
@@ -21,6 +23,25 @@ impl View {
     /// Without rounds: where nobody evaluates rules.
     pub fn idle(governance: Governance) -> Self {
         Self { governance, standing: watch::channel(Arc::default()).1 }
+    }
+}
+
+/// Asks what governance remembers, where it may block.
+pub(crate) async fn remembered<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
+) -> Result<T, Failure> {
+    let fails = |detail: String| {
+        tracing::error!(detail, "governance cannot be read");
+        Failure::new(
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            "governance",
+            "what governance remembers cannot be read",
+            "the server's log says why",
+        )
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| fails(error.to_string())),
+        Err(error) => Err(fails(error.to_string())),
     }
 }
 

@@ -52,6 +52,7 @@
 
 mod api;
 mod assets;
+mod contracts;
 mod doors;
 mod failure;
 mod filters;

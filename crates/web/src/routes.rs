@@ -46,6 +46,10 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/continuity", get(pages::continuity::show)),
         ("/gateway", get(pages::gateway::show)),
         ("/governance", get(pages::governance::show)),
+        (
+            "/governance/contracts/{name}",
+            get(pages::governance::show_contract).post(pages::governance::answer),
+        ),
         ("/governance/pause", post(pages::governance::switch)),
         ("/decisions", get(pages::decisions::show)),
         ("/decisions/{decision_id}", get(pages::decision::show)),

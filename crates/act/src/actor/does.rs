@@ -36,6 +36,9 @@ impl Actor {
             Operation::Investigate => {
                 hook(self.inner.hooks.investigate.as_ref(), action, "investigations").await
             }
+            Operation::Contract { .. } => {
+                hook(self.inner.hooks.contract.as_ref(), action, "contracts").await
+            }
             Operation::HandOver { to } => self.hand_over(action, to).await,
             Operation::Notify { receiver } => self.notify(action, receiver, now).await,
             Operation::Workflow { workflow, parameters } => {

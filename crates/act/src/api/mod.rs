@@ -6,6 +6,7 @@
 mod acts;
 mod alerts;
 mod cases;
+mod contracts;
 mod listen;
 mod refused;
 mod words;
@@ -42,6 +43,8 @@ fn table() -> Vec<(&'static str, MethodRouter<Actor>)> {
         ("/api/v1/incidents", get(cases::incidents)),
         ("/api/v1/incidents/{id}", get(cases::incident)),
         ("/api/v1/incidents/{id}/{change}", post(cases::change)),
+        ("/api/v1/contracts/{contract}/proposals", post(contracts::propose)),
+        ("/api/v1/contracts/{contract}/{step}", post(contracts::step)),
         ("/api/v1/holds", get(words::holds).post(words::hold)),
         ("/api/v1/holds/{what}/lift", post(words::lift_hold)),
         ("/api/v1/freezes", get(words::freezes)),

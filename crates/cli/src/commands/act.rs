@@ -51,7 +51,7 @@ pub(crate) async fn run(settings: &Settings, act: &ActConfig, action: ActAction)
 }
 
 /// Who asks: as said, or the user of this shell.
-fn who(by: Option<String>) -> String {
+pub(super) fn who(by: Option<String>) -> String {
     let user = || env::var("USER").or_else(|_| env::var("LOGNAME")).ok();
     by.or_else(user).filter(|name| !name.is_empty()).unwrap_or_else(|| "somebody".to_owned())
 }
@@ -202,7 +202,7 @@ fn asked(
 }
 
 /// Asks for an action and waits until the server has done it.
-async fn perform(governance: &Governance, action: Action, wait: Duration) -> Outcome {
+pub(super) async fn perform(governance: &Governance, action: Action, wait: Duration) -> Outcome {
     let id = action.id.clone();
     let evaluation = Evaluation { actions: vec![action], ..Evaluation::default() };
     governance.commit(&evaluation).map_err(|error| of_control(&error))?;

@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod clickhouse;
 pub(crate) mod continuity;
+pub(crate) mod contract;
 pub(crate) mod decisions;
 pub(crate) mod demo;
 pub(crate) mod export;

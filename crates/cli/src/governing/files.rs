@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use throughline_govern::slo::Source;
+use throughline_govern::slo::{Indicator, Source};
 use throughline_govern::{RuleObserver, Rules, read_rules, rego_files};
 
 use crate::failure::{Failure, Outcome};
@@ -32,6 +33,8 @@ pub(crate) struct RuleFiles {
     beside: Vec<PathBuf>,
     /// What was read last, by file.
     known: Vec<(PathBuf, Option<SystemTime>, u64)>,
+    /// What they said when they were read last.
+    said: Vec<RuleText>,
     /// Whether they could not be listed the last time.
     is_lost: bool,
 }
@@ -91,7 +94,13 @@ impl RuleFiles {
             texts.iter().map(|one| Source { name: &one.name, text: &one.text }).collect();
         let rules = read_rules(&sources).map_err(|error| error.to_string())?;
         rules.notes.iter().for_each(|note| tracing::warn!(note, "a rule will surprise"));
+        self.said = texts;
         Ok(rules)
+    }
+
+    /// What they said when they were last read and could be meant.
+    pub(crate) fn said(&self) -> &[RuleText] {
+        &self.said
     }
 
     fn list(&self) -> Result<Vec<PathBuf>, String> {
@@ -138,8 +147,8 @@ fn marks(files: &[PathBuf]) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
     files.iter().map(mark).collect()
 }
 
-/// Who counts spans for these rules.
-pub(crate) fn observer(rules: &Rules) -> RuleObserver {
+/// Who counts spans for these rules, and for what is counted beside them.
+pub(crate) fn observer(rules: &Rules, beside: Vec<Arc<Indicator>>) -> RuleObserver {
     let objectives = rules.slos.iter().flat_map(|slo| &slo.objectives);
-    RuleObserver::new(objectives.map(|objective| objective.indicator.clone()))
+    RuleObserver::new(objectives.map(|objective| objective.indicator.clone()).chain(beside))
 }

@@ -5,6 +5,7 @@
 //! findings and actions are committed together. A round that fails is tried again; nothing is asked
 //! for twice, whatever is restarted, because an action's id is made of its rule, subject and window.
 
+mod contracts;
 mod decisions;
 mod drift;
 mod evaluating;
@@ -31,8 +32,8 @@ use throughline_act::{Actor, Hooks, Performed};
 use throughline_govern::Rules;
 use throughline_govern::slo::{Judge, Slo};
 use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
-use throughline_trace::RouteWeights;
 use throughline_trace::access::Keyring;
+use throughline_trace::{Observe as _, RouteWeights};
 use throughline_web::governance::{Standing, View};
 use throughline_web::{Submit, WebState};
 use tokio::sync::watch;
@@ -42,9 +43,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acting;
 use crate::commands::of_control;
-use crate::failure::Outcome;
+use crate::failure::{Exit, Failure, Outcome};
 use crate::listen::Doors;
 use crate::settings::ServeSettings;
+use contracts::Contracts;
 use drift::Drift;
 pub(crate) use files::{RuleFiles, RuleText};
 use policies::Policies;
@@ -104,7 +106,7 @@ impl Read {
     pub(crate) fn of(serve: &ServeSettings, observer: &Observer) -> Outcome<Self> {
         let mut files = serve.rules.clone();
         let rules = files.read()?;
-        observer.set(Arc::new(files::observer(&rules)));
+        observer.set(Arc::new(files::observer(&rules, Vec::new())));
         Ok(Self { files, rules, observer: observer.clone(), every: serve.rules_interval })
     }
 
@@ -118,9 +120,11 @@ impl Read {
     ) -> Outcome<Open> {
         let governance = Governance::open(data_dir).map_err(|error| of_control(&error))?;
         let rollouts = Rollouts::new(governance.clone(), self.rules.rollouts.clone());
+        let contracts = Contracts::new(governance.clone());
+        contracts.set_files(&self.rules);
         let acting = acting::Open::start(
             (governance.clone(), serve, own_url),
-            hooks(&rollouts, &reader, &governance),
+            hooks(&rollouts, &contracts, &reader, &governance),
             (submit, keyring, ready),
             registry,
         )?;
@@ -128,20 +132,27 @@ impl Read {
         let opa = acting::opa(&serve.act, registry)?;
         let (told, standing) = watch::channel(Arc::default());
         let view = View { governance: governance.clone(), standing };
-        let work = Work {
+        let of_files = Arc::new(self.rules);
+        let mut work = Work {
             governance,
             reader,
             observer: self.observer,
             standing: told,
             rollouts,
+            contracts,
+            counted: files::observer(&of_files, Vec::new()).indicators(),
             actor: acting.actor(),
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
             policies: Policies::new(opa),
             given_up: BTreeSet::new(),
-            rules: Arc::new(self.rules),
+            observed: Arc::clone(&of_files),
+            rules: Arc::clone(&of_files),
+            of_files,
         };
+        // Before the first span comes: contracts that were negotiated are counted as those of files are.
+        work.put_together().map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
         let closing = CancellationToken::new();
         let working = tokio::spawn(work.run(self.every, closing.clone()));
         Ok(Open { acting, view, working, closing })
@@ -149,14 +160,20 @@ impl Read {
 }
 
 /// What the actor asks back.
-fn hooks(rollouts: &Arc<Rollouts>, reader: &Reader, governance: &Governance) -> Hooks {
-    let rollouts = Arc::clone(rollouts);
+fn hooks(
+    rollouts: &Arc<Rollouts>,
+    contracts: &Arc<Contracts>,
+    reader: &Reader,
+    governance: &Governance,
+) -> Hooks {
+    let (rollouts, contracts) = (Arc::clone(rollouts), Arc::clone(contracts));
     let (reader, governance) = (reader.clone(), governance.clone());
     Hooks {
         rollout: Some(Arc::new(move |action| {
             let rollouts = Arc::clone(&rollouts);
             Box::pin(async move { rollouts.perform(action).await })
         })),
+        contract: Some(Arc::new(move |action| Box::pin(Arc::clone(&contracts).perform(action)))),
         investigate: Some(Arc::new(move |action| {
             let (reader, governance) = (reader.clone(), governance.clone());
             Box::pin(async move {
@@ -208,6 +225,14 @@ struct Work {
     policies: Policies,
     /// Contracts in Rego that took too long over calls, of which was told.
     given_up: BTreeSet<String>,
+    /// Those of which the store has the indicators.
+    observed: Arc<Rules>,
+    contracts: Arc<Contracts>,
+    /// Ids of the indicators that the store counts.
+    counted: Vec<Arc<str>>,
+    /// What the files say.
+    of_files: Arc<Rules>,
+    /// With the contracts that were negotiated.
     rules: Arc<Rules>,
 }
 
@@ -251,13 +276,40 @@ impl Work {
                     policies = rules.policies.len(),
                     "changed rules are in place"
                 );
-                self.observer.set(Arc::new(files::observer(&rules)));
                 self.rollouts.replace(rules.rollouts.clone());
-                self.rules = Arc::new(rules);
+                self.contracts.set_files(&rules);
+                self.of_files = Arc::new(rules);
             }
             Some(Err(error)) => tracing::error!(error, "the changed rules are not used"),
         }
-        Ok(())
+        self.put_together()
+    }
+
+    /// Puts what files say and what was negotiated in place, if either changed.
+    fn put_together(&mut self) -> Result<(), RoundError> {
+        if !self.contracts.take_change() {
+            return Ok(());
+        }
+        let found = self.contracts.beside(&self.of_files, self.files.said());
+        let found = found.map_err(RoundError::from);
+        match found.and_then(|rules| Ok((rules, self.contracts.indicators()?))) {
+            Ok((rules, beside)) => {
+                let observer = files::observer(&rules, beside);
+                let counted = observer.indicators();
+                self.rules = Arc::new(rules);
+                // Whoever counts anew begins with what was being counted.
+                if counted != self.counted {
+                    self.observer.set(Arc::new(observer));
+                    self.counted = counted;
+                    self.observed = Arc::clone(&self.rules);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.contracts.try_again();
+                Err(error)
+            }
+        }
     }
 
     /// Tells once of each contract whose policy is not asked about calls any more.
@@ -266,7 +318,7 @@ impl Work {
             let mut judges = slo.objectives.iter().map(|objective| objective.indicator.judge());
             judges.any(|judge| matches!(judge, Judge::Rego(policy) if policy.is_given_up()))
         };
-        let names = self.rules.slos.iter().filter(is_given_up).map(|slo| slo.name.clone());
+        let names = self.observed.slos.iter().filter(is_given_up).map(|slo| slo.name.clone());
         let names: BTreeSet<String> = names.collect();
         for contract in names.difference(&self.given_up) {
             tracing::error!(
@@ -288,6 +340,11 @@ impl Work {
             .slos
             .evaluate(&self.rules, (&self.reader, &self.governance), settled, &mut evaluation)
             .await?;
+        self.contracts.follow_files(&self.of_files, now, &mut evaluation)?;
+        // A proposal that cannot be measured must hold nothing else up.
+        if let Err(error) = self.contracts.measure(&self.reader, now, &mut evaluation).await {
+            tracing::warn!(%error, "proposals could not be measured; it will be tried again");
+        }
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
         self.drift.evaluate((&self.reader, &self.governance), settled, &mut evaluation).await?;
         let (rules, stores) = ((&self.rules, &*statuses), (&self.reader, &self.governance));

@@ -184,9 +184,15 @@ async fn r5_10_who_may_listen_and_who_may_give() {
         let request = client().post(format!("{}{path}", server.web)).bearer_auth(key);
         request.body(body.clone()).send().await.expect("an answer").status().as_u16()
     };
-    for path in
-        ["/api/v1/directives", "/api/v1/actions/pause", "/api/v1/holds", "/api/v1/incidents/x/note"]
-    {
+    for path in [
+        "/api/v1/directives",
+        "/api/v1/actions/pause",
+        "/api/v1/holds",
+        "/api/v1/incidents/x/note",
+        "/api/v1/contracts/x/proposals",
+        "/api/v1/contracts/x/accept",
+        "/governance/contracts/x",
+    ] {
         assert_eq!(post(path, &ingest).await, 403, "{path}");
         assert_eq!(post(path, &read).await, 403, "{path}");
     }

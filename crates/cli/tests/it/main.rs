@@ -22,6 +22,7 @@ mod export;
 mod gateway;
 mod governance;
 mod keeping;
+mod negotiation;
 mod objects;
 mod policies;
 mod query;

@@ -2,9 +2,6 @@
 
 use std::fmt;
 
-/// Before the name of the objective, and of the policy, that a contract is watched by.
-const PREFIX: &str = "contract.";
-
 /// What one side promised the other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Promise {
@@ -23,7 +20,7 @@ pub struct Promise {
 impl Promise {
     /// The name of the objective, and of the policy, that it is watched by.
     pub(crate) fn objective_name(&self) -> String {
-        format!("{PREFIX}{}", self.contract)
+        crate::contract::objective_name(&self.contract)
     }
 
     /// Who promises, and for whom.

@@ -99,6 +99,25 @@ impl Governance {
         Ok(statement.query_row([kind, name], read).optional()?)
     }
 
+    /// One version of one thing.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn document_version(
+        &self,
+        kind: &str,
+        name: &str,
+        version: u64,
+    ) -> Result<Option<Document>, ControlError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT kind, name, version, at, person, body FROM documents
+                WHERE kind = ?1 AND name = ?2 AND version = ?3",
+        )?;
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        Ok(statement.query_row(params![kind, name, version], read).optional()?)
+    }
+
     /// All versions of one thing, the newest first.
     ///
     /// # Errors

@@ -150,6 +150,29 @@ impl Parts {
         Ok(())
     }
 
+    /// Forgets parts whose segment was not counted to its end. What was added to them goes when they are
+    /// begun anew.
+    pub(crate) fn give_up(
+        &mut self,
+        transaction: &Transaction<'_>,
+        indicators: &[Arc<str>],
+        source: Source,
+    ) -> Result<(), rusqlite::Error> {
+        for id in indicators {
+            let Some(number) = self.numbers.get(id).copied() else { continue };
+            let key = (number, source.0);
+            if self.parts.get(&key).is_some_and(|part| part.standing == Standing::Rebuilding) {
+                transaction
+                    .prepare_cached(
+                        "DELETE FROM indicator_parts WHERE indicator = ?1 AND segment = ?2",
+                    )?
+                    .execute([key.0, key.1])?;
+                self.parts.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
     /// Drops all parts of a source.
     pub(crate) fn drop_source(
         &mut self,

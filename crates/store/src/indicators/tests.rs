@@ -139,6 +139,48 @@ async fn a_new_indicator_counts_what_is_stored_already_while_more_comes() {
     store.close().await.unwrap();
 }
 
+/// Takes its time, so that a segment is not counted in one piece.
+#[derive(Debug)]
+struct Slow(Arc<dyn Observe>);
+
+impl Observe for Slow {
+    fn observe(&self, span: &Span, into: &mut Vec<Observation>) {
+        std::thread::sleep(Duration::from_millis(20));
+        self.0.observe(span, into);
+    }
+
+    fn indicators(&self) -> Vec<Arc<str>> {
+        self.0.indicators()
+    }
+}
+
+#[tokio::test]
+async fn indicators_that_come_while_a_segment_is_counted_leave_none_half_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, observer) = open(dir.path(), &[]);
+    store.inbox().commit(batch(0..100, "work")).await.unwrap();
+    observer.set(Arc::new(Slow(by_name(&["work"]))));
+    let is_begun = async || {
+        let seconds = NOON / 1_000_000_000;
+        let query = IndicatorQuery {
+            indicators: vec![Arc::from("work")],
+            resolution: Resolution::Minute,
+            from_unix_seconds: seconds,
+            to_unix_seconds: seconds + 60,
+        };
+        let answer = store.reader().indicators(query).await.unwrap();
+        answer.coverage.get("work").is_some_and(|one| one.is_estimated_before)
+    };
+    while !is_begun().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    observer.set(by_name(&["work", "w"]));
+    for id in ["work", "w"] {
+        assert_eq!(counted(&store.reader(), id).await, (100, 80), "{id}");
+    }
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn counters_that_are_lost_are_counted_anew() {
     let dir = tempfile::tempdir().unwrap();

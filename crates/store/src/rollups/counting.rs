@@ -124,6 +124,15 @@ impl Work {
         kept: &[Arc<str>],
         oldest: Option<SegmentId>,
     ) -> Result<(), ApplyError> {
+        // What was being counted is counted anew, with those that are new: what counts from here on is
+        // told apart by one snapshot.
+        if let Some(count) = self.counting.count.take() {
+            self.file
+                .change_parts(|parts, transaction| {
+                    parts.give_up(transaction, &count.indicators, count.id.into())
+                })
+                .map_err(ApplyError::of_rollups)?;
+        }
         if let Some(oldest) = oldest {
             self.file
                 .change_parts(|parts, transaction| {

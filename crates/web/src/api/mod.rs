@@ -7,6 +7,7 @@ use throughline_trace::{Decision, TraceSummary};
 pub(crate) mod audit;
 pub(crate) mod continuity;
 pub(crate) mod contract;
+pub(crate) mod contracts;
 mod decision_body;
 mod decision_schema;
 pub(crate) mod decisions;

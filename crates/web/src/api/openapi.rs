@@ -106,6 +106,7 @@ fn tags() -> Value {
         ("metrics", "Metrics as they were sent."),
         ("series", "Sums over time, and where traces broke."),
         ("sql", "One SELECT over what is stored."),
+        ("contracts", "What services promise each other, and what they negotiate."),
         ("audit", "The tamper-evident log of decisions."),
         ("server", "What is stored, and this description."),
     ];

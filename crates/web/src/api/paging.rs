@@ -21,6 +21,7 @@ pub(crate) enum Keyed {
     Models,
     Tools,
     Segments,
+    Contracts,
 }
 
 impl Keyed {
@@ -35,6 +36,7 @@ impl Keyed {
             Self::Models => "rm1",
             Self::Tools => "rt1",
             Self::Segments => "sg1",
+            Self::Contracts => "c1",
         }
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn in_path(name: &str) -> Option<Parameter> {
         ),
         "decision_id" => ("A UUID.", json!({ "type": "string", "format": "uuid" }), None),
         "name" => ("Name of the metric, percent-encoded.", text(), None),
+        "contract" => ("Name of the contract.", text(), None),
         "hold_id" => ("Id of the hold, as `/api/v1/audit/holds` has it.", text(), None),
         _ => return None,
     };

@@ -9,8 +9,8 @@ use super::record::{MAX_BODY_BYTES, MAX_DECISIONS};
 use super::series::{SERIES_PARAMS, TIME_PARAMS};
 use super::shapes::{Page, SearchedPage};
 use super::{
-    audit, continuity, decision_schema, decisions, gateway, groups, logs, metrics, openapi,
-    overview, record, records, series, shapes, sql, traces,
+    audit, continuity, contracts, decision_schema, decisions, gateway, groups, logs, metrics,
+    openapi, overview, record, records, series, shapes, sql, traces,
 };
 use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, SESSION_PARAMS, TRACE_PARAMS};
 use crate::form::MAX_FORM_BYTES;
@@ -29,6 +29,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         of_rollups(),
         of_sql(),
         of_audit(),
+        of_contracts(),
         about_the_server(),
     ];
     parts.into_iter().flatten().collect()
@@ -202,6 +203,21 @@ fn of_audit() -> Vec<Operation> {
         .says("audit", "Ends a legal hold; ending it twice changes nothing")
         .answers::<audit::HoldShape>()
         .fails(&[(404, "No hold has this id.")]),
+    ]
+}
+
+fn of_contracts() -> Vec<Operation> {
+    vec![
+        Operation::get("/api/v1/contracts", "listContracts", get(contracts::list))
+            .says("contracts", "Contracts between services, each with its proposal, by name")
+            .about("What is attained is what the last evaluation of rules said; nothing is counted for the answer. Steps are taken with `POST /api/v1/contracts/{contract}/proposals`, `…/accept`, `…/counter`, `…/reject`, `…/withdraw` and `…/restore`, which need the scope `act`: docs/governance.md.")
+            .takes(&[&PAGING])
+            .answers::<Page<contracts::Contract>>(),
+        Operation::get("/api/v1/contracts/{contract}", "getContract", get(contracts::one))
+            .says("contracts", "A contract with all its versions, the newest first")
+            .about("Each with who agreed to it, when, and what was measured before.")
+            .answers::<contracts::History>()
+            .fails(&[NOT_STORED]),
     ]
 }
 

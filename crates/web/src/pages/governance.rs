@@ -9,22 +9,28 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use throughline_govern::rollout::{Phase, Verdict};
 use throughline_govern::slo::{ObjectiveStatus, SloHealth};
-use throughline_store::{ActionRecord, ActionState, ControlError, FindingFilter, Pause};
+use throughline_store::{ActionRecord, ActionState, FindingFilter, Pause};
 use throughline_trace::access::Scope;
 use throughline_trace::{Finding, FindingSeverity, FindingState, Operation, TraceId};
 
+use crate::contracts::Kept;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::form::ShortForm;
 use crate::format;
-use crate::governance::{RolloutStanding, Standing};
+use crate::governance::{RolloutStanding, Standing, remembered};
 use crate::icons::{icon, line_art};
 use crate::layout::{self, Nav};
 use crate::params::Params;
 use crate::session;
 use crate::state::{App, Shared};
 
+mod answering;
+mod contracts;
 mod policies;
+
+pub(crate) use answering::answer;
+pub(crate) use contracts::show as show_contract;
 
 const PATH: &str = "/governance";
 
@@ -49,6 +55,7 @@ struct Shown {
     findings: Vec<Finding>,
     actions: Vec<ActionRecord>,
     pause: Pause,
+    contracts: Vec<Kept>,
 }
 
 /// `GET /governance`
@@ -59,7 +66,6 @@ pub(crate) async fn show(
 ) -> Result<Markup, Failure> {
     params.expect_only(&[])?;
     let shown = load(&app).await?;
-    let now = visitor.now_unix_nano;
     let body = html! {
         div.head {
             h1 { "Governance" }
@@ -70,7 +76,7 @@ pub(crate) async fn show(
             }
         }
         div #governed hx-get=(PATH) hx-trigger="every 5s" hx-select="#governed" hx-swap="outerHTML" {
-            (draw(&shown, now))
+            (draw(&shown, &visitor))
         }
     };
     Ok(layout::page(&visitor, Nav::Governance, "Governance", body))
@@ -90,9 +96,18 @@ pub(crate) async fn switch(
     headers: HeaderMap,
     ShortForm(form): ShortForm<Switch>,
 ) -> Result<Response, Failure> {
+    check_token(&app, &headers, &form.token)?;
+    let person = visitor.key.as_ref().map_or("somebody on the page", |key| key.name.as_str());
+    let (governance, person) = (app.web.governance.governance.clone(), person.to_owned());
+    remembered(move || governance.set_pause(form.pause, &person, "the button on the page")).await?;
+    Ok(Redirect::to(PATH).into_response())
+}
+
+/// Refuses a form that is not the page's own.
+fn check_token(app: &App, headers: &HeaderMap, token: &str) -> Result<(), Failure> {
     let name = session::session_cookie_name(app.web.is_tls);
-    if let Some(cookie) = session::cookie(&headers, name)
-        && !session::is_form_token(&app.web.cookie_secret, cookie, &form.token)
+    if let Some(cookie) = session::cookie(headers, name)
+        && !session::is_form_token(&app.web.cookie_secret, cookie, token)
     {
         return Err(Failure::new(
             axum::http::StatusCode::FORBIDDEN,
@@ -101,16 +116,13 @@ pub(crate) async fn switch(
             "load the page again and use its button",
         ));
     }
-    let person = visitor.key.as_ref().map_or("somebody on the page", |key| key.name.as_str());
-    let (governance, person) = (app.web.governance.governance.clone(), person.to_owned());
-    blocking(move || governance.set_pause(form.pause, &person, "the button on the page")).await?;
-    Ok(Redirect::to(PATH).into_response())
+    Ok(())
 }
 
 async fn load(app: &App) -> Result<Shown, Failure> {
     let standing = app.web.governance.standing.borrow().clone();
     let governance = app.web.governance.governance.clone();
-    blocking(move || {
+    remembered(move || {
         let filter = FindingFilter { limit: MAX_ENTRIES, ..FindingFilter::default() };
         let mut findings = governance.findings(&filter)?;
         // What still holds is shown however old it is.
@@ -122,27 +134,10 @@ async fn load(app: &App) -> Result<Shown, Failure> {
             findings,
             actions: governance.actions(None, MAX_ENTRIES)?,
             pause: governance.pause()?,
+            contracts: crate::contracts::all(&governance)?,
         })
     })
     .await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
-) -> Result<T, Failure> {
-    let fails = |detail: String| {
-        tracing::error!(detail, "governance cannot be read");
-        Failure::new(
-            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-            "governance",
-            "what governance remembers cannot be read",
-            "the server's log says why",
-        )
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| fails(error.to_string())),
-        Err(error) => Err(fails(error.to_string())),
-    }
 }
 
 fn pause_button(pause: &Pause, visitor: &Visitor) -> Markup {
@@ -161,8 +156,9 @@ fn pause_button(pause: &Pause, visitor: &Visitor) -> Markup {
     } }
 }
 
-fn draw(shown: &Shown, now: u64) -> Markup {
-    let Shown { standing, findings, actions, pause } = shown;
+fn draw(shown: &Shown, visitor: &Visitor) -> Markup {
+    let Shown { standing, findings, actions, pause, contracts: agreed } = shown;
+    let now = visitor.now_unix_nano;
     let firing = findings.iter().filter(|one| one.state == FindingState::Firing).count();
     html! {
         @if pause.is_on {
@@ -176,11 +172,12 @@ fn draw(shown: &Shown, now: u64) -> Markup {
                 "Rules were evaluated last " (format::time(standing.at_unix_nano, now)) "; what stands here is of then. The server's log says why."
             } }
         }
-        @if standing.rollouts.is_empty() && standing.slos.is_empty() && standing.policies.is_empty() && findings.is_empty() && actions.is_empty() {
+        @if standing.rollouts.is_empty() && standing.slos.is_empty() && standing.policies.is_empty() && findings.is_empty() && actions.is_empty() && agreed.is_empty() {
             div.none { (line_art()) p { "No rules are in place. " code { "governance.rules" } " of the configuration names files with SLOs, rollouts and policies." } }
         } @else {
             @if firing == 0 { div.well { (icon("tick")) p { b { "All is well." } " No rule has anything to say at the moment." } } }
             @for one in &standing.rollouts { (rollout(one, now)) }
+            @if !agreed.is_empty() { h2.part { "Contracts" } (contracts::cards(agreed, standing, visitor)) }
             @if !standing.slos.is_empty() { h2.part { "Objectives" } (objectives(&standing.slos)) }
             @if !standing.policies.is_empty() { h2.part { "Policies" } (policies::table(&standing.policies, now)) }
             @if !(findings.is_empty() && actions.is_empty()) { h2.part { "What happened" } (timeline(findings, actions, now)) }
@@ -386,6 +383,7 @@ fn told(operation: &Operation) -> String {
         Operation::HandOver { .. } => "Handed over to a person".to_owned(),
         Operation::Notify { receiver } => format!("{receiver} was told"),
         Operation::Workflow { workflow, .. } => format!("Workflow {workflow}"),
+        Operation::Contract { contract, step } => format!("Contract {contract}: {}", step.kind()),
     }
 }
 
@@ -414,12 +412,13 @@ mod tests {
             findings: Vec::new(),
             actions: Vec::new(),
             pause: Pause::default(),
+            contracts: Vec::new(),
         }
     }
 
     #[test]
     fn an_empty_page_says_what_to_do_and_a_pause_is_told() {
-        let page = draw(&shown(), 0).into_string();
+        let page = draw(&shown(), &Visitor::default()).into_string();
         assert!(page.contains("governance.rules"), "{page}");
         let pause = Pause {
             is_on: true,
@@ -427,7 +426,9 @@ mod tests {
             person: "<ada>".to_owned(),
             reason: "a release".to_owned(),
         };
-        let page = draw(&Shown { pause, ..shown() }, 2).into_string();
+        let page =
+            draw(&Shown { pause, ..shown() }, &Visitor { now_unix_nano: 2, ..Visitor::default() })
+                .into_string();
         assert!(
             page.contains("stopped by <b>&lt;ada&gt;</b>") && page.contains(": a release."),
             "{page}"

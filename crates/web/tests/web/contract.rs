@@ -266,6 +266,7 @@ async fn every_list_is_paged_by_cursor() {
     }
     site.get("/api/v1/decisions?agent=a").await;
     site.get("/api/v1/decisions?agent=b").await;
+    site.propose(&["a", "b", "c"]);
     let reads = site.reads.clone();
     tokio::task::spawn_blocking(move || reads.flush()).await.unwrap();
     rolled_up(&site).await;
@@ -278,7 +279,7 @@ async fn every_list_is_paged_by_cursor() {
         .filter(|(_, methods)| methods.get("get").is_some_and(has_cursor))
         .map(|(path, _)| path)
         .collect();
-    assert_eq!(lists.len(), 13, "{lists:?}");
+    assert_eq!(lists.len(), 14, "{lists:?}");
     // A store has its second segment after a day, or 2 GiB: their order has a test of its own.
     for path in lists.into_iter().filter(|path| *path != "/api/v1/segments") {
         let whole = site.get(&format!("{path}?limit=500")).await.json();

@@ -130,6 +130,22 @@ impl Site {
         self.keyring.replace(self.store.control().load_keyring().unwrap());
     }
 
+    /// Keeps contracts that were proposed.
+    fn propose(&self, names: &[&str]) {
+        use throughline_govern::contract::{CONTRACT_KIND, Contract, Step, Terms};
+        let governance = throughline_store::Governance::open(self._dir.path()).unwrap();
+        for name in names {
+            let spec = serde_json::json!({
+                "consumer": "shop", "provider": "inventory", "when": "true",
+                "expect": "response.latency_ms < 150", "objective": 0.99,
+            });
+            let step = Step::Propose(Terms::read(name, &spec).unwrap(), None);
+            let contract = Contract::new(name).step(step, None, ("ada", 1)).unwrap().0;
+            let body = serde_json::to_string(&contract).unwrap();
+            governance.write_document(CONTRACT_KIND, name, 0, "ada", &body).unwrap();
+        }
+    }
+
     async fn commit(&self, batch: throughline_trace::SpanBatch) {
         self.store.inbox().commit(batch).await.unwrap();
     }
