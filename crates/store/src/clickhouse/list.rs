@@ -17,7 +17,7 @@ use crate::query::{NANOS_PER_MILLI, Page, SearchExtent, TraceFilter};
 use crate::read_search::MAX_SEARCH_MILLIS;
 use crate::search_spans::SpanSearch;
 
-/// Fewest candidates that are asked for at a time.
+/// Fewest candidates that a search asks for at a time.
 const MIN_CANDIDATES: usize = 200;
 
 /// Most spans that are read at a time for what a query asks of them. A trace with more is told as
@@ -134,7 +134,9 @@ impl RemoteReader {
                 searched_until = after;
                 break;
             }
-            let most = (items + 1 - found.items.len()).max(MIN_CANDIDATES);
+            let wanted = items + 1 - found.items.len();
+            // SQL tells nearly all of the fields, and little of a query.
+            let most = if filter.query.is_some() { wanted.max(MIN_CANDIDATES) } else { wanted };
             let candidates = self.candidates(&conditions, after, most).await?;
             is_over = candidates.len() < most;
             after = candidates.last().copied().or(after);

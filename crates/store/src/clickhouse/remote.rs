@@ -285,3 +285,97 @@ fn join(
     }
     Some(trace)
 }
+
+#[cfg(test)]
+mod tests {
+    //! What is here, joined with what a database with fixed rows answers.
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fixed(Result<(Vec<Value>, Vec<Value>), String>);
+
+    impl Statements for Fixed {
+        fn rows<'a>(&'a self, sql: &'a str, _: &'a [(&'static str, String)]) -> Rows<'a> {
+            Box::pin(async move {
+                let (parts, spans) = self.0.clone()?;
+                Ok(if sql == PARTS_OF { parts } else { spans })
+            })
+        }
+    }
+
+    const ID: u128 = 7;
+
+    fn span(id: u64, name: &str) -> Span {
+        Span::new(TraceId::from_u128(ID), SpanId::from_u64(id), None, name)
+    }
+
+    fn summary(spans: u64) -> TraceSummary {
+        TraceSummary { span_count: spans, ..TraceSummary::empty(TraceId::from_u128(ID)) }
+    }
+
+    fn part(server: &str, spans: u64, is_carried: u8) -> Value {
+        let text = serde_json::to_string(&summary(spans)).unwrap();
+        json!({ "server": server, "segment": "x", "is_carried": is_carried, "summary": text, "version": 5 })
+    }
+
+    fn row(server: &str, span: &Span) -> Value {
+        let mut row = rows::span(SegmentId::first(Day(1)), 3, span);
+        row["server"] = json!(server);
+        row
+    }
+
+    fn here(spans: Vec<Span>, is_skeleton: bool, total: u64) -> StoredTrace {
+        let (logs, decisions) = Default::default();
+        let summary = summary(total);
+        StoredTrace { summary, spans, logs, decisions, truncated: None, is_skeleton }
+    }
+
+    fn reader(parts: Vec<Value>, spans: Vec<Value>) -> RemoteReader {
+        RemoteReader::new(Arc::new(Fixed(Ok((parts, spans)))), "own")
+    }
+
+    async fn names(reader: &RemoteReader, here: Option<StoredTrace>) -> (Vec<String>, u64, bool) {
+        let trace = reader.trace(here, TraceId::from_u128(ID)).await.unwrap().unwrap();
+        let names = trace.spans.into_iter().map(|span| span.name).collect();
+        (names, trace.summary.span_count, trace.is_skeleton)
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_here_and_what_came_elsewhere_is_shown_once() {
+        let (whole, far) = (span(1, "whole"), span(2, "far"));
+        let spans = vec![row("own", &whole), row("other", &far), row("other", &whole)];
+        let parts = vec![part("other", 2, 1), part("own", 1, 1)];
+        let both = reader(parts, spans);
+        let is = |names: &[&str], count: u64, is_skeleton: bool| {
+            (names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), count, is_skeleton)
+        };
+        // The span that both were sent counts at both.
+        let bare = here(vec![span(1, "bare")], true, 1);
+        assert_eq!(names(&both, Some(bare)).await, is(&["whole", "far"], 3, true));
+        let kept = here(vec![whole.clone()], false, 1);
+        assert_eq!(names(&both, Some(kept)).await, is(&["whole", "far"], 3, false));
+        assert_eq!(names(&both, None).await, is(&["whole", "far"], 3, false));
+        let alone = reader(vec![part("own", 1, 1)], vec![row("own", &whole)]);
+        let bare = here(vec![span(1, "bare")], true, 1);
+        assert_eq!(names(&alone, Some(bare)).await, is(&["whole"], 1, false));
+    }
+
+    #[tokio::test]
+    async fn of_a_server_the_newest_part_that_has_the_whole_ends_the_sum() {
+        let parts = vec![part("a", 1, 0), part("a", 5, 1), part("a", 4, 1), part("b", 2, 1)];
+        let found = reader(parts, Vec::new()).summary(None, TraceId::from_u128(ID)).await.unwrap();
+        assert_eq!(found.map(|found| (found.span_count, found.received_unix_nano)), Some((8, 5)));
+    }
+
+    #[tokio::test]
+    async fn without_an_answer_what_is_here_is_shown_and_nothing_is_an_error() {
+        let down = RemoteReader::new(Arc::new(Fixed(Err("refused".to_owned()))), "own");
+        let kept = here(vec![span(1, "here")], false, 1);
+        assert_eq!(names(&down, Some(kept)).await.0, ["here"]);
+        let none = down.trace(None, TraceId::from_u128(ID)).await;
+        assert!(matches!(none, Err(QueryError::ClickHouse(_))), "{none:?}");
+    }
+}
