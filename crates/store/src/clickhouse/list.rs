@@ -15,6 +15,7 @@ use crate::error::QueryError;
 use crate::page::page_items;
 use crate::query::{NANOS_PER_MILLI, Page, SearchExtent, TraceFilter};
 use crate::read_search::MAX_SEARCH_MILLIS;
+use crate::search::{NameField, Term, TextTest};
 use crate::search_spans::SpanSearch;
 
 /// Fewest candidates that a search asks for at a time.
@@ -99,7 +100,38 @@ impl Conditions {
         if let Some(before) = filter.start_before_unix_nano {
             made.add("start < {before:UInt64}", "before", before);
         }
+        if let Some(query) = &filter.query {
+            query.required_terms().for_each(|term| made.narrow(term));
+        }
         made
+    }
+
+    /// What SQL can tell of a term that must hold: of each field the first.
+    fn narrow(&mut self, term: &Term) {
+        let (sql, name, value) = match term {
+            Term::Name(field, TextTest::Is(value)) => {
+                let (sql, name) = match field {
+                    NameField::Agent => ("max(has(agents, {q_agent:String}))", "q_agent"),
+                    NameField::Session => ("max(has(sessions, {q_session:String}))", "q_session"),
+                    NameField::User => ("max(has(users, {q_user:String}))", "q_user"),
+                    NameField::Model => ("max(has(models, {q_model:String}))", "q_model"),
+                    NameField::Service => ("max(has(services, {q_service:String}))", "q_service"),
+                    NameField::Trace => ("trace_id = {q_trace:String}", "q_trace"),
+                    _ => return,
+                };
+                (sql, name, value.clone())
+            }
+            Term::Start(bounds) => match (bounds.low, bounds.high) {
+                (Some(low), _) => ("start >= {q_from:UInt64}", "q_from", low.value.to_string()),
+                (None, Some(high)) => ("start <= {q_to:UInt64}", "q_to", high.value.to_string()),
+                (None, None) => return,
+            },
+            Term::Error(true) => ("max(error_count) >= {q_errors:UInt64}", "q_errors", "1".into()),
+            _ => return,
+        };
+        if self.values.iter().all(|(bound, _)| *bound != name) {
+            self.add(sql, name, value);
+        }
     }
 }
 
@@ -251,6 +283,7 @@ impl RemoteReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::SearchQuery;
 
     #[test]
     fn cursors_come_back_and_others_are_refused() {
@@ -260,6 +293,21 @@ mod tests {
         for odd in ["", "tc1", "tc1zz", "tc1ü", &cursor[..40], &format!("{cursor}0"), "t2"] {
             let refused = Place::of_cursor(odd);
             assert!(matches!(refused, Err(QueryError::Cursor(_))), "{odd}");
+        }
+    }
+
+    #[test]
+    fn terms_that_must_hold_narrow_and_others_do_not() {
+        let bound = |text: &str| {
+            let query = Some(SearchQuery::parse(text, 0).unwrap());
+            let made = Conditions::of(&TraceFilter { query, ..TraceFilter::default() });
+            made.values.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(bound("agent:a error:true user:u agent:b"), ["q_agent", "q_errors", "q_user"]);
+        assert_eq!(bound("start>2020-01-01 words"), ["q_from"]);
+        for open in ["-agent:a", "agent:a OR user:u", "agent:a*", "agent:*", "error:false", "a.b:1"]
+        {
+            assert!(bound(open).is_empty(), "{open}");
         }
     }
 
