@@ -33,7 +33,7 @@ class Engine:
                     for name, value in values.items()}
         # What `{name:Type}` stands for in the server, with the same parse of the text as that type.
         statement = re.sub(
-            r"\{(\w+):(\w+)\}",
+            r"\{(\w+):([\w()]+)\}",
             lambda found: f"CAST({literals[found[1]]} AS {found[2]})", query)
         with self.lock:
             for name, value in settings.items():

@@ -1,63 +1,17 @@
 """The mirror in ClickHouse, against ClickHouse's own engine: what is stored is there, exactly once at read, also
 after either side was killed."""
 
-import json
 import os
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 
-import pytest
 import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from conftest import BINARY, Server, free_ports, until
-
-pytest.importorskip("chdb")
-
-SHIM = Path(__file__).with_name("clickhouse_shim.py")
-
-
-class ClickHouse:
-    """The engine in a process of its own, which can be killed."""
-
-    def __init__(self, directory):
-        [self.port] = free_ports(1)
-        self.directory = directory
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen(
-            [sys.executable, str(SHIM), str(self.port), str(self.directory)])
-        until("the engine", self.is_up)
-
-    def is_up(self):
-        assert self.process.poll() is None
-        try:
-            return self.ask("SELECT 1") == "1"
-        except requests.ConnectionError:
-            return False
-
-    def ask(self, statement):
-        reply = requests.post(f"http://127.0.0.1:{self.port}/", params={"query": statement}, timeout=30)
-        assert reply.status_code == 200, reply.text
-        return reply.text.strip()
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def engine(tmp_path):
-    running = ClickHouse(tmp_path / "engine")
-    yield running
-    running.kill()
-
+from clickhouse_engine import engine, start, store  # noqa: F401
+from conftest import until
 
 def send(server, traces, spans_each=5):
     """Traces with children, acknowledged one by one; their number of spans."""
@@ -77,18 +31,6 @@ def send(server, traces, spans_each=5):
                     span.add_event("seen", {"id": str(uuid.uuid4())})
     provider.shutdown()
     return traces * spans_each
-
-
-def store(config, data_dir, *command):
-    """`throughline store clickhouse …`: exit code, and the JSON lines it wrote."""
-    done = subprocess.run(
-        [BINARY, "--config", str(config), "--data-dir", str(data_dir), "store", "clickhouse", *command],
-        capture_output=True, text=True, timeout=60)
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
-
-
-def start(config, directory):
-    return Server(directory, ("--config", str(config), "serve"))
 
 
 def test_what_is_stored_is_in_clickhouse_once_whoever_is_killed(tmp_path, engine):
@@ -132,7 +74,7 @@ def test_what_is_stored_is_in_clickhouse_once_whoever_is_killed(tmp_path, engine
           in requests.get(server.url("/metrics"), timeout=10).text)
     assert is_whole(sent)
     assert engine.ask("SELECT count() FROM spans FINAL") == str(sent)
-    assert engine.ask("SELECT max(version) FROM schema_migrations") == "1"
+    assert engine.ask("SELECT max(version) FROM schema_migrations") == "2"
 
     # Lists and traces come out of ClickHouse as they come out of the store.
     _, listed, _ = store(config, data_dir, "traces", "--limit", "1000")

@@ -84,7 +84,7 @@ impl Spine {
         )?;
         gateway.follow(governing.weights());
         let pages = WebState {
-            reader: store.reader(),
+            reader: mirror.beside(store.reader()),
             audit: keeper.audit.clone(),
             reads: keeper.reads.clone(),
             submit: of_the_api,

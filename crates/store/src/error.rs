@@ -128,6 +128,11 @@ pub enum QueryError {
     /// There is no store at this place.
     #[error("expected a data directory at {}, found none; start `throughline serve` first or choose another with --data-dir", .0.display())]
     NoStore(PathBuf),
+    /// ClickHouse, which is to be read, does not answer, or answers what cannot be read.
+    #[error(
+        "ClickHouse gives no answer ({0}); see `store.clickhouse`, whose `reads` can be turned off"
+    )]
+    ClickHouse(String),
     /// The rollups cannot answer this.
     #[error(transparent)]
     Series(#[from] throughline_trace::SeriesQueryError),

@@ -69,6 +69,22 @@ pub(crate) fn list(
     Ok(page::to_page(List::Traces, found, items))
 }
 
+/// A page that ClickHouse gave, with what only this store knows of its traces: how many decisions
+/// and log records there are, and when the last part came.
+pub(crate) fn counted(
+    session: &Session,
+    mut page: Page<TraceSummary>,
+) -> Result<Page<TraceSummary>, QueryError> {
+    for item in &mut page.items {
+        if let Some(here) = summary(session, item.trace_id)? {
+            item.log_count = here.log_count;
+            item.decision_count = here.decision_count;
+            item.received_unix_nano = here.received_unix_nano;
+        }
+    }
+    Ok(page)
+}
+
 /// Sets the number of decisions, which only the control database knows.
 pub(crate) fn count_decisions(
     control: &Lease,

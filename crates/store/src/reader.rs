@@ -17,6 +17,7 @@ use crate::answer::{
     DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, RollupSums,
     SegmentInfo, StoreStats, StoredTrace, TraceVersion,
 };
+use crate::clickhouse::RemoteReader;
 use crate::continuity::{Watch, anew, nanos};
 use crate::error::QueryError;
 use crate::indicators::{IndicatorCounts, IndicatorQuery};
@@ -24,6 +25,7 @@ use crate::layout::Layout;
 use crate::options::{CONTINUITY_GRACE, RollupRetention};
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
 use crate::read_sessions::GroupSummary;
+use crate::search::NumberField;
 use crate::session::{self, Files, Session, unreadable};
 use crate::writer::now_unix_nano;
 use crate::{indicators, read_logs, read_metrics, read_rollups, read_sessions, read_traces, sql};
@@ -50,6 +52,8 @@ pub struct Reader {
     pub(crate) statements: Arc<Semaphore>,
     rollup_retention: RollupRetention,
     continuity: Continuity,
+    /// What is asked for traces beside the files.
+    remote: Option<RemoteReader>,
 }
 
 /// Where answers about continuity come from.
@@ -85,7 +89,15 @@ impl Reader {
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
         let statements = Arc::new(Semaphore::new(sql::turns(cores)));
         let continuity = Continuity::Rows { layout: files.layout.clone(), grace: CONTINUITY_GRACE };
-        Self { files, permits, searches, statements, rollup_retention, continuity }
+        let remote = None;
+        Self { files, permits, searches, statements, rollup_retention, continuity, remote }
+    }
+
+    /// Asks ClickHouse for traces too: lists and searches of traces are those of all servers that
+    /// write there, and a trace has what this store lacks. Everything else stays the store's own.
+    pub fn with_remote(mut self, remote: RemoteReader) -> Self {
+        self.remote = Some(remote);
+        self
     }
 
     /// Segments that are damaged and passed over, oldest first: answers lack what they hold.
@@ -162,6 +174,13 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<TraceSummary>, QueryError> {
+        // What is not mirrored is asked for here, where only our own traces are.
+        let here_only = [NumberField::Decisions, NumberField::Logs];
+        let is_here = filter.query.as_ref().is_some_and(|query| query.asks_for(&here_only));
+        if let Some(remote) = self.remote.as_ref().filter(|_| !is_here) {
+            let page = remote.traces(filter, cursor, limit).await?;
+            return self.ask(move |session| read_traces::counted(session, page.clone())).await;
+        }
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
         let is_search = filter.query.is_some();
         let list =
@@ -207,7 +226,11 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn trace(&self, id: TraceId) -> Result<Option<StoredTrace>, QueryError> {
-        self.ask(move |session| read_traces::trace(session, id)).await
+        let here = self.ask(move |session| read_traces::trace(session, id)).await?;
+        match &self.remote {
+            Some(remote) => remote.trace(here, id).await,
+            None => Ok(here),
+        }
     }
 
     /// What tells whether a trace is still what it was; `None` when nothing is known of it.
@@ -215,7 +238,11 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn trace_version(&self, id: TraceId) -> Result<Option<TraceVersion>, QueryError> {
-        self.ask(move |session| read_traces::version(session, id)).await
+        let here = self.ask(move |session| read_traces::version(session, id)).await?;
+        match &self.remote {
+            Some(remote) => remote.version(here, id).await,
+            None => Ok(here),
+        }
     }
 
     /// The summary of one trace.
@@ -223,7 +250,11 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn summary(&self, id: TraceId) -> Result<Option<TraceSummary>, QueryError> {
-        self.ask(move |session| read_traces::summary(session, id)).await
+        let here = self.ask(move |session| read_traces::summary(session, id)).await?;
+        match &self.remote {
+            Some(remote) => remote.summary(here, id).await,
+            None => Ok(here),
+        }
     }
 
     /// Decisions, newest first. `limit` is 1 to 1,000.

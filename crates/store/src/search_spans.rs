@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
-use throughline_trace::{Attributes, Resource, TraceSummary, Value};
+use throughline_trace::keys::MESSAGE_KEYS;
+use throughline_trace::{Attributes, Resource, Span, TraceSummary, Value};
 
 use crate::body::{self, BodyError, SpanBody};
 use crate::dictionary;
@@ -54,9 +55,7 @@ impl<'q> SpanSearch<'q> {
         segments: &[Segment],
         summary: &TraceSummary,
     ) -> Result<Option<bool>, QueryError> {
-        let named = self.terms.bits(|term| self.is_named(term, summary));
-        let found = named | self.needles.bits_in(summary.name());
-        let mut evidence = Evidence { found, has_name: true, is_whole: false };
+        let mut evidence = self.named(summary);
         if let Some(verdict) = self.query.judge(summary, evidence) {
             return Ok(Some(verdict));
         }
@@ -90,6 +89,56 @@ impl<'q> SpanSearch<'q> {
         }
         evidence.is_whole = is_whole;
         Ok(self.query.judge(summary, evidence))
+    }
+
+    /// Whether a trace fits by its summary alone; `None` when that depends on its spans.
+    pub(crate) fn judge_by_summary(&self, summary: &TraceSummary) -> Option<bool> {
+        self.query.judge(summary, self.named(summary))
+    }
+
+    /// Whether a trace fits with these of its spans, which may be all; `None` when what is seen
+    /// does not tell.
+    pub(crate) fn judge_by_spans(
+        &self,
+        summary: &TraceSummary,
+        spans: &[Span],
+        is_whole: bool,
+    ) -> Option<bool> {
+        let mut evidence = Evidence { is_whole, ..self.named(summary) };
+        evidence.found |= spans.iter().fold(0, |bits, span| bits | self.shown_by(span));
+        self.query.judge(summary, evidence)
+    }
+
+    /// What the name of a trace shows.
+    fn named(&self, summary: &TraceSummary) -> Evidence {
+        let named = self.terms.bits(|term| self.is_named(term, summary));
+        let found = named | self.needles.bits_in(summary.name());
+        Evidence { found, has_name: true, is_whole: false }
+    }
+
+    /// The terms that a span shows which has its messages in its attributes.
+    fn shown_by(&self, span: &Span) -> u64 {
+        let is_message = |key: &str, value: &Value| match value {
+            Value::String(text) => MESSAGE_KEYS.contains(&key) && content::may_be_json(text),
+            Value::Array(_) => MESSAGE_KEYS.contains(&key),
+            _ => false,
+        };
+        let has = |term: &Term| match term {
+            Term::Attribute(key, test) => {
+                let meets = |value: &Value| value_matches(test, value);
+                let has = |of: &Attributes| of.get(key).is_some_and(meets);
+                // As of stored messages: that there are some is all that is told of them.
+                let is_any = *test == AttributeTest::Text(TextTest::Any);
+                span.attributes.iter().any(|(name, value)| {
+                    name == key && if is_message(name, value) { is_any } else { meets(value) }
+                }) || has(&span.resource.attributes)
+                    || span.events.iter().any(|event| has(&event.attributes))
+            }
+            term => is_called(term, &span.name),
+        };
+        let bits = self.terms.bits(has);
+        let said = content::said_by_span(span);
+        said.fold(bits, |bits, said| bits | self.needles.bits_in_said(said))
     }
 
     fn is_named(&self, term: &Term, summary: &TraceSummary) -> bool {

@@ -189,6 +189,15 @@ impl From<QueryError> for Failure {
                 message,
                 "narrow the question with `since`, `agent` or `session`",
             ),
+            QueryError::ClickHouse(_) => {
+                tracing::warn!(error = message, "ClickHouse gave no answer");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "clickhouse",
+                    message,
+                    "try again; what this server has of a trace is shown without ClickHouse too",
+                )
+            }
             _ => {
                 tracing::error!(error = message, "a query failed");
                 Self::new(

@@ -1,18 +1,27 @@
 //! ClickHouse's HTTP interface: statements in the address, rows in the body, values as parameters.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+use serde_json::Value;
 use throughline_act::http_client;
 use throughline_store::clickhouse::{
-    MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION, ttl_statements,
+    MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION, RemoteReader, Rows, Statements,
+    ttl_statements,
 };
 
 use crate::settings::ClickHouseSettings;
 
 /// Longest wait for an answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest that a page or a caller of the API waits for rows.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest answer, bytes.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
 /// What is shown of an error that ClickHouse tells, characters.
 const MAX_ERROR_CHARS: usize = 400;
@@ -29,6 +38,11 @@ impl Client {
     pub(crate) fn new(settings: &ClickHouseSettings) -> Result<Self, String> {
         let is_tls = settings.url.scheme() == "https";
         Ok(Self { http: http_client(is_tls, REQUEST_TIMEOUT)?, settings: settings.clone() })
+    }
+
+    /// Reads the traces of all servers.
+    pub(crate) fn reader(&self) -> RemoteReader {
+        RemoteReader::new(Arc::new(self.clone()), self.settings.server.as_str())
     }
 
     /// Runs a statement; answers its rows. `options` are parameters (`param_name`) and settings.
@@ -53,13 +67,22 @@ impl Client {
             let cause = error.source().map(ToString::to_string);
             format!("{shown}: {}", cause.unwrap_or_else(|| error.without_url().to_string()))
         };
-        let answer = request.body(rows.unwrap_or_default()).send().await.map_err(fails)?;
+        let mut answer = request.body(rows.unwrap_or_default()).send().await.map_err(fails)?;
         let status = answer.status();
         // An error that comes up while rows are on their way has no status of its own.
         let is_exception = answer.headers().contains_key("x-clickhouse-exception-code");
-        let text = answer.text().await.map_err(fails)?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(fails)? {
+            if bytes.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(format!(
+                    "{shown}: expected an answer of at most {MAX_ANSWER_BYTES} bytes"
+                ));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        let text = String::from_utf8_lossy(&bytes);
         if status.is_success() && !is_exception {
-            return Ok(text);
+            return Ok(text.into_owned());
         }
         let told: String = text.trim().chars().take(MAX_ERROR_CHARS).collect();
         Err(format!("{shown} answered {status}: {told}"))
@@ -70,7 +93,7 @@ impl Client {
         &self,
         sql: &str,
         options: &[(&str, &str)],
-    ) -> Result<Vec<serde_json::Value>, String> {
+    ) -> Result<Vec<Value>, String> {
         let mut all = vec![("output_format_json_quote_64bit_integers", "0")];
         all.extend_from_slice(options);
         let text = self.run(sql, &all, None).await?;
@@ -106,5 +129,23 @@ impl Client {
             self.run(statement, &[], None).await?;
         }
         Ok(())
+    }
+}
+
+impl Statements for Client {
+    fn rows<'a>(&'a self, sql: &'a str, values: &'a [(&'static str, String)]) -> Rows<'a> {
+        Box::pin(async move {
+            let named: Vec<(String, &str)> = values
+                .iter()
+                .map(|(name, value)| (format!("param_{name}"), value.as_str()))
+                .collect();
+            let options: Vec<(&str, &str)> =
+                named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let asked = tokio::time::timeout(READ_TIMEOUT, Client::rows(self, sql, &options));
+            asked.await.unwrap_or_else(|_| {
+                let (shown, most) = (self.settings.target(), READ_TIMEOUT.as_secs());
+                Err(format!("{shown}: expected an answer within {most} s, got none"))
+            })
+        })
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use throughline_store::clickhouse::{Batch, Feed, INSERT_PARTS, INSERT_SPANS};
+use throughline_store::Reader;
+use throughline_store::clickhouse::{Batch, Feed, INSERT_PARTS, INSERT_SPANS, RemoteReader};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -57,14 +58,21 @@ impl Metrics {
 
 /// The mirror of a running server; without one in the configuration it does nothing.
 #[derive(Debug)]
-pub(crate) struct Mirror(Option<(JoinHandle<()>, oneshot::Sender<()>)>);
+pub(crate) struct Mirror {
+    work: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+    /// What reads there, where that is wanted.
+    remote: Option<RemoteReader>,
+}
 
 impl Mirror {
     /// Begins; the store is open.
     pub(crate) fn start(settings: &Settings, registry: &mut Registry) -> Outcome<Self> {
-        let Some(target) = &settings.clickhouse else { return Ok(Self(None)) };
+        let Some(target) = &settings.clickhouse else {
+            return Ok(Self { work: None, remote: None });
+        };
         let client = Client::new(target).map_err(|error| Failure::new(Exit::Failure, error))?;
         let (stop, stopped) = oneshot::channel();
+        let remote = target.reads.then(|| client.reader());
         let work = Work {
             client,
             data_dir: settings.data_dir.clone(),
@@ -74,12 +82,20 @@ impl Mirror {
             is_migrated: false,
             whole: Instant::now(),
         };
-        Ok(Self(Some((tokio::spawn(work.run(stopped)), stop))))
+        Ok(Self { work: Some((tokio::spawn(work.run(stopped)), stop)), remote })
+    }
+
+    /// A reader for people, which shows the traces of all servers where the configuration says so.
+    pub(crate) fn beside(&self, reader: Reader) -> Reader {
+        match &self.remote {
+            Some(remote) => reader.with_remote(remote.clone()),
+            None => reader,
+        }
     }
 
     /// Sends what is left, once nothing more is written, for a while.
     pub(crate) async fn finish(self) {
-        let Some((task, stop)) = self.0 else { return };
+        let Some((task, stop)) = self.work else { return };
         let _ = stop.send(());
         if let Err(error) = task.await {
             tracing::error!(%error, "the mirror in ClickHouse ended");
@@ -179,11 +195,14 @@ impl Work {
         // A round that was cut off took the feed along: it is opened again.
         let lent = self.feed.take();
         let (data_dir, target) = (self.data_dir.clone(), self.settings.target());
+        let server = self.settings.server.clone();
         let limits = (self.settings.batch_rows, self.settings.batch_bytes);
         let asked = tokio::task::spawn_blocking(move || {
             let mut feed = match lent {
                 Some(feed) => feed,
-                None => Feed::open(&data_dir, &target, limits).map_err(|e| e.to_string())?,
+                None => Feed::open(&data_dir, &target, limits)
+                    .map_err(|error| error.to_string())?
+                    .named(server),
             };
             let answer = question(&mut feed)?;
             Ok::<_, String>((feed, answer))
@@ -282,6 +301,8 @@ mod tests {
             batch_bytes: 1 << 20,
             flush_interval: Duration::from_millis(50),
             ttl_days: None,
+            server: String::new(),
+            reads: false,
         };
         let work = || Work {
             client: Client::new(&settings).expect("a client"),

@@ -1,14 +1,13 @@
 //! `throughline store clickhouse`: what the mirror has, and how it differs from the store.
 
 use serde_json::{Value, json};
-use throughline_store::clickhouse::{
-    CHECK_ROWS, LIST_TRACES, MirrorError, StoredRows, TRACE_PARTS, TRACE_SPANS,
-};
-use throughline_trace::{TraceId, TraceSummary};
+use throughline_store::TraceFilter;
+use throughline_store::clickhouse::{CHECK_ROWS, MirrorError, SERVER_SPANS, StoredRows};
+use throughline_trace::TraceId;
 
 use crate::args::ClickHouseAction;
 use crate::clickhouse::Client;
-use crate::commands::{open_reader, write_json};
+use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::settings::Settings;
 use crate::show;
@@ -32,8 +31,8 @@ pub(crate) async fn run(settings: &Settings, action: ClickHouseAction) -> Outcom
     let client = Client::new(target).map_err(failed)?;
     let stored = StoredRows::new(&settings.data_dir);
     match action {
-        ClickHouseAction::Check { json } => check(&client, &stored, json).await,
-        ClickHouseAction::Trace { id } => trace(&client, &stored, id).await,
+        ClickHouseAction::Check { json } => check(&client, (&stored, &target.server), json).await,
+        ClickHouseAction::Trace { id } => trace(&client, (&stored, &target.server), id).await,
         ClickHouseAction::Traces { from, before, limit } => {
             traces(&client, (from, before), limit).await
         }
@@ -123,7 +122,7 @@ impl Difference {
     }
 }
 
-async fn check(client: &Client, stored: &StoredRows, json: bool) -> Outcome {
+async fn check(client: &Client, (stored, server): (&StoredRows, &str), json: bool) -> Outcome {
     let mut found = Difference::default();
     let segments = stored.segments().map_err(unreadable)?;
     for segment in &segments {
@@ -133,8 +132,12 @@ async fn check(client: &Client, stored: &StoredRows, json: bool) -> Outcome {
             let is_last = page.len() < CHECK_PAGE;
             let to = if is_last { i64::MAX } else { page.last().map_or(i64::MAX, |row| row.0) };
             let (from, until) = (after.to_string(), to.to_string());
-            let options =
-                [("param_segment", segment.as_str()), ("param_after", &from), ("param_to", &until)];
+            let options = [
+                ("param_server", server),
+                ("param_segment", segment.as_str()),
+                ("param_after", &from),
+                ("param_to", &until),
+            ];
             let theirs = client.rows(CHECK_ROWS, &options).await.map_err(failed)?;
             let ours: Vec<Value> = page.into_iter().map(|(_, row)| row).collect();
             found.compare(&ours, &theirs);
@@ -160,9 +163,10 @@ async fn check(client: &Client, stored: &StoredRows, json: bool) -> Outcome {
     found.verdict()
 }
 
-async fn trace(client: &Client, stored: &StoredRows, id: TraceId) -> Outcome {
-    let theirs =
-        client.rows(TRACE_SPANS, &[("param_trace_id", &id.to_string())]).await.map_err(failed)?;
+async fn trace(client: &Client, (stored, server): (&StoredRows, &str), id: TraceId) -> Outcome {
+    let text = id.to_string();
+    let options = [("param_server", server), ("param_trace_id", text.as_str())];
+    let theirs = client.rows(SERVER_SPANS, &options).await.map_err(failed)?;
     let ours = stored.trace(id).map_err(unreadable)?;
     if ours.is_empty() && theirs.is_empty() {
         return Err(Failure::new(Exit::NotFound, format!("no spans of trace {id}, here or there")));
@@ -177,36 +181,29 @@ async fn trace(client: &Client, stored: &StoredRows, id: TraceId) -> Outcome {
 }
 
 async fn traces(client: &Client, (from, before): (u64, u64), limit: u32) -> Outcome {
-    let (from, before, limit) = (from.to_string(), before.to_string(), limit.to_string());
-    let options =
-        [("param_from", from.as_str()), ("param_before", &before), ("param_limit", &limit)];
-    let rows = client.rows(LIST_TRACES, &options).await.map_err(failed)?;
+    let filter = TraceFilter {
+        start_after_unix_nano: Some(from),
+        start_before_unix_nano: Some(before),
+        ..TraceFilter::default()
+    };
+    let (reader, mut left) = (client.reader(), limit as usize);
+    let mut cursor: Option<String> = None;
     let mut out = anstream::stdout().lock();
-    for id in rows.iter().filter_map(|row| row["trace_id"].as_str()) {
-        let parts = client.rows(TRACE_PARTS, &[("param_trace_id", id)]).await.map_err(failed)?;
-        if let Some(summary) = whole(&parts).map_err(failed)? {
-            write_json(&mut out, &summary)?;
+    while left > 0 {
+        let page = reader
+            .traces(&filter, cursor.as_deref(), left.min(PAGE_ROWS))
+            .await
+            .map_err(of_query)?;
+        for summary in &page.items {
+            write_json(&mut out, summary)?;
         }
-    }
-    Ok(())
-}
-
-/// The summary of a trace from its parts, the newest first: the newest that carries it has it whole.
-fn whole(parts: &[Value]) -> Result<Option<TraceSummary>, String> {
-    let mut found: Option<TraceSummary> = None;
-    for part in parts {
-        let text = part["summary"].as_str().unwrap_or_default();
-        let summary: TraceSummary = serde_json::from_str(text)
-            .map_err(|error| format!("a summary in ClickHouse cannot be read: {error}"))?;
-        match &mut found {
-            Some(found) => found.merge(summary),
-            None => found = Some(summary),
-        }
-        if part["is_carried"] == 1 {
+        left = left.saturating_sub(page.items.len());
+        cursor = page.next;
+        if cursor.is_none() {
             break;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

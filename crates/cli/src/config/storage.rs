@@ -53,6 +53,11 @@ pub(crate) struct ClickHouseConfig {
     pub(crate) flush_interval: Option<Time>,
     /// Days that rows are kept; for ever when left out.
     pub(crate) ttl_days: Option<u32>,
+    /// The name of this server among those that write into the database; none when left out.
+    pub(crate) server: Option<String>,
+    /// Whether pages and API show traces of all servers from there.
+    #[serde(default)]
+    pub(crate) reads: bool,
 }
 
 /// `retention:`

@@ -22,6 +22,8 @@ const DEFAULT_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 const MIN_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 /// Most rows of a batch.
 const MAX_BATCH_ROWS: usize = 1_000_000;
+/// Longest name of a server, characters.
+const MAX_SERVER_CHARS: usize = 64;
 /// Largest password file, bytes.
 const MAX_PASSWORD_BYTES: usize = 4_096;
 
@@ -54,6 +56,10 @@ pub(crate) struct ClickHouseSettings {
     pub(crate) flush_interval: Duration,
     /// Days that rows are kept.
     pub(crate) ttl_days: Option<u32>,
+    /// The name of this server in each row; empty for the only one.
+    pub(crate) server: String,
+    /// Whether traces are read there.
+    pub(crate) reads: bool,
 }
 
 impl ClickHouseSettings {
@@ -106,7 +112,21 @@ pub(super) fn resolve(config: Option<&ClickHouseConfig>) -> Outcome<Option<Click
         batch_bytes: batch_bytes.max(1),
         flush_interval,
         ttl_days: config.ttl_days,
+        server: server(config.server.as_deref())?,
+        reads: config.reads,
     }))
+}
+
+fn server(name: Option<&str>) -> Outcome<String> {
+    let name = name.unwrap_or_default();
+    let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.len() > MAX_SERVER_CHARS || !name.chars().all(is_good) {
+        let shown: String = name.chars().take(MAX_SERVER_CHARS).collect();
+        return Err(Failure::usage(format!(
+            "expected `store.clickhouse.server` of at most {MAX_SERVER_CHARS} letters, digits, `-`, `_` and `.`, got {shown:?}"
+        )));
+    }
+    Ok(name.to_owned())
 }
 
 fn password(config: &ClickHouseConfig) -> Outcome<Option<Password>> {
@@ -133,6 +153,16 @@ mod tests {
 
     fn of(url: &str) -> Outcome<Option<ClickHouseSettings>> {
         resolve(Some(&ClickHouseConfig { url: url.to_owned(), ..ClickHouseConfig::default() }))
+    }
+
+    #[test]
+    fn names_of_servers_are_plain() {
+        let named = |name: &str| server(Some(name));
+        assert_eq!(server(None).expect("none"), "");
+        assert_eq!(named("eu-west_1.a").expect("good"), "eu-west_1.a");
+        for wrong in ["a b", "ü", "a/b", &"x".repeat(MAX_SERVER_CHARS + 1)] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

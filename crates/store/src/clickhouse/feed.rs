@@ -65,6 +65,8 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Feed {
     layout: Layout,
+    /// The name of this server in each row.
+    server: String,
     position: Position,
     /// What was sent of the segment in hand.
     sent: Option<(String, HashMap<i64, i64>)>,
@@ -88,7 +90,13 @@ impl Feed {
         let position = Position::open(&data_dir.join(POSITION_NAME), target)?;
         let (sent, skipped) = Default::default();
         let layout = Layout::new(data_dir);
-        Ok(Self { layout, position, sent, skipped, max_rows, max_bytes })
+        let server = String::new();
+        Ok(Self { layout, server, position, sent, skipped, max_rows, max_bytes })
+    }
+
+    /// Names the server in each row: what several servers write into one database lies apart.
+    pub fn named(self, server: impl Into<String>) -> Self {
+        Self { server: server.into(), ..self }
     }
 
     /// Segments that are left out because they cannot be read.
@@ -239,7 +247,7 @@ impl Feed {
             // All that was planned, also when batches have become smaller since: what is acknowledged is the plan.
             for key in rows::keys(&transaction, range.from_key, range.next_key, None)? {
                 let row = rows::span(file.id, key, &reader.span_at(trace_id, key)?);
-                push(&mut spans, row, planned.version);
+                self.push(&mut spans, row, planned.version);
                 rows += 1;
             }
         }
@@ -247,7 +255,7 @@ impl Feed {
         let version = now_unix_nano();
         for trace_id in traces {
             if let Some(row) = rows::part(&transaction, file.id, trace_id)? {
-                push(&mut parts, row, version);
+                self.push(&mut parts, row, version);
             }
         }
         let name = |hash: blake3::Hash| format!("{}-{}", planned.segment, &hash.to_hex()[..32]);
@@ -255,10 +263,13 @@ impl Feed {
         let parts_token = name(blake3::hash(parts.as_bytes()));
         Ok(Batch { spans, parts, rows, token, parts_token })
     }
-}
 
-fn push(lines: &mut String, mut row: Value, version: u64) {
-    row["version"] = Value::from(version);
-    lines.push_str(&row.to_string());
-    lines.push('\n');
+    fn push(&self, lines: &mut String, mut row: Value, version: u64) {
+        row["version"] = Value::from(version);
+        if !self.server.is_empty() {
+            row["server"] = Value::from(self.server.as_str());
+        }
+        lines.push_str(&row.to_string());
+        lines.push('\n');
+    }
 }

@@ -1,5 +1,5 @@
-//! ClickHouse as a mirror of the embedded store: its tables, the statements over them, and what is
-//! still to be sent. The network is the caller's.
+//! ClickHouse as a mirror of the embedded store: its tables, the statements over them, what is still
+//! to be sent, and reads of what several servers have sent. The network is the caller's.
 //!
 //! What is to be sent is what the segments have beyond what ClickHouse has acknowledged, noted by
 //! key space of a trace in `clickhouse.db`. A batch is noted before it is sent, so that after a
@@ -7,13 +7,17 @@
 //! place in its segment as its key, so that what was sent twice all the same is one row at read.
 
 mod feed;
+mod list;
+mod parse;
 mod position;
+mod remote;
 mod rows;
 mod schema;
 
 pub use feed::{Batch, Feed, MirrorError};
+pub use remote::{RemoteReader, Rows, Statements};
 pub use rows::StoredRows;
 pub use schema::{
-    CHECK_ROWS, INSERT_PARTS, INSERT_SPANS, LIST_TRACES, MIGRATION_NOTED, MIGRATIONS,
-    MIGRATIONS_TABLE, MIRROR_VERSION, TRACE_PARTS, TRACE_SPANS, ttl_statements,
+    CHECK_ROWS, INSERT_PARTS, INSERT_SPANS, MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE,
+    MIRROR_VERSION, SERVER_SPANS, ttl_statements,
 };

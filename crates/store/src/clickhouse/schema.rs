@@ -18,7 +18,7 @@ pub const MIGRATION_NOTED: &str = "INSERT INTO schema_migrations (version) SELEC
 /// A span's row is named by its place in the store (`segment`, `key`); the latest version of a
 /// place is the one that is read (`FINAL`). `day` is that of arrival, which the segment is named by,
 /// so that all versions of a row lie in one partition.
-pub const MIGRATIONS: [&[&str]; 1] = [&[
+pub const MIGRATIONS: [&[&str]; 2] = [&[
     "CREATE TABLE IF NOT EXISTS spans(
         day Date, segment LowCardinality(String), key Int64, trace_id String, span_id String,
         parent_span_id String, trace_state String, flags UInt32, name LowCardinality(String),
@@ -36,6 +36,19 @@ pub const MIGRATIONS: [&[&str]; 1] = [&[
         error_count UInt64, cost_nano_usd UInt64, summary String CODEC(ZSTD(1)), version UInt64)
      ENGINE = ReplacingMergeTree(version) PARTITION BY day ORDER BY (trace_id, segment)
      SETTINGS non_replicated_deduplication_window = 1000",
+], &[
+    // Several servers write into one database: a place in a store is a place of a server.
+    "ALTER TABLE spans ADD COLUMN IF NOT EXISTS server LowCardinality(String),
+        MODIFY ORDER BY (trace_id, segment, key, server)",
+    "ALTER TABLE trace_parts ADD COLUMN IF NOT EXISTS server LowCardinality(String),
+        MODIFY ORDER BY (trace_id, segment, server)",
+    // What lists are narrowed by; of rows that were there before it is worked out at read.
+    "ALTER TABLE trace_parts
+        ADD COLUMN IF NOT EXISTS agents Array(String) MATERIALIZED JSONExtract(summary, 'agents', 'Array(String)'),
+        ADD COLUMN IF NOT EXISTS sessions Array(String) MATERIALIZED JSONExtract(summary, 'sessions', 'Array(String)'),
+        ADD COLUMN IF NOT EXISTS users Array(String) MATERIALIZED JSONExtract(summary, 'users', 'Array(String)'),
+        ADD COLUMN IF NOT EXISTS models Array(String) MATERIALIZED JSONExtract(summary, 'models', 'Array(String)'),
+        ADD COLUMN IF NOT EXISTS services Array(String) MATERIALIZED JSONExtract(summary, 'services', 'Array(String)')",
 ]];
 
 /// Takes rows of [`Batch::spans`](super::Batch).
@@ -44,26 +57,43 @@ pub const INSERT_SPANS: &str = "INSERT INTO spans FORMAT JSONEachRow";
 /// Takes rows of [`Batch::parts`](super::Batch).
 pub const INSERT_PARTS: &str = "INSERT INTO trace_parts FORMAT JSONEachRow";
 
-/// Rows of a segment by key: takes `segment`, `after` (exclusive) and `to` (inclusive).
-pub const CHECK_ROWS: &str = "SELECT * EXCEPT (version) FROM spans FINAL
-    WHERE segment = {segment:String} AND key > {after:Int64} AND key <= {to:Int64}
+/// Rows of a segment of one server by key: takes `server`, `segment`, `after` (exclusive) and `to`
+/// (inclusive).
+pub const CHECK_ROWS: &str = "SELECT * EXCEPT (version, server) FROM spans FINAL
+    WHERE server = {server:String} AND segment = {segment:String}
+        AND key > {after:Int64} AND key <= {to:Int64}
     ORDER BY key FORMAT JSONEachRow";
 
-/// Spans of a trace in the order of arrival: takes `trace_id`.
-pub const TRACE_SPANS: &str = "SELECT * EXCEPT (version) FROM spans FINAL
-    WHERE trace_id = {trace_id:String} ORDER BY segment, key FORMAT JSONEachRow";
+/// Spans of a trace that one server has, by segment and key: takes `server` and `trace_id`.
+pub const SERVER_SPANS: &str = "SELECT * EXCEPT (version, server) FROM spans FINAL
+    WHERE server = {server:String} AND trace_id = {trace_id:String}
+    ORDER BY day, toUInt32OrZero(substring(segment, 12)), key FORMAT JSONEachRow";
 
-/// What each segment knows of a trace, the newest first: takes `trace_id`. The newest that
-/// `is_carried` has it whole.
-pub const TRACE_PARTS: &str = "SELECT * EXCEPT (version) FROM trace_parts FINAL
-    WHERE trace_id = {trace_id:String} ORDER BY segment DESC FORMAT JSONEachRow";
+/// Spans of some traces in the order of arrival, of all servers: takes `ids`, an array, and `limit`.
+/// The newest version of a place is picked here: `FINAL` costs a merge of all partitions first, twenty
+/// times the time of a trace by id.
+pub(super) const SPANS_OF: &str = "SELECT * EXCEPT (version) FROM spans
+    WHERE trace_id IN {ids:Array(String)}
+    ORDER BY trace_id, day, toUInt32OrZero(substring(segment, 12)), key, server, version DESC
+    LIMIT 1 BY trace_id, segment, key, server LIMIT {limit:UInt64} FORMAT JSONEachRow";
 
-/// Traces, the newest start first: takes `from` (inclusive) and `before` (exclusive), nanoseconds
-/// since the Unix epoch, and `limit`.
-pub const LIST_TRACES: &str = "SELECT trace_id, min(start_unix_nano) AS start
-    FROM trace_parts FINAL GROUP BY trace_id
-    HAVING start >= {from:UInt64} AND start < {before:UInt64}
-    ORDER BY start DESC, trace_id LIMIT {limit:UInt64} FORMAT JSONEachRow";
+/// What each segment of each server knows of some traces, the newest segment first: takes `ids`, an
+/// array. Of a server the newest that `is_carried` has a trace whole.
+pub(super) const PARTS_OF: &str =
+    "SELECT trace_id, server, segment, is_carried, summary, version FROM trace_parts
+    WHERE trace_id IN {ids:Array(String)}
+    ORDER BY trace_id, server, day DESC, toUInt32OrZero(substring(segment, 12)) DESC, version DESC
+    LIMIT 1 BY trace_id, server, segment
+    FORMAT JSONEachRow";
+
+/// Traces, the newest start first. What is behind `HAVING` is for the caller to add. Versions that
+/// are out of date need not be left out: of what is asked for here a part only grows.
+pub(super) const LIST_HEAD: &str = "SELECT trace_id, min(start_unix_nano) AS start FROM trace_parts
+    GROUP BY trace_id HAVING max(span_count) > 0";
+
+/// The end of a list, which takes `limit`.
+pub(super) const LIST_TAIL: &str =
+    " ORDER BY start DESC, trace_id LIMIT {limit:UInt64} FORMAT JSONEachRow";
 
 /// Sets how many days rows are kept after that of their arrival. They go with whole parts.
 pub fn ttl_statements(days: u32) -> [String; 2] {

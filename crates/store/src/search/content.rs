@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 use throughline_trace::keys::{self, MESSAGE_KEYS};
-use throughline_trace::{Attributes, Value};
+use throughline_trace::{Attributes, Event, Span, Value};
 
 use crate::body::SpanBody;
 use crate::messages::Slot;
@@ -68,14 +68,25 @@ pub(crate) fn said_by<'a>(name: &'a str, body: &'a SpanBody) -> impl Iterator<It
         Slot::Plain(value) => Some((key.as_str(), value)),
         _ => None,
     });
-    let events = body.events.iter().flat_map(|event| {
+    said(name, &body.status_message, &body.events).chain(of_attributes(plain))
+}
+
+/// All that a span says which has its messages in its attributes.
+pub(crate) fn said_by_span(span: &Span) -> impl Iterator<Item = Said<'_>> {
+    said(&span.name, &span.status.message, &span.events)
+        .chain(of_attributes(span.attributes.iter()))
+}
+
+fn said<'a>(
+    name: &'a str,
+    status_message: &'a str,
+    events: &'a [Event],
+) -> impl Iterator<Item = Said<'a>> {
+    let events = events.iter().flat_map(|event| {
         let attributes: &Attributes = &event.attributes;
         std::iter::once(Said::Text(&event.name)).chain(of_attributes(attributes.iter()))
     });
-    [Said::Text(name), Said::Text(&body.status_message)]
-        .into_iter()
-        .chain(events)
-        .chain(of_attributes(plain))
+    [Said::Text(name), Said::Text(status_message)].into_iter().chain(events)
 }
 
 fn of_attributes<'a>(

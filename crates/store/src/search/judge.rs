@@ -71,14 +71,23 @@ impl SearchQuery {
 
     /// Whether the number of decisions matters, which summaries of segments do not know.
     pub(crate) fn asks_for_decisions(&self) -> bool {
-        fn asks(expression: &Expression) -> bool {
+        self.asks_for(&[NumberField::Decisions])
+    }
+
+    /// Whether some term is about one of these numbers.
+    pub(crate) fn asks_for(&self, numbers: &[NumberField]) -> bool {
+        fn asks(expression: &Expression, numbers: &[NumberField]) -> bool {
             match expression {
-                Expression::And(parts) | Expression::Or(parts) => parts.iter().any(asks),
-                Expression::Not(one) => asks(one),
-                Expression::Term(term) => matches!(term, Term::Number(NumberField::Decisions, _)),
+                Expression::And(parts) | Expression::Or(parts) => {
+                    parts.iter().any(|part| asks(part, numbers))
+                }
+                Expression::Not(one) => asks(one, numbers),
+                Expression::Term(term) => {
+                    matches!(term, Term::Number(field, _) if numbers.contains(field))
+                }
             }
         }
-        self.expression.as_ref().is_some_and(asks)
+        self.expression.as_ref().is_some_and(|expression| asks(expression, numbers))
     }
 }
 
