@@ -236,7 +236,7 @@ async fn a_person_has_something_done_from_the_shell() {
     let wrong = run(&data_dir, &["act", "run", r#"{"type":"dance"}"#, "--reason", "a test"]);
     assert_eq!(wrong.code, 2);
     insta::assert_snapshot!(wrong.stderr.trim(), @r"
-    error: expected an operation as JSON: unknown variant `dance`, expected one of `directive`, `weights`, `start`, `roll_back`, `advance`, `freeze`, `investigate`, `hand_over`, `notify`, `workflow` at line 1 column 15
+    error: expected an operation as JSON: unknown variant `dance`, expected one of `directive`, `weights`, `start`, `roll_back`, `advance`, `freeze`, `investigate`, `hand_over`, `notify`, `workflow`, `contract` at line 1 column 15
     hint: docs/acting.md lists the operations and their fields
     ");
 }

@@ -171,7 +171,9 @@ async fn r5_10_a_contract_in_rego_is_counted_live_and_replayed() {
     assert!(summary.contains("96.00 % of the calls of shop_order to inventory"), "{broken}");
     let action = broken["actions"][0]["told"].as_str().expect("text");
     assert!(action.starts_with("directive retry_strategy"), "{broken}");
-    assert_eq!(told["replay"]["counted"]["traces"], 100);
+    // The trace of what was done about it is one more, once it is stored.
+    let traces = told["replay"]["counted"]["traces"].as_u64().expect("a number");
+    assert!((100..=101).contains(&traces), "{told}");
     server.stop();
 }
 

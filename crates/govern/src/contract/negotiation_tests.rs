@@ -109,6 +109,7 @@ fn terms_that_cannot_be_meant_are_told_as_those_of_files() {
         wrong(|spec| spec["do"] = json!([{"notify": 7}])),
         wrong(|spec| spec["do"] = json!([{"directive": {"action": "no such thing"}}])),
         wrong(|spec| spec["status"] = "proposed".into()),
+        wrong(|spec| spec["rego"] = "package stock".into()),
         wrong(|spec| *spec = Value::Null),
         Terms::read("a b", &spec()).expect_err("a mistake"),
     ];

@@ -216,4 +216,6 @@ fn mistakes_of_a_contract_in_rego_have_a_place() {
     insta::assert_snapshot!(wrong(
         &STOCK_REGO.replace("  query", "  expect: response.latency_ms < 150.0\n  query")
     ));
+    let proposed = wrong(&STOCK_REGO.replace("  query", "  status: proposed\n  query"));
+    assert!(proposed.to_string().contains("expected a proposal in CEL"), "{proposed}");
 }
