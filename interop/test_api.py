@@ -32,7 +32,7 @@ def api(tmp_path_factory):
     until("that they are counted", lambda: demo.get("/api/v1/agents")["coverage"]["whole"])
     demo.stop()
     made = subprocess.run(
-        [BINARY, "keys", "create", "--name", "api", "--scope", "read,ingest,admin",
+        [BINARY, "keys", "create", "--name", "api", "--scope", "read,ingest,act,admin",
          "--data-dir", str(place / "data")],
         capture_output=True, text=True, check=True,
     )
@@ -46,7 +46,7 @@ def ask(api, method, path, body=None):
     reply = requests.request(
         method, api.url(path), json=body, timeout=10, headers={"Authorization": f"Bearer {api.key}"}
     )
-    assert reply.status_code == 200, f"{path}: {reply.status_code} {reply.text}"
+    assert reply.status_code in (200, 201), f"{path}: {reply.status_code} {reply.text}"
     return reply.json()
 
 
@@ -56,6 +56,9 @@ def give_pages(api):
         order = {"filter": {"session": f"kept-{number}"}, "reason": "held for the test"}
         ask(api, "POST", "/api/v1/audit/holds", order)
         ask(api, "GET", f"/api/v1/decisions?agent=reader-{number}")
+        terms = {"consumer": "shop", "provider": "stock", "when": "request.service == 'stock'",
+                 "expect": "response.latency_ms < 150.0"}
+        ask(api, "POST", f"/api/v1/contracts/of-{number}/proposals", {"terms": terms})
         span = {
             "traceId": uuid.uuid4().hex, "spanId": uuid.uuid4().hex[:16], "name": "ask", "kind": 2,
             "startTimeUnixNano": str(time.time_ns()), "endTimeUnixNano": str(time.time_ns()),
