@@ -324,7 +324,7 @@ pub struct SegmentInfo {
     pub segment: String,
     /// How it stands.
     pub state: SegmentState,
-    /// Bytes of its file.
+    /// Bytes of its file, and of its write-ahead log while there is one.
     pub bytes: u64,
     /// Traces in it.
     pub traces: u64,

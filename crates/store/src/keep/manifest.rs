@@ -12,7 +12,7 @@ use crate::control::hex;
 use crate::error::QueryError;
 use crate::keep::KeepError;
 use crate::keep::seal::Seal;
-use crate::layout::{Layout, SegmentId};
+use crate::layout::{Layout, SegmentId, with_ending};
 use crate::sampling::Tally;
 use crate::schema::{CONTROL, SEGMENT, from_nanos, to_nanos};
 use crate::session::Session;
@@ -335,7 +335,9 @@ pub(crate) fn list(session: &Session) -> Result<Vec<SegmentInfo>, QueryError> {
             _ if row.is_sealed() => SegmentState::Sealed,
             _ => SegmentState::Closed,
         };
-        let bytes = path.metadata().map_or(0, |file| file.len());
+        // Of one that is written a part lies in its log.
+        let files = [path.clone(), with_ending(&path, "-wal")];
+        let bytes = files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
         let count = |held: Option<u64>, sealed: u64| held.unwrap_or(sealed);
         let digest = held.map(|held| &held.digest);
         infos.push(SegmentInfo {

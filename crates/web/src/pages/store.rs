@@ -32,14 +32,14 @@ pub(crate) async fn show(
             p.grow { "What is kept, and whether it is whole" }
             div.tools { a.btn href={ "/api/v1/segments" (params.with("cursor", None)) } { "JSON" } }
         }
-        p.soft { (held(&stats, now)) }
+        p.soft.gateload { (held(&stats, now)) }
         div #content {
             (list(&page.items, now))
             (filterbar::pager(&params, PATH, &page, now))
         }
         p.soft {
             "A segment is a file of what arrived on a UTC day. A closed one is sealed with its hash, packed, and later retired as "
-            code { "store.retention" } " says; skeletons of traces that decisions refer to stay. "
+            code { "retention" } " says; skeletons of traces that decisions refer to stay. "
             code { "throughline store verify" } " looks at every page of every file."
         }
     };
@@ -87,10 +87,12 @@ fn list(segments: &[SegmentInfo], now_unix_nano: u64) -> Markup {
 
 fn row(info: &SegmentInfo, now_unix_nano: u64) -> Markup {
     let is_there = !matches!(info.state, SegmentState::Retired | SegmentState::Missing);
-    let size_of_span = info.bytes.checked_div(info.spans).filter(|_| is_there);
+    // The log of one that is written holds pages that are in its file too.
+    let is_closed = is_there && info.state != SegmentState::Open;
+    let size_of_span = info.bytes.checked_div(info.spans).filter(|_| is_closed);
     html! {
         tr {
-            td.p-name.lead {
+            td.p-name {
                 div.marks {
                     b.mono { (info.segment) }
                     span class={ "badge " (tone(info.state)) } title=(meaning(info.state)) { (info.state.as_str()) }
