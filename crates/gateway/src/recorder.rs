@@ -225,3 +225,52 @@ async fn offer(batch: SpanBatch, submit: &Submit, metrics: &GatewayMetrics) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use throughline_trace::{SpanId, TraceId};
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    /// Is durable once as many others are offered as may be on their way at once.
+    struct Together(Arc<Barrier>);
+
+    impl Offer for Together {
+        fn offer(&mut self) -> BoxFuture<'_, Result<Accepted, Refusal>> {
+            Box::pin(async {
+                self.0.wait().await;
+                Ok(Accepted::default())
+            })
+        }
+
+        fn is_left(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn batches_are_on_their_way_together_and_all_are_handed_over_at_the_end() {
+        let together = Arc::new(Barrier::new(BATCHES_AT_ONCE as usize));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let submit: Submit = {
+            let taken = Arc::clone(&taken);
+            Arc::new(move |batch: SpanBatch| {
+                taken.fetch_add(batch.spans.len(), Ordering::Relaxed);
+                Box::new(Together(Arc::clone(&together)))
+            })
+        };
+        let metrics =
+            GatewayMetrics::register(&mut prometheus_client::registry::Registry::default());
+        let (recorder, task) = Recorder::start(submit, metrics);
+        // Each a batch of its own; one that waited for the one before would wait for ever.
+        let all = BATCH_RECORDS * BATCHES_AT_ONCE as usize;
+        for id in 1..=all as u64 {
+            recorder.span(Span::new(TraceId::from_u128(1), SpanId::from_u64(id), None, "chat"));
+        }
+        recorder.close();
+        drop(recorder);
+        tokio::time::timeout(Duration::from_secs(20), task).await.unwrap().unwrap();
+        assert_eq!(taken.load(Ordering::Relaxed), all);
+    }
+}
