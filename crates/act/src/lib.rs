@@ -33,7 +33,7 @@ pub use config::{ActConfig, ActConfigError, ReceiverConfig, ReceiverKind};
 pub use directives::{Board, LONGEST_DIRECTIVE_TTL_S};
 pub use incident::{Change, Incident, IncidentError, IncidentState, group};
 pub use opa::{DEFAULT_OPA_TIMEOUT_MS, MAX_OPA_TIMEOUT_MS, Opa, OpaConfig};
-pub use outgoing::client as http_client;
+pub use outgoing::{cause, client as http_client, read as read_answer};
 pub use performed::{Performed, told};
 pub use recorder::Submit;
 pub use sign::{DirectiveKey, MIN_KEY_BYTES, SigningError, webhook_signature};

@@ -52,13 +52,18 @@ pub fn client(is_tls: bool, timeout: Duration) -> Result<Client, String> {
         .map_err(|error| error.to_string())
 }
 
+/// What went wrong with a request, for people. The address is left out: it may hold a secret.
+pub fn cause(error: reqwest::Error) -> String {
+    let cause = error.source().map(ToString::to_string);
+    cause.unwrap_or_else(|| error.without_url().to_string())
+}
+
 /// Sends a request; anything but 2xx is told. 429 and 5xx may pass, and so may a broken connection.
 pub(crate) async fn send(request: RequestBuilder) -> Result<Response, Undelivered> {
-    let answer = request.send().await.map_err(|error| {
-        let cause = error.source().map(ToString::to_string);
-        // The address may hold a secret.
-        let message = cause.unwrap_or_else(|| error.without_url().to_string());
-        Undelivered { message, is_passing: true, status: None }
+    let answer = request.send().await.map_err(|error| Undelivered {
+        message: cause(error),
+        is_passing: true,
+        status: None,
     })?;
     let status = answer.status();
     if status.is_success() {
@@ -80,12 +85,9 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Response, Undelivere
 ///
 /// # Errors
 /// When the connection breaks.
-pub(crate) async fn read(
-    mut answer: Response,
-    max_bytes: usize,
-) -> Result<(Vec<u8>, bool), String> {
+pub async fn read(mut answer: Response, max_bytes: usize) -> Result<(Vec<u8>, bool), String> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| error.without_url().to_string())? {
+    while let Some(chunk) = answer.chunk().await.map_err(cause)? {
         let place = max_bytes - bytes.len();
         bytes.extend_from_slice(chunk.get(..place).unwrap_or(&chunk));
         if chunk.len() > place {

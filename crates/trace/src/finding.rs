@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContractStep, DirectiveAction, DirectiveTarget, RouteWeights, TraceId};
+use crate::{ContractStep, DecisionId, DirectiveAction, DirectiveTarget, RouteWeights, TraceId};
 
 /// Characters of the id of a finding or an action at most.
 pub const FINDING_ID_MAX_CHARS: usize = 256;
@@ -252,6 +252,40 @@ pub struct Action {
     pub cool_down_s: u64,
     /// Whether it is only told what would have been done.
     pub is_dry_run: bool,
+}
+
+/// Before the name of a person in the reason of an action.
+const ASKED_BY: &str = "asked by ";
+
+impl Action {
+    /// What a person asks for at a moment, nanoseconds since the Unix epoch; with an id of its own, of no
+    /// rule, and with nothing that holds it back.
+    pub fn of_person(
+        (by, reason): (&str, &str),
+        subject: Subject,
+        operation: Operation,
+        at_unix_nano: u64,
+    ) -> Self {
+        Self {
+            id: format!("person/{}", DecisionId::random()),
+            finding: String::new(),
+            rule: String::new(),
+            rule_version: String::new(),
+            subject,
+            at_unix_nano,
+            operation,
+            reason: format!("{ASKED_BY}{by}: {reason}"),
+            evidence: Vec::new(),
+            cool_down_s: 0,
+            is_dry_run: false,
+        }
+    }
+
+    /// The person who asked for it; `None` when it was a rule.
+    pub fn person(&self) -> Option<&str> {
+        let by = self.reason.strip_prefix(ASKED_BY).and_then(|rest| rest.split(": ").next());
+        self.rule.is_empty().then(|| by.unwrap_or("a person"))
+    }
 }
 
 /// The id of what a rule says of a subject from a time on: the same words, the same id.

@@ -251,9 +251,7 @@ impl Actor {
 
 /// Who asked, for the documents; empty for a rule.
 fn who(action: &Action) -> String {
-    let is_person = action.rule.is_empty();
-    let by = action.reason.strip_prefix("asked by ").and_then(|rest| rest.split(": ").next());
-    if is_person { by.unwrap_or("a person").to_owned() } else { String::new() }
+    action.person().unwrap_or_default().to_owned()
 }
 
 /// The weights that follow those that hold; `None` when they are older. A generation of 0 stands for

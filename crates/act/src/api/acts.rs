@@ -84,26 +84,15 @@ pub(super) fn order(ordered: Ordered, by: &str) -> Result<Action, Refused> {
             "expected a `reason` of 1 to {MAX_REASON_CHARS} characters, got {count}"
         )));
     }
-    let id = id.unwrap_or_else(|| format!("person/{}", uuid::Uuid::new_v4()));
+    let asked = Action::of_person((by, &reason), subject, operation, now_unix_nano());
+    let id = id.unwrap_or_else(|| asked.id.clone());
     let count = id.chars().count();
     if !(1..=DIRECTIVE_ID_MAX_CHARS).contains(&count) {
         return Err(Refused::bad_body(format!(
             "expected an `id` of 1 to {DIRECTIVE_ID_MAX_CHARS} characters, got {count}"
         )));
     }
-    Ok(Action {
-        id,
-        finding,
-        rule: String::new(),
-        rule_version: String::new(),
-        subject,
-        at_unix_nano: now_unix_nano(),
-        operation,
-        reason: format!("asked by {by}: {reason}"),
-        evidence,
-        cool_down_s: 0,
-        is_dry_run,
-    })
+    Ok(Action { id, finding, evidence, is_dry_run, ..asked })
 }
 
 /// `POST /api/v1/actions`: a person has something done.

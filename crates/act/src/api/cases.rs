@@ -132,19 +132,14 @@ fn order_of(case: &Takeover) -> Option<Action> {
     let target = case.target()?;
     let to = if case.to.is_empty() { A_HUMAN.to_owned() } else { case.to.clone() };
     let action = DirectiveAction::HandOver { to };
+    let operation = Operation::Directive { target, action, ttl_s: HAND_OVER_TTL_S };
+    let at_unix_nano = case.decided_unix_nano.unwrap_or_else(now_unix_nano);
+    // A person decided: no pause of automatic actions stands against it.
+    let word = (case.decided_by.as_str(), case.reason.as_str());
     Some(Action {
         id: format!("{}/approved", case.id),
-        finding: String::new(),
-        // A person decided: no pause of automatic actions stands against it.
-        rule: String::new(),
-        rule_version: String::new(),
-        subject: case.subject.clone(),
-        at_unix_nano: case.decided_unix_nano.unwrap_or_else(now_unix_nano),
-        operation: Operation::Directive { target, action, ttl_s: HAND_OVER_TTL_S },
-        reason: format!("asked by {}: {}", case.decided_by, case.reason),
         evidence: case.evidence.clone(),
-        cool_down_s: 0,
-        is_dry_run: false,
+        ..Action::of_person(word, case.subject.clone(), operation, at_unix_nano)
     })
 }
 

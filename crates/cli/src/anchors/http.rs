@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::Method;
-use throughline_act::http_client;
+use throughline_act::{cause, http_client};
 use throughline_store::Checkpoint;
 
 use crate::config::HttpMethod;
@@ -42,10 +42,7 @@ pub(super) async fn write(
         }
         // The query of a presigned address is a secret.
         let shown = url.split('?').next().unwrap_or_default();
-        let answer = request.send().await.map_err(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            format!("{shown}: {}", cause.unwrap_or_else(|| error.without_url().to_string()))
-        })?;
+        let answer = request.send().await.map_err(|error| format!("{shown}: {}", cause(error)))?;
         if !answer.status().is_success() {
             return Err(format!("{shown} answered {}", answer.status()));
         }

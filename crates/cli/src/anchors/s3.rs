@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Client, Response, StatusCode};
 use rusty_s3::actions::{ListObjectsV2, S3Action};
 use rusty_s3::{Bucket, Credentials};
-use throughline_act::http_client;
+use throughline_act::{cause, http_client, read_answer};
 use throughline_store::Checkpoint;
 
 /// Longest wait for an answer.
@@ -118,16 +118,15 @@ impl<'a> Door<'a> {
         let action = self.place.bucket.get_object(Some(&self.credentials), name);
         let request = self.client.get(action.sign(SIGNED_FOR).to_string());
         let answer = request.send().await.map_err(|error| self.unreachable(error))?;
-        let mut answer = self.succeeded(name, answer).await?;
-        let mut bytes = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(|error| self.unreachable(error))? {
-            bytes.extend_from_slice(&part);
-            if bytes.len() > MAX_OBJECT_BYTES {
-                return Err(format!(
-                    "{} is longer than {MAX_OBJECT_BYTES} bytes, and no checkpoint",
-                    self.shown(name)
-                ));
-            }
+        let answer = self.succeeded(name, answer).await?;
+        let (bytes, is_whole) = read_answer(answer, MAX_OBJECT_BYTES)
+            .await
+            .map_err(|error| format!("{}: {error}", self.shown(name)))?;
+        if !is_whole {
+            return Err(format!(
+                "{} is longer than {MAX_OBJECT_BYTES} bytes, and no checkpoint",
+                self.shown(name)
+            ));
         }
         // Verification tells what is no checkpoint.
         Ok(String::from_utf8_lossy(&bytes).replace('\n', " "))
@@ -172,9 +171,7 @@ impl<'a> Door<'a> {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> String {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let cause = cause.unwrap_or_else(|| error.without_url().to_string());
-        format!("{}: {cause}", self.shown(""))
+        format!("{}: {}", self.shown(""), cause(error))
     }
 
     /// The answer, if it is a good one.

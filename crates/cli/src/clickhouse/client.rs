@@ -1,12 +1,11 @@
 //! ClickHouse's HTTP interface: statements in the address, rows in the body, values as parameters.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
 use serde_json::Value;
-use throughline_act::http_client;
+use throughline_act::{cause, http_client, read_answer};
 use throughline_store::clickhouse::{
     MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION, RemoteReader, Rows, Statements,
     ttl_statements,
@@ -63,22 +62,15 @@ impl Client {
             request = request.header("x-clickhouse-key", &password.0);
         }
         let shown = self.settings.target();
-        let fails = |error: reqwest::Error| {
-            let cause = error.source().map(ToString::to_string);
-            format!("{shown}: {}", cause.unwrap_or_else(|| error.without_url().to_string()))
-        };
-        let mut answer = request.body(rows.unwrap_or_default()).send().await.map_err(fails)?;
+        let fails = |error: String| format!("{shown}: {error}");
+        let sent = request.body(rows.unwrap_or_default()).send().await;
+        let answer = sent.map_err(|error| fails(cause(error)))?;
         let status = answer.status();
         // An error that comes up while rows are on their way has no status of its own.
         let is_exception = answer.headers().contains_key("x-clickhouse-exception-code");
-        let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(fails)? {
-            if bytes.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(format!(
-                    "{shown}: expected an answer of at most {MAX_ANSWER_BYTES} bytes"
-                ));
-            }
-            bytes.extend_from_slice(&chunk);
+        let (bytes, is_whole) = read_answer(answer, MAX_ANSWER_BYTES).await.map_err(fails)?;
+        if !is_whole {
+            return Err(fails(format!("expected an answer of at most {MAX_ANSWER_BYTES} bytes")));
         }
         let text = String::from_utf8_lossy(&bytes);
         if status.is_success() && !is_exception {

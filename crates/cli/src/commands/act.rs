@@ -11,11 +11,12 @@ use throughline_act::{ActConfig, ManifestOptions, Standing, manifests};
 use throughline_store::{
     ActionRecord, ActionState, Evaluation, Governance, MAX_GOVERNANCE_LIST, QueryError,
 };
-use throughline_trace::{Action, DecisionId, Operation, Subject};
+use throughline_trace::{Action, Operation, Subject};
 
 use crate::args::ActAction;
 use crate::commands::{of_control, of_query, stdin_text, write_json};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::governing::now_unix_nano;
 use crate::settings::Settings;
 use crate::show::{DIM, RED, moment, one_line, short};
 use crate::table::{self, Cell, left};
@@ -185,20 +186,8 @@ fn asked(
         })?;
         about = about.and(label, value);
     }
-    let now = jiff::Timestamp::now().as_nanosecond();
-    Ok(Action {
-        id: format!("person/{}", DecisionId::random()),
-        finding: String::new(),
-        rule: String::new(),
-        rule_version: String::new(),
-        subject: about,
-        at_unix_nano: u64::try_from(now).unwrap_or_default(),
-        operation,
-        reason: format!("asked by {by}: {reason}"),
-        evidence: Vec::new(),
-        cool_down_s: 0,
-        is_dry_run,
-    })
+    let asked = Action::of_person((by, reason), about, operation, now_unix_nano());
+    Ok(Action { is_dry_run, ..asked })
 }
 
 /// Asks for an action and waits until the server has done it.

@@ -11,7 +11,7 @@ use throughline_govern::contract::{
     CONTRACT_KIND, Contract, ContractDocument, Offer, Owner, VERSION_KIND, Version, read_contract,
 };
 use throughline_store::{Document, Governance, QueryError};
-use throughline_trace::{Action, ContractStep, DecisionId, Operation, Subject};
+use throughline_trace::{Action, ContractStep, Operation, Subject};
 
 use super::act::{perform, who};
 use crate::args::{ContractAction, StepArgs};
@@ -60,18 +60,11 @@ pub(crate) async fn run(settings: &Settings, action: ContractAction) -> Outcome 
     let known = governance.document(CONTRACT_KIND, &name).map_err(|error| of_control(&error))?;
     let known = known.map(|known| known.read::<Contract>()).transpose();
     let known = known.map_err(|error| of_control(&error))?;
+    let subject = Subject::of("contract", name.as_str());
+    let operation = Operation::Contract { contract: name, step };
     let action = Action {
-        id: format!("person/{}", DecisionId::random()),
-        finding: String::new(),
-        rule: String::new(),
-        rule_version: String::new(),
-        subject: Subject::of("contract", name.as_str()),
-        at_unix_nano: now_unix_nano(),
-        operation: Operation::Contract { contract: name, step },
-        reason: format!("asked by {}: {reason}", who(by)),
         evidence: known.map(|known| known.evidence()).unwrap_or_default(),
-        cool_down_s: 0,
-        is_dry_run: false,
+        ..Action::of_person((&who(by), &reason), subject, operation, now_unix_nano())
     };
     perform(&governance, action, Duration::from_secs(wait)).await
 }

@@ -126,22 +126,15 @@ fn release(data_dir: &Path, after: Duration) -> Outcome {
     tokio::spawn(async move {
         tokio::time::sleep(after).await;
         let at_unix_nano = now_unix_nano();
+        let word = ("the release pipeline", "the prompt template nests its verdict");
+        let subject = Subject::of("rollout", ROLLOUT).and("agent", screening::AGENT);
+        let operation = Operation::Start {
+            rollout: ROLLOUT.to_owned(),
+            version: screening::CANDIDATE.to_owned(),
+        };
         let action = Action {
             id: format!("demo/release/{at_unix_nano}"),
-            finding: String::new(),
-            rule: String::new(),
-            rule_version: String::new(),
-            subject: Subject::of("rollout", ROLLOUT).and("agent", screening::AGENT),
-            at_unix_nano,
-            operation: Operation::Start {
-                rollout: ROLLOUT.to_owned(),
-                version: screening::CANDIDATE.to_owned(),
-            },
-            reason: "asked by the release pipeline: the prompt template nests its verdict"
-                .to_owned(),
-            evidence: Vec::new(),
-            cool_down_s: 0,
-            is_dry_run: false,
+            ..Action::of_person(word, subject, operation, at_unix_nano)
         };
         let evaluation = Evaluation { actions: vec![action], ..Evaluation::default() };
         let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await;

@@ -6,9 +6,9 @@ use throughline_govern::contract::Owner;
 use throughline_govern::slo::Source;
 use throughline_govern::{Rules, read_rules};
 use throughline_store::{ControlError, Evaluation};
-use throughline_trace::{Action, ContractStep};
+use throughline_trace::{Action, ContractStep, Operation, Subject};
 
-use super::{Contracts, action, lock};
+use super::{Contracts, lock};
 use crate::governing::RuleText;
 
 /// Characters of a hash that tells two texts apart.
@@ -103,31 +103,37 @@ impl Contracts {
             let file = here.file.clone();
             let id = id(name, "load", kept.map_or(0, |kept| kept.document), &(&terms, &file));
             let step = ContractStep::Load { terms, file };
-            let reason = format!("asked by {}: the rule file holds these terms", here.file);
-            evaluation.actions.push(of_file(id, (name, step), reason, now));
+            let word = (here.file.as_str(), "the rule file holds these terms");
+            evaluation.actions.push(of_file(id, (name, step), word, now));
         }
         for kept in all.iter().filter(|kept| !rules.contracts.contains_key(&kept.contract.name)) {
             let Owner::File { file } = &kept.contract.owner else { continue };
             let name = &kept.contract.name;
             let id = id(name, "unload", kept.document, &());
-            let reason = format!("asked by {file}: the rule file holds it no longer");
-            evaluation.actions.push(of_file(id, (name, ContractStep::Unload), reason, now));
+            let word = (file.as_str(), "the rule file holds it no longer");
+            evaluation.actions.push(of_file(id, (name, ContractStep::Unload), word, now));
         }
         for (name, (here, measured_over_s)) in &rules.proposals {
             // What was proposed once is not proposed again when it was answered.
             let terms = here.terms.as_json();
             let id = id(name, "propose", 0, &(&terms, measured_over_s));
             let step = ContractStep::Propose { terms, measured_over_s: *measured_over_s };
-            let reason = format!("asked by {}: the rule file proposes these terms", here.file);
-            evaluation.actions.push(of_file(id, (name, step), reason, now));
+            let word = (here.file.as_str(), "the rule file proposes these terms");
+            evaluation.actions.push(of_file(id, (name, step), word, now));
         }
         Ok(())
     }
 }
 
-fn of_file(id: String, step: (&str, ContractStep), reason: String, now: u64) -> Action {
+fn of_file(
+    id: String,
+    (contract, step): (&str, ContractStep),
+    word: (&str, &str),
+    now: u64,
+) -> Action {
+    let operation = Operation::Contract { contract: contract.to_owned(), step };
     // A file is a person's word: no pause of automatic actions stands against it.
-    action(id, step, (String::new(), reason), (now, Vec::new()))
+    Action { id, ..Action::of_person(word, Subject::of("contract", contract), operation, now) }
 }
 
 /// The same words at the same state of a contract, the same id.

@@ -9,9 +9,9 @@ use throughline_govern::contract::{
 };
 use throughline_govern::slo::Indicator;
 use throughline_store::{Evaluation, IndicatorQuery, Reader, TraceFilter};
-use throughline_trace::{ContractStep, Counts, Resolution, TraceId};
+use throughline_trace::{Action, ContractStep, Counts, Operation, Resolution, Subject, TraceId};
 
-use super::{Contracts, action, lock};
+use super::{Contracts, lock};
 use crate::governing::{MINUTE_NANOS, RoundError};
 
 /// How long an answer waits for what is stored to be counted whole, nanoseconds; then it stands on what is.
@@ -113,8 +113,19 @@ impl Contracts {
             let reason = explain(&offer.terms, &measured);
             let measured = serde_json::to_value(&measured).unwrap_or_default();
             let step = ContractStep::Answer { proposal: *number, offer: *last, measured };
-            let rule = format!("contract:{name}");
-            evaluation.actions.push(action(id, (name, step), (rule, reason), (now, evidence)));
+            evaluation.actions.push(Action {
+                id,
+                finding: String::new(),
+                rule: format!("contract:{name}"),
+                rule_version: String::new(),
+                subject: Subject::of("contract", name.as_str()),
+                at_unix_nano: now,
+                operation: Operation::Contract { contract: name.clone(), step },
+                reason,
+                evidence,
+                cool_down_s: 0,
+                is_dry_run: false,
+            });
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use throughline_govern::contract::{
     CONTRACT_KIND, Contract, ProposalState, Step, Terms, VERSION_KIND, Verdict, Version,
 };
 use throughline_store::{ControlError, Document, Governance};
-use throughline_trace::{Action, ContractStep, Operation, Subject, TraceId};
+use throughline_trace::{Action, ContractStep, Operation};
 
 use measure::Measuring;
 
@@ -100,7 +100,8 @@ impl Contracts {
         let known = kept.map_or_else(|| Contract::new(name), |kept| kept.contract);
         let document = found.as_ref().map_or(0, |found| found.version);
         let in_force = self.terms_in_force(&known)?;
-        let by = person(action);
+        // Empty for what was measured.
+        let by = action.person().unwrap_or_default().to_owned();
         let taken = known.step(step, in_force.as_ref(), (&by, action.at_unix_nano));
         let (contract, version) = match taken {
             Ok(taken) => taken,
@@ -257,15 +258,6 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who asked for an action; empty for what was measured.
-fn person(action: &Action) -> String {
-    if !action.rule.is_empty() {
-        return String::new();
-    }
-    let by = action.reason.strip_prefix("asked by ").and_then(|rest| rest.split(": ").next());
-    by.unwrap_or("a person").to_owned()
-}
-
 /// How a contract stands after a step, one sentence.
 fn told(contract: &Contract) -> String {
     let in_force = match contract.in_force {
@@ -305,27 +297,5 @@ fn days(seconds: u64) -> String {
         DAY_S => "a day".to_owned(),
         of_days if of_days.is_multiple_of(DAY_S) => format!("{} days", of_days / DAY_S),
         other => format!("{} hours", other / 3_600),
-    }
-}
-
-/// An action about a contract; `rule` is empty for what a rule file says, which is a person's word.
-fn action(
-    id: String,
-    (contract, step): (&str, ContractStep),
-    (rule, reason): (String, String),
-    (at_unix_nano, evidence): (u64, Vec<TraceId>),
-) -> Action {
-    Action {
-        id,
-        finding: String::new(),
-        rule,
-        rule_version: String::new(),
-        subject: Subject::of("contract", contract),
-        at_unix_nano,
-        operation: Operation::Contract { contract: contract.to_owned(), step },
-        reason,
-        evidence,
-        cool_down_s: 0,
-        is_dry_run: false,
     }
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 use throughline_govern::contract::Contract;
 use throughline_store::{ActionRecord, ActionState, Evaluation};
-use throughline_trace::{Action, ContractStep, DecisionId, Operation, Subject};
+use throughline_trace::{Action, ContractStep, Operation, Subject};
 
 use super::check_token;
 use crate::contracts;
@@ -62,18 +62,11 @@ pub(crate) async fn answer(
         "" => "the button on the page".to_owned(),
         told => told.chars().take(MAX_REASON_CHARS).collect(),
     };
+    let subject = Subject::of("contract", name.as_str());
+    let operation = Operation::Contract { contract: name.clone(), step };
     let action = Action {
-        id: format!("person/{}", DecisionId::random()),
-        finding: String::new(),
-        rule: String::new(),
-        rule_version: String::new(),
-        subject: Subject::of("contract", name.as_str()),
-        at_unix_nano: visitor.now_unix_nano,
-        operation: Operation::Contract { contract: name.clone(), step },
-        reason: format!("asked by {by}: {reason}"),
         evidence: found.evidence(),
-        cool_down_s: 0,
-        is_dry_run: false,
+        ..Action::of_person((by, &reason), subject, operation, visitor.now_unix_nano)
     };
     let record = ask(&app, action).await?;
     match record.map(|record| (record.state, record.detail)) {
