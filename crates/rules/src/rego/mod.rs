@@ -24,6 +24,7 @@ mod answer;
 mod bounds;
 mod check;
 mod names;
+mod nesting;
 mod walk;
 
 use std::num::NonZeroU32;
@@ -48,6 +49,10 @@ const MAX_QUERY_BYTES: usize = 256;
 
 /// Rules that may stand on one another; functions that call functions count too.
 pub const MAX_CALL_DEPTH: usize = 24;
+
+/// How deep `[` and `{` may stand in one another, those of rules included: each level doubles what it takes
+/// to read a policy.
+pub const MAX_BRACKETS: usize = 10;
 
 /// How long one evaluation of a policy may take where nothing else is said.
 pub const DEFAULT_TIME: Duration = Duration::from_millis(100);
@@ -124,6 +129,13 @@ impl RegoPolicy {
                 format!("expected a policy of at most {MAX_REGO_BYTES} bytes, got {got}"),
                 "",
             ));
+        }
+        if let Some(at) = nesting::too_deep(text) {
+            let message =
+                format!("expected brackets to stand {MAX_BRACKETS} deep at most, got more");
+            let hint = "give what is inside a name of its own";
+            let mistake = Mistake::new(text, at, message, Some(hint.to_owned()));
+            return Err(Mistakes(vec![mistake]));
         }
         let question = Question::of_query(query).filter(|_| query.len() <= MAX_QUERY_BYTES);
         let Some(question) = question else {

@@ -82,11 +82,19 @@ fn what_is_deep_and_allowed_fits_the_stack_of_a_worker() {
     let comprehension = |call: &str| format!("[y | some y in [z | z := [w | w := {call}]]]");
     let length = MAX_CALL_DEPTH - 2;
     let next = |at: usize| {
-        format!("f{at}(x) := {}\n", comprehension(&format!("f{}({})", at + 1, nested(16))))
+        // The comprehensions are three brackets themselves.
+        let inner = nested(MAX_BRACKETS - 3);
+        format!("f{at}(x) := {}\n", comprehension(&format!("f{}({inner})", at + 1)))
     };
     let all: String = (0..length).map(next).collect();
     let body = format!("violation if count(f0(1)) > 0\n{all}f{length}(x) := x\n");
     assert!(asked(&body, json!({})).unwrap().is_breach);
+}
+
+#[test]
+fn brackets_that_stand_too_deep_are_refused_before_they_are_read() {
+    let body = format!("violation if count({}1{}) > 0", "[".repeat(60), "]".repeat(60));
+    insta::assert_snapshot!(wrong(&body));
 }
 
 #[test]
