@@ -1,6 +1,5 @@
 //! Lists and maps: made during the evaluation, or views of somebody else's data.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -17,7 +16,7 @@ pub(crate) enum ListData<'a> {
     Owned(Arc<Items<'a>>),
     Attributes(&'a [Attribute]),
     Json(&'a [Json]),
-    Texts(&'a BTreeSet<String>),
+    Texts(&'a [String]),
     Events(&'a [Event]),
 }
 
@@ -67,23 +66,15 @@ impl<'a> List<'a> {
             ListData::Owned(items) => items.items.get(index).cloned(),
             ListData::Attributes(items) => items.get(index).map(Value::of_attribute),
             ListData::Json(items) => items.get(index).map(Value::of_json),
-            ListData::Texts(items) => items.iter().nth(index).map(|text| Value::Str(text)),
+            ListData::Texts(items) => items.get(index).map(|text| Value::Str(text)),
             ListData::Events(items) => items.get(index).map(|event| Value::Record(event)),
         }
     }
 
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> {
-        // A set has no places: walking it by `nth` would be quadratic.
-        let mut texts = match &self.0 {
-            ListData::Texts(items) => Some(items.iter()),
-            _ => None,
-        };
         let mut index = 0;
         std::iter::from_fn(move || {
-            if let Some(texts) = &mut texts {
-                return texts.next().map(|text| Value::Str(text));
-            }
             let item = self.get(index)?;
             index += 1;
             Some(item)

@@ -307,9 +307,9 @@ impl<'v> Evaluation<'v> {
 
     fn contains(&mut self, wanted: &Value<'v>, within: &Value<'v>) -> Result<Value<'v>, ErrorKind> {
         match within {
-            Value::List(List(ListData::Texts(texts))) => {
-                Ok(Value::Bool(wanted.as_str().is_some_and(|text| texts.contains(text))))
-            }
+            Value::List(List(ListData::Texts(texts))) => Ok(Value::Bool(
+                wanted.as_str().is_some_and(|text| texts.iter().any(|one| one == text)),
+            )),
             Value::List(list) => {
                 for item in list.iter() {
                     if equal(&item, wanted, &mut self.budget)? {

@@ -1,7 +1,6 @@
 //! Values of the language: borrowed from the scope or the expression where that is possible, so that
 //! the usual rule allocates nothing.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -207,7 +206,7 @@ impl<'a> Value<'a> {
     }
 
     /// A list of texts.
-    pub fn texts(texts: &'a BTreeSet<String>) -> Self {
+    pub fn texts(texts: &'a [String]) -> Self {
         Self::List(List(ListData::Texts(texts)))
     }
 

@@ -12,6 +12,15 @@ use crate::facet;
 use crate::rollups::Deltas;
 use crate::trace_rows::{SPAN_BITS, SeenSpan};
 
+/// What a trace takes beside its spans, bytes: it, its names and what its postings say.
+const TRACE_BYTES: usize = size_of::<HotTrace>() + 768;
+
+/// What each span of a trace takes, bytes.
+const SPAN_BYTES: usize = 32;
+
+/// What each model call of a trace takes beside its span, bytes.
+const CALL_BYTES: usize = size_of::<Call>() + size_of::<SpanFacts>() + 32;
+
 /// A trace of the open segment, in memory.
 #[derive(Debug)]
 pub(crate) struct HotTrace {
@@ -141,14 +150,14 @@ impl HotTrace {
         self.seen.contains_key(&span_id)
     }
 
-    /// Takes in a span that is written, and is no repetition.
+    /// Takes in a span that is written, and is no repetition; answers what it adds to the weight.
     pub(crate) fn take_span(
         &mut self,
         span: &Span,
         facts: &SpanFacts,
         received_unix_nano: u64,
         deltas: &mut Deltas,
-    ) {
+    ) -> usize {
         self.summary.add_span(span, received_unix_nano);
         deltas.add_span(facts);
         if is_call(facts.role) {
@@ -157,7 +166,9 @@ impl HotTrace {
             let call = call.with_facts(facts.clone());
             let told_twice = self.calls.add_telling(call, |facts| deltas.take_back(facts));
             self.summary.take_back(told_twice);
+            return SPAN_BYTES + CALL_BYTES;
         }
+        SPAN_BYTES
     }
 
     /// Takes in a span that the summary already has.
@@ -171,10 +182,7 @@ impl HotTrace {
     /// Takes the names in that a decision brings. Its count is not taken: it is in the control
     /// database, and names are sets, so that a repetition changes nothing.
     pub(crate) fn take_names(&mut self, decision: &Decision) {
-        let mut names = TraceSummary::empty(self.summary.trace_id);
-        names.add_decision(decision);
-        names.decision_count = 0;
-        self.summary.merge(names);
+        self.summary.add_names(decision);
     }
 
     /// All that is known of the trace.
@@ -184,9 +192,10 @@ impl HotTrace {
         whole
     }
 
-    /// How many spans it holds in memory, for the bound of the cache.
+    /// Bytes that it takes in memory, roughly, for the bound of the cache.
     pub(crate) fn weight(&self) -> usize {
-        1 + self.seen.len() + self.conflicts.len() + self.calls.len()
+        let spans = self.seen.len() + self.conflicts.len();
+        TRACE_BYTES + spans * SPAN_BYTES + self.calls.len() * CALL_BYTES
     }
 }
 

@@ -89,7 +89,7 @@ impl Memory {
             let facts = anew.as_ref().unwrap_or(&row.facts);
             let filed = horizon.filed(facts);
             let facts = filed.as_ref().unwrap_or(facts);
-            hot.take_span(span, facts, received, &mut changes.deltas);
+            let weight = hot.take_span(span, facts, received, &mut changes.deltas);
             changes.sightings.push(Sighting {
                 received_unix_nano: received,
                 is_parent_known: span.parent_span_id.is_some_and(|id| hot.knows(id)),
@@ -103,7 +103,7 @@ impl Memory {
                 self.widen(connections, span.trace_id)?;
                 self.hot(connections, span.trace_id)?.0.take_key()
             };
-            self.hot.add_weight(1);
+            self.hot.add_weight(weight);
             let messages = self.references(connections.segment, &row.messages, &span.attributes)?;
             insert.execute(params![
                 key,
@@ -271,7 +271,7 @@ impl Memory {
                 }
             }
             trace.decision_count = decision_rows::count_of_trace(connections.control, id)?;
-            Ok::<_, RowError>(trace)
+            Ok::<_, RowError>(Box::new(trace))
         })?;
         Ok((trace, changes))
     }

@@ -82,7 +82,7 @@ impl TraceFilter {
 
     /// Whether a summary meets every condition but the query.
     pub(crate) fn fields_match(&self, summary: &TraceSummary) -> bool {
-        let named = |wanted: &Option<String>, names: &std::collections::BTreeSet<String>| {
+        let named = |wanted: &Option<String>, names: &throughline_trace::NameSet| {
             wanted.as_ref().is_none_or(|name| names.contains(name))
         };
         let duration_ms = summary.duration_nano() / NANOS_PER_MILLI;

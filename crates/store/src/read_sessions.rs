@@ -1,8 +1,8 @@
 //! Sessions and users: the traces that name the same one, summed up.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
-use throughline_trace::TraceSummary;
+use throughline_trace::{NameSet, TraceSummary};
 
 use crate::error::QueryError;
 use crate::page::{self, Found, List, Place};
@@ -36,13 +36,13 @@ pub struct GroupSummary {
     /// Cost, billionths of a US dollar.
     pub cost_nano_usd: u64,
     /// Agents named, at most 16.
-    pub agents: BTreeSet<String>,
+    pub agents: NameSet,
     /// Models that answered, at most 16.
-    pub models: BTreeSet<String>,
+    pub models: NameSet,
     /// Sessions named, at most 16; that of a session is its own.
-    pub sessions: BTreeSet<String>,
+    pub sessions: NameSet,
     /// Users named, at most 16.
-    pub users: BTreeSet<String>,
+    pub users: NameSet,
     /// Earliest start of a trace, nanoseconds since the Unix epoch.
     pub first_unix_nano: u64,
     /// Latest end of a trace, nanoseconds since the Unix epoch.
@@ -67,10 +67,10 @@ impl GroupSummary {
             input_tokens: 0,
             output_tokens: 0,
             cost_nano_usd: 0,
-            agents: BTreeSet::new(),
-            models: BTreeSet::new(),
-            sessions: BTreeSet::new(),
-            users: BTreeSet::new(),
+            agents: NameSet::new(),
+            models: NameSet::new(),
+            sessions: NameSet::new(),
+            users: NameSet::new(),
             first_unix_nano: u64::MAX,
             last_unix_nano: 0,
             is_cut: false,
@@ -95,10 +95,7 @@ impl GroupSummary {
             (&mut self.sessions, &trace.sessions),
             (&mut self.users, &trace.users),
         ] {
-            mine.extend(theirs.iter().cloned());
-            while mine.len() > MAX_NAMES {
-                mine.pop_last();
-            }
+            theirs.iter().for_each(|name| mine.insert_capped(name, MAX_NAMES));
         }
         self.first_unix_nano = self.first_unix_nano.min(trace.start_unix_nano);
         self.last_unix_nano = self.last_unix_nano.max(trace.end_unix_nano);
@@ -120,7 +117,7 @@ impl Group {
         }
     }
 
-    fn names(self, trace: &TraceSummary) -> &BTreeSet<String> {
+    fn names(self, trace: &TraceSummary) -> &NameSet {
         match self {
             Self::Session => &trace.sessions,
             Self::User => &trace.users,

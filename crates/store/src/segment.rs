@@ -15,8 +15,9 @@ use crate::recent::Recent;
 use crate::rollups::{Deltas, Horizon};
 use crate::schema::{PAGE_BYTES, SEGMENT, SchemaError};
 
-/// Spans of hot traces that are remembered in each of two generations (24 bytes and more each).
-const MAX_HOT_SPANS: usize = 128 * 1024;
+/// What hot traces may take in each of two generations, bytes: some 15,000 traces of ten spans each. One that is
+/// not remembered any more is read back when something of it comes.
+const MAX_HOT_BYTES: usize = 40 * 1024 * 1024;
 
 /// Messages, resources, scopes, series and facets that are remembered in each of two generations.
 const MAX_REMEMBERED: usize = 64 * 1024;
@@ -39,7 +40,7 @@ pub(crate) struct Memory {
     /// Counters.
     pub(crate) numbers: Numbers,
     /// Traces at hand.
-    pub(crate) hot: Recent<TraceId, HotTrace>,
+    pub(crate) hot: Recent<TraceId, Box<HotTrace>>,
     /// Message numbers by content address.
     pub(crate) messages: Recent<[u8; 16], i64>,
     /// Resource numbers by content address.
@@ -122,7 +123,7 @@ impl OpenSegment {
         }
         let mut memory = Memory {
             numbers: Numbers::read(&connection)?,
-            hot: Recent::new(MAX_HOT_SPANS, HotTrace::weight),
+            hot: Recent::new(MAX_HOT_BYTES, |trace| trace.weight()),
             messages: Recent::new(MAX_REMEMBERED, |_| 1),
             resources: Recent::new(MAX_REMEMBERED, |_| 1),
             scopes: Recent::new(MAX_REMEMBERED, |_| 1),

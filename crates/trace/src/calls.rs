@@ -15,6 +15,10 @@ use crate::{Attributes, Span, SpanFacts, SpanId, SpanRole, Usage, keys};
 /// There are two or three of them, unless somebody means harm.
 const MAX_COMPARED: usize = 64;
 
+/// Calls of a trace up to which a further one is compared with each: most traces have no more, and maps of places
+/// take more memory than such calls do.
+const FEW_CALLS: usize = 12;
+
 /// What model calls stand for in the totals of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CallCounts {
@@ -145,9 +149,40 @@ pub fn nano_usd(usd: f64) -> u64 {
 #[derive(Debug, Clone, Default)]
 pub struct CallLedger {
     calls: Vec<(Call, bool)>,
+    /// Where calls are, once there are more than [`FEW_CALLS`].
+    places: Option<Box<Places>>,
+}
+
+/// Places in the list of calls.
+#[derive(Debug, Clone, Default)]
+struct Places {
     by_span: HashMap<SpanId, Vec<usize>>,
     by_parent: HashMap<SpanId, Vec<usize>>,
     by_answer: HashMap<u64, Vec<usize>>,
+}
+
+impl Places {
+    fn note(&mut self, at: usize, call: &Call) {
+        self.by_span.entry(call.span_id).or_default().push(at);
+        if let Some(parent) = call.parent {
+            self.by_parent.entry(parent).or_default().push(at);
+        }
+        if let Some(answer) = call.answer {
+            self.by_answer.entry(answer).or_default().push(at);
+        }
+    }
+
+    /// The calls that may be the same as this one.
+    fn akin(&self, call: &Call) -> Vec<usize> {
+        let latest = |list: Option<&Vec<usize>>| {
+            list.into_iter().flatten().rev().take(MAX_COMPARED).copied().collect::<Vec<_>>()
+        };
+        let mut akin = latest(self.by_span.get(&call.span_id));
+        akin.extend(latest(call.parent.and_then(|parent| self.by_span.get(&parent))));
+        akin.extend(latest(call.answer.and_then(|answer| self.by_answer.get(&answer))));
+        akin.extend(self.by_parent.get(&call.span_id).into_iter().flatten());
+        akin
+    }
 }
 
 impl CallLedger {
@@ -174,12 +209,18 @@ impl CallLedger {
             call.facts.as_deref().into_iter().for_each(&mut take_back);
         }
         let at = self.calls.len();
-        self.by_span.entry(call.span_id).or_default().push(at);
-        if let Some(parent) = call.parent {
-            self.by_parent.entry(parent).or_default().push(at);
+        if at == FEW_CALLS {
+            let mut places = Box::<Places>::default();
+            for (at, (known, _)) in self.calls.iter().enumerate() {
+                places.note(at, known);
+            }
+            self.places = Some(places);
         }
-        if let Some(answer) = call.answer {
-            self.by_answer.entry(answer).or_default().push(at);
+        if let Some(places) = &mut self.places {
+            places.note(at, &call);
+        } else {
+            // Most traces have one call or two: room for four would be the most of what they take.
+            self.calls.reserve_exact(1);
         }
         self.calls.push((call, counts));
         back
@@ -197,14 +238,17 @@ impl CallLedger {
 
     /// The calls that may be the same as this one.
     fn akin(&self, call: &Call) -> Vec<usize> {
-        let latest = |list: Option<&Vec<usize>>| {
-            list.into_iter().flatten().rev().take(MAX_COMPARED).copied().collect::<Vec<_>>()
+        if let Some(places) = &self.places {
+            return places.akin(call);
+        }
+        let is_akin = |other: &Call| {
+            other.span_id == call.span_id
+                || call.parent == Some(other.span_id)
+                || other.parent == Some(call.span_id)
+                || (call.answer.is_some() && call.answer == other.answer)
         };
-        let mut akin = latest(self.by_span.get(&call.span_id));
-        akin.extend(latest(call.parent.and_then(|parent| self.by_span.get(&parent))));
-        akin.extend(latest(call.answer.and_then(|answer| self.by_answer.get(&answer))));
-        akin.extend(self.by_parent.get(&call.span_id).into_iter().flatten());
-        akin
+        let calls = self.calls.iter().enumerate();
+        calls.filter(|(_, (other, _))| is_akin(other)).map(|(at, _)| at).collect()
     }
 }
 

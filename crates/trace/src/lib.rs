@@ -40,6 +40,7 @@ mod genai;
 mod ids;
 mod log;
 mod metric;
+mod name_set;
 mod names;
 mod observe;
 mod rollup;
@@ -78,6 +79,7 @@ pub use genai::{SpanRole, Usage};
 pub use ids::{ParseIdError, SpanId, TraceId};
 pub use log::{LogRecord, Severity};
 pub use metric::{HistogramValue, MetricKind, MetricPoint, MetricValue};
+pub use name_set::NameSet;
 pub use names::{Phase, StepName, StepNameError};
 pub use observe::{Counts, INDICATOR_ID_MAX_CHARS, Observation, Observe};
 pub use rollup::{

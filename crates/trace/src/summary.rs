@@ -1,12 +1,10 @@
 //! The summary of a trace: a merge monoid, so that partial summaries of batches, segments and
 //! machines give the same whole in any order.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::calls::nano_usd;
-use crate::{CallCounts, Decision, Sampled, Span, SpanId, SpanRole, TraceId, keys};
+use crate::{CallCounts, Decision, NameSet, Sampled, Span, SpanId, SpanRole, TraceId, keys};
 
 /// Most distinct agents, users, models, services or tools that a summary lists; further ones are not
 /// named (the spans still have them). The kept ones are the first in alphabetical order, so that
@@ -49,20 +47,20 @@ pub struct TraceSummary {
     /// The furthest that any fallback of the trace went.
     pub fallback: FallbackState,
     /// Agents named.
-    pub agents: BTreeSet<String>,
+    pub agents: NameSet,
     /// Sessions named.
-    pub sessions: BTreeSet<String>,
+    pub sessions: NameSet,
     /// Models that answered.
-    pub models: BTreeSet<String>,
+    pub models: NameSet,
     /// Services that sent spans.
-    pub services: BTreeSet<String>,
+    pub services: NameSet,
     /// Tools that ran.
-    pub tools: BTreeSet<String>,
+    pub tools: NameSet,
     /// `error.type` values and exception classes of failed spans.
-    pub error_types: BTreeSet<String>,
+    pub error_types: NameSet,
     /// Users on whose behalf spans say that they work. It is the last field that is stored: what was stored before
     /// there was one ends here.
-    pub users: BTreeSet<String>,
+    pub users: NameSet,
     /// What sampling did to it. Whoever reads a trace fills it in: it is no part of the stored form.
     #[serde(skip)]
     pub sampled: Sampled,
@@ -167,13 +165,13 @@ impl TraceSummary {
             output_tokens: 0,
             cost_nano_usd: 0,
             fallback: FallbackState::None,
-            agents: BTreeSet::new(),
-            sessions: BTreeSet::new(),
-            models: BTreeSet::new(),
-            services: BTreeSet::new(),
-            tools: BTreeSet::new(),
-            error_types: BTreeSet::new(),
-            users: BTreeSet::new(),
+            agents: NameSet::new(),
+            sessions: NameSet::new(),
+            models: NameSet::new(),
+            services: NameSet::new(),
+            tools: NameSet::new(),
+            error_types: NameSet::new(),
+            users: NameSet::new(),
             sampled: Sampled::default(),
         }
     }
@@ -187,27 +185,27 @@ impl TraceSummary {
         self.end_unix_nano = self.end_unix_nano.max(span.end_unix_nano);
         self.received_unix_nano = self.received_unix_nano.max(received_unix_nano);
         self.span_count += 1;
-        insert_capped(&mut self.services, span.service());
+        self.services.insert_capped(span.service(), MAX_NAMES_PER_SUMMARY);
         if let Some(agent) = span.agent() {
-            insert_capped(&mut self.agents, agent);
+            self.agents.insert_capped(agent, MAX_NAMES_PER_SUMMARY);
         }
         if let Some(session) = span.session() {
-            insert_capped(&mut self.sessions, session);
+            self.sessions.insert_capped(session, MAX_NAMES_PER_SUMMARY);
         }
         if let Some(user) = span.user() {
-            insert_capped(&mut self.users, &user);
+            self.users.insert_capped(&user, MAX_NAMES_PER_SUMMARY);
         }
         if span.is_error() {
             self.error_count += 1;
             if let Some(kind) = span.error_type() {
-                insert_capped(&mut self.error_types, kind);
+                self.error_types.insert_capped(kind, MAX_NAMES_PER_SUMMARY);
             }
         }
         match span.role() {
             SpanRole::LlmCall | SpanRole::Embeddings => {
                 self.llm_calls += 1;
                 if let Some(model) = span.model() {
-                    insert_capped(&mut self.models, model);
+                    self.models.insert_capped(model, MAX_NAMES_PER_SUMMARY);
                 }
                 if let Some(usage) = span.counted_usage() {
                     self.input_tokens = self.input_tokens.saturating_add(usage.input_tokens);
@@ -220,7 +218,7 @@ impl TraceSummary {
             SpanRole::Tool => {
                 self.tool_calls += 1;
                 if let Some(tool) = span.tool() {
-                    insert_capped(&mut self.tools, tool);
+                    self.tools.insert_capped(tool, MAX_NAMES_PER_SUMMARY);
                 }
             }
             SpanRole::Attempt if span.attributes.u64(keys::RETRY_COUNT).unwrap_or(0) > 0 => {
@@ -243,12 +241,17 @@ impl TraceSummary {
     /// Takes one decision in that has really been inserted.
     pub fn add_decision(&mut self, decision: &Decision) {
         self.decision_count += 1;
+        self.add_names(decision);
+    }
+
+    /// Takes the names in that a decision tells, and when it came, but does not count it.
+    pub fn add_names(&mut self, decision: &Decision) {
         self.received_unix_nano = self.received_unix_nano.max(decision.received_at_ns);
         if !decision.agent_id.is_empty() {
-            insert_capped(&mut self.agents, &decision.agent_id);
+            self.agents.insert_capped(&decision.agent_id, MAX_NAMES_PER_SUMMARY);
         }
         if !decision.session_id.is_empty() {
-            insert_capped(&mut self.sessions, &decision.session_id);
+            self.sessions.insert_capped(&decision.session_id, MAX_NAMES_PER_SUMMARY);
         }
     }
 
@@ -289,10 +292,7 @@ impl TraceSummary {
             (&mut self.error_types, other.error_types),
             (&mut self.users, other.users),
         ] {
-            mine.extend(theirs);
-            while mine.len() > MAX_NAMES_PER_SUMMARY {
-                mine.pop_last();
-            }
+            mine.merge_capped(theirs, MAX_NAMES_PER_SUMMARY);
         }
     }
 
@@ -354,18 +354,4 @@ impl TraceSummary {
             self.root = Some(offered);
         }
     }
-}
-
-/// Inserts without an allocation when the name is known or would be dropped again.
-fn insert_capped(names: &mut BTreeSet<String>, name: &str) {
-    if names.contains(name) {
-        return;
-    }
-    if names.len() >= MAX_NAMES_PER_SUMMARY {
-        if names.last().is_some_and(|last| last.as_str() <= name) {
-            return;
-        }
-        names.pop_last();
-    }
-    names.insert(name.to_owned());
 }

@@ -1,8 +1,8 @@
 //! What signals ask of a trace: outcomes by step and by service, lost edges, lost context.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use throughline_trace::{Decision, Outcome, Span, SpanId, SpanRole, edges_of_spans, keys};
+use throughline_trace::{Decision, NameSet, Outcome, Span, SpanId, SpanRole, edges_of_spans, keys};
 
 use super::shares::{SchemaCompliance, SessionContinuity};
 
@@ -10,7 +10,7 @@ use super::shares::{SchemaCompliance, SessionContinuity};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TraceFacts {
     /// The sessions that it names.
-    pub sessions: BTreeSet<String>,
+    pub sessions: NameSet,
     /// Outcomes of its steps, each with its end, in nanoseconds since the Unix epoch.
     pub outcomes: Vec<(u64, Outcome)>,
     /// Its services, and whether each tells that it went well.
@@ -32,7 +32,9 @@ impl TraceFacts {
         let owners: BTreeMap<SpanId, &str> =
             spans.iter().map(|span| (span.span_id, span.service())).collect();
         for span in spans {
-            facts.sessions.extend(span.session().map(str::to_owned));
+            if let Some(session) = span.session() {
+                facts.sessions.insert(session);
+            }
             let said = span.attributes.str(keys::OUTCOME);
             let is_error = span.status.code == throughline_trace::StatusCode::Error;
             let outcome = Outcome::of(said, is_error);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use throughline_trace::{MAX_NAMES_PER_SUMMARY, SpanRole, TraceId, TraceSummary, keys};
+use throughline_trace::{MAX_NAMES_PER_SUMMARY, NameSet, SpanRole, TraceId, TraceSummary, keys};
 
 use crate::audit::holds::Hold;
 use crate::body::{self, SpanBodyRef};
@@ -57,7 +57,7 @@ pub(crate) fn is_held(hold: &Hold, summary: &TraceSummary) -> bool {
         return false;
     }
     // A summary that is full may lack the name that is looked for: the trace is kept rather.
-    let named = |wanted: &Option<String>, names: &BTreeSet<String>| {
+    let named = |wanted: &Option<String>, names: &NameSet| {
         wanted
             .as_ref()
             .is_none_or(|name| names.contains(name) || names.len() >= MAX_NAMES_PER_SUMMARY)

@@ -1,6 +1,5 @@
 //! Searches against a plain look at everything.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -236,7 +235,8 @@ async fn list_sessions(reader: &crate::Reader) {
         assert_eq!(one.trace_count, traces.len() as u64);
         let failed = traces.iter().filter(|n| *n % 6 == 0).count();
         assert_eq!(one.failed_traces, failed as u64, "{}", one.name);
-        let agents: BTreeSet<String> = traces.iter().map(|n| format!("a{}", n % 3)).collect();
+        let agents: throughline_trace::NameSet =
+            traces.iter().map(|n| format!("a{}", n % 3)).collect();
         assert_eq!(one.agents, agents);
         assert_eq!(one.first_unix_nano, NOON + traces[0] as u64 * 1_000_000);
         assert!(!one.is_cut);

@@ -1,10 +1,9 @@
 //! Whether a trace fits a query: from its summary as far as that says, then from its spans.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
-use throughline_trace::{TraceSummary, Value};
+use throughline_trace::{NameSet, TraceSummary, Value};
 
 use super::content::{self, Said, Written};
 use super::{AttributeTest, Expression, NameField, NumberField, SearchQuery, Term, TextTest};
@@ -145,7 +144,7 @@ fn holds(term: &Term, summary: &TraceSummary) -> bool {
 }
 
 fn named(field: NameField, test: &TextTest, summary: &TraceSummary) -> bool {
-    let any = |names: &BTreeSet<String>| names.iter().any(|name| test.accepts(name));
+    let any = |names: &NameSet| names.iter().any(|name| test.accepts(name));
     match field {
         NameField::Agent => any(&summary.agents),
         NameField::Session => any(&summary.sessions),

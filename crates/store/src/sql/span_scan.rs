@@ -106,7 +106,7 @@ impl Wanted {
             return Ok(true);
         }
         let summary: TraceSummary = trace_rows::summary(row, 5)?;
-        let fits = |wanted: &Option<String>, names: &std::collections::BTreeSet<String>| {
+        let fits = |wanted: &Option<String>, names: &throughline_trace::NameSet| {
             wanted
                 .as_ref()
                 .is_none_or(|name| names.contains(name) || names.len() >= MAX_NAMES_PER_SUMMARY)

@@ -106,8 +106,7 @@ impl Rows for TraceRows {
             return Ok(Cell::Null);
         };
         let root = trace.root.as_ref();
-        let list =
-            |names: &std::collections::BTreeSet<String>| Cell::json(&serde_json::json!(names));
+        let list = |names: &throughline_trace::NameSet| Cell::json(&serde_json::json!(names));
         Ok(match column {
             Column::TraceId => Cell::owned(trace.trace_id.to_string()),
             Column::Name => Cell::text(trace.name()),

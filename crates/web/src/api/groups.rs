@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 use throughline_store::GroupSummary;
+use throughline_trace::NameSet;
 
 use super::forms::{Moment, UnixNanos};
 use crate::format::rfc3339;
@@ -22,8 +23,10 @@ pub(crate) struct Totals {
     input_tokens: u64,
     output_tokens: u64,
     cost_usd: f64,
-    agents: BTreeSet<String>,
-    models: BTreeSet<String>,
+    #[schemars(with = "BTreeSet<String>")]
+    agents: NameSet,
+    #[schemars(with = "BTreeSet<String>")]
+    models: NameSet,
     #[schemars(with = "Moment")]
     first: String,
     #[schemars(with = "UnixNanos")]
@@ -41,7 +44,8 @@ pub(crate) struct Totals {
 pub(crate) struct Session {
     session: String,
     /// The first 16 in alphabetical order.
-    users: BTreeSet<String>,
+    #[schemars(with = "BTreeSet<String>")]
+    users: NameSet,
     #[serde(flatten)]
     totals: Totals,
 }
@@ -51,7 +55,8 @@ pub(crate) struct Session {
 pub(crate) struct User {
     user: String,
     /// The first 16 in alphabetical order.
-    sessions: BTreeSet<String>,
+    #[schemars(with = "BTreeSet<String>")]
+    sessions: NameSet,
     #[serde(flatten)]
     totals: Totals,
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 use throughline_store::{self as store, StoredTrace};
-use throughline_trace::{self as model, Attributes, TraceSummary, TraceTree, Value, keys};
+use throughline_trace::{self as model, Attributes, NameSet, TraceSummary, TraceTree, Value, keys};
 
 use super::forms::{AnyObject, FallbackText, Moment, SpanIdText, TraceIdText, UnixNanos};
 use super::records::{self, Decision, Log};
@@ -114,13 +114,20 @@ pub(crate) struct Summary {
     #[schemars(with = "FallbackText")]
     fallback: &'static str,
     /// The first 16 of each kind of name, in alphabetical order.
-    agents: BTreeSet<String>,
-    sessions: BTreeSet<String>,
-    users: BTreeSet<String>,
-    models: BTreeSet<String>,
-    services: BTreeSet<String>,
-    tools: BTreeSet<String>,
-    error_types: BTreeSet<String>,
+    #[schemars(with = "BTreeSet<String>")]
+    agents: NameSet,
+    #[schemars(with = "BTreeSet<String>")]
+    sessions: NameSet,
+    #[schemars(with = "BTreeSet<String>")]
+    users: NameSet,
+    #[schemars(with = "BTreeSet<String>")]
+    models: NameSet,
+    #[schemars(with = "BTreeSet<String>")]
+    services: NameSet,
+    #[schemars(with = "BTreeSet<String>")]
+    tools: NameSet,
+    #[schemars(with = "BTreeSet<String>")]
+    error_types: NameSet,
     /// What sampling did to it; null when it did nothing.
     sampling: Option<SamplingShape>,
 }

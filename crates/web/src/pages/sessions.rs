@@ -1,11 +1,9 @@
 //! Sessions and users: lists with totals, and one of them as the conversation of its traces.
 
-use std::collections::BTreeSet;
-
 use axum::extract::State;
 use maud::{Markup, html};
 use throughline_store::{GroupSummary, Page, StoredTrace, TraceFilter};
-use throughline_trace::TraceSummary;
+use throughline_trace::{NameSet, TraceSummary};
 
 use super::{chat, filterbar, traces};
 use crate::doors::Visitor;
@@ -28,7 +26,7 @@ pub(super) struct Group {
     /// The other list.
     pub(super) other: (&'static str, &'static str),
     /// What the second column shows.
-    pub(super) beside: (&'static str, fn(&GroupSummary) -> &BTreeSet<String>),
+    pub(super) beside: (&'static str, fn(&GroupSummary) -> &NameSet),
 }
 
 const SESSIONS: Group = Group {
@@ -122,7 +120,7 @@ fn list(params: &Params, group: &Group, page: &Page<GroupSummary>, now_unix_nano
     }
 }
 
-fn names(names: &BTreeSet<String>) -> String {
+fn names(names: &NameSet) -> String {
     names.iter().cloned().collect::<Vec<_>>().join(", ")
 }
 
