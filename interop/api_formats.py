@@ -17,10 +17,11 @@ def cursor(prefix, key):
     return prefix + base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
 
-# Gaps are told a minute after they were noticed, a second segment is begun after a day, and nobody waits
-# for either here.
+# Gaps are told a minute after they were noticed, detectors have seen something a minute after it was sent, a
+# second segment is begun after a day, and nobody waits for any of them here.
 MADE = {
     "/api/v1/decisions/gaps": cursor("g1", [1, "instance", 1]),
+    "/api/v1/detectors": cursor("dt1", ["support", "latency"]),
     "/api/v1/segments": cursor("sg1", ["2026-01-31", 1]),
 }
 

@@ -1,5 +1,6 @@
-//! Behaviour drift of agents: how long their decision-bearing steps take and whether equal inputs get
-//! equal decisions, minute by minute against what was usual (requirement R5.1).
+//! Drift of agents against what was usual: how long their decision-bearing steps take, whether equal inputs get equal
+//! decisions and how many tokens their prompts have, minute by minute (requirement R5.1), and the shape of prompt
+//! lengths, hour by hour (R5.7).
 
 use std::collections::BTreeMap;
 
@@ -9,15 +10,25 @@ use throughline_trace::{
 };
 
 use crate::detect::{
-    AlarmState, Detection, Detector, RateConfig, RateDetector, ShiftConfig, ShiftDetector, TimeSpan,
+    AlarmState, Detection, Detector, RateConfig, RateDetector, Reading, ShiftConfig, ShiftDetector,
+    SkewnessConfig, SkewnessDetector, TimeSpan,
 };
-use crate::signals::Consistency;
+use crate::signals::{Consistency, Layer};
 
 /// Kind of the findings about latency.
 pub const LATENCY_KIND: &str = "drift.latency";
 
 /// Kind of the findings about consistency.
 pub const CONSISTENCY_KIND: &str = "drift.consistency";
+
+/// Kind of the findings about the tokens of prompts.
+pub const TOKENS_KIND: &str = "drift.tokens";
+
+/// Kind of the findings about the shape of prompt lengths.
+pub const SKEWNESS_KIND: &str = "data_quality.prompt_tokens";
+
+/// An hour, nanoseconds: what the shape of prompt lengths is looked at by.
+const HOUR_NANOS: u64 = 3_600_000_000_000;
 
 /// Agents that are watched at most; which has nothing for longest makes room.
 pub const MAX_WATCHED_AGENTS: usize = 500;
@@ -32,6 +43,8 @@ pub struct AgentWindow {
     pub durations: Sketch,
     /// Whether it decided alike about equal inputs.
     pub consistency: Consistency,
+    /// Tokens of the prompts of its model calls.
+    pub prompt_tokens: Sketch,
     /// Some of its traces.
     pub evidence: Vec<TraceId>,
 }
@@ -41,7 +54,152 @@ pub struct AgentWindow {
 struct Watched {
     latency: ShiftDetector,
     consistency: RateDetector,
+    #[serde(default = "tokens_detector")]
+    tokens: ShiftDetector,
+    #[serde(default = "skewness_detector")]
+    skewness: SkewnessDetector,
+    /// The hour that is not over yet, since the Unix epoch, and the tokens of its prompts so far.
+    #[serde(default)]
+    hour: (u64, Sketch),
     seen_unix_nano: u64,
+}
+
+fn tokens_detector() -> ShiftDetector {
+    ShiftDetector::new(ShiftConfig::tokens())
+}
+
+fn skewness_detector() -> SkewnessDetector {
+    SkewnessDetector::new(SkewnessConfig::default())
+}
+
+impl Watched {
+    fn new() -> Self {
+        Self {
+            latency: ShiftDetector::new(ShiftConfig::default()),
+            consistency: RateDetector::new(RateConfig::consistency()),
+            tokens: tokens_detector(),
+            skewness: skewness_detector(),
+            hour: (0, Sketch::default()),
+            seen_unix_nano: 0,
+        }
+    }
+
+    /// Takes in a window; an hour is looked at with the first window behind it.
+    fn observe(&mut self, span: TimeSpan, window: &AgentWindow) -> Vec<(Watches, Detection)> {
+        self.seen_unix_nano = span.to_unix_nano;
+        let agreement = window.consistency.agreement();
+        let mut said = vec![
+            (Watches::Latency, self.latency.observe(span, &window.durations)),
+            (Watches::Consistency, self.consistency.observe_grouped(span, &agreement)),
+            (Watches::Tokens, self.tokens.observe(span, &window.prompt_tokens)),
+        ];
+        let hour = span.from_unix_nano / HOUR_NANOS;
+        if hour != self.hour.0 {
+            let (over, prompts) = std::mem::replace(&mut self.hour, (hour, Sketch::default()));
+            if prompts.count() > 0 {
+                let from_unix_nano = over * HOUR_NANOS;
+                let span = TimeSpan { from_unix_nano, to_unix_nano: from_unix_nano + HOUR_NANOS };
+                said.push((Watches::Skewness, self.skewness.observe(span, &prompts)));
+            }
+        }
+        self.hour.1.merge(&window.prompt_tokens);
+        said.into_iter().filter_map(|(of, detection)| Some((of, detection?))).collect()
+    }
+
+    fn standing(&self, of: Watches) -> (Option<Reading>, bool) {
+        match of {
+            Watches::Latency => (self.latency.latest(), self.latency.is_firing()),
+            Watches::Consistency => (self.consistency.latest(), self.consistency.is_firing()),
+            Watches::Tokens => (self.tokens.latest(), self.tokens.is_firing()),
+            Watches::Skewness => (self.skewness.latest(), self.skewness.is_firing()),
+        }
+    }
+}
+
+/// What is watched of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watches {
+    /// How long its decision-bearing steps take.
+    Latency,
+    /// Whether it decides alike about equal inputs.
+    Consistency,
+    /// Tokens of the prompts of its model calls.
+    Tokens,
+    /// The shape of the distribution of those.
+    Skewness,
+}
+
+impl Watches {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Latency, Self::Consistency, Self::Tokens, Self::Skewness];
+
+    /// Kind of the findings about it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Latency => LATENCY_KIND,
+            Self::Consistency => CONSISTENCY_KIND,
+            Self::Tokens => TOKENS_KIND,
+            Self::Skewness => SKEWNESS_KIND,
+        }
+    }
+
+    /// The number that is compared.
+    pub fn signal(self) -> &'static str {
+        match self {
+            Self::Latency => "agent_decision_latency",
+            Self::Consistency => "decision_agreement",
+            Self::Tokens => "prompt_tokens",
+            Self::Skewness => "prompt_token_distribution_skewness",
+        }
+    }
+
+    /// Where in an agent's work it is measured.
+    pub fn layer(self) -> Layer {
+        match self {
+            Self::Latency | Self::Consistency => Layer::Processing,
+            Self::Tokens | Self::Skewness => Layer::Input,
+        }
+    }
+
+    /// Length of the windows that are compared, seconds.
+    pub fn window_s(self) -> u64 {
+        if self == Self::Skewness { 3_600 } else { 60 }
+    }
+
+    /// How many of a detector's units its number's unit has.
+    fn scale(self) -> f64 {
+        if self == Self::Latency { 1e9 } else { 1.0 }
+    }
+
+    /// A number of a detector in its unit: seconds for latencies, which detectors have in nanoseconds.
+    pub fn in_unit(self, number: f64) -> f64 {
+        number / self.scale()
+    }
+
+    /// A number of a detector, for people.
+    pub fn told(self, number: f64) -> String {
+        match self {
+            Self::Latency => format!("{:.2} s", number / self.scale()),
+            Self::Tokens => format!("{number:.0}"),
+            Self::Consistency | Self::Skewness => format!("{number:.2}"),
+        }
+    }
+}
+
+/// How a detector stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DetectorStanding {
+    /// The agent that is watched.
+    pub agent: String,
+    /// What of it.
+    pub watches: Watches,
+    /// What its latest window told, in the detector's unit; `None` before the first.
+    pub reading: Option<Reading>,
+    /// Whether its alarm is on.
+    pub is_firing: bool,
+    /// End of the last window in which the agent did anything, nanoseconds since the Unix epoch.
+    pub seen_unix_nano: u64,
 }
 
 /// Watches every agent.
@@ -66,19 +224,9 @@ impl DriftWatch {
     pub fn observe(&mut self, span: TimeSpan, windows: &BTreeMap<String, AgentWindow>) -> Drifted {
         let mut drifted = Drifted::default();
         for (agent, window) in windows {
-            let watched = self.agents.entry(agent.clone()).or_insert_with(|| Watched {
-                latency: ShiftDetector::new(ShiftConfig::default()),
-                consistency: RateDetector::new(RateConfig::consistency()),
-                seen_unix_nano: 0,
-            });
-            watched.seen_unix_nano = span.to_unix_nano;
-            let latency = watched.latency.observe(span, &window.durations);
-            let consistency =
-                watched.consistency.observe_grouped(span, &window.consistency.agreement());
-            for (kind, detection) in [(LATENCY_KIND, latency), (CONSISTENCY_KIND, consistency)] {
-                if let Some(detection) = detection {
-                    drifted.say(agent, kind, &detection, &window.evidence);
-                }
+            let watched = self.agents.entry(agent.clone()).or_insert_with(Watched::new);
+            for (watches, detection) in watched.observe(span, window) {
+                drifted.say(agent, watches, &detection, &window.evidence);
             }
         }
         while self.agents.len() > MAX_WATCHED_AGENTS {
@@ -89,10 +237,23 @@ impl DriftWatch {
         self.observed_until_unix_nano = span.to_unix_nano;
         drifted
     }
+
+    /// How every detector stands, by agent.
+    pub fn standing(&self) -> Vec<DetectorStanding> {
+        let of_agent = |(agent, watched): (&String, &Watched)| {
+            Watches::ALL.map(|watches| {
+                let (reading, is_firing) = watched.standing(watches);
+                let (agent, seen_unix_nano) = (agent.clone(), watched.seen_unix_nano);
+                DetectorStanding { agent, watches, reading, is_firing, seen_unix_nano }
+            })
+        };
+        self.agents.iter().flat_map(of_agent).collect()
+    }
 }
 
 impl Drifted {
-    fn say(&mut self, agent: &str, kind: &str, detection: &Detection, evidence: &[TraceId]) {
+    fn say(&mut self, agent: &str, of: Watches, detection: &Detection, evidence: &[TraceId]) {
+        let kind = of.kind();
         let reading = &detection.reading;
         if !reading.is_enough {
             // The alarm stays as it is, and what was found with it: there is nothing new to tell.
@@ -100,17 +261,8 @@ impl Drifted {
         }
         let subject = Subject::of("agent", agent);
         let id = finding_id(kind, VERSION, &subject, detection.since_unix_nano);
-        let (name, told) = match kind {
-            LATENCY_KIND => (
-                "agent_decision_latency",
-                format!("{:.2} s, usually {:.2} s", reading.observed / 1e9, reading.expected / 1e9),
-            ),
-            _ => (
-                "decision_agreement",
-                format!("{:.2}, usually {:.2}", reading.observed, reading.expected),
-            ),
-        };
-        let scale = if kind == LATENCY_KIND { 1e9 } else { 1.0 };
+        let (name, scale) = (of.signal(), of.scale());
+        let told = format!("{}, usually {}", of.told(reading.observed), of.told(reading.expected));
         let is_on = detection.state == AlarmState::Firing;
         let summary = match is_on {
             true => format!("{name} of {agent} drifted: {told} ({} events)", reading.count),
@@ -267,6 +419,60 @@ mod tests {
         let told = findings(180..190, 10, 0.125);
         assert!(told.iter().any(|one| one.kind == CONSISTENCY_KIND), "{told:?}");
         assert!(told[0].summary.starts_with("decision_agreement of fraud drifted: 0."), "{told:?}");
+    }
+
+    /// A minute of model calls, `smuggled` of which have 4,000 tokens more.
+    fn prompts(
+        random: &mut crate::statistics::Random,
+        (calls, tokens): (usize, f64),
+        smuggled: usize,
+    ) -> BTreeMap<String, AgentWindow> {
+        let mut window = AgentWindow::default();
+        for at in 0..calls {
+            let usual = tokens * (0.8 + 0.4 * random.uniform());
+            let more = if at < smuggled { 4_000.0 } else { 0.0 };
+            window.prompt_tokens.add((usual + more) as u64, 1);
+        }
+        BTreeMap::from([("support".to_owned(), window)])
+    }
+
+    #[test]
+    fn prompts_that_grow_are_told_and_usual_ones_are_not() {
+        let mut random = crate::statistics::Random::new(3);
+        let mut watch = DriftWatch::default();
+        let mut said = |minutes: std::ops::Range<u64>, tokens: f64| -> Vec<Finding> {
+            minutes
+                .flat_map(|at| play(&mut watch, at..at + 1, &prompts(&mut random, (40, tokens), 0)))
+                .flat_map(|one| one.findings)
+                .collect()
+        };
+        assert_eq!(said(0..90, 400.0), []);
+        let told = said(90..93, 560.0);
+        assert_eq!(told[0].kind, TOKENS_KIND, "{told:?}");
+        assert!(told[0].summary.starts_with("prompt_tokens of support drifted: 5"), "{told:?}");
+    }
+
+    #[test]
+    fn a_few_long_prompts_among_many_are_told_at_the_end_of_their_hour() {
+        let mut random = crate::statistics::Random::new(4);
+        let mut watch = DriftWatch::default();
+        let mut said = |minutes: std::ops::Range<u64>, smuggled: usize| -> Vec<Finding> {
+            let told = minutes.flat_map(|at| {
+                // One prompt in fifty, spread over the hour.
+                let now = if at % 2 == 0 { smuggled } else { 0 };
+                play(&mut watch, at..at + 1, &prompts(&mut random, (25, 400.0), now))
+            });
+            let all: Vec<Finding> = told.flat_map(|one| one.findings).collect();
+            all.into_iter().filter(|one| one.kind == SKEWNESS_KIND).collect()
+        };
+        assert_eq!(said(0..600, 0), [], "ten usual hours");
+        assert_eq!(said(600..660, 1), [], "its hour is not over");
+        let told = said(660..661, 0);
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].since_unix_nano, told[0].at_unix_nano), (600 * MINUTE, 660 * MINUTE));
+        let standing = watch.standing();
+        let of = standing.iter().find(|one| one.watches == Watches::Skewness).unwrap();
+        assert!(of.is_firing && of.reading.unwrap().effect > 1.0, "{of:?}");
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub mod statistics;
 
 pub use counter_table::CounterTable;
 pub use drift::{
-    AgentWindow, CONSISTENCY_KIND, DriftWatch, Drifted, LATENCY_KIND, MAX_WATCHED_AGENTS,
+    AgentWindow, CONSISTENCY_KIND, DetectorStanding, DriftWatch, Drifted, LATENCY_KIND,
+    MAX_WATCHED_AGENTS, SKEWNESS_KIND, TOKENS_KIND, Watches,
 };
 pub use files::{API_VERSION, InFile, KINDS, MAX_POLICIES, Rules, RulesError, read_rules};
 pub use observer::RuleObserver;

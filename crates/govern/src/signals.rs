@@ -14,6 +14,7 @@ mod levels;
 mod live;
 mod numbers;
 mod problem;
+mod report;
 mod shares;
 mod traces;
 
@@ -30,6 +31,7 @@ pub use numbers::{
     prompt_token_distribution_skewness,
 };
 pub use problem::{Problem, Problems};
+pub use report::{OwnSignalRow, SignalReport, SignalRow};
 pub use shares::{
     SchemaCompliance, SessionContinuity, burn_rate, continuity_score, cross_service_coherence,
     error_budget_consumption_rate, fallback_activation_ratio, fallback_success_rate,

@@ -49,9 +49,10 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Pages of the control database's log at which SQLite moves them by itself: it is small.
 const CONTROL_CHECKPOINT_PAGES: i64 = 512;
 
-/// How long a group waits for another process that has the control database: a command that
-/// changes keys needs milliseconds.
-const CONTROL_BUSY_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a group waits for whoever else has the control database. A command that changes keys needs
+/// milliseconds, but on a disk that is busy one sync alone may take a second; meanwhile batches gather in the
+/// inbox, which says when it is full. A group that is refused is lost where its sender cannot repeat it.
+const CONTROL_BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// When a sender should come back after the disk was full, milliseconds.
 const DISK_FULL_RETRY_MILLIS: u64 = 5_000;

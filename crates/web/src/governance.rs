@@ -1,28 +1,59 @@
 //! How governance stands, as pages and lists are told it after every round.
 
+use std::fmt;
 use std::sync::Arc;
-use throughline_govern::rollout::{Rollout, RolloutSpec, Verdict};
 
+use futures_util::future::BoxFuture;
+use throughline_govern::DetectorStanding;
 use throughline_govern::policy::PolicyStatus;
+use throughline_govern::rollout::{Rollout, RolloutSpec, Verdict};
+use throughline_govern::signals::SignalReport;
 use throughline_govern::slo::ObjectiveStatus;
 use throughline_store::{ControlError, Governance};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
 
+/// Whose signals are asked for, over how long.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct SignalsAsked {
+    /// The agent; `None` for all together.
+    pub agent: Option<String>,
+    /// Minutes before now; `None` for the window of each signal.
+    pub minutes: Option<u64>,
+}
+
+/// Asks for the signals of now; the error is for the log.
+pub type AsksSignals = Arc<
+    dyn Fn(SignalsAsked) -> BoxFuture<'static, Result<Arc<SignalReport>, String>> + Send + Sync,
+>;
+
 /// Where pages look for what rules said and what was done.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct View {
     /// Findings, actions, rollouts, the pause.
     pub governance: Governance,
     /// The last round.
     pub standing: watch::Receiver<Arc<Standing>>,
+    /// The signals of an agent.
+    pub signals: AsksSignals,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("standing", &self.standing).finish_non_exhaustive()
+    }
 }
 
 impl View {
     /// Without rounds: where nobody evaluates rules.
     pub fn idle(governance: Governance) -> Self {
-        Self { governance, standing: watch::channel(Arc::default()).1 }
+        let signals: AsksSignals = Arc::new(|asked| {
+            let (agent, at_unix_nano) = (asked.agent, 0);
+            let report = SignalReport { agent, at_unix_nano, signals: Vec::new(), own: Vec::new() };
+            Box::pin(std::future::ready(Ok(Arc::new(report))))
+        });
+        Self { governance, standing: watch::channel(Arc::default()).1, signals }
     }
 }
 
@@ -56,6 +87,8 @@ pub struct Standing {
     pub rollouts: Vec<RolloutStanding>,
     /// Policies, each with the values of its last minute.
     pub policies: Vec<PolicyStatus>,
+    /// How detectors of drift stand, by agent.
+    pub detectors: Vec<DetectorStanding>,
 }
 
 /// A rollout with what was seen last.

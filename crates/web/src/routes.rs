@@ -50,6 +50,7 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
             "/governance/contracts/{name}",
             get(pages::governance::show_contract).post(pages::governance::answer),
         ),
+        ("/governance/signals", get(pages::governance::show_signals)),
         ("/governance/pause", post(pages::governance::switch)),
         ("/decisions", get(pages::decisions::show)),
         ("/decisions/{decision_id}", get(pages::decision::show)),

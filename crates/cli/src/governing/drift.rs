@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use throughline_govern::detect::TimeSpan;
 use throughline_govern::signals::{Consistency, is_agents};
-use throughline_govern::{AgentWindow, DriftWatch};
+use throughline_govern::{AgentWindow, DetectorStanding, DriftWatch};
 use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState};
 use throughline_trace::{Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole};
 
@@ -38,6 +38,11 @@ impl Drift {
         self.watch = None;
     }
 
+    /// How every detector stands.
+    pub(super) fn standing(&self) -> Vec<DetectorStanding> {
+        self.watch.as_ref().map(DriftWatch::standing).unwrap_or_default()
+    }
+
     /// Looks at the minutes that are over since the last time, up to a moment at which everything has
     /// arrived; nanoseconds since the Unix epoch.
     pub(super) async fn evaluate(
@@ -63,7 +68,13 @@ impl Drift {
                 from_unix_nano: minute * MINUTE_NANOS,
                 to_unix_nano: (minute + 1) * MINUTE_NANOS,
             };
-            let said = watch.observe(span, &windows);
+            // The shape of an hour's prompts is drawn thousands of times: not on a thread that others wait for.
+            let observed = tokio::task::spawn_blocking(move || {
+                let said = watch.observe(span, &windows);
+                (watch, said)
+            });
+            let said;
+            (watch, said) = observed.await?;
             evaluation.findings.extend(said.findings);
             evaluation.actions.extend(said.actions);
         }
@@ -90,9 +101,10 @@ async fn windows(
     minute: u64,
 ) -> Result<BTreeMap<String, AgentWindow>, RoundError> {
     let kinds = [SpanRole::Step, SpanRole::AgentRun].map(OperationKind::Role);
+    let call = OperationKind::Role(SpanRole::LlmCall);
     let query = SeriesQuery {
         group_by: vec![Dimension::Agent],
-        kinds: kinds.to_vec(),
+        kinds: kinds.into_iter().chain([call]).collect(),
         step_seconds: 60,
         ..SeriesQuery::new(vec![Measure::Count], minute * 60, minute * 60 + 60)
     };
@@ -101,6 +113,10 @@ async fn windows(
     for (labels, steps) in &sums.groups {
         let Some(agent) = labels.first().filter(|agent| !agent.is_empty()) else { continue };
         for (_, rollup) in steps {
+            if let Some(calls) = rollup.operations(call) {
+                let window = found.entry(agent.clone()).or_default();
+                window.prompt_tokens.merge(&calls.prompt_tokens);
+            }
             if let Some(operations) = kinds.iter().find_map(|kind| rollup.operations(*kind)) {
                 let window = found.entry(agent.clone()).or_default();
                 window.durations.merge(&operations.durations);

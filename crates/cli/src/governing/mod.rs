@@ -13,6 +13,7 @@ mod files;
 mod investigate;
 pub(crate) mod policies;
 pub(crate) mod replay;
+pub(crate) mod report;
 mod rollouts;
 pub(crate) mod signals;
 mod slo_metrics;
@@ -131,13 +132,16 @@ impl Read {
         rollouts.set_actor(acting.actor());
         let opa = acting::opa(&serve.act, registry)?;
         let (told, standing) = watch::channel(Arc::default());
-        let view = View { governance: governance.clone(), standing };
         let of_files = Arc::new(self.rules);
+        let (in_force, rules) = watch::channel(Arc::clone(&of_files));
+        let signals = report::asker(reader.clone(), rules, standing.clone());
+        let view = View { governance: governance.clone(), standing, signals };
         let mut work = Work {
             governance,
             reader,
             observer: self.observer,
             standing: told,
+            in_force,
             rollouts,
             contracts,
             counted: files::observer(&of_files, Vec::new()).indicators(),
@@ -217,6 +221,8 @@ struct Work {
     reader: Reader,
     observer: Observer,
     standing: watch::Sender<Arc<Standing>>,
+    /// The rules as they are, for whoever asks for signals.
+    in_force: watch::Sender<Arc<Rules>>,
     rollouts: Arc<Rollouts>,
     actor: Actor,
     files: RuleFiles,
@@ -297,6 +303,7 @@ impl Work {
                 let observer = files::observer(&rules, beside);
                 let counted = observer.indicators();
                 self.rules = Arc::new(rules);
+                self.in_force.send_replace(Arc::clone(&self.rules));
                 // Whoever counts anew begins with what was being counted.
                 if counted != self.counted {
                     self.observer.set(Arc::new(observer));
@@ -360,7 +367,9 @@ impl Work {
         if !asked.is_empty() {
             self.actor.wake();
         }
-        let standing = Standing { at_unix_nano: now, slos: statuses, rollouts, policies };
+        let detectors = self.drift.standing();
+        let standing =
+            Standing { at_unix_nano: now, slos: statuses, rollouts, policies, detectors };
         self.standing.send_replace(Arc::new(standing));
         Ok(())
     }

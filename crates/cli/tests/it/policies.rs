@@ -113,6 +113,22 @@ async fn r5_6_a_policy_freezes_an_agent_once_and_signals_are_shown() {
     let score = &told["own"][0];
     assert_eq!(score["missing"], json!(["cross_service_coherence"]), "{score}");
     assert_eq!(score["parts"]["order_fulfillment_accuracy"], 0.93);
+    // The server tells the same, and shows it.
+    let live = server.get_json("/api/v1/signals?agent=payment").await;
+    let rows = live["signals"].as_array().expect("a list");
+    for name in ["order_fulfillment_accuracy", "error_budget_consumption_rate", "burn_rate"] {
+        let row = rows.iter().find(|row| row["name"] == name).expect("a row");
+        assert_eq!((&row["value"], &row["count"]), (&of(name)["value"], &of(name)["count"]));
+    }
+    assert_eq!(live["own"][0]["missing"], "without cross_service_coherence");
+    let (_, page) = server.get("/governance/signals?agent=payment", None).await;
+    assert!(page.contains("order_fulfillment_accuracy") && page.contains("0.930"), "{page}");
+    until("what is watched of the agent", async || {
+        let told = server.get_json("/api/v1/detectors?agent=payment").await;
+        let latency = told["items"][0].clone();
+        (latency["signal"] == "agent_decision_latency" && latency["count"] == 100).then_some(())
+    })
+    .await;
     let table = run(&data_dir, &["signals", "--agent", "inventory", "--window", "2h"]).ok();
     let row = table.lines().find(|line| line.starts_with("forecast_error_mape")).expect("a row");
     assert!(row.contains("30.000 %") && row.contains(" 2 "), "{row}");

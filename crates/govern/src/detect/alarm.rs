@@ -123,6 +123,9 @@ pub trait Detector {
     /// What was seen in the latest window; `None` where there was nothing to compare.
     fn latest(&self) -> Option<Reading>;
 
+    /// Whether its alarm is on.
+    fn is_firing(&self) -> bool;
+
     /// Takes what is now for the new usual: the alarm ends, and the detector learns anew.
     fn adopt(&mut self);
 }
@@ -177,6 +180,10 @@ pub(super) struct Alarm {
 impl Alarm {
     pub(super) fn latest(&self) -> Option<Reading> {
         self.latest
+    }
+
+    pub(super) fn is_firing(&self) -> bool {
+        self.is_firing
     }
 
     /// Takes a window's verdict in.

@@ -87,6 +87,10 @@ impl Detector for OutlierDetector {
         self.rate.latest()
     }
 
+    fn is_firing(&self) -> bool {
+        self.rate.is_firing()
+    }
+
     /// The share of outliers that is now is usual; what an outlier is stays as it was learned.
     fn adopt(&mut self) {
         self.rate.adopt();

@@ -224,6 +224,10 @@ impl Detector for RateDetector {
         self.alarm.latest()
     }
 
+    fn is_firing(&self) -> bool {
+        self.alarm.is_firing()
+    }
+
     fn adopt(&mut self) {
         *self = Self::of_kind(self.kind, self.config);
     }

@@ -226,6 +226,10 @@ impl Detector for SeasonalDetector {
         self.alarm.latest()
     }
 
+    fn is_firing(&self) -> bool {
+        self.alarm.is_firing()
+    }
+
     fn adopt(&mut self) {
         *self = Self::new(self.config);
     }

@@ -170,6 +170,10 @@ impl Detector for ShiftDetector {
         self.alarm.latest()
     }
 
+    fn is_firing(&self) -> bool {
+        self.alarm.is_firing()
+    }
+
     fn adopt(&mut self) {
         *self = Self::new(self.config);
     }

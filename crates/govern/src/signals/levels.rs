@@ -27,6 +27,17 @@ pub struct Levels {
     pub critical_above: Option<f64>,
 }
 
+impl Level {
+    /// `ok`, `warning` or `critical`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 impl Levels {
     /// The level of a value.
     pub fn of(&self, value: f64) -> Level {

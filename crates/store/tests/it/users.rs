@@ -1,6 +1,5 @@
 //! Users: named by traces, listed with totals, searched for.
 
-
 use throughline_store::{GroupSummary, Page, SearchQuery, TraceFilter};
 use throughline_trace::{Span, TraceId};
 

@@ -25,6 +25,7 @@ pub(crate) mod record;
 pub(crate) mod records;
 pub(crate) mod series;
 pub(crate) mod shapes;
+pub(crate) mod signals;
 pub(crate) mod sql;
 pub(crate) mod table;
 pub(crate) mod traces;

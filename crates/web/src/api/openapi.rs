@@ -107,6 +107,7 @@ fn tags() -> Value {
         ("series", "Sums over time, and where traces broke."),
         ("sql", "One SELECT over what is stored."),
         ("contracts", "What services promise each other, and what they negotiate."),
+        ("signals", "What is worked out of telemetry, and what of it drifted."),
         ("audit", "The tamper-evident log of decisions."),
         ("server", "What is stored, and this description."),
     ];

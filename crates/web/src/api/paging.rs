@@ -22,6 +22,7 @@ pub(crate) enum Keyed {
     Tools,
     Segments,
     Contracts,
+    Detectors,
 }
 
 impl Keyed {
@@ -37,6 +38,7 @@ impl Keyed {
             Self::Tools => "rt1",
             Self::Segments => "sg1",
             Self::Contracts => "c1",
+            Self::Detectors => "dt1",
         }
     }
 

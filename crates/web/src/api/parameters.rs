@@ -6,6 +6,7 @@ use throughline_store::MAX_QUERY_CHARS;
 use throughline_trace::{Dimension, FallbackState, MAX_SERIES_MEASURES, Measure, SpanRole};
 
 use super::forms::TRACE_ID_PATTERN;
+use super::signals::WINDOWS;
 use crate::params::{DEFAULT_LIMIT, MAX_DURATION_MS, MAX_LIMIT};
 
 /// A parameter as the description has it.
@@ -61,6 +62,7 @@ fn about(name: &str, path: &str) -> Option<&'static str> {
             "At or after: back from now (`15m`, `24h`, `7d`), RFC 3339, a UTC date, or Unix nanoseconds."
         }
         "until" => "Before, written the same way.",
+        "window" => "How long before now, for all signals alike; each over its own when left out.",
         "measure" => "What each point tells; `count` when left out.",
         "group_by" => "One series for each value.",
         "operation" => {
@@ -104,6 +106,7 @@ fn form(name: &str, path: &str) -> (Value, Option<Value>) {
         "fallback" => one_of(&FallbackState::ALL.map(FallbackState::as_str)),
         "severity" => one_of(&["trace", "debug", "info", "warn", "error", "fatal"]),
         "kind" => one_of(&["traces", "decisions"]),
+        "window" => one_of(&WINDOWS.map(|(name, _)| name)),
         "trace_id" => trace_id(),
         "q" if path == "/api/v1/traces" => with_format("search-query", Some(MAX_QUERY_CHARS)),
         "q" if path == "/api/v1/live" => with_format("live-query", Some(MAX_QUERY_CHARS)),

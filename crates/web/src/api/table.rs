@@ -10,7 +10,7 @@ use super::series::{SERIES_PARAMS, TIME_PARAMS};
 use super::shapes::{Page, SearchedPage};
 use super::{
     audit, continuity, contracts, decision_schema, decisions, gateway, groups, logs, metrics,
-    openapi, overview, record, records, series, shapes, sql, traces,
+    openapi, overview, record, records, series, shapes, signals, sql, traces,
 };
 use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, SESSION_PARAMS, TRACE_PARAMS};
 use crate::form::MAX_FORM_BYTES;
@@ -30,6 +30,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         of_sql(),
         of_audit(),
         of_contracts(),
+        of_signals(),
         about_the_server(),
     ];
     parts.into_iter().flatten().collect()
@@ -218,6 +219,21 @@ fn of_contracts() -> Vec<Operation> {
             .about("Each with who agreed to it, when, and what was measured before.")
             .answers::<contracts::History>()
             .fails(&[NOT_STORED]),
+    ]
+}
+
+fn of_signals() -> Vec<Operation> {
+    vec![
+        Operation::get("/api/v1/signals", "listSignals", get(signals::signals))
+            .says("signals", "Signals of an agent, or of all agents together, as they are now")
+            .about("Each over its own window when `window` is left out. What has too little data has no value, and says what it lacks. An answer is given again for ten seconds.")
+            .takes(&[&signals::SIGNAL_PARAMS])
+            .answers::<signals::Signals>(),
+        Operation::get("/api/v1/detectors", "listDetectors", get(signals::detectors))
+            .says("signals", "How the detectors of drift stand, by agent")
+            .about("By the last evaluation of rules; empty where none is done.")
+            .takes(&[&signals::DETECTOR_PARAMS, &PAGING])
+            .answers::<Page<signals::Detector>>(),
     ]
 }
 

@@ -28,9 +28,11 @@ use crate::state::{App, Shared};
 mod answering;
 mod contracts;
 mod policies;
+mod signals;
 
 pub(crate) use answering::answer;
 pub(crate) use contracts::show as show_contract;
+pub(crate) use signals::show as show_signals;
 
 const PATH: &str = "/governance";
 
@@ -72,6 +74,7 @@ pub(crate) async fn show(
             p.grow { "What was observed, and what it led to" }
             div.tools {
                 (pause_button(&shown.pause, &visitor))
+                a.btn href="/governance/signals" { "Signals" }
                 a.btn href="/api/v1/findings" { "JSON" }
             }
         }

@@ -11,6 +11,7 @@ mod doors;
 mod fixtures;
 mod gateway;
 mod pages;
+mod signals;
 mod sql;
 mod store;
 
@@ -101,9 +102,7 @@ impl Site {
                 let inbox = inbox.clone();
                 Box::pin(async move { inbox.commit(batch).await })
             }),
-            governance: throughline_web::governance::View::idle(
-                throughline_store::Governance::open(dir.path()).unwrap(),
-            ),
+            governance: signals::view(throughline_store::Governance::open(dir.path()).unwrap()),
             gateway: Arc::new(gateway::standing),
             committed: store.committed_sender(),
             keyring: Arc::clone(&keyring),
