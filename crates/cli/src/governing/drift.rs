@@ -101,10 +101,9 @@ async fn windows(
     minute: u64,
 ) -> Result<BTreeMap<String, AgentWindow>, RoundError> {
     let kinds = [SpanRole::Step, SpanRole::AgentRun].map(OperationKind::Role);
-    let call = OperationKind::Role(SpanRole::LlmCall);
     let query = SeriesQuery {
         group_by: vec![Dimension::Agent],
-        kinds: kinds.into_iter().chain([call]).collect(),
+        kinds: kinds.to_vec(),
         step_seconds: 60,
         ..SeriesQuery::new(vec![Measure::Count], minute * 60, minute * 60 + 60)
     };
@@ -113,9 +112,9 @@ async fn windows(
     for (labels, steps) in &sums.groups {
         let Some(agent) = labels.first().filter(|agent| !agent.is_empty()) else { continue };
         for (_, rollup) in steps {
-            if let Some(calls) = rollup.operations(call) {
+            if rollup.prompt_tokens.count() > 0 {
                 let window = found.entry(agent.clone()).or_default();
-                window.prompt_tokens.merge(&calls.prompt_tokens);
+                window.prompt_tokens.merge(&rollup.prompt_tokens);
             }
             if let Some(operations) = kinds.iter().find_map(|kind| rollup.operations(*kind)) {
                 let window = found.entry(agent.clone()).or_default();
