@@ -182,11 +182,17 @@ fn drift(standing: &Standing, agent: Option<&str>, now: u64) -> Markup {
         .filter(|one| one.is_firing || one.reading.is_some_and(|reading| reading.count > 0))
         .collect();
     rows.sort_by_key(|one| !one.is_firing);
+    let watched = rows.len();
+    rows.retain(|one| one.is_firing || one.reading.is_some_and(|reading| reading.is_enough));
+    let learning = watched - rows.len();
     html! {
         h2.part { "Drift " span.soft { "against what was usual, window by window" } }
-        @if rows.is_empty() {
+        @if rows.is_empty() && learning == 0 {
             p.soft { "Nothing was compared yet: agents are watched a minute at a time, once they have done something." }
-        } @else {
+        } @else if learning > 0 {
+            p.soft { (format::count(learning as u64)) @if learning == 1 { " number has" } @else { " numbers have" } " too few events in the last window, or too short a history, to be compared." }
+        }
+        @if !rows.is_empty() {
             div.sheet-list {
                 table.list.sums aria-label="Drift" {
                     colgroup { col; col.w-s; col.w-s; col.w-s; col.w-s; col.w-s; col.w-m; }
@@ -210,11 +216,8 @@ fn detector(of: &DetectorStanding, now: u64) -> Markup {
         Some(number) => html! { (of.watches.told(number)) },
         None => none.clone(),
     };
-    let (class, word) = match (of.is_firing, compared) {
-        (true, _) => ("badge warn", "drifted"),
-        (false, Some(_)) => ("badge ok", "as usual"),
-        (false, None) => ("badge", "learning"),
-    };
+    let (class, word) =
+        if of.is_firing { ("badge warn", "drifted") } else { ("badge ok", "as usual") };
     html! {
         tr {
             td.p-name { span.name { (of.agent) } " " span.soft { (of.watches.signal()) " · " (of.watches.layer().as_str()) } }
