@@ -5,6 +5,7 @@ use throughline_store::{SegmentInfo, StoredTrace};
 use throughline_trace::{Decision, TraceSummary};
 
 pub(crate) mod audit;
+pub(crate) mod beside;
 pub(crate) mod continuity;
 pub(crate) mod contract;
 pub(crate) mod contracts;
