@@ -52,6 +52,13 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
             get(pages::governance::show_contract).post(pages::governance::answer),
         ),
         ("/governance/signals", get(pages::governance::show_signals)),
+        ("/governance/takeovers", get(pages::governance::cases::takeovers)),
+        ("/governance/takeovers/{id}", post(pages::governance::cases::decide)),
+        ("/governance/incidents", get(pages::governance::cases::incidents)),
+        (
+            "/governance/incidents/{id}",
+            get(pages::governance::cases::incident).post(pages::governance::cases::change),
+        ),
         ("/governance/pause", post(pages::governance::switch)),
         ("/decisions", get(pages::decisions::show)),
         ("/decisions/{decision_id}", get(pages::decision::show)),
@@ -87,7 +94,7 @@ pub fn router(state: WebState) -> Router {
 /// The same, with routes of others behind the same doors: keys, host names, origins, headers. Who
 /// was let in stands in the extensions of a request as the
 /// [`ApiKey`](throughline_trace::access::ApiKey), where keys are required.
-pub fn router_with(state: WebState, mut beside: Beside) -> Router {
+pub fn router_with(state: WebState, beside: Beside) -> Router {
     let of_others = beside.held();
     let app: Shared = Arc::new(App {
         web: state,

@@ -117,7 +117,6 @@ fn targets() -> serde_json::Value {
 
 /// Those that this version knows, and any other type: it is kept for agents of later versions.
 fn directive_actions() -> Vec<serde_json::Value> {
-    let text = || serde_json::json!({ "type": "string" });
     let known =
         ["stop", "hand_over", "force_degraded", "retry_strategy", "route_weights", "revoke"];
     let mut other = of_type("", &[], serde_json::json!({}));

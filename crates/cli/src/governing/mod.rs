@@ -9,6 +9,7 @@ mod contracts;
 mod decisions;
 mod drift;
 mod evaluating;
+mod experiments;
 mod files;
 mod investigate;
 pub(crate) mod policies;
@@ -49,6 +50,7 @@ use crate::listen::Doors;
 use crate::settings::ServeSettings;
 use contracts::Contracts;
 use drift::Drift;
+use experiments::Experiments;
 pub(crate) use files::{RuleFiles, RuleText};
 use policies::Policies;
 use rollouts::Rollouts;
@@ -149,6 +151,7 @@ impl Read {
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
+            experiments: Experiments::default(),
             policies: Policies::new(opa),
             given_up: BTreeSet::new(),
             observed: Arc::clone(&of_files),
@@ -228,6 +231,7 @@ struct Work {
     files: RuleFiles,
     slos: Slos,
     drift: Drift,
+    experiments: Experiments,
     policies: Policies,
     /// Contracts in Rego that took too long over calls, of which was told.
     given_up: BTreeSet<String>,
@@ -258,6 +262,7 @@ impl Work {
                 // What was worked out and not committed is worked out again from what was.
                 self.slos.forget();
                 self.drift.forget();
+                self.experiments.forget();
                 self.policies.forget();
             }
         }
@@ -278,6 +283,7 @@ impl Work {
                 tracing::info!(
                     slos = rules.slos.len(),
                     rollouts = rules.rollouts.len(),
+                    experiments = rules.experiments.len(),
                     signals = rules.signals.len(),
                     policies = rules.policies.len(),
                     "changed rules are in place"
@@ -354,6 +360,17 @@ impl Work {
         }
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
         self.drift.evaluate((&self.reader, &self.governance), settled, &mut evaluation).await?;
+        let stores = (&self.reader, &self.governance);
+        // They read many traces; what they cannot read must hold nothing else up.
+        let told = self
+            .experiments
+            .evaluate(&self.rules.experiments, stores, settled, &mut evaluation)
+            .await;
+        let experiments = told.unwrap_or_else(|error| {
+            tracing::warn!(%error, "experiments could not be evaluated; it will be tried again");
+            self.experiments.forget();
+            Vec::new()
+        });
         let (rules, stores) = ((&self.rules, &*statuses), (&self.reader, &self.governance));
         let told = self.policies.evaluate(rules, stores, settled, &mut evaluation).await;
         // They read the most; what they cannot read must hold nothing else up.
@@ -367,9 +384,14 @@ impl Work {
         if !asked.is_empty() {
             self.actor.wake();
         }
-        let detectors = self.drift.standing();
-        let standing =
-            Standing { at_unix_nano: now, slos: statuses, rollouts, policies, detectors };
+        let standing = Standing {
+            at_unix_nano: now,
+            slos: statuses,
+            rollouts,
+            experiments,
+            policies,
+            detectors: self.drift.standing(),
+        };
         self.standing.send_replace(Arc::new(standing));
         Ok(())
     }

@@ -5,17 +5,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use schemars::Schema;
 use serde_json::{Map, Value, json};
+use throughline_trace::access::ApiKey;
+use tower::ServiceExt as _;
 
 use super::contract::{self, Contract};
 use super::openapi::{needs, usual_failures, with_failures, with_version};
 use super::operation::EVENTS;
 use crate::doors::needed_scope;
+use crate::failure::Failure;
+use crate::problems;
 
 /// Routes of another room, and what `/api/v1/openapi.json` says of them: `paths`, `components.schemas` and
 /// `tags` of an OpenAPI 3.1 document. Responses without content are failures.
@@ -36,7 +41,7 @@ type Kept = HashMap<(String, Method), Contract>;
 
 impl Beside {
     /// The routes, each held to its description.
-    pub(crate) fn held(&mut self) -> Router {
+    pub(crate) fn held(&self) -> Router {
         let mut kept = Kept::new();
         for (path, methods) in &self.paths {
             for (method, of) in methods.as_object().into_iter().flatten() {
@@ -46,12 +51,46 @@ impl Beside {
                 kept.insert((path.clone(), method.clone()), contract(&method, of));
             }
         }
-        let router = std::mem::take(&mut self.router);
+        let router = self.router.clone();
         match kept.is_empty() {
             // There is no route that could be held.
             true => router,
             false => router.route_layer(from_fn_with_state(Arc::new(kept), keep)),
         }
+    }
+
+    /// Asks one of the routes for a page, in the name of who looks at it; what it refuses fails the page for the
+    /// same reason.
+    pub(crate) async fn ask(
+        &self,
+        (method, address): (Method, &str),
+        key: Option<&ApiKey>,
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        let content = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let mut request = Request::new(content);
+        *request.method_mut() = method;
+        *request.uri_mut() = address.parse().map_err(|error| Failure::answer(&error))?;
+        if let Some(key) = key {
+            request.extensions_mut().insert(key.clone());
+        }
+        let Ok(response) = self.router.clone().oneshot(request).await;
+        let status = response.status();
+        let bytes = to_bytes(response.into_body(), usize::MAX).await;
+        let bytes = bytes.map_err(|error| Failure::answer(&error))?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|error| Failure::answer(&error));
+        }
+        let problem: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let told = |name: &str| problem[name].as_str().map(str::to_owned);
+        let code = told("code").and_then(|code| problems::kind(&code)).map(|kind| kind.code);
+        Err(Failure::new(
+            status,
+            code.unwrap_or("not_found"),
+            told("detail").unwrap_or_else(|| "nobody here acts".to_owned()),
+            told("hint")
+                .unwrap_or_else(|| "a server that evaluates rules has this page".to_owned()),
+        ))
     }
 
     /// Puts the operations into a description.
@@ -131,10 +170,8 @@ fn dress(path: &str, method: &str, mut of: Value, problem: &Schema) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use axum::http::StatusCode;
     use axum::routing::{get, post};
-    use tower::ServiceExt as _;
 
     use super::*;
 

@@ -14,6 +14,7 @@ mod decision_schema;
 pub(crate) mod decisions;
 mod forms;
 pub(crate) mod gateway;
+pub(crate) mod governing;
 mod groups;
 pub(crate) mod logs;
 pub(crate) mod metrics;

@@ -117,6 +117,7 @@ fn tags() -> Value {
         ("sql", "One SELECT over what is stored."),
         ("contracts", "What services promise each other, and what they negotiate."),
         ("signals", "What is worked out of telemetry, and what of it drifted."),
+        ("rules", "How SLOs, rollouts, experiments and policies stand."),
         ("audit", "The tamper-evident log of decisions."),
         ("server", "What is stored, and this description."),
     ];
