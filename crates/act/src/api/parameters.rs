@@ -28,6 +28,11 @@ pub(super) fn text() -> Value {
     json!({ "type": "string", "minLength": 1, "pattern": "\\S" })
 }
 
+/// Any name in a path: what is not there is told as such.
+fn named() -> Value {
+    json!({ "type": "string", "minLength": 1 })
+}
+
 /// Of actions.
 pub(super) fn of_actions() -> Vec<Parameter> {
     let states = ActionState::ALL.map(ActionState::as_str);
@@ -65,9 +70,9 @@ pub(super) fn of_listeners() -> Vec<Parameter> {
 /// A parameter in a path: what it means and its form.
 pub(super) fn in_path(name: &str, path: &str) -> Option<(&'static str, Value)> {
     Some(match name {
-        "id" if path.starts_with("/api/v1/takeovers") => ("Id of the case.", text()),
-        "id" if path.starts_with("/api/v1/incidents") => ("Id of the incident.", text()),
-        "id" if path.starts_with("/api/v1/directives") => ("Id of the directive.", text()),
+        "id" if path.starts_with("/api/v1/takeovers") => ("Id of the case.", named()),
+        "id" if path.starts_with("/api/v1/incidents") => ("Id of the incident.", named()),
+        "id" if path.starts_with("/api/v1/directives") => ("Id of the directive.", named()),
         "contract" => ("Name of the contract.", text()),
         "what" => ("What is held, as in `route:chat`.", text()),
         "subject" => ("The subject as one text, as in `agent=payment,version=v2`.", text()),

@@ -9,6 +9,7 @@ mod contracts;
 mod decisions;
 mod drift;
 mod evaluating;
+mod evidence;
 mod experiments;
 mod files;
 mod investigate;
@@ -50,6 +51,7 @@ use crate::listen::Doors;
 use crate::settings::ServeSettings;
 use contracts::Contracts;
 use drift::Drift;
+use evidence::Examples;
 use experiments::Experiments;
 pub(crate) use files::{RuleFiles, RuleText};
 use policies::Policies;
@@ -122,6 +124,7 @@ impl Read {
         registry: &mut Registry,
     ) -> Outcome<Open> {
         let governance = Governance::open(data_dir).map_err(|error| of_control(&error))?;
+        self.files.keep(&governance).map_err(|error| of_control(&error))?;
         let rollouts = Rollouts::new(governance.clone(), self.rules.rollouts.clone());
         let contracts = Contracts::new(governance.clone());
         contracts.set_files(&self.rules);
@@ -152,6 +155,7 @@ impl Read {
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
             experiments: Experiments::default(),
+            examples: Examples::default(),
             policies: Policies::new(opa),
             given_up: BTreeSet::new(),
             observed: Arc::clone(&of_files),
@@ -232,6 +236,7 @@ struct Work {
     slos: Slos,
     drift: Drift,
     experiments: Experiments,
+    examples: Examples,
     policies: Policies,
     /// Contracts in Rego that took too long over calls, of which was told.
     given_up: BTreeSet<String>,
@@ -379,6 +384,10 @@ impl Work {
             self.policies.forget();
             self.policies.statuses()
         });
+        // Without examples it is told all the same.
+        if let Err(error) = self.examples.fill(&self.rules, &self.reader, &mut evaluation).await {
+            tracing::warn!(%error, "no example traces could be looked for");
+        }
         let governance = self.governance.clone();
         let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await??;
         if !asked.is_empty() {
