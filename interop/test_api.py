@@ -69,7 +69,21 @@ def give_pages(api):
             json={"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]},
         )
         assert sent.status_code == 200, sent.text
+        give_governance(api, number)
     until("reads", lambda: len(ask(api, "GET", "/api/v1/audit/reads")["items"]) >= 3)
+    until("incidents", lambda: len(ask(api, "GET", "/api/v1/incidents")["items"]) >= 2)
+
+
+def give_governance(api, number):
+    """What people and rules do, a second and third time."""
+    subject = {"service": f"service-{number}"}
+    for operation in ({"type": "hand_over", "to": "support"}, {"type": "freeze", "ttl_s": 3_600}):
+        ask(api, "POST", "/api/v1/actions", {"operation": operation, "subject": subject, "reason": "a test"})
+    ask(api, "POST", "/api/v1/holds", {"what": f"route:of-{number}", "reason": "a test"})
+    ask(api, "POST", "/api/v1/directives", {"action": {"type": "stop"}, "target": subject, "reason": "a test"})
+    alert = {"status": "firing", "labels": {"alertname": "Slow", "severity": "page", **subject},
+             "annotations": {"summary": "p99 is 4 s"}, "startsAt": "2026-01-31T12:00:00Z"}
+    ask(api, "POST", "/api/v1/alerts/alertmanager", {"alerts": [alert]})
 
 
 def test_the_api_is_as_it_says(api):

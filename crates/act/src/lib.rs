@@ -27,7 +27,7 @@ mod takeover;
 mod xds;
 
 pub use actor::{Actor, Hook, Hooks, Wiring};
-pub use api::route_paths;
+pub use api::{ApiDescription, api_description, route_paths};
 pub use argo::{ArgoConfig, WorkflowConfig};
 pub use config::{ActConfig, ActConfigError, ReceiverConfig, ReceiverKind};
 pub use directives::{Board, LONGEST_DIRECTIVE_TTL_S};

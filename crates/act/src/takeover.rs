@@ -18,6 +18,17 @@ pub enum TakeoverState {
     Rejected,
 }
 
+impl TakeoverState {
+    /// `waiting`, `approved` or `rejected`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// One case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Takeover {

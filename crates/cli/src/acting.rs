@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use throughline_act::{ActConfig, ActConfigError, Actor, Hooks, Opa, Wiring};
+use throughline_act::{
+    ActConfig, ActConfigError, Actor, ApiDescription, Hooks, Opa, Wiring, api_description,
+};
 use throughline_store::Governance;
 use throughline_trace::access::Keyring;
-use throughline_web::{Submit, WebState};
+use throughline_web::{Beside, Submit, WebState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -78,7 +80,9 @@ impl Open {
             tracing::info!(xds = port.url(pages.is_tls), "Envoy may follow");
             doors.open(port, router);
         }
-        throughline_web::router_with(pages, self.actor.router())
+        let ApiDescription { paths, schemas, tags } = api_description();
+        let beside = Beside { router: self.actor.router(), paths, schemas, tags };
+        throughline_web::router_with(pages, beside)
     }
 
     /// Ends what is under way and begins nothing more; to be called before the store closes.

@@ -17,14 +17,19 @@
 //! ```
 
 mod canary;
+mod run;
 mod sequential;
+mod spec;
 mod split;
 mod trial;
 
 pub use canary::{
     Canary, CanaryConfig, CanaryEvidence, CanaryMetric, CanaryResult, CanarySide, CanaryVerdict,
 };
+pub use run::{MAX_RUNS, Run, Runs, Units};
 pub use sequential::{Difference, Sequential, sequential_difference};
+pub(crate) use spec::places;
+pub use spec::{ExperimentSpec, GuardrailSpec, MAX_GUARDRAILS, UnitMetric};
 pub use split::{SplitCheck, check_split};
 pub use trial::{
     Arm, Experiment, ExperimentConfig, ExperimentResult, Guardrail, GuardrailResult, Verdict,

@@ -6,8 +6,10 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_saphyr::Location;
 
 use crate::contract::{ContractFile, Terms, Watched};
+use crate::experiment::{self, ExperimentSpec};
 use crate::policy::{Policy, PolicyFile, Vocabulary};
 use crate::rego::{Beside, REGO_ENDING};
 use crate::rollout::{self, RolloutSpec, SpecMistake};
@@ -18,7 +20,7 @@ use crate::slo::{Slo, Source, read_openslo};
 pub const API_VERSION: &str = "throughline/v1";
 
 /// Kinds of our own documents.
-pub const KINDS: [&str; 4] = ["Contract", "Policy", "Rollout", "Signal"];
+pub const KINDS: [&str; 5] = ["Contract", "Experiment", "Policy", "Rollout", "Signal"];
 
 /// What files say.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,8 @@ pub struct Rules {
     pub slos: Vec<Slo>,
     /// Rollouts by name.
     pub rollouts: BTreeMap<String, RolloutSpec>,
+    /// Experiments by name.
+    pub experiments: BTreeMap<String, ExperimentSpec>,
     /// Signals of the team's own by name.
     pub signals: BTreeMap<String, CompositeSignal>,
     /// Policies by name, and what is done while contracts are broken.
@@ -211,20 +215,21 @@ fn read(
         }
         "Rollout" => {
             let (name, spec) = parse::<RolloutSpec>(file, line, text)?;
-            spec.check().map_err(|wrong| {
-                let places = rollout::places(text);
-                let placed = |SpecMistake { part, message }: SpecMistake| {
-                    let (line, column) =
-                        places.get(&part).map_or((1, 1), |at| (at.line(), at.column()));
-                    Problem { line, column, message, hint: String::new() }
-                };
-                let mut wrong: Vec<Problem> = wrong.into_iter().map(placed).collect();
-                wrong.sort_by_key(|problem| (problem.line, problem.column));
-                place(file, line, &Problems(wrong))
-            })?;
+            spec.check()
+                .map_err(|wrong| place(file, line, &placed(wrong, &rollout::places(text))))?;
             if rules.rollouts.insert(name.clone(), spec).is_some() {
                 return Err(format!(
                     "{first}: expected each rollout to have a name of its own, got {name:?} twice"
+                ));
+            }
+        }
+        "Experiment" => {
+            let (name, spec) = parse::<ExperimentSpec>(file, line, text)?;
+            spec.check()
+                .map_err(|wrong| place(file, line, &placed(wrong, &experiment::places(text))))?;
+            if rules.experiments.insert(name.clone(), spec).is_some() {
+                return Err(format!(
+                    "{first}: expected each experiment to have a name of its own, got {name:?} twice"
                 ));
             }
         }
@@ -244,6 +249,17 @@ fn read(
         }
     }
     Ok(None)
+}
+
+/// Mistakes with their places in the document.
+fn placed(wrong: Vec<SpecMistake>, places: &BTreeMap<String, Location>) -> Problems {
+    let placed = |SpecMistake { part, message }: SpecMistake| {
+        let (line, column) = places.get(&part).map_or((1, 1), |at| (at.line(), at.column()));
+        Problem { line, column, message, hint: String::new() }
+    };
+    let mut wrong: Vec<Problem> = wrong.into_iter().map(placed).collect();
+    wrong.sort_by_key(|problem| (problem.line, problem.column));
+    Problems(wrong)
 }
 
 /// Takes a contract in, or the proposal of one: which is not watched.
@@ -353,6 +369,31 @@ spec:
         assert_eq!(rules.rollouts["other"].steps[0].weight, 50);
     }
 
+    #[test]
+    fn experiments_are_read_and_their_mistakes_have_a_place() {
+        let text = "
+apiVersion: throughline/v1
+kind: Experiment
+metadata: {name: answers}
+spec:
+  agent: support
+  metric: success_rate
+  min_effect: 0.02
+  share: 20
+";
+        let rules = of(&format!("{ROLLOUT}---{text}")).unwrap();
+        assert_eq!(rules.experiments["answers"].config().treatment_share, 0.2);
+        let wrong = |text: &str| of(&format!("{ROLLOUT}---{text}")).unwrap_err().to_string();
+        assert_eq!(
+            wrong(&text.replace("share: 20", "share: 0")),
+            "rules.yaml:18:10: expected a share of 1 to 99 percent, got 0"
+        );
+        let metric = wrong(&text.replace("success_rate", "joy"));
+        assert!(metric.starts_with("rules.yaml:16:11: unknown variant `joy`"), "{metric}");
+        let twice = wrong(&format!("{text}---{text}"));
+        assert!(twice.starts_with("rules.yaml:20:1: expected each experiment"), "{twice}");
+    }
+
     const SIGNAL: &str = "
 apiVersion: throughline/v1
 kind: Signal
@@ -410,10 +451,12 @@ spec:
             let rollouts: Vec<&String> = rules.rollouts.keys().collect();
             let signals: Vec<&String> = rules.signals.keys().collect();
             let policies: Vec<&String> = rules.policies.keys().collect();
-            let all = slos.len() + rollouts.len() + signals.len() + policies.len();
+            let experiments: Vec<&String> = rules.experiments.keys().collect();
+            let of_slos = slos.len() + rollouts.len() + experiments.len();
+            let all = of_slos + signals.len() + policies.len();
             assert!(all > 0, "{shown} says nothing");
             told += &format!(
-                "{shown}: SLOs {slos:?}, rollouts {rollouts:?}, signals {signals:?}, policies {policies:?}\n"
+                "{shown}: SLOs {slos:?}, rollouts {rollouts:?}, experiments {experiments:?}, signals {signals:?}, policies {policies:?}\n"
             );
             rules.notes.iter().for_each(|note| told += &format!("  {note}\n"));
         }
@@ -425,7 +468,7 @@ spec:
         let wrong = |text: &str| of(text).unwrap_err().to_string();
         let text = format!("{ROLLOUT}---\n{}", ROLLOUT.replace("route:", "rout:"));
         insta::assert_snapshot!(wrong(&text));
-        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Contract, Policy, Rollout, Signal), got "Rolout""#);
+        insta::assert_snapshot!(wrong(&ROLLOUT.replace("kind: Rollout", "kind: Rolout")), @r#"rules.yaml:1:1: expected a kind (Contract, Experiment, Policy, Rollout, Signal), got "Rolout""#);
         insta::assert_snapshot!(wrong(&ROLLOUT.replace("weight: 50", "weight: 500")), @"rules.yaml:9:20: expected step 1 to have a weight of 1 to 99 percent, got 500; leave it out: behind the last step the candidate becomes stable and has all traffic");
         let many = ROLLOUT.replace("stable: v1.2.3", "stable: ''")
             + "  analysis:\n    alpha: 2\n    min_events: 0\n";

@@ -34,8 +34,7 @@ pub struct DirectiveError {
 
 /// Whom a directive is for: all that is said must hold. One that says nothing is for everybody who
 /// hears it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct DirectiveTarget {
     /// The agent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,6 +51,27 @@ pub struct DirectiveTarget {
     /// The workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_id: Option<String>,
+}
+
+/// Reads objects only. What `serde` makes of a struct also takes a list, and one of nulls would be for
+/// everybody.
+impl<'de> Deserialize<'de> for DirectiveTarget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let mut fields = Map::<String, Value>::deserialize(deserializer)?;
+        let mut text = |name: &str| match fields.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(D::Error::custom(format!("expected {name} to be a text"))),
+        };
+        Ok(Self {
+            agent_id: text("agent_id")?,
+            service: text("service")?,
+            instance_id: text("instance_id")?,
+            session_id: text("session_id")?,
+            workflow_id: text("workflow_id")?,
+        })
+    }
 }
 
 impl DirectiveTarget {
@@ -283,6 +303,17 @@ mod tests {
     use proptest::prelude::*;
 
     const JSON: &str = r#"{"action":{"retry_strategy":"exponential_backoff(max_attempts=3)","type":"retry_strategy"},"evidence":["4bf92f3577b34da6a3ce929d0e0e4736"],"expires_at_ns":"1764144000000000000","id":"contract-7/1/shop/2026-11-26T08:00","issued_at_ns":"1764143700000000000","mood":"good","reason":"the warehouse broke its contract","rule":"warehouse-latency","target":{"agent_id":"shop"},"version":1}"#;
+
+    #[test]
+    fn a_target_is_an_object_and_never_everybody_by_mistake() {
+        let read = |json: &str| serde_json::from_str::<DirectiveTarget>(json);
+        assert_eq!(read("{}").expect("everybody"), DirectiveTarget::default());
+        let shop = DirectiveTarget { service: Some("shop".to_owned()), ..Default::default() };
+        assert_eq!(read(r#"{"service":"shop","agent_id":null,"later":[1]}"#).expect("shop"), shop);
+        for wrong in ["[null, null]", "[]", r#"{"service":7}"#, r#""shop""#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn r5_10_a_directive_survives_json_with_what_it_does_not_know() {

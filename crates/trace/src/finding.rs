@@ -209,6 +209,21 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// The `type` of each.
+    pub const KINDS: [&str; 11] = [
+        "directive",
+        "weights",
+        "start",
+        "roll_back",
+        "advance",
+        "freeze",
+        "investigate",
+        "hand_over",
+        "notify",
+        "workflow",
+        "contract",
+    ];
+
     /// Its `type`.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -112,7 +112,13 @@ pub(crate) fn needed_scope(pattern: &str, method: &Method) -> Scope {
         | "/api/v1/alerts/alertmanager"
         | "/api/v1/alerts/grafana" => Scope::Ingest,
         "/governance/pause" => Scope::Act,
-        "/governance/contracts/{name}" if *method == Method::POST => Scope::Act,
+        "/governance/contracts/{name}"
+        | "/governance/takeovers/{id}"
+        | "/governance/incidents/{id}"
+            if *method == Method::POST =>
+        {
+            Scope::Act
+        }
         pattern if *method == Method::POST && acts(pattern) => Scope::Act,
         // Who read what, and what is kept and erased, is not everybody's business.
         "/api/v1/audit/reads"

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use throughline_govern::experiment::{ExperimentResult, ExperimentSpec, Run};
 
 use futures_util::future::BoxFuture;
 use throughline_govern::DetectorStanding;
@@ -85,6 +86,8 @@ pub struct Standing {
     pub slos: Vec<ObjectiveStatus>,
     /// Rollouts.
     pub rollouts: Vec<RolloutStanding>,
+    /// Experiments.
+    pub experiments: Vec<ExperimentStanding>,
     /// Policies, each with the values of its last minute.
     pub policies: Vec<PolicyStatus>,
     /// How detectors of drift stand, by agent.
@@ -102,4 +105,19 @@ pub struct RolloutStanding {
     pub rollout: Rollout,
     /// What the telemetry of both versions says; `None` without a candidate.
     pub verdict: Option<Verdict>,
+}
+
+/// An experiment with what was seen last.
+#[derive(Debug, Clone)]
+pub struct ExperimentStanding {
+    /// Its name.
+    pub name: String,
+    /// What its file says.
+    pub spec: ExperimentSpec,
+    /// What runs, or ran; `None` while it has not begun.
+    pub run: Option<Run>,
+    /// What both sides did; `None` before that was looked at.
+    pub result: Option<ExperimentResult>,
+    /// What else is to be known; empty for nothing.
+    pub note: String,
 }

@@ -74,6 +74,7 @@ mod sql;
 mod state;
 
 pub use api::audit::audit_status_json;
+pub use api::beside::Beside;
 pub use api::continuity::continuity_json;
 pub use api::{decision_json, segment_json, summary_json, trace_json};
 pub use doors::OPEN_ROUTES;

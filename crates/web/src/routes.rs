@@ -9,6 +9,7 @@ use axum::response::Redirect;
 use axum::routing::{MethodRouter, get, post};
 use tower_http::compression::CompressionLayer;
 
+use crate::api::beside::Beside;
 use crate::failure::Failure;
 use crate::form::MAX_FORM_BYTES;
 use crate::state::{App, Shared, WebState};
@@ -51,6 +52,13 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
             get(pages::governance::show_contract).post(pages::governance::answer),
         ),
         ("/governance/signals", get(pages::governance::show_signals)),
+        ("/governance/takeovers", get(pages::governance::cases::takeovers)),
+        ("/governance/takeovers/{id}", post(pages::governance::cases::decide)),
+        ("/governance/incidents", get(pages::governance::cases::incidents)),
+        (
+            "/governance/incidents/{id}",
+            get(pages::governance::cases::incident).post(pages::governance::cases::change),
+        ),
         ("/governance/pause", post(pages::governance::switch)),
         ("/decisions", get(pages::decisions::show)),
         ("/decisions/{decision_id}", get(pages::decision::show)),
@@ -80,26 +88,28 @@ pub fn route_paths() -> Vec<&'static str> {
 /// `ConnectInfo<SocketAddr>` in the extensions of requests where the peer's address is known; sign-in
 /// attempts are counted by it.
 pub fn router(state: WebState) -> Router {
-    router_with(state, Router::new())
+    router_with(state, Beside::default())
 }
 
 /// The same, with routes of others behind the same doors: keys, host names, origins, headers. Who
 /// was let in stands in the extensions of a request as the
 /// [`ApiKey`](throughline_trace::access::ApiKey), where keys are required.
-pub fn router_with(state: WebState, beside: Router) -> Router {
+pub fn router_with(state: WebState, beside: Beside) -> Router {
+    let of_others = beside.held();
     let app: Shared = Arc::new(App {
         web: state,
         sign_ins: Default::default(),
         turns: Default::default(),
         kept: Default::default(),
         description: Default::default(),
+        beside,
     });
     let mut router = Router::new();
     for (path, methods) in table() {
         router = router.route(path, methods.fallback(wrong_method));
     }
     router
-        .merge(beside.with_state(()))
+        .merge(of_others.with_state(()))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(from_fn_with_state(Arc::clone(&app), doors::guard))

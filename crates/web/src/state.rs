@@ -10,6 +10,7 @@ use throughline_trace::access::Keyring;
 use throughline_trace::{Accepted, GatewayStanding, Refusal, SpanBatch};
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 
+use crate::api::beside::Beside;
 use crate::api::openapi::Description;
 use crate::failure::Failure;
 use crate::governance::View;
@@ -103,6 +104,8 @@ pub(crate) struct App {
     pub(crate) turns: Turns,
     pub(crate) kept: Kept,
     pub(crate) description: Description,
+    /// What other rooms answer behind our doors, for the description.
+    pub(crate) beside: Beside,
 }
 
 /// What handlers take.

@@ -390,10 +390,12 @@ async fn bad_input_gets_a_clear_error() {
             422,
             "unknown variant `obeyed`",
         ),
-        ("GET", "/api/v1/directives", Value::Null, 400, "parameter `service`"),
+        ("GET", "/api/v1/directives", Value::Null, 400, "missing field `service`"),
         ("GET", "/api/v1/actions?state=open", Value::Null, 400, "expected asked, done, failed"),
-        ("GET", "/api/v1/actions?limit=0", Value::Null, 400, "expected 1 to 1000"),
-        ("GET", "/api/v1/findings?firing=maybe", Value::Null, 400, "docs/acting.md"),
+        ("GET", "/api/v1/actions?limit=0", Value::Null, 400, "a whole number from 1 to 500"),
+        ("GET", "/api/v1/actions?cursor=gf1x", Value::Null, 400, "expected a cursor"),
+        ("POST", "/api/v1/actions", json!([null]), 422, "expected an object"),
+        ("GET", "/api/v1/findings?firing=maybe", Value::Null, 400, "openapi.json"),
         (
             "POST",
             "/api/v1/holds",
@@ -406,6 +408,7 @@ async fn bad_input_gets_a_clear_error() {
     ] {
         let (got, problem) = scene.ask(method, path, body).await;
         assert_eq!(got.as_u16(), status, "{path}: {problem}");
+        assert_eq!(problem["instance"], path.split('?').next().unwrap_or_default());
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!(detail.contains(told), "{path}: {detail}");
     }

@@ -1,27 +1,22 @@
 //! Actions, findings, and the switch that stops every automatic action.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use throughline_store::{
-    ActionRecord, ActionState, FindingFilter, MAX_GOVERNANCE_LIST, Pause, parse_moment,
-};
+use throughline_store::{ActionState, FindingFilter, parse_moment};
 use throughline_trace::access::ApiKey;
-use throughline_trace::{Action, DIRECTIVE_ID_MAX_CHARS, Finding, Operation, Subject, TraceId};
+use throughline_trace::{Action, DIRECTIVE_ID_MAX_CHARS, Operation, Subject, TraceId};
 
+use super::asked::{InQuery, Sent};
+use super::forms::{Labels, OperationGiven, TraceIdGiven};
+use super::paging::{self, List};
+use super::shapes::{self, ActionShape, FindingShape, Page, PauseShape};
 use super::{Refused, person, read};
 use crate::actor::Actor;
 use crate::directives::ask;
-use crate::moments::{now_unix_nano, rfc3339};
-use crate::performed::told;
-use crate::recorder::trace_id;
-
-/// Items of a list when `limit` is not given.
-const USUAL_LIMIT: usize = 100;
+use crate::moments::now_unix_nano;
 
 /// Characters of a reason at most.
 const MAX_REASON_CHARS: usize = 1_000;
@@ -31,15 +26,15 @@ const MAX_REASON_CHARS: usize = 1_000;
 #[serde(deny_unknown_fields)]
 pub(super) struct WhichActions {
     state: Option<String>,
+    cursor: Option<String>,
     limit: Option<usize>,
 }
 
 /// `GET /api/v1/actions`: what was asked for and what became of it, the newest first.
 pub(super) async fn list(
     State(actor): State<Actor>,
-    which: Result<Query<WhichActions>, QueryRejection>,
-) -> Result<Json<Value>, Refused> {
-    let Query(which) = which.map_err(|error| bad_query(&error))?;
+    InQuery(which): InQuery<WhichActions>,
+) -> Result<Json<Page<ActionShape>>, Refused> {
     let state = match which.state.as_deref() {
         None => None,
         Some(text) => {
@@ -48,29 +43,40 @@ pub(super) async fn list(
             )?)
         }
     };
-    let limit = limit(which.limit)?;
-    let found =
-        ask(&actor.inner.governance, move |governance| governance.actions(state, limit)).await;
-    let items: Vec<Value> = found.map_err(Refused::storage)?.iter().map(answer).collect();
-    Ok(Json(json!({ "items": items })))
+    let limit = paging::limit(which.limit)?;
+    let after: Option<String> = List::Actions.key(which.cursor.as_deref())?;
+    let found = ask(&actor.inner.governance, move |governance| {
+        governance.actions_behind(state, after.as_deref(), limit + 1)
+    });
+    let found = found.await.map_err(Refused::storage)?;
+    let shape = |record| shapes::action(&record);
+    Ok(Json(paging::page(List::Actions, found, limit, |one| one.action.id.clone(), shape)))
 }
 
 /// What a person orders.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ActionOrder")]
 pub(super) struct Ordered {
     /// The same id means the same action, however often it is ordered.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
     pub(super) id: Option<String>,
     /// The finding that it is about: its subject and evidence count where none are given.
     #[serde(default)]
     pub(super) finding: String,
     #[serde(default)]
+    #[schemars(with = "Labels")]
     pub(super) subject: Subject,
+    #[schemars(with = "OperationGiven")]
     pub(super) operation: Operation,
+    /// Why, for people.
+    #[schemars(length(min = 1, max = 1_000))]
     pub(super) reason: String,
     #[serde(default)]
+    #[schemars(with = "Vec<TraceIdGiven>")]
     pub(super) evidence: Vec<TraceId>,
+    /// Only tell what would be done.
     #[serde(default)]
     pub(super) is_dry_run: bool,
 }
@@ -99,8 +105,8 @@ pub(super) fn order(ordered: Ordered, by: &str) -> Result<Action, Refused> {
 pub(super) async fn run(
     State(actor): State<Actor>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+    Sent(body): Sent,
+) -> Result<(StatusCode, Json<ActionShape>), Refused> {
     let mut action = order(read(&body)?, &person(key.as_ref()))?;
     if !action.finding.is_empty() {
         let id = action.finding.clone();
@@ -116,30 +122,7 @@ pub(super) async fn run(
         }
     }
     let record = actor.ask_and_perform(action).await.map_err(Refused::storage)?;
-    Ok((StatusCode::CREATED, Json(answer(&record))))
-}
-
-/// An action and what became of it, as all answers have it.
-pub(super) fn answer(record: &ActionRecord) -> Value {
-    let action = &record.action;
-    json!({
-        "id": action.id,
-        "rule": action.rule,
-        "rule_version": action.rule_version,
-        "finding": action.finding,
-        "subject": action.subject,
-        "at": rfc3339(action.at_unix_nano),
-        "operation": action.operation,
-        "told": told(&action.operation),
-        "reason": action.reason,
-        "evidence": action.evidence,
-        "is_dry_run": action.is_dry_run,
-        "state": record.state.as_str(),
-        "detail": record.detail,
-        "decision_id": record.decision_id,
-        "trace_id": record.decision_id.map(|_| trace_id(&action.id)),
-        "finished": record.finished_unix_nano.map(rfc3339),
-    })
+    Ok((StatusCode::CREATED, Json(shapes::action(&record))))
 }
 
 /// Which findings.
@@ -149,15 +132,16 @@ pub(super) struct WhichFindings {
     firing: Option<bool>,
     rule: Option<String>,
     since: Option<String>,
+    cursor: Option<String>,
     limit: Option<usize>,
 }
 
 /// `GET /api/v1/findings`: what rules saw, the newest first.
 pub(super) async fn findings(
     State(actor): State<Actor>,
-    which: Result<Query<WhichFindings>, QueryRejection>,
-) -> Result<Json<Value>, Refused> {
-    let Query(which) = which.map_err(|error| bad_query(&error))?;
+    InQuery(which): InQuery<WhichFindings>,
+) -> Result<Json<Page<FindingShape>>, Refused> {
+    let limit = paging::limit(which.limit)?;
     let since = match which.since.as_deref() {
         None => None,
         Some(text) => Some(parse_moment(text, now_unix_nano()).ok_or_else(|| {
@@ -168,54 +152,36 @@ pub(super) async fn findings(
         is_firing: which.firing.unwrap_or(false),
         rule: which.rule,
         since_unix_nano: since,
-        limit: limit(which.limit)?,
+        after: List::Findings.key(which.cursor.as_deref())?,
+        limit: limit + 1,
     };
     let found = ask(&actor.inner.governance, move |governance| governance.findings(&filter)).await;
-    let items: Vec<Value> = found.map_err(Refused::storage)?.iter().map(finding).collect();
-    Ok(Json(json!({ "items": items })))
-}
-
-/// A finding, its moments as text: they do not fit the numbers of JavaScript.
-fn finding(finding: &Finding) -> Value {
-    json!({
-        "id": finding.id,
-        "rule": finding.rule,
-        "rule_version": finding.rule_version,
-        "kind": finding.kind,
-        "subject": finding.subject,
-        "severity": finding.severity,
-        "state": finding.state,
-        "since": rfc3339(finding.since_unix_nano),
-        "at": rfc3339(finding.at_unix_nano),
-        "from": rfc3339(finding.from_unix_nano),
-        "to": rfc3339(finding.to_unix_nano),
-        "summary": finding.summary,
-        "values": finding.values,
-        "confidence": finding.confidence,
-        "evidence": finding.evidence,
-        "runbook": finding.runbook,
-    })
+    let found = found.map_err(Refused::storage)?;
+    let shape = |one| shapes::finding(&one);
+    Ok(Json(paging::page(List::Findings, found, limit, |one| one.id.clone(), shape)))
 }
 
 /// Why a switch is turned.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Why {
+#[schemars(rename = "Why")]
+pub(super) struct Why {
+    /// For people.
     reason: String,
 }
 
 /// `GET /api/v1/actions/pause`: whether automatic actions are stopped.
-pub(super) async fn pause_state(State(actor): State<Actor>) -> Result<Json<Value>, Refused> {
+pub(super) async fn pause_state(State(actor): State<Actor>) -> Result<Json<PauseShape>, Refused> {
     let pause = ask(&actor.inner.governance, |governance| governance.pause()).await;
-    Ok(Json(of_pause(&pause.map_err(Refused::storage)?)))
+    Ok(Json(shapes::pause(&pause.map_err(Refused::storage)?)))
 }
 
 /// `POST /api/v1/actions/pause`: stops every automatic action, over restarts too.
 pub(super) async fn pause(
     State(actor): State<Actor>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<Json<Value>, Refused> {
+    Sent(body): Sent,
+) -> Result<Json<PauseShape>, Refused> {
     switch(&actor, true, person(key.as_ref()), &body).await
 }
 
@@ -223,8 +189,8 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(actor): State<Actor>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<Json<Value>, Refused> {
+    Sent(body): Sent,
+) -> Result<Json<PauseShape>, Refused> {
     switch(&actor, false, person(key.as_ref()), &body).await
 }
 
@@ -233,7 +199,7 @@ async fn switch(
     is_on: bool,
     by: String,
     body: &[u8],
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<PauseShape>, Refused> {
     let Why { reason } = read(body)?;
     let turned = ask(&actor.inner.governance, move |governance| {
         governance.set_pause(is_on, &by, &reason)?;
@@ -241,29 +207,5 @@ async fn switch(
     });
     let pause = turned.await.map_err(Refused::storage)?;
     tracing::info!(is_paused = pause.is_on, person = pause.person, "automatic actions");
-    Ok(Json(of_pause(&pause)))
-}
-
-fn of_pause(pause: &Pause) -> Value {
-    json!({
-        "is_paused": pause.is_on,
-        "at": (pause.at_unix_nano > 0).then(|| rfc3339(pause.at_unix_nano)),
-        "person": pause.person,
-        "reason": pause.reason,
-    })
-}
-
-fn limit(given: Option<usize>) -> Result<usize, Refused> {
-    match given {
-        None => Ok(USUAL_LIMIT),
-        Some(limit) if (1..=MAX_GOVERNANCE_LIST).contains(&limit) => Ok(limit),
-        Some(got) => {
-            let expected = format!("1 to {MAX_GOVERNANCE_LIST}");
-            Err(Refused::parameter("limit", &expected, &got.to_string()))
-        }
-    }
-}
-
-pub(super) fn bad_query(error: &QueryRejection) -> Refused {
-    Refused::parameter("query", "the parameters that docs/acting.md has", &error.body_text())
+    Ok(Json(shapes::pause(&pause)))
 }

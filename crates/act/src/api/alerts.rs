@@ -1,34 +1,48 @@
 //! Alerts of others: the webhooks of Alertmanager and Grafana come in here as findings.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use throughline_store::Evaluation;
 
+use super::asked::Sent;
 use super::{Refused, read};
 use crate::actor::Actor;
 use crate::directives::ask;
 use crate::moments::now_unix_nano;
 use crate::notify::inbound::{MAX_ALERTS, Webhook, findings};
 
+/// The body of both.
+pub(super) type WebhookGiven = Webhook;
+
+/// What became of alerts.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AlertsTaken")]
+pub(super) struct Taken {
+    /// Findings that they became.
+    findings: usize,
+    /// Alerts that were ours already, and are none again.
+    ours: usize,
+}
+
 /// `POST /api/v1/alerts/alertmanager`: a webhook of Alertmanager, version 4.
 pub(super) async fn alertmanager(
     State(actor): State<Actor>,
-    body: Bytes,
-) -> Result<Json<Value>, Refused> {
+    Sent(body): Sent,
+) -> Result<Json<Taken>, Refused> {
     take(&actor, "alertmanager", &body).await
 }
 
 /// `POST /api/v1/alerts/grafana`: a webhook of Grafana's unified alerting.
 pub(super) async fn grafana(
     State(actor): State<Actor>,
-    body: Bytes,
-) -> Result<Json<Value>, Refused> {
+    Sent(body): Sent,
+) -> Result<Json<Taken>, Refused> {
     take(&actor, "grafana", &body).await
 }
 
-async fn take(actor: &Actor, from: &str, body: &[u8]) -> Result<Json<Value>, Refused> {
+async fn take(actor: &Actor, from: &str, body: &[u8]) -> Result<Json<Taken>, Refused> {
     let webhook: Webhook = read(body)?;
     let count = webhook.alerts.len();
     if count > MAX_ALERTS {
@@ -42,5 +56,5 @@ async fn take(actor: &Actor, from: &str, body: &[u8]) -> Result<Json<Value>, Ref
     let committed =
         ask(&actor.inner.governance, move |governance| governance.commit(&evaluation)).await;
     committed.map_err(Refused::storage)?;
-    Ok(Json(json!({ "findings": taken, "ours": ours })))
+    Ok(Json(Taken { findings: taken, ours }))
 }

@@ -1,61 +1,102 @@
 //! Cases that people decide: takeovers and incidents.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use throughline_store::Document;
 use throughline_trace::access::ApiKey;
 use throughline_trace::{Action, DirectiveAction, Operation};
 
+use super::asked::{InPath, InQuery, Sent};
+use super::paging::{self, List};
+use super::shapes::{self, IncidentShape, Page, TakeoverShape};
 use super::{Refused, person, read};
 use crate::actor::Actor;
-use crate::actor::incidents::{KIND, NotChanged, incidents as all_incidents};
+use crate::actor::incidents::{KIND, NotChanged};
 use crate::directives::ask;
 use crate::incident::{Change, Incident};
-use crate::moments::{NANOS_PER_SEC, now_unix_nano, rfc3339, unix_nano_of};
+use crate::moments::{NANOS_PER_SEC, now_unix_nano, unix_nano_of};
 use crate::standing::{Standing, body as body_of};
 use crate::takeover::{self, Takeover, TakeoverState};
 
 /// How long an order to hand over holds, seconds: a working day.
 const HAND_OVER_TTL_S: u64 = 8 * 3_600;
 
+/// What a person may do about an incident.
+pub(super) const CHANGES: [&str; 6] =
+    ["acknowledge", "silence", "assign", "note", "resolve", "reopen"];
+
 /// Who takes over when nobody is named.
 const A_HUMAN: &str = "human";
 
-/// `GET /api/v1/takeovers`: cases that wait for a person, or did, the one that changed last first.
-pub(super) async fn takeovers(State(actor): State<Actor>) -> Result<Json<Value>, Refused> {
-    let found = ask(&actor.inner.governance, |governance| governance.documents(takeover::KIND));
+/// Which page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Paging {
+    pub(super) cursor: Option<String>,
+    pub(super) limit: Option<usize>,
+}
+
+/// A page of what documents of a kind keep; those that cannot be read are told in the log and left out.
+pub(super) async fn documents<T, S>(
+    actor: &Actor,
+    kind: &'static str,
+    list: List,
+    Paging { cursor, limit }: Paging,
+    shape: impl Fn(&T) -> S,
+) -> Result<Json<Page<S>>, Refused>
+where
+    T: serde::de::DeserializeOwned,
+{
+    let limit = paging::limit(limit)?;
+    let after: Option<(u64, String)> = list.key(cursor.as_deref())?;
+    let found = ask(&actor.inner.governance, move |governance| {
+        let after = after.as_ref().map(|(at, name)| (*at, name.as_str()));
+        governance.documents_behind(kind, after, limit + 1)
+    });
     let found = found.await.map_err(Refused::storage)?;
-    let items: Vec<Value> =
-        found.iter().filter_map(body_of::<Takeover>).map(|case| of_case(&case)).collect();
-    Ok(Json(json!({ "items": items })))
+    let key = |document: &Document| (document.at_unix_nano, document.name.clone());
+    let page = paging::page(list, found, limit, key, |document| {
+        body_of::<T>(&document).map(|of| shape(&of))
+    });
+    Ok(Json(Page { items: page.items.into_iter().flatten().collect(), next: page.next }))
+}
+
+/// `GET /api/v1/takeovers`: cases that wait for a person, or did, the one that changed last first.
+pub(super) async fn takeovers(
+    State(actor): State<Actor>,
+    InQuery(paging): InQuery<Paging>,
+) -> Result<Json<Page<TakeoverShape>>, Refused> {
+    documents(&actor, takeover::KIND, List::Takeovers, paging, shapes::takeover).await
 }
 
 /// `POST /api/v1/takeovers/{id}/approve`: a person takes over; the agents that are meant are told.
 pub(super) async fn approve(
     State(actor): State<Actor>,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<Json<Value>, Refused> {
+    Sent(body): Sent,
+) -> Result<Json<TakeoverShape>, Refused> {
     decide(actor, id, true, person(key.as_ref()), &body).await
 }
 
 /// `POST /api/v1/takeovers/{id}/reject`: the agent goes on.
 pub(super) async fn reject(
     State(actor): State<Actor>,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<Json<Value>, Refused> {
+    Sent(body): Sent,
+) -> Result<Json<TakeoverShape>, Refused> {
     decide(actor, id, false, person(key.as_ref()), &body).await
 }
 
 /// What a person may write about a case.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Decided {
+#[schemars(rename = "TakeoverDecided")]
+pub(super) struct Decided {
+    /// Why, for people.
     note: String,
 }
 
@@ -65,7 +106,7 @@ async fn decide(
     is_approved: bool,
     by: String,
     body: &[u8],
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<TakeoverShape>, Refused> {
     let Decided { note } = read(body)?;
     // A click that is given up leaves no case approved whose agent was not told.
     let deciding = actor.clone();
@@ -80,7 +121,7 @@ async fn decide_one(
     is_approved: bool,
     by: String,
     note: String,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<TakeoverShape>, Refused> {
     let (name, person) = (id.clone(), by.clone());
     let decided = ask(&actor.inner.governance, move |governance| {
         let Some(known) = governance.document(takeover::KIND, &name)? else { return Ok(None) };
@@ -113,11 +154,11 @@ async fn decide_one(
             )));
         }
     };
-    let mut answer = of_case(&case);
+    let mut answer = shapes::takeover(&case);
     if case.state == TakeoverState::Approved {
         let order = order_of(&case).ok_or_else(|| Refused::conflict(case.names_nobody()))?;
         let record = actor.ask_and_perform(order).await.map_err(Refused::storage)?;
-        answer["action"] = super::acts::answer(&record);
+        answer.action = Some(shapes::action(&record));
     }
     Ok(Json(answer))
 }
@@ -143,38 +184,34 @@ fn order_of(case: &Takeover) -> Option<Action> {
     })
 }
 
-fn of_case(case: &Takeover) -> Value {
-    let mut json = serde_json::to_value(case).unwrap_or_default();
-    as_moments(&mut json);
-    json
-}
-
 /// `GET /api/v1/incidents`: the one that changed last first.
-pub(super) async fn incidents(State(actor): State<Actor>) -> Result<Json<Value>, Refused> {
-    let found = ask(&actor.inner.governance, all_incidents).await.map_err(Refused::storage)?;
-    let items: Vec<Value> = found.iter().map(of_incident).collect();
-    Ok(Json(json!({ "items": items })))
+pub(super) async fn incidents(
+    State(actor): State<Actor>,
+    InQuery(paging): InQuery<Paging>,
+) -> Result<Json<Page<IncidentShape>>, Refused> {
+    documents(&actor, KIND, List::Incidents, paging, shapes::incident).await
 }
 
 /// `GET /api/v1/incidents/{id}`: one, with its timeline.
 pub(super) async fn incident(
     State(actor): State<Actor>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Refused> {
+    InPath(id): InPath<String>,
+) -> Result<Json<IncidentShape>, Refused> {
     let name = id.clone();
     let found = ask(&actor.inner.governance, move |governance| governance.document(KIND, &name));
     let found = found.await.map_err(Refused::storage)?;
     let incident = found.as_ref().and_then(body_of::<Incident>);
     match incident {
-        Some(incident) => Ok(Json(of_incident(&incident))),
+        Some(incident) => Ok(Json(shapes::incident(&incident))),
         None => Err(Refused::not_found("incident", &id)),
     }
 }
 
 /// What a change needs.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
+#[schemars(rename = "IncidentAsked")]
+pub(super) struct Asked {
     /// Of `silence`: RFC 3339.
     until: Option<String>,
     /// Of `silence`: from now, seconds.
@@ -188,15 +225,15 @@ struct Asked {
 /// `POST /api/v1/incidents/{id}/{change}`: what a person does about it.
 pub(super) async fn change(
     State(actor): State<Actor>,
-    Path((id, change)): Path<(String, String)>,
+    InPath((id, change)): InPath<(String, String)>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<Json<Value>, Refused> {
+    Sent(body): Sent,
+) -> Result<Json<IncidentShape>, Refused> {
     let now = now_unix_nano();
     let change = change_of(&change, read(&body)?, now)?;
     let changed = actor.change_incident(&id, change, &person(key.as_ref()), now).await;
     match changed {
-        Ok(incident) => Ok(Json(of_incident(&incident))),
+        Ok(incident) => Ok(Json(shapes::incident(&incident))),
         Err(NotChanged::Missing) => Err(Refused::not_found("incident", &id)),
         Err(NotChanged::Unfit(error)) => Err(Refused::conflict(error.to_string())),
         Err(NotChanged::Storage(error)) => Err(Refused::storage(error)),
@@ -226,27 +263,4 @@ fn change_of(name: &str, asked: Asked, now: u64) -> Result<Change, Refused> {
             return Err(Refused::parameter("change", expected, other));
         }
     })
-}
-
-fn of_incident(incident: &Incident) -> Value {
-    let mut json = serde_json::to_value(incident).unwrap_or_default();
-    as_moments(&mut json);
-    // Hashes tell people nothing.
-    json.as_object_mut().map(|fields| fields.remove("counted"));
-    for entry in json["timeline"].as_array_mut().into_iter().flatten() {
-        as_moments(entry);
-    }
-    json
-}
-
-/// Writes `x_unix_nano` as `x`, RFC 3339: such numbers do not fit those of JavaScript.
-pub(super) fn as_moments(json: &mut Value) {
-    let Value::Object(fields) = json else { return };
-    let names: Vec<String> =
-        fields.keys().filter(|name| name.ends_with("_unix_nano")).cloned().collect();
-    for name in names {
-        let moment = fields.remove(&name).and_then(|value| value.as_u64()).map(rfc3339);
-        let short = name.trim_end_matches("_unix_nano").to_owned();
-        fields.insert(short, moment.map_or(Value::Null, Value::from));
-    }
 }

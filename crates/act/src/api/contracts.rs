@@ -2,16 +2,19 @@
 //! them is read elsewhere (`GET /api/v1/contracts`).
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use throughline_store::{ActionState, Document};
 use throughline_trace::access::ApiKey;
 use throughline_trace::{ContractStep, Operation, Subject, TraceId};
 
-use super::acts::{Ordered, answer, order};
+use super::acts::{Ordered, order};
+use super::asked::{InPath, Sent};
+use super::forms::TermsGiven;
+use super::shapes::{self, ActionShape};
 use super::{Refused, person, read};
 use crate::actor::Actor;
 use crate::directives::ask;
@@ -19,40 +22,52 @@ use crate::directives::ask;
 /// Kind of the documents that keep contracts.
 const KIND: &str = "contract";
 
+/// Steps that follow a proposal.
+pub(super) const STEPS: [&str; 5] = ["accept", "counter", "reject", "withdraw", "restore"];
+
 /// Why, where a person does not say.
 const NO_REASON: &str = "no reason given";
 
 /// What is proposed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Proposed {
+#[schemars(rename = "ContractProposed")]
+pub(super) struct Proposed {
+    #[schemars(with = "TermsGiven")]
     terms: Value,
+    /// Over how much of what is stored the answer is measured, seconds; a week where it is left out.
     #[serde(default)]
     measured_over_s: Option<u64>,
+    /// Why, for people.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 1_000))]
     reason: Option<String>,
 }
 
 /// What a step may need.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
+#[schemars(rename = "ContractStepAsked")]
+pub(super) struct Asked {
     /// Of `accept`, `counter` and `reject`: the offer that is meant.
     offer: Option<u64>,
     /// Of `counter`.
+    #[schemars(with = "Option<TermsGiven>")]
     terms: Option<Value>,
     /// Of `restore`.
     version: Option<u64>,
+    /// Why, for people.
+    #[schemars(length(min = 1, max = 1_000))]
     reason: Option<String>,
 }
 
 /// `POST /api/v1/contracts/{contract}/proposals`: the consumer proposes terms.
 pub(super) async fn propose(
     State(actor): State<Actor>,
-    Path(name): Path<String>,
+    InPath(name): InPath<String>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+    Sent(body): Sent,
+) -> Result<(StatusCode, Json<ActionShape>), Refused> {
     let Proposed { terms, measured_over_s, reason } = read(&body)?;
     let step = ContractStep::Propose { terms, measured_over_s };
     take(&actor, name, step, reason, &person(key.as_ref())).await
@@ -61,10 +76,10 @@ pub(super) async fn propose(
 /// `POST /api/v1/contracts/{contract}/{step}`: `accept`, `counter`, `reject`, `withdraw` or `restore`.
 pub(super) async fn step(
     State(actor): State<Actor>,
-    Path((name, step)): Path<(String, String)>,
+    InPath((name, step)): InPath<(String, String)>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+    Sent(body): Sent,
+) -> Result<(StatusCode, Json<ActionShape>), Refused> {
     let Asked { offer, terms, version, reason } = read(&body)?;
     let is_odd = |what: &str, is_given: bool| {
         let expected = format!("expected no `{what}` of a step {step:?}, got one");
@@ -95,7 +110,7 @@ async fn take(
     step: ContractStep,
     reason: Option<String>,
     by: &str,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+) -> Result<(StatusCode, Json<ActionShape>), Refused> {
     let wanted = name.clone();
     let found = ask(&actor.inner.governance, move |governance| governance.document(KIND, &wanted));
     let found = found.await.map_err(Refused::storage)?;
@@ -116,7 +131,7 @@ async fn take(
         // The attempt is on the record all the same.
         ActionState::Refused => Err(Refused::conflict(record.detail)),
         ActionState::Failed => Err(Refused::bad_body(record.detail)),
-        _ => Ok((StatusCode::CREATED, Json(answer(&record)))),
+        _ => Ok((StatusCode::CREATED, Json(shapes::action(&record)))),
     }
 }
 

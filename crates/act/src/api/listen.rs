@@ -3,23 +3,27 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use throughline_store::MAX_GOVERNANCE_LIST;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use throughline_store::{AckRecord, IssuedDirective};
 use throughline_trace::access::ApiKey;
-use throughline_trace::{DirectiveAck, DirectiveAction, DirectiveTarget, Operation, TraceId};
+use throughline_trace::{
+    DirectiveAck, DirectiveAction, DirectiveStatus, DirectiveTarget, Operation, TraceId,
+};
 
-use super::acts::{Ordered, answer, order};
+use super::acts::{Ordered, order};
+use super::asked::{InPath, InQuery, Sent};
+use super::cases::Paging;
+use super::forms::{DecisionIdText, DirectiveActionGiven, TargetJson, TraceIdGiven};
+use super::paging::{self, List};
+use super::shapes::{self, ActionShape, DirectiveShape, Page};
 use super::{Refused, person, read};
 use crate::actor::Actor;
 use crate::directives::stream::Listener;
 use crate::directives::{LONGEST_DIRECTIVE_TTL_S, MAX_LISTENERS, ask};
-use crate::moments::rfc3339;
 
 /// The header with the place to go on from.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -44,13 +48,10 @@ pub(super) struct Who {
 /// `GET /api/v1/directives?service=…&instance_id=…`: server-sent events (docs/directives.md).
 pub(super) async fn listen(
     State(actor): State<Actor>,
-    who: Result<Query<Who>, QueryRejection>,
+    InQuery(who): InQuery<Who>,
     key: Option<Extension<ApiKey>>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let Query(who) = who.map_err(|error| {
-        Refused::parameter("service", "`service.name` of the process", &error.body_text())
-    })?;
     let after = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.trim().parse().ok());
     // What other processes gave counts before it is decided where to go on.
     actor.inner.board.look().await;
@@ -70,9 +71,9 @@ pub(super) async fn listen(
 /// `POST /api/v1/directives/{id}/ack`: what became of a directive in one process.
 pub(super) async fn acknowledge(
     State(actor): State<Actor>,
-    Path(id): Path<String>,
-    body: Bytes,
-) -> Result<Json<Value>, Refused> {
+    InPath(id): InPath<String>,
+    Sent(body): Sent,
+) -> Result<Json<Acknowledged>, Refused> {
     let mut ack: DirectiveAck = read(&body)?;
     let count = ack.instance_id.chars().count();
     if !(1..=MAX_INSTANCE_CHARS).contains(&count) {
@@ -87,24 +88,72 @@ pub(super) async fn acknowledge(
     if !known.await.map_err(Refused::storage)? {
         return Err(Refused::not_found("directive", &id));
     }
-    let status = serde_json::to_value(status).unwrap_or_default();
-    actor.inner.metrics.ack(status.as_str().unwrap_or_default());
-    Ok(Json(json!({ "directive_id": id, "status": status })))
+    let text = serde_json::to_value(status).unwrap_or_default();
+    actor.inner.metrics.ack(text.as_str().unwrap_or_default());
+    Ok(Json(Acknowledged { directive_id: id, status }))
+}
+
+/// What a process answers, for its schema: [`DirectiveAck`] reads it.
+#[derive(JsonSchema)]
+#[schemars(rename = "DirectiveAckGiven")]
+#[expect(dead_code, reason = "the schema of what is read elsewhere")]
+pub(super) struct AckGiven {
+    /// `service.instance.id` of the process.
+    #[schemars(length(min = 1, max = 256))]
+    instance_id: String,
+    #[schemars(with = "AckStatus")]
+    status: DirectiveStatus,
+    /// The decision that records it there.
+    #[schemars(with = "Option<DecisionIdText>")]
+    decision_id: Option<String>,
+    /// Why it was not applied.
+    #[schemars(default)]
+    reason: String,
+}
+
+/// What became of a directive in one process.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the schema of what is read elsewhere")]
+enum AckStatus {
+    Applied,
+    Refused,
+    Expired,
+    Unsupported,
+}
+
+/// An answer that was noted.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DirectiveAcknowledged")]
+pub(super) struct Acknowledged {
+    directive_id: String,
+    #[schemars(with = "AckStatus")]
+    status: DirectiveStatus,
 }
 
 /// What a person gives.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Given {
+#[schemars(rename = "DirectiveOrder")]
+pub(super) struct Given {
+    /// The same id means the same directive, however often it is given.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
     id: Option<String>,
     #[serde(default)]
+    #[schemars(with = "TargetJson")]
     target: DirectiveTarget,
+    #[schemars(with = "DirectiveActionGiven")]
     action: DirectiveAction,
+    /// How long it holds, seconds; five minutes where it is left out.
     #[serde(default)]
+    #[schemars(range(min = 1, max = LONGEST_DIRECTIVE_TTL_S))]
     ttl_s: Option<u64>,
+    /// Why, for people.
+    #[schemars(length(min = 1, max = 1_000))]
     reason: String,
     #[serde(default)]
+    #[schemars(with = "Vec<TraceIdGiven>")]
     evidence: Vec<TraceId>,
 }
 
@@ -112,8 +161,8 @@ struct Given {
 pub(super) async fn give(
     State(actor): State<Actor>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+    Sent(body): Sent,
+) -> Result<(StatusCode, Json<ActionShape>), Refused> {
     let Given { id, target, action, ttl_s, reason, evidence } = read(&body)?;
     let ttl_s = ttl_s.unwrap_or(USUAL_TTL_S);
     if !(1..=LONGEST_DIRECTIVE_TTL_S).contains(&ttl_s) {
@@ -133,29 +182,20 @@ pub(super) async fn give(
     };
     let action = order(ordered, &person(key.as_ref()))?;
     let record = actor.ask_and_perform(action).await.map_err(Refused::storage)?;
-    Ok((StatusCode::CREATED, Json(answer(&record))))
+    Ok((StatusCode::CREATED, Json(shapes::action(&record))))
 }
 
 /// `GET /api/v1/directives/list`: what was given, with the answers, the newest first.
-pub(super) async fn list(State(actor): State<Actor>) -> Result<Json<Value>, Refused> {
-    let found =
-        ask(&actor.inner.governance, |governance| governance.directives(MAX_GOVERNANCE_LIST));
+pub(super) async fn list(
+    State(actor): State<Actor>,
+    InQuery(Paging { cursor, limit }): InQuery<Paging>,
+) -> Result<Json<Page<DirectiveShape>>, Refused> {
+    let limit = paging::limit(limit)?;
+    let before: u64 = List::Directives.key(cursor.as_deref())?.unwrap_or(u64::MAX);
+    let found = ask(&actor.inner.governance, move |governance| {
+        governance.directives_before(before, limit + 1)
+    });
     let found = found.await.map_err(Refused::storage)?;
-    let items: Vec<Value> = found
-        .into_iter()
-        .map(|(issued, acks)| {
-            let mut json = issued.directive.to_json();
-            json["place"] = issued.place.into();
-            json["acks"] = acks
-                .into_iter()
-                .map(|record| {
-                    let mut ack = serde_json::to_value(&record.ack).unwrap_or_default();
-                    ack["at"] = rfc3339(record.at_unix_nano).into();
-                    ack
-                })
-                .collect();
-            json
-        })
-        .collect();
-    Ok(Json(json!({ "items": items })))
+    let key = |(issued, _): &(IssuedDirective, Vec<AckRecord>)| issued.place;
+    Ok(Json(paging::page(List::Directives, found, limit, key, shapes::directive)))
 }

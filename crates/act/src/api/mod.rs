@@ -5,20 +5,30 @@
 
 mod acts;
 mod alerts;
+mod asked;
 mod cases;
 mod contracts;
+mod description;
+mod forms;
 mod listen;
+mod operation;
+mod paging;
+mod parameters;
 mod refused;
+mod shapes;
+mod table;
 mod words;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Extension};
-use axum::routing::{MethodRouter, get, post};
+use axum::middleware::from_fn;
+use axum::routing::MethodRouter;
 use serde::de::DeserializeOwned;
 use throughline_trace::access::ApiKey;
 
 use crate::actor::Actor;
 
+pub use description::{ApiDescription, api_description};
 pub(crate) use refused::Refused;
 
 /// Bytes of a body at most; alerts come many at a time.
@@ -27,47 +37,31 @@ const MAX_BODY_BYTES: usize = 2 << 20;
 /// Who asks when no key is needed.
 const LOCAL: &str = "local";
 
-/// Patterns and what answers them.
-fn table() -> Vec<(&'static str, MethodRouter<Actor>)> {
-    vec![
-        ("/api/v1/directives", get(listen::listen).post(listen::give)),
-        ("/api/v1/directives/list", get(listen::list)),
-        ("/api/v1/directives/{id}/ack", post(listen::acknowledge)),
-        ("/api/v1/actions", get(acts::list).post(acts::run)),
-        ("/api/v1/actions/pause", get(acts::pause_state).post(acts::pause)),
-        ("/api/v1/actions/resume", post(acts::resume)),
-        ("/api/v1/findings", get(acts::findings)),
-        ("/api/v1/takeovers", get(cases::takeovers)),
-        ("/api/v1/takeovers/{id}/approve", post(cases::approve)),
-        ("/api/v1/takeovers/{id}/reject", post(cases::reject)),
-        ("/api/v1/incidents", get(cases::incidents)),
-        ("/api/v1/incidents/{id}", get(cases::incident)),
-        ("/api/v1/incidents/{id}/{change}", post(cases::change)),
-        ("/api/v1/contracts/{contract}/proposals", post(contracts::propose)),
-        ("/api/v1/contracts/{contract}/{step}", post(contracts::step)),
-        ("/api/v1/holds", get(words::holds).post(words::hold)),
-        ("/api/v1/holds/{what}/lift", post(words::lift_hold)),
-        ("/api/v1/freezes", get(words::freezes)),
-        ("/api/v1/freezes/{subject}/lift", post(words::lift_freeze)),
-        ("/api/v1/xds", get(words::xds)),
-        ("/api/v1/alerts/alertmanager", post(alerts::alertmanager)),
-        ("/api/v1/alerts/grafana", post(alerts::grafana)),
-    ]
-}
-
 /// The patterns of all routes, as axum writes them.
 pub fn route_paths() -> Vec<&'static str> {
-    table().into_iter().map(|(path, _)| path).collect()
+    let mut paths: Vec<&str> = table::operations().into_iter().map(|one| one.path).collect();
+    paths.dedup();
+    paths
 }
 
 impl Actor {
     /// The routes, to be mounted at the root behind the doors of the pages.
     pub fn router(&self) -> Router {
+        let mut routes: Vec<(&str, MethodRouter<Self>)> = Vec::new();
+        for operation in table::operations() {
+            match routes.iter_mut().find(|(path, _)| *path == operation.path) {
+                Some((_, known)) => *known = std::mem::take(known).merge(operation.by),
+                None => routes.push((operation.path, operation.by)),
+            }
+        }
         let mut router = Router::new();
-        for (path, methods) in table() {
+        for (path, methods) in routes {
             router = router.route(path, methods.fallback(refused::wrong_method));
         }
-        router.layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(self.clone())
+        router
+            .layer(from_fn(refused::told))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .with_state(self.clone())
     }
 }
 
@@ -81,5 +75,9 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
     let json: serde_json::Value = serde_json::from_slice(body)
         .map_err(|error| Refused::bad_request(format!("expected JSON as the body: {error}")))?;
+    // What `serde` makes of a struct also takes a list.
+    if !json.is_object() {
+        return Err(Refused::bad_body("expected an object".to_owned()));
+    }
     serde_json::from_value(json).map_err(|error| Refused::bad_body(error.to_string()))
 }

@@ -1,6 +1,9 @@
 //! Why a request got no answer, as a problem of RFC 9457 in the form that all of `/api/v1` has.
 
+use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -45,6 +48,13 @@ impl Refused {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_body", title, detail)
     }
 
+    /// The body is larger than is taken.
+    pub(crate) fn too_large(max_bytes: usize) -> Self {
+        let detail = format!("expected a body of at most {max_bytes} bytes");
+        let title = "The body is too large";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", title, detail)
+    }
+
     /// What the path names is not there.
     pub(crate) fn not_found(what: &str, id: &str) -> Self {
         let id: String = id.chars().take(80).collect();
@@ -75,23 +85,37 @@ impl Refused {
 }
 
 impl IntoResponse for Refused {
+    /// Status and reason; the body comes with [`told`], which knows the path.
     fn into_response(self) -> Response {
-        let body = json!({
-            "type": format!("/api/v1/problems#{}", self.code),
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "code": self.code,
-            "hint": self.hint,
-        });
-        let media = HeaderValue::from_static("application/problem+json");
-        let mut response =
-            (self.status, [(header::CONTENT_TYPE, media)], body.to_string()).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
-        }
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
         response
     }
+}
+
+/// Writes a refusal out as a problem.
+pub(super) async fn told(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    let Some(refused) = response.extensions_mut().remove::<Refused>() else { return response };
+    let body = json!({
+        "type": format!("/api/v1/problems#{}", refused.code),
+        "title": refused.title,
+        "status": refused.status.as_u16(),
+        "detail": refused.detail,
+        "instance": path,
+        "code": refused.code,
+        "hint": refused.hint,
+    });
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.remove(header::CONTENT_LENGTH);
+    if refused.status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+    }
+    // What the router said of methods (`Allow`) stays.
+    *response.body_mut() = Body::from(body.to_string());
+    response
 }
 
 /// The path is ours and takes another method.

@@ -3,67 +3,59 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use throughline_trace::ROUTE_NAME_MAX_CHARS;
 use throughline_trace::access::ApiKey;
 
-use super::cases::as_moments;
+use super::asked::{InPath, InQuery, Sent};
+use super::cases::{Paging, documents};
+use super::paging::List;
+use super::shapes::{self, FreezeShape, HoldShape, Page, XdsShape};
 use super::{Refused, person, read};
 use crate::actor::Actor;
 use crate::directives::ask;
 use crate::moments::{NANOS_PER_SEC, now_unix_nano};
-use crate::standing::{FREEZE, Freeze, HOLD, Hold, Standing, body as body_of};
+use crate::standing::{FREEZE, Freeze, HOLD, Hold, Standing};
 
 /// `GET /api/v1/holds`: what people hold, or held, the one that changed last first.
-pub(super) async fn holds(State(actor): State<Actor>) -> Result<Json<Value>, Refused> {
-    all::<Hold>(&actor, HOLD).await
+pub(super) async fn holds(
+    State(actor): State<Actor>,
+    InQuery(paging): InQuery<Paging>,
+) -> Result<Json<Page<HoldShape>>, Refused> {
+    documents(&actor, HOLD, List::Holds, paging, shapes::hold).await
 }
 
 /// `GET /api/v1/freezes`: the one that changed last first.
-pub(super) async fn freezes(State(actor): State<Actor>) -> Result<Json<Value>, Refused> {
-    all::<Freeze>(&actor, FREEZE).await
-}
-
-async fn all<T>(actor: &Actor, kind: &'static str) -> Result<Json<Value>, Refused>
-where
-    T: serde::Serialize + serde::de::DeserializeOwned,
-{
-    let found = ask(&actor.inner.governance, move |governance| governance.documents(kind));
-    let found = found.await.map_err(Refused::storage)?;
-    let items: Vec<Value> = found.iter().filter_map(body_of::<T>).map(|one| of(&one)).collect();
-    Ok(Json(json!({ "items": items })))
-}
-
-fn of(thing: &impl serde::Serialize) -> Value {
-    let mut json = serde_json::to_value(thing).unwrap_or_default();
-    as_moments(&mut json);
-    json
+pub(super) async fn freezes(
+    State(actor): State<Actor>,
+    InQuery(paging): InQuery<Paging>,
+) -> Result<Json<Page<FreezeShape>>, Refused> {
+    documents(&actor, FREEZE, List::Freezes, paging, shapes::freeze).await
 }
 
 /// `GET /api/v1/xds`: which Envoy took which version of the weights, or refused it and why; and the
 /// weights that were set.
-pub(super) async fn xds(State(actor): State<Actor>) -> Json<Value> {
-    let nodes = actor.inner.nodes.all().into_iter().map(|((node, type_url), standing)| {
-        let mut json = of(&standing);
-        json["node"] = node.into();
-        json["type"] = type_url.rsplit('.').next().unwrap_or_default().into();
-        json
-    });
-    let nodes: Vec<Value> = nodes.collect();
-    let weights: Vec<Value> = actor.inner.weights.borrow().values().map(of).collect();
-    Json(json!({ "nodes": nodes, "weights": weights }))
+pub(super) async fn xds(State(actor): State<Actor>) -> Json<XdsShape> {
+    let nodes = actor.inner.nodes.all().into_iter();
+    let nodes = nodes.map(|(key, standing)| shapes::node(key, &standing)).collect();
+    let weights = actor.inner.weights.borrow().values().map(shapes::weights).collect();
+    Json(XdsShape { nodes, weights })
 }
 
 /// What a person holds.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Held {
+#[schemars(rename = "HoldOrder")]
+pub(super) struct Held {
+    /// `route:NAME` or `rollout:NAME`.
+    #[schemars(regex(pattern = r"^(route|rollout):[\s\S]{1,128}$"))]
     what: String,
+    /// Why, for people.
     reason: String,
+    /// From now, seconds; until somebody lifts it where it is left out.
     #[serde(default)]
     for_s: Option<u64>,
 }
@@ -72,8 +64,8 @@ struct Held {
 pub(super) async fn hold(
     State(actor): State<Actor>,
     key: Option<Extension<ApiKey>>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+    Sent(body): Sent,
+) -> Result<(StatusCode, Json<HoldShape>), Refused> {
     let Held { what, reason, for_s } = read(&body)?;
     let name = what.strip_prefix("route:").or_else(|| what.strip_prefix("rollout:"));
     if !name.is_some_and(|name| (1..=ROUTE_NAME_MAX_CHARS).contains(&name.chars().count())) {
@@ -99,7 +91,7 @@ pub(super) async fn hold(
         Standing(governance).change(HOLD, what, person, |_: Option<Hold>| Some(kept.clone()))
     });
     match written.await.map_err(Refused::storage)? {
-        Some(hold) => Ok((StatusCode::CREATED, Json(of(&hold)))),
+        Some(hold) => Ok((StatusCode::CREATED, Json(shapes::hold(&hold)))),
         None => Err(Refused::conflict("others change it too; try again".to_owned())),
     }
 }
@@ -107,28 +99,30 @@ pub(super) async fn hold(
 /// `POST /api/v1/holds/{what}/lift`: rules may change it again.
 pub(super) async fn lift_hold(
     State(actor): State<Actor>,
-    Path(what): Path<String>,
+    InPath(what): InPath<String>,
     key: Option<Extension<ApiKey>>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<HoldShape>, Refused> {
     let lift = |mut hold: Hold, _: &str| {
         hold.is_lifted = true;
         hold
     };
-    lift_one(&actor, HOLD, what, person(key.as_ref()), lift).await
+    let lifted = lift_one(&actor, HOLD, what, person(key.as_ref()), lift).await?;
+    Ok(Json(shapes::hold(&lifted)))
 }
 
 /// `POST /api/v1/freezes/{subject}/lift`: a person ends a freeze before its time, and no rule puts it
 /// back before that.
 pub(super) async fn lift_freeze(
     State(actor): State<Actor>,
-    Path(subject): Path<String>,
+    InPath(subject): InPath<String>,
     key: Option<Extension<ApiKey>>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<FreezeShape>, Refused> {
     let lift = |mut freeze: Freeze, by: &str| {
         by.clone_into(&mut freeze.lifted_by);
         freeze
     };
-    lift_one(&actor, FREEZE, subject, person(key.as_ref()), lift).await
+    let lifted = lift_one(&actor, FREEZE, subject, person(key.as_ref()), lift).await?;
+    Ok(Json(shapes::freeze(&lifted)))
 }
 
 async fn lift_one<T>(
@@ -137,7 +131,7 @@ async fn lift_one<T>(
     name: String,
     by: String,
     lift: impl Fn(T, &str) -> T + Send + 'static,
-) -> Result<Json<Value>, Refused>
+) -> Result<T, Refused>
 where
     T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
 {
@@ -149,7 +143,7 @@ where
         Standing(governance).change(kind, &wanted, &by, change)
     });
     match written.await.map_err(Refused::storage)? {
-        Some(lifted) => Ok(Json(of(&lifted))),
+        Some(lifted) => Ok(lifted),
         None => Err(Refused::not_found(kind, &name)),
     }
 }

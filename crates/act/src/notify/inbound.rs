@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use throughline_trace::{Finding, FindingSeverity, FindingState, Subject, TraceId, finding_id};
 
@@ -22,14 +23,17 @@ const MAX_TEXT_CHARS: usize = 500;
 const FORM: &str = "external-1";
 
 /// What a webhook of Alertmanager or Grafana sends.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AlertWebhook")]
 pub(crate) struct Webhook {
+    #[schemars(length(max = 1_000))]
     pub(crate) alerts: Vec<Alert>,
 }
 
 /// One alert.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "Alert")]
 #[derive(Default)]
 pub(crate) struct Alert {
     status: String,

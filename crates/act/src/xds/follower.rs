@@ -4,10 +4,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::snapshot::Snapshot;
-use super::wire::{DiscoveryRequest, DiscoveryResponse};
+use super::wire::{DiscoveryRequest, DiscoveryResponse, Node};
 
 /// Types that one stream may ask for; what is beyond is not answered.
-const MAX_TYPES: usize = 16;
+pub(crate) const MAX_TYPES: usize = 16;
+
+/// A way to follow: the state of one stream, without IO.
+pub(crate) trait Protocol: Default + Send + 'static {
+    /// What the client sends.
+    type Request: prost::Message + Default + Send + 'static;
+    /// What it is sent.
+    type Response: prost::Message + Default + Send + 'static;
+
+    /// Who asks, where it says so, and the type that it asks for.
+    fn about(request: &Self::Request) -> (Option<&Node>, &str);
+
+    /// Takes a request in; what it means, and what is to be answered at once.
+    fn hear(
+        &mut self,
+        request: Self::Request,
+        snapshot: &Snapshot,
+    ) -> (Told, Option<Self::Response>);
+
+    /// What is to be sent because the snapshot changed.
+    fn change(&mut self, snapshot: &Snapshot) -> Vec<Self::Response>;
+}
 
 /// What a request means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +58,15 @@ pub(crate) struct Follower {
     nonces: u64,
 }
 
-impl Follower {
-    /// Takes a request in; what it means, and what is to be answered at once.
-    pub(crate) fn hear(
+impl Protocol for Follower {
+    type Request = DiscoveryRequest;
+    type Response = DiscoveryResponse;
+
+    fn about(request: &DiscoveryRequest) -> (Option<&Node>, &str) {
+        (request.node.as_ref(), &request.type_url)
+    }
+
+    fn hear(
         &mut self,
         request: DiscoveryRequest,
         snapshot: &Snapshot,
@@ -72,8 +99,7 @@ impl Follower {
         (told, answer)
     }
 
-    /// What is to be sent because the snapshot changed.
-    pub(crate) fn change(&mut self, snapshot: &Snapshot) -> Vec<DiscoveryResponse> {
+    fn change(&mut self, snapshot: &Snapshot) -> Vec<DiscoveryResponse> {
         let changed: Vec<String> = self
             .types
             .iter()
@@ -82,7 +108,9 @@ impl Follower {
             .collect();
         changed.iter().filter_map(|type_url| self.send(type_url, snapshot)).collect()
     }
+}
 
+impl Follower {
     fn send(&mut self, type_url: &str, snapshot: &Snapshot) -> Option<DiscoveryResponse> {
         let version = snapshot.version(type_url)?.to_owned();
         let watched = self.types.get_mut(type_url)?;

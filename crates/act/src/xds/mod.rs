@@ -1,13 +1,15 @@
-//! Envoy follows the weights: aggregated discovery (ADS, state of the world) of route configurations
+//! Envoy follows the weights: aggregated discovery (ADS, state of the world and incremental) of route configurations
 //! (RDS) and of a layer of the runtime (RTDS), over gRPC. Clusters and listeners stay Envoy's own
 //! configuration: what we change is who gets how much.
 
+mod delta;
 mod follower;
 mod manifest;
 mod snapshot;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -29,16 +31,20 @@ use tonic_prost::ProstCodec;
 
 use crate::actor::Actor;
 use crate::moments::now_unix_nano;
-use follower::{Follower, Told};
+use delta::DeltaFollower;
+use follower::{Follower, Protocol, Told};
 use snapshot::Snapshot;
-use wire::{DiscoveryRequest, DiscoveryResponse};
 
 pub use manifest::{ManifestOptions, manifests};
 pub use snapshot::{XdsConfig, XdsRoute, XdsTarget};
 
-/// The one method that is served.
+/// State of the world.
 const STREAM: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
+/// Incremental.
+const DELTA: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// Envoys that are remembered at most, those seen last.
 const MAX_NODES: usize = 1_000;
@@ -93,35 +99,37 @@ impl Actor {
     /// The gRPC routes that Envoy asks; `None` when no route is configured for it.
     pub fn xds_router(&self) -> Option<Router> {
         let is_on = !self.inner.xds.routes.is_empty();
-        let router = Router::new().route(STREAM, axum::routing::post(serve));
+        let router = Router::new()
+            .route(STREAM, axum::routing::post(serve::<Follower>))
+            .route(DELTA, axum::routing::post(serve::<DeltaFollower>));
         is_on.then(|| router.with_state(self.clone()))
     }
 }
 
-async fn serve(State(actor): State<Actor>, request: Request) -> Response {
-    let mut grpc = Grpc::new(ProstCodec::<DiscoveryResponse, DiscoveryRequest>::default());
-    grpc.streaming(Service(actor), request).await.map(Body::new)
+async fn serve<P: Protocol>(State(actor): State<Actor>, request: Request) -> Response {
+    let mut grpc = Grpc::new(ProstCodec::<P::Response, P::Request>::default());
+    grpc.streaming(Service::<P>(actor, PhantomData), request).await.map(Body::new)
 }
 
-struct Service(Actor);
+struct Service<P>(Actor, PhantomData<fn() -> P>);
 
-type Answers = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-impl StreamingService<DiscoveryRequest> for Service {
-    type Response = DiscoveryResponse;
-    type ResponseStream = Answers;
-    type Future = Ready<Result<tonic::Response<Answers>, Status>>;
+impl<P: Protocol> StreamingService<P::Request> for Service<P> {
+    type Response = P::Response;
+    type ResponseStream = Answers<P::Response>;
+    type Future = Ready<Result<tonic::Response<Answers<P::Response>>, Status>>;
 
-    fn call(&mut self, request: tonic::Request<Streaming<DiscoveryRequest>>) -> Self::Future {
+    fn call(&mut self, request: tonic::Request<Streaming<P::Request>>) -> Self::Future {
         ready(self.open(request).map(tonic::Response::new))
     }
 }
 
-impl Service {
+impl<P: Protocol> Service<P> {
     fn open(
         &self,
-        request: tonic::Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Answers, Status> {
+        request: tonic::Request<Streaming<P::Request>>,
+    ) -> Result<Answers<P::Response>, Status> {
         let inner = &self.0.inner;
         let key = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let key = admit(&inner.keyring, key.and_then(Keyring::key_of_header).as_deref())?;
@@ -131,7 +139,7 @@ impl Service {
         let stream = OpenStream {
             actor: self.0.clone(),
             requests: request.into_inner(),
-            follower: Follower::default(),
+            follower: P::default(),
             node: String::new(),
             types: Vec::new(),
             queue: Vec::new(),
@@ -154,14 +162,14 @@ fn admit(keyring: &Keyring, key: Option<&str>) -> Result<Option<ApiKey>, Status>
 }
 
 /// One Envoy that follows.
-struct OpenStream {
+struct OpenStream<P: Protocol> {
     actor: Actor,
-    requests: Streaming<DiscoveryRequest>,
-    follower: Follower,
+    requests: Streaming<P::Request>,
+    follower: P,
     /// Said in the first request only.
     node: String,
     types: Vec<String>,
-    queue: Vec<DiscoveryResponse>,
+    queue: Vec<P::Response>,
     /// The key that it came with.
     key: Option<ApiKey>,
     ticks: Interval,
@@ -169,8 +177,8 @@ struct OpenStream {
     ready: watch::Receiver<bool>,
 }
 
-impl OpenStream {
-    async fn next(mut self) -> Option<(Result<DiscoveryResponse, Status>, Self)> {
+impl<P: Protocol> OpenStream<P> {
+    async fn next(mut self) -> Option<(Result<P::Response, Status>, Self)> {
         loop {
             // It comes back, and is told why it may not follow.
             if !self.may_stay() {
@@ -208,13 +216,14 @@ impl OpenStream {
         self.key.as_ref().is_none_or(|key| keyring.check_id(&key.id, Scope::Read).is_ok())
     }
 
-    fn hear(&mut self, request: DiscoveryRequest) {
-        if let Some(node) = &request.node
+    fn hear(&mut self, request: P::Request) {
+        let (node, type_url) = P::about(&request);
+        if let Some(node) = node
             && !node.id.is_empty()
         {
             self.node = node.id.chars().take(MAX_TEXT_CHARS).collect();
         }
-        let type_url = request.type_url.clone();
+        let type_url = type_url.to_owned();
         // Not marked as seen: the other types are told of a change when it wakes the stream.
         let snapshot = Snapshot::of(&self.actor.inner.xds, &self.weights.borrow());
         let (told, answer) = self.follower.hear(request, &snapshot);
@@ -243,7 +252,7 @@ impl OpenStream {
     }
 }
 
-impl Drop for OpenStream {
+impl<P: Protocol> Drop for OpenStream<P> {
     fn drop(&mut self) {
         for type_url in self.types.drain(..) {
             let key = (self.node.clone(), type_url);
@@ -265,6 +274,7 @@ mod tests {
     use throughline_trace::access::KeyHash;
     use tonic::codec::Codec as _;
 
+    use super::wire::{DiscoveryRequest, DiscoveryResponse};
     use super::*;
     use crate::actor::Wiring;
     use crate::actor::tests::wiring_of;
@@ -293,7 +303,8 @@ mod tests {
         let mut request = tonic::Request::new(requests);
         let bearer = "Bearer secret".parse().expect("a header");
         request.metadata_mut().insert("authorization", bearer);
-        let mut answers = Service(actor).open(request).expect("it may follow");
+        let mut answers =
+            Service::<Follower>(actor, PhantomData).open(request).expect("it may follow");
         assert!(answers.next().now_or_never().is_none(), "it follows");
         keyring.replace([]);
         let ended = tokio::time::timeout(2 * KEY_CHECK, answers.next()).await.expect("in time");

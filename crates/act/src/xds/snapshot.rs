@@ -162,6 +162,13 @@ impl Snapshot {
         self.by_type.get(type_url).map(|resources| resources.version.as_str())
     }
 
+    /// The resources of a type by name, each with a version of its own: a hash of what it says.
+    pub(crate) fn versioned(&self, type_url: &str) -> BTreeMap<String, (String, Any)> {
+        let version = |any: &Any| blake3::hash(&any.value).to_hex().as_str()[..16].to_owned();
+        let all = self.by_type.get(type_url).into_iter().flat_map(|of| &of.all);
+        all.map(|(name, any)| (name.clone(), (version(any), any.clone()))).collect()
+    }
+
     /// The resources of a type with these names; all of them for no names.
     pub(crate) fn resources(&self, type_url: &str, names: &BTreeSet<String>) -> Vec<Any> {
         let Some(resources) = self.by_type.get(type_url) else { return Vec::new() };

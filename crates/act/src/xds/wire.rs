@@ -62,6 +62,51 @@ pub(crate) struct DiscoveryResponse {
     pub(crate) nonce: String,
 }
 
+/// `envoy.service.discovery.v3.DeltaDiscoveryRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DeltaDiscoveryRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) node: Option<Node>,
+    #[prost(string, tag = "2")]
+    pub(crate) type_url: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) resource_names_subscribe: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) resource_names_unsubscribe: Vec<String>,
+    #[prost(map = "string, string", tag = "5")]
+    pub(crate) initial_resource_versions: HashMap<String, String>,
+    #[prost(string, tag = "6")]
+    pub(crate) response_nonce: String,
+    #[prost(message, optional, tag = "7")]
+    pub(crate) error_detail: Option<RpcStatus>,
+}
+
+/// `envoy.service.discovery.v3.DeltaDiscoveryResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DeltaDiscoveryResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) system_version_info: String,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) resources: Vec<Resource>,
+    #[prost(string, tag = "4")]
+    pub(crate) type_url: String,
+    #[prost(string, tag = "5")]
+    pub(crate) nonce: String,
+    #[prost(string, repeated, tag = "6")]
+    pub(crate) removed_resources: Vec<String>,
+}
+
+/// `envoy.service.discovery.v3.Resource`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Resource {
+    #[prost(string, tag = "1")]
+    pub(crate) version: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) resource: Option<Any>,
+    #[prost(string, tag = "3")]
+    pub(crate) name: String,
+}
+
 /// `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RouteConfiguration {

@@ -20,10 +20,11 @@ use crate::show::{self, BOLD, DIM, RED, YELLOW, one_line, styled};
 use crate::table::{self, Cell, left, right};
 
 /// Prints the table.
-pub(crate) async fn run(settings: &Settings, mut files: RuleFiles, args: &SignalsArgs) -> Outcome {
-    let rules = Arc::new(files.read()?);
+pub(crate) async fn run(settings: &Settings, files: RuleFiles, args: &SignalsArgs) -> Outcome {
     let reader = open_reader(settings)?;
     let governance = Governance::open(&settings.data_dir).map_err(|error| of_control(&error))?;
+    let mut files = files.with_kept(&governance).map_err(|error| of_control(&error))?;
+    let rules = Arc::new(files.read()?);
     let now = now_unix_nano();
     let statuses = slos::statuses(&rules, (&reader, &governance), now).await.map_err(of_round)?;
     let asked = (args.agent.as_deref(), args.window);

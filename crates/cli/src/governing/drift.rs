@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use throughline_govern::detect::TimeSpan;
 use throughline_govern::signals::{Consistency, is_agents};
-use throughline_govern::{AgentWindow, DetectorStanding, DriftWatch};
+use throughline_govern::{AgentWindow, DetectorStanding, DriftWatch, Drifted};
 use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState};
 use throughline_trace::{Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole};
 
@@ -63,18 +63,8 @@ impl Drift {
         }
         let mut watch = known.clone();
         for minute in first..over {
-            let windows = windows(reader, minute).await?;
-            let span = TimeSpan {
-                from_unix_nano: minute * MINUTE_NANOS,
-                to_unix_nano: (minute + 1) * MINUTE_NANOS,
-            };
-            // The shape of an hour's prompts is drawn thousands of times: not on a thread that others wait for.
-            let observed = tokio::task::spawn_blocking(move || {
-                let said = watch.observe(span, &windows);
-                (watch, said)
-            });
             let said;
-            (watch, said) = observed.await?;
+            (watch, said) = observe_minute(watch, reader, minute).await?;
             evaluation.findings.extend(said.findings);
             evaluation.actions.extend(said.actions);
         }
@@ -94,6 +84,25 @@ async fn load(governance: &Governance) -> Result<DriftWatch, RoundError> {
     let known =
         states.into_iter().find(|state| state.rule == STATE && state.version == STATE_VERSION);
     Ok(known.and_then(|state| serde_json::from_str(&state.body).ok()).unwrap_or_default())
+}
+
+/// Watches a minute: what is said of it, beside what was said of those before.
+pub(super) async fn observe_minute(
+    mut watch: DriftWatch,
+    reader: &Reader,
+    minute: u64,
+) -> Result<(DriftWatch, Drifted), RoundError> {
+    let windows = windows(reader, minute).await?;
+    // The shape of an hour's prompts is drawn thousands of times: not on a thread that others wait for.
+    let observed = tokio::task::spawn_blocking(move || {
+        let said = watch.observe(span_of(minute), &windows);
+        (watch, said)
+    });
+    Ok(observed.await?)
+}
+
+fn span_of(minute: u64) -> TimeSpan {
+    TimeSpan { from_unix_nano: minute * MINUTE_NANOS, to_unix_nano: (minute + 1) * MINUTE_NANOS }
 }
 
 async fn windows(

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use throughline_govern::slo::{Indicator, Source};
 use throughline_govern::{RuleObserver, Rules, read_rules, rego_files};
+use throughline_store::{ControlError, Governance};
 
 use crate::failure::{Failure, Outcome};
 
@@ -16,8 +18,11 @@ const MAX_RULE_FILES: usize = 2_000;
 /// Where the guide is.
 const HINT: &str = "docs/governance.md tells what rules may say; `throughline slo check FILES` reads SLOs without a server";
 
+/// Kind and name of the document with the rules that no file holds.
+const KEPT: (&str, &str) = ("rules", "built-in");
+
 /// Rules that no file holds: those of the demo.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RuleText {
     pub(crate) name: String,
     pub(crate) text: String,
@@ -42,6 +47,29 @@ pub(crate) struct RuleFiles {
 impl RuleFiles {
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         Self { paths, ..Self::default() }
+    }
+
+    /// Keeps the rules that no file holds, for commands beside the server.
+    pub(crate) fn keep(&self, governance: &Governance) -> Result<(), ControlError> {
+        let (kind, name) = KEPT;
+        let known = governance.document(kind, name)?;
+        let body = serde_json::to_string(&self.texts).unwrap_or_default();
+        let is_kept = known.as_ref().map_or(self.texts.is_empty(), |known| known.body == body);
+        if !is_kept {
+            let version = known.map_or(0, |known| known.version);
+            // Whoever was quicker is another server on the same data, with its own.
+            governance.write_document(kind, name, version, "", &body)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the rules that no file holds, as the server had them that ran last.
+    pub(crate) fn with_kept(mut self, governance: &Governance) -> Result<Self, ControlError> {
+        let (kind, name) = KEPT;
+        if let Some(kept) = governance.document(kind, name)? {
+            self.texts.extend(kept.read::<Vec<RuleText>>()?);
+        }
+        Ok(self)
     }
 
     /// Reads all of them.

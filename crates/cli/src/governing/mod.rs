@@ -9,6 +9,8 @@ mod contracts;
 mod decisions;
 mod drift;
 mod evaluating;
+mod evidence;
+mod experiments;
 mod files;
 mod investigate;
 pub(crate) mod policies;
@@ -49,6 +51,8 @@ use crate::listen::Doors;
 use crate::settings::ServeSettings;
 use contracts::Contracts;
 use drift::Drift;
+use evidence::Examples;
+use experiments::Experiments;
 pub(crate) use files::{RuleFiles, RuleText};
 use policies::Policies;
 use rollouts::Rollouts;
@@ -120,6 +124,7 @@ impl Read {
         registry: &mut Registry,
     ) -> Outcome<Open> {
         let governance = Governance::open(data_dir).map_err(|error| of_control(&error))?;
+        self.files.keep(&governance).map_err(|error| of_control(&error))?;
         let rollouts = Rollouts::new(governance.clone(), self.rules.rollouts.clone());
         let contracts = Contracts::new(governance.clone());
         contracts.set_files(&self.rules);
@@ -149,6 +154,8 @@ impl Read {
             files: self.files,
             slos: Slos::new(SloMetrics::register(registry)),
             drift: Drift::default(),
+            experiments: Experiments::default(),
+            examples: Examples::default(),
             policies: Policies::new(opa),
             given_up: BTreeSet::new(),
             observed: Arc::clone(&of_files),
@@ -228,6 +235,8 @@ struct Work {
     files: RuleFiles,
     slos: Slos,
     drift: Drift,
+    experiments: Experiments,
+    examples: Examples,
     policies: Policies,
     /// Contracts in Rego that took too long over calls, of which was told.
     given_up: BTreeSet<String>,
@@ -258,6 +267,7 @@ impl Work {
                 // What was worked out and not committed is worked out again from what was.
                 self.slos.forget();
                 self.drift.forget();
+                self.experiments.forget();
                 self.policies.forget();
             }
         }
@@ -278,6 +288,7 @@ impl Work {
                 tracing::info!(
                     slos = rules.slos.len(),
                     rollouts = rules.rollouts.len(),
+                    experiments = rules.experiments.len(),
                     signals = rules.signals.len(),
                     policies = rules.policies.len(),
                     "changed rules are in place"
@@ -354,6 +365,17 @@ impl Work {
         }
         let rollouts = self.rollouts.evaluate(&self.reader, now, &mut evaluation).await?;
         self.drift.evaluate((&self.reader, &self.governance), settled, &mut evaluation).await?;
+        let stores = (&self.reader, &self.governance);
+        // They read many traces; what they cannot read must hold nothing else up.
+        let told = self
+            .experiments
+            .evaluate(&self.rules.experiments, stores, settled, &mut evaluation)
+            .await;
+        let experiments = told.unwrap_or_else(|error| {
+            tracing::warn!(%error, "experiments could not be evaluated; it will be tried again");
+            self.experiments.forget();
+            Vec::new()
+        });
         let (rules, stores) = ((&self.rules, &*statuses), (&self.reader, &self.governance));
         let told = self.policies.evaluate(rules, stores, settled, &mut evaluation).await;
         // They read the most; what they cannot read must hold nothing else up.
@@ -362,14 +384,23 @@ impl Work {
             self.policies.forget();
             self.policies.statuses()
         });
+        // Without examples it is told all the same.
+        if let Err(error) = self.examples.fill(&self.rules, &self.reader, &mut evaluation).await {
+            tracing::warn!(%error, "no example traces could be looked for");
+        }
         let governance = self.governance.clone();
         let asked = tokio::task::spawn_blocking(move || governance.commit(&evaluation)).await??;
         if !asked.is_empty() {
             self.actor.wake();
         }
-        let detectors = self.drift.standing();
-        let standing =
-            Standing { at_unix_nano: now, slos: statuses, rollouts, policies, detectors };
+        let standing = Standing {
+            at_unix_nano: now,
+            slos: statuses,
+            rollouts,
+            experiments,
+            policies,
+            detectors: self.drift.standing(),
+        };
         self.standing.send_replace(Arc::new(standing));
         Ok(())
     }

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use throughline_govern::Rules;
 use throughline_govern::policy::{self, PolicyPhase, PolicyState, PolicyStatus, watch_signal};
 use throughline_govern::slo::{self, MinuteTable, SloState};
+use throughline_govern::{DriftWatch, Rules};
 use throughline_store::Reader;
 use throughline_trace::{Action, Finding, FindingState};
 
 use super::policies::Live;
-use super::{MINUTE_NANOS, RoundError, SECOND_NANOS};
+use super::{MINUTE_NANOS, RoundError, SECOND_NANOS, drift};
 
 /// Longest time that is replayed, minutes (a week).
 pub(crate) const MAX_REPLAY_MIN: u64 = 7 * 24 * 60;
@@ -90,6 +90,8 @@ pub(crate) async fn replay(
     let mut slos: Vec<SloState> = rules.slos.iter().map(|_| SloState::default()).collect();
     let mut policies: Vec<PolicyState> = vec![PolicyState::default(); rules.policies.len()];
     let mut signals: Vec<PolicyState> = vec![PolicyState::default(); rules.signals.len()];
+    // Detectors know nothing when the time begins, as those of a server that is new.
+    let mut drift_watch = DriftWatch::default();
     for minute in from_min + 1..=to_min {
         let mut statuses = Vec::new();
         for (slo, state) in rules.slos.iter().zip(&mut slos) {
@@ -113,6 +115,9 @@ pub(crate) async fn replay(
             *state = after;
             story.add(findings, Vec::new());
         }
+        let said;
+        (drift_watch, said) = drift::observe_minute(drift_watch, reader, minute - 1).await?;
+        story.add(said.findings, said.actions);
         tick(minute - from_min);
     }
     Ok(story.replayed)

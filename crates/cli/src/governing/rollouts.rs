@@ -86,6 +86,11 @@ impl Rollouts {
                 say(&rollout, &spec, &looked, (next, &open), now, evaluation);
                 verdict = Some(looked.verdict);
             }
+            if let Some(version) = rollout.wanted(&spec)
+                && self.objection(&rollout, &spec, now).await?.is_none()
+            {
+                evaluation.actions.push(start(&rollout, &spec, version, now));
+            }
             end(reader, &spec, (&rollout, verdict.as_ref()), open, now, evaluation).await?;
             standings.push(standing(&spec, rollout, verdict));
         }
@@ -230,8 +235,10 @@ impl Rollouts {
 /// Why what a rule asked for is over: it was about the step and the version of that time. (A step that
 /// was taken and not noted as taken is over too.)
 fn no_longer_fits(rollout: &Rollout, action: &Action) -> Option<String> {
+    // What a file wants to be tried is no candidate before it is started.
+    let is_start = matches!(action.operation, Operation::Start { .. });
     let is_over = action.at_unix_nano <= rollout.since_unix_nano
-        || action.subject.get("version") != rollout.candidate.as_deref();
+        || !is_start && action.subject.get("version") != rollout.candidate.as_deref();
     (!action.rule.is_empty() && is_over)
         .then(|| "the step that it was asked for is over".to_owned())
 }
@@ -311,6 +318,24 @@ fn subject(rollout: &Rollout, spec: &RolloutSpec) -> Subject {
     match &rollout.candidate {
         Some(candidate) => subject.and("version", candidate.as_str()),
         None => subject,
+    }
+}
+
+/// The start of the candidate that a file names. It is asked for once: the id has no time in it.
+fn start(rollout: &Rollout, spec: &RolloutSpec, version: &str, now: u64) -> Action {
+    let (name, operation) = (rollout.name.clone(), version.to_owned());
+    Action {
+        id: format!("start/rollout/{name}/{version}"),
+        finding: String::new(),
+        rule: format!("rollout/{name}"),
+        rule_version: format!("{:.16}", spec_hash(spec)),
+        subject: subject(rollout, spec).and("version", version),
+        at_unix_nano: now,
+        operation: Operation::Start { rollout: name, version: operation },
+        reason: format!("its file names {version} as the candidate"),
+        evidence: Vec::new(),
+        cool_down_s: 0,
+        is_dry_run: spec.dry_run,
     }
 }
 

@@ -240,3 +240,34 @@ async fn a_person_has_something_done_from_the_shell() {
     hint: docs/acting.md lists the operations and their fields
     ");
 }
+
+/// What acts is described with all else, under names of its own, with the scopes that the doors ask for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_route_that_acts_is_in_the_description() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(&dir.path().join("data"));
+    let (status, document) = server.get("/api/v1/openapi.json", None).await;
+    assert_eq!(status, 200);
+    let document: Json = serde_json::from_str(&document).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    for path in throughline_act::route_paths() {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, methods) in paths {
+        for (method, of) in methods.as_object().expect("methods") {
+            let id = of["operationId"].as_str().expect("an id");
+            assert!(ids.insert(id.to_owned()), "{id} twice");
+            assert!(of["responses"]["401"].is_object(), "{method} {path}");
+        }
+    }
+    // A name of ours that is not what we described is that of another room.
+    for (name, schema) in throughline_act::api_description().schemas {
+        assert_eq!(document["components"]["schemas"][&name], schema, "{name}");
+    }
+    let scope = |path: &str, method: &str| paths[path][method]["security"][0]["key"][0].clone();
+    assert_eq!(scope("/api/v1/actions", "get"), "read");
+    assert_eq!(scope("/api/v1/actions", "post"), "act");
+    assert_eq!(scope("/api/v1/directives", "get"), "ingest");
+    assert_eq!(scope("/api/v1/incidents/{id}/{change}", "post"), "act");
+}

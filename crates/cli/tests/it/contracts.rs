@@ -59,6 +59,18 @@ async fn r5_10_a_breach_tells_the_caller_once() {
     let reason = action["reason"].as_str().expect("text");
     assert!(reason.contains("96.00 % of the calls of shop_order to inventory"), "{action}");
     is_recorded(&server, &action).await;
+    // The calls that were too slow are what it shows, and what justifies the directive.
+    let slow = |id: &Json| {
+        let id: TraceId = id.as_str().expect("an id").parse().expect("a trace id");
+        (1_000..1_004).any(|n| id == TraceId::from_u128(n))
+    };
+    let findings = server.get_json("/api/v1/findings?firing=true").await;
+    let all = findings["items"].as_array().expect("a list");
+    let breach = all.iter().find(|one| one["rule"] == "policy:contract.stock").expect("a finding");
+    for evidence in [&breach["evidence"], &action["evidence"]] {
+        let traces = evidence.as_array().expect("a list");
+        assert!(traces.len() == 4 && traces.iter().all(slow), "{evidence}");
+    }
     until("the page", async || {
         let (_, page) = server.get("/governance", None).await;
         let shown = ["contract.stock", "inventory for shop_order", "is broken"];

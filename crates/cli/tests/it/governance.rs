@@ -217,6 +217,11 @@ async fn r5_1_a_bad_version_goes_back_with_its_cause_named_and_the_end_is_told()
         (events && good && (consumed - 5.0).abs() < 1e-6).then_some(())
     })
     .await;
+    // The terminal has the same numbers, which no sampling takes.
+    let file = dir.path().join("rules/slo.yaml");
+    let told = run(&data_dir, &["slo", "list", file.to_str().expect("a path"), "--json"]).ok();
+    let told: Json = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["source"], "counters", "{told}");
     let (status, page) = server.get("/governance", None).await;
     assert_eq!(status, 200);
     for shown in ["rolled back", "teller-in-time", "exhausted", "screening goes back"] {
@@ -248,4 +253,31 @@ fn rules_that_cannot_be_meant_end_the_server_with_their_place() {
     );
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(said.stderr.contains("rules.yaml:7:3: unknown field `rout`"), "{}", said.stderr);
+}
+
+/// What detectors would have said of a time that is over, without a server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_1_drift_is_replayed_over_what_is_stored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    let mut exporter = Exporter::connect(&server.grpc).await;
+    let minute = 60_000_000_000;
+    for back in (2..30_u64).rev() {
+        let (first, millis) = (back * 1_000, if back < 6 { 2_800 } else { 400 });
+        let steps = steps_of("teller", (first, now() - back * minute), "v1", 40, millis);
+        exporter.send_traces(traces("bank", steps)).await.expect("taken");
+    }
+    server.stop();
+    let file = dir.path().join("slo.yaml");
+    fs::write(&file, in_time("nobody")).expect("written");
+    let told =
+        run(&data_dir, &["check", file.to_str().expect("a path"), "--replay", "1h", "--json"]);
+    let told: Json = serde_json::from_str(&told.ok()).expect("JSON");
+    let events = told["replay"]["events"].as_array().expect("a list");
+    let is_drift = |one: &&Json| {
+        let summary = one["summary"].as_str().unwrap_or_default();
+        one["state"] == "firing" && summary.contains("agent_decision_latency of teller")
+    };
+    assert_eq!(events.iter().filter(is_drift).count(), 1, "{told}");
 }

@@ -33,6 +33,18 @@ pub enum Verdict {
     NoDifference,
 }
 
+impl Verdict {
+    /// `undecided`, `treatment`, `control` or `no_difference`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecided => "undecided",
+            Self::Treatment => "treatment",
+            Self::Control => "control",
+            Self::NoDifference => "no_difference",
+        }
+    }
+}
+
 /// What is measured, and when it is decided. An observation is one of the units that were divided
 /// (a session, a user): several of one unit are averaged first, since they are not independent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,7 +83,7 @@ pub struct Guardrail {
 }
 
 /// How a guardrail stands.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuardrailResult {
     /// Its name.
     pub metric: String,
@@ -82,7 +94,7 @@ pub struct GuardrailResult {
 }
 
 /// What is known of an experiment.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentResult {
     /// The verdict.
     pub verdict: Verdict,

@@ -16,6 +16,7 @@ struct Spec {
     agent: Option<Spanned<IgnoredAny>>,
     route: Option<Spanned<IgnoredAny>>,
     stable: Option<Spanned<IgnoredAny>>,
+    candidate: Option<Spanned<IgnoredAny>>,
     steps: Option<Spanned<Vec<Step>>>,
     #[serde(default)]
     analysis: BTreeMap<String, Spanned<IgnoredAny>>,
@@ -31,7 +32,12 @@ struct Step {
 pub(crate) fn places(document: &str) -> BTreeMap<String, Location> {
     let Ok(Document { spec }) = serde_saphyr::from_str(document) else { return BTreeMap::new() };
     let mut found = BTreeMap::new();
-    for (name, part) in [("agent", spec.agent), ("route", spec.route), ("stable", spec.stable)] {
+    for (name, part) in [
+        ("agent", spec.agent),
+        ("route", spec.route),
+        ("stable", spec.stable),
+        ("candidate", spec.candidate),
+    ] {
         found.extend(part.map(|part| (name.to_owned(), part.referenced)));
     }
     if let Some(steps) = spec.steps {

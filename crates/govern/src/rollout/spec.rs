@@ -22,6 +22,10 @@ pub struct RolloutSpec {
     pub route: String,
     /// The version that has all traffic before the first rollout.
     pub stable: String,
+    /// The version that is to be tried: it is started once, when there is no other candidate. What was tried
+    /// and put back is not started again by the same words. Without one a person asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
     /// Shares that the candidate gets one after the other; after the last it becomes stable.
     #[serde(default = "default_steps")]
     pub steps: Vec<RolloutStep>,
@@ -127,6 +131,10 @@ impl RolloutSpec {
                 let message = format!("expected {name} to name something, got an empty text");
                 wrong.push(SpecMistake::of(name, message));
             }
+        }
+        if self.candidate.as_ref().is_some_and(|candidate| candidate.trim().is_empty()) {
+            let message = "expected candidate to name a version, got an empty text; leave it out";
+            wrong.push(SpecMistake::of("candidate", message.to_owned()));
         }
         self.check_steps(&mut wrong);
         self.analysis.check(&mut wrong);

@@ -183,6 +183,15 @@ impl Rollout {
         }
     }
 
+    /// The version that the file wants to be tried and that was not yet: there is no candidate, it is not the
+    /// stable one, and neither was it tried before.
+    pub fn wanted<'a>(&self, spec: &'a RolloutSpec) -> Option<&'a str> {
+        let wanted = spec.candidate.as_deref().filter(|_| self.candidate.is_none())?;
+        let is_known =
+            wanted == self.stable || self.changes.iter().any(|one| one.version == wanted);
+        (!is_known).then_some(wanted)
+    }
+
     /// Begins with a candidate; `action` is the id of the action that asks for it.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ fn spec() -> RolloutSpec {
         agent: "card_screening".to_owned(),
         route: "prompt".to_owned(),
         stable: "v1".to_owned(),
+        candidate: None,
         steps: vec![RolloutStep { weight: 10, hold_s: 60 }, RolloutStep { weight: 50, hold_s: 60 }],
         analysis: Analysis::default(),
         auto_rollback: true,
@@ -23,6 +24,21 @@ fn spec() -> RolloutSpec {
 fn shares(weights: &throughline_trace::RouteWeights) -> String {
     let targets = weights.targets.iter().map(|one| format!("{}={}", one.name, one.weight));
     targets.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_candidate_of_a_file_is_wanted_once() {
+    let spec = RolloutSpec { candidate: Some("v2".to_owned()), ..spec() };
+    let mut rollout = Rollout::new("fraud", &spec);
+    assert_eq!(rollout.wanted(&spec), Some("v2"));
+    rollout.start(&spec, "v2", SECOND, "its file", "start/1").unwrap();
+    assert_eq!(rollout.wanted(&spec), None, "it runs");
+    rollout.roll_back(&spec, 2 * SECOND, "slow", "back/1").unwrap();
+    assert_eq!(rollout.wanted(&spec), None, "it was tried, and the words did not change");
+    let next = RolloutSpec { candidate: Some("v3".to_owned()), ..spec.clone() };
+    assert_eq!(rollout.wanted(&next), Some("v3"));
+    let stable = RolloutSpec { candidate: Some("v1".to_owned()), ..spec };
+    assert_eq!(rollout.wanted(&stable), None, "it has all traffic already");
 }
 
 #[test]

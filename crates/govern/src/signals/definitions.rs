@@ -263,7 +263,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         window_s: HOUR_S,
         min_count: 50,
         counted: "embeddings, in the window and in the baseline each",
-        source: "embeddings of prompts",
+        source: "context embeddings of decisions that open a session; the baseline is the hour before the window",
         layer: Some(Layer::Input),
         direction: Direction::UpIsBad,
         ..ROW

@@ -1,6 +1,6 @@
 //! Signals of the table from what is stored: what one agent did, or all of them, over a window.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 use throughline_trace::{Decision, Fallbacks, Outcome, Sketch, Value, keys};
@@ -13,6 +13,7 @@ use super::{
     intent_resolution_delay_p99, is_outcome_chain_right, order_fulfillment_accuracy,
     prompt_token_distribution_skewness, response_schema_compliance_rate, session_continuity_index,
 };
+use crate::detect::{EmbeddingDrift, EmbeddingWindow};
 use crate::slo::{ObjectiveStatus, Slo};
 
 /// Stage of the decision with which an agent knows what somebody wants.
@@ -142,9 +143,10 @@ impl Name {
             | Self::FallbackSuccessRate
             | Self::FallbackActivationRatio
             | Self::PromptTokenDistributionSkewness => &[Source::Sums],
-            Self::DecisionConsistencyRate | Self::ContextDriftScore | Self::ForecastErrorMape => {
-                &[Source::Decisions]
-            }
+            Self::DecisionConsistencyRate
+            | Self::ContextDriftScore
+            | Self::ForecastErrorMape
+            | Self::EmbeddingCosineSimilarityDrift => &[Source::Decisions],
             Self::IntentResolutionDelayP99 => &[Source::Decisions, Source::Sessions],
             Self::ErrorBudgetConsumptionRate | Self::BurnRate => &[Source::Objectives],
             Self::OrderFulfillmentAccuracy
@@ -152,7 +154,6 @@ impl Name {
             | Self::CrossServiceCoherence
             | Self::ResponseSchemaComplianceRate => &[Source::Traces],
             Self::ContinuityScore => &[Source::Continuity],
-            Self::EmbeddingCosineSimilarityDrift => &[],
         }
     }
 }
@@ -215,9 +216,10 @@ impl Observed {
                 prompt_token_distribution_skewness(&self.prompt_tokens),
                 "no model calls that tell their prompt tokens, or all tell the same",
             ),
-            Name::EmbeddingCosineSimilarityDrift => {
-                (Estimate::of(name, None, 0), "embeddings of prompts are not stored")
-            }
+            Name::EmbeddingCosineSimilarityDrift => (
+                self.turned(),
+                "no decisions with `throughline.context.embedding` that open a session, in the window and in the hour before it",
+            ),
             Name::ResponseSchemaComplianceRate => {
                 let mut all = SchemaCompliance::default();
                 self.traces.iter().for_each(|trace| all.merge(&trace.responses));
@@ -314,6 +316,23 @@ impl Observed {
             }
         }
         context_drift_score(pairs)
+    }
+
+    /// How far the prompts of the window point elsewhere than those before it, as far back as decisions were
+    /// read: the prompt is what a session opens with, and a decision without a session stands for itself.
+    fn turned(&self) -> Estimate {
+        let (mut opened, mut sides) = (HashSet::new(), [Vec::new(), Vec::new()]);
+        let mut told: Vec<&Decision> = self.decisions.iter().collect();
+        told.sort_by_key(|one| one.timestamp_ns);
+        for one in told {
+            let Some(embedding) = embedding(one) else { continue };
+            if one.session_id.is_empty() || opened.insert(one.session_id.as_str()) {
+                sides[usize::from(one.timestamp_ns >= self.from_unix_nano)].push(embedding);
+            }
+        }
+        let [baseline, window] = &sides;
+        // The detector tests it; the value alone needs no permutations.
+        EmbeddingDrift::measure(EmbeddingWindow { window, baseline }, 0, 0).estimate
     }
 
     /// Forecasts whose actual is known: that of the same decision, or of another one of the same id.

@@ -105,11 +105,25 @@ impl Governance {
         &self,
         at_most: usize,
     ) -> Result<Vec<(IssuedDirective, Vec<AckRecord>)>, ControlError> {
+        self.directives_before(u64::MAX, at_most)
+    }
+
+    /// The same, of those that were given before the one at a place.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn directives_before(
+        &self,
+        place: u64,
+        at_most: usize,
+    ) -> Result<Vec<(IssuedDirective, Vec<AckRecord>)>, ControlError> {
         let connection = self.lock();
-        let mut statement = connection
-            .prepare_cached("SELECT place, body FROM directives ORDER BY place DESC LIMIT ?1")?;
+        let mut statement = connection.prepare_cached(
+            "SELECT place, body FROM directives WHERE place < ?1 ORDER BY place DESC LIMIT ?2",
+        )?;
+        let place = i64::try_from(place).unwrap_or(i64::MAX);
         let issued: Vec<IssuedDirective> =
-            statement.query_map([limit(at_most)], read)?.collect::<Result<_, _>>()?;
+            statement.query_map([place, limit(at_most)], read)?.collect::<Result<_, _>>()?;
         let with_acks = issued.into_iter().map(|one| {
             let acks = acks(&connection, &one.directive.id)?;
             Ok((one, acks))

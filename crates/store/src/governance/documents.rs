@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
 
-use super::{Governance, MAX_GOVERNANCE_LIST};
+use super::{Governance, MAX_GOVERNANCE_LIST, limit};
 use crate::error::ControlError;
 use crate::schema::{from_nanos, to_nanos};
 use crate::writer::now_unix_nano;
@@ -77,12 +77,31 @@ impl Governance {
     /// # Errors
     /// [`ControlError::Storage`].
     pub fn documents(&self, kind: &str) -> Result<Vec<Document>, ControlError> {
+        self.documents_behind(kind, None, 0)
+    }
+
+    /// The same, behind the thing that changed at a moment (nanoseconds since the Unix epoch) and has a name,
+    /// if one is given; at most so many, 0 stands for [`MAX_GOVERNANCE_LIST`]. What changes between two
+    /// pages is on neither when it was still to come: it is the first of the list from then on.
+    ///
+    /// # Errors
+    /// [`ControlError::Storage`].
+    pub fn documents_behind(
+        &self,
+        kind: &str,
+        after: Option<(u64, &str)>,
+        at_most: usize,
+    ) -> Result<Vec<Document>, ControlError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(
-            "SELECT kind, name, max(version), at, person, body FROM documents WHERE kind = ?1
-                GROUP BY name ORDER BY at DESC, name LIMIT ?2",
+            "SELECT * FROM (SELECT kind, name, max(version), at, person, body FROM documents
+                    WHERE kind = ?1 GROUP BY name)
+                WHERE ?3 IS NULL OR at < ?3 OR (at = ?3 AND name > ?4)
+                ORDER BY at DESC, name LIMIT ?2",
         )?;
-        let rows = statement.query_map(params![kind, MAX_GOVERNANCE_LIST as i64], read)?;
+        let (at, name) = after.unzip();
+        let rows =
+            statement.query_map(params![kind, limit(at_most), at.map(from_nanos), name], read)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod tables;
 mod directives;
 mod documents;
 mod forget;
+mod lists;
 mod spending;
 
 use std::path::Path;
@@ -115,6 +116,8 @@ pub struct FindingFilter {
     pub rule: Option<String>,
     /// Only those that were first seen since, nanoseconds since the Unix epoch.
     pub since_unix_nano: Option<u64>,
+    /// Only those behind the one with this id, in the order of the list.
+    pub after: Option<String>,
     /// At most so many, the newest first; 0 stands for [`MAX_GOVERNANCE_LIST`].
     pub limit: usize,
 }
@@ -200,24 +203,6 @@ impl Governance {
         Ok(fresh)
     }
 
-    /// Findings, the newest first.
-    ///
-    /// # Errors
-    /// [`ControlError::Storage`].
-    pub fn findings(&self, filter: &FindingFilter) -> Result<Vec<Finding>, ControlError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached(
-            "SELECT body FROM findings WHERE (NOT ?1 OR firing = 1) AND (?2 IS NULL OR rule = ?2)
-                AND since >= ?3 ORDER BY since DESC, finding DESC LIMIT ?4",
-        )?;
-        let since = from_nanos(filter.since_unix_nano.unwrap_or(0));
-        let rows = statement.query_map(
-            params![filter.is_firing, filter.rule, since, limit(filter.limit)],
-            |row| json(row, 0),
-        )?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
     /// One finding.
     ///
     /// # Errors
@@ -226,44 +211,6 @@ impl Governance {
         let connection = self.lock();
         let mut statement = connection.prepare_cached("SELECT body FROM findings WHERE id = ?1")?;
         Ok(statement.query_row([id], |row| json(row, 0)).optional()?)
-    }
-
-    /// Actions of one kind of operation (`notify`), the newest first, whatever became of them; at most
-    /// so many, 0 stands for [`MAX_GOVERNANCE_LIST`].
-    ///
-    /// # Errors
-    /// [`ControlError::Storage`].
-    pub fn actions_of(
-        &self,
-        kind: &str,
-        at_most: usize,
-    ) -> Result<Vec<ActionRecord>, ControlError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached(
-            "SELECT body, state, detail, decision_id, finished FROM actions
-                WHERE kind = ?1 ORDER BY at DESC, action DESC LIMIT ?2",
-        )?;
-        let rows = statement.query_map(params![kind, limit(at_most)], read_action)?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// Actions, the newest first; only in one state if that is said.
-    ///
-    /// # Errors
-    /// [`ControlError::Storage`].
-    pub fn actions(
-        &self,
-        state: Option<ActionState>,
-        at_most: usize,
-    ) -> Result<Vec<ActionRecord>, ControlError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached(
-            "SELECT body, state, detail, decision_id, finished FROM actions
-                WHERE ?1 IS NULL OR state = ?1 ORDER BY at DESC, action DESC LIMIT ?2",
-        )?;
-        let rows = statement
-            .query_map(params![state.map(ActionState::as_str), limit(at_most)], read_action)?;
-        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Notes what became of an action; one that is not known is noted with it, also within its

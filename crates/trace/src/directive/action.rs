@@ -95,6 +95,9 @@ impl DirectiveAction {
         let Some(Value::String(kind)) = fields.remove("type") else {
             return Err(ActionError::Type);
         };
+        if kind.is_empty() {
+            return Err(ActionError::Type);
+        }
         let wrong =
             |problem: &str| ActionError::Fields { kind: kind.clone(), problem: problem.to_owned() };
         let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -121,9 +124,14 @@ impl DirectiveAction {
                     operation("operation")?.ok_or_else(|| wrong("`operation` is missing"))?;
                 Ok(Self::ForceDegraded { operation, is_on })
             }
-            "hand_over" => Ok(Self::HandOver {
-                to: text("to").filter(|to| !to.is_empty()).unwrap_or_else(|| A_HUMAN.to_owned()),
-            }),
+            "hand_over" => match fields.get("to") {
+                None | Some(Value::Null) => Ok(Self::HandOver { to: A_HUMAN.to_owned() }),
+                Some(Value::String(to)) if to.is_empty() => {
+                    Ok(Self::HandOver { to: A_HUMAN.to_owned() })
+                }
+                Some(Value::String(to)) => Ok(Self::HandOver { to: to.clone() }),
+                Some(_) => Err(wrong("`to` is a text")),
+            },
             "stop" => Ok(Self::Stop),
             "revoke" => {
                 let directive_id = text("directive_id").filter(|id| !id.is_empty());

@@ -22,16 +22,16 @@ const KEPT_AND_CHECKED: HeaderValue = HeaderValue::from_static("private, no-cach
 /// What an operation keeps, from its description.
 #[derive(Debug, Clone)]
 pub(crate) struct Contract {
-    parameters: Vec<&'static str>,
-    media: &'static str,
-    has_version: bool,
+    pub(crate) parameters: Vec<String>,
+    pub(crate) media: String,
+    pub(crate) has_version: bool,
 }
 
 impl Contract {
     pub(crate) fn of(operation: &Operation) -> Self {
         Self {
-            parameters: operation.parameters(),
-            media: operation.media,
+            parameters: operation.parameters().into_iter().map(str::to_owned).collect(),
+            media: operation.media.to_owned(),
             has_version: operation.has_version(),
         }
     }
@@ -43,11 +43,17 @@ pub(crate) async fn keep(
     request: Request,
     next: Next,
 ) -> Response {
-    if let Err(failure) = Params::check(request.uri(), &contract.parameters) {
+    held(&contract, request, next).await
+}
+
+/// The same for a contract that is looked up.
+pub(crate) async fn held(contract: &Contract, request: Request, next: Next) -> Response {
+    let parameters: Vec<&str> = contract.parameters.iter().map(String::as_str).collect();
+    if let Err(failure) = Params::check(request.uri(), &parameters) {
         return failure.into_response();
     }
-    if !accepts(request.headers(), contract.media) {
-        return not_acceptable(request.headers(), contract.media).into_response();
+    if !accepts(request.headers(), &contract.media) {
+        return not_acceptable(request.headers(), &contract.media).into_response();
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let known = known_versions(request.headers());

@@ -5,6 +5,7 @@ use throughline_store::{SegmentInfo, StoredTrace};
 use throughline_trace::{Decision, TraceSummary};
 
 pub(crate) mod audit;
+pub(crate) mod beside;
 pub(crate) mod continuity;
 pub(crate) mod contract;
 pub(crate) mod contracts;
@@ -13,6 +14,7 @@ mod decision_schema;
 pub(crate) mod decisions;
 mod forms;
 pub(crate) mod gateway;
+pub(crate) mod governing;
 mod groups;
 pub(crate) mod logs;
 pub(crate) mod metrics;

@@ -11,6 +11,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::beside::Beside;
 use super::contract;
 use super::operation::{Body, BodySchema, Operation, TEXT};
 use super::parameters::{self, Parameter};
@@ -42,7 +43,7 @@ pub(crate) struct Document {
 /// `GET /api/v1/openapi.json`
 pub(crate) async fn document(State(app): State<Shared>) -> Response {
     let (text, version) = app.description.0.get_or_init(|| {
-        let text = Bytes::from(describe(&app.web.version).to_string());
+        let text = Bytes::from(describe(&app.web.version, &app.beside).to_string());
         let version = contract::etag(&[&text]).ok();
         (text, version)
     });
@@ -60,7 +61,7 @@ pub(crate) fn one_or_many(one: Value, most: usize) -> Value {
     json!({ "anyOf": [one, many] })
 }
 
-fn describe(version: &str) -> Value {
+fn describe(version: &str, beside: &Beside) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.definitions_path = "/components/schemas".into();
     settings.meta_schema = None;
@@ -76,7 +77,7 @@ fn describe(version: &str) -> Value {
     let mut schemas = answers.take_definitions(true);
     // What is in both is described as it is taken, which is the stricter form.
     schemas.extend(bodies.take_definitions(true));
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Throughline",
@@ -95,7 +96,15 @@ fn describe(version: &str) -> Value {
             } },
             "schemas": schemas,
         },
-    })
+    });
+    beside.describe(&mut document, &problem);
+    document
+}
+
+/// What an operation needs, behind what else is told of it.
+pub(super) fn needs(scope: &str, about: &str) -> String {
+    let needs = format!("Needs the scope `{scope}`.");
+    if about.is_empty() { needs } else { format!("{about} {needs}") }
 }
 
 fn tags() -> Value {
@@ -108,6 +117,7 @@ fn tags() -> Value {
         ("sql", "One SELECT over what is stored."),
         ("contracts", "What services promise each other, and what they negotiate."),
         ("signals", "What is worked out of telemetry, and what of it drifted."),
+        ("rules", "How SLOs, rollouts, experiments and policies stand."),
         ("audit", "The tamper-evident log of decisions."),
         ("server", "What is stored, and this description."),
     ];
@@ -121,11 +131,7 @@ fn operation_of(
     bodies: &mut SchemaGenerator,
 ) -> Value {
     let scope = needed_scope(operation.path, &operation.method).as_str();
-    let needs = format!("Needs the scope `{scope}`.");
-    let description = match operation.about.as_str() {
-        "" => needs,
-        about => format!("{about} {needs}"),
-    };
+    let description = needs(scope, &operation.about);
     let in_path = operation
         .path_parameters()
         .filter_map(|name| Some(parameter(name, "path", parameters::in_path(name)?)));
@@ -193,23 +199,34 @@ fn responses(operation: &Operation, problem: &Schema, answers: &mut SchemaGenera
         "200": { "description": "The answer.", "content": { media: content } },
     });
     if operation.has_version() {
-        responses["200"]["headers"] = json!({ "ETag": {
-            "description": "Version of the answer: send it as `If-None-Match` and get 304 while it is still so.",
-            "required": true,
-            "schema": { "type": "string", "pattern": "^W/\"[0-9a-f]+\"$" },
-        } });
-        responses["304"] = json!({ "description": "It is as the `ETag` in `If-None-Match` says." });
+        with_version(&mut responses);
     }
-    for (status, about) in failures(operation) {
+    with_failures(&mut responses, &failures(operation), problem);
+    if operation.parameters().contains(&"limit") {
+        let expected = format!("a whole number from 1 to {MAX_LIMIT}");
+        let mistake = Failure::parameter("limit", &expected, "0").to_problem(operation.path);
+        responses["400"]["content"][PROBLEM_JSON]["example"] = json!(mistake);
+    }
+    responses
+}
+
+/// The answer has a version: what did not change is not sent again.
+pub(super) fn with_version(responses: &mut Value) {
+    responses["200"]["headers"] = json!({ "ETag": {
+        "description": "Version of the answer: send it as `If-None-Match` and get 304 while it is still so.",
+        "required": true,
+        "schema": { "type": "string", "pattern": "^W/\"[0-9a-f]+\"$" },
+    } });
+    responses["304"] = json!({ "description": "It is as the `ETag` in `If-None-Match` says." });
+}
+
+/// What it may fail of.
+pub(super) fn with_failures(responses: &mut Value, failures: &[(u16, String)], problem: &Schema) {
+    let header = |about: &str| json!({ "description": about, "schema": { "type": "string" } });
+    for (status, about) in failures {
         let mut failure = json!({
             "description": about, "content": { PROBLEM_JSON: { "schema": problem } },
         });
-        if status == 400 && operation.parameters().contains(&"limit") {
-            let expected = format!("a whole number from 1 to {MAX_LIMIT}");
-            let mistake = Failure::parameter("limit", &expected, "0").to_problem(operation.path);
-            failure["content"][PROBLEM_JSON]["example"] = json!(mistake);
-        }
-        let header = |about: &str| json!({ "description": about, "schema": { "type": "string" } });
         match status {
             401 => failure["headers"] = json!({ "WWW-Authenticate": header("`Bearer`.") }),
             503 => failure["headers"] = json!({ "Retry-After": header("Seconds.") }),
@@ -217,12 +234,11 @@ fn responses(operation: &Operation, problem: &Schema, answers: &mut SchemaGenera
         }
         responses[status.to_string()] = failure;
     }
-    responses
 }
 
-/// The statuses that an operation may fail with, each with its occasion.
-fn failures(operation: &Operation) -> Vec<(u16, &'static str)> {
-    let mut failures = vec![
+/// The statuses that any operation may fail with, each with its occasion.
+pub(super) fn usual_failures() -> Vec<(u16, String)> {
+    let usual = [
         (400, "A parameter or the body cannot be read; `detail` says what was expected."),
         (401, "A live key is needed."),
         (403, "The key lacks the scope, or a browser asks from another site."),
@@ -231,13 +247,18 @@ fn failures(operation: &Operation) -> Vec<(u16, &'static str)> {
         (500, "The server failed; its log says more."),
         (503, "It took too long, or the server is shutting down."),
     ];
+    usual.map(|(status, about)| (status, about.to_owned())).to_vec()
+}
+
+fn failures(operation: &Operation) -> Vec<(u16, String)> {
+    let mut failures = usual_failures();
     if operation.body.is_some() {
-        failures.push((413, "The body is too large."));
-        failures.push((415, "The body has a media type that is not taken."));
+        failures.push((413, "The body is too large.".to_owned()));
+        failures.push((415, "The body has a media type that is not taken.".to_owned()));
     }
     for (status, about) in &operation.failures {
         failures.retain(|(known, _)| known != status);
-        failures.push((*status, about));
+        failures.push((*status, (*about).to_owned()));
     }
     failures
 }
@@ -249,7 +270,7 @@ mod tests {
 
     #[test]
     fn every_route_of_the_api_is_described_and_no_other() {
-        let document = describe("1");
+        let document = describe("1", &Beside::default());
         let mut described: Vec<&str> =
             document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
         let mut routed = crate::route_paths();
@@ -261,7 +282,7 @@ mod tests {
 
     #[test]
     fn every_parameter_is_described_and_every_status_has_a_kind_of_problem() {
-        let document = describe("1");
+        let document = describe("1", &Beside::default());
         for operation in table::operations() {
             for name in operation.parameters() {
                 assert!(
@@ -288,7 +309,7 @@ mod tests {
 
     #[test]
     fn every_list_is_paged() {
-        let document = describe("1");
+        let document = describe("1", &Beside::default());
         for operation in table::operations().into_iter().filter(|of| of.method == "GET") {
             let schema = &document["paths"][operation.path]["get"]["responses"]["200"]["content"]["application/json"]
                 ["schema"];
@@ -319,7 +340,7 @@ mod tests {
                 _ => {}
             }
         }
-        let document = describe("1");
+        let document = describe("1", &Beside::default());
         check(&document, &document["components"]["schemas"]);
     }
 }

@@ -23,6 +23,10 @@ pub(crate) enum Keyed {
     Segments,
     Contracts,
     Detectors,
+    Slos,
+    Rollouts,
+    Experiments,
+    Policies,
 }
 
 impl Keyed {
@@ -39,6 +43,10 @@ impl Keyed {
             Self::Segments => "sg1",
             Self::Contracts => "c1",
             Self::Detectors => "dt1",
+            Self::Slos => "so1",
+            Self::Rollouts => "ro1",
+            Self::Experiments => "ex1",
+            Self::Policies => "po1",
         }
     }
 

@@ -9,8 +9,8 @@ use super::record::{MAX_BODY_BYTES, MAX_DECISIONS};
 use super::series::{SERIES_PARAMS, TIME_PARAMS};
 use super::shapes::{Page, SearchedPage};
 use super::{
-    audit, continuity, contracts, decision_schema, decisions, gateway, groups, logs, metrics,
-    openapi, overview, record, records, series, shapes, signals, sql, traces,
+    audit, continuity, contracts, decision_schema, decisions, gateway, governing, groups, logs,
+    metrics, openapi, overview, record, records, series, shapes, signals, sql, traces,
 };
 use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, SESSION_PARAMS, TRACE_PARAMS};
 use crate::form::MAX_FORM_BYTES;
@@ -31,6 +31,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         of_audit(),
         of_contracts(),
         of_signals(),
+        of_rules(),
         about_the_server(),
     ];
     parts.into_iter().flatten().collect()
@@ -234,6 +235,30 @@ fn of_signals() -> Vec<Operation> {
             .about("By the last evaluation of rules; empty where none is done.")
             .takes(&[&signals::DETECTOR_PARAMS, &PAGING])
             .answers::<Page<signals::Detector>>(),
+    ]
+}
+
+/// How the rules of files stand.
+fn of_rules() -> Vec<Operation> {
+    const ROUND: &str =
+        "As the last evaluation of rules gave it; nothing is counted for the answer.";
+    let list = |path, id, by, summary| {
+        Operation::get(path, id, by).says("rules", summary).about(ROUND).takes(&[&PAGING])
+    };
+    vec![
+        list("/api/v1/slos", "listSlos", get(governing::slos), "Objectives of SLOs, by name")
+            .answers::<Page<governing::Objective>>(),
+        list("/api/v1/rollouts", "listRollouts", get(governing::rollouts), "Rollouts, by name")
+            .answers::<Page<governing::Rollout>>(),
+        list(
+            "/api/v1/experiments",
+            "listExperiments",
+            get(governing::experiments),
+            "Experiments, by name",
+        )
+        .answers::<Page<governing::Experiment>>(),
+        list("/api/v1/policies", "listPolicies", get(governing::policies), "Policies, by name")
+            .answers::<Page<governing::Policy>>(),
     ]
 }
 

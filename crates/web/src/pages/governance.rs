@@ -26,7 +26,9 @@ use crate::session;
 use crate::state::{App, Shared};
 
 mod answering;
+pub(crate) mod cases;
 mod contracts;
+mod experiments;
 mod policies;
 mod signals;
 
@@ -75,6 +77,8 @@ pub(crate) async fn show(
             div.tools {
                 (pause_button(&shown.pause, &visitor))
                 a.btn href="/governance/signals" { "Signals" }
+                a.btn href="/governance/takeovers" { "Takeovers" }
+                a.btn href="/governance/incidents" { "Incidents" }
                 a.btn href="/api/v1/findings" { "JSON" }
             }
         }
@@ -175,11 +179,12 @@ fn draw(shown: &Shown, visitor: &Visitor) -> Markup {
                 "Rules were evaluated last " (format::time(standing.at_unix_nano, now)) "; what stands here is of then. The server's log says why."
             } }
         }
-        @if standing.rollouts.is_empty() && standing.slos.is_empty() && standing.policies.is_empty() && findings.is_empty() && actions.is_empty() && agreed.is_empty() {
+        @if standing.rollouts.is_empty() && standing.slos.is_empty() && standing.policies.is_empty() && standing.experiments.is_empty() && findings.is_empty() && actions.is_empty() && agreed.is_empty() {
             div.none { (line_art()) p { "No rules are in place. " code { "governance.rules" } " of the configuration names files with SLOs, rollouts and policies." } }
         } @else {
             @if firing == 0 { div.well { (icon("tick")) p { b { "All is well." } " No rule has anything to say at the moment." } } }
             @for one in &standing.rollouts { (rollout(one, now)) }
+            @if !standing.experiments.is_empty() { h2.part { "Experiments" } (experiments::cards(&standing.experiments, now)) }
             @if !agreed.is_empty() { h2.part { "Contracts" } (contracts::cards(agreed, standing, visitor)) }
             @if !standing.slos.is_empty() { h2.part { "Objectives" } (objectives(&standing.slos)) }
             @if !standing.policies.is_empty() { h2.part { "Policies" } (policies::table(&standing.policies, now)) }

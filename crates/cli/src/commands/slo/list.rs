@@ -1,4 +1,5 @@
-//! `throughline slo list`: how objectives are doing, counted from stored spans.
+//! `throughline slo list`: how objectives are doing, by the counters of the server that has them, or counted from
+//! stored spans.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,22 +8,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anstyle::Style;
 use serde::Serialize;
+use throughline_govern::Rules;
 use throughline_govern::slo::{
     IndicatorSet, MAX_CATCH_UP_MIN, MinuteTable, ObjectiveStatus, Slo, SloHealth, SloState,
     evaluate, minute_of,
 };
-use throughline_store::{Reader, TraceFilter};
+use throughline_store::{Governance, Reader, TraceFilter};
 use throughline_trace::TraceSummary;
 
 use super::{DEFAULT_SLO_DIR, read};
 use crate::args::SloListArgs;
 use crate::commands::check::each;
+use crate::commands::of_control;
+use crate::commands::signals::of_round;
 use crate::commands::{of_query, open_reader, write_json};
 use crate::failure::{Failure, Outcome};
 use crate::governing::MINUTE_NANOS;
+use crate::governing::slos;
 use crate::settings::Settings;
 use crate::show::{self, DIM, RED, YELLOW, counted, one_line};
-use crate::table::{self, Cell, left, right};
+use crate::table::{self, Cell, Column, left, right};
 
 /// What was counted from stored spans.
 #[derive(Debug, Default, Serialize)]
@@ -45,7 +50,8 @@ pub(crate) struct Replay {
 struct Report<'r> {
     /// What was counted.
     source: &'static str,
-    replay: &'r Replay,
+    /// Of spans; null for counters.
+    replay: Option<&'r Replay>,
     objectives: &'r [ObjectiveStatus],
 }
 
@@ -53,6 +59,17 @@ pub(super) async fn run(settings: &Settings, args: &SloListArgs) -> Outcome {
     let slos = read(&files(args)?)?.slos;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
     let reader = open_reader(settings)?;
+    let mut out = anstream::stdout().lock();
+    if args.since.is_none()
+        && let Some(objectives) = by_counters(settings, &reader, &slos, now).await?
+    {
+        if args.json {
+            let report = Report { source: "counters", replay: None, objectives: &objectives };
+            return write_json(&mut out, &report);
+        }
+        table::write(&mut out, &COLUMNS, objectives.iter().map(row).collect())?;
+        return Ok(writeln!(out, "\nby the counters that the server keeps")?);
+    }
     let since = args.since.unwrap_or_else(|| {
         let begins = slos.iter().map(|slo| slo.window.containing(now / MINUTE_NANOS).0);
         begins.min().unwrap_or(0) * MINUTE_NANOS
@@ -60,12 +77,28 @@ pub(super) async fn run(settings: &Settings, args: &SloListArgs) -> Outcome {
     let (counters, replay) = count(&reader, &slos, since, now, args.max).await?;
     let statuses: Vec<ObjectiveStatus> =
         slos.iter().flat_map(|slo| statuses(slo, &counters, now)).collect();
-    let mut out = anstream::stdout().lock();
     if args.json {
-        let report = Report { source: "stored_spans", replay: &replay, objectives: &statuses };
+        let (source, replay) = ("stored_spans", Some(&replay));
+        let report = Report { source, replay, objectives: &statuses };
         return write_json(&mut out, &report);
     }
     Ok(write(&mut out, &statuses, &replay)?)
+}
+
+/// By the counters of the store; `None` unless it has them of all that is asked about, with some cover.
+async fn by_counters(
+    settings: &Settings,
+    reader: &Reader,
+    slos: &[Slo],
+    now: u64,
+) -> Outcome<Option<Vec<ObjectiveStatus>>> {
+    let governance = Governance::open(&settings.data_dir).map_err(|error| of_control(&error))?;
+    let rules = Arc::new(Rules { slos: slos.to_vec(), ..Rules::default() });
+    let found = slos::statuses(&rules, (reader, &governance), now).await.map_err(of_round)?;
+    let is_counted = |one: &ObjectiveStatus| {
+        one.health != SloHealth::NotCovered && one.budget.measured.coverage > 0.0
+    };
+    Ok((!found.is_empty() && found.iter().all(is_counted)).then_some(found))
 }
 
 fn files(args: &SloListArgs) -> Outcome<Vec<PathBuf>> {
@@ -139,19 +172,20 @@ pub(crate) async fn count(
     Ok((table, replay))
 }
 
+const COLUMNS: [Column; 9] = [
+    left("SLO"),
+    left("OBJECTIVE"),
+    right("TARGET"),
+    right("ATTAINMENT"),
+    right("BUDGET LEFT"),
+    right("BURN 1H"),
+    right("USED UP IN"),
+    left("STATE"),
+    right("COVERAGE"),
+];
+
 fn write(out: &mut impl Write, statuses: &[ObjectiveStatus], replay: &Replay) -> io::Result<()> {
-    let columns = [
-        left("SLO"),
-        left("OBJECTIVE"),
-        right("TARGET"),
-        right("ATTAINMENT"),
-        right("BUDGET LEFT"),
-        right("BURN 1H"),
-        right("USED UP IN"),
-        left("STATE"),
-        right("COVERAGE"),
-    ];
-    table::write(out, &columns, statuses.iter().map(row).collect())?;
+    table::write(out, &COLUMNS, statuses.iter().map(row).collect())?;
     let traces = counted(replay.traces, "stored trace", "stored traces");
     writeln!(
         out,

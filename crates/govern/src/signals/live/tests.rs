@@ -182,3 +182,30 @@ fn the_worst_objective_speaks_for_an_agent() {
     assert_eq!((reading.estimate.usable(), reading.estimate.count), (Some(0.7), 10));
     assert_eq!(read(Name::BurnRate, &observed).estimate.value, None);
 }
+
+#[test]
+fn prompts_that_point_elsewhere_than_an_hour_ago_are_seen_by_what_sessions_open_with() {
+    let of = |session: &str, at_s: u64, direction: [f64; 2]| {
+        let mut attributes = Attributes::default();
+        attributes
+            .set(keys::CONTEXT_EMBEDDING, Value::Array(direction.map(Value::Double).to_vec()));
+        decision(session, at_s, "perceive", attributes)
+    };
+    let (mut decisions, name) = (Vec::new(), Name::EmbeddingCosineSimilarityDrift);
+    for session in 0..50 {
+        let (before, after) = (format!("b{session}"), format!("a{session}"));
+        decisions.push(of(&before, 900 + session % 50, [1.0, 0.0]));
+        // How a session goes on is no prompt, and neither makes one of the window of an earlier session.
+        decisions.push(of(&before, 1_100, [0.0, 1.0]));
+        decisions.push(of(&after, 1_001 + session, [0.0, 2.0]));
+    }
+    let mut observed = Observed { from_unix_nano: FROM, decisions, ..Observed::default() };
+    let reading = read(name, &observed);
+    assert_eq!((reading.estimate.value, reading.estimate.count), (Some(1.0), 50), "{reading:?}");
+    assert!(reading.estimate.is_enough);
+    observed.decisions.retain(|one| one.session_id != "a0");
+    assert_eq!(
+        read(name, &observed).lacks.split(", has").next(),
+        Some("needs 50 embeddings, in the window and in the baseline each")
+    );
+}
