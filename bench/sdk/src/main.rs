@@ -2,7 +2,11 @@
 //! the bare OpenTelemetry layer of `tracing`, against `fastrace`, and against the same work without
 //! it. Figures are printed, never asserted: machines are noisy. What is compared runs in turns, so
 //! that a change of the machine's pace meets all of it, and the median of the rounds counts.
+//!
+//! `… alone WHAT TURNS` does one of them so often and says nothing, for a program that counts its
+//! instructions: `bench/sdk-instructions.sh`.
 
+mod alone;
 mod conditions;
 mod spans;
 mod streams;
@@ -16,6 +20,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 const ROUNDS: usize = 15;
 
 fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("alone") {
+        return alone::run(arguments.next(), arguments.next());
+    }
     let mut table = Table::default();
     let wanted = |what: &str| std::env::args().skip(1).all(|arg| arg == what);
     if wanted("spans") {

@@ -51,7 +51,6 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
     let telemetry = Telemetry::builder().environment(false).recorder(&recorder).build()?;
     fastrace::set_reporter(Nobody, Config::default());
 
-    let ours = || Registry::default().with(throughline::layer());
     let nothing = || ();
     let clear = || recorder.clear();
     let contenders: [Round<'_>; 7] = [
@@ -82,6 +81,46 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
 
 fn ratio(ours: f64, theirs: f64) -> String {
     format!("{:.2} (target 0.80)", ours / theirs)
+}
+
+/// Some steps of one of the contenders, without exporter, alone.
+///
+/// # Errors
+/// When there is none of this name.
+pub(crate) fn alone(contender: &str, steps: u32) -> anyhow::Result<()> {
+    let provider =
+        SdkTracerProvider::builder().with_span_processor(SimpleSpanProcessor::new(Nobody)).build();
+    global::set_tracer_provider(provider.clone());
+    let recorder = Recorder::new();
+    let keeping = SdkTracerProvider::builder()
+        .with_span_processor(SimpleSpanProcessor::new(recorder.clone()))
+        .build();
+    let traces = |trace: fn()| {
+        for _ in 0..steps / STEPS_OF_A_TRACE {
+            trace();
+            recorder.clear();
+        }
+    };
+    let nobody = tracing::subscriber::NoSubscriber::new;
+    use tracing::subscriber::with_default;
+    match contender {
+        "host" => with_default(ours(), || traces(our_trace)),
+        "bare" => with_default(bare(&provider), || traces(bare_trace)),
+        "lean" => with_default(lean(&provider), || traces(bare_trace)),
+        "own" => {
+            let telemetry = Telemetry::builder().environment(false).recorder(&recorder).build()?;
+            let _in = telemetry.enter();
+            with_default(ours(), || traces(our_trace));
+        }
+        "kept" => with_default(bare(&keeping), || traces(bare_trace)),
+        "none" => with_default(nobody(), || traces(our_trace)),
+        other => anyhow::bail!("expected host, bare, lean, own, kept or none, got {other}"),
+    }
+    Ok(())
+}
+
+fn ours() -> impl Subscriber + Send + Sync + 'static {
+    Registry::default().with(throughline::layer())
 }
 
 type BareLayer = OpenTelemetryLayer<Registry, opentelemetry_sdk::trace::SdkTracer>;
