@@ -31,8 +31,9 @@ use self::pieces::{MAX_EXPORT_BYTES, pieces, record_bytes, span_bytes};
 use crate::decision::{Acknowledgements, AuditError, SpoolCounts};
 use crate::dimensions::Dimensions;
 use crate::routing::RoutingTags;
+use crate::span::keep_last;
 use crate::telemetry_otlp::{Heard, Rejections};
-use crate::tracer::is_stamped;
+use crate::tracer::{is_stamped, takes_twice};
 
 /// The thread that exporters run on.
 #[derive(Debug)]
@@ -251,7 +252,10 @@ impl<P: SpanProcessor> SpanProcessor for Gate<P> {
         self.inner.on_start(span, cx);
     }
 
-    fn on_end(&self, span: SpanData) {
+    fn on_end(&self, mut span: SpanData) {
+        if takes_twice() {
+            keep_last(&mut span.attributes);
+        }
         if span.span_context.is_sampled() && self.counters.admit() {
             self.inner.on_end(span);
         }
