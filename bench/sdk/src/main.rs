@@ -17,7 +17,7 @@ use std::time::Instant;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 /// Rounds of each measurement; the median counts.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -43,7 +43,17 @@ fn main() -> anyhow::Result<()> {
 type Round<'a> = Box<dyn FnMut() -> f64 + 'a>;
 
 /// Nanoseconds of one turn of each: the medians of rounds that take turns.
-fn medians<const N: usize>(mut contenders: [Round<'_>; N]) -> [f64; N] {
+fn medians<const N: usize>(contenders: [Round<'_>; N]) -> [f64; N] {
+    rounds(contenders).map(|taken| at(&taken, ROUNDS / 2))
+}
+
+/// The round at this place, from the fastest on.
+fn at(taken: &[f64], place: usize) -> f64 {
+    taken.get(place).copied().unwrap_or(f64::NAN)
+}
+
+/// Nanoseconds of one turn of each in every round, from the fastest on. The rounds take turns.
+fn rounds<const N: usize>(mut contenders: [Round<'_>; N]) -> [Vec<f64>; N] {
     let mut rounds = [const { Vec::new() }; N];
     for round in 0..=ROUNDS {
         for (contender, taken) in contenders.iter_mut().zip(&mut rounds) {
@@ -56,7 +66,7 @@ fn medians<const N: usize>(mut contenders: [Round<'_>; N]) -> [f64; N] {
     }
     rounds.map(|mut taken| {
         taken.sort_by(f64::total_cmp);
-        taken.get(ROUNDS / 2).copied().unwrap_or(f64::NAN)
+        taken
     })
 }
 

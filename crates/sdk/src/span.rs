@@ -18,7 +18,7 @@ use crate::layer::{self, Entrance, TRACING_NAME, TRACING_TARGET};
 use crate::metrics::Outcome;
 use crate::panic_stack;
 use crate::tracer::{self, HandedOver};
-use attributes::sampler_bit;
+use attributes::{key_bit, sampler_bit};
 
 /// A span of this name, to be described and then [started](SpanBuilder::start).
 ///
@@ -72,13 +72,16 @@ impl SpanBuilder {
     /// [conventions]: https://opentelemetry.io/docs/specs/semconv/gen-ai/
     #[inline]
     pub fn attribute(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
-        self.put(KeyValue::new(key, value));
+        let key = key.into();
+        // Here, where the key is a constant mostly.
+        let bit = key_bit(key.as_str());
+        self.put(bit, KeyValue::new(key, value));
         self
     }
 
     /// Apart from [`attribute`](Self::attribute), so that a chain of those moves the builder once.
-    fn put(&mut self, entry: KeyValue) {
-        self.fixed |= self.attributes.set_at_start(entry);
+    fn put(&mut self, key_bit: u64, entry: KeyValue) {
+        self.fixed |= self.attributes.set_at_start(key_bit, entry);
     }
 
     /// Makes room for this many attributes at once.
@@ -89,7 +92,7 @@ impl SpanBuilder {
 
     /// Several attributes.
     pub fn attributes(mut self, entries: impl IntoIterator<Item = KeyValue>) -> Self {
-        entries.into_iter().for_each(|entry| self.put(entry));
+        entries.into_iter().for_each(|entry| self.put(key_bit(entry.key.as_str()), entry));
         self
     }
 

@@ -41,7 +41,8 @@ fn sampler_bit_of(key: &str, key_bit: u64) -> u16 {
 
 /// One of 64 bits for a key: keys of different bits are different, which is known without a look at
 /// them all.
-const fn key_bit(key: &str) -> u64 {
+#[inline]
+pub(super) const fn key_bit(key: &str) -> u64 {
     let bytes = key.as_bytes();
     let Some(last) = bytes.last() else { return 1 };
     // Lengths and last letters of attribute keys spread well enough; a clash costs a comparison.
@@ -86,10 +87,9 @@ impl Attributes {
         self.entries.reserve_exact(attributes + SPARE_ATTRIBUTES);
     }
 
-    /// Sets one, and says the bit that it has among those that samplers decide by.
-    #[inline]
-    pub(super) fn set_at_start(&mut self, entry: KeyValue) -> u16 {
-        let bit = key_bit(entry.key.as_str());
+    /// Sets one whose [`key_bit`] this is, and says the bit that it has among those that samplers
+    /// decide by.
+    pub(super) fn set_at_start(&mut self, bit: u64, entry: KeyValue) -> u16 {
         let fixed = sampler_bit_of(entry.key.as_str(), bit);
         let before = self.entries.len();
         self.set_with(bit, entry);
@@ -167,7 +167,9 @@ impl Attributes {
         if self.fixed == 0 && !to.is_empty() {
             return;
         }
-        let rest = self.entries.split_off(usize::from(self.fixed));
+        let fixed = usize::from(self.fixed);
+        let mut rest = Vec::with_capacity(self.entries.len() - fixed + SPARE_ATTRIBUTES);
+        rest.extend(self.entries.drain(fixed..));
         let mut fixed = std::mem::replace(&mut self.entries, rest);
         self.fixed = 0;
         if to.is_empty() {
@@ -213,7 +215,7 @@ mod tests {
     fn a_span_of_ours_gets_all_and_a_hosts_what_samplers_decide_by() {
         let mut ours = Attributes::default();
         for key in ["item", keys::ROLE, "price"] {
-            ours.set_at_start(entry(key, 1));
+            ours.set_at_start(key_bit(key), entry(key, 1));
         }
         let mut hosts = ours.clone();
         let (mut all, mut fixed) = (Vec::new(), Vec::new());
