@@ -402,7 +402,8 @@ impl ActiveSpan {
 
     /// The future within this span: what it starts are children. The span ends with its guard, not
     /// with the future; see [`run`](Self::run). If the future is dropped before it is ready and the
-    /// span is told neither an outcome nor a failure afterwards, its outcome is `cancelled`.
+    /// span is told neither an outcome nor a failure afterwards, its outcome is `cancelled`. Where
+    /// `tracing::Instrument` is imported too, `(&span).instrument(…)` is this one.
     pub fn instrument<F: Future>(&self, inner: F) -> Instrumented<F> {
         let progress = Arc::clone(self.progress.get_or_init(Arc::default));
         let place = (self.cx.clone(), self.tracing.clone(), self.is_under_bridge);
