@@ -42,18 +42,9 @@ fn main() -> anyhow::Result<()> {
 /// One round of a measurement: nanoseconds of one turn.
 type Round<'a> = Box<dyn FnMut() -> f64 + 'a>;
 
-/// Nanoseconds of one turn of each: the medians of rounds that take turns.
-fn medians<const N: usize>(contenders: [Round<'_>; N]) -> [f64; N] {
-    rounds(contenders).map(|taken| at(&taken, ROUNDS / 2))
-}
-
-/// The round at this place, from the fastest on.
-fn at(taken: &[f64], place: usize) -> f64 {
-    taken.get(place).copied().unwrap_or(f64::NAN)
-}
-
-/// Nanoseconds of one turn of each in every round, from the fastest on. The rounds take turns.
-fn rounds<const N: usize>(mut contenders: [Round<'_>; N]) -> [Vec<f64>; N] {
+/// Nanoseconds of one turn of each: the medians of rounds that take turns, and the rounds that a
+/// tenth of all are faster than, which nobody disturbed.
+fn measured<const N: usize>(mut contenders: [Round<'_>; N]) -> ([f64; N], [f64; N]) {
     let mut rounds = [const { Vec::new() }; N];
     for round in 0..=ROUNDS {
         for (contender, taken) in contenders.iter_mut().zip(&mut rounds) {
@@ -64,10 +55,12 @@ fn rounds<const N: usize>(mut contenders: [Round<'_>; N]) -> [Vec<f64>; N] {
             }
         }
     }
-    rounds.map(|mut taken| {
+    for taken in &mut rounds {
         taken.sort_by(f64::total_cmp);
-        taken
-    })
+    }
+    let at =
+        |place: usize| rounds.each_ref().map(|taken| taken.get(place).copied().unwrap_or(f64::NAN));
+    (at(ROUNDS / 2), at(ROUNDS / 10))
 }
 
 /// Nanoseconds of one turn of `work`, which does `turns` of them.
@@ -94,6 +87,12 @@ struct Table {
 impl Table {
     fn row(&mut self, what: &str, figure: String) {
         self.rows.push((what.to_owned(), figure));
+    }
+
+    /// What something adds to what it is measured beside.
+    fn added(&mut self, what: &str, [median, undisturbed]: [f64; 2], target: &str) {
+        let figure = format!("{median:.0} ns, undisturbed {undisturbed:.0} ns ({target})");
+        self.row(what, figure);
     }
 
     fn ns(&mut self, what: &str, ns: f64) {

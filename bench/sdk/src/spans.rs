@@ -15,7 +15,7 @@ use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::{ROUNDS, Round, Table, at, rounds};
+use crate::{Round, Table, measured};
 
 /// Steps of one round.
 pub(crate) const STEPS: u32 = 10_000;
@@ -66,12 +66,9 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
         // What it collects, it reports from a thread of its own, after the clock has stopped.
         Box::new(|| round(tracing::subscriber::NoSubscriber::new(), fast_trace, fastrace::flush)),
     ];
-    let all = rounds(contenders);
-    let [host, bare, lean, own, bare_kept, without_layer, fast] =
-        all.each_ref().map(|taken| at(taken, ROUNDS / 2));
-    // A tenth of all rounds is faster than that: those that nobody disturbed.
-    let [still_host, still_bare, _, still_own, still_bare_kept, ..] =
-        all.each_ref().map(|taken| at(taken, ROUNDS / 10));
+    let (medians, undisturbed) = measured(contenders);
+    let [host, bare, lean, own, bare_kept, without_layer, fast] = medians;
+    let [still_host, still_bare, _, still_own, still_bare_kept, ..] = undisturbed;
     table.ns("step, throughline, the host's provider, no exporter", host);
     table.ns("the same, tracing-opentelemetry by default", bare);
     table.ns("the same, tracing-opentelemetry, its extras off", lean);

@@ -3,7 +3,7 @@
 use throughline::{Recorder, Telemetry, span, task};
 use tokio::task::JoinHandle;
 
-use crate::{Table, medians, ns_each, subscribe};
+use crate::{Table, measured, ns_each, subscribe};
 
 /// Tasks of one round.
 pub(crate) const TASKS: u32 = 20_000;
@@ -56,15 +56,16 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
         let round = |spawn: fn() -> JoinHandle<()>| {
             ns_each(TASKS, || runtime.block_on(outer.instrument(tasks(spawn, TASKS))))
         };
-        let [raw, in_span, carried] = medians([
+        let ([raw, in_span, carried], [still_raw, still_in_span, still_carried]) = measured([
             Box::new(|| round(RAW)),
             Box::new(|| round(IN_SPAN)),
             Box::new(|| round(CARRIED)),
         ]);
         table.ns(&format!("tokio::spawn and its end, with {what}"), raw);
-        table.ns("tracing's own in_current_span adds to it", in_span - raw);
-        let added = carried - raw;
-        table.row(&format!("task::spawn adds, with {what}"), format!("{added:.0} ns (target 200)"));
+        let added = [in_span - raw, still_in_span - still_raw];
+        table.added("tracing's own in_current_span adds to it", added, "no target");
+        let added = [carried - raw, still_carried - still_raw];
+        table.added(&format!("task::spawn adds, with {what}"), added, "target 200");
     }
     Ok(())
 }
