@@ -33,7 +33,7 @@ use crate::dimensions::Dimensions;
 use crate::routing::RoutingTags;
 use crate::span::keep_last;
 use crate::telemetry_otlp::{Heard, Rejections};
-use crate::tracer::{is_stamped, takes_twice};
+use crate::tracer::{is_stamped, take_maybe_twice};
 
 /// The thread that exporters run on.
 #[derive(Debug)]
@@ -253,8 +253,9 @@ impl<P: SpanProcessor> SpanProcessor for Gate<P> {
     }
 
     fn on_end(&self, mut span: SpanData) {
-        if takes_twice() {
-            keep_last(&mut span.attributes);
+        match take_maybe_twice() {
+            0 => {}
+            maybe_twice => keep_last(&mut span.attributes, maybe_twice),
         }
         if span.span_context.is_sampled() && self.counters.admit() {
             self.inner.on_end(span);

@@ -464,7 +464,7 @@ impl Drop for ActiveSpan {
             attributes.set_at_end(KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str()));
         }
         let span = self.otel();
-        let mut is_given_anew = false;
+        let mut maybe_twice = 0;
         if self.is_recording {
             if let Some((kind, message)) = failure {
                 let status = match kind {
@@ -475,11 +475,11 @@ impl Drop for ActiveSpan {
                 attributes.set_at_end(KeyValue::new(keys::ERROR_MESSAGE, message));
                 span.set_status(Status::error(status));
             }
-            is_given_anew = attributes.is_given_anew();
+            maybe_twice = attributes.maybe_twice();
             span.set_attributes(attributes.entries);
         }
         // The OpenTelemetry span ends here, so its export waits for no child. When the tracing span
         // closes later, its layer ends the same span again, which does nothing.
-        tracer::ending(is_given_anew, || span.end());
+        tracer::ending(maybe_twice, || span.end());
     }
 }

@@ -259,26 +259,24 @@ impl Drop for HandedOver {
     }
 }
 
-/// Ends a span, one of whose keys may be on it twice.
-pub(crate) fn ending(may_be_twice: bool, end: impl FnOnce()) {
-    if may_be_twice {
-        TWICE.set(true);
-    }
+/// Ends a span; the keys of so many of its last attributes may be on it twice.
+pub(crate) fn ending(maybe_twice: usize, end: impl FnOnce()) {
+    MAYBE_TWICE.set(maybe_twice);
     end();
-    TWICE.set(false);
+    MAYBE_TWICE.set(0);
 }
 
-/// Whether a key may be twice on the span that a processor sees ending on this thread. It is to leave
-/// the last.
-pub(crate) fn takes_twice() -> bool {
-    TWICE.take()
+/// How many of the last attributes of the span that a processor sees ending on this thread may be there
+/// twice. It is to leave the last.
+pub(crate) fn take_maybe_twice() -> usize {
+    MAYBE_TWICE.take()
 }
 
 thread_local! {
     static HANDED_OVER: Cell<Option<Vec<KeyValue>>> = const { Cell::new(None) };
 
-    /// Whether a key may be twice on the span that is being ended.
-    static TWICE: Cell<bool> = const { Cell::new(false) };
+    /// How many of the last attributes of the span that is being ended may be there twice.
+    static MAYBE_TWICE: Cell<usize> = const { Cell::new(0) };
 
     /// Whether the span being started has its dimensions already.
     static STAMPED: Cell<bool> = const { Cell::new(false) };

@@ -181,17 +181,16 @@ impl Attributes {
         }
     }
 
-    /// Whether a key may be twice on the span.
-    pub(super) fn is_given_anew(&self) -> bool {
-        self.is_given_anew
+    /// How many of those that are left may be on the span already.
+    pub(super) fn maybe_twice(&self) -> usize {
+        if self.is_given_anew { self.entries.len() } else { 0 }
     }
 }
 
-/// Leaves each key its last value.
-pub(crate) fn keep_last(entries: &mut Vec<KeyValue>) {
-    let all = std::mem::take(entries);
-    entries.reserve(all.len());
-    for entry in all {
+/// Leaves each key its last value, where so many of the last may be there twice.
+pub(crate) fn keep_last(entries: &mut Vec<KeyValue>, maybe_twice: usize) {
+    let last = entries.split_off(entries.len().saturating_sub(maybe_twice));
+    for entry in last {
         replace(entries, entry);
     }
 }
@@ -237,9 +236,10 @@ mod tests {
         assert_eq!(ours.set(entry("size", 1)), Some(entry("size", 1)));
         assert_eq!((ours.set(entry("size", 2)), hosts.set(entry("size", 2))), (None, None));
         all.push(entry("size", 1));
-        assert!(ours.is_given_anew() && !hosts.is_given_anew());
+        let maybe_twice = ours.maybe_twice();
+        assert_eq!((maybe_twice, hosts.maybe_twice()), (2, 0));
         all.append(&mut ours.entries);
-        keep_last(&mut all);
+        keep_last(&mut all, maybe_twice);
         let expected = [(keys::ROLE, 1), ("item", 2), ("price", 1), ("size", 2)];
         assert_eq!(all, expected.map(|(key, value)| entry(key, value)));
     }
