@@ -2,7 +2,11 @@
 //! the bare OpenTelemetry layer of `tracing`, against `fastrace`, and against the same work without
 //! it. Figures are printed, never asserted: machines are noisy. What is compared runs in turns, so
 //! that a change of the machine's pace meets all of it, and the median of the rounds counts.
+//!
+//! `… alone WHAT TURNS` does one of them so often and says nothing, for a program that counts its
+//! instructions: `bench/sdk-instructions.sh`.
 
+mod alone;
 mod conditions;
 mod spans;
 mod streams;
@@ -13,9 +17,13 @@ use std::time::Instant;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 /// Rounds of each measurement; the median counts.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 
 fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("alone") {
+        return alone::run(arguments.next(), arguments.next());
+    }
     let mut table = Table::default();
     let wanted = |what: &str| std::env::args().skip(1).all(|arg| arg == what);
     if wanted("spans") {
@@ -34,8 +42,9 @@ fn main() -> anyhow::Result<()> {
 /// One round of a measurement: nanoseconds of one turn.
 type Round<'a> = Box<dyn FnMut() -> f64 + 'a>;
 
-/// Nanoseconds of one turn of each: the medians of rounds that take turns.
-fn medians<const N: usize>(mut contenders: [Round<'_>; N]) -> [f64; N] {
+/// Nanoseconds of one turn of each: the medians of rounds that take turns, and the rounds that a
+/// tenth of all are faster than, which nobody disturbed.
+fn measured<const N: usize>(mut contenders: [Round<'_>; N]) -> ([f64; N], [f64; N]) {
     let mut rounds = [const { Vec::new() }; N];
     for round in 0..=ROUNDS {
         for (contender, taken) in contenders.iter_mut().zip(&mut rounds) {
@@ -46,10 +55,12 @@ fn medians<const N: usize>(mut contenders: [Round<'_>; N]) -> [f64; N] {
             }
         }
     }
-    rounds.map(|mut taken| {
+    for taken in &mut rounds {
         taken.sort_by(f64::total_cmp);
-        taken.get(ROUNDS / 2).copied().unwrap_or(f64::NAN)
-    })
+    }
+    let at =
+        |place: usize| rounds.each_ref().map(|taken| taken.get(place).copied().unwrap_or(f64::NAN));
+    (at(ROUNDS / 2), at(ROUNDS / 10))
 }
 
 /// Nanoseconds of one turn of `work`, which does `turns` of them.
@@ -76,6 +87,12 @@ struct Table {
 impl Table {
     fn row(&mut self, what: &str, figure: String) {
         self.rows.push((what.to_owned(), figure));
+    }
+
+    /// What something adds to what it is measured beside.
+    fn added(&mut self, what: &str, [median, undisturbed]: [f64; 2], target: &str) {
+        let figure = format!("{median:.0} ns, undisturbed {undisturbed:.0} ns ({target})");
+        self.row(what, figure);
     }
 
     fn ns(&mut self, what: &str, ns: f64) {

@@ -15,7 +15,7 @@ use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::{Round, Table, medians};
+use crate::{Round, Table, measured};
 
 /// Steps of one round.
 pub(crate) const STEPS: u32 = 10_000;
@@ -51,7 +51,6 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
     let telemetry = Telemetry::builder().environment(false).recorder(&recorder).build()?;
     fastrace::set_reporter(Nobody, Config::default());
 
-    let ours = || Registry::default().with(throughline::layer());
     let nothing = || ();
     let clear = || recorder.clear();
     let contenders: [Round<'_>; 7] = [
@@ -67,21 +66,69 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
         // What it collects, it reports from a thread of its own, after the clock has stopped.
         Box::new(|| round(tracing::subscriber::NoSubscriber::new(), fast_trace, fastrace::flush)),
     ];
-    let [host, bare, lean, own, bare_kept, without_layer, fast] = medians(contenders);
+    let (medians, undisturbed) = measured(contenders);
+    let [host, bare, lean, own, bare_kept, without_layer, fast] = medians;
+    let [still_host, still_bare, _, still_own, still_bare_kept, ..] = undisturbed;
     table.ns("step, throughline, the host's provider, no exporter", host);
     table.ns("the same, tracing-opentelemetry by default", bare);
     table.ns("the same, tracing-opentelemetry, its extras off", lean);
-    table.row("throughline / tracing-opentelemetry by default", ratio(host, bare));
+    table.row(
+        "throughline / tracing-opentelemetry by default",
+        ratio(host / bare, still_host / still_bare),
+    );
     table.ns("step, throughline, its own pipeline, a recorder", own);
     table.ns("the same, tracing-opentelemetry by default", bare_kept);
-    table.row("throughline / tracing-opentelemetry by default", ratio(own, bare_kept));
+    table.row(
+        "throughline / tracing-opentelemetry by default",
+        ratio(own / bare_kept, still_own / still_bare_kept),
+    );
     table.ns("step, throughline, no tracing layer, no exporter", without_layer);
     table.ns("step, fastrace, until it is handed over", fast);
     Ok(())
 }
 
-fn ratio(ours: f64, theirs: f64) -> String {
-    format!("{:.2} (target 0.80)", ours / theirs)
+fn ratio(median: f64, undisturbed: f64) -> String {
+    format!("{median:.2}, undisturbed {undisturbed:.2} (target 0.80)")
+}
+
+/// Some steps of one of the contenders, without exporter, alone.
+///
+/// # Errors
+/// When there is none of this name.
+pub(crate) fn alone(contender: &str, steps: u32) -> anyhow::Result<()> {
+    let provider =
+        SdkTracerProvider::builder().with_span_processor(SimpleSpanProcessor::new(Nobody)).build();
+    global::set_tracer_provider(provider.clone());
+    let recorder = Recorder::new();
+    let keeping = SdkTracerProvider::builder()
+        .with_span_processor(SimpleSpanProcessor::new(recorder.clone()))
+        .build();
+    let traces = |trace: fn()| {
+        for _ in 0..steps / STEPS_OF_A_TRACE {
+            trace();
+            recorder.clear();
+        }
+    };
+    let nobody = tracing::subscriber::NoSubscriber::new;
+    use tracing::subscriber::with_default;
+    match contender {
+        "host" => with_default(ours(), || traces(our_trace)),
+        "bare" => with_default(bare(&provider), || traces(bare_trace)),
+        "lean" => with_default(lean(&provider), || traces(bare_trace)),
+        "own" => {
+            let telemetry = Telemetry::builder().environment(false).recorder(&recorder).build()?;
+            let _in = telemetry.enter();
+            with_default(ours(), || traces(our_trace));
+        }
+        "kept" => with_default(bare(&keeping), || traces(bare_trace)),
+        "none" => with_default(nobody(), || traces(our_trace)),
+        other => anyhow::bail!("expected host, bare, lean, own, kept or none, got {other}"),
+    }
+    Ok(())
+}
+
+fn ours() -> impl Subscriber + Send + Sync + 'static {
+    Registry::default().with(throughline::layer())
 }
 
 type BareLayer = OpenTelemetryLayer<Registry, opentelemetry_sdk::trace::SdkTracer>;

@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use throughline::llm::{ChatRequest, ChatResponse, Chunk, Delta, FinishReason};
 use throughline::{ChatError, ChatModel, ChatStream, Endpoint, Recorder, Telemetry, Traced};
 
-use crate::{Table, medians, ns_each, subscribe};
+use crate::{Table, measured, ns_each, subscribe};
 
 /// Chunks of one answer.
 pub(crate) const CHUNKS: u32 = 20_000;
@@ -69,7 +69,7 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
 
     let model = Fast { is_stuck: false };
     let traced = Traced::new(model);
-    let [raw, traced] = medians([
+    let ([raw, traced], [still_raw, still_traced]) = measured([
         Box::new(|| {
             ns_each(CHUNKS, || {
                 runtime.block_on(async { read(model.stream(request()).await).await })
@@ -82,7 +82,7 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
         }),
     ]);
     table.ns("stream chunk, the model's own", raw);
-    table.row("a traced stream adds", format!("{:.0} ns (target 300)", traced - raw));
+    table.added("a traced stream adds", [traced - raw, still_traced - still_raw], "target 300");
 
     recorder.clear();
     let model = Traced::new(Fast { is_stuck: true });

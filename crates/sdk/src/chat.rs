@@ -15,7 +15,7 @@ use throughline_trace::ErrorType;
 use crate::instrument::in_context;
 use crate::metrics::Outcome;
 use crate::resilient::Fault;
-use crate::stream::{CutSlot, CutStream, StreamPosition, TracedChunk, Unread};
+use crate::stream::{Cut, CutStream, StreamPosition, TracedChunk, Unread};
 
 /// A model that answers conversations. Implementations talk to a provider and do nothing else:
 /// spans, retries, costs and metrics are added by [`Traced`](crate::Traced), which wraps any of
@@ -46,7 +46,8 @@ pub trait ChatModel: Send + Sync {
 
     /// Goes on with a streamed answer that was cut: the chunks after the last one that came.
     /// [`Traced::resume_cut_streams`](crate::Traced::resume_cut_streams) asks for it. A model that
-    /// does not say otherwise cannot.
+    /// does not say otherwise cannot: one that wraps another hands this on, and does with the chunks
+    /// what its [`stream`](Self::stream) does with them.
     fn resume(
         &self,
         request: ChatRequest,
@@ -115,8 +116,6 @@ pub struct ChatStream {
     /// The id that the wire gives the stream.
     wire_id: Option<Arc<str>>,
     position: Option<StreamPosition>,
-    /// Where the client leaves what is needed to go on, should the stream be cut.
-    cut: Option<CutSlot>,
     inner: BoxStream<'static, Result<Chunk, ChatError>>,
 }
 
@@ -132,7 +131,6 @@ impl ChatStream {
             limits: None,
             wire_id: None,
             position: None,
-            cut: None,
             inner: Box::pin(chunks),
         }
     }
@@ -147,16 +145,6 @@ impl ChatStream {
 
     pub(crate) fn wire_id(&self) -> Option<Arc<str>> {
         self.wire_id.clone()
-    }
-
-    pub(crate) fn leaving(mut self, slot: CutSlot) -> Self {
-        self.cut = Some(slot);
-        self
-    }
-
-    /// Where the stream was cut, once it was, if it can go on.
-    pub(crate) fn cut(&self) -> Option<&CutStream> {
-        Some(self.cut.as_ref()?.get()?)
     }
 
     pub(crate) fn at(mut self, position: StreamPosition) -> Self {
@@ -210,8 +198,21 @@ impl ChatStream {
         Self { inner: Box::pin(in_context(cx, self.inner)), ..self }
     }
 
-    /// The stream through another that passes its chunks on.
-    pub(crate) fn through<S>(
+    /// The stream through another that passes its chunks on, such as the combinators of `futures`
+    /// make: what is known of the stream besides its chunks stays. An error that says where the stream
+    /// was cut says so as long as it is passed on.
+    ///
+    /// ```
+    /// use futures_util::TryStreamExt as _;
+    /// use throughline::ChatStream;
+    ///
+    /// fn counted(stream: ChatStream) -> ChatStream {
+    ///     let mut chunks = 0;
+    ///     stream.through(move |all| all.inspect_ok(move |_| chunks += 1))
+    /// }
+    /// # drop(counted(ChatStream::new(None, futures_util::stream::iter([]))));
+    /// ```
+    pub fn through<S>(
         self,
         wrap: impl FnOnce(BoxStream<'static, Result<Chunk, ChatError>>) -> S,
     ) -> Self
@@ -265,13 +266,16 @@ pub struct ChatError {
     pub status_code: Option<u16>,
     /// The pause that the provider asked for.
     pub retry_after: Option<Duration>,
+    /// Where a stream was cut that can go on.
+    pub(crate) cut: Cut,
 }
 
 impl ChatError {
     /// A failure of this kind.
     pub fn new(error_type: ErrorType, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { error_type, message, code: None, status_code: None, retry_after: None }
+        let cut = Cut::default();
+        Self { error_type, message, code: None, status_code: None, retry_after: None, cut }
     }
 }
 

@@ -31,8 +31,9 @@ use self::pieces::{MAX_EXPORT_BYTES, pieces, record_bytes, span_bytes};
 use crate::decision::{Acknowledgements, AuditError, SpoolCounts};
 use crate::dimensions::Dimensions;
 use crate::routing::RoutingTags;
-use crate::telemetry_otlp::Rejections;
-use crate::tracer::is_stamped;
+use crate::span::keep_last;
+use crate::telemetry_otlp::{Heard, Rejections};
+use crate::tracer::{is_stamped, take_maybe_twice};
 
 /// The thread that exporters run on.
 #[derive(Debug)]
@@ -251,7 +252,11 @@ impl<P: SpanProcessor> SpanProcessor for Gate<P> {
         self.inner.on_start(span, cx);
     }
 
-    fn on_end(&self, span: SpanData) {
+    fn on_end(&self, mut span: SpanData) {
+        match take_maybe_twice() {
+            0 => {}
+            maybe_twice => keep_last(&mut span.attributes, maybe_twice),
+        }
         if span.span_context.is_sampled() && self.counters.admit() {
             self.inner.on_end(span);
         }
@@ -387,12 +392,12 @@ impl<E: LogExporter> LogExporter for Counted<E> {
 pub(crate) struct Acknowledging<E> {
     pub(crate) inner: E,
     pub(crate) acknowledgements: Acknowledgements,
-    pub(crate) rejections: Rejections,
+    pub(crate) heard: Heard,
 }
 
 impl<E> Acknowledging<E> {
-    pub(crate) fn new(inner: E, told: &Acknowledgements, rejections: &Rejections) -> Self {
-        Self { inner, acknowledgements: told.clone(), rejections: rejections.clone() }
+    pub(crate) fn new(inner: E, told: &Acknowledgements, heard: &Heard) -> Self {
+        Self { inner, acknowledgements: told.clone(), heard: heard.clone() }
     }
 }
 
@@ -400,8 +405,11 @@ impl<E: LogExporter> LogExporter for Acknowledging<E> {
     async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
         let awaited = self.acknowledgements.awaited_in(&batch);
         let result = self.inner.export(batch).await;
-        let told = match (&result, self.rejections.read()) {
-            (Err(error), _) => Err(AuditError::Refused(error.to_string())),
+        let told = match (&result, self.heard.rejections.read()) {
+            (Err(error), _) => {
+                let why = self.heard.answer.explain(error);
+                Err(AuditError::Refused(why.problem().to_owned()))
+            }
             (Ok(()), 0) => Ok(()),
             // It may be any of them.
             (Ok(()), rejected) => Err(AuditError::Refused(format!(

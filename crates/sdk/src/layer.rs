@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use opentelemetry::Context as OtelContext;
 use tracing::dispatcher::{self, Dispatch};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Entered, Id, Record};
@@ -17,6 +18,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::layer_company::{self, Company};
+use crate::layer_untold::{Mirror, Untold};
 use crate::tracer::SdkTracer;
 
 /// The layer that turns `tracing` spans into OpenTelemetry spans, the SDK's own among them.
@@ -57,7 +59,15 @@ where
     let wanted: Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync> = Box::new(move |metadata| {
         metadata.is_span() && metadata.level() <= &level && !other.is_second()
     });
-    let spans = OpenTelemetryLayer::new(SdkTracer)
+    let bridge = Bridge { spans: spans_layer(), company, untold: Untold::default() };
+    bridge.with_filter(filter_fn(wanted))
+}
+
+fn spans_layer<S>() -> OpenTelemetryLayer<S, SdkTracer>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    OpenTelemetryLayer::new(SdkTracer)
         .with_location(false)
         .with_threads(false)
         .with_target(false)
@@ -65,8 +75,7 @@ where
         .with_error_fields_to_exceptions(false)
         .with_error_records_to_exceptions(false)
         .with_error_events_to_exceptions(false)
-        .with_error_events_to_status(false);
-    Bridge { spans, company }.with_filter(filter_fn(wanted))
+        .with_error_events_to_status(false)
 }
 
 /// What the tracing spans of ours are called; their OpenTelemetry name is a field.
@@ -76,13 +85,15 @@ pub(crate) const TRACING_NAME: &str = "span";
 pub(crate) const TRACING_TARGET: &str = "throughline";
 
 /// The layer of `tracing-opentelemetry`, which is spared the spans of ours: those start, attach their
-/// context and end by themselves. It only learns which context is theirs, for who asks it (a child
-/// with an explicit parent, `OpenTelemetrySpanExt`, a follower).
+/// context and end by themselves. It only learns which context is theirs, once somebody asks it (a child
+/// with an explicit parent, `OpenTelemetrySpanExt`, a follower, who enters a handle).
 pub struct Bridge<S> {
     spans: OpenTelemetryLayer<S, SdkTracer>,
     /// Who else makes OpenTelemetry spans in the subscriber: two would give each span two lives, and
     /// `tracing-opentelemetry` panics then.
     company: Arc<Company>,
+    /// The spans of ours that the layer has not learnt of.
+    untold: Untold,
 }
 
 impl<S> fmt::Debug for Bridge<S> {
@@ -116,13 +127,18 @@ where
             return;
         }
         if !is_ours(metadata) {
+            if let Some(parent) = attributes.parent() {
+                self.tell(parent, &cx);
+            }
             return self.spans.on_new_span(attributes, id, cx);
         }
         // Without the mark it comes from a subscriber that hides this layer from who started it.
         if is_for_started() {
-            // What the span is called and what it bears, its OpenTelemetry span knows already.
-            let nothing = metadata.fields().value_set(&[]);
-            self.spans.on_new_span(&Attributes::new(metadata, &nothing), id, cx);
+            if is_asked() {
+                with_nothing(metadata, |nothing| self.spans.on_new_span(nothing, id, cx));
+            } else {
+                MARK.set(Mark::Seen);
+            }
         }
     }
 
@@ -130,7 +146,7 @@ where
         if self.company.is_second() {
             return;
         }
-        self.tell(id, &cx);
+        self.activate(id, &cx);
         self.spans.on_record(id, values, cx);
     }
 
@@ -138,12 +154,14 @@ where
         if self.company.is_second() {
             return;
         }
-        self.tell(id, &cx);
+        self.tell(follows, &cx);
+        self.activate(id, &cx);
         self.spans.on_follows_from(id, follows, cx);
     }
 
     fn on_enter(&self, id: &Id, cx: Context<'_, S>) {
         if MARK.get() != Mark::Entered && !self.company.is_second() {
+            self.tell(id, &cx);
             self.spans.on_enter(id, cx);
         }
     }
@@ -156,7 +174,8 @@ where
 
     fn on_close(&self, id: Id, cx: Context<'_, S>) {
         // One of ours has been ended by its guard.
-        if !self.company.is_second() && !cx.metadata(&id).is_some_and(is_ours) {
+        let is_over = self.company.is_second() || self.untold.forget(&id);
+        if !is_over && !cx.metadata(&id).is_some_and(is_ours) {
             self.spans.on_close(id, cx);
         }
     }
@@ -170,11 +189,16 @@ where
         if id == TypeId::of::<Self>() || id == TypeId::of::<AnyBridge>() {
             return Some(std::ptr::from_ref(self).cast());
         }
+        if id == TypeId::of::<Untold>() {
+            return Some(std::ptr::from_ref(&self.untold).cast());
+        }
         // SAFETY: as this function's; the inner layer lives as long as this one.
         let found = unsafe { self.spans.downcast_raw(id) };
         let is_inner = id == TypeId::of::<OpenTelemetryLayer<S, SdkTracer>>();
         if found.is_some() && !is_inner && layer_company::answers_others() {
-            IS_ASKED.store(true, Ordering::Relaxed);
+            // Spans that start from here on are told of at once; those that are open are told of now.
+            IS_ASKED.store(true, Ordering::SeqCst);
+            self.tell_all();
         }
         found
     }
@@ -184,14 +208,46 @@ impl<S> Bridge<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
+    /// Tells the inner layer of a span, if it is one of ours that it has not learnt of.
+    fn tell(&self, id: &Id, cx: &Context<'_, S>) {
+        self.untold.tell(id, |id| {
+            if let Some(metadata) = cx.metadata(id) {
+                with_nothing(metadata, |nothing| {
+                    marked(Mark::Started, || self.spans.on_new_span(nothing, id, cx.clone()));
+                });
+            }
+        });
+    }
+
+    /// Tells it of all such spans. Whoever asks says for which one only when it is too late.
+    fn tell_all(&self) {
+        let Some(whole) = self.company.whole() else { return };
+        self.untold.tell_all(|id| {
+            let all = whole.downcast_ref::<S>();
+            if let Some(metadata) = all.and_then(|all| Some(all.span(id)?.metadata())) {
+                with_nothing(metadata, |nothing| {
+                    marked(Mark::Started, || Mirror::<S>::show(spans_layer(), &whole, id, nothing));
+                });
+            }
+        });
+    }
+
     /// Lets the inner layer start what it keeps for a span of ours: what is written then reaches the
     /// OpenTelemetry span, and not a builder that nobody asks any more.
-    fn tell(&self, id: &Id, cx: &Context<'_, S>) {
+    fn activate(&self, id: &Id, cx: &Context<'_, S>) {
+        self.tell(id, cx);
         if cx.metadata(id).is_some_and(is_ours) {
             self.spans.on_enter(id, cx.clone());
             self.spans.on_exit(id, cx.clone());
         }
     }
+}
+
+/// A span of which nothing is said: what it is called and what it bears, its OpenTelemetry span knows
+/// already.
+fn with_nothing(metadata: &'static Metadata<'static>, tell: impl FnOnce(&Attributes<'_>)) {
+    let nothing = metadata.fields().value_set(&[]);
+    tell(&Attributes::new(metadata, &nothing));
 }
 
 /// Whether the current subscriber has our layer.
@@ -223,6 +279,8 @@ enum Mark {
     Nothing,
     /// The tracing span is being made for the OpenTelemetry span of the current context.
     Started,
+    /// And a layer of ours has seen it.
+    Seen,
     /// The tracing span is one of ours, and who enters it attaches the context.
     Entered,
 }
@@ -239,9 +297,19 @@ fn marked<R>(mark: Mark, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Makes a tracing span for the OpenTelemetry span of the current context.
-pub(crate) fn started(make: impl FnOnce() -> tracing::Span) -> tracing::Span {
-    marked(Mark::Started, make)
+/// Makes a tracing span for the OpenTelemetry span of a context, which has to be the current one.
+pub(crate) fn started(cx: &OtelContext, make: impl FnOnce() -> tracing::Span) -> tracing::Span {
+    let (span, is_seen) = marked(Mark::Started, || (make(), MARK.get() == Mark::Seen));
+    if is_seen {
+        // Not before all layers have seen it: one of them may ask for another span's context, and
+        // hold what is kept of this one meanwhile.
+        span.with_subscriber(|(id, subscriber)| {
+            if let Some(untold) = subscriber.downcast_ref::<Untold>() {
+                untold.keep(id, cx.clone());
+            }
+        });
+    }
+    span
 }
 
 /// A tracing span that is entered by who attaches its context too. Our layer need not do that for

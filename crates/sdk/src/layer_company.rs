@@ -49,6 +49,11 @@ impl Company {
         let _ = self.whole.set(AssertUnwindSafe(whole.downgrade()));
     }
 
+    /// The subscriber that ours is in, once it is complete.
+    pub(crate) fn whole(&self) -> Option<Dispatch> {
+        self.whole.get().and_then(|whole| whole.upgrade())
+    }
+
     /// Looks, once, who is asked for a span that every layer below ours has seen and none above: the
     /// uppermost layer answers. `is_reachable` says whether the subscriber shows ours at all; one that
     /// can be reloaded is hidden.
@@ -56,7 +61,7 @@ impl Company {
         if self.place.load(Ordering::Relaxed) != UNKNOWN {
             return;
         }
-        let Some(whole) = self.whole.get().and_then(|whole| whole.upgrade()) else { return };
+        let Some(whole) = self.whole() else { return };
         let is_alone = !is_reachable(&whole)
             || asking(|| drop(get_otel_context(span, &whole))) == Asked::AndAnswered;
         let place = if is_alone { ALONE } else { SECOND };

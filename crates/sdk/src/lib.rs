@@ -52,6 +52,7 @@ mod instrument;
 mod json_schema;
 mod layer;
 mod layer_company;
+mod layer_untold;
 mod log_layer;
 mod logs;
 mod made_by;

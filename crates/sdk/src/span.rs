@@ -3,12 +3,12 @@
 
 mod attributes;
 
+pub(crate) use attributes::{Attributes, keep_last};
+
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use opentelemetry::trace::{
-    Link, SpanContext, SpanKind, SpanRef, Status, TraceContextExt as _, Tracer as _,
-};
+use opentelemetry::trace::{Link, SpanContext, SpanKind, SpanRef, Status, TraceContextExt as _};
 use opentelemetry::{Context, Key, KeyValue, Value};
 use throughline_trace::{ErrorType, SpanId, SpanRole, TraceId, keys};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -17,12 +17,8 @@ use crate::instrument::{InContext, Instrumented, Running};
 use crate::layer::{self, Entrance, TRACING_NAME, TRACING_TARGET};
 use crate::metrics::Outcome;
 use crate::panic_stack;
-use crate::tracer::{HandedOver, SdkTracer};
-use attributes::{Attributes, replace, sampler_bit};
-
-/// Places that a started span keeps for attributes that nobody has named yet, dimensions among them.
-/// Few: a hundred thousand spans may be open.
-const SPARE_ATTRIBUTES: usize = 3;
+use crate::tracer::{self, HandedOver};
+use attributes::{key_bit, sampler_bit};
 
 /// A span of this name, to be described and then [started](SpanBuilder::start).
 ///
@@ -39,9 +35,8 @@ pub fn span(name: impl Into<Cow<'static, str>>) -> SpanBuilder {
         name: name.into(),
         kind: SpanKind::Internal,
         parent: None,
-        at_start: Vec::new(),
+        attributes: Attributes::default(),
         fixed: 0,
-        later: Attributes::default(),
         links: Vec::new(),
     }
 }
@@ -53,9 +48,8 @@ pub struct SpanBuilder {
     name: Cow<'static, str>,
     kind: SpanKind,
     parent: Option<Context>,
-    at_start: Vec<KeyValue>,
+    attributes: Attributes,
     fixed: u16,
-    later: Attributes,
     links: Vec<Link>,
 }
 
@@ -71,37 +65,34 @@ impl SpanBuilder {
         self.attribute(keys::ROLE, role.as_str())
     }
 
-    /// One attribute. Those that samplers decide by ([conventions]) are fixed from here on; the
-    /// others may be replaced until the span ends.
+    /// One attribute. Those that samplers decide by ([conventions]; also agent, phase, tool and number of
+    /// a step) keep the value that they have when the span starts; the others may be replaced until it
+    /// ends.
     ///
     /// [conventions]: https://opentelemetry.io/docs/specs/semconv/gen-ai/
     #[inline]
     pub fn attribute(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
-        self.put(KeyValue::new(key, value));
+        let key = key.into();
+        // Here, where the key is a constant mostly.
+        let bit = key_bit(key.as_str());
+        self.put(bit, KeyValue::new(key, value));
         self
     }
 
     /// Apart from [`attribute`](Self::attribute), so that a chain of those moves the builder once.
-    fn put(&mut self, entry: KeyValue) {
-        match sampler_bit(&entry.key) {
-            0 => self.later.set(entry),
-            bit if self.fixed & bit == 0 => {
-                self.fixed |= bit;
-                self.at_start.push(entry);
-            }
-            _ => replace(&mut self.at_start, entry),
-        }
+    fn put(&mut self, key_bit: u64, entry: KeyValue) {
+        self.fixed |= self.attributes.set_at_start(key_bit, entry);
     }
 
     /// Makes room for this many attributes at once.
     pub(crate) fn expecting(mut self, attributes: usize) -> Self {
-        self.later.entries.reserve(attributes);
+        self.attributes.expect(attributes);
         self
     }
 
     /// Several attributes.
     pub fn attributes(mut self, entries: impl IntoIterator<Item = KeyValue>) -> Self {
-        entries.into_iter().for_each(|entry| self.put(entry));
+        entries.into_iter().for_each(|entry| self.put(key_bit(entry.key.as_str()), entry));
         self
     }
 
@@ -122,15 +113,12 @@ impl SpanBuilder {
     /// Starts the span. Nothing here blocks or fails: without telemetry the span records nothing.
     pub fn start(mut self) -> ActiveSpan {
         let fixed = self.fixed;
-        let later = std::mem::take(&mut self.later);
-        // What is set later finds its place without moving what is there.
-        self.at_start.reserve(later.entries.len() + SPARE_ATTRIBUTES);
-        let (cx, tracing, is_under_bridge) = if layer::has_bridge() {
-            let (cx, tracing) = self.start_under_bridge();
-            (cx, tracing, true)
+        let mut attributes = std::mem::take(&mut self.attributes);
+        let is_under_bridge = layer::has_bridge();
+        let (cx, tracing) = if is_under_bridge {
+            self.start_under_bridge(&mut attributes)
         } else {
-            let (cx, tracing) = self.start_by_itself();
-            (cx, tracing, false)
+            self.start_by_itself(&mut attributes)
         };
         let is_recording = cx.span().is_recording();
         ActiveSpan {
@@ -140,33 +128,33 @@ impl SpanBuilder {
             is_recording,
             is_under_bridge,
             was_panicking: std::thread::panicking(),
-            state: Mutex::new(State { attributes: later, failure: None }),
+            state: Mutex::new(State { attributes, failure: None }),
             progress: OnceLock::new(),
         }
     }
 
     /// Our layer listens: the OpenTelemetry span first, then a tracing span that stands for it.
-    fn start_under_bridge(self) -> (Context, tracing::Span) {
-        let Self { name, kind, parent, at_start, links, .. } = self;
+    fn start_under_bridge(self, attributes: &mut Attributes) -> (Context, tracing::Span) {
+        let Self { name, kind, parent, links, .. } = self;
         let kind_text = kind_text(&kind);
-        let tracing_name = name.clone();
-        let builder = otel_builder(name, kind, at_start, links);
+        let tracing_name = NameCopy::of(&name);
+        let builder = otel_builder(name, kind, Vec::new(), links);
         let cx = match parent {
-            Some(parent) => parent.with_span(SdkTracer.build_with_context(builder, &parent)),
-            None => Context::map_current(|parent| {
-                parent.with_span(SdkTracer.build_with_context(builder, parent))
-            }),
+            Some(parent) => tracer::start_below(&parent, builder, attributes),
+            None => Context::map_current(|parent| tracer::start_below(parent, builder, attributes)),
         };
         let _attached = cx.clone().attach();
-        let tracing = layer::started(|| tracing_span(&tracing_name, kind_text));
+        let tracing = layer::started(&cx, || tracing_span(tracing_name.as_str(), kind_text));
         (cx, tracing)
     }
 
     /// No layer listens, or one that is not ours: it may make the OpenTelemetry span of the tracing
     /// span.
-    fn start_by_itself(self) -> (Context, tracing::Span) {
-        let Self { name, kind, parent, at_start, links, .. } = self;
+    fn start_by_itself(self, attributes: &mut Attributes) -> (Context, tracing::Span) {
+        let Self { name, kind, parent, links, .. } = self;
         let _attached = parent.map(Context::attach);
+        let mut at_start = Vec::new();
+        attributes.give_fixed(&mut at_start);
         let handed_over = HandedOver::new(at_start);
         let tracing = tracing_span(&name, kind_text(&kind));
         let left = handed_over.left();
@@ -177,10 +165,38 @@ impl SpanBuilder {
             return (cx, tracing);
         }
         let builder = otel_builder(name, kind, left.unwrap_or_default(), links);
-        let cx = Context::map_current(|parent| {
-            parent.with_span(SdkTracer.build_with_context(builder, parent))
-        });
+        let cx = Context::map_current(|parent| tracer::start_below(parent, builder, attributes));
         (cx, tracing)
+    }
+}
+
+/// Bytes of a name that needs no memory of its own to be copied.
+const SHORT_NAME_BYTES: usize = 64;
+
+/// A copy of a span's name, while the OpenTelemetry span has the name itself.
+enum NameCopy {
+    Short([u8; SHORT_NAME_BYTES], usize),
+    Whole(String),
+}
+
+impl NameCopy {
+    fn of(name: &str) -> Self {
+        let mut copy = [0; SHORT_NAME_BYTES];
+        match copy.get_mut(..name.len()) {
+            Some(start) => {
+                start.copy_from_slice(name.as_bytes());
+                Self::Short(copy, name.len())
+            }
+            None => Self::Whole(name.to_owned()),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            // It was a text, so it is one.
+            Self::Short(copy, bytes) => std::str::from_utf8(&copy[..*bytes]).unwrap_or_default(),
+            Self::Whole(name) => name,
+        }
     }
 }
 
@@ -308,7 +324,10 @@ impl ActiveSpan {
         for entry in entries {
             if self.fixed & sampler_bit(&entry.key) == 0 {
                 // Not held while `entries` computes the next one, which may ask this span.
-                self.state().attributes.set(entry);
+                let mut state = self.state();
+                if let Some(entry) = state.attributes.set(entry) {
+                    self.otel().set_attribute(entry);
+                }
             }
         }
     }
@@ -383,7 +402,8 @@ impl ActiveSpan {
 
     /// The future within this span: what it starts are children. The span ends with its guard, not
     /// with the future; see [`run`](Self::run). If the future is dropped before it is ready and the
-    /// span is told neither an outcome nor a failure afterwards, its outcome is `cancelled`.
+    /// span is told neither an outcome nor a failure afterwards, its outcome is `cancelled`. Where
+    /// `tracing::Instrument` is imported too, `(&span).instrument(…)` is this one.
     pub fn instrument<F: Future>(&self, inner: F) -> Instrumented<F> {
         let progress = Arc::clone(self.progress.get_or_init(Arc::default));
         let place = (self.cx.clone(), self.tracing.clone(), self.is_under_bridge);
@@ -435,29 +455,31 @@ impl Drop for ActiveSpan {
             (std::mem::take(&mut state.attributes), state.failure.take());
         if failure.is_none() && std::thread::panicking() && !self.was_panicking {
             failure = Some((ErrorType::Panic, "a panic ended the operation".to_owned()));
-            attributes.set(KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
+            attributes.set_at_end(KeyValue::new(keys::OUTCOME, Outcome::Error.as_str()));
             if let Some(stack) = panic_stack::take() {
-                attributes.set(KeyValue::new(keys::ERROR_STACK, stack));
+                attributes.set_at_end(KeyValue::new(keys::ERROR_STACK, stack));
             }
         }
-        if failure.is_none() && self.is_given_up() && !attributes.has(keys::OUTCOME) {
-            attributes.set(KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str()));
+        if failure.is_none() && self.is_given_up() && !attributes.has_outcome() {
+            attributes.set_at_end(KeyValue::new(keys::OUTCOME, Outcome::Cancelled.as_str()));
         }
         let span = self.otel();
+        let mut maybe_twice = 0;
         if self.is_recording {
             if let Some((kind, message)) = failure {
                 let status = match kind {
                     ErrorType::Timeout => kind.as_str().to_owned(),
                     _ => message.clone(),
                 };
-                attributes.set(KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
-                attributes.set(KeyValue::new(keys::ERROR_MESSAGE, message));
+                attributes.set_at_end(KeyValue::new(keys::ERROR_TYPE, kind.as_str()));
+                attributes.set_at_end(KeyValue::new(keys::ERROR_MESSAGE, message));
                 span.set_status(Status::error(status));
             }
+            maybe_twice = attributes.maybe_twice();
             span.set_attributes(attributes.entries);
         }
         // The OpenTelemetry span ends here, so its export waits for no child. When the tracing span
         // closes later, its layer ends the same span again, which does nothing.
-        span.end();
+        tracer::ending(maybe_twice, || span.end());
     }
 }

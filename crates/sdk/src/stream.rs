@@ -18,7 +18,7 @@ use throughline_resilience::SegmentPolicy;
 pub use any::{StreamChunk, TracedChunks, traced};
 pub(crate) use chat::{Opened, TracedStream};
 pub use cut::CutStream;
-pub(crate) use cut::{CutSlot, Resuming};
+pub(crate) use cut::{Cut, Resuming};
 pub use numbers::SseNumbers;
 pub(crate) use position::{LAST_EVENT_ID, STREAM_ID};
 pub use position::{StreamPosition, TracedChunk};

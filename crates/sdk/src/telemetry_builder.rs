@@ -34,7 +34,9 @@ use crate::steering::Process;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::telemetry_decisions::{DecisionSettings, Exit, start_spool};
 use crate::telemetry_directives::DirectiveSettings;
-use crate::telemetry_otlp::{Environment, OtlpExporters, OtlpProtocol, OtlpSettings, Rejections};
+use crate::telemetry_otlp::{
+    Environment, Heard, OtlpExporters, OtlpProtocol, OtlpSettings, Rejections,
+};
 use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Providers, Switches};
 
 /// How long spans and logs wait to be sent together. Shorter than the 5 s of the specification: a
@@ -362,7 +364,7 @@ impl TelemetryBuilder {
         let acknowledgements = Acknowledgements::default();
         let logger = |counters: &Arc<Counters>, acknowledgements: &Acknowledgements| {
             let processor = SimpleLogProcessor::new(counted(
-                Acknowledging::new(recorder.clone(), acknowledgements, &Rejections::default()),
+                Acknowledging::new(recorder.clone(), acknowledgements, &Heard::default()),
                 counters,
             ));
             SdkLoggerProvider::builder()
@@ -405,11 +407,11 @@ impl TelemetryBuilder {
 
         let mut traces = self.traces(resource);
         if environment.is_wanted("OTEL_TRACES_EXPORTER") {
-            let (inner, rejections) = exporters.spans()?;
+            let (inner, heard) = exporters.spans()?;
             let exporter = Counted {
                 inner,
                 counters: Arc::clone(&counters.spans),
-                rejections,
+                rejections: heard.rejections,
                 handle: on_thread.clone(),
             };
             let mut batch =
@@ -429,11 +431,11 @@ impl TelemetryBuilder {
         let logger = |counters: &Arc<Counters>, told_to: &Acknowledgements, delay| {
             let mut provider = SdkLoggerProvider::builder().with_resource(resource.clone());
             if environment.is_wanted("OTEL_LOGS_EXPORTER") {
-                let (inner, rejections) = exporters.logs()?;
+                let (inner, heard) = exporters.logs()?;
                 let exporter = Counted {
-                    inner: Acknowledging::new(inner, told_to, &rejections),
+                    inner: Acknowledging::new(inner, told_to, &heard),
                     counters: Arc::clone(counters),
-                    rejections,
+                    rejections: heard.rejections,
                     handle: on_thread.clone(),
                 };
                 let mut batch =

@@ -16,7 +16,7 @@ use crate::export::{Counters, ExportThread};
 use crate::recorder::Recorder;
 use crate::telemetry::TelemetryError;
 use crate::telemetry_builder::TelemetryBuilder;
-use crate::telemetry_otlp::{Environment, OtlpExporters, OtlpSettings, Rejections};
+use crate::telemetry_otlp::{Environment, Heard, OtlpExporters, OtlpSettings, Rejections};
 use crate::telemetry_pipeline::{Keeping, Pipeline};
 
 /// The directory of the spool.
@@ -85,9 +85,9 @@ impl Exit<'_> {
                 Box::new(move |resource| {
                     let text = |error: TelemetryError| error.to_string();
                     let exporters = OtlpExporters::new(settings.clone()).map_err(text)?;
-                    let (mut exporter, rejections) = exporters.logs().map_err(text)?;
+                    let (mut exporter, Heard { answer, rejections }) =
+                        exporters.logs().map_err(text)?;
                     exporter.set_resource(resource);
-                    let answer = exporters.last_answer();
                     let why = move |error: &OTelSdkError| answer.explain(error);
                     Ok(Box::new(Delivery { exporter, rejections, why }))
                 })

@@ -1,31 +1,32 @@
 //! OTLP exporters from what the builder said and the `OTEL_EXPORTER_OTLP_*` variables say.
 //!
 //! The exporters read endpoint, headers and timeout from the environment themselves; they are built
-//! without compression. Here is what they leave to the caller: the protocol, the HTTP client, TLS
-//! roots, that the builder's values come first, and that the environment may be left unread.
+//! without compression. Here is what they leave to the caller: the protocol, the client, TLS roots,
+//! that the builder's values come first, and that the environment may be left unread. For gRPC they are
+//! the same exporters with another client ([`over_grpc`]), which has to be told the address.
 
 mod answer;
 mod environment;
 mod exemplars;
 mod headers;
+#[cfg(feature = "grpc")]
+mod over_grpc;
 
 use std::fmt;
 use std::time::Duration;
 
-#[cfg(feature = "grpc")]
-use opentelemetry_otlp::WithTonicConfig;
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig,
     WithHttpConfig,
 };
 use opentelemetry_sdk::metrics::Temporality;
 use reqwest::Url;
-#[cfg(feature = "grpc")]
-use tonic::transport::{Certificate, ClientTlsConfig};
 
-pub(crate) use self::answer::{LastAnswer, Rejections};
+pub(crate) use self::answer::{Heard, Rejections};
 pub(crate) use self::environment::Environment;
-use self::headers::{ExportClient, ExportHeaders};
+use self::headers::{ExportClient, ExportHeaders, Way};
+#[cfg(feature = "grpc")]
+use self::over_grpc::GrpcWay;
 use crate::http_client::{self, Roots, Route, without_userinfo};
 use crate::metrics::Exemplars;
 use crate::telemetry::TelemetryError;
@@ -129,15 +130,59 @@ impl Signal {
         Ok(OtlpProtocol::HttpProtobuf)
     }
 
-    /// Where the signal goes over HTTP, up to the path. An address that is none is told by the
-    /// exporter; until then it is taken for one that may be anywhere.
-    fn http_address(self, settings: &OtlpSettings) -> Option<Url> {
+    /// What the builder or else the environment says of where the signal goes.
+    fn said_address(self, settings: &OtlpSettings) -> Option<String> {
         let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", self.variable());
-        let said = settings
+        settings
             .endpoint
             .clone()
             .or_else(|| settings.environment.variable(&own))
-            .or_else(|| settings.environment.variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+            .or_else(|| settings.environment.variable("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    }
+
+    /// Where the signal goes over gRPC. Without a scheme it is `https`, unless
+    /// `OTEL_EXPORTER_OTLP_INSECURE` says otherwise.
+    #[cfg(feature = "grpc")]
+    fn grpc_address(self, settings: &OtlpSettings) -> String {
+        let default = || OtlpProtocol::Grpc.default_endpoint().to_owned();
+        let address = self.said_address(settings).unwrap_or_else(default);
+        if address.contains("://") {
+            return address;
+        }
+        let own = format!("OTEL_EXPORTER_OTLP_{}_INSECURE", self.variable());
+        let variable = |name: &str| settings.environment.variable(name);
+        let said = variable(&own).or_else(|| variable("OTEL_EXPORTER_OTLP_INSECURE"));
+        let is_insecure = said.is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        format!("{}://{address}", if is_insecure { "http" } else { "https" })
+    }
+
+    /// How long one export of the signal may take.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Setting`] when a variable says no number of milliseconds.
+    #[cfg(feature = "grpc")]
+    fn timeout(self, settings: &OtlpSettings) -> Result<Duration, TelemetryError> {
+        if let Some(timeout) = settings.timeout {
+            return Ok(timeout);
+        }
+        let own = format!("OTEL_EXPORTER_OTLP_{}_TIMEOUT", self.variable());
+        for name in [own.as_str(), "OTEL_EXPORTER_OTLP_TIMEOUT"] {
+            if let Some(text) = settings.environment.variable(name) {
+                let millis = text.parse().map_err(|_| TelemetryError::Setting {
+                    name: name.to_owned(),
+                    expected: "a number of milliseconds",
+                    got: text,
+                })?;
+                return Ok(Duration::from_millis(millis));
+            }
+        }
+        Ok(TIMEOUT)
+    }
+
+    /// Where the signal goes over HTTP, up to the path. An address that is none is told by the
+    /// exporter; until then it is taken for one that may be anywhere.
+    fn http_address(self, settings: &OtlpSettings) -> Option<Url> {
+        let said = self.said_address(settings);
         let default = OtlpProtocol::HttpProtobuf.default_endpoint();
         Url::parse(said.as_deref().unwrap_or(default)).ok()
     }
@@ -147,7 +192,6 @@ impl Signal {
 pub(crate) struct OtlpExporters {
     settings: OtlpSettings,
     headers: ExportHeaders,
-    answer: LastAnswer,
     exemplars: Exemplars,
     #[cfg(feature = "grpc")]
     certificate: Option<Vec<u8>>,
@@ -182,7 +226,6 @@ impl OtlpExporters {
         Ok(Self {
             settings,
             headers,
-            answer: LastAnswer::default(),
             exemplars: Exemplars::default(),
             #[cfg(feature = "grpc")]
             certificate,
@@ -191,61 +234,28 @@ impl OtlpExporters {
         })
     }
 
-    /// The last answer to any of the exporters, for whoever has only one.
-    pub(crate) fn last_answer(&self) -> LastAnswer {
-        self.answer.clone()
+    /// The exporter, and what it hears from the receiver.
+    pub(crate) fn spans(&self) -> Result<(SpanExporter, Heard), TelemetryError> {
+        let heard = Heard::default();
+        let builder = SpanExporter::builder().with_http();
+        Ok((self.with_client(builder, Signal::Traces, &heard)?.build()?, heard))
     }
 
-    /// The exporter, and what receivers reject of what it sends.
-    pub(crate) fn spans(&self) -> Result<(SpanExporter, Rejections), TelemetryError> {
-        let rejections = Rejections::default();
-        let builder = SpanExporter::builder();
-        let built = match Signal::Traces.protocol(&self.settings)? {
-            #[cfg(feature = "grpc")]
-            OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
-            #[cfg(not(feature = "grpc"))]
-            OtlpProtocol::Grpc => return Err(no_grpc()),
-            OtlpProtocol::HttpProtobuf => {
-                self.http(builder.with_http(), Signal::Traces, &rejections).build()
-            }
-        };
-        Ok((built?, rejections))
-    }
-
-    /// The exporter, and what receivers reject of what it sends.
-    pub(crate) fn logs(&self) -> Result<(LogExporter, Rejections), TelemetryError> {
-        let rejections = Rejections::default();
-        let builder = LogExporter::builder();
-        let built = match Signal::Logs.protocol(&self.settings)? {
-            #[cfg(feature = "grpc")]
-            OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
-            #[cfg(not(feature = "grpc"))]
-            OtlpProtocol::Grpc => return Err(no_grpc()),
-            OtlpProtocol::HttpProtobuf => {
-                self.http(builder.with_http(), Signal::Logs, &rejections).build()
-            }
-        };
-        Ok((built?, rejections))
+    /// The exporter, and what it hears from the receiver.
+    pub(crate) fn logs(&self) -> Result<(LogExporter, Heard), TelemetryError> {
+        let heard = Heard::default();
+        let builder = LogExporter::builder().with_http();
+        Ok((self.with_client(builder, Signal::Logs, &heard)?.build()?, heard))
     }
 
     pub(crate) fn metrics(&self) -> Result<MetricExporter, TelemetryError> {
         let builder =
             MetricExporter::builder().with_temporality(temporality(self.settings.environment)?);
-        let built = match Signal::Metrics.protocol(&self.settings)? {
-            #[cfg(feature = "grpc")]
-            OtlpProtocol::Grpc => self.grpc(builder.with_tonic()).build(),
-            #[cfg(not(feature = "grpc"))]
-            OtlpProtocol::Grpc => return Err(no_grpc()),
-            OtlpProtocol::HttpProtobuf => {
-                let unheard = Rejections::default();
-                self.http(builder.with_http(), Signal::Metrics, &unheard).build()
-            }
-        };
-        Ok(built?)
+        let (builder, unheard) = (builder.with_http(), Heard::default());
+        Ok(self.with_client(builder, Signal::Metrics, &unheard)?.build()?)
     }
 
-    /// The exemplars that the export of metrics takes along. Over gRPC it takes none: the exporter
-    /// makes the message where nobody can add to it.
+    /// The exemplars that the export of metrics takes along.
     ///
     /// # Errors
     /// [`TelemetryError::Setting`] when `OTEL_METRICS_EXEMPLAR_FILTER` says something that it cannot.
@@ -264,60 +274,55 @@ impl OtlpExporters {
                 });
             }
         };
-        let is_taken = environment.is_wanted("OTEL_METRICS_EXPORTER")
-            && Signal::Metrics.protocol(&self.settings)? == OtlpProtocol::HttpProtobuf;
+        let is_taken = environment.is_wanted("OTEL_METRICS_EXPORTER");
         Ok((is_on && is_taken).then(|| self.exemplars.clone()))
     }
 
-    #[cfg(feature = "grpc")]
-    fn grpc<B: WithExportConfig + WithTonicConfig>(&self, builder: B) -> B {
-        let mut tls = ClientTlsConfig::new().with_enabled_roots();
-        if let Some(pem) = &self.certificate {
-            tls = tls.ca_certificate(Certificate::from_pem(pem));
-        }
-        let builder =
-            self.with_timeout(builder).with_tls_config(tls).with_interceptor(self.headers.clone());
-        match self.endpoint(OtlpProtocol::Grpc) {
-            Some(endpoint) => builder.with_endpoint(endpoint),
-            None => builder,
-        }
-    }
-
-    fn http<B: WithExportConfig + WithHttpConfig>(
+    /// The builder with a client of ours and the address.
+    fn with_client<B: WithExportConfig + WithHttpConfig>(
         &self,
         builder: B,
         signal: Signal,
-        rejections: &Rejections,
-    ) -> B {
-        let route = signal.http_address(&self.settings).map(|url| Route::to(&url));
-        let client = match route {
-            Some(Route::Direct) => &self.direct,
-            Some(Route::AsTheSystemSays) | None => &self.proxied,
-        };
-        let client = ExportClient {
-            client: client.clone(),
+        heard: &Heard,
+    ) -> Result<B, TelemetryError> {
+        let builder = self.with_timeout(builder).with_protocol(Protocol::HttpBinary);
+        let client = |way| ExportClient {
+            way,
             headers: self.headers.clone(),
-            answer: self.answer.clone(),
-            rejections: rejections.clone(),
+            heard: heard.clone(),
             exemplars: matches!(signal, Signal::Metrics).then(|| self.exemplars.clone()),
         };
-        let builder =
-            self.with_timeout(builder).with_protocol(Protocol::HttpBinary).with_http_client(client);
-        match self.endpoint(OtlpProtocol::HttpProtobuf) {
-            Some(base) => {
+        match signal.protocol(&self.settings)? {
+            #[cfg(feature = "grpc")]
+            OtlpProtocol::Grpc => {
+                let address = signal.grpc_address(&self.settings);
+                let (certificate, timeout) = (&self.certificate, signal.timeout(&self.settings)?);
+                let way = GrpcWay::new(signal, &address, certificate.as_deref(), timeout)?;
+                Ok(builder.with_http_client(client(Way::Grpc(way))).with_endpoint(address))
+            }
+            #[cfg(not(feature = "grpc"))]
+            OtlpProtocol::Grpc => Err(no_grpc()),
+            OtlpProtocol::HttpProtobuf => {
+                let route = signal.http_address(&self.settings).map(|url| Route::to(&url));
+                let way = match route {
+                    Some(Route::Direct) => &self.direct,
+                    Some(Route::AsTheSystemSays) | None => &self.proxied,
+                };
+                let builder = builder.with_http_client(client(Way::Http(way.clone())));
+                let Some(base) = self.http_endpoint() else { return Ok(builder) };
                 let base = base.trim_end_matches('/');
                 let path = signal.path();
                 // The builder takes a base, as OTEL_EXPORTER_OTLP_ENDPOINT does.
                 let base = base.strip_suffix(path).unwrap_or(base);
-                builder.with_endpoint(format!("{base}{path}"))
+                Ok(builder.with_endpoint(format!("{base}{path}")))
             }
-            None => builder,
         }
     }
 
     /// Where telemetry goes; `None` to leave it to the exporter, which reads the environment.
-    fn endpoint(&self, protocol: OtlpProtocol) -> Option<&str> {
-        let default = (!self.settings.environment.is_read()).then(|| protocol.default_endpoint());
+    fn http_endpoint(&self) -> Option<&str> {
+        let default = (!self.settings.environment.is_read())
+            .then(|| OtlpProtocol::HttpProtobuf.default_endpoint());
         self.settings.endpoint.as_deref().or(default)
     }
 

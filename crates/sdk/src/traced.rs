@@ -16,7 +16,7 @@ use crate::made_by::MadeBy;
 use crate::model_guard::ModelGuard;
 use crate::resilient::Resilience;
 use crate::resilient::run::{Ready, Run, drive, report_of};
-use crate::stream::{Opened, Resuming, StreamRules, TracedStream};
+use crate::stream::{Cut, Opened, Resuming, StreamRules, TracedStream};
 use crate::token_count::load_tokenizer;
 
 /// A chat model whose calls are spans, retried under a policy, priced and counted.
@@ -115,6 +115,12 @@ impl Traced {
     /// never, when not said. The segment that was cut says so, the next is linked to it, and chunks
     /// that come again are passed over; `throughline.stream.resumes` counts on the call's span.
     ///
+    /// What this wraps may be the client of a provider, a [`Router`](crate::Router) or
+    /// [`FallbackModel`](crate::FallbackModel) over clients, or a model of yours that wraps one: it has
+    /// to hand on [`ChatModel::resume`], and to pass errors on as they are, as
+    /// [`ChatStream::through`] with any combinator does; an error that is replaced cannot be gone on
+    /// from. Models that are [`Traced`] below this one go on by themselves, when they are told to.
+    ///
     /// A server must be able to: one of chat completions or messages gives its events ids, and goes on
     /// after the one in `Last-Event-ID` when it gets the same request again. One that begins anew
     /// instead is told by the id of its answer, which ends the stream; but that answer is billed.
@@ -203,7 +209,7 @@ impl Traced {
                 let position = stream.position().clone();
                 Ok(ChatStream::new(status_code, stream).at(position))
             }
-            Err(stopped) => Err(call.stop(stopped)),
+            Err(stopped) => Err(ChatError { cut: Cut::default(), ..call.stop(stopped) }),
         }
     }
 }

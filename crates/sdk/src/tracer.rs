@@ -13,6 +13,7 @@ use throughline_trace::SDK_SCOPE;
 use crate::dimensions::Dimensions;
 use crate::layer::{TRACING_NAME, is_for_started};
 use crate::routing::RoutingTags;
+use crate::span::Attributes;
 use crate::telemetry_pipeline::Pipeline;
 
 /// Starts spans with the provider of the parent's context, or else with the global one of this
@@ -42,28 +43,78 @@ impl Tracer for SdkTracer {
         }
     }
 
-    fn build_with_context(&self, mut builder: SpanBuilder, parent_cx: &Context) -> SdkSpan {
+    fn build_with_context(&self, builder: SpanBuilder, parent_cx: &Context) -> SdkSpan {
         if builder.name == SAME_SPAN {
             return SdkSpan::same(builder, parent_cx);
         }
-        let attributes = builder.attributes.get_or_insert_default();
-        Dimensions::stamp(parent_cx, attributes);
-        RoutingTags::stamp(parent_cx, attributes);
-        let _stamped = StampGuard::set();
-        // A context that restarts the trace holds an invalid span. Samplers that follow the parent
-        // would take that for one that was not sampled, and drop the new trace.
-        let restarted = parent_cx.has_active_span() && !parent_cx.span().span_context().is_valid();
-        let pipeline = Pipeline::within(parent_cx);
-        let nobody = Context::new();
-        let parent_cx = if restarted { &nobody } else { parent_cx };
-        match pipeline.and_then(|pipeline| pipeline.tracer()) {
-            Some(tracer) => SdkSpan(Kind::Own(tracer.build_with_context(builder, parent_cx))),
-            None => {
-                let tracer = global::tracer_with_scope(SCOPE.clone());
-                SdkSpan(Kind::Hosts(tracer.build_with_context(builder, parent_cx)))
-            }
+        SdkSpan(match started_below(parent_cx, builder, None) {
+            Started::Own(span) => Kind::Own(span),
+            Started::Hosts(span) => Kind::Hosts(span),
+        })
+    }
+}
+
+/// Starts a span of ours. What it gets of the attributes now is no longer among them.
+pub(crate) fn start_below(
+    parent_cx: &Context,
+    builder: SpanBuilder,
+    attributes: &mut Attributes,
+) -> Context {
+    // Without the wrapping of `SdkSpan`, which every call would pass.
+    match started_below(parent_cx, builder, Some(attributes)) {
+        Started::Own(span) => parent_cx.with_span(span),
+        Started::Hosts(span) => parent_cx.with_span(span),
+    }
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and a box would be one more for each span"
+)]
+enum Started {
+    Own(opentelemetry_sdk::trace::Span),
+    Hosts(BoxedSpan),
+}
+
+fn started_below(
+    parent_cx: &Context,
+    mut builder: SpanBuilder,
+    attributes: Option<&mut Attributes>,
+) -> Started {
+    let tracer = Pipeline::within(parent_cx).and_then(|pipeline| pipeline.tracer());
+    let at_start = builder.attributes.get_or_insert_default();
+    if let Some(attributes) = attributes {
+        if tracer.is_some() {
+            attributes.give_all(at_start);
+            let given = at_start.len();
+            stamp(parent_cx, at_start);
+            attributes.give_more(&at_start[given..]);
+        } else {
+            attributes.give_fixed(at_start);
+            stamp(parent_cx, at_start);
+        }
+    } else {
+        stamp(parent_cx, at_start);
+    }
+    let _stamped = StampGuard::set();
+    // A context that restarts the trace holds an invalid span. Samplers that follow the parent
+    // would take that for one that was not sampled, and drop the new trace.
+    let restarted = parent_cx.has_active_span() && !parent_cx.span().span_context().is_valid();
+    let nobody = restarted.then(Context::new);
+    let parent_cx = nobody.as_ref().unwrap_or(parent_cx);
+    match tracer {
+        Some(tracer) => Started::Own(tracer.build_with_context(builder, parent_cx)),
+        None => {
+            let tracer = global::tracer_with_scope(SCOPE.clone());
+            Started::Hosts(tracer.build_with_context(builder, parent_cx))
         }
     }
+}
+
+/// Puts on what every span below a context bears.
+fn stamp(cx: &Context, attributes: &mut Vec<KeyValue>) {
+    Dimensions::stamp(cx, attributes);
+    RoutingTags::stamp(cx, attributes);
 }
 
 /// The name of a builder that is for the span of its parent context itself: what `tracing-opentelemetry`
@@ -208,8 +259,24 @@ impl Drop for HandedOver {
     }
 }
 
+/// Ends a span; the keys of so many of its last attributes may be on it twice.
+pub(crate) fn ending(maybe_twice: usize, end: impl FnOnce()) {
+    MAYBE_TWICE.set(maybe_twice);
+    end();
+    MAYBE_TWICE.set(0);
+}
+
+/// How many of the last attributes of the span that a processor sees ending on this thread may be there
+/// twice. It is to leave the last.
+pub(crate) fn take_maybe_twice() -> usize {
+    MAYBE_TWICE.take()
+}
+
 thread_local! {
     static HANDED_OVER: Cell<Option<Vec<KeyValue>>> = const { Cell::new(None) };
+
+    /// How many of the last attributes of the span that is being ended may be there twice.
+    static MAYBE_TWICE: Cell<usize> = const { Cell::new(0) };
 
     /// Whether the span being started has its dimensions already.
     static STAMPED: Cell<bool> = const { Cell::new(false) };

@@ -12,6 +12,7 @@ use throughline_resilience::ErrorSet;
 use crate::agent::conversation;
 use crate::chat::{ChatError, ChatModel, ChatStream, Endpoint};
 use crate::resilient::Fault as _;
+use crate::stream::CutStream;
 
 use super::switch::{Until, limited};
 use super::{DegradedSwitch, Fallback, FallbackError};
@@ -90,7 +91,7 @@ impl FallbackModel {
         &'a self,
         request: ChatRequest,
         until: Until,
-        ask: impl Fn(&'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>
+        ask: impl Fn(usize, &'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>
         + Copy
         + Send
         + 'a,
@@ -98,7 +99,7 @@ impl FallbackModel {
         let input = conversation(&request.messages);
         // Copied by the branches that run: a prompt may be long, and most fallbacks are not needed.
         let request = Arc::new(request);
-        let branch = |model: &'a dyn ChatModel, name: Option<&'a str>| {
+        let branch = |index: usize, model: &'a dyn ChatModel, name: Option<&'a str>| {
             let (request, limit) = (Arc::clone(&request), self.limit);
             async move {
                 let work = async move {
@@ -106,7 +107,7 @@ impl FallbackModel {
                     if let Some(name) = name {
                         name.clone_into(&mut request.model);
                     }
-                    ask(model, request).await
+                    ask(index, model, request).await
                 };
                 match limit {
                     Some(limit) => limited(limit, until, work).await,
@@ -114,12 +115,12 @@ impl FallbackModel {
                 }
             }
         };
-        let mut fallback = Fallback::new(OPERATION, branch(&*self.primary, None))
+        let mut fallback = Fallback::new(OPERATION, branch(0, &*self.primary, None))
             .triggers(self.triggers)
             .input(&input)
             .forced_by(&self.switch);
-        for (model, name) in &self.others {
-            fallback = fallback.degraded(name.clone(), branch(&**model, Some(name)));
+        for (index, (model, name)) in self.others.iter().enumerate() {
+            fallback = fallback.degraded(name.clone(), branch(index + 1, &**model, Some(name)));
         }
         drop(request);
         fallback.run().await.map(|answered| answered.value).map_err(error_of)
@@ -147,7 +148,7 @@ impl ChatModel for FallbackModel {
     }
 
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
-        Box::pin(self.ask(request, Until::Complete, |model, request| model.chat(request)))
+        Box::pin(self.ask(request, Until::Complete, |_, model, request| model.chat(request)))
     }
 
     fn is_available(&self, model: &str) -> bool {
@@ -156,11 +157,31 @@ impl ChatModel for FallbackModel {
     }
 
     /// The next model is asked as long as no content has come; a stream that breaks off later is
-    /// the caller's to ask again.
+    /// the caller's to ask again, or to go on with where the model that answered can.
     fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
-        Box::pin(self.ask(request, Until::FirstContent, |model, request| {
-            Box::pin(async move { with_content(model.stream(request).await?).await })
+        Box::pin(self.ask(request, Until::FirstContent, |index, model, request| {
+            Box::pin(
+                async move { Ok(with_content(model.stream(request).await?).await?.told_by(index)) },
+            )
         }))
+    }
+
+    /// The model goes on that answered.
+    fn resume(
+        &self,
+        mut request: ChatRequest,
+        mut cut: CutStream,
+    ) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        let Some(index) = cut.take_asked() else {
+            return Box::pin(std::future::ready(Err(CutStream::not_from_here(&request.model))));
+        };
+        let other = index.checked_sub(1).and_then(|index| self.others.get(index));
+        let model = other.map_or(&*self.primary, |(model, name)| {
+            name.clone_into(&mut request.model);
+            &**model
+        });
+        let resumed = model.resume(request, cut);
+        Box::pin(async move { Ok(resumed.await?.told_by(index)) })
     }
 }
 

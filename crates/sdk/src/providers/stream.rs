@@ -1,7 +1,6 @@
 //! The streamed answer of a provider: bytes to events to chunks, in whichever wire form.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, Stream, StreamExt as _, unfold};
@@ -16,7 +15,7 @@ use super::errors::causes;
 use super::wire::Wire;
 use crate::chat::ChatError;
 use crate::stream::any::is_failed_state;
-use crate::stream::{CutSlot, CutStream, SseNumbers};
+use crate::stream::{Cut, CutStream, SseNumbers};
 
 /// The header or trailer by which a server says what became of the stream.
 const STREAM_STATE: &str = "x-stream-state";
@@ -71,8 +70,6 @@ pub(super) struct Chunks {
     last_event_id: String,
     /// What came before the stream was cut, if it goes on from there.
     before: Option<Before>,
-    /// Where to leave what is needed to go on.
-    slot: CutSlot,
 }
 
 /// The last of what came before a stream was cut.
@@ -118,19 +115,12 @@ impl Chunks {
             response_id: String::new(),
             last_event_id: String::new(),
             before: None,
-            slot: CutSlot::default(),
         }
-    }
-
-    /// Leaves there what is needed to go on, should the stream be cut.
-    pub(super) fn leaving(mut self, slot: &CutSlot) -> Self {
-        self.slot = Arc::clone(slot);
-        self
     }
 
     /// Goes on with a stream that was cut.
     pub(super) fn after(mut self, cut: CutStream) -> Self {
-        let CutStream { response_id, last_event_id, sequence_number, reader, numbers } = cut;
+        let CutStream { response_id, last_event_id, sequence_number, reader, numbers, .. } = cut;
         self.before = Some(Before { number: numbers.last(), sequence_number });
         self.response_id = response_id;
         self.last_event_id = last_event_id.unwrap_or_default();
@@ -255,7 +245,7 @@ impl Chunks {
         error
     }
 
-    /// The stream was cut; what is needed to go on is left behind.
+    /// The stream was cut; the error has what is needed to go on.
     fn cut(&mut self, error: Option<&reqwest::Error>) -> ChatError {
         let last_event_id = Some(std::mem::take(&mut self.last_event_id));
         let cut = CutStream {
@@ -264,11 +254,9 @@ impl Chunks {
             sequence_number: self.reader.sequence_number(),
             reader: self.reader.clone(),
             numbers: self.numbers.clone(),
+            asked: Vec::new(),
         };
-        if cut.last_event_id.is_some() || cut.sequence_number.is_some() {
-            // A stream is cut once.
-            let _ = self.slot.set(Box::new(cut));
-        }
+        let is_named = cut.last_event_id.is_some() || cut.sequence_number.is_some();
         let cause = error.map(|error| format!(": {}", causes(error))).unwrap_or_default();
         let message = format!(
             "the stream of {} at {} broke off before its end mark{cause}",
@@ -277,6 +265,7 @@ impl Chunks {
         );
         let mut error = ChatError::new(ErrorType::StreamFailed, message);
         error.status_code = Some(self.status.as_u16());
+        error.cut = Cut(is_named.then(|| Box::new(cut)));
         error
     }
 }

@@ -16,7 +16,7 @@ use super::limits::{is_cached, pause, rate_limits};
 use super::stream::{Chunks, pieces};
 use crate::chat::{ChatError, ChatStream, Endpoint};
 use crate::propagation;
-use crate::stream::{CutSlot, CutStream, LAST_EVENT_ID};
+use crate::stream::{CutStream, LAST_EVENT_ID};
 
 /// The content type of a stream of events.
 const EVENTS: &str = "text/event-stream";
@@ -147,14 +147,13 @@ impl Wire {
         let stream_id = response.headers().get("x-stream-id").and_then(|id| id.to_str().ok());
         let stream_id = stream_id.filter(|id| !id.is_empty()).map(Arc::<str>::from);
         let body = pieces(response);
-        let slot = CutSlot::default();
-        let mut chunks = Chunks::new(self.clone(), model, status, body).leaving(&slot);
+        let mut chunks = Chunks::new(self.clone(), model, status, body);
         if let Some(cut) = cut {
             chunks = chunks.after(cut);
         }
         let stream =
             ChatStream::new(Some(status.as_u16()), chunks.into_stream()).with_stream_id(stream_id);
-        Ok(stream.with_cached(is_cached).with_limits(limits).leaving(slot))
+        Ok(stream.with_cached(is_cached).with_limits(limits))
     }
 
     /// Sends a body to a path of the provider; an answer with a status other than 2xx is an

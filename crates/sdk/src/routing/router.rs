@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
@@ -24,6 +25,7 @@ use crate::decision::{DecisionBuilder, decision};
 use crate::dimensions::Dimensions;
 use crate::instrument::in_context;
 use crate::resilient::{Fault as _, spoken};
+use crate::stream::CutStream;
 use crate::telemetry_pipeline;
 use crate::work_scope::WorkScope;
 
@@ -116,6 +118,8 @@ struct Target {
 /// One request on its way.
 struct Routed<'a> {
     target: &'a Target,
+    /// Which of the targets that is.
+    index: usize,
     request: ChatRequest,
     cx: Context,
     budget: Option<Duration>,
@@ -238,7 +242,7 @@ impl Router {
         let cx = tags.onto(&Context::current());
         let cx = budget.map_or(cx.clone(), |budget| WorkScope::over_within(budget, &cx));
         request.model = requested;
-        Ok((Routed { target, request, cx, budget }, decided))
+        Ok((Routed { target, index: choice.index, request, cx, budget }, decided))
     }
 
     fn choose(
@@ -320,14 +324,14 @@ impl Router {
     async fn ask<'a, T: 'a>(
         &'a self,
         request: ChatRequest,
-        ask: impl Fn(&'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>,
+        ask: impl Fn(usize, &'a dyn ChatModel, ChatRequest) -> BoxFuture<'a, Result<T, ChatError>>,
     ) -> Result<(T, Context, Lesson), ChatError> {
-        let Routed { target, request, cx, budget } = self.route_request(request).await?;
+        let Routed { target, index, request, cx, budget } = self.route_request(request).await?;
         let lesson = target.learned.ask(budget);
         let model = request.model.clone();
         let work = {
             let _attached = cx.clone().attach();
-            ask(&*target.to.model, request)
+            ask(index, &*target.to.model, request)
         };
         let work = in_context(cx.clone(), work);
         let result = match budget
@@ -383,7 +387,7 @@ impl ChatModel for Router {
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
         Box::pin(async move {
             let (response, _, lesson) =
-                self.ask(request, |model, request| model.chat(request)).await?;
+                self.ask(request, |_, model, request| model.chat(request)).await?;
             lesson.succeed();
             Ok(response)
         })
@@ -391,10 +395,30 @@ impl ChatModel for Router {
 
     fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
         Box::pin(async move {
-            let (stream, cx, lesson) =
-                self.ask(request, |model, request| model.stream(request)).await?;
+            let asked = self.ask(request, |index, model, request| {
+                async move { Ok(model.stream(request).await?.told_by(index)) }.boxed()
+            });
+            let (stream, cx, lesson) = asked.await?;
             Ok(stream.within(cx).through(|inner| LearningStream::new(inner, lesson)))
         })
+    }
+
+    /// The target goes on that answered.
+    fn resume(
+        &self,
+        mut request: ChatRequest,
+        mut cut: CutStream,
+    ) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        let asked = cut.take_asked();
+        let asked = asked.and_then(|index| Some((index, self.inner.targets.get(index)?)));
+        let Some((index, target)) = asked else {
+            return std::future::ready(Err(CutStream::not_from_here(&request.model))).boxed();
+        };
+        if let Some(model) = &target.to.model_id {
+            request.model.clone_from(model);
+        }
+        let resumed = target.to.model.resume(request, cut);
+        async move { Ok(resumed.await?.told_by(index)) }.boxed()
     }
 }
 

@@ -13,7 +13,7 @@ use throughline_trace::ErrorType;
 use tokio::time::Instant;
 
 use super::StreamRules;
-use super::cut::Resuming;
+use super::cut::{Cut, Resuming};
 use super::intake::Intake;
 use super::position::StreamPosition;
 use super::spans::SegmentSpans;
@@ -213,7 +213,9 @@ impl Stream for TracedStream {
                         this.time_out();
                     }
                 }
-                Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(mut error))) => {
+                    // Whoever reads this cannot go on where this could not.
+                    error.cut = Cut::default();
                     live.intake.rest(&mut this.waiting);
                     if let Some(live) = this.live.take() {
                         live.fail(&error);
@@ -274,10 +276,10 @@ impl Live {
 
     /// Whether the stream, which broke, was cut and is gone on with.
     fn goes_on(&mut self, error: &ChatError) -> bool {
-        let (Some(resuming), Some(cut)) = (&mut self.resuming, self.stream.cut()) else {
+        let (Some(resuming), Some(cut)) = (&mut self.resuming, &error.cut.0) else {
             return false;
         };
-        if !resuming.begin(cut.clone(), error.clone()) {
+        if !resuming.begin((**cut).clone(), error.clone()) {
             return false;
         }
         self.is_cut_told = true;

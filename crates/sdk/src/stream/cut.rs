@@ -1,10 +1,11 @@
 //! A streamed answer that was cut, and the way on from there (requirement R3.2).
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context as Poller, Poll, ready};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
 use throughline_llm::{ChatRequest, StreamReader};
 
@@ -18,8 +19,8 @@ const RESUME_TIMEOUT: Duration = Duration::from_secs(30);
 const RESUME_PAUSE: Duration = Duration::from_millis(250);
 
 /// Where a streamed answer broke off, for its model to go on
-/// ([`ChatModel::resume`](crate::ChatModel::resume)). The clients of this crate leave one behind;
-/// what wraps a model hands it on.
+/// ([`ChatModel::resume`](crate::ChatModel::resume)). The clients of this crate put one into the error
+/// that the stream ends with; what wraps a model or its stream passes it on.
 #[derive(Debug, Clone)]
 pub struct CutStream {
     /// The provider's id of the answer; empty when it told none.
@@ -31,10 +32,49 @@ pub struct CutStream {
     /// What has been read of the answer so far, for the events that follow.
     pub(crate) reader: StreamReader,
     pub(crate) numbers: SseNumbers,
+    /// Which of its models each router and fallback on the way asked, the innermost first.
+    pub(crate) asked: Vec<usize>,
 }
 
-/// Where a client leaves it.
-pub(crate) type CutSlot = Arc<OnceLock<Box<CutStream>>>;
+impl CutStream {
+    /// What a router or fallback says of a cut that did not come from one of its streams.
+    pub(crate) fn not_from_here(model: &str) -> ChatError {
+        let message = format!("expected a stream of {model} that was cut here, got another");
+        ChatError::new(throughline_trace::ErrorType::InvalidRequest, message)
+    }
+
+    /// Which of the models of the outermost router or fallback on the way was asked; it is off then.
+    pub(crate) fn take_asked(&mut self) -> Option<usize> {
+        self.asked.pop()
+    }
+}
+
+/// Where a stream was cut, as a part of the error that it ended with. Errors that say the same are
+/// equal whether one of them can be gone on from or not.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cut(pub(crate) Option<Box<CutStream>>);
+
+impl PartialEq for Cut {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Cut {}
+
+impl ChatStream {
+    /// The stream of the model with this index, of those that a router or fallback has.
+    pub(crate) fn told_by(self, model: usize) -> Self {
+        self.through(|chunks| {
+            chunks.map_err(move |mut error| {
+                if let Some(cut) = &mut error.cut.0 {
+                    cut.asked.push(model);
+                }
+                error
+            })
+        })
+    }
+}
 
 /// Goes on with a stream that was cut.
 pub(crate) struct Resuming {

@@ -1,10 +1,8 @@
 //! What a receiver's answer means for records that it did not take. The exporters make text of it, so
-//! the status is kept on its way: that of HTTP where the answer arrives. That of gRPC has no such
-//! place (an exporter takes a `Channel`, which cannot be wrapped): its code is read from the text, at
-//! this one place, and a text without one means what a status that says nothing means.
+//! its status is kept where the answer arrives.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::StatusCode;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -13,35 +11,65 @@ use prost::Message as _;
 
 use crate::decision::Undelivered;
 
-/// The status of the last answer, for an exporter that waits for one answer at a time.
+/// What is heard from the receiver by an exporter that waits for one answer at a time.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LastAnswer(Arc<AtomicU16>);
+pub(crate) struct Heard {
+    pub(crate) answer: LastAnswer,
+    pub(crate) rejections: Rejections,
+}
 
-impl LastAnswer {
+impl Heard {
     /// A request leaves: it has no answer yet.
     pub(super) fn forget(&self) {
-        self.0.store(0, Ordering::Release);
+        *self.answer.last() = None;
+        self.rejections.forget();
     }
 
-    pub(super) fn note(&self, status: StatusCode) {
-        self.0.store(status.as_u16(), Ordering::Release);
+    pub(super) fn http(&self, status: StatusCode, body: &[u8]) {
+        *self.answer.last() = Some(Answer::Http(status));
+        if status.is_success() {
+            self.rejections.note(body);
+        }
     }
 
-    fn status(&self) -> Option<StatusCode> {
-        StatusCode::from_u16(self.0.load(Ordering::Acquire)).ok()
+    #[cfg(feature = "grpc")]
+    pub(super) fn grpc(&self, answered: &Result<bytes::Bytes, tonic::Status>) {
+        match answered {
+            Ok(body) => self.rejections.note(body),
+            Err(status) => *self.answer.last() = Some(Answer::Grpc(status.clone())),
+        }
+    }
+}
+
+/// The status of the last answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LastAnswer(Arc<Mutex<Option<Answer>>>);
+
+#[derive(Debug)]
+enum Answer {
+    Http(StatusCode),
+    #[cfg(feature = "grpc")]
+    Grpc(tonic::Status),
+}
+
+impl LastAnswer {
+    fn last(&self) -> MutexGuard<'_, Option<Answer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the exporter's error means.
     pub(crate) fn explain(&self, error: &OTelSdkError) -> Undelivered {
-        match self.status() {
-            Some(status) => of_http(status),
-            None => of_grpc(error.to_string()),
+        match &*self.last() {
+            Some(Answer::Http(status)) => of_http(*status),
+            #[cfg(feature = "grpc")]
+            Some(Answer::Grpc(status)) => of_grpc(status),
+            None => Undelivered::Later(error.to_string()),
         }
     }
 }
 
 /// How many items of the request under way the receiver did not take although it took the others
-/// (OTLP, "partial success"). Known over HTTP; what the gRPC exporter is told, it only logs.
+/// (OTLP, "partial success").
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rejections(Arc<AtomicU64>);
 
@@ -87,36 +115,28 @@ fn of_http(status: StatusCode) -> Undelivered {
     }
 }
 
+/// The kinds of gRPC codes, as those of HTTP statuses. One that never came from the receiver, as that
+/// of a broken connection, is `Unavailable` or `Unknown` with a cause.
 #[cfg(feature = "grpc")]
-fn of_grpc(problem: String) -> Undelivered {
+fn of_grpc(status: &tonic::Status) -> Undelivered {
     use tonic::Code;
-    match grpc_code(&problem) {
-        Some(Code::InvalidArgument | Code::AlreadyExists) => Undelivered::Refused(problem),
-        Some(
-            Code::Unauthenticated
-            | Code::PermissionDenied
-            | Code::Unimplemented
-            | Code::NotFound
-            | Code::FailedPrecondition,
-        ) => Undelivered::Denied(problem),
-        Some(Code::Internal | Code::Unknown) => Undelivered::Broken(problem),
+    let problem = match status.message() {
+        "" => format!("the receiver answered {:?}", status.code()),
+        message => format!("the receiver answered {:?}: {message}", status.code()),
+    };
+    if std::error::Error::source(status).is_some() {
+        return Undelivered::Later(problem);
+    }
+    match status.code() {
+        Code::InvalidArgument | Code::AlreadyExists => Undelivered::Refused(problem),
+        Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::Unimplemented
+        | Code::NotFound
+        | Code::FailedPrecondition => Undelivered::Denied(problem),
+        Code::Internal | Code::Unknown => Undelivered::Broken(problem),
         _ => Undelivered::Later(problem),
     }
-}
-
-#[cfg(not(feature = "grpc"))]
-fn of_grpc(problem: String) -> Undelivered {
-    Undelivered::Later(problem)
-}
-
-/// The code in an exporter's error, `… export failed with gRPC code: InvalidArgument`.
-#[cfg(feature = "grpc")]
-fn grpc_code(problem: &str) -> Option<tonic::Code> {
-    /// The greatest code that gRPC has.
-    const LAST_CODE: i32 = tonic::Code::Unauthenticated as i32;
-    let (_, rest) = problem.split_once("gRPC code: ")?;
-    let said = rest.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
-    (0..=LAST_CODE).map(tonic::Code::from_i32).find(|code| format!("{code:?}") == said)
 }
 
 #[cfg(test)]
@@ -179,12 +199,12 @@ mod tests {
 
     #[test]
     fn an_error_without_an_answer_is_one_that_time_helps() {
-        let answer = LastAnswer::default();
+        let heard = Heard::default();
         let error = OTelSdkError::InternalFailure("network error".to_owned());
-        assert_eq!(kind(&answer.explain(&error)), "later");
-        answer.note(StatusCode::UNAUTHORIZED);
-        assert_eq!(kind(&answer.explain(&error)), "denied");
-        answer.forget();
-        assert_eq!(kind(&answer.explain(&error)), "later");
+        assert_eq!(kind(&heard.answer.explain(&error)), "later");
+        heard.http(StatusCode::UNAUTHORIZED, b"");
+        assert_eq!(kind(&heard.answer.explain(&error)), "denied");
+        heard.forget();
+        assert_eq!(kind(&heard.answer.explain(&error)), "later");
     }
 }

@@ -7,12 +7,11 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Request, Response};
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 
-#[cfg(feature = "grpc")]
-use tonic::{Status, metadata::MetadataMap, service::Interceptor};
-
-use super::answer::{LastAnswer, Rejections};
+use super::answer::Heard;
 use super::environment::Environment;
 use super::exemplars::with_exemplars;
+#[cfg(feature = "grpc")]
+use super::over_grpc::{self, GrpcWay};
 use crate::metrics::{Exemplars, Taken};
 
 /// What is put on every request.
@@ -44,15 +43,22 @@ impl ExportHeaders {
     }
 }
 
-/// An HTTP client that puts the headers on, and notes what is answered.
+/// How a request gets to the receiver.
 #[derive(Debug, Clone)]
-pub(crate) struct ExportClient {
-    pub(crate) client: reqwest::Client,
-    pub(crate) headers: ExportHeaders,
-    pub(crate) answer: LastAnswer,
-    pub(crate) rejections: Rejections,
+pub(super) enum Way {
+    Http(reqwest::Client),
+    #[cfg(feature = "grpc")]
+    Grpc(GrpcWay),
+}
+
+/// The client of an exporter, which puts the headers on, and notes what is answered.
+#[derive(Debug, Clone)]
+pub(super) struct ExportClient {
+    pub(super) way: Way,
+    pub(super) headers: ExportHeaders,
+    pub(super) heard: Heard,
     /// What is laid onto the points of an export of metrics.
-    pub(crate) exemplars: Option<Exemplars>,
+    pub(super) exemplars: Option<Exemplars>,
 }
 
 impl ExportClient {
@@ -64,6 +70,23 @@ impl ExportClient {
         }
         *request.body_mut() = with_exemplars(request.body(), &taken)?.into();
         Some(taken)
+    }
+
+    /// Sends a request and notes the answer.
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        match &self.way {
+            Way::Http(client) => {
+                let response = client.send_bytes(request).await?;
+                self.heard.http(response.status(), response.body());
+                Ok(response)
+            }
+            #[cfg(feature = "grpc")]
+            Way::Grpc(way) => {
+                let answered = way.send(request).await;
+                self.heard.grpc(&answered);
+                over_grpc::as_http(&answered)
+            }
+        }
     }
 }
 
@@ -78,17 +101,10 @@ impl HttpClient for ExportClient {
         Self: 'sending,
     {
         self.headers.put_on(request.headers_mut());
-        self.answer.forget();
-        self.rejections.forget();
+        self.heard.forget();
         Box::pin(async move {
             let taken = self.take_exemplars(&mut request);
-            let answered = self.client.send_bytes(request).await;
-            if let Ok(response) = &answered {
-                self.answer.note(response.status());
-                if response.status().is_success() {
-                    self.rejections.note(response.body());
-                }
-            }
+            let answered = self.send(request).await;
             let has_arrived =
                 answered.as_ref().is_ok_and(|response| response.status().is_success());
             if let (Some(exemplars), Some(taken), false) = (&self.exemplars, taken, has_arrived) {
@@ -96,15 +112,5 @@ impl HttpClient for ExportClient {
             }
             answered
         })
-    }
-}
-
-#[cfg(feature = "grpc")]
-impl Interceptor for ExportHeaders {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        let mut headers = std::mem::take(request.metadata_mut()).into_headers();
-        self.put_on(&mut headers);
-        *request.metadata_mut() = MetadataMap::from_headers(headers);
-        Ok(request)
     }
 }

@@ -1,15 +1,21 @@
 //! A tracing span of ours, seen by who uses the traits of `tracing-opentelemetry`, explicit parents
 //! and followers: it stands for the OpenTelemetry span, whatever way it is come by.
 
+use std::sync::{Arc, Mutex, OnceLock};
+
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{
     SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TracerProvider as _,
 };
 use throughline::{Recorder, Telemetry, span};
 use tracing::Instrument as _;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing::dispatcher::{Dispatch, WeakDispatch};
+use tracing::span::{Attributes, Id};
+use tracing_opentelemetry::{OpenTelemetrySpanExt as _, get_otel_context};
+use tracing_subscriber::layer::{self, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 
+use crate::export::{is_child, run_child};
 use crate::stage::with_layer;
 
 #[test]
@@ -30,7 +36,7 @@ fn what_is_written_on_the_tracing_span_reaches_ours() {
         false,
         Default::default(),
     );
-    let ours = span("ours").attribute("held", "back").start();
+    let ours = span("ours").attribute("given", "before").start();
     // Not the current span, and nobody has asked for its context: it waits until ours ends.
     let tracing = ours.in_scope(tracing::Span::current);
     tracing.set_attribute("written", 1);
@@ -42,7 +48,7 @@ fn what_is_written_on_the_tracing_span_reaches_ours() {
     let spans = stage.recorder.spans();
     let [only] = spans.as_slice() else { panic!("expected one span, found {}", spans.len()) };
     let keys: Vec<_> = only.attributes.iter().map(|entry| entry.key.as_str()).collect();
-    assert_eq!(keys, ["written", "twice", "held"]);
+    assert_eq!(keys, ["given", "written", "twice"]);
     assert_eq!(only.status, Status::error("it broke"));
     assert_eq!(only.events.events.first().map(|event| event.name.as_ref()), Some("noted"));
     assert_eq!(only.links.links.first().map(|link| &link.span_context), Some(&other));
@@ -113,6 +119,94 @@ async fn who_enters_the_tracing_span_is_in_ours() {
       deep
     beside
     ");
+}
+
+/// Each of these in a process in which nobody has asked before: spans that are open are told of then.
+#[test]
+fn the_first_who_asks_in_a_process_hears_of_spans_that_are_open() {
+    for test in [
+        "the_context_of_the_tracing_span_is_that_of_ours",
+        "what_is_written_on_the_tracing_span_reaches_ours",
+        "a_name_that_comes_after_the_start_is_ignored_as_ever",
+        "a_follower_is_linked_to_ours_and_ours_to_what_it_follows",
+        "an_explicit_parent_that_is_ours_has_the_child",
+        "who_enters_the_tracing_span_is_in_ours",
+        "child_that_asks_for_one_of_many_from_another_thread",
+        "child_with_a_layer_that_asks_about_parents",
+    ] {
+        run_child(&format!("bridge::{test}"), &[]);
+    }
+}
+
+#[test]
+fn child_that_asks_for_one_of_many_from_another_thread() {
+    if !is_child() {
+        return;
+    }
+    let stage = with_layer();
+    let open: Vec<_> = (0..50).map(|_| span("open").start()).collect();
+    let handles: Vec<_> = open.iter().map(|ours| ours.in_scope(tracing::Span::current)).collect();
+    // Closed before anybody asks, and its handle after.
+    let closed = span("closed").start();
+    drop(closed.in_scope(tracing::Span::current));
+    closed.end();
+    std::thread::scope(|scope| {
+        for (ours, handle) in open.iter().zip(&handles) {
+            scope.spawn(|| {
+                assert_eq!(handle.context().span().span_context(), &ours.span_context());
+            });
+        }
+    });
+    drop((handles, open));
+    assert_eq!(stage.recorder.spans().len(), 51);
+}
+
+/// A layer above ours that looks up the trace of the parent while it holds what it keeps of the child.
+#[derive(Default)]
+struct Parents {
+    whole: OnceLock<WeakDispatch>,
+    seen: Arc<Mutex<Vec<Option<SpanId>>>>,
+}
+
+impl<S: tracing::Subscriber + for<'span> LookupSpan<'span>> Layer<S> for Parents {
+    fn on_register_dispatch(&self, whole: &Dispatch) {
+        self.whole.set(whole.downgrade()).expect("once");
+    }
+
+    fn on_new_span(&self, _: &Attributes<'_>, id: &Id, cx: layer::Context<'_, S>) {
+        let whole = self.whole.get().and_then(WeakDispatch::upgrade).expect("the subscriber");
+        let child = cx.span(id).expect("the child");
+        let mut kept = child.extensions_mut();
+        let parent = child.parent();
+        let parent = parent.and_then(|parent| get_otel_context(&parent.id(), &whole));
+        let seen = parent.map(|parent| parent.span().span_context().span_id());
+        kept.insert(seen);
+        self.seen.lock().expect("seen").push(seen);
+    }
+}
+
+#[test]
+fn child_with_a_layer_that_asks_about_parents() {
+    if !is_child() {
+        return;
+    }
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
+    let _context = telemetry.enter();
+    let parents = Parents::default();
+    let seen = Arc::clone(&parents.seen);
+    let registry = tracing_subscriber::registry().with(throughline::layer());
+    let _default = tracing::subscriber::set_default(registry.with(parents));
+    let mut ids = Vec::new();
+    let outer = span("outer").start();
+    outer.in_scope(|| {
+        let inner = span("inner").start();
+        inner.in_scope(|| drop(span("innermost").start()));
+        ids.push(inner.span_context().span_id());
+    });
+    ids.insert(0, outer.span_context().span_id());
+    outer.end();
+    assert_eq!(*seen.lock().expect("seen"), [None, Some(ids[0]), Some(ids[1])]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! From a metric to the trace behind it: exemplars on what is exported over HTTP.
+//! From a metric to the trace behind it: exemplars on what is exported.
 
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::metrics::v1::{Exemplar, exemplar::Value, metric::Data};
 use throughline::metrics::{ModelCall, Operation};
-use throughline::{Outcome, Telemetry, TelemetryBuilder, span};
+use throughline::{OtlpProtocol, Outcome, Telemetry, TelemetryBuilder, span};
 
 use crate::export::{is_child, run_child};
 use crate::receiver::{self, Received};
@@ -66,8 +66,15 @@ fn builder() -> (TelemetryBuilder, Received) {
 
 #[test]
 fn r1_3_a_measurement_leads_to_the_span_that_it_was_made_in() {
+    for protocol in [OtlpProtocol::HttpProtobuf, OtlpProtocol::Grpc] {
+        leads_to_its_span(protocol);
+    }
+}
+
+fn leads_to_its_span(protocol: OtlpProtocol) {
     let (builder, received) = builder();
-    let telemetry = builder.environment(false).build().expect("telemetry");
+    let builder = builder.environment(false).protocol(protocol);
+    let telemetry = builder.build().expect("telemetry");
     {
         let _in = telemetry.enter();
         // Within no span: nothing leads to it.

@@ -274,17 +274,62 @@ fn rejecting(rejected_spans: i64) -> (std::net::SocketAddr, Arc<Mutex<Vec<usize>
 
 #[tokio::test]
 async fn r2_1_what_a_receiver_rejects_of_a_request_that_it_takes_counts_as_failed() {
-    let (address, _) = rejecting(1);
+    let (over_grpc, received) = receiver::start();
+    received.reject(1);
+    for (protocol, address) in
+        [(OtlpProtocol::HttpProtobuf, rejecting(1).0), (OtlpProtocol::Grpc, over_grpc)]
+    {
+        let telemetry = Telemetry::builder()
+            .environment(false)
+            .endpoint(format!("http://{address}"))
+            .protocol(protocol)
+            .build()
+            .expect("telemetry");
+        telemetry
+            .scope(async {
+                work();
+                let refused = decision("act").action("pay").record_required().await;
+                let refused = refused.expect_err("it may be the one that was rejected").to_string();
+                assert!(refused.contains("the receiver rejected 1"), "{refused}");
+            })
+            .await;
+        let lost = telemetry.shutdown().expect_err("some were rejected").to_string();
+        assert!(lost.contains("1 span"), "{lost}");
+        let counts = telemetry.counts();
+        assert_eq!((counts.spans.exported, counts.spans.failed), (1, 1), "{counts:?}");
+        assert!(counts.decisions.failed >= 1, "{counts:?}");
+    }
+}
+
+/// R2.1, R4.4: what the receiver said is told in its own words, whatever carried it.
+#[tokio::test]
+async fn r4_4_who_waits_for_a_decision_hears_the_code_that_the_receiver_answered() {
+    let nothing_there = receiver::serve(|| {
+        axum::Router::new().fallback(|| async {
+            let unauthenticated = tonic::Status::unauthenticated("no such key");
+            unauthenticated.into_http::<axum::body::Body>()
+        })
+    });
     let telemetry = Telemetry::builder()
         .environment(false)
-        .endpoint(format!("http://{address}"))
+        .endpoint(format!("http://{nothing_there}"))
+        .protocol(OtlpProtocol::Grpc)
         .build()
         .expect("telemetry");
-    telemetry.scope(async { work() }).await;
-    let _ = telemetry.shutdown();
-    let counts = telemetry.counts();
-    assert_eq!((counts.spans.exported, counts.spans.failed), (1, 1), "{counts:?}");
-    assert_eq!((counts.decisions.exported, counts.decisions.failed), (0, 1), "{counts:?}");
+    let refused = telemetry.scope(decision("act").action("pay").record_required()).await;
+    let refused = refused.expect_err("it was refused").to_string();
+    assert!(refused.contains("the receiver answered Unauthenticated: no such key"), "{refused}");
+}
+
+/// R2.1: what is wrong with an address is said when telemetry is set up.
+#[test]
+fn r2_1_an_address_that_is_none_is_told_at_once() {
+    for protocol in [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf] {
+        let builder =
+            Telemetry::builder().environment(false).endpoint("http://").protocol(protocol);
+        let error = builder.build().expect_err("that is no address");
+        assert!(matches!(error, TelemetryError::Exporter(_)), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 mod aborts;
 mod agent;
+mod attributes;
 mod audits;
 mod bans;
 mod bridge;

@@ -1,6 +1,7 @@
 //! A receiver of OTLP on 127.0.0.1, on a runtime of its own, that keeps what it gets as text.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
@@ -10,7 +11,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
     LogsService, LogsServiceServer,
 };
 use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsServiceRequest, ExportLogsServiceResponse,
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
@@ -22,7 +23,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -40,9 +41,19 @@ pub(crate) struct Received {
     metrics: Arc<Mutex<Vec<Metric>>>,
     logs: Arc<Mutex<Vec<LogRecord>>>,
     spans: Arc<Mutex<Vec<Span>>>,
+    rejected: Arc<AtomicI64>,
 }
 
 impl Received {
+    /// Answers over gRPC say from now on that so many items were not taken of each request.
+    pub(crate) fn reject(&self, items: i64) {
+        self.rejected.store(items, Ordering::Release);
+    }
+
+    fn rejected(&self) -> Option<i64> {
+        Some(self.rejected.load(Ordering::Acquire)).filter(|items| *items != 0)
+    }
+
     fn note(&self, line: String) {
         self.lines.lock().expect("lines").push(line);
     }
@@ -145,7 +156,11 @@ impl TraceService for Received {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         self.key(key_of(request.metadata()));
         self.traces(request.get_ref());
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+        let error_message = "no room for these".to_owned();
+        let partial_success = self
+            .rejected()
+            .map(|rejected_spans| ExportTracePartialSuccess { rejected_spans, error_message });
+        Ok(Response::new(ExportTraceServiceResponse { partial_success }))
     }
 }
 
@@ -156,7 +171,11 @@ impl LogsService for Received {
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
         self.logs(request.get_ref());
-        Ok(Response::new(ExportLogsServiceResponse::default()))
+        let error_message = "no room for these".to_owned();
+        let partial_success = self.rejected().map(|rejected_log_records| {
+            ExportLogsPartialSuccess { rejected_log_records, error_message }
+        });
+        Ok(Response::new(ExportLogsServiceResponse { partial_success }))
     }
 }
 

@@ -1,9 +1,13 @@
 //! Streamed answers that are cut and go on (R3.2), against a server on 127.0.0.1 that cuts them.
 
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
-use throughline::llm::ChatRequest;
-use throughline::{Anthropic, ChatModel, Recorder, Traced, keys};
+use throughline::llm::{ChatRequest, ChatResponse};
+use throughline::{
+    Anthropic, ChatError, ChatModel, ChatStream, CutStream, Endpoint, ErrorType, FallbackModel,
+    Recorder, RouteTo, Router, Traced, keys,
+};
 
 use crate::provider::{quick, recorded};
 use crate::providers::{Reply, Server};
@@ -246,4 +250,92 @@ async fn r3_2_a_response_in_the_background_goes_on_by_its_id() {
     let lost = telemetry.scope(read(&model, ChatRequest::new("gpt-5.1").user("how many?"))).await;
     insta::assert_snapshot!(lost, @"twelve of / STREAM_FAILED: the stream of gpt-5.1 at 127.0.0.1 broke off before its end mark; it could not go on: expected event ids in the stream of gpt-5.1 at 127.0.0.1 to go on from, got none");
     assert_eq!(server.count(), 3);
+}
+
+/// A model that writes its answers in capitals, and may tell errors in words of its own.
+struct Loud<M> {
+    inner: M,
+    replaces_errors: bool,
+}
+
+impl<M> Loud<M> {
+    fn loud(&self, stream: ChatStream) -> ChatStream {
+        let is_replaced = self.replaces_errors;
+        let replaced = move |error: ChatError| match is_replaced {
+            true => ChatError::new(ErrorType::StreamFailed, "it broke"),
+            false => error,
+        };
+        stream.through(|chunks| {
+            chunks.map_err(replaced).map_ok(|mut chunk| {
+                for text in chunk.deltas.iter_mut().filter_map(|delta| delta.text.as_mut()) {
+                    *text = text.replace(' ', "! ");
+                }
+                chunk
+            })
+        })
+    }
+}
+
+impl<M: ChatModel> ChatModel for Loud<M> {
+    fn endpoint(&self) -> Endpoint {
+        self.inner.endpoint()
+    }
+
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ChatError>> {
+        self.inner.chat(request)
+    }
+
+    fn stream(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        Box::pin(async move { Ok(self.loud(self.inner.stream(request).await?)) })
+    }
+
+    fn resume(
+        &self,
+        request: ChatRequest,
+        cut: CutStream,
+    ) -> BoxFuture<'_, Result<ChatStream, ChatError>> {
+        Box::pin(async move { Ok(self.loud(self.inner.resume(request, cut).await?)) })
+    }
+}
+
+/// R3.2: what wraps a model or its stream, with combinators of its own, is gone on through.
+#[tokio::test]
+async fn r3_2_a_stream_goes_on_through_what_wraps_its_model() {
+    for (replaces_errors, expected) in
+        [(false, "0! 1! 2! 3! "), (true, "0! 1! / STREAM_FAILED: it broke")]
+    {
+        let replies = [events("c-1", 0..2, false), events("c-1", 1..4, true)];
+        let server = Server::start(replies).await;
+        let (_, telemetry) = recorded();
+        let model = Loud { inner: server.openai(), replaces_errors };
+        let model = Traced::new(model).policy(quick()).resume_cut_streams(1);
+        let text = telemetry.scope(read(&model, ChatRequest::new("gpt-4o").user("count"))).await;
+        assert_eq!(text, expected);
+        assert_eq!(telemetry.counts().open_spans, 0);
+    }
+}
+
+/// R3.2, R3.3, R4.2: a router over a fallback goes on with the model that answered, as often as it is
+/// cut; the others are not asked.
+#[tokio::test]
+async fn r3_2_a_stream_goes_on_through_routers_and_fallbacks_with_the_model_that_answered() {
+    let down =
+        Server::start([Reply::json(json!({"error": {"message": "down"}})).status(503)]).await;
+    let replies =
+        [events("c-1", 0..2, false), events("c-1", 1..4, false), events("c-1", 4..6, true)];
+    let server = Server::start(replies).await;
+    let fallback = FallbackModel::new(down.openai()).then(server.openai(), "gpt-4o-mini");
+    let router = Router::builder("chat").target(RouteTo::new("only", fallback));
+    let (_, telemetry) = recorded();
+    let model = Traced::new(router.build().expect("a router")).policy(quick());
+    let model = model.resume_cut_streams(2);
+    let text = telemetry.scope(read(&model, ChatRequest::new("gpt-4o").user("count"))).await;
+    assert_eq!(text, "0 1 2 3 4 5 ");
+    assert_eq!((down.count(), server.count()), (1, 3));
+    for (again, after) in [(1, "1"), (2, "3")] {
+        let (_, headers, body) = server.seen(again);
+        assert_eq!(headers["last-event-id"], after);
+        assert_eq!(body["model"], "gpt-4o-mini");
+    }
+    assert_eq!(telemetry.counts().open_spans, 0);
 }

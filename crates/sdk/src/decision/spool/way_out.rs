@@ -26,7 +26,7 @@ pub(crate) enum Undelivered {
 
 impl Undelivered {
     /// What went wrong, for people.
-    pub(super) fn problem(&self) -> &str {
+    pub(crate) fn problem(&self) -> &str {
         match self {
             Self::Later(problem)
             | Self::Denied(problem)

@@ -212,7 +212,6 @@ impl Coded {
     }
 }
 
-/// Goes red when the exporter spells its errors otherwise.
 #[test]
 fn r4_4_over_grpc_the_code_says_what_becomes_of_a_decision() {
     for (code, set_aside) in [
