@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::config::ClickHouseConfig;
+use throughline_store::MirrorHold;
+
+use crate::config::{AuditConfig, ClickHouseConfig, HoldConfig};
 use crate::failure::{Failure, Outcome};
 
 /// Variable with the password itself.
@@ -60,6 +62,10 @@ pub(crate) struct ClickHouseSettings {
     pub(crate) server: String,
     /// Whether traces are read there.
     pub(crate) reads: bool,
+    /// How long what retention and sampling would take waits for it.
+    pub(crate) hold: MirrorHold,
+    /// Days that decisions are kept there: as long as here.
+    pub(crate) decisions_ttl_days: Option<u64>,
 }
 
 impl ClickHouseSettings {
@@ -70,7 +76,10 @@ impl ClickHouseSettings {
 }
 
 /// Resolves what the file says.
-pub(super) fn resolve(config: Option<&ClickHouseConfig>) -> Outcome<Option<ClickHouseSettings>> {
+pub(super) fn resolve(
+    config: Option<&ClickHouseConfig>,
+    audit: &AuditConfig,
+) -> Outcome<Option<ClickHouseSettings>> {
     let Some(config) = config else { return Ok(None) };
     let url = Url::parse(&config.url).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https")
@@ -114,7 +123,17 @@ pub(super) fn resolve(config: Option<&ClickHouseConfig>) -> Outcome<Option<Click
         ttl_days: config.ttl_days,
         server: server(config.server.as_deref())?,
         reads: config.reads,
+        hold: hold(&config.hold),
+        decisions_ttl_days: audit.retention_days,
     }))
+}
+
+fn hold(config: &HoldConfig) -> MirrorHold {
+    let usual = MirrorHold::default();
+    MirrorHold {
+        max_age: config.max_age.map_or(usual.max_age, |time| time.0),
+        max_bytes: config.max_bytes.map_or(usual.max_bytes, |size| size.0),
+    }
 }
 
 fn server(name: Option<&str>) -> Outcome<String> {
@@ -152,7 +171,8 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> Outcome<Option<ClickHouseSettings>> {
-        resolve(Some(&ClickHouseConfig { url: url.to_owned(), ..ClickHouseConfig::default() }))
+        let config = ClickHouseConfig { url: url.to_owned(), ..ClickHouseConfig::default() };
+        resolve(Some(&config), &AuditConfig::default())
     }
 
     #[test]
