@@ -114,6 +114,7 @@ impl Mirror {
             feed: None,
             claimed: None,
             rollups_due: Instant::now(),
+            erasures_due: Instant::now(),
             whole: Instant::now(),
         };
         Ok(Self { work: Some((tokio::spawn(work.run(stopped)), stop)), remote })
@@ -148,6 +149,8 @@ struct Work {
     claimed: Option<Instant>,
     /// Rollups are not looked at earlier.
     rollups_due: Instant,
+    /// Erasures that failed are not tried again earlier.
+    erasures_due: Instant,
     /// When ClickHouse last had everything.
     whole: Instant,
 }
@@ -227,7 +230,15 @@ impl Work {
             let least = self.settings.flush_interval.saturating_mul(ROLLUP_PACE);
             self.rollups_due = begin + pause.max(least);
         }
-        self.erasures().await
+        // What cannot be removed holds up nothing else: a `Distributed` table never can.
+        if begin >= self.erasures_due
+            && let Err(error) = self.erasures().await
+        {
+            tracing::warn!(error, "erased decisions are still in ClickHouse; it is tried again");
+            self.metrics.failures.inc();
+            self.erasures_due = begin + MAX_RETRY;
+        }
+        Ok(())
     }
 
     /// Makes the tables, and holds on to the name of this server.
@@ -416,6 +427,7 @@ mod tests {
             feed: None,
             claimed: None,
             rollups_due: Instant::now(),
+            erasures_due: Instant::now(),
             whole: Instant::now(),
         };
         let error = work().round().await.expect_err("it is refused");
