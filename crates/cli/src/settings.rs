@@ -161,7 +161,7 @@ impl ServeSettings {
             max_segment_bytes: self.max_segment_bytes,
             retention: self.retention,
             sampling: self.sampling.clone(),
-            hold: settings.clickhouse.as_ref().map(|to| to.hold),
+            hold: settings.clickhouse.as_ref().map(|to| to.hold.clone()),
             rollup_retention: self.rollup_retention,
             ..StoreOptions::new(&settings.data_dir)
         }

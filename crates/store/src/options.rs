@@ -103,17 +103,22 @@ pub const MIRROR_HOLD_AGE: Duration = DAY;
 pub const MIRROR_HOLD_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 
 /// How long what retention and sampling would take waits until ClickHouse has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorHold {
+    /// The address and database that have to have it, as [`Feed::open`](crate::clickhouse::Feed::open)
+    /// knows them.
+    pub target: String,
     /// Longest wait beyond the time at which it would go.
     pub max_age: Duration,
     /// Most bytes of segments that wait; what retention by size keeps is exceeded by no more.
     pub max_bytes: u64,
 }
 
-impl Default for MirrorHold {
-    fn default() -> Self {
-        Self { max_age: MIRROR_HOLD_AGE, max_bytes: MIRROR_HOLD_BYTES }
+impl MirrorHold {
+    /// The usual limits, for this target.
+    pub fn new(target: impl Into<String>) -> Self {
+        let (max_age, max_bytes) = (MIRROR_HOLD_AGE, MIRROR_HOLD_BYTES);
+        Self { target: target.into(), max_age, max_bytes }
     }
 }
 

@@ -416,7 +416,7 @@ mod tests {
             ttl_days: None,
             server: String::new(),
             reads: false,
-            hold: MirrorHold::default(),
+            hold: MirrorHold::new(""),
             decisions_ttl_days: None,
         };
         let work = || Work {

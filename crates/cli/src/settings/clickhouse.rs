@@ -71,8 +71,12 @@ pub(crate) struct ClickHouseSettings {
 impl ClickHouseSettings {
     /// The address and database, without secrets.
     pub(crate) fn target(&self) -> String {
-        format!("{}#{}", self.url, self.database)
+        target_of(&self.url, &self.database)
     }
+}
+
+fn target_of(url: &Url, database: &str) -> String {
+    format!("{url}#{database}")
 }
 
 /// Resolves what the file says.
@@ -112,9 +116,11 @@ pub(super) fn resolve(
             .hint("leave it out to keep everything"));
     }
     let batch_bytes = config.batch_bytes.map_or(DEFAULT_BATCH_BYTES, |size| size.0 as usize);
+    let database = config.database.clone().unwrap_or_else(|| "default".to_owned());
     Ok(Some(ClickHouseSettings {
+        hold: hold(&config.hold, target_of(&url, &database)),
         url,
-        database: config.database.clone().unwrap_or_else(|| "default".to_owned()),
+        database,
         user: config.user.clone().unwrap_or_else(|| "default".to_owned()),
         password: password(config)?,
         batch_rows,
@@ -123,16 +129,16 @@ pub(super) fn resolve(
         ttl_days: config.ttl_days,
         server: server(config.server.as_deref())?,
         reads: config.reads,
-        hold: hold(&config.hold),
         decisions_ttl_days: audit.retention_days,
     }))
 }
 
-fn hold(config: &HoldConfig) -> MirrorHold {
-    let usual = MirrorHold::default();
+fn hold(config: &HoldConfig, target: String) -> MirrorHold {
+    let usual = MirrorHold::new(target);
     MirrorHold {
         max_age: config.max_age.map_or(usual.max_age, |time| time.0),
         max_bytes: config.max_bytes.map_or(usual.max_bytes, |size| size.0),
+        ..usual
     }
 }
 

@@ -3,8 +3,9 @@
 mod lost;
 mod spans;
 mod tails;
+mod walk;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ use crate::schema::{CONTROL, ROLLUPS, SchemaError};
 use crate::trace_rows::RowError;
 use crate::writer::now_unix_nano;
 use tails::Backlog;
+use walk::Walk;
 
 pub use lost::Lost;
 pub(super) use tails::page as tail_page;
@@ -104,6 +106,10 @@ pub struct Feed {
     position: Position,
     /// What was sent of the segment in hand.
     sent: Option<(String, HashMap<i64, i64>)>,
+    /// How far its traces were looked at.
+    walk: Option<Walk>,
+    /// Its traces that went on after spans of them were sent.
+    growing: BTreeSet<i64>,
     /// Where points lie that are to be sent.
     backlog: Option<Backlog>,
     /// Points of the open segment are not looked for earlier.
@@ -137,6 +143,8 @@ impl Feed {
             server: String::new(),
             position: Position::open(data_dir, target)?,
             sent: None,
+            walk: None,
+            growing: BTreeSet::new(),
             backlog: None,
             points_due: Instant::now(),
             skipped: HashSet::new(),
@@ -226,7 +234,7 @@ impl Feed {
             None => {}
         }
         self.position.give_up()?;
-        (self.sent, self.backlog) = (None, None);
+        (self.sent, self.walk, self.backlog) = (None, None, None);
         Ok(None)
     }
 

@@ -280,6 +280,12 @@ impl Position {
         transaction.commit()
     }
 
+    /// Whether nothing more of a segment will come.
+    pub(super) fn has_all(&self, segment: &str) -> Result<bool, rusqlite::Error> {
+        let is_done = |kind| self.tail(kind, segment).map(|next| next.is_none());
+        Ok(self.standing(segment)?.1 && is_done(RowKind::Logs)? && is_done(RowKind::Points)?)
+    }
+
     /// How many rows of a kind of a segment were acknowledged; `None` when that was not counted.
     pub(super) fn counted(
         &self,
@@ -359,13 +365,14 @@ fn count(
         .map(drop)
 }
 
-/// Whether ClickHouse has all that a closed segment will ever have, as far as the file says; asked
+/// Whether `target` has all that a closed segment will ever have, as far as the file says; asked
 /// beside whoever writes to it.
-pub(crate) fn has_all(data_dir: &Path, segment: &str) -> bool {
+pub(crate) fn has_all(data_dir: &Path, target: &str, segment: &str) -> bool {
     let look = || -> Result<bool, SchemaError> {
         let position = Position(POSITION.open_reader(&data_dir.join(NAME))?);
-        let is_done = |kind| position.tail(kind, segment).map(|next| next.is_none());
-        Ok(position.standing(segment)?.1 && is_done(RowKind::Logs)? && is_done(RowKind::Points)?)
+        let name: Option<String> =
+            position.0.query_row("SELECT name FROM target", [], |row| row.get(0)).optional()?;
+        Ok(name.as_deref() == Some(target) && position.has_all(segment)?)
     };
     // Without the file nothing was sent.
     look().unwrap_or(false)
@@ -400,10 +407,11 @@ mod tests {
         }
         // Log records of what was sent by the earlier version are still to come.
         assert_eq!(position.tail(RowKind::Logs, "a").unwrap(), Some(0));
-        assert!(!has_all(dir.path(), "a"));
+        assert!(!has_all(dir.path(), "there", "a"));
         position.settle(RowKind::Logs, "a").unwrap();
         position.settle(RowKind::Points, "a").unwrap();
-        assert!(has_all(dir.path(), "a"));
+        assert!(has_all(dir.path(), "there", "a"));
+        assert!(!has_all(dir.path(), "elsewhere", "a"));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Keeper {
             files,
             retention: options.retention,
             sampling: options.sampling.clone(),
-            hold: options.hold,
+            hold: options.hold.clone(),
             min_packed_bytes: options.min_packed_bytes,
             not_before: HashMap::new(),
             metrics,

@@ -160,10 +160,10 @@ impl Work {
 
     /// Whether a segment stays though its time has come, as ClickHouse does not have all of it.
     pub(super) fn is_held(&self, id: SegmentId, now: u64, excess: Excess) -> bool {
-        let Some(hold) = self.hold else { return false };
+        let Some(hold) = &self.hold else { return false };
         let waited = u128::from(now.saturating_sub(excess.due_unix_nano));
         waited < hold.max_age.as_nanos()
             && excess.bytes <= hold.max_bytes
-            && !crate::clickhouse::has_all(self.files.layout.root(), &id.stem())
+            && !crate::clickhouse::has_all(self.files.layout.root(), &hold.target, &id.stem())
     }
 }

@@ -120,6 +120,32 @@ async fn every_span_is_sent_once_whatever_order_traces_grow_in() {
 }
 
 #[tokio::test]
+async fn a_trace_that_goes_on_behind_many_newer_ones_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path()), &mut Default::default()).unwrap();
+    let (mut mirror, mut feed) = (Mirror::default(), open(dir.path(), 5_000));
+    // More than are looked at in any case.
+    for part in 0..4_u128 {
+        let span = |trace| Span::new(TraceId::from_u128(trace), SpanId::from_u64(1), None, "work");
+        let spans = (1..=3_000).map(|n| span(part * 3_000 + n)).collect();
+        store.inbox().commit(SpanBatch { spans, ..SpanBatch::default() }).await.unwrap();
+        mirror.drain(&mut feed);
+    }
+    for round in 2..5_u64 {
+        // The second time it is known to go on; after a start it is not.
+        commit(&store, 1, round..round + 1).await;
+        commit(&store, 11_999, round..round + 1).await;
+        mirror.drain(&mut feed);
+        assert_eq!(mirror.sent, 12_000 + 2 * (round - 1));
+        if round == 3 {
+            feed = open(dir.path(), 5_000);
+        }
+    }
+    mirror.assert_is(dir.path());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn another_target_gets_everything() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path()), &mut Default::default()).unwrap();

@@ -13,9 +13,14 @@ use crate::retention::{SMALL, fill};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const MANY: u64 = 1 << 40;
+const TARGET: &str = "http://one/#default";
 
 fn feed(dir: &Path) -> Feed {
-    Feed::open(dir, "http://one/#default", (1_000, 1 << 30)).unwrap()
+    Feed::open(dir, TARGET, (1_000, 1 << 30)).unwrap()
+}
+
+fn hold(max_age: Duration, max_bytes: u64) -> MirrorHold {
+    MirrorHold { max_age, max_bytes, ..MirrorHold::new(TARGET) }
 }
 
 /// Takes what waits; how many spans that were.
@@ -53,8 +58,7 @@ async fn retired(store: &Store) -> usize {
 #[tokio::test]
 async fn retention_by_size_waits_for_clickhouse() {
     let dir = tempfile::tempdir().unwrap();
-    let store =
-        open(dir.path(), MirrorHold { max_age: HOUR, max_bytes: MANY }, Sampling::default());
+    let store = open(dir.path(), hold(HOUR, MANY), Sampling::default());
     let mut feed = feed(dir.path());
     fill(&store, NOON, 1..80).await;
     store.keep_now().await;
@@ -69,8 +73,7 @@ async fn retention_by_size_waits_for_clickhouse() {
 #[tokio::test]
 async fn a_full_disk_comes_first_and_what_is_lost_is_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let store =
-        open(dir.path(), MirrorHold { max_age: HOUR, max_bytes: SMALL }, Sampling::default());
+    let store = open(dir.path(), hold(HOUR, SMALL), Sampling::default());
     let mut feed = feed(dir.path());
     fill(&store, NOON, 1..10).await;
     let sent = drain(&mut feed);
@@ -100,7 +103,7 @@ async fn sampling_waits_for_clickhouse_and_not_for_ever() {
     };
     for (max_age, waits) in [(HOUR, true), (Duration::ZERO, false)] {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path(), MirrorHold { max_age, max_bytes: MANY }, sampling());
+        let store = open(dir.path(), hold(max_age, MANY), sampling());
         let mut feed = feed(dir.path());
         for trace in 1..9 {
             let two = vec![span(trace, 1, None, 0), span(trace, 2, Some(1), 5)];

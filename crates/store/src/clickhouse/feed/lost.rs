@@ -2,7 +2,6 @@
 
 use super::{Feed, MirrorError};
 use crate::clickhouse::kind::RowKind;
-use crate::clickhouse::position::has_all;
 use crate::keep::manifest;
 use crate::schema::CONTROL;
 
@@ -36,14 +35,12 @@ impl Feed {
         let since = self.position.since()?;
         for (id, row) in manifest::rows(&control)? {
             let segment = id.stem();
-            let is_over = row.retired.is_some() || has_all(self.layout.root(), &segment);
             // What was taken before there was a mirror was not lost by it.
             let is_of_before = row.retired.is_some_and(|at| at < since);
-            if row.sealed.is_none()
-                || is_of_before
-                || !is_over
-                || self.position.is_judged(&segment)?
-            {
+            if row.sealed.is_none() || is_of_before || self.position.is_judged(&segment)? {
+                continue;
+            }
+            if row.retired.is_none() && !self.position.has_all(&segment)? {
                 continue;
             }
             let dropped = match &row.sampled {

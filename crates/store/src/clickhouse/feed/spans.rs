@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
+use super::walk::{MAX_GROWING, Walk};
 use super::{Batch, Feed, Insert, MirrorError, token};
 use crate::clickhouse::kind::RowKind;
 use crate::clickhouse::position::{Planned, Range};
@@ -34,40 +35,78 @@ impl Feed {
             opened => opened?,
         };
         let transaction = connection.unchecked_transaction()?;
-        let batch_no: i64 =
-            transaction.query_row("SELECT batch_no FROM state", [], |row| row.get(0))?;
+        let (batch_no, total): (i64, i64) =
+            transaction.query_row("SELECT batch_no, spans FROM state", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
         if batch_no as u64 == known && is_newest {
             return Ok(None);
         }
-        let ranges = self.waiting(&transaction, &segment)?;
-        drop(transaction);
-        if ranges.is_empty() {
-            self.position.note(&segment, batch_no as u64, !is_newest)?;
+        let counted = self.position.counted(RowKind::Spans, &segment)?;
+        if is_newest && counted == Some(total as u64) {
+            self.walk = None;
+            self.position.note(&segment, batch_no as u64, false)?;
             return Ok(None);
         }
-        let planned = Planned { segment, ranges, version: now_unix_nano() };
-        self.position.plan(&planned)?;
-        self.read_spans(file, &planned).map(Some)
+        // What is recent first; if that does not explain the count, all of it.
+        for may_be_recent in [true, false] {
+            let begun = self.walk.take().filter(|walk| walk.goes_on(&segment, is_newest));
+            let is_fresh = begun.is_none();
+            let mut walk = match begun {
+                Some(walk) => walk,
+                None if may_be_recent && is_newest && counted.is_some() => {
+                    Walk::recent(&transaction, &segment, &self.growing)?
+                }
+                None => Walk::whole(&segment, !is_newest),
+            };
+            let ranges = self.waiting(&transaction, &mut walk)?;
+            if !ranges.is_empty() {
+                self.walk = Some(walk);
+                drop(transaction);
+                let planned = Planned { segment, ranges, version: now_unix_nano() };
+                self.position.plan(&planned)?;
+                return self.read_spans(file, &planned).map(Some);
+            }
+            if walk.is_whole {
+                // A closed segment changes no more; of the open one only what this snapshot has is told.
+                if !is_newest || is_fresh && counted.is_none() {
+                    self.position.note(&segment, batch_no as u64, !is_newest)?;
+                }
+                break;
+            }
+        }
+        Ok(None)
     }
 
-    /// What of a segment was not acknowledged, up to a batch of it.
+    /// What of a segment was not acknowledged, up to a batch of it, from where the walk is.
     fn waiting(
         &mut self,
         connection: &Connection,
-        segment: &str,
+        walk: &mut Walk,
     ) -> Result<Vec<Range>, MirrorError> {
-        if self.sent.as_ref().is_none_or(|(of, _)| of != segment) {
-            self.sent = Some((segment.to_owned(), self.position.sent(segment)?));
+        if self.sent.as_ref().is_none_or(|(of, _)| *of != walk.segment) {
+            self.sent = Some((walk.segment.clone(), self.position.sent(&walk.segment)?));
+            self.growing.clear();
         }
         let none = HashMap::new();
         let sent = self.sent.as_ref().map_or(&none, |(_, sent)| sent);
-        let mut spaces = connection.prepare_cached("SELECT trace_no FROM traces ORDER BY 1")?;
-        let mut spaces = spaces.query([])?;
         let (mut ranges, mut rows, mut bytes) = (Vec::new(), 0, 0);
         let sql = "SELECT key, length(body) FROM spans WHERE key >= ?1 AND key < ?2 ORDER BY key";
         let mut spans = connection.prepare_cached(sql)?;
-        while let Some(row) = spaces.next()? {
-            let trace_no = row.get(0)?;
+        let mut traces = connection
+            .prepare_cached("SELECT trace_no FROM traces WHERE trace_no >= ?1 ORDER BY 1")?;
+        let mut traces = traces.query([walk.next])?;
+        loop {
+            let trace_no = match walk.growing.pop() {
+                Some(trace_no) => trace_no,
+                None => match traces.next()? {
+                    Some(row) => row.get(0)?,
+                    None => {
+                        walk.next = i64::MAX;
+                        break;
+                    }
+                },
+            };
             let (first, end) = key_range(trace_no);
             let from_key = sent.get(&trace_no).copied().unwrap_or(first);
             let mut next_key = from_key;
@@ -81,10 +120,19 @@ impl Feed {
             }
             if next_key > from_key {
                 ranges.push(Range { trace_no, from_key, next_key });
+                if from_key > first {
+                    self.growing.insert(trace_no);
+                }
             }
-            if rows >= self.max_rows || bytes >= self.max_bytes {
+            let is_full = rows >= self.max_rows || bytes >= self.max_bytes;
+            // What is left of the trace comes with the next batch.
+            walk.stopped_at(trace_no, is_full);
+            if is_full {
                 break;
             }
+        }
+        if self.growing.len() > MAX_GROWING {
+            self.growing.clear();
         }
         Ok(ranges)
     }
