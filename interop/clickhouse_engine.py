@@ -52,12 +52,18 @@ def engine(tmp_path):
     running.kill()
 
 
-def store(config, data_dir, *command):
-    """`throughline store clickhouse …`: exit code, and the JSON lines it wrote."""
+def store_text(config, data_dir, *command):
+    """`throughline store clickhouse …`: exit code, and what it wrote."""
     done = subprocess.run(
         [BINARY, "--config", str(config), "--data-dir", str(data_dir), "store", "clickhouse", *command],
         capture_output=True, text=True, timeout=60)
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def store(config, data_dir, *command):
+    """The same, of a command that writes JSON lines."""
+    code, out, error = store_text(config, data_dir, *command)
+    return code, [json.loads(line) for line in out.splitlines()], error
 
 
 def start(config, directory):

@@ -2,7 +2,7 @@
 
     python clickhouse_shim.py PORT DIRECTORY
 
-A statement in `query`, rows in the body, values as `param_NAME`; other names are settings. An error of the
+A statement in `query`, its `database`, rows in the body, values as `param_NAME`; other names are settings. An error of the
 engine is answered with 500 and its text, as the server does.
 """
 
@@ -17,7 +17,7 @@ from chdb.session import Session
 # Settings that say how rows are inserted or written; the engine takes them with the statement.
 SETTINGS = {
     "async_insert", "insert_deduplicate", "insert_deduplication_token",
-    "output_format_json_quote_64bit_integers",
+    "output_format_json_quote_64bit_integers", "precise_float_parsing",
 }
 
 
@@ -27,8 +27,9 @@ class Engine:
     def __init__(self, directory):
         self.session = Session(directory)
         self.lock = threading.Lock()
+        self.set, self.database = {}, None
 
-    def run(self, query, values, settings, rows):
+    def run(self, database, query, values, settings, rows):
         literals = {name: "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
                     for name, value in values.items()}
         # What `{name:Type}` stands for in the server, with the same parse of the text as that type.
@@ -36,8 +37,14 @@ class Engine:
             r"\{(\w+):([\w()]+)\}",
             lambda found: f"CAST({literals[found[1]]} AS {found[2]})", query)
         with self.lock:
+            if self.database != database:
+                self.session.query(f"USE {database}")
+                self.database = database
             for name, value in settings.items():
-                self.session.query(f"SET {name} = '{value}'")
+                # A server takes them with the statement; here each is a statement of its own.
+                if self.set.get(name) != value:
+                    self.session.query(f"SET {name} = '{value}'")
+                    self.set[name] = value
             if rows:
                 return self.session.query(f"{statement}\n{rows}").bytes()
             return self.session.query(statement).bytes()
@@ -45,6 +52,9 @@ class Engine:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body leave together: in two packets the second waits for the acknowledgement of the first, 40 ms.
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16
 
     def do_POST(self):
         length = int(self.headers.get("content-length", 0))
@@ -53,7 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         values = {name[6:]: value for name, value in options.items() if name.startswith("param_")}
         settings = {name: value for name, value in options.items() if name in SETTINGS}
         try:
-            status, answer = 200, self.server.engine.run(options["query"], values, settings, rows)
+            database = options.get("database", "default")
+            status, answer = 200, self.server.engine.run(database, options["query"], values, settings, rows)
         except Exception as error:  # whatever the engine says is the answer
             status, answer = 500, str(error).encode()
         answer = bytes(answer or b"")

@@ -10,7 +10,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from clickhouse_engine import engine, start, store  # noqa: F401
+from clickhouse_engine import engine, start, store, store_text  # noqa: F401
 from conftest import until
 
 def send(server, traces, spans_each=5):
@@ -69,12 +69,15 @@ def test_what_is_stored_is_in_clickhouse_once_whoever_is_killed(tmp_path, engine
     for name in ("clickhouse.db", "clickhouse.db-wal", "clickhouse.db-shm"):
         if os.path.exists(data_dir / name):
             os.remove(data_dir / name)
+    # Nobody can tell such a directory from another server's: it is said that it has the name.
+    code, said, _ = store_text(config, data_dir, "take-over")
+    assert code == 0 and "belongs to this data directory" in said
     server = start(config, tmp_path)
     until("everything again", lambda: "throughline_clickhouse_rows_total " + str(sent)
           in requests.get(server.url("/metrics"), timeout=10).text)
     assert is_whole(sent)
     assert engine.ask("SELECT count() FROM spans FINAL") == str(sent)
-    assert engine.ask("SELECT max(version) FROM schema_migrations") == "2"
+    assert engine.ask("SELECT max(version) FROM schema_migrations") == "3"
 
     # Lists and traces come out of ClickHouse as they come out of the store.
     _, listed, _ = store(config, data_dir, "traces", "--limit", "1000")

@@ -21,7 +21,7 @@ pub(crate) use audit::{AnchorConfig, AuditConfig, HttpMethod};
 pub(crate) use continuity::ContinuityConfig;
 pub(crate) use sampling::SamplingConfig;
 pub(crate) use storage::{
-    ClickHouseConfig, RetentionConfig, RollupRetentionConfig, Size, StoreConfig,
+    ClickHouseConfig, HoldConfig, RetentionConfig, RollupRetentionConfig, Size, StoreConfig,
 };
 
 /// Largest configuration file that is read, bytes: a wrong path should not fill the memory.

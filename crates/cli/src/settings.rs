@@ -161,6 +161,7 @@ impl ServeSettings {
             max_segment_bytes: self.max_segment_bytes,
             retention: self.retention,
             sampling: self.sampling.clone(),
+            hold: settings.clickhouse.as_ref().map(|to| to.hold.clone()),
             rollup_retention: self.rollup_retention,
             ..StoreOptions::new(&settings.data_dir)
         }
@@ -199,7 +200,7 @@ pub(crate) fn resolve(
         log_filter: global.log.clone().or_else(|| config.log.filter.clone()),
         log_format: global.log_format.or(config.log.format).unwrap_or_default(),
         audit: audit::resolve(&config.audit, KeySource::of_environment())?,
-        clickhouse: clickhouse::resolve(config.store.clickhouse.as_ref())?,
+        clickhouse: clickhouse::resolve(config.store.clickhouse.as_ref(), &config.audit)?,
         continuity_grace: config.continuity.grace()?,
     })
 }

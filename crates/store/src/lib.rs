@@ -131,7 +131,8 @@ pub use keep::verify::{FileCheck, StoreReport, verify_store};
 pub use options::{
     CONTINUITY_GRACE, INDEX_INTERVAL, KEEP_FIVE_MINUTES, KEEP_HOURS, KEEP_MINUTES, MAX_GROUP_BYTES,
     MAX_GROUP_ITEMS, MAX_INBOX_BATCHES, MAX_INBOX_BYTES, MAX_SEGMENT_BYTES, MIN_PACKED_BYTES,
-    ROLLUP_INTERVAL, Retention, RollupRetention, StoreOptions,
+    MIRROR_HOLD_AGE, MIRROR_HOLD_BYTES, MirrorHold, ROLLUP_INTERVAL, Retention, RollupRetention,
+    StoreOptions,
 };
 pub use progress::Progress;
 pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};

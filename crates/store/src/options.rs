@@ -95,6 +95,33 @@ pub struct Retention {
     pub max_bytes: Option<u64>,
 }
 
+/// How long segments wait for ClickHouse beyond the time at which they should go, before their
+/// rows are lost there.
+pub const MIRROR_HOLD_AGE: Duration = DAY;
+
+/// How many bytes of segments wait for ClickHouse beyond those that should be there: 10 GiB.
+pub const MIRROR_HOLD_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+
+/// How long what retention and sampling would take waits until ClickHouse has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorHold {
+    /// The address and database that have to have it, as [`Feed::open`](crate::clickhouse::Feed::open)
+    /// knows them.
+    pub target: String,
+    /// Longest wait beyond the time at which it would go.
+    pub max_age: Duration,
+    /// Most bytes of segments that wait; what retention by size keeps is exceeded by no more.
+    pub max_bytes: u64,
+}
+
+impl MirrorHold {
+    /// The usual limits, for this target.
+    pub fn new(target: impl Into<String>) -> Self {
+        let (max_age, max_bytes) = (MIRROR_HOLD_AGE, MIRROR_HOLD_BYTES);
+        Self { target: target.into(), max_age, max_bytes }
+    }
+}
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -116,6 +143,8 @@ pub struct StoreOptions {
     pub retention: Retention,
     /// What of a closed segment is kept in full; everything by default.
     pub sampling: Sampling,
+    /// How long retention and sampling wait for ClickHouse, where its mirror is fed from here.
+    pub hold: Option<MirrorHold>,
     /// Bytes from which a closed segment is packed though nothing is sampled.
     pub min_packed_bytes: u64,
     /// The keys of the audit log; by default the data directory keeps its own.
@@ -151,6 +180,7 @@ impl StoreOptions {
             max_segment_bytes: MAX_SEGMENT_BYTES,
             retention: Retention::default(),
             sampling: Sampling::default(),
+            hold: None,
             min_packed_bytes: MIN_PACKED_BYTES,
             audit_keys: AuditKeys::default(),
             rollup_interval: ROLLUP_INTERVAL,

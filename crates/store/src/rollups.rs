@@ -59,10 +59,12 @@ mod counting;
 mod deltas;
 mod door;
 mod rebuild;
+mod touched;
 
 pub(crate) use cells::{Applied, Source, Standing, applied, cuboid_keys, read_cell};
 pub(crate) use deltas::{Deltas, Horizon, MAX_AHEAD_NANO, counted_until, is_thinned};
 pub(crate) use door::{Applier, ApplierDoor};
+pub(crate) use touched::{Change, last as last_change, next as next_change};
 
 #[cfg(test)]
 mod tests;

@@ -42,7 +42,7 @@ pub(crate) const CONTROL: Schema =
 
 /// `rollups.db`: sums over the lattice.
 pub(crate) const ROLLUPS: Schema =
-    Schema { migrations: &[ROLLUPS_V1, PARTS_OF_SEGMENTS, INDICATORS] };
+    Schema { migrations: &[ROLLUPS_V1, PARTS_OF_SEGMENTS, INDICATORS, TOUCHED] };
 
 /// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
 pub(crate) fn from_nanos(nanos: u64) -> i64 {
@@ -327,6 +327,18 @@ CREATE TABLE indicator_counts(
 CREATE TABLE indicator_parts(
     indicator INTEGER NOT NULL, segment INTEGER NOT NULL, from_batch INTEGER NOT NULL,
     standing INTEGER NOT NULL, PRIMARY KEY (indicator, segment)) WITHOUT ROWID;
+";
+
+/// Which buckets changed, by a number that rises with each transaction: who copies cells elsewhere
+/// goes on from the last that it saw. What was there before counts as changed.
+const TOUCHED: &str = "
+CREATE TABLE changes(id INTEGER PRIMARY KEY CHECK (id = 1), last INTEGER NOT NULL);
+INSERT INTO changes VALUES (1, 1);
+CREATE TABLE touched(
+    resolution INTEGER NOT NULL, bucket INTEGER NOT NULL, change INTEGER NOT NULL,
+    PRIMARY KEY (resolution, bucket)) WITHOUT ROWID;
+CREATE INDEX touched_by_change ON touched(change);
+INSERT INTO touched SELECT DISTINCT resolution, bucket, 1 FROM cells;
 ";
 
 const CONTROL_V1: &str = "

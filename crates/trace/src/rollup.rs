@@ -26,7 +26,7 @@ pub use query::{
     MAX_SERIES_GROUPS, MAX_SERIES_MEASURES, MAX_SERIES_POINTS, Measure, SeriesPlan, SeriesQuery,
     SeriesQueryError,
 };
-pub use sketch::{SKETCH_ACCURACY, Sketch};
+pub use sketch::{SKETCH_ACCURACY, SKETCH_GAMMA, Sketch};
 pub use spent::Spent;
 
 /// Millionths in one: confidence is summed as integers.

@@ -36,7 +36,8 @@ pub(crate) enum StoreAction {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ClickHouseAction {
-    /// Compare every span of the store with its row there; exit code 6 when they differ
+    /// Compare spans, log records, metric points and decisions with their rows there; exit code 6
+    /// when they differ
     Check {
         /// Print JSON
         #[arg(long)]
@@ -47,6 +48,8 @@ pub(crate) enum ClickHouseAction {
         /// The trace
         id: TraceId,
     },
+    /// Take the name of this server over from another data directory, in whose place it comes
+    TakeOver,
     /// List traces there, newest first, as JSON lines
     Traces {
         /// Earliest start, nanoseconds since the Unix epoch

@@ -7,8 +7,8 @@ use reqwest::Url;
 use serde_json::Value;
 use throughline_act::{cause, http_client, read_answer};
 use throughline_store::clickhouse::{
-    MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION, RemoteReader, Rows, Statements,
-    ttl_statements,
+    CLAIM_NAME, MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION, NAME_HOLDER,
+    RemoteReader, Rows, Statements, decisions_ttl_statement, ttl_statements,
 };
 
 use crate::settings::ClickHouseSettings;
@@ -120,7 +120,55 @@ impl Client {
         for statement in self.settings.ttl_days.map(ttl_statements).iter().flatten() {
             self.run(statement, &[], None).await?;
         }
+        if let Some(days) = self.settings.decisions_ttl_days {
+            self.run(&decisions_ttl_statement(days), &[], None).await?;
+        }
         Ok(())
+    }
+
+    /// Who holds the name of this server: the id of a data directory, and when it last said so,
+    /// milliseconds since the Unix epoch.
+    async fn name_holder(&self) -> Result<Option<(String, u64)>, String> {
+        let options = [("param_server", self.settings.server.as_str())];
+        let rows = self.rows(NAME_HOLDER, &options).await?;
+        Ok(rows.first().map(|row| {
+            let store = row["store"].as_str().unwrap_or_default().to_owned();
+            (store, row["seen"].as_u64().unwrap_or_default())
+        }))
+    }
+
+    /// Says that the name of this server is in use by the data directory with this id, and refuses
+    /// where another one has it: two that write under one name would overwrite each other's rows.
+    pub(crate) async fn claim_name(&self, store: &str) -> Result<(), String> {
+        let holder = self.name_holder().await?;
+        self.refuse_other(holder.as_ref(), store)?;
+        self.take_name(store).await?;
+        if holder.is_none() {
+            // Of two that came at once the later one has it.
+            let holder = self.name_holder().await?;
+            self.refuse_other(holder.as_ref(), store)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the name of this server, whoever has it.
+    pub(crate) async fn take_name(&self, store: &str) -> Result<(), String> {
+        let options = [("param_server", self.settings.server.as_str()), ("param_store", store)];
+        self.run(CLAIM_NAME, &options, None).await.map(drop)
+    }
+
+    fn refuse_other(&self, holder: Option<&(String, u64)>, store: &str) -> Result<(), String> {
+        let Some((other, seen)) = holder.filter(|(holder, _)| holder != store) else {
+            return Ok(());
+        };
+        let name = &self.settings.server;
+        Err(format!(
+            "{}: expected the server name {name:?} to be free, got one that another data directory ({other}) \
+             writes under, last seen at {seen} ms since the Unix epoch; give this server a \
+             `store.clickhouse.server` of its own, or, if it takes the place of the other, run \
+             `throughline store clickhouse take-over`",
+            self.settings.target()
+        ))
     }
 }
 

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use throughline_store::Reader;
-use throughline_store::clickhouse::{Batch, Feed, INSERT_PARTS, INSERT_SPANS, RemoteReader};
+use throughline_store::clickhouse::{
+    ERASE_DECISIONS, Feed, Insert, MirrorError, RemoteReader, RowKind,
+};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -24,9 +27,23 @@ const MAX_RETRY: Duration = Duration::from_secs(60);
 /// What the mirror gets for what is left when the server ends; the rest is sent after the next start.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Time between two sayings that the name of this server is in use.
+const CLAIM_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time between two looks at rollups and at what was lost, in flush intervals: cells change until
+/// their minute or hour is over, and are sent whole each time.
+const ROLLUP_PACE: u32 = 10;
+
+/// The same, in multiples of what such a look takes.
+const ROLLUP_COST_PACE: u32 = 20;
+
 #[derive(Debug, Clone, Default)]
 struct Metrics {
     rows: Counter,
+    kinds: Family<[(&'static str, &'static str); 1], Counter>,
+    rollup_rows: Counter,
+    erased: Counter,
+    lost: Family<[(&'static str, &'static str); 1], Counter>,
     batches: Counter,
     failures: Counter,
     failing: Gauge,
@@ -39,6 +56,22 @@ impl Metrics {
         let made = Self::default();
         let registry = registry.sub_registry_with_prefix("throughline_clickhouse");
         registry.register("rows", "Spans that ClickHouse acknowledged", made.rows.clone());
+        registry.register("kind_rows", "Rows that it acknowledged, by table", made.kinds.clone());
+        registry.register(
+            "rollup_rows",
+            "Cells of rollups that it acknowledged, each time that they changed",
+            made.rollup_rows.clone(),
+        );
+        registry.register(
+            "erased_decisions",
+            "Erased decisions that it removed",
+            made.erased.clone(),
+        );
+        registry.register(
+            "lost_rows",
+            "Rows that retention or sampling took before ClickHouse had them, by table",
+            made.lost.clone(),
+        );
         registry.register("batches", "Batches that it acknowledged", made.batches.clone());
         registry.register("failures", "Attempts that failed", made.failures.clone());
         registry.register("failing", "Whether the last attempt failed", made.failing.clone());
@@ -79,7 +112,9 @@ impl Mirror {
             settings: target.clone(),
             metrics: Metrics::register(registry),
             feed: None,
-            is_migrated: false,
+            claimed: None,
+            rollups_due: Instant::now(),
+            erasures_due: Instant::now(),
             whole: Instant::now(),
         };
         Ok(Self { work: Some((tokio::spawn(work.run(stopped)), stop)), remote })
@@ -110,7 +145,12 @@ struct Work {
     metrics: Metrics,
     /// Lent to a blocking thread while it is asked.
     feed: Option<Feed>,
-    is_migrated: bool,
+    /// When the tables were last known to be right and the name of this server to be its own.
+    claimed: Option<Instant>,
+    /// Rollups are not looked at earlier.
+    rollups_due: Instant,
+    /// Erasures that failed are not tried again earlier.
+    erasures_due: Instant,
     /// When ClickHouse last had everything.
     whole: Instant,
 }
@@ -165,24 +205,90 @@ impl Work {
 
     /// Sends until nothing waits.
     async fn round(&mut self) -> Result<(), String> {
-        if !self.is_migrated {
-            self.client.migrate().await?;
-            self.is_migrated = true;
-        }
-        loop {
-            let next =
-                self.ask(|feed| feed.next_batch().map_err(|error| error.to_string())).await?;
-            let Some(batch) = next else { break };
-            let rows = batch.rows;
-            send(&self.client, batch).await?;
-            self.ask(|feed| feed.acknowledge().map_err(|error| error.to_string())).await?;
-            self.metrics.rows.inc_by(rows);
+        self.claim().await?;
+        while let Some(batch) = self.ask(|feed| feed.next_batch().map_err(text)).await? {
+            send(&self.client, batch.inserts).await?;
+            self.ask(|feed| feed.acknowledge().map_err(text)).await?;
+            if batch.kind == RowKind::Spans {
+                self.metrics.rows.inc_by(batch.rows);
+            }
+            let label = [("table", batch.kind.table())];
+            self.metrics.kinds.get_or_create(&label).inc_by(batch.rows);
             self.metrics.batches.inc();
             self.metrics.lag.set(self.whole.elapsed().as_secs() as i64);
+            // A backlog may take hours.
+            self.claim().await?;
         }
         self.whole = Instant::now();
         if let Some(feed) = &self.feed {
             self.metrics.skipped.set(feed.skipped() as i64);
+        }
+        let begin = Instant::now();
+        if begin >= self.rollups_due {
+            self.rollups().await?;
+            let pause = begin.elapsed().saturating_mul(ROLLUP_COST_PACE);
+            let least = self.settings.flush_interval.saturating_mul(ROLLUP_PACE);
+            self.rollups_due = begin + pause.max(least);
+        }
+        // What cannot be removed holds up nothing else: a `Distributed` table never can.
+        if begin >= self.erasures_due
+            && let Err(error) = self.erasures().await
+        {
+            tracing::warn!(error, "erased decisions are still in ClickHouse; it is tried again");
+            self.metrics.failures.inc();
+            self.erasures_due = begin + MAX_RETRY;
+        }
+        Ok(())
+    }
+
+    /// Makes the tables, and holds on to the name of this server.
+    async fn claim(&mut self) -> Result<(), String> {
+        if self.claimed.is_some_and(|at| at.elapsed() < CLAIM_INTERVAL) {
+            return Ok(());
+        }
+        if self.claimed.is_none() {
+            self.client.migrate().await?;
+        }
+        self.claimed = None;
+        let store = self.ask(|feed| feed.store_id().map_err(text)).await?;
+        self.client.claim_name(&store).await?;
+        self.claimed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Sends cells that changed, and counts what was lost.
+    async fn rollups(&mut self) -> Result<(), String> {
+        while let Some(batch) = self.ask(|feed| feed.next_rollups().map_err(text)).await? {
+            send(&self.client, batch.inserts.clone()).await?;
+            let rows = batch.rows;
+            self.ask(move |feed| feed.acknowledge_rollups(&batch).map_err(text)).await?;
+            self.metrics.rollup_rows.inc_by(rows);
+        }
+        let lost = self.ask(|feed| feed.lost().map_err(text)).await?;
+        let kinds = [
+            (RowKind::Spans, lost.spans),
+            (RowKind::Logs, lost.logs),
+            (RowKind::Points, lost.points),
+        ];
+        for (kind, rows) in kinds {
+            let counter = self.metrics.lost.get_or_create_owned(&[("table", kind.table())]);
+            counter.inc_by(rows.saturating_sub(counter.get()));
+        }
+        Ok(())
+    }
+
+    /// Removes what was erased here.
+    async fn erasures(&mut self) -> Result<(), String> {
+        while let Some(erasure) = self.ask(|feed| feed.next_erasure().map_err(text)).await? {
+            if erasure.count > 0 {
+                let options = [
+                    ("param_server", self.settings.server.as_str()),
+                    ("param_ids", erasure.ids.as_str()),
+                ];
+                self.client.run(ERASE_DECISIONS, &options, None).await?;
+                self.metrics.erased.inc_by(erasure.count);
+            }
+            self.ask(move |feed| feed.acknowledge_erasure(&erasure).map_err(text)).await?;
         }
         Ok(())
     }
@@ -213,17 +319,24 @@ impl Work {
     }
 }
 
-async fn send(client: &Client, batch: Batch) -> Result<(), String> {
-    let Batch { spans, parts, token, parts_token, .. } = batch;
-    // Without waiting for the part to be written, an acknowledgement would mean nothing.
-    let options = |token| {
-        [("async_insert", "0"), ("insert_deduplicate", "1"), ("insert_deduplication_token", token)]
-    };
-    if !spans.is_empty() {
-        client.run(INSERT_SPANS, &options(&token), Some(spans)).await?;
-    }
-    if !parts.is_empty() {
-        client.run(INSERT_PARTS, &options(&parts_token), Some(parts)).await?;
+fn text(error: MirrorError) -> String {
+    error.to_string()
+}
+
+async fn send(client: &Client, inserts: Vec<Insert>) -> Result<(), String> {
+    for Insert { statement, rows, token } in inserts {
+        if rows.is_empty() {
+            continue;
+        }
+        // Without waiting for the part to be written, an acknowledgement would mean nothing; and
+        // numbers are compared to the last bit.
+        let options = [
+            ("async_insert", "0"),
+            ("insert_deduplicate", "1"),
+            ("insert_deduplication_token", token.as_str()),
+            ("precise_float_parsing", "1"),
+        ];
+        client.run(statement, &options, Some(rows)).await?;
     }
     Ok(())
 }
@@ -238,7 +351,7 @@ mod tests {
     use axum::Router;
     use axum::extract::{Query, State};
     use axum::http::StatusCode;
-    use throughline_store::{Store, StoreOptions};
+    use throughline_store::{MirrorHold, Store, StoreOptions};
     use throughline_trace::{Span, SpanBatch, SpanId, TraceId};
 
     use super::*;
@@ -303,6 +416,8 @@ mod tests {
             ttl_days: None,
             server: String::new(),
             reads: false,
+            hold: MirrorHold::new(""),
+            decisions_ttl_days: None,
         };
         let work = || Work {
             client: Client::new(&settings).expect("a client"),
@@ -310,7 +425,9 @@ mod tests {
             settings: settings.clone(),
             metrics: Metrics::default(),
             feed: None,
-            is_migrated: false,
+            claimed: None,
+            rollups_due: Instant::now(),
+            erasures_due: Instant::now(),
             whole: Instant::now(),
         };
         let error = work().round().await.expect_err("it is refused");

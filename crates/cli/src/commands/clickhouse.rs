@@ -2,18 +2,21 @@
 
 use serde_json::{Value, json};
 use throughline_store::TraceFilter;
-use throughline_store::clickhouse::{CHECK_ROWS, MirrorError, SERVER_SPANS, StoredRows};
+use throughline_store::clickhouse::{Feed, MirrorError, RowKind, SERVER_SPANS, StoredRows};
 use throughline_trace::TraceId;
 
 use crate::args::ClickHouseAction;
 use crate::clickhouse::Client;
 use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::settings::Settings;
+use crate::settings::{ClickHouseSettings, Settings};
 use crate::show;
 
 /// Rows that are compared at a time.
 const CHECK_PAGE: usize = 2_000;
+
+/// Metric points that are compared at a time: each look at those of a segment reads all of them.
+const CHECK_POINTS: usize = 50_000;
 
 /// Differences that are named; all are counted.
 const MAX_NAMED: usize = 20;
@@ -33,6 +36,7 @@ pub(crate) async fn run(settings: &Settings, action: ClickHouseAction) -> Outcom
     match action {
         ClickHouseAction::Check { json } => check(&client, (&stored, &target.server), json).await,
         ClickHouseAction::Trace { id } => trace(&client, (&stored, &target.server), id).await,
+        ClickHouseAction::TakeOver => take_over(&client, settings, target).await,
         ClickHouseAction::Traces { from, before, limit } => {
             traces(&client, (from, before), limit).await
         }
@@ -45,6 +49,23 @@ fn failed(error: String) -> Failure {
 
 fn unreadable(error: MirrorError) -> Failure {
     failed(error.to_string())
+}
+
+/// Whether two rows say the same. ClickHouse writes a float that is whole without a point.
+fn is_same(mine: &Value, other: &Value) -> bool {
+    match (mine, other) {
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => {
+            a.as_f64() == b.as_f64()
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len()
+                && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| is_same(a, b)))
+        }
+        (a, b) => a == b,
+    }
 }
 
 /// How two lists of rows differ.
@@ -81,7 +102,7 @@ impl Difference {
             );
             self.rows += u64::from(mine.is_some());
             let what = match (mine, other) {
-                (Some(mine), Some(other)) if mine == other => continue,
+                (Some(mine), Some(other)) if is_same(mine, other) => continue,
                 (Some(_), Some(_)) => {
                     self.differing += 1;
                     "differs"
@@ -99,9 +120,25 @@ impl Difference {
                 && self.named.len() < MAX_NAMED
             {
                 let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-                self.named.push(format!("{} {} {what}", text("trace_id"), text("span_id")));
+                let of = match text("decision_id") {
+                    id if !id.is_empty() => id,
+                    _ if row["name"].is_string() && row["trace_id"].is_null() => text("name"),
+                    _ => format!("{} {}", text("trace_id"), text("span_id")),
+                };
+                self.named.push(format!("{of} {what}"));
             }
         }
+    }
+
+    /// Takes in what was found of a kind.
+    fn add(&mut self, other: Self, kind: RowKind) {
+        self.rows += other.rows;
+        self.missing += other.missing;
+        self.extra += other.extra;
+        self.differing += other.differing;
+        let room = MAX_NAMED.saturating_sub(self.named.len());
+        let named = other.named.into_iter().take(room);
+        self.named.extend(named.map(|named| format!("{} {named}", kind.table())));
     }
 
     fn verdict(self) -> Outcome {
@@ -123,44 +160,86 @@ impl Difference {
 }
 
 async fn check(client: &Client, (stored, server): (&StoredRows, &str), json: bool) -> Outcome {
-    let mut found = Difference::default();
+    let mut all = Difference::default();
+    let mut counts = Vec::new();
     let segments = stored.segments().map_err(unreadable)?;
-    for segment in &segments {
-        let mut after = i64::MIN;
-        loop {
-            let page = stored.page(segment, after, CHECK_PAGE).map_err(unreadable)?;
-            let is_last = page.len() < CHECK_PAGE;
-            let to = if is_last { i64::MAX } else { page.last().map_or(i64::MAX, |row| row.0) };
-            let (from, until) = (after.to_string(), to.to_string());
-            let options = [
-                ("param_server", server),
-                ("param_segment", segment.as_str()),
-                ("param_after", &from),
-                ("param_to", &until),
-            ];
-            let theirs = client.rows(CHECK_ROWS, &options).await.map_err(failed)?;
-            let ours: Vec<Value> = page.into_iter().map(|(_, row)| row).collect();
-            found.compare(&ours, &theirs);
-            if is_last {
-                break;
-            }
-            after = to;
+    for kind in RowKind::ALL {
+        let mut found = Difference::default();
+        let none = [String::new()];
+        let places = if kind.is_of_segments() { &segments[..] } else { &none[..] };
+        for segment in places {
+            check_kind(client, (stored, server), (kind, segment), &mut found).await?;
         }
+        counts.push((kind, found.rows));
+        all.add(found, kind);
     }
     let mut out = anstream::stdout().lock();
     if json {
-        let answer = json!({
-            "segments": segments.len(), "spans": found.rows, "missing": found.missing,
-            "differing": found.differing, "extra": found.extra, "is_good": found.count() == 0,
+        let mut answer = json!({
+            "segments": segments.len(), "missing": all.missing, "differing": all.differing,
+            "extra": all.extra, "is_good": all.count() == 0,
         });
+        for (kind, rows) in counts {
+            answer[kind.table()] = rows.into();
+        }
         write_json(&mut out, &answer)?;
     } else {
         use std::io::Write as _;
-        let spans = show::counted(found.rows, "span", "spans");
+        let told = counts.iter().map(|(kind, rows)| match kind {
+            RowKind::Spans => show::counted(*rows, "span", "spans"),
+            RowKind::Logs => show::counted(*rows, "log record", "log records"),
+            RowKind::Points => show::counted(*rows, "metric point", "metric points"),
+            RowKind::Decisions => show::counted(*rows, "decision", "decisions"),
+        });
+        let told = told.collect::<Vec<_>>().join(", ");
         let segments = show::counted(segments.len() as u64, "segment", "segments");
-        writeln!(out, "{spans} of {segments} compared")?;
+        writeln!(out, "{told} of {segments} compared")?;
     }
-    found.verdict()
+    all.verdict()
+}
+
+async fn check_kind(
+    client: &Client,
+    (stored, server): (&StoredRows, &str),
+    (kind, segment): (RowKind, &str),
+    found: &mut Difference,
+) -> Outcome {
+    let most = if kind == RowKind::Points { CHECK_POINTS } else { CHECK_PAGE };
+    let (sql, mut after) = (kind.check(), i64::MIN);
+    loop {
+        let page = stored.page(kind, segment, (after, most)).map_err(unreadable)?;
+        let is_last = page.len() < most;
+        let to = if is_last { i64::MAX } else { page.last().map_or(i64::MAX, |row| row.0) };
+        let (from, until) = (after.to_string(), to.to_string());
+        let mut options =
+            vec![("param_server", server), ("param_after", &from), ("param_to", &until)];
+        if kind.is_of_segments() {
+            options.push(("param_segment", segment));
+        }
+        let theirs = client.rows(&sql, &options).await.map_err(failed)?;
+        let ours: Vec<Value> = page.into_iter().map(|(_, row)| row).collect();
+        found.compare(&ours, &theirs);
+        if is_last {
+            return Ok(());
+        }
+        after = to;
+    }
+}
+
+async fn take_over(client: &Client, settings: &Settings, target: &ClickHouseSettings) -> Outcome {
+    let limits = (target.batch_rows, target.batch_bytes);
+    let feed = Feed::open(&settings.data_dir, &target.target(), limits).map_err(unreadable)?;
+    let store = feed.store_id().map_err(unreadable)?;
+    client.migrate().await.map_err(failed)?;
+    client.take_name(&store).await.map_err(failed)?;
+    use std::io::Write as _;
+    let mut out = anstream::stdout().lock();
+    writeln!(
+        out,
+        "the server name {:?} belongs to this data directory now ({store})",
+        target.server
+    )?;
+    Ok(())
 }
 
 async fn trace(client: &Client, (stored, server): (&StoredRows, &str), id: TraceId) -> Outcome {

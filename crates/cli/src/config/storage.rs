@@ -58,6 +58,19 @@ pub(crate) struct ClickHouseConfig {
     /// Whether pages and API show traces of all servers from there.
     #[serde(default)]
     pub(crate) reads: bool,
+    /// How long retention and sampling wait for it.
+    #[serde(default)]
+    pub(crate) hold: HoldConfig,
+}
+
+/// `store.clickhouse.hold:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HoldConfig {
+    /// Longest wait beyond the time at which a segment should go; a day when left out.
+    pub(crate) max_age: Option<Time>,
+    /// Most bytes of segments that wait; 10 GiB when left out.
+    pub(crate) max_bytes: Option<Size>,
 }
 
 /// `retention:`

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::config::ClickHouseConfig;
+use throughline_store::MirrorHold;
+
+use crate::config::{AuditConfig, ClickHouseConfig, HoldConfig};
 use crate::failure::{Failure, Outcome};
 
 /// Variable with the password itself.
@@ -60,17 +62,28 @@ pub(crate) struct ClickHouseSettings {
     pub(crate) server: String,
     /// Whether traces are read there.
     pub(crate) reads: bool,
+    /// How long what retention and sampling would take waits for it.
+    pub(crate) hold: MirrorHold,
+    /// Days that decisions are kept there: as long as here.
+    pub(crate) decisions_ttl_days: Option<u64>,
 }
 
 impl ClickHouseSettings {
     /// The address and database, without secrets.
     pub(crate) fn target(&self) -> String {
-        format!("{}#{}", self.url, self.database)
+        target_of(&self.url, &self.database)
     }
 }
 
+fn target_of(url: &Url, database: &str) -> String {
+    format!("{url}#{database}")
+}
+
 /// Resolves what the file says.
-pub(super) fn resolve(config: Option<&ClickHouseConfig>) -> Outcome<Option<ClickHouseSettings>> {
+pub(super) fn resolve(
+    config: Option<&ClickHouseConfig>,
+    audit: &AuditConfig,
+) -> Outcome<Option<ClickHouseSettings>> {
     let Some(config) = config else { return Ok(None) };
     let url = Url::parse(&config.url).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https")
@@ -103,9 +116,11 @@ pub(super) fn resolve(config: Option<&ClickHouseConfig>) -> Outcome<Option<Click
             .hint("leave it out to keep everything"));
     }
     let batch_bytes = config.batch_bytes.map_or(DEFAULT_BATCH_BYTES, |size| size.0 as usize);
+    let database = config.database.clone().unwrap_or_else(|| "default".to_owned());
     Ok(Some(ClickHouseSettings {
+        hold: hold(&config.hold, target_of(&url, &database)),
         url,
-        database: config.database.clone().unwrap_or_else(|| "default".to_owned()),
+        database,
         user: config.user.clone().unwrap_or_else(|| "default".to_owned()),
         password: password(config)?,
         batch_rows,
@@ -114,7 +129,17 @@ pub(super) fn resolve(config: Option<&ClickHouseConfig>) -> Outcome<Option<Click
         ttl_days: config.ttl_days,
         server: server(config.server.as_deref())?,
         reads: config.reads,
+        decisions_ttl_days: audit.retention_days,
     }))
+}
+
+fn hold(config: &HoldConfig, target: String) -> MirrorHold {
+    let usual = MirrorHold::new(target);
+    MirrorHold {
+        max_age: config.max_age.map_or(usual.max_age, |time| time.0),
+        max_bytes: config.max_bytes.map_or(usual.max_bytes, |size| size.0),
+        ..usual
+    }
 }
 
 fn server(name: Option<&str>) -> Outcome<String> {
@@ -152,7 +177,8 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> Outcome<Option<ClickHouseSettings>> {
-        resolve(Some(&ClickHouseConfig { url: url.to_owned(), ..ClickHouseConfig::default() }))
+        let config = ClickHouseConfig { url: url.to_owned(), ..ClickHouseConfig::default() };
+        resolve(Some(&config), &AuditConfig::default())
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
+use throughline_trace::DecisionId;
 
 use crate::audit::chain::{ChainKey, Kind, append_record};
 use crate::audit::holds::{self, AuditFilter};
@@ -100,6 +101,38 @@ pub(crate) fn batch(
     });
     let record = append_record(control, key, Kind::Erasure, &body)?;
     Ok(Some((count, record)))
+}
+
+/// The decisions of the next erasure behind a record of the chain, with its number; where there is
+/// none, the number of the last record that was looked at.
+pub(crate) fn next(
+    control: &Connection,
+    behind: i64,
+) -> Result<Result<(i64, Vec<DecisionId>), i64>, rusqlite::Error> {
+    let found: Option<(i64, String)> = control
+        .prepare_cached(
+            "SELECT c.number, r.body FROM chain c JOIN audit_records r ON r.number = c.number
+                WHERE c.number > ?1 AND c.kind = ?2 ORDER BY c.number LIMIT 1",
+        )?
+        .query_row(params![behind, Kind::Erasure as i64], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((number, body)) = found else {
+        let last: Option<i64> =
+            control.query_row("SELECT max(number) FROM chain", [], |row| row.get(0))?;
+        return Ok(Err(last.unwrap_or(0)));
+    };
+    let body: Json = serde_json::from_str(&body).unwrap_or_default();
+    let ranges: Vec<(i64, i64)> =
+        serde_json::from_value(body["numbers"].clone()).unwrap_or_default();
+    let mut of_range =
+        control.prepare_cached("SELECT decision_id FROM erased WHERE number BETWEEN ?1 AND ?2")?;
+    let mut ids = Vec::new();
+    for (first, last) in ranges {
+        for id in of_range.query_map([first, last], |row| row.get::<_, [u8; 16]>(0))? {
+            ids.push(DecisionId(uuid::Uuid::from_bytes(id?)));
+        }
+    }
+    Ok(Ok((number, ids)))
 }
 
 /// Takes the row of a decision, and what is counted of it.

@@ -1,21 +1,30 @@
 //! What ClickHouse does not have yet, batch by batch.
 
+mod lost;
+mod spans;
+mod tails;
+mod walk;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::time::Instant;
 
-use rusqlite::Connection;
 use serde_json::Value;
 
-use super::position::{Planned, Position, Range};
-use super::rows;
-use crate::layout::{Layout, SegmentFile};
-use crate::read_spans::RowReader;
-use crate::schema::{SEGMENT, SchemaError};
-use crate::trace_rows::{RowError, key_range};
+use super::cells;
+use super::kind::RowKind;
+use super::position::Position;
+use super::schema::{INSERT_OPERATIONS, INSERT_ROLLUPS};
+use crate::layout::{Layout, SegmentFile, SegmentId};
+use crate::rollups::{Change, last_change, next_change};
+use crate::schema::{CONTROL, ROLLUPS, SchemaError};
+use crate::trace_rows::RowError;
 use crate::writer::now_unix_nano;
+use tails::Backlog;
+use walk::Walk;
 
-/// Name of the file with the position.
-const POSITION_NAME: &str = "clickhouse.db";
+pub use lost::Lost;
+pub(super) use tails::page as tail_page;
 
 /// Why what is to be sent cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -46,22 +55,49 @@ impl From<SchemaError> for MirrorError {
     }
 }
 
-/// Rows that are sent together. Each is a JSON object on a line, of one partition.
+/// Rows for one table. Each is a JSON object on a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    /// Rows of `spans`.
-    pub spans: String,
-    /// Rows of `trace_parts`: what the segment knows now of the traces that `spans` belong to.
-    pub parts: String,
-    /// How many spans.
-    pub rows: u64,
-    /// `insert_deduplication_token` of `spans`: a batch that is made again after a crash has it too.
+pub struct Insert {
+    /// The statement that takes them.
+    pub statement: &'static str,
+    /// The rows.
+    pub rows: String,
+    /// `insert_deduplication_token`: what is made again after a crash has it too.
     pub token: String,
-    /// That of `parts`, which may have moved on in between: it names their content.
-    pub parts_token: String,
 }
 
-/// Follows the segments. All its functions block.
+/// Rows that are sent together, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// What they are.
+    pub kind: RowKind,
+    /// How many rows of that kind.
+    pub rows: u64,
+    /// What is to be sent: the rows, and for spans what the segment knows now of their traces.
+    pub inserts: Vec<Insert>,
+}
+
+/// Cells of rollups that changed.
+#[derive(Debug, Clone)]
+pub struct RollupBatch {
+    /// Cells.
+    pub rows: u64,
+    /// What is to be sent.
+    pub inserts: Vec<Insert>,
+    until: Change,
+}
+
+/// Decisions whose content was erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erasure {
+    /// Ids of the decisions, as an array of ClickHouse.
+    pub ids: String,
+    /// How many.
+    pub count: u64,
+    number: i64,
+}
+
+/// Follows what is stored. All its functions block.
 #[derive(Debug)]
 pub struct Feed {
     layout: Layout,
@@ -70,10 +106,25 @@ pub struct Feed {
     position: Position,
     /// What was sent of the segment in hand.
     sent: Option<(String, HashMap<i64, i64>)>,
+    /// How far its traces were looked at.
+    walk: Option<Walk>,
+    /// Its traces that went on after spans of them were sent.
+    growing: BTreeSet<i64>,
+    /// Where points lie that are to be sent.
+    backlog: Option<Backlog>,
+    /// Points of the open segment are not looked for earlier.
+    points_due: Instant,
     /// Segments that could not be read: told once, and left out until the next start.
     skipped: HashSet<String>,
+    /// What is on its way.
+    batch_rows: Option<(RowKind, u64)>,
     max_rows: usize,
     max_bytes: usize,
+}
+
+/// The name of a batch: where it is from, and a hash of its place or content.
+fn token(place: &str, hash: blake3::Hash) -> String {
+    format!("{place}-{}", &hash.to_hex()[..32])
 }
 
 impl Feed {
@@ -87,11 +138,20 @@ impl Feed {
         target: &str,
         (max_rows, max_bytes): (usize, usize),
     ) -> Result<Self, MirrorError> {
-        let position = Position::open(&data_dir.join(POSITION_NAME), target)?;
-        let (sent, skipped) = Default::default();
-        let layout = Layout::new(data_dir);
-        let server = String::new();
-        Ok(Self { layout, server, position, sent, skipped, max_rows, max_bytes })
+        Ok(Self {
+            layout: Layout::new(data_dir),
+            server: String::new(),
+            position: Position::open(data_dir, target)?,
+            sent: None,
+            walk: None,
+            growing: BTreeSet::new(),
+            backlog: None,
+            points_due: Instant::now(),
+            skipped: HashSet::new(),
+            batch_rows: None,
+            max_rows,
+            max_bytes,
+        })
     }
 
     /// Names the server in each row: what several servers write into one database lies apart.
@@ -104,31 +164,41 @@ impl Feed {
         self.skipped.len()
     }
 
+    /// The id under which this data directory claims the name of its server: 32 hexadecimal digits,
+    /// kept in `clickhouse.db`.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub fn store_id(&self) -> Result<String, MirrorError> {
+        Ok(self.position.store_id()?)
+    }
+
     /// The next batch; the same again until it is acknowledged. `None` when nothing waits.
     ///
     /// # Errors
     /// [`MirrorError`]; asking again is safe.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, MirrorError> {
+        let batch = self.seek()?;
+        self.batch_rows = batch.as_ref().map(|batch| (batch.kind, batch.rows));
+        Ok(batch)
+    }
+
+    fn seek(&mut self) -> Result<Option<Batch>, MirrorError> {
         let mut files = self.layout.files()?;
         let newest = files.first().map(|file| file.id);
         files.reverse();
-        if let Some(planned) = self.position.pending()? {
-            let file = files.iter().find(|f| f.id.stem() == planned.segment && !f.is_skeleton);
-            match file.map(|file| self.read(file, &planned)) {
-                Some(Ok(batch)) => return Ok(Some(batch)),
-                // Retention took it, or it is damaged: what is left of it is planned anew.
-                Some(Err(error)) => tracing::warn!(%error, "a batch for ClickHouse was given up"),
-                None => {}
-            }
-            self.position.give_up()?;
-            self.sent = None;
+        if let Some(batch) = self.again(&files)? {
+            return Ok(Some(batch));
+        }
+        if let Some(batch) = self.next_decisions()? {
+            return Ok(Some(batch));
         }
         for file in files.iter().filter(|file| !file.is_skeleton) {
             let segment = file.id.stem();
             if self.skipped.contains(&segment) {
                 continue;
             }
-            match self.next_of(file, Some(file.id) == newest) {
+            match self.next_of(file, newest) {
                 Ok(Some(batch)) => return Ok(Some(batch)),
                 Ok(None) => {}
                 // Its writer is about to make its tables, or retention took it a moment ago.
@@ -144,13 +214,54 @@ impl Feed {
         Ok(None)
     }
 
+    /// What was on its way when the process ended, or an attempt failed.
+    fn again(&mut self, files: &[SegmentFile]) -> Result<Option<Batch>, MirrorError> {
+        let of = |segment: &str| files.iter().find(|f| f.id.stem() == segment && !f.is_skeleton);
+        let read = if let Some(planned) = self.position.pending()? {
+            of(&planned.segment).map(|file| self.read_spans(file, &planned))
+        } else if let Some(planned) = self.position.pending_tail()? {
+            match planned.kind.is_of_segments() {
+                true => of(&planned.segment).map(|file| self.read_tail(file, &planned)),
+                false => Some(self.read_decisions(&planned)),
+            }
+        } else {
+            return Ok(None);
+        };
+        match read {
+            Some(Ok(batch)) => return Ok(Some(batch)),
+            // Retention took it, or it is damaged: what is left of it is planned anew.
+            Some(Err(error)) => tracing::warn!(%error, "a batch for ClickHouse was given up"),
+            None => {}
+        }
+        self.position.give_up()?;
+        (self.sent, self.walk, self.backlog) = (None, None, None);
+        Ok(None)
+    }
+
+    fn next_of(
+        &mut self,
+        file: &SegmentFile,
+        newest: Option<SegmentId>,
+    ) -> Result<Option<Batch>, MirrorError> {
+        let is_newest = Some(file.id) == newest;
+        match self.next_spans(file, is_newest)? {
+            Some(batch) => Ok(Some(batch)),
+            None => self.next_tails(file, is_newest),
+        }
+    }
+
     /// The batch that [`Feed::next_batch`] gave has arrived.
     ///
     /// # Errors
     /// [`MirrorError`]; then it will be sent again.
     pub fn acknowledge(&mut self) -> Result<(), MirrorError> {
+        let Some((kind, rows)) = self.batch_rows.take() else { return Ok(()) };
+        if kind != RowKind::Spans {
+            let Some(planned) = self.position.pending_tail()? else { return Ok(()) };
+            return Ok(self.position.acknowledge_tail(&planned, rows)?);
+        }
         let Some(planned) = self.position.pending()? else { return Ok(()) };
-        self.position.acknowledge()?;
+        self.position.acknowledge(&planned.segment, rows)?;
         match &mut self.sent {
             Some((segment, sent)) if *segment == planned.segment => {
                 sent.extend(planned.ranges.iter().map(|range| (range.trace_no, range.next_key)));
@@ -160,108 +271,88 @@ impl Feed {
         Ok(())
     }
 
-    fn next_of(
-        &mut self,
-        file: &SegmentFile,
-        is_newest: bool,
-    ) -> Result<Option<Batch>, MirrorError> {
-        let segment = file.id.stem();
-        let (known, is_settled) = self.position.standing(&segment)?;
-        if is_settled {
-            return Ok(None);
+    /// The next decisions that were erased here; the same again until it is acknowledged. To be
+    /// asked when no batch waits, so that what is erased is there.
+    ///
+    /// # Errors
+    /// [`MirrorError`]; asking again is safe.
+    pub fn next_erasure(&mut self) -> Result<Option<Erasure>, MirrorError> {
+        let control = CONTROL.open_reader(&self.layout.control())?;
+        let transaction = control.unchecked_transaction()?;
+        let seen = self.position.erasure()?;
+        match crate::audit::erase::next(&transaction, seen)? {
+            Err(last) => {
+                if last > seen {
+                    self.position.note_erasure(last)?;
+                }
+                Ok(None)
+            }
+            Ok((number, ids)) => {
+                let quoted: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
+                let (ids, count) = (format!("[{}]", quoted.join(",")), ids.len() as u64);
+                Ok(Some(Erasure { ids, count, number }))
+            }
         }
-        let connection = match SEGMENT.open_reader(&file.path) {
-            // The writer has made the file, and not its tables yet.
-            Err(SchemaError::Unready) if is_newest => return Ok(None),
-            opened => opened?,
+    }
+
+    /// ClickHouse has removed them.
+    ///
+    /// # Errors
+    /// [`MirrorError`]; then they will be removed again.
+    pub fn acknowledge_erasure(&mut self, erasure: &Erasure) -> Result<(), MirrorError> {
+        Ok(self.position.note_erasure(erasure.number)?)
+    }
+
+    /// The next cells of rollups that changed. `None` when there are none.
+    ///
+    /// # Errors
+    /// [`MirrorError`]; asking again is safe.
+    pub fn next_rollups(&mut self) -> Result<Option<RollupBatch>, MirrorError> {
+        let rollups = match ROLLUPS.open_reader(&self.layout.rollups()) {
+            Ok(rollups) => rollups,
+            Err(_) if !self.layout.rollups().exists() => return Ok(None),
+            Err(SchemaError::Unready) => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
-        let transaction = connection.unchecked_transaction()?;
-        let batch_no: i64 =
-            transaction.query_row("SELECT batch_no FROM state", [], |row| row.get(0))?;
-        if batch_no as u64 == known && is_newest {
+        let transaction = rollups.unchecked_transaction()?;
+        let mut until = self.position.change()?;
+        if until.number > last_change(&transaction)? {
+            // The rollups were made anew.
+            until = Change::default();
+        }
+        let mut rows = cells::Rows::default();
+        let from = until;
+        while rows.cells.len() < self.max_rows
+            && let Some(change) = next_change(&transaction, until)?
+        {
+            cells::of_bucket(&transaction, change, &mut rows)?;
+            until = change;
+        }
+        if rows.cells.is_empty() {
+            if until != from {
+                self.position.note_change(until)?;
+            }
             return Ok(None);
         }
-        let ranges = self.waiting(&transaction, &segment)?;
-        drop(transaction);
-        if ranges.is_empty() {
-            self.position.note(&segment, batch_no as u64, !is_newest)?;
-            return Ok(None);
-        }
-        let planned = Planned { segment, ranges, version: now_unix_nano() };
-        self.position.plan(&planned)?;
-        self.read(file, &planned).map(Some)
-    }
-
-    /// What of a segment was not acknowledged, up to a batch of it.
-    fn waiting(
-        &mut self,
-        connection: &Connection,
-        segment: &str,
-    ) -> Result<Vec<Range>, MirrorError> {
-        if self.sent.as_ref().is_none_or(|(of, _)| of != segment) {
-            self.sent = Some((segment.to_owned(), self.position.sent(segment)?));
-        }
-        let none = HashMap::new();
-        let sent = self.sent.as_ref().map_or(&none, |(_, sent)| sent);
-        let mut spaces = connection.prepare_cached("SELECT trace_no FROM traces ORDER BY 1")?;
-        let mut spaces = spaces.query([])?;
-        let (mut ranges, mut rows, mut bytes) = (Vec::new(), 0, 0);
-        let sql = "SELECT key, length(body) FROM spans WHERE key >= ?1 AND key < ?2 ORDER BY key";
-        let mut spans = connection.prepare_cached(sql)?;
-        while let Some(row) = spaces.next()? {
-            let trace_no = row.get(0)?;
-            let (first, end) = key_range(trace_no);
-            let from_key = sent.get(&trace_no).copied().unwrap_or(first);
-            let mut next_key = from_key;
-            let mut found = spans.query([from_key, end])?;
-            while rows < self.max_rows
-                && bytes < self.max_bytes
-                && let Some(span) = found.next()?
-            {
-                next_key = span.get::<_, i64>(0)? + 1;
-                (rows, bytes) = (rows + 1, bytes + span.get::<_, i64>(1)? as usize);
-            }
-            if next_key > from_key {
-                ranges.push(Range { trace_no, from_key, next_key });
-            }
-            if rows >= self.max_rows || bytes >= self.max_bytes {
-                break;
-            }
-        }
-        Ok(ranges)
-    }
-
-    fn read(&self, file: &SegmentFile, planned: &Planned) -> Result<Batch, MirrorError> {
-        let connection = SEGMENT.open_reader(&file.path)?;
-        let transaction = connection.unchecked_transaction()?;
-        let mut reader = RowReader::new(&transaction);
-        let (mut spans, mut parts, mut rows) = (String::new(), String::new(), 0);
-        let mut traces = BTreeSet::new();
-        let mut place = blake3::Hasher::new();
-        for range in &planned.ranges {
-            let trace_id = rows::trace_of(&transaction, range.trace_no)?;
-            traces.insert(trace_id);
-            for number in [range.from_key, range.next_key] {
-                place.update(&number.to_le_bytes());
-            }
-            // All that was planned, also when batches have become smaller since: what is acknowledged is the plan.
-            for key in rows::keys(&transaction, range.from_key, range.next_key, None)? {
-                let row = rows::span(file.id, key, &reader.span_at(trace_id, key)?);
-                self.push(&mut spans, row, planned.version);
-                rows += 1;
-            }
-        }
-        // What a segment knows of a trace only grows: what is read later is the newer version.
+        let count = rows.cells.len() as u64;
         let version = now_unix_nano();
-        for trace_id in traces {
-            if let Some(row) = rows::part(&transaction, file.id, trace_id)? {
-                self.push(&mut parts, row, version);
-            }
-        }
-        let name = |hash: blake3::Hash| format!("{}-{}", planned.segment, &hash.to_hex()[..32]);
-        let token = name(place.update(&planned.version.to_le_bytes()).finalize());
-        let parts_token = name(blake3::hash(parts.as_bytes()));
-        Ok(Batch { spans, parts, rows, token, parts_token })
+        let insert = |statement, rows: Vec<Value>| {
+            let mut lines = String::new();
+            rows.into_iter().for_each(|row| self.push(&mut lines, row, version));
+            let token = token("rollups", blake3::hash(lines.as_bytes()));
+            Insert { statement, rows: lines, token }
+        };
+        let inserts =
+            vec![insert(INSERT_ROLLUPS, rows.cells), insert(INSERT_OPERATIONS, rows.operations)];
+        Ok(Some(RollupBatch { rows: count, inserts, until }))
+    }
+
+    /// They have arrived.
+    ///
+    /// # Errors
+    /// [`MirrorError`]; then they will be sent again.
+    pub fn acknowledge_rollups(&mut self, batch: &RollupBatch) -> Result<(), MirrorError> {
+        Ok(self.position.note_change(batch.until)?)
     }
 
     fn push(&self, lines: &mut String, mut row: Value, version: u64) {

@@ -6,18 +6,24 @@
 //! crash the very same rows go out under the same `insert_deduplication_token`; and each row has the
 //! place in its segment as its key, so that what was sent twice all the same is one row at read.
 
+mod cells;
 mod feed;
+mod kind;
 mod list;
 mod parse;
 mod position;
+mod recent;
+mod records;
 mod remote;
 mod rows;
 mod schema;
 
-pub use feed::{Batch, Feed, MirrorError};
+pub use feed::{Batch, Erasure, Feed, Insert, Lost, MirrorError, RollupBatch};
+pub use kind::RowKind;
+pub(crate) use position::has_all;
 pub use remote::{RemoteReader, Rows, Statements};
 pub use rows::StoredRows;
 pub use schema::{
-    CHECK_ROWS, INSERT_PARTS, INSERT_SPANS, MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE,
-    MIRROR_VERSION, SERVER_SPANS, ttl_statements,
+    CLAIM_NAME, ERASE_DECISIONS, MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION,
+    NAME_HOLDER, SERVER_SPANS, decisions_ttl_statement, ttl_statements,
 };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use throughline_trace::{Sampled, Span, SpanId, TraceId, TraceSummary};
 
+use super::recent::Recent;
 use super::schema::{PARTS_OF, SPANS_OF};
 use super::{parse, rows};
 use crate::answer::{StoredTrace, TracePlace, TraceVersion, Truncated};
@@ -32,10 +33,11 @@ pub struct RemoteReader {
     statements: Arc<dyn Statements>,
     /// The name under which the store beside us is mirrored.
     server: String,
+    recent: Recent,
 }
 
 /// What ClickHouse knows of a trace without its spans.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     /// Whole summaries, by server.
     pub(super) wholes: BTreeMap<String, TraceSummary>,
@@ -55,7 +57,7 @@ impl Known {
 impl RemoteReader {
     /// Reads by these statements; `server` is the name under which our own store is mirrored.
     pub fn new(statements: Arc<dyn Statements>, server: impl Into<String>) -> Self {
-        Self { statements, server: server.into() }
+        Self { statements, server: server.into(), recent: Recent::default() }
     }
 
     pub(super) async fn ask(
@@ -103,6 +105,11 @@ impl RemoteReader {
         Ok(found)
     }
 
+    /// What is known of a trace; nothing is an answer too.
+    async fn known_of(&self, id: TraceId) -> Result<Known, QueryError> {
+        Ok(self.known(&[id]).await?.remove(&id).unwrap_or_default())
+    }
+
     /// Spans of some traces with the server that has each, in the order of arrival, at most so
     /// many; with what each says, as text.
     pub(super) async fn spans(
@@ -131,15 +138,25 @@ impl RemoteReader {
         here: Option<StoredTrace>,
         id: TraceId,
     ) -> Result<Option<StoredTrace>, QueryError> {
+        let is_lacking = here.as_ref().is_none_or(lacks_spans);
         let asked = async {
-            let known = self.known(&[id]).await?.remove(&id).unwrap_or_default();
+            let remembered = self.recent.take(id);
+            let ids = [id];
+            let spans = self.spans(&ids, MAX_TRACE_SPANS + 1);
+            if let (None, true) = (&remembered, is_lacking) {
+                // Whatever is known, its spans are wanted: both at once.
+                let (known, spans) = tokio::try_join!(self.known_of(id), spans)?;
+                return Ok((known, spans));
+            }
+            let known = match remembered {
+                Some(known) => known,
+                None => self.known_of(id).await?,
+            };
             let is_elsewhere = known.wholes.keys().any(|server| *server != self.server);
-            let is_lacking = here.as_ref().is_none_or(lacks_spans);
             if known.wholes.is_empty() || !(is_elsewhere || is_lacking) {
                 return Ok((known, Vec::new()));
             }
-            let spans = self.spans(&[id], MAX_TRACE_SPANS + 1).await?;
-            Ok::<_, QueryError>((known, spans))
+            Ok::<_, QueryError>((known, spans.await?))
         };
         match asked.await {
             Ok((known, spans)) => Ok(join(here, known, spans, &self.server)),
@@ -156,10 +173,12 @@ impl RemoteReader {
         here: Option<TraceVersion>,
         id: TraceId,
     ) -> Result<Option<TraceVersion>, QueryError> {
-        let known = match self.known(&[id]).await {
-            Ok(mut known) => known.remove(&id).unwrap_or_default(),
+        let known = match self.known_of(id).await {
+            Ok(known) => known,
             Err(error) => return instead(here, error),
         };
+        // Who asks for the version asks for the trace next, unless it has that.
+        self.recent.put(id, known.clone());
         let (mut places, decision_ids, summary) = match here {
             Some(here) => (here.places, here.decision_ids, Some(here.summary)),
             None => Default::default(),
@@ -178,11 +197,8 @@ impl RemoteReader {
         here: Option<TraceSummary>,
         id: TraceId,
     ) -> Result<Option<TraceSummary>, QueryError> {
-        match self.known(&[id]).await {
-            Ok(mut known) => {
-                let known = known.remove(&id).unwrap_or_default();
-                Ok(join_summary(here, known, &self.server))
-            }
+        match self.known_of(id).await {
+            Ok(known) => Ok(join_summary(here, known, &self.server)),
             Err(error) => instead(here, error),
         }
     }

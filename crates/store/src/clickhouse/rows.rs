@@ -6,10 +6,13 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use throughline_trace::{Resource, Scope, Span, TraceId};
 
-use super::feed::MirrorError;
+use super::feed::{MirrorError, tail_page};
+use super::kind::RowKind;
+use super::records;
+use crate::decision_rows;
 use crate::layout::{Layout, SegmentId};
 use crate::read_spans::RowReader;
-use crate::schema::SEGMENT;
+use crate::schema::{CONTROL, SEGMENT};
 use crate::sql::{event, link};
 use crate::trace_rows::{self, RowError, SPAN_BITS};
 
@@ -44,11 +47,11 @@ pub(super) fn span(id: SegmentId, key: i64, span: &Span) -> Value {
     })
 }
 
-fn resource(resource: &Resource) -> Value {
+pub(super) fn resource(resource: &Resource) -> Value {
     json!({ "attributes": resource.attributes.to_json(), "schema_url": resource.schema_url })
 }
 
-fn scope(scope: &Scope) -> Value {
+pub(super) fn scope(scope: &Scope) -> Value {
     json!({
         "name": scope.name,
         "version": scope.version,
@@ -124,23 +127,31 @@ impl StoredRows {
         Ok(files.iter().filter(|file| !file.is_skeleton).map(|file| file.id.stem()).collect())
     }
 
-    /// Rows of a segment with a key above `after`, by key, at most so many. None when the segment
-    /// is no more.
+    /// Rows of a kind with a key above `after`, by key, at most so many: of a segment, whose name is
+    /// of no matter for decisions. None when the segment is no more.
     ///
     /// # Errors
     /// [`MirrorError`] when the segment cannot be read.
     pub fn page(
         &self,
+        kind: RowKind,
         segment: &str,
-        after: i64,
-        most: usize,
+        (after, most): (i64, usize),
     ) -> Result<Vec<(i64, Value)>, MirrorError> {
+        if !kind.is_of_segments() {
+            let control = CONTROL.open_reader(&self.0.control())?;
+            let found = decision_rows::after(&control, after, most)?;
+            return Ok(found.iter().map(|(key, of)| (*key, records::decision(*key, of))).collect());
+        }
         let files = self.0.files()?;
         let Some(file) = files.iter().find(|f| f.id.stem() == segment && !f.is_skeleton) else {
             return Ok(Vec::new());
         };
         let connection = SEGMENT.open_reader(&file.path)?;
         let transaction = connection.unchecked_transaction()?;
+        if kind != RowKind::Spans {
+            return Ok(tail_page(&transaction, file, kind, (after, most))?);
+        }
         let mut reader = RowReader::new(&transaction);
         let mut found = Vec::new();
         for key in keys(&transaction, after.saturating_add(1), i64::MAX, Some(most))? {

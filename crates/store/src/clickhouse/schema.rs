@@ -18,7 +18,9 @@ pub const MIGRATION_NOTED: &str = "INSERT INTO schema_migrations (version) SELEC
 /// A span's row is named by its place in the store (`segment`, `key`); the latest version of a
 /// place is the one that is read (`FINAL`). `day` is that of arrival, which the segment is named by,
 /// so that all versions of a row lie in one partition.
-pub const MIGRATIONS: [&[&str]; 2] = [&[
+pub const MIGRATIONS: [&[&str]; 3] = [FIRST, SEVERAL_SERVERS, ALL_ROWS];
+
+const FIRST: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS spans(
         day Date, segment LowCardinality(String), key Int64, trace_id String, span_id String,
         parent_span_id String, trace_state String, flags UInt32, name LowCardinality(String),
@@ -36,8 +38,10 @@ pub const MIGRATIONS: [&[&str]; 2] = [&[
         error_count UInt64, cost_nano_usd UInt64, summary String CODEC(ZSTD(1)), version UInt64)
      ENGINE = ReplacingMergeTree(version) PARTITION BY day ORDER BY (trace_id, segment)
      SETTINGS non_replicated_deduplication_window = 1000",
-], &[
-    // Several servers write into one database: a place in a store is a place of a server.
+];
+
+/// Several servers write into one database: a place in a store is a place of a server.
+const SEVERAL_SERVERS: &[&str] = &[
     "ALTER TABLE spans ADD COLUMN IF NOT EXISTS server LowCardinality(String),
         MODIFY ORDER BY (trace_id, segment, key, server)",
     "ALTER TABLE trace_parts ADD COLUMN IF NOT EXISTS server LowCardinality(String),
@@ -49,20 +53,111 @@ pub const MIGRATIONS: [&[&str]; 2] = [&[
         ADD COLUMN IF NOT EXISTS users Array(String) MATERIALIZED JSONExtract(summary, 'users', 'Array(String)'),
         ADD COLUMN IF NOT EXISTS models Array(String) MATERIALIZED JSONExtract(summary, 'models', 'Array(String)'),
         ADD COLUMN IF NOT EXISTS services Array(String) MATERIALIZED JSONExtract(summary, 'services', 'Array(String)')",
-]];
+];
 
-/// Takes rows of [`Batch::spans`](super::Batch).
-pub const INSERT_SPANS: &str = "INSERT INTO spans FORMAT JSONEachRow";
+/// Decisions, log records, metric points and rollups; and whose the names of servers are.
+///
+/// Cells of rollups change until their time is over, so each row is a whole cell of one server and
+/// segment (`part`), and the newest version counts. A table that adds up what is inserted would
+/// count twice what is sent twice.
+const ALL_ROWS: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS decisions(
+        day Date, key Int64, decision_id String, parent_decision_id String, trace_id String,
+        span_id String, time_unix_nano UInt64, received_unix_nano UInt64,
+        agent LowCardinality(String), session String, service LowCardinality(String),
+        stage LowCardinality(String), action LowCardinality(String), reason String CODEC(ZSTD(1)),
+        confidence Nullable(Float64), input_hash String, model_version LowCardinality(String),
+        instance_id String, seq UInt64, is_derived UInt8, attributes String CODEC(ZSTD(1)),
+        version UInt64, server LowCardinality(String),
+        INDEX by_trace trace_id TYPE bloom_filter GRANULARITY 4,
+        INDEX by_id decision_id TYPE bloom_filter GRANULARITY 4,
+        INDEX by_session session TYPE bloom_filter GRANULARITY 4)
+     ENGINE = ReplacingMergeTree(version) PARTITION BY day
+     ORDER BY (agent, time_unix_nano, key, server)
+     SETTINGS non_replicated_deduplication_window = 1000",
+    "CREATE TABLE IF NOT EXISTS logs(
+        day Date, segment LowCardinality(String), key Int64, time_unix_nano UInt64,
+        observed_unix_nano UInt64, trace_id String, span_id String,
+        severity LowCardinality(String), severity_number UInt8,
+        severity_text LowCardinality(String), service LowCardinality(String),
+        event_name LowCardinality(String), body String CODEC(ZSTD(1)),
+        attributes String CODEC(ZSTD(1)), dropped_attributes_count UInt32,
+        resource String CODEC(ZSTD(1)), scope String CODEC(ZSTD(1)),
+        version UInt64, server LowCardinality(String),
+        INDEX by_trace trace_id TYPE bloom_filter GRANULARITY 4)
+     ENGINE = ReplacingMergeTree(version) PARTITION BY day
+     ORDER BY (service, time_unix_nano, segment, key, server)
+     SETTINGS non_replicated_deduplication_window = 1000",
+    "CREATE TABLE IF NOT EXISTS metric_points(
+        day Date, segment LowCardinality(String), key Int64, name LowCardinality(String),
+        kind LowCardinality(String), is_monotonic UInt8, unit LowCardinality(String),
+        description LowCardinality(String), service LowCardinality(String),
+        attributes String CODEC(ZSTD(1)), resource String CODEC(ZSTD(1)),
+        scope String CODEC(ZSTD(1)), start_unix_nano UInt64, time_unix_nano UInt64,
+        value Nullable(Float64), integer Nullable(Int64), count Nullable(UInt64),
+        sum Nullable(Float64), min Nullable(Float64), max Nullable(Float64),
+        bounds Array(Nullable(Float64)), bucket_counts Array(UInt64),
+        quantiles Array(Nullable(Float64)), quantile_values Array(Nullable(Float64)),
+        version UInt64, server LowCardinality(String))
+     ENGINE = ReplacingMergeTree(version) PARTITION BY day
+     ORDER BY (name, service, time_unix_nano, segment, key, server)
+     SETTINGS non_replicated_deduplication_window = 1000",
+    "CREATE TABLE IF NOT EXISTS rollups(
+        resolution UInt32, start_unix_seconds UInt32,
+        start DateTime('UTC') ALIAS toDateTime(start_unix_seconds, 'UTC'),
+        cuboid LowCardinality(String), agent LowCardinality(String), phase LowCardinality(String),
+        model LowCardinality(String), tool LowCardinality(String),
+        agent_version LowCardinality(String), branch LowCardinality(String), part Int64,
+        spans Int64, misdated Int64, retries Int64, fallbacks_triggered Int64,
+        fallbacks_succeeded Int64, fallbacks_failed Int64, fallbacks_skipped Int64,
+        input_tokens Int64, output_tokens Int64, cached_tokens Int64, reasoning_tokens Int64,
+        cost_nano_usd Int64, decisions Int64, first_token_sum_nano Int128,
+        first_tokens Map(UInt16, Int64), prompt_tokens_sum Int128,
+        prompt_tokens Map(UInt16, Int64), confidence_sum_millionths Int128,
+        confidence Map(UInt16, Int64), version UInt64, server LowCardinality(String))
+     ENGINE = ReplacingMergeTree(version) PARTITION BY toYYYYMM(toDateTime(start_unix_seconds, 'UTC'))
+     ORDER BY (resolution, cuboid, agent, phase, model, tool, agent_version, branch,
+        start_unix_seconds, server, part)",
+    "CREATE TABLE IF NOT EXISTS rollup_operations(
+        resolution UInt32, start_unix_seconds UInt32,
+        start DateTime('UTC') ALIAS toDateTime(start_unix_seconds, 'UTC'),
+        cuboid LowCardinality(String), agent LowCardinality(String), phase LowCardinality(String),
+        model LowCardinality(String), tool LowCardinality(String),
+        agent_version LowCardinality(String), branch LowCardinality(String),
+        kind LowCardinality(String), part Int64, operations Int64, errors Int64,
+        outcomes Map(LowCardinality(String), Int64),
+        error_outcomes Map(LowCardinality(String), Int64), duration_sum_nano Int128,
+        durations Map(UInt16, Int64), version UInt64, server LowCardinality(String))
+     ENGINE = ReplacingMergeTree(version) PARTITION BY toYYYYMM(toDateTime(start_unix_seconds, 'UTC'))
+     ORDER BY (resolution, cuboid, agent, phase, model, tool, agent_version, branch, kind,
+        start_unix_seconds, server, part)",
+    "CREATE TABLE IF NOT EXISTS servers(server String, store String, seen UInt64)
+     ENGINE = ReplacingMergeTree(seen) ORDER BY server",
+];
 
-/// Takes rows of [`Batch::parts`](super::Batch).
-pub const INSERT_PARTS: &str = "INSERT INTO trace_parts FORMAT JSONEachRow";
+/// Takes what is known of the traces of a batch.
+pub(super) const INSERT_PARTS: &str = "INSERT INTO trace_parts FORMAT JSONEachRow";
 
-/// Rows of a segment of one server by key: takes `server`, `segment`, `after` (exclusive) and `to`
-/// (inclusive).
-pub const CHECK_ROWS: &str = "SELECT * EXCEPT (version, server) FROM spans FINAL
-    WHERE server = {server:String} AND segment = {segment:String}
-        AND key > {after:Int64} AND key <= {to:Int64}
-    ORDER BY key FORMAT JSONEachRow";
+/// Takes cells of rollups.
+pub(super) const INSERT_ROLLUPS: &str = "INSERT INTO rollups FORMAT JSONEachRow";
+
+/// Takes operations of cells of rollups, by kind.
+pub(super) const INSERT_OPERATIONS: &str = "INSERT INTO rollup_operations FORMAT JSONEachRow";
+
+/// Removes decisions that were erased, from the disk too before it answers: takes `server` and
+/// `ids`, an array.
+pub const ERASE_DECISIONS: &str = "ALTER TABLE decisions DELETE
+    WHERE server = {server:String} AND decision_id IN {ids:Array(String)}
+    SETTINGS mutations_sync = 1";
+
+/// Whose a server's name is: takes `server`. No row, or one with `store` and `seen`, milliseconds
+/// since the Unix epoch.
+pub const NAME_HOLDER: &str = "SELECT store, seen FROM servers FINAL
+    WHERE server = {server:String} FORMAT JSONEachRow";
+
+/// Claims a server's name, or says that it is still in use: takes `server` and `store`.
+pub const CLAIM_NAME: &str = "INSERT INTO servers (server, store, seen)
+    SELECT {server:String}, {store:String}, toUnixTimestamp64Milli(now64(3))";
 
 /// Spans of a trace that one server has, by segment and key: takes `server` and `trace_id`.
 pub const SERVER_SPANS: &str = "SELECT * EXCEPT (version, server) FROM spans FINAL
@@ -95,8 +190,14 @@ pub(super) const LIST_HEAD: &str = "SELECT trace_id, min(start_unix_nano) AS sta
 pub(super) const LIST_TAIL: &str =
     " ORDER BY start DESC, trace_id LIMIT {limit:UInt64} FORMAT JSONEachRow";
 
-/// Sets how many days rows are kept after that of their arrival. They go with whole parts.
-pub fn ttl_statements(days: u32) -> [String; 2] {
-    ["spans", "trace_parts"]
+/// Sets how many days telemetry is kept after that of its arrival. It goes with whole parts.
+/// Decisions and rollups outlive it, as they do in the store.
+pub fn ttl_statements(days: u32) -> [String; 4] {
+    ["spans", "trace_parts", "logs", "metric_points"]
         .map(|table| format!("ALTER TABLE {table} MODIFY TTL day + INTERVAL {days} DAY DELETE"))
+}
+
+/// Sets how many days decisions are kept after that of their arrival.
+pub fn decisions_ttl_statement(days: u64) -> String {
+    format!("ALTER TABLE decisions MODIFY TTL day + INTERVAL {days} DAY DELETE")
 }

@@ -9,6 +9,7 @@ pub(crate) mod manifest;
 mod pack;
 mod packing;
 mod retire;
+mod retiring;
 mod rewrite;
 pub(crate) mod seal;
 mod skeleton;
@@ -26,10 +27,10 @@ use rusqlite::Connection;
 use crate::clock::Belief;
 use crate::layout::{Day, SegmentId};
 use crate::metrics::StoreMetrics;
-use crate::options::{Retention, StoreOptions};
-use crate::rollups::{self, ApplierDoor, Standing};
+use crate::options::{MirrorHold, Retention, StoreOptions};
+use crate::rollups::ApplierDoor;
 use crate::sampling::Sampling;
-use crate::schema::{CONTROL, ROLLUPS};
+use crate::schema::CONTROL;
 use crate::session::Files;
 use crate::writer::now_unix_nano;
 
@@ -90,6 +91,7 @@ impl Keeper {
             files,
             retention: options.retention,
             sampling: options.sampling.clone(),
+            hold: options.hold.clone(),
             min_packed_bytes: options.min_packed_bytes,
             not_before: HashMap::new(),
             metrics,
@@ -168,6 +170,7 @@ struct Work {
     files: Arc<Files>,
     retention: Retention,
     sampling: Sampling,
+    hold: Option<MirrorHold>,
     min_packed_bytes: u64,
     /// Segments that wait for a trace that runs, with when it may have ended, nanoseconds since the
     /// Unix epoch.
@@ -310,104 +313,6 @@ impl Work {
                 },
             }
         }
-        Ok(())
-    }
-
-    /// Takes away what is old, then what is too much, the oldest first.
-    fn retire(&mut self, control: &Connection, open: SegmentId) -> Result<(), KeepError> {
-        let Retention { max_age, max_bytes } = self.retention;
-        if max_age.is_none() && max_bytes.is_none() {
-            return Ok(());
-        }
-        let now = self.believed_now(open);
-        let damaged = self.files.damaged();
-        for id in self.files.layout.list()?.into_iter().rev().filter(|id| *id < open) {
-            let row = manifest::row(control, id)?.filter(manifest::Row::is_sealed);
-            let Some(row) = row.filter(|_| self.files.layout.whole(id).exists()) else {
-                continue;
-            };
-            let age = u128::from(now.saturating_sub(id.day.end_nanos()));
-            let is_old = max_age.is_some_and(|max| age >= max.as_nanos());
-            let is_too_much = || -> Result<bool, KeepError> {
-                Ok(match max_bytes {
-                    Some(max) => self.files.layout.segment_bytes()? > max,
-                    None => false,
-                })
-            };
-            if !is_old && !is_too_much()? {
-                break;
-            }
-            if damaged.contains_key(&id) {
-                tracing::warn!(
-                    segment = id.stem(),
-                    "a damaged segment is not retired: traces that decisions refer to could not be kept; restore it, or move it away"
-                );
-                continue;
-            }
-            if !self.is_counted(id, &row)? {
-                tracing::info!(
-                    segment = id.stem(),
-                    "a segment is retired later: its rollups are still being made"
-                );
-                break;
-            }
-            let why = if is_old { "age" } else { "size" };
-            if let Err(error) = self.retire_one(control, id, &row, why) {
-                let Some(detail) = error.damage() else { return Err(error) };
-                self.files.mark_damaged(id, &detail);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the rollups have all that they will ever have of a segment: they outlive it.
-    fn is_counted(&self, id: SegmentId, row: &manifest::Row) -> Result<bool, KeepError> {
-        let last = row.counted_until.unwrap_or(u64::MAX);
-        let look = || -> Result<bool, KeepError> {
-            let connection = match ROLLUPS.open_reader(&self.files.layout.rollups()) {
-                Ok(connection) => connection,
-                Err(error) => {
-                    tracing::debug!(%error, "the rollups cannot be asked");
-                    return Ok(false);
-                }
-            };
-            let applied = rollups::applied(&connection, id.into())?;
-            Ok(applied.is_some_and(|applied| {
-                applied.has_all_until(last) || applied.standing == Standing::Incomplete
-            }))
-        };
-        if look()? {
-            return Ok(true);
-        }
-        self.applier.apply_now(|| self.shared.check())?;
-        look()
-    }
-
-    fn retire_one(
-        &self,
-        control: &Connection,
-        id: SegmentId,
-        row: &manifest::Row,
-        why: &str,
-    ) -> Result<(), KeepError> {
-        let check = || self.shared.check();
-        let job = retire::Retirement { layout: &self.files.layout, control, id, check: &check };
-        let done = job.run()?;
-        self.files.forget(id);
-        self.shared.has_news.store(true, Ordering::Relaxed);
-        let freed = done.bytes.saturating_sub(done.skeleton_bytes);
-        self.metrics.retired_segments.inc();
-        self.metrics.retired_bytes.inc_by(freed);
-        self.metrics.retired_spans.inc_by(row.spans);
-        tracing::info!(
-            segment = id.stem(),
-            why,
-            bytes = freed,
-            spans = row.spans,
-            traces = row.traces,
-            skeletons = done.kept,
-            "a segment was retired"
-        );
         Ok(())
     }
 

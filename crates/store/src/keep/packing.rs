@@ -5,6 +5,7 @@ use rusqlite::Connection;
 
 use crate::keep::cases::{Cases, Readiness, look};
 use crate::keep::pack::{Breath, Packer};
+use crate::keep::retiring::Excess;
 use crate::keep::{KeepError, Work, manifest, seal};
 use crate::layout::SegmentId;
 use crate::sampling::Baselines;
@@ -28,6 +29,13 @@ impl Work {
             let is_worth_it =
                 self.sampling.is_active() || path.metadata()?.len() >= self.min_packed_bytes;
             if damaged.contains_key(&id) || !is_worth_it || !self.is_counted(id, &row)? {
+                continue;
+            }
+            // Only sampling takes something that the packed file lacks.
+            let due_unix_nano = row.sealed.unwrap_or(0);
+            let excess = Excess { due_unix_nano, bytes: 0 };
+            if self.sampling.is_active() && self.is_held(id, now_unix_nano(), excess) {
+                tracing::debug!(segment = id.stem(), "a segment waits for ClickHouse");
                 continue;
             }
             match self.pack_one(control, id, &row) {

@@ -1,6 +1,6 @@
 //! `rollups.db` as its one writer sees it: keys, cells, what has been applied, and pruning.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
@@ -10,6 +10,7 @@ use crate::body::{self, BodyError};
 use crate::indicators::{CountDelta, Parts};
 use crate::layout::SegmentId;
 use crate::options::RollupRetention;
+use crate::rollups::touched;
 use crate::schema::{ROLLUPS, SchemaError};
 use crate::trace_rows::RowError;
 
@@ -222,7 +223,9 @@ impl RollupFile {
     ) -> Result<(), RowError> {
         let Self { connection, keys, counts, parts } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut changed = BTreeSet::new();
         if is_anew {
+            changed = touched::of_source(&transaction, source.0)?;
             transaction.execute("DELETE FROM cells WHERE segment = ?1", [source.0])?;
             // Deltas that are passed over would be missing there.
             parts.drop_source(&transaction, source)?;
@@ -247,10 +250,12 @@ impl RollupFile {
             }
             for ((key, bucket), sums) in &coarser {
                 merge_cell(&transaction, (number as i64, *bucket, *key, source.0), sums)?;
+                changed.insert((number as i64, *bucket as i64));
             }
             cells = coarser;
             minutes_per_bucket = minutes;
         }
+        touched::touch(&transaction, &changed)?;
         transaction
             .prepare_cached("INSERT OR REPLACE INTO applied VALUES (?1, ?2, ?3)")?
             .execute(params![source.0, applied.batch_no as i64, applied.standing as i64])?;
@@ -299,6 +304,9 @@ impl RollupFile {
             let mut delete = self
                 .connection
                 .prepare_cached("DELETE FROM cells WHERE resolution = ?1 AND bucket = ?2")?;
+            let mut forget = self
+                .connection
+                .prepare_cached("DELETE FROM touched WHERE resolution = ?1 AND bucket = ?2")?;
             for step in 0..=BUCKETS_PER_PRUNING {
                 let found: Option<i64> =
                     oldest.query_row([number as i64, first_kept], |row| row.get(0))?;
@@ -308,6 +316,7 @@ impl RollupFile {
                     break;
                 }
                 delete.execute([number as i64, bucket])?;
+                forget.execute([number as i64, bucket])?;
             }
         }
         Ok(is_more)

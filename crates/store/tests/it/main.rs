@@ -6,6 +6,8 @@ mod audit;
 mod audit_life;
 mod backup;
 mod clickhouse;
+mod clickhouse_hold;
+mod clickhouse_tails;
 mod continuity;
 mod duplicates;
 mod durability;

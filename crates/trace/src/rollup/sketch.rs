@@ -17,6 +17,9 @@ pub const SKETCH_ACCURACY: f64 = 0.01;
 /// edge of a bin stays within it.
 const BIN_ACCURACY: f64 = 0.009_95;
 
+/// Ratio of the upper edges of two bins that lie beside each other.
+pub const SKETCH_GAMMA: f64 = (1.0 + BIN_ACCURACY) / (1.0 - BIN_ACCURACY);
+
 /// A sketch of non-negative integers: nanoseconds, tokens, millionths.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sketch {
@@ -28,7 +31,7 @@ pub struct Sketch {
 
 /// Logarithm of the ratio of one bin's edge to the one below.
 fn ln_gamma() -> f64 {
-    ((1.0 + BIN_ACCURACY) / (1.0 - BIN_ACCURACY)).ln()
+    SKETCH_GAMMA.ln()
 }
 
 /// The bin of a number: 0 for zero, else one more than the power of gamma that it needs. The
@@ -112,6 +115,12 @@ impl Sketch {
             }
         }
         self.bins = merged;
+    }
+
+    /// Its bins with their counts, by bin: 0 has zeros, and bin `b` the numbers above
+    /// `g^(b-2)` up to `g^(b-1)`, where `g` is [`SKETCH_GAMMA`].
+    pub fn numbered_bins(&self) -> impl Iterator<Item = (u16, i64)> {
+        self.bins.iter().copied()
     }
 
     /// How many numbers it holds.
