@@ -5,6 +5,8 @@
 //!
 //! Processor time is that of the thread, from `/proc`, so that others on the machine do not count.
 
+#![expect(clippy::print_stdout, reason = "what it measured is what it is run for")]
+
 use std::error::Error;
 use std::fs;
 
