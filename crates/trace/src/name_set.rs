@@ -1,12 +1,13 @@
 //! A small set of names in alphabetical order, as summaries have them: one to a few in nearly every trace.
 
+use std::fmt;
 use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
 /// Names in alphabetical order, each once. A sorted list: of a `BTreeSet` the first name alone takes 288 bytes, and
 /// the writer remembers seven sets for each of thousands of traces. Stored as a list is, so as a `BTreeSet` was.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "Vec<String>")]
 pub struct NameSet(Vec<String>);
 
@@ -55,6 +56,12 @@ impl NameSet {
 
     fn place(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|known| known.as_str().cmp(name))
+    }
+}
+
+impl fmt::Debug for NameSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(&self.0).finish()
     }
 }
 
