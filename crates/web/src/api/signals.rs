@@ -197,7 +197,7 @@ fn signal(row: &SignalRow) -> Signal {
     Signal {
         name: definition.name,
         layer: row.layer.map(Layer::as_str),
-        value: row.reading.estimate.value,
+        value: row.reading.estimate.value.filter(|_| row.reading.lacks.is_empty()),
         unit: row.unit,
         count: row.reading.estimate.count,
         min_count: row.min_count,

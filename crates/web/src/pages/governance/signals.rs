@@ -121,7 +121,7 @@ fn signal(row: &SignalRow) -> Markup {
                 span.name title=(definition.name) { (definition.name) }
                 p.soft title=(definition.formula) { @if !reading.lacks.is_empty() { "Missing: " } (told) @if !reading.of.is_empty() { " (" (reading.of) ")" } }
             }
-            td.num data-label="Value" { (value(reading.estimate.value, row.unit)) }
+            td.num data-label="Value" { (value(reading.estimate.value.filter(|_| reading.lacks.is_empty()), row.unit)) }
             td.num data-label="Count" { (format::count(reading.estimate.count)) }
             td.num data-label="Worse" { (api::worse(row.direction)) }
             td.num data-label="Window" { (window_of(row.window_s)) }
