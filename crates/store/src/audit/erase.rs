@@ -121,9 +121,13 @@ pub(crate) fn next(
             control.query_row("SELECT max(number) FROM chain", [], |row| row.get(0))?;
         return Ok(Err(last.unwrap_or(0)));
     };
-    let body: Json = serde_json::from_str(&body).unwrap_or_default();
+    // What cannot be read must not pass for an erasure of nothing.
+    let unreadable = |error: serde_json::Error| {
+        rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
+    };
+    let body: Json = serde_json::from_str(&body).map_err(unreadable)?;
     let ranges: Vec<(i64, i64)> =
-        serde_json::from_value(body["numbers"].clone()).unwrap_or_default();
+        serde_json::from_value(body["numbers"].clone()).map_err(unreadable)?;
     let mut of_range =
         control.prepare_cached("SELECT decision_id FROM erased WHERE number BETWEEN ?1 AND ?2")?;
     let mut ids = Vec::new();
