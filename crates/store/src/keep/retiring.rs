@@ -1,6 +1,7 @@
 //! When closed segments are retired: when they are old, or too much, once the rollups have all of
 //! them, and ClickHouse too, unless that takes too long.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -10,8 +11,6 @@ use crate::layout::SegmentId;
 use crate::options::Retention;
 use crate::rollups::{self, Standing};
 use crate::schema::ROLLUPS;
-
-use std::sync::atomic::Ordering;
 
 /// How far a segment is beyond what takes it.
 #[derive(Debug, Clone, Copy)]
@@ -66,11 +65,12 @@ impl Work {
                 break;
             }
             let why = if is_old { "age" } else { "size" };
-            let excess = match max_age.filter(|_| is_old) {
-                Some(max_age) => self.excess_of_age(control, id, now, max_age)?,
-                None => self.excess_of_size(now)?,
+            let excess = || match max_age.filter(|_| is_old) {
+                Some(max_age) => Self::excess_of_age(control, id, now, max_age),
+                None => self.excess_of_size(now),
             };
-            if self.is_held(id, now, excess) {
+            // Without a mirror nothing is read for it.
+            if self.hold.is_some() && self.is_held(id, now, excess()?) {
                 tracing::info!(
                     segment = id.stem(),
                     why,
@@ -138,7 +138,6 @@ impl Work {
     }
 
     fn excess_of_age(
-        &self,
         control: &Connection,
         id: SegmentId,
         now: u64,

@@ -383,7 +383,7 @@ fn a_listener_that_stalls_holds_a_bounded_number_of_bytes() {
 }
 
 #[test]
-fn a_locked_control_database_refuses_the_group_at_once() {
+fn a_locked_control_database_refuses_the_group_and_not_one_batch_after_the_other() {
     let mut bench = bench();
     let other = rusqlite::Connection::open(bench.layout.control()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
