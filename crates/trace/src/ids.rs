@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// What a trace id may look like when it is given, as a regular expression of JSON Schema (ECMA 262): 32 hexadecimal
+/// characters, not all zeros.
+pub const TRACE_ID_PATTERN: &str = "^(?!0{32})[0-9a-fA-F]{32}$";
+
 /// Why a text is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseIdError {

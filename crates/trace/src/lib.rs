@@ -76,7 +76,7 @@ pub use gateway_standing::{
     GatewayStanding, KeySpending, KeyStanding, RouteStanding, RouteTargetStanding, TargetStanding,
 };
 pub use genai::{SpanRole, Usage};
-pub use ids::{ParseIdError, SpanId, TraceId};
+pub use ids::{ParseIdError, SpanId, TRACE_ID_PATTERN, TraceId};
 pub use log::{LogRecord, Severity};
 pub use metric::{HistogramValue, MetricKind, MetricPoint, MetricValue};
 pub use name_set::NameSet;

@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use throughline_trace::{FindingSeverity, MAX_ROUTE_TARGETS, Operation, ROUTE_NAME_MAX_CHARS};
-
-/// A trace id as it may be given: 32 hexadecimal characters, not all zeros.
-const TRACE_ID_PATTERN: &str = "^(?!0{32})[0-9a-fA-F]{32}$";
+use throughline_trace::{
+    FindingSeverity, MAX_ROUTE_TARGETS, Operation, ROUTE_NAME_MAX_CHARS, TRACE_ID_PATTERN,
+};
 
 /// A type that stands for a form; the fields that have it name it with `schemars(with = …)`.
 macro_rules! form {

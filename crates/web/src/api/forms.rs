@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Number;
-use throughline_trace::FallbackState;
+use throughline_trace::{FallbackState, TRACE_ID_PATTERN};
 
 /// A whole number. Also one that is written with a fraction of nothing (`5.0`): to JSON Schema it is
 /// the same integer.
@@ -16,9 +16,6 @@ pub(super) fn whole(number: &Number) -> Option<u64> {
     };
     number.as_u64().or_else(|| number.as_f64().and_then(of_float))
 }
-
-/// A trace id as it is given: not all zeros.
-pub(super) const TRACE_ID_PATTERN: &str = "^(?!0{32})[0-9a-fA-F]{32}$";
 
 /// A type that stands for a form of text; the fields that have it name it with `schemars(with = …)`.
 macro_rules! form {

@@ -3,9 +3,10 @@
 
 use serde_json::{Value, json};
 use throughline_store::MAX_QUERY_CHARS;
-use throughline_trace::{Dimension, FallbackState, MAX_SERIES_MEASURES, Measure, SpanRole};
+use throughline_trace::{
+    Dimension, FallbackState, MAX_SERIES_MEASURES, Measure, SpanRole, TRACE_ID_PATTERN,
+};
 
-use super::forms::TRACE_ID_PATTERN;
 use super::signals::WINDOWS;
 use crate::params::{DEFAULT_LIMIT, MAX_DURATION_MS, MAX_LIMIT};
 
