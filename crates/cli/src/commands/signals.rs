@@ -5,15 +5,12 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use anstyle::Style;
-use throughline_govern::signals::{
-    Direction, Level, OwnSignalRow, Reading, SignalReport, SignalRow,
-};
+use throughline_govern::signals::{Level, OwnSignalRow, Reading, SignalReport, SignalRow};
 use throughline_store::Governance;
 
 use crate::args::SignalsArgs;
 use crate::commands::{of_control, open_reader, write_json};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::governing::policies::why_missing;
 use crate::governing::{RoundError, RuleFiles, SECOND_NANOS, now_unix_nano, report, slos};
 use crate::settings::Settings;
 use crate::show::{self, BOLD, DIM, RED, YELLOW, one_line, styled};
@@ -76,7 +73,7 @@ fn cells(row: &SignalRow) -> Vec<Cell> {
         Cell::styled(name.as_str(), style),
         Cell::styled(number(estimate.value, row.unit), style),
         Cell::styled(show::count(estimate.count), style),
-        Cell::styled(worse(row.direction), style),
+        Cell::styled(row.direction.worse(), style),
         Cell::styled(window(row.window_s), style),
         Cell::styled(meaning, style),
     ]
@@ -87,8 +84,8 @@ fn own_cells(row: &OwnSignalRow) -> Vec<Cell> {
     let parts = parts.collect::<Vec<_>>().join(", ");
     let made_of = match row.value.value {
         Some(_) => format!("{} with {parts}", row.formula),
-        None if parts.is_empty() => format!("missing: {}", why_missing(&row.value)),
-        None => format!("missing: {}; known are {parts}", why_missing(&row.value)),
+        None if parts.is_empty() => format!("missing: {}", row.value.why_missing()),
+        None => format!("missing: {}; known are {parts}", row.value.why_missing()),
     };
     let style = match row.value.level {
         Some(Level::Critical) => RED,
@@ -99,7 +96,7 @@ fn own_cells(row: &OwnSignalRow) -> Vec<Cell> {
     vec![
         Cell::styled(one_line(&row.name), style),
         Cell::styled(number(row.value.value, &row.unit), style),
-        Cell::styled(worse(row.direction), style),
+        Cell::styled(row.direction.worse(), style),
         Cell::styled(window(row.window_s), style),
         Cell::styled(one_line(&made_of), style),
     ]
@@ -111,14 +108,6 @@ fn number(value: Option<f64>, unit: &str) -> String {
         (None, _) => "–".to_owned(),
         (Some(value), "ratio" | "1" | "0–2") => format!("{value:.3}"),
         (Some(value), unit) => format!("{value:.3} {}", one_line(unit)),
-    }
-}
-
-fn worse(direction: Direction) -> &'static str {
-    match direction {
-        Direction::UpIsBad => "up",
-        Direction::DownIsBad => "down",
-        Direction::EitherIsBad => "either",
     }
 }
 

@@ -291,7 +291,7 @@ impl<'a> Live<'a> {
         let key = signal.map(|signal| (policy.agent(), minutes(signal.window_s)));
         let seen = key.and_then(|key| self.seen.get(&key));
         match seen.and_then(|seen| seen.composites.get(name)) {
-            Some((value, _)) => (value.value, why_missing(value)),
+            Some((value, _)) => (value.value, value.why_missing()),
             None => (None, String::new()),
         }
     }
@@ -302,14 +302,6 @@ impl<'a> Live<'a> {
         signal: &CompositeSignal,
     ) -> Option<&(CompositeValue, BTreeMap<String, f64>)> {
         self.seen.get(&(None, minutes(signal.window_s)))?.composites.get(&signal.name)
-    }
-}
-
-/// Why a signal of the team's own has no value.
-pub(crate) fn why_missing(value: &CompositeValue) -> String {
-    match &value.error {
-        Some(error) => error.clone(),
-        None => format!("without {}", value.missing.join(", ")),
     }
 }
 

@@ -88,6 +88,17 @@ pub struct CompositeValue {
     pub error: Option<String>,
 }
 
+impl CompositeValue {
+    /// Why there is no value, for people; empty when there is one.
+    pub fn why_missing(&self) -> String {
+        match (&self.value, &self.error) {
+            (Some(_), _) => String::new(),
+            (None, Some(error)) => error.clone(),
+            (None, None) => format!("without {}", self.missing.join(", ")),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct SignalFile {

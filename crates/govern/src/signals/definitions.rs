@@ -41,6 +41,15 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// The way in which it gets worse, for people: `up`, `down` or `either`.
+    pub fn worse(self) -> &'static str {
+        match self {
+            Self::UpIsBad => "up",
+            Self::DownIsBad => "down",
+            Self::EitherIsBad => "either",
+        }
+    }
+
     /// Whether a change by `difference` is for the worse.
     pub fn is_worse(self, difference: f64) -> bool {
         match self {

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use throughline_govern::DetectorStanding;
 use throughline_govern::signals::{
-    Direction, Layer, Level, OwnSignalRow, SignalReport, SignalRow, definition,
+    Layer, Level, OwnSignalRow, SignalReport, SignalRow, definition,
 };
 
 use super::forms::Moment;
@@ -174,24 +174,6 @@ pub(crate) async fn asked(app: &App, params: &Params) -> Result<Arc<SignalReport
     })
 }
 
-/// `up`, `down` or `either`.
-pub(crate) fn worse(direction: Direction) -> &'static str {
-    match direction {
-        Direction::UpIsBad => "up",
-        Direction::DownIsBad => "down",
-        Direction::EitherIsBad => "either",
-    }
-}
-
-/// Why a signal of the team's own has no value; empty when it has.
-pub(crate) fn missing(of: &OwnSignalRow) -> String {
-    match (&of.value.value, &of.value.error) {
-        (Some(_), _) => String::new(),
-        (None, Some(error)) => error.clone(),
-        (None, None) => format!("without {}", of.value.missing.join(", ")),
-    }
-}
-
 fn signal(row: &SignalRow) -> Signal {
     let definition = definition(row.reading.name);
     Signal {
@@ -204,7 +186,7 @@ fn signal(row: &SignalRow) -> Signal {
         counted: row.counted,
         missing: row.reading.lacks.clone(),
         of: row.reading.of.clone(),
-        worse: worse(row.direction),
+        worse: row.direction.worse(),
         window_s: row.window_s,
         formula: definition.formula,
     }
@@ -216,8 +198,8 @@ fn own(row: &OwnSignalRow) -> OwnSignal {
         value: row.value.value,
         unit: row.unit.clone(),
         level: row.value.level.map(Level::as_str),
-        missing: missing(row),
-        worse: worse(row.direction),
+        missing: row.value.why_missing(),
+        worse: row.direction.worse(),
         window_s: row.window_s,
         formula: row.formula.clone(),
         parts: row.parts.clone(),

@@ -147,16 +147,24 @@ async fn load(app: &App) -> Result<Shown, Failure> {
     .await
 }
 
+/// Whether who looks at the page may act; without keys everybody may.
+fn may_act(visitor: &Visitor) -> bool {
+    visitor.key.as_ref().is_none_or(|key| key.allows(Scope::Act))
+}
+
+/// What tells that a form is the page's own.
+fn token(visitor: &Visitor) -> Markup {
+    html! { @if let Some(token) = &visitor.form_token { input type="hidden" name="token" value=(token); } }
+}
+
 fn pause_button(pause: &Pause, visitor: &Visitor) -> Markup {
     let (label, title) = match pause.is_on {
         true => ("Resume actions", "Let rules act again"),
         false => ("Pause actions", "Stop every automatic action until somebody resumes"),
     };
-    // Without keys everybody may.
-    let may = visitor.key.as_ref().is_none_or(|key| key.scopes.contains(&Scope::Act));
-    html! { @if may {
+    html! { @if may_act(visitor) {
         form.inline method="post" action="/governance/pause" {
-            @if let Some(token) = &visitor.form_token { input type="hidden" name="token" value=(token); }
+            (token(visitor))
             input type="hidden" name="pause" value=(!pause.is_on);
             button.btn type="submit" title=(title) { (label) }
         }

@@ -8,9 +8,8 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use throughline_store::parse_moment;
-use throughline_trace::access::Scope;
 
-use super::check_token;
+use super::{ID_CHARS, check_token, may_act, token};
 use crate::doors::Visitor;
 use crate::failure::{Failure, shown};
 use crate::form::ShortForm;
@@ -18,9 +17,6 @@ use crate::format;
 use crate::layout::{self, Nav};
 use crate::params::{InPath, Params, encode};
 use crate::state::{App, Shared};
-
-/// Characters of a trace id that a link shows.
-const ID_CHARS: usize = 8;
 
 /// Traces that a page links.
 const MAX_LINKS: usize = 20;
@@ -196,11 +192,6 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Without keys everybody may.
-fn may_act(visitor: &Visitor) -> bool {
-    visitor.key.as_ref().is_none_or(|key| key.allows(Scope::Act))
-}
-
 fn head(title: &str, about: &str, address: &str) -> Markup {
     html! {
         div.head {
@@ -303,10 +294,6 @@ fn case(of: &Value, visitor: &Visitor) -> Markup {
             }
         }
     }
-}
-
-fn token(visitor: &Visitor) -> Markup {
-    html! { @if let Some(token) = &visitor.form_token { input type="hidden" name="token" value=(token); } }
 }
 
 fn badge(state: &str) -> &'static str {

@@ -4,9 +4,8 @@
 use axum::extract::State;
 use maud::{Markup, html};
 use throughline_govern::contract::{Offer, Owner, Proposal, ProposalState, Side, Terms};
-use throughline_trace::access::Scope;
 
-use super::evidence;
+use super::{evidence, may_act, token};
 use crate::contracts::{self as kept, Kept, KeptVersion};
 use crate::doors::Visitor;
 use crate::failure::Failure;
@@ -61,11 +60,6 @@ pub(crate) async fn show(
 /// All contracts.
 pub(super) fn cards(all: &[Kept], standing: &Standing, visitor: &Visitor) -> Markup {
     html! { @for one in all { (card(one, standing, visitor)) } }
-}
-
-/// Without keys everybody may.
-fn may_act(visitor: &Visitor) -> bool {
-    visitor.key.as_ref().is_none_or(|key| key.allows(Scope::Act))
 }
 
 fn percent(share: f64) -> String {
@@ -146,10 +140,6 @@ fn state(state: ProposalState) -> (&'static str, &'static str) {
         ProposalState::Rejected => ("badge error", "rejected"),
         ProposalState::Superseded => ("badge", "superseded"),
     }
-}
-
-fn token(visitor: &Visitor) -> Markup {
-    html! { @if let Some(token) = &visitor.form_token { input type="hidden" name="token" value=(token); } }
 }
 
 /// A button that takes a step; `number` is the offer or the version that is meant.
@@ -248,7 +238,7 @@ fn history(of: &Kept, versions: &[KeptVersion], visitor: &Visitor) -> Markup {
 mod tests {
     use serde_json::json;
     use throughline_govern::contract::{Contract, Step};
-    use throughline_trace::access::ApiKey;
+    use throughline_trace::access::{ApiKey, Scope};
 
     use super::*;
 

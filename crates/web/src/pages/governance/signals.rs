@@ -123,14 +123,14 @@ fn signal(row: &SignalRow) -> Markup {
             }
             td.num data-label="Value" { (value(reading.estimate.value.filter(|_| reading.lacks.is_empty()), row.unit)) }
             td.num data-label="Count" { (format::count(reading.estimate.count)) }
-            td.num data-label="Worse" { (api::worse(row.direction)) }
+            td.num data-label="Worse" { (row.direction.worse()) }
             td.num data-label="Window" { (window_of(row.window_s)) }
         }
     }
 }
 
 fn own(row: &OwnSignalRow) -> Markup {
-    let missing = api::missing(row);
+    let missing = row.value.why_missing();
     let level = match row.value.level {
         Some(Level::Critical) => Some("badge error"),
         Some(Level::Warning) => Some("badge warn"),
@@ -148,7 +148,7 @@ fn own(row: &OwnSignalRow) -> Markup {
             }
             td.num data-label="Value" { (value(row.value.value, &row.unit)) }
             td.num data-label="Parts" { (format::count(row.parts.len() as u64)) }
-            td.num data-label="Worse" { (api::worse(row.direction)) }
+            td.num data-label="Worse" { (row.direction.worse()) }
             td.num data-label="Window" { (window_of(row.window_s)) }
         }
     }

@@ -1,6 +1,6 @@
 //! What the queue and an incident show, and to whom.
 
-use throughline_trace::access::ApiKey;
+use throughline_trace::access::{ApiKey, Scope};
 
 use super::*;
 
