@@ -15,6 +15,8 @@
 //!   warn_below: 0.95
 //! ```
 
+mod value;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -23,10 +25,12 @@ use throughline_rules::schemas::span_schema;
 use throughline_rules::{Expression, Field, Schema, Type, Value};
 use throughline_trace::Span;
 
+pub use value::CompositeValue;
+
 use super::problem::{Problem, Problems};
 use super::{
-    Aggregate, DEFINITIONS, Direction, Estimate, Indicator, Level, Levels, Name, SpanIndicator,
-    Tally, definition,
+    Aggregate, DEFINITIONS, Direction, Estimate, Indicator, Levels, Name, SpanIndicator, Tally,
+    definition,
 };
 use crate::seconds::seconds_of;
 
@@ -73,30 +77,6 @@ pub struct CompositeSignal {
     pub warnings: Vec<String>,
     indicators: BTreeMap<String, Indicator>,
     formula: Expression,
-}
-
-/// The value of a [`CompositeSignal`].
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct CompositeValue {
-    /// The formula's value; `None` where an indicator is missing or the formula has none.
-    pub value: Option<f64>,
-    /// How it is; `None` where there is no value.
-    pub level: Option<Level>,
-    /// Indicators that had too little data.
-    pub missing: Vec<String>,
-    /// Why the formula has no value although nothing is missing.
-    pub error: Option<String>,
-}
-
-impl CompositeValue {
-    /// Why there is no value, for people; empty when there is one.
-    pub fn why_missing(&self) -> String {
-        match (&self.value, &self.error) {
-            (Some(_), _) => String::new(),
-            (None, Some(error)) => error.clone(),
-            (None, None) => format!("without {}", self.missing.join(", ")),
-        }
-    }
 }
 
 #[derive(Deserialize)]

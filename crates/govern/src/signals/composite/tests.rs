@@ -35,7 +35,7 @@ fn the_score_that_ships() {
     let value = signal.evaluate(told, &BTreeMap::new());
     let expected = 0.4 * 0.9 + 0.3 * 0.8 + 0.2 * 0.7 + 0.1 * 0.5;
     assert!((value.value.expect("a value") - expected).abs() < 1e-12, "{value:?}");
-    assert_eq!(value.level, Some(Level::Warning));
+    assert_eq!(value.level, Some(crate::signals::Level::Warning));
 }
 
 #[test]
