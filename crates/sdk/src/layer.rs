@@ -132,13 +132,13 @@ where
             }
             return self.spans.on_new_span(attributes, id, cx);
         }
-        // Without the mark it comes from a subscriber that hides this layer from who started it.
-        if is_for_started() {
-            if is_asked() {
+        // Without a mark it comes from a subscriber that hides this layer from who started it.
+        match MARK.get() {
+            Mark::Started => {
                 with_nothing(metadata, |nothing| self.spans.on_new_span(nothing, id, cx));
-            } else {
-                MARK.set(Mark::Seen);
             }
+            Mark::Kept => MARK.set(Mark::Seen),
+            _ => {}
         }
     }
 
@@ -279,6 +279,8 @@ enum Mark {
     Nothing,
     /// The tracing span is being made for the OpenTelemetry span of the current context.
     Started,
+    /// It is being made for an OpenTelemetry span whose context is kept until somebody asks.
+    Kept,
     /// And a layer of ours has seen it.
     Seen,
     /// The tracing span is one of ours, and who enters it attaches the context.
@@ -297,9 +299,13 @@ fn marked<R>(mark: Mark, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Makes a tracing span for the OpenTelemetry span of a context, which has to be the current one.
+/// Makes a tracing span for the OpenTelemetry span of a context.
 pub(crate) fn started(cx: &OtelContext, make: impl FnOnce() -> tracing::Span) -> tracing::Span {
-    let (span, is_seen) = marked(Mark::Started, || (make(), MARK.get() == Mark::Seen));
+    if is_asked() {
+        let _attached = cx.clone().attach();
+        return marked(Mark::Started, make);
+    }
+    let (span, is_seen) = marked(Mark::Kept, || (make(), MARK.get() == Mark::Seen));
     if is_seen {
         // Not before all layers have seen it: one of them may ask for another span's context, and
         // hold what is kept of this one meanwhile.

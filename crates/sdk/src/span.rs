@@ -143,7 +143,6 @@ impl SpanBuilder {
             Some(parent) => tracer::start_below(&parent, builder, attributes),
             None => Context::map_current(|parent| tracer::start_below(parent, builder, attributes)),
         };
-        let _attached = cx.clone().attach();
         let tracing = layer::started(&cx, || tracing_span(tracing_name.as_str(), kind_text));
         (cx, tracing)
     }

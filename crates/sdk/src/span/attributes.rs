@@ -33,10 +33,15 @@ pub(super) fn sampler_bit(key: &Key) -> u16 {
 
 /// [`sampler_bit`], where the [`key_bit`] is known.
 fn sampler_bit_of(key: &str, key_bit: u64) -> u16 {
-    if SAMPLER_KEY_BITS & key_bit == 0 {
-        return 0;
+    let mut candidates = SAMPLER_KEYS_OF_BIT[key_bit.trailing_zeros() as usize % 64];
+    while candidates != 0 {
+        let at = candidates.trailing_zeros() as usize;
+        if SAMPLER_KEYS[at] == key {
+            return 1 << at;
+        }
+        candidates &= candidates - 1;
     }
-    SAMPLER_KEYS.iter().position(|known| *known == key).map_or(0, |at| 1 << at)
+    0
 }
 
 /// One of 64 bits for a key: keys of different bits are different, which is known without a look at
@@ -49,14 +54,14 @@ pub(super) const fn key_bit(key: &str) -> u64 {
     1 << ((bytes.len() * 7 + *last as usize) % 64)
 }
 
-/// The bits of [`SAMPLER_KEYS`].
-const SAMPLER_KEY_BITS: u64 = {
-    let (mut bits, mut at) = (0, 0);
+/// Which of [`SAMPLER_KEYS`] have a key bit, by the bit: mostly none, or one to compare with.
+const SAMPLER_KEYS_OF_BIT: [u16; 64] = {
+    let (mut of_bit, mut at) = ([0; 64], 0);
     while at < SAMPLER_KEYS.len() {
-        bits |= key_bit(SAMPLER_KEYS[at]);
+        of_bit[key_bit(SAMPLER_KEYS[at]).trailing_zeros() as usize] |= 1 << at;
         at += 1;
     }
-    bits
+    of_bit
 };
 
 /// Attributes with one value a key, the last that was set.
