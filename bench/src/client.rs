@@ -17,25 +17,30 @@ use crate::load::Template;
 /// How long a refused request waits before it is sent again.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
+/// What is sent.
+pub(crate) struct Load {
+    /// Taken in turns.
+    pub(crate) templates: Arc<[Template]>,
+    /// Requests in all.
+    pub(crate) batches: u64,
+    /// Time from one request to the next, of all senders together; as fast as they are answered
+    /// when not said.
+    pub(crate) pace: Option<Duration>,
+}
+
 /// What sending showed.
 pub(crate) struct Outcome {
-    /// Half of the acknowledgements came sooner, milliseconds.
-    pub(crate) p50_ms: f64,
-    /// 99 of 100 acknowledgements came sooner, milliseconds.
-    pub(crate) p99_ms: f64,
+    /// Times until the acknowledgement; with a pace, from when the request was due.
+    pub(crate) figures: Figures,
     /// Requests refused with UNAVAILABLE and sent again.
     pub(crate) refused: u64,
 }
 
-/// Sends `batches` requests over `senders` connections, each waiting for its acknowledgement.
-pub(crate) async fn send(
-    url: &str,
-    templates: Vec<Template>,
-    batches: u64,
-    senders: usize,
-) -> anyhow::Result<Outcome> {
-    let templates = Arc::new(templates);
+/// Sends the load over so many connections, on each one request at a time.
+pub(crate) async fn send(url: &str, load: Load, senders: usize) -> anyhow::Result<Outcome> {
+    let Load { templates, batches, pace } = load;
     let (next, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let began = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for sender in 0..senders {
         let (templates, next, refused) = (templates.clone(), next.clone(), refused.clone());
@@ -45,7 +50,7 @@ pub(crate) async fn send(
             .connect()
             .await?;
         tasks.spawn(async move {
-            let mut rng = StdRng::seed_from_u64(sender as u64);
+            let mut rng = StdRng::seed_from_u64(rand::random::<u64>() ^ sender as u64);
             let mut grpc = Grpc::new(channel);
             let mut taken = Vec::new();
             loop {
@@ -53,9 +58,13 @@ pub(crate) async fn send(
                 if number >= batches {
                     return anyhow::Ok(taken);
                 }
+                let due = pace.map(|pace| began + pace.mul_f64(number as f64));
+                if let Some(due) = due {
+                    tokio::time::sleep_until(due.into()).await;
+                }
                 let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
                 let body = templates[number as usize % templates.len()].fresh(&mut rng, now);
-                let asked = Instant::now();
+                let asked = due.unwrap_or_else(Instant::now);
                 while let Err(status) = export(&mut grpc, body.clone()).await {
                     anyhow::ensure!(status.code() == Code::Unavailable, "export failed: {status}");
                     refused.fetch_add(1, Ordering::Relaxed);
@@ -69,8 +78,7 @@ pub(crate) async fn send(
     while let Some(done) = tasks.join_next().await {
         all.extend(done??);
     }
-    let Figures { p50_ms, p99_ms } = figures(all);
-    Ok(Outcome { p50_ms, p99_ms, refused: refused.load(Ordering::Relaxed) })
+    Ok(Outcome { figures: figures(all), refused: refused.load(Ordering::Relaxed) })
 }
 
 async fn export(grpc: &mut Grpc<Channel>, body: Bytes) -> Result<(), Status> {
@@ -125,7 +133,8 @@ pub(crate) struct Figures {
     pub(crate) p99_ms: f64,
 }
 
-fn figures(mut taken: Vec<f64>) -> Figures {
+/// Of times in milliseconds.
+pub(crate) fn figures(mut taken: Vec<f64>) -> Figures {
     taken.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let index = (taken.len() as f64 * share) as usize;

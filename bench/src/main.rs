@@ -4,17 +4,30 @@
 
 mod client;
 mod load;
+mod reading;
 mod server;
 mod steady;
+mod table;
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use crate::client::{Figures, Load};
 use crate::load::Template;
+use crate::reading::Readers;
 use crate::server::Server;
+use crate::table::Table;
+
+/// Different requests that are sent.
+const TEMPLATES: usize = 32;
+
+/// Spans a second that the server has to take.
+const INGEST_GOAL: f64 = 40_000.0;
 
 /// Measures the release binary.
 #[derive(Debug, Parser)]
@@ -36,6 +49,9 @@ struct Options {
     /// Reads of each kind.
     #[arg(long, default_value_t = 200)]
     reads: usize,
+    /// Readers that ask while as much as a tenth of the spans is sent once more.
+    #[arg(long, default_value_t = 10)]
+    readers: usize,
     /// Where the scratch data directory goes (its disk is what is measured).
     #[arg(long)]
     scratch: Option<PathBuf>,
@@ -66,97 +82,125 @@ async fn measure(options: Options) -> anyhow::Result<()> {
     let size = std::fs::metadata(&options.binary)
         .with_context(|| format!("expected a built binary at {}", options.binary.display()))?
         .len();
-    table.row("binary as built", format!("{:.1} MB", size as f64 / 1e6));
+    table.row("binary as built", format!("{:.1} MB", size as f64 / 1e6), "");
+    let synced = sync_p99_ms(scratch.path())?;
+    table.row("4 KiB written and synced, p99", format!("{synced:.1} ms"), "");
 
     let asked = Instant::now();
     let server = Server::start(&options.binary, scratch.path()).await?;
-    table.row("start to ready", format!("{} ms", asked.elapsed().as_millis()));
+    table.row("start to ready", format!("{} ms", asked.elapsed().as_millis()), "");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    table.row("idle memory (RSS)", format!("{:.1} MB", server.rss_bytes()? as f64 / 1e6));
+    table.row("idle memory (RSS)", megabytes(server.rss_bytes()?), "50 MB");
 
-    ingest(&options, &server, &mut table).await?;
-    reads(&options, &server, &mut table).await?;
-    table.row("memory after load (RSS)", format!("{:.1} MB", server.rss_bytes()? as f64 / 1e6));
+    let templates: Arc<[Template]> = load::templates(options.batch, TEMPLATES).into();
+    let rate = ingest(&options, &templates, &server, &mut table).await?;
+    half_load(&options, (&templates, rate, synced), &server, &mut table).await?;
+    reading::measure(options.reads, &server, &mut table).await?;
+    while_reading(&options, (&templates, rate), &server, &mut table).await?;
+    table.row("memory after all this (RSS)", megabytes(server.rss_bytes()?), "400 MB");
+    table.row("the most that it was", megabytes(server.peak_rss_bytes()?), "400 MB");
     let asked = Instant::now();
     server.stop().await?;
-    table.row("drain and exit", format!("{} ms", asked.elapsed().as_millis()));
-    table.print(&options);
+    table.row("drain and exit", format!("{} ms", asked.elapsed().as_millis()), "");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    table.print(&format!(
+        "{} spans, {} a request, {} senders; client and server share {cores} cores, load {} at the end; \
+         every request acknowledged only when durable",
+        options.spans,
+        options.batch,
+        options.senders,
+        load_average(),
+    ));
     Ok(())
 }
 
-async fn ingest(options: &Options, server: &Server, table: &mut Table) -> anyhow::Result<()> {
-    let templates = load::templates(options.batch, 64);
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn load_average() -> String {
+    let all = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    all.split(' ').next().unwrap_or("?").to_owned()
+}
+
+/// What the disk alone takes to make a page durable: no acknowledgement is faster.
+fn sync_p99_ms(directory: &Path) -> anyhow::Result<f64> {
+    let mut file = tempfile::tempfile_in(directory)?;
+    let mut taken = Vec::new();
+    for _ in 0..200 {
+        let asked = Instant::now();
+        file.write_all(&[7; 4096])?;
+        file.sync_data()?;
+        taken.push(asked.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(client::figures(taken).p99_ms)
+}
+
+/// As fast as the server takes it; spans a second.
+async fn ingest(
+    options: &Options,
+    templates: &Arc<[Template]>,
+    server: &Server,
+    table: &mut Table,
+) -> anyhow::Result<f64> {
     let bytes: usize = templates.iter().map(Template::len).sum();
     let per_span = bytes as f64 / (templates.len() * options.batch) as f64;
     let batches = options.spans.div_ceil(options.batch as u64);
     let (cpu_before, asked) = (server.cpu_seconds()?, Instant::now());
-    let outcome = client::send(&server.grpc_url(), templates, batches, options.senders).await?;
+    let load = Load { templates: templates.clone(), batches, pace: None };
+    let outcome = client::send(&server.grpc_url(), load, options.senders).await?;
     let (seconds, cpu) = (asked.elapsed().as_secs_f64(), server.cpu_seconds()? - cpu_before);
     let spans = batches * options.batch as u64;
-    table.row("OTLP bytes a span", format!("{per_span:.0}"));
-    table.row("durable ingest, gRPC", format!("{:.0} spans/s", spans as f64 / seconds));
-    table.row("server CPU a span", format!("{:.1} µs", cpu * 1e6 / spans as f64));
-    table.row("ack p50 / p99", format!("{:.1} / {:.1} ms", outcome.p50_ms, outcome.p99_ms));
-    table.row("retries after back-pressure", outcome.refused.to_string());
-    table.row("disk a span", format!("{:.0} B", server.disk_bytes()? as f64 / spans as f64));
+    let rate = spans as f64 / seconds;
+    table.row("OTLP bytes a span", format!("{per_span:.0}"), "");
+    table.row("durable ingest, gRPC", format!("{rate:.0} spans/s"), "40,000");
+    table.row("server CPU a span", format!("{:.1} µs", cpu * 1e6 / spans as f64), "20 µs");
+    table.row("ack p50 / p99 at full load", both(&outcome.figures), "");
+    table.row("retries after back-pressure", outcome.refused.to_string(), "");
+    table.row("disk a span", format!("{:.0} B", server.disk_bytes()? as f64 / spans as f64), "");
+    Ok(rate)
+}
+
+/// Half of what it takes, or half of its goal if it takes more, for as long as a tenth of the spans lasts.
+async fn half_load(
+    options: &Options,
+    (templates, rate, synced_p99_ms): (&Arc<[Template]>, f64, f64),
+    server: &Server,
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    let half = rate.min(INGEST_GOAL) / 2.0;
+    let load = Load {
+        templates: templates.clone(),
+        batches: (options.spans / 10).div_ceil(options.batch as u64),
+        pace: Some(Duration::from_secs_f64(options.batch as f64 / half)),
+    };
+    let outcome = client::send(&server.grpc_url(), load, options.senders).await?;
+    let goal = format!("p99 {:.0} ms", (10.0 * synced_p99_ms).max(250.0));
+    table.row(&format!("ack p50 / p99 at {half:.0} spans/s"), both(&outcome.figures), &goal);
     Ok(())
 }
 
-async fn reads(options: &Options, server: &Server, table: &mut Table) -> anyhow::Result<()> {
-    let http = client::http()?;
-    let page = client::get_json(&http, &server.web_url("/api/v1/traces?limit=200")).await?;
-    let ids: Vec<String> = page["items"]
-        .as_array()
-        .context("expected items in the list of traces")?
-        .iter()
-        .filter_map(|item| item["trace_id"].as_str().map(str::to_owned))
-        .collect();
-    anyhow::ensure!(!ids.is_empty(), "expected traces in the list, got none");
-    let stats = client::get_json(&http, &server.web_url("/api/v1/stats")).await?;
-    table.row("traces / spans stored", format!("{} / {}", stats["traces"], stats["spans"]));
-    let by_id: Vec<String> =
-        ids.iter().map(|id| server.web_url(&format!("/api/v1/traces/{id}"))).collect();
-    let kinds = [
-        ("trace by id, JSON API", by_id.clone()),
-        (
-            "trace page, HTML",
-            ids.iter().map(|id| server.web_url(&format!("/traces/{id}"))).collect(),
-        ),
-        ("list page, HTML", vec![server.web_url("/traces")]),
-        ("list by agent, HTML", vec![server.web_url("/traces?agent=agent-3")]),
-        ("list by rare session, HTML", vec![server.web_url("/traces?session=session-17")]),
-        ("list of errors, HTML", vec![server.web_url("/traces?error=true")]),
-        ("list by text, HTML", vec![server.web_url("/traces?q=agent-3")]),
-        ("bare request (healthz)", vec![server.web_url("/healthz")]),
-    ];
-    for (what, urls) in kinds {
-        let figures = client::time_gets(&http, &urls, options.reads).await?;
-        table.row(what, format!("p50 {:.2} ms, p99 {:.2} ms", figures.p50_ms, figures.p99_ms));
-    }
+/// As fast as it takes it while readers ask for all that [`reading`] measures.
+async fn while_reading(
+    options: &Options,
+    (templates, alone): (&Arc<[Template]>, f64),
+    server: &Server,
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    let readers = Readers::start(options.readers, server).await?;
+    let batches = (options.spans / 10).div_ceil(options.batch as u64);
+    let load = Load { templates: templates.clone(), batches, pace: None };
+    let asked = Instant::now();
+    client::send(&server.grpc_url(), load, options.senders).await?;
+    let seconds = asked.elapsed().as_secs_f64();
+    let rate = (batches * options.batch as u64) as f64 / seconds;
+    let answers = readers.stop().await?;
+    let figure = format!("{rate:.0} spans/s, {:.0} answers/s", answers as f64 / seconds);
+    let what = format!("ingest while {} readers ask", options.readers);
+    table.row(&what, figure, &format!("{:.0}, half", alone / 2.0));
     Ok(())
 }
 
-/// What was measured, in the order of measuring.
-#[derive(Default)]
-struct Table {
-    rows: Vec<(String, String)>,
-}
-
-impl Table {
-    fn row(&mut self, what: &str, figure: String) {
-        self.rows.push((what.to_owned(), figure));
-    }
-
-    #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
-    fn print(&self, options: &Options) {
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        println!(
-            "# {} spans, {} a request, {} senders; client and server share {cores} cores; \
-             every request acknowledged only when durable",
-            options.spans, options.batch, options.senders,
-        );
-        for (what, figure) in &self.rows {
-            println!("{what:<30} {figure}");
-        }
-    }
+fn both(figures: &Figures) -> String {
+    format!("{:.1} / {:.1} ms", figures.p50_ms, figures.p99_ms)
 }

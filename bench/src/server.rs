@@ -12,6 +12,36 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Bytes of a page in /proc/PID/statm.
 const PAGE_BYTES: u64 = 4096;
 
+/// Objectives over 30 days, which rules read from counters; their burn is asked for.
+const SLOS: &str = r#"
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: runs-succeed}
+spec:
+  service: bench
+  indicator:
+    spec:
+      ratioMetric:
+        good: {metricSource: {type: throughline, spec: {spans: span.role == "agent_run" && span.status != "ERROR"}}}
+        total: {metricSource: {type: throughline, spec: {spans: span.role == "agent_run"}}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.99}]
+---
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: steps-in-time}
+spec:
+  service: bench
+  indicator:
+    spec:
+      thresholdMetric:
+        metricSource: {type: throughline, spec: {spans: span.role == "step", value: span.duration_ms}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{op: lte, value: 800, target: 0.95}]
+"#;
+
 /// A running server.
 pub(crate) struct Server {
     child: Child,
@@ -33,7 +63,11 @@ impl Server {
         }
         drop(sockets);
         let data_dir = scratch.join("data");
+        std::fs::write(scratch.join("slo.yaml"), SLOS)?;
+        std::fs::write(scratch.join("throughline.yaml"), "governance: {rules: [slo.yaml]}\n")?;
         let child = Command::new(binary)
+            .arg("--config")
+            .arg(scratch.join("throughline.yaml"))
             .arg("serve")
             .arg("--data-dir")
             .arg(&data_dir)
@@ -82,6 +116,14 @@ impl Server {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
         let pages = statm.split_whitespace().nth(1).and_then(|f| f.parse::<u64>().ok());
         Ok(pages.context("unexpected /proc/PID/statm")? * PAGE_BYTES)
+    }
+
+    /// The most memory that the process has held, bytes.
+    pub(crate) fn peak_rss_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        Ok(kib.context("unexpected /proc/PID/status")? * 1024)
     }
 
     /// Bytes of the data directory, write-ahead logs included.

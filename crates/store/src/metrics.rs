@@ -35,6 +35,7 @@ pub(crate) struct StoreMetrics {
     pub(crate) inbox_batches: Gauge,
     pub(crate) inbox_bytes: Gauge,
     pub(crate) wal_bytes: Gauge,
+    pub(crate) control_wal_bytes: Gauge,
 }
 
 impl StoreMetrics {
@@ -75,6 +76,8 @@ impl StoreMetrics {
         let inbox_batches = gauge("inbox_batches", "Batches that wait or are being written");
         let inbox_bytes = gauge("inbox_bytes", "Estimated bytes that wait or are being written");
         let wal_bytes = gauge("wal_bytes", "Bytes in the write-ahead log of the open segment");
+        let control_wal_bytes =
+            gauge("control_wal_bytes", "Bytes in the write-ahead log of the control database");
         let damaged_segments =
             gauge("damaged_segments", "Segments that are damaged; answers lack what they hold");
         let commit_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 14));
@@ -119,6 +122,7 @@ impl StoreMetrics {
             inbox_batches,
             inbox_bytes,
             wal_bytes,
+            control_wal_bytes,
         };
         for reason in ["full", "shutting_down", "disk_full", "unfit", "storage"] {
             drop(metrics.refusals.get_or_create(&[("reason", reason)]));

@@ -14,6 +14,10 @@ const APPLICATION_ID: i64 = 0x544c_6e65;
 /// Page of a new file, bytes.
 pub(crate) const PAGE_BYTES: i64 = 8_192;
 
+/// Page of a new file in which most of what is written comes to places that chance decides, bytes: each
+/// changes a page, which is written as a whole, twice.
+pub(crate) const SMALL_PAGE_BYTES: i64 = 4_096;
+
 /// Page cache of the writer, KiB; it grows only as it is used.
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 
@@ -30,19 +34,20 @@ const STATEMENT_CACHE: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Schema {
     migrations: &'static [&'static str],
+    page_bytes: i64,
 }
 
 /// A segment: one day of arrivals, or a part of it.
 pub(crate) const SEGMENT: Schema =
-    Schema { migrations: &[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED, SAMPLED] };
+    Schema::new(&[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED, SAMPLED]);
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
 pub(crate) const CONTROL: Schema =
-    Schema { migrations: &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED] };
+    Schema::new(&[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED]).with_small_pages();
 
 /// `rollups.db`: sums over the lattice.
 pub(crate) const ROLLUPS: Schema =
-    Schema { migrations: &[ROLLUPS_V1, PARTS_OF_SEGMENTS, INDICATORS, TOUCHED] };
+    Schema::new(&[ROLLUPS_V1, PARTS_OF_SEGMENTS, INDICATORS, TOUCHED]);
 
 /// Times are `u64` nanoseconds, SQLite's integers are signed: shifted, they keep their order.
 pub(crate) fn from_nanos(nanos: u64) -> i64 {
@@ -113,7 +118,12 @@ impl SchemaError {
 impl Schema {
     /// A kind of file with these migrations.
     pub(crate) const fn new(migrations: &'static [&'static str]) -> Self {
-        Self { migrations }
+        Self { migrations, page_bytes: PAGE_BYTES }
+    }
+
+    /// New files have small pages.
+    pub(crate) const fn with_small_pages(self) -> Self {
+        Self { page_bytes: SMALL_PAGE_BYTES, ..self }
     }
 
     /// The newest version that this binary knows.
@@ -133,7 +143,7 @@ impl Schema {
         )?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         keep_statements(&connection)?;
-        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+        connection.pragma_update(None, "page_size", self.page_bytes)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -378,7 +388,7 @@ mod tests {
     fn an_older_file_is_brought_up_to_date_and_keeps_what_it_has() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.db");
-        let before = Schema { migrations: &CONTROL.migrations[..1] };
+        let before = Schema::new(&CONTROL.migrations[..1]);
         let old = before.open_writer(&path).unwrap();
         old.execute("INSERT INTO stages VALUES ('plan', 7)", []).unwrap();
         drop(old);
@@ -397,7 +407,7 @@ mod tests {
         use crate::rollups::{Applied, Source, Standing, applied};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rollups.db");
-        let before = Schema { migrations: &ROLLUPS.migrations[..1] };
+        let before = Schema::new(&ROLLUPS.migrations[..1]);
         let old = before.open_writer(&path).unwrap();
         old.execute_batch(
             "INSERT INTO cells VALUES (0, 7, 1, 20779, x'01'), (0, 7, 1, 0, x'02');

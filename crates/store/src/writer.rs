@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 
 use crate::answer::Committed;
 use crate::audit::chain::{self, Chain, ChainKey};
-use crate::checkpoint::Checkpointer;
+use crate::checkpoint::{CONTROL_DATABASE, Checkpointer, OPEN_SEGMENT};
 use crate::clock::Doubt;
 use crate::continuity::Watcher;
 use crate::decision_rows;
@@ -37,7 +37,7 @@ use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::prepare::Prepared;
 use crate::rollups::Applier;
-use crate::schema::{CONTROL, SchemaError};
+use crate::schema::{BUSY_TIMEOUT, CONTROL, SchemaError};
 use crate::segment::OpenSegment;
 use crate::session::Files;
 use crate::told;
@@ -45,9 +45,6 @@ use crate::trace_rows::RowError;
 
 /// Quiet time after which the writer gives its page cache back.
 const IDLE: Duration = Duration::from_secs(30);
-
-/// Pages of the control database's log at which SQLite moves them by itself: it is small.
-const CONTROL_CHECKPOINT_PAGES: i64 = 512;
 
 /// How long a group waits for whoever else has the control database. A command that changes keys needs
 /// milliseconds, but on a disk that is busy one sync alone may take a second; meanwhile batches gather in the
@@ -69,6 +66,7 @@ pub(crate) struct Writer {
     /// Decisions that a failed group left in the control database: nobody was told of them.
     unanswered: HashSet<DecisionId>,
     checkpointer: Checkpointer,
+    control_checkpointer: Checkpointer,
     pub(crate) rollups: Applier,
     /// Who is told what was inserted; set before the first batch.
     pub(crate) continuity: Option<Watcher>,
@@ -129,9 +127,6 @@ impl Writer {
         let mut control =
             CONTROL.open_writer(&control_path).map_err(|e| e.on_open(&control_path))?;
         let fails = |error| OpenError::of(&control_path, &error);
-        control
-            .pragma_update(None, "wal_autocheckpoint", CONTROL_CHECKPOINT_PAGES)
-            .map_err(fails)?;
         // What is deleted is overwritten, whichever connection an erased page comes back to.
         control.pragma_update(None, "secure_delete", true).map_err(fails)?;
         let chain_key = chain::make_ready(&mut control, &options.audit_keys)
@@ -159,9 +154,13 @@ impl Writer {
             .map_err(fails)?;
         let numbers = &mut segment.memory.numbers;
         numbers.batch_no = numbers.batch_no.max(last as u64);
-        let checkpointer = Checkpointer::start(metrics.clone())
-            .map_err(|source| OpenError::NotWritable { path: path.clone(), source })?;
+        let unstarted = |source| OpenError::NotWritable { path: path.clone(), source };
+        let checkpointer = Checkpointer::start(&OPEN_SEGMENT, metrics.wal_bytes.clone());
+        let checkpointer = checkpointer.map_err(unstarted)?;
         checkpointer.watch(&mut segment.connection).map_err(|e| OpenError::of(&path, &e))?;
+        let of_control = Checkpointer::start(&CONTROL_DATABASE, metrics.control_wal_bytes.clone());
+        let control_checkpointer = of_control.map_err(unstarted)?;
+        control_checkpointer.watch(&mut control).map_err(fails)?;
         let rollups = Applier::start(&layout, options)
             .map_err(|source| OpenError::NotWritable { path: layout.rollups(), source })?;
         Ok(Self {
@@ -173,6 +172,7 @@ impl Writer {
             max_segment_bytes: options.max_segment_bytes.max(1),
             unanswered: HashSet::new(),
             checkpointer,
+            control_checkpointer,
             rollups,
             continuity: None,
             index: None,
@@ -195,7 +195,7 @@ impl Writer {
                     let begin = Instant::now();
                     self.write(jobs);
                     queue.report_speed(bytes, begin.elapsed());
-                    self.checkpointer.between_groups(&self.segment.path, &self.segment.connection);
+                    self.checkpoint();
                     if self.keeper.as_ref().is_some_and(Keeper::has_news) {
                         self.segment.memory.earlier.look_again();
                     }
@@ -215,11 +215,20 @@ impl Writer {
         }
     }
 
+    /// Between groups: has logs moved that have grown long.
+    fn checkpoint(&self) {
+        let Self { segment, control, checkpointer, control_checkpointer, .. } = self;
+        checkpointer.between_groups(&segment.path, &segment.connection, BUSY_TIMEOUT);
+        let path = self.layout.control();
+        control_checkpointer.between_groups(&path, control, CONTROL_BUSY_TIMEOUT);
+    }
+
     fn close(self) -> Result<(), StoreError> {
-        let Self { segment, control, checkpointer, keeper, rollups, continuity, index, .. } = self;
+        let Self { segment, control, checkpointer, control_checkpointer, keeper, .. } = self;
+        let (rollups, continuity, index) = (self.rollups, self.continuity, self.index);
         // The keeper asks the rollups; these read on to the end. Continuity may still read the last
         // hour, and its snapshot keeps the log from being emptied.
-        drop((checkpointer, keeper));
+        drop((checkpointer, control_checkpointer, keeper));
         drop(rollups);
         drop(continuity);
         drop(index);

@@ -22,8 +22,9 @@ use crate::layout::Layout;
 use crate::schema::{BUSY_TIMEOUT, CONTROL, from_nanos};
 use crate::writer::now_unix_nano;
 
-/// Pages of the database's log at which SQLite moves them by itself.
-const CHECKPOINT_PAGES: i64 = 512;
+/// Pages of the database's log at which SQLite moves them by itself, 128 MiB: a server does it sooner, on a thread
+/// that has nothing else to do.
+const CHECKPOINT_PAGES: i64 = 32_768;
 
 /// What a server's writer gets between two batches of an erasure or of retention.
 const YIELD: Duration = Duration::from_millis(5);

@@ -11,12 +11,13 @@ use crate::schema::{self, Schema, SchemaError};
 /// Page cache of the follower, KiB.
 const CACHE_KIB: i64 = 16 * 1024;
 
-/// Pages of its log at which SQLite moves them into the file.
-const CHECKPOINT_PAGES: i64 = 1_024;
+/// Pages of its log at which SQLite moves them into the file, 32 MiB: postings come to places all over it, so
+/// that a long log has many pages many times, of which the last is moved.
+const CHECKPOINT_PAGES: i64 = 8_192;
 
 /// A search index, in its second form: in the first a text and a value of the same bytes were one.
 /// It is never migrated: [`open`] throws away what has another form.
-pub(super) const INDEX: Schema = Schema::new(&["", INDEX_V2]);
+pub(super) const INDEX: Schema = Schema::new(&["", INDEX_V2]).with_small_pages();
 
 /// `state.batch_no` is the last group whose spans are all here, once `is_whole`; `trace_no` and
 /// `trace_id` are of a trace that the segment must have, or it is another segment.

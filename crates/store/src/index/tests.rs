@@ -185,7 +185,7 @@ async fn damage_that_a_search_meets_is_mended_while_the_store_runs() {
     // Whatever is read of it but its first pages is wrong.
     let first = &indexes(dir.path())[0];
     let mut bytes = fs::read(first).unwrap();
-    let schema = 2 * crate::schema::PAGE_BYTES as usize;
+    let schema = 2 * crate::schema::SMALL_PAGE_BYTES as usize;
     bytes[schema..].fill(0xa5);
     fs::write(first, bytes).unwrap();
     let store = open(options(dir.path()));
@@ -210,7 +210,7 @@ async fn damage_of_what_an_index_knows_is_not_taken_for_damage_of_its_segment() 
     let page = page as usize;
     index.close().unwrap();
     let mut bytes = fs::read(path).unwrap();
-    let page_bytes = crate::schema::PAGE_BYTES as usize;
+    let page_bytes = crate::schema::SMALL_PAGE_BYTES as usize;
     bytes[(page - 1) * page_bytes..page * page_bytes].fill(0xa5);
     fs::write(path, bytes).unwrap();
     let store = open(options(dir.path()));
