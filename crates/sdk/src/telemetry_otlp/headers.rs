@@ -1,10 +1,14 @@
-//! The headers of an export: the exporters lay those of `OTEL_EXPORTER_OTLP_HEADERS` over all
-//! others and show them in their `Debug`, so ours are put on where a request leaves.
+//! What is done to an export where it leaves: the exporters lay the headers of
+//! `OTEL_EXPORTER_OTLP_HEADERS` over all others and show them in their `Debug`, so ours are put on here;
+//! and so are exemplars, which have to be there before the body is compressed.
 
+use std::io::Write as _;
 use std::pin::Pin;
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, Request, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 
 use super::answer::Heard;
@@ -57,6 +61,8 @@ pub(super) struct ExportClient {
     pub(super) way: Way,
     pub(super) headers: ExportHeaders,
     pub(super) heard: Heard,
+    /// Whether bodies are compressed, with gzip.
+    pub(super) is_compressed: bool,
     /// What is laid onto the points of an export of metrics.
     pub(super) exemplars: Option<Exemplars>,
 }
@@ -73,9 +79,12 @@ impl ExportClient {
     }
 
     /// Sends a request and notes the answer.
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         match &self.way {
             Way::Http(client) => {
+                if self.is_compressed {
+                    compress(&mut request)?;
+                }
                 let response = client.send_bytes(request).await?;
                 self.heard.http(response.status(), response.body());
                 Ok(response)
@@ -88,6 +97,21 @@ impl ExportClient {
             }
         }
     }
+}
+
+/// Compresses the body with gzip. With little effort: names and values repeat so much that more gains
+/// little, and the time is the agent's.
+///
+/// # Errors
+/// Never, as it is written to memory.
+fn compress(request: &mut Request<Bytes>) -> std::io::Result<()> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(request.body())?;
+    *request.body_mut() = encoder.finish()?.into();
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.remove(CONTENT_LENGTH);
+    Ok(())
 }
 
 impl HttpClient for ExportClient {

@@ -25,6 +25,7 @@ mod embeddings;
 mod exemplars;
 mod existing_agents;
 mod export;
+mod export_tls;
 mod fallbacks;
 mod genai_metrics;
 mod grpc_layers;
