@@ -139,6 +139,7 @@ pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
 pub use telemetry_builder::TelemetryBuilder;
 pub use telemetry_otlp::OtlpProtocol;
 pub use throughline_llm as llm;
+pub use throughline_llm::{ChatRequest, ChatResponse, Message};
 /// Makes a tool of a function: `#[throughline::tool(id = "stock_v1")]` on `async fn stock` (or a
 /// plain `fn`) puts `stock_tool()` beside it, which makes the [`Tool`]. The function stays as it is.
 ///

@@ -13,6 +13,7 @@ mod headers;
 #[cfg(feature = "grpc")]
 mod over_grpc;
 mod tls;
+mod trouble;
 
 use std::fmt;
 use std::time::Duration;
@@ -30,6 +31,8 @@ use self::headers::{ExportClient, ExportHeaders, Way};
 #[cfg(feature = "grpc")]
 use self::over_grpc::GrpcWay;
 pub(crate) use self::tls::TlsSettings;
+pub(crate) use self::trouble::EXPORT_TARGET;
+use self::trouble::Troubles;
 use crate::http_client::{self, Route, without_userinfo};
 use crate::metrics::Exemplars;
 use crate::telemetry::TelemetryError;
@@ -215,6 +218,7 @@ pub(crate) struct OtlpExporters {
     settings: OtlpSettings,
     headers: ExportHeaders,
     exemplars: Exemplars,
+    troubles: Troubles,
     ways: SignalWays,
 }
 
@@ -262,7 +266,8 @@ impl OtlpExporters {
     pub(crate) fn new(settings: OtlpSettings) -> Result<Self, TelemetryError> {
         let ways = SignalWays::of(&settings)?;
         let headers = ExportHeaders::new(settings.headers.clone(), settings.environment);
-        Ok(Self { settings, headers, exemplars: Exemplars::default(), ways })
+        let (exemplars, troubles) = (Exemplars::default(), Troubles::default());
+        Ok(Self { settings, headers, exemplars, troubles, ways })
     }
 
     /// The exporter, and what it hears from the receiver.
@@ -323,6 +328,7 @@ impl OtlpExporters {
             headers: self.headers.clone(),
             heard: heard.clone(),
             is_compressed,
+            trouble: self.troubles.of_another(),
             exemplars: matches!(signal, Signal::Metrics).then(|| self.exemplars.clone()),
         };
         match signal.protocol(&self.settings)? {

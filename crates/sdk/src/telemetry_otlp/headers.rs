@@ -16,6 +16,7 @@ use super::environment::Environment;
 use super::exemplars::with_exemplars;
 #[cfg(feature = "grpc")]
 use super::over_grpc::{self, GrpcWay};
+use super::trouble::Trouble;
 use crate::metrics::{Exemplars, Taken};
 
 /// What is put on every request.
@@ -63,6 +64,8 @@ pub(super) struct ExportClient {
     pub(super) heard: Heard,
     /// Whether bodies are compressed, with gzip.
     pub(super) is_compressed: bool,
+    /// What keeps its exports from arriving.
+    pub(super) trouble: Trouble,
     /// What is laid onto the points of an export of metrics.
     pub(super) exemplars: Option<Exemplars>,
 }
@@ -85,13 +88,25 @@ impl ExportClient {
                 if self.is_compressed {
                     compress(&mut request)?;
                 }
-                let response = client.send_bytes(request).await?;
+                let attempt = self.trouble.attempt(request.uri());
+                let answered = client.send_bytes(request).await;
+                match &answered {
+                    Ok(response) if response.status().is_success() => attempt.arrived(),
+                    Ok(response) => attempt.refused(response.status()),
+                    Err(error) => attempt.unreached(&**error),
+                }
+                let response = answered?;
                 self.heard.http(response.status(), response.body());
                 Ok(response)
             }
             #[cfg(feature = "grpc")]
             Way::Grpc(way) => {
+                let attempt = self.trouble.attempt(request.uri());
                 let answered = way.send(request).await;
+                match &answered {
+                    Ok(_) => attempt.arrived(),
+                    Err(status) => attempt.failed(status),
+                }
                 self.heard.grpc(&answered);
                 over_grpc::as_http(&answered)
             }

@@ -3,6 +3,7 @@
 //! the same meaning. So all that is heard and laid on over HTTP is so over gRPC: what a receiver
 //! rejects, the code itself, exemplars.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
@@ -101,7 +102,11 @@ impl GrpcWay {
         if self.is_compressed {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
-        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        client.ready().await.map_err(|error| {
+            let mut status = Status::unavailable(error.to_string());
+            status.set_source(Arc::new(error));
+            status
+        })?;
         Ok(client.unary(request, self.method.clone(), AsItIs).await?.into_inner())
     }
 }

@@ -26,6 +26,7 @@ mod exemplars;
 mod existing_agents;
 mod export;
 mod export_tls;
+mod export_told;
 mod fallbacks;
 mod genai_metrics;
 mod grpc_layers;
