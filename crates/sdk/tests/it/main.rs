@@ -51,6 +51,7 @@ mod registries;
 mod remote_tools;
 mod resumed;
 mod routes;
+mod sampling;
 #[cfg(all(feature = "server", feature = "grpc", feature = "mcp"))]
 mod semconv;
 mod served;
@@ -67,6 +68,7 @@ mod tool_kinds;
 mod tool_macro;
 mod tools;
 mod traps;
+mod usage;
 mod w3c;
 mod worker_pool;
 mod workflows;
