@@ -1,10 +1,12 @@
 //! Exports over TLS to a real server whose authority only we know, with and without a certificate of
-//! the client, over gRPC and HTTP, as variables and builder say; and exports that are compressed.
+//! the client, over gRPC and HTTP, as variables and builder say; directives over the same; and exports
+//! that are compressed.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use axum::http::{StatusCode, Uri};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
@@ -12,7 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use throughline::{OtlpProtocol, Telemetry};
+use throughline::{OtlpProtocol, Recorder, Telemetry};
 
 use crate::export::{is_child, run_child, work};
 use crate::receiver::{self, Received};
@@ -60,6 +62,11 @@ impl Authority {
 
     /// A receiver on `localhost`; it asks clients for a certificate of the authority that is named.
     fn receiver(&self, asks_for: Option<&Self>) -> (String, Received) {
+        let (address, received) = receiver::start_tls(self.tls(asks_for));
+        (format!("https://localhost:{}", address.port()), received)
+    }
+
+    fn tls(&self, asks_for: Option<&Self>) -> ServerConfig {
         let ours = self.certify("localhost", ExtendedKeyUsagePurpose::ServerAuth);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -79,8 +86,7 @@ impl Authority {
         let key = PrivateKeyDer::from_pem_slice(ours.key.as_bytes()).expect("PEM");
         let mut tls = builder.with_single_cert(chain, key).expect("a server");
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let (address, received) = receiver::start_tls(tls);
-        (format!("https://localhost:{}", address.port()), received)
+        tls
     }
 }
 
@@ -220,6 +226,32 @@ fn r2_1_the_builder_says_whom_to_believe_and_who_we_are() {
         assert_has_everything(&received, &format!("{protocol:?}"));
         assert!(received.has("encoding gzip"), "{protocol:?}: {:?}", received.lines());
     }
+}
+
+/// A server that asks for certificates is listened to with those of the exports.
+#[test]
+fn directives_are_heard_over_the_tls_of_exports() {
+    let authority = Authority::new();
+    let client = authority.client();
+    let (came, coming) = mpsc::channel();
+    let address = receiver::serve_tls(authority.tls(Some(&authority)), move || {
+        axum::Router::new().fallback(move |uri: Uri| {
+            // Nobody listens any more when the test is over.
+            let _ = came.send(uri.path().to_owned());
+            async { StatusCode::SERVICE_UNAVAILABLE }
+        })
+    });
+    let telemetry = Telemetry::builder()
+        .environment(false)
+        .recorder(&Recorder::new())
+        .directives(format!("https://localhost:{}", address.port()))
+        .certificate(authority.pem())
+        .client_certificate(client.certificate, client.key)
+        .build()
+        .expect("telemetry");
+    let asked = coming.recv_timeout(Duration::from_secs(20));
+    assert_eq!(asked.as_deref(), Ok("/api/v1/directives"));
+    drop(telemetry);
 }
 
 #[test]

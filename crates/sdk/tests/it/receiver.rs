@@ -258,7 +258,7 @@ pub(crate) fn serve(app: impl FnOnce() -> axum::Router + Send + 'static) -> Sock
 }
 
 /// [`serve`], with the connections that `listen` makes of those of TCP.
-pub(crate) fn serve_over<L: Listener<Addr = SocketAddr>>(
+fn serve_over<L: Listener<Addr = SocketAddr>>(
     listen: impl FnOnce(TcpListener) -> L + Send + 'static,
     app: impl FnOnce() -> axum::Router + Send + 'static,
 ) -> SocketAddr {
@@ -285,8 +285,16 @@ pub(crate) fn start() -> (SocketAddr, Received) {
 pub(crate) fn start_tls(tls: rustls::ServerConfig) -> (SocketAddr, Received) {
     let received = Received::default();
     let served = received.clone();
+    (serve_tls(tls, move || routes(served)), received)
+}
+
+/// [`serve`], with TLS as this server has it.
+pub(crate) fn serve_tls(
+    tls: rustls::ServerConfig,
+    app: impl FnOnce() -> axum::Router + Send + 'static,
+) -> SocketAddr {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    (serve_over(|tcp| OverTls { tcp, acceptor }, move || routes(served)), received)
+    serve_over(|tcp| OverTls { tcp, acceptor }, app)
 }
 
 fn routes(served: Received) -> axum::Router {
