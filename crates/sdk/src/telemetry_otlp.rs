@@ -223,8 +223,10 @@ pub(crate) struct OtlpExporters {
 }
 
 /// How each signal gets to its receiver.
+///
+/// By the place of the signal in [`Signal::ALL`].
 struct SignalWays {
-    /// By the place of the signal in [`Signal::ALL`].
+    #[cfg(feature = "grpc")]
     tls: [TlsSettings; 3],
     http: [reqwest::Client; 3],
 }
@@ -256,7 +258,11 @@ impl SignalWays {
             made.push((tls, route, client));
         }
         let [traces, metrics, logs] = [0, 1, 2].map(|at| made[at].2.clone());
-        Ok(Self { http: [traces, metrics, logs], tls })
+        Ok(Self {
+            http: [traces, metrics, logs],
+            #[cfg(feature = "grpc")]
+            tls,
+        })
     }
 }
 
