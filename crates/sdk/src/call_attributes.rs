@@ -41,13 +41,20 @@ pub fn request_attributes(request: &ChatRequest) -> Vec<KeyValue> {
     });
     let output = match request.response_format {
         Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }) => Some("json"),
+        _ if is_to_be_spoken(request) => Some("speech"),
         Some(ResponseFormat::Text) => Some("text"),
         None => None,
     };
+    let penalty = |name: &str| request.extra.get(name)?.as_f64().map(Value::from);
+    let count = |name: &str| request.extra.get(name)?.as_i64();
     let said = [
         (keys::GEN_AI_REQUEST_MAX_TOKENS, request.max_tokens.map(number)),
         (keys::GEN_AI_REQUEST_TEMPERATURE, request.temperature.map(Value::from)),
         (keys::GEN_AI_REQUEST_TOP_P, request.top_p.map(Value::from)),
+        (keys::GEN_AI_REQUEST_TOP_K, count("top_k").map(Value::from)),
+        (keys::GEN_AI_REQUEST_FREQUENCY_PENALTY, penalty("frequency_penalty")),
+        (keys::GEN_AI_REQUEST_PRESENCE_PENALTY, penalty("presence_penalty")),
+        (keys::GEN_AI_REQUEST_CHOICE_COUNT, count("n").filter(|n| *n != 1).map(Value::from)),
         (keys::GEN_AI_REQUEST_SEED, request.seed.map(Value::from)),
         (keys::GEN_AI_REQUEST_STOP_SEQUENCES, stop),
         (keys::GEN_AI_REQUEST_STREAM, request.stream.then(|| Value::from(true))),
@@ -59,6 +66,12 @@ pub fn request_attributes(request: &ChatRequest) -> Vec<KeyValue> {
         (keys::GEN_AI_REQUEST_PREVIOUS_RESPONSE, text("previous_response_id")),
     ];
     said.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?))).collect()
+}
+
+/// Whether the answer is wanted as sound, too.
+fn is_to_be_spoken(request: &ChatRequest) -> bool {
+    let modalities = request.extra.get("modalities").and_then(|all| all.as_array());
+    modalities.is_some_and(|all| all.iter().any(|one| one == "audio"))
 }
 
 /// The service tier that answered, as the provider names it.

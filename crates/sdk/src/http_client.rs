@@ -1,14 +1,15 @@
 //! The HTTP client of the SDK: rustls with ring given explicitly, so that it neither needs nor sets
 //! the provider of the process and cannot panic for want of one.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use reqwest::Url;
 use reqwest::redirect::Policy;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::{BuilderVerifierExt as _, Verifier};
 
@@ -65,6 +66,8 @@ pub enum Roots<'a> {
     System,
     /// The system's and those of this PEM file.
     SystemAnd(&'a [u8]),
+    /// Those of this PEM file and no others.
+    Only(&'a [u8]),
 }
 
 impl Roots<'_> {
@@ -74,11 +77,63 @@ impl Roots<'_> {
     }
 }
 
+/// Who a client says that it is: its certificate, those that lead to an authority after it, and its
+/// key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct ClientIdentity {
+    pub(crate) certificates: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+/// Without the key.
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity")
+            .field("certificates_bytes", &self.certificates.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The certificates of a PEM file, one at least.
+///
+/// # Errors
+/// What came instead, for people.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err("a text without any".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The private key of a PEM file.
+///
+/// # Errors
+/// What came instead, for people.
+pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string())
+}
+
 /// TLS with ring, whatever provider the process has.
 ///
 /// # Errors
 /// What went wrong, for people.
 pub fn tls(roots: Roots<'_>) -> Result<ClientConfig, String> {
+    tls_as(roots, None)
+}
+
+/// [`tls`] of a client that says who it is.
+///
+/// # Errors
+/// What went wrong, for people.
+pub(crate) fn tls_as(
+    roots: Roots<'_>,
+    identity: Option<&ClientIdentity>,
+) -> Result<ClientConfig, String> {
+    let read = |pem: &[u8]| {
+        certificates(pem).map_err(|got| format!("expected certificates as PEM, got {got}"))
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -87,15 +142,30 @@ pub fn tls(roots: Roots<'_>) -> Result<ClientConfig, String> {
         Roots::None => builder.with_root_certificates(RootCertStore::empty()),
         Roots::System => builder.with_platform_verifier().map_err(|error| error.to_string())?,
         Roots::SystemAnd(pem) => {
-            let extra: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
-                .collect::<Result<_, _>>()
-                .map_err(|error| format!("expected certificates as PEM: {error}"))?;
-            let verifier = Verifier::new_with_extra_roots(extra, provider)
+            let verifier = Verifier::new_with_extra_roots(read(pem)?, provider)
                 .map_err(|error| error.to_string())?;
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
+        Roots::Only(pem) => {
+            let mut store = RootCertStore::empty();
+            for certificate in read(pem)? {
+                store
+                    .add(certificate)
+                    .map_err(|error| format!("expected an authority: {error}"))?;
+            }
+            builder.with_root_certificates(store)
+        }
     };
-    let mut config = builder.with_no_client_auth();
+    let mut config = match identity {
+        Some(identity) => {
+            let key = private_key(&identity.key)
+                .map_err(|got| format!("expected a private key as PEM, got {got}"))?;
+            builder
+                .with_client_auth_cert(read(&identity.certificates)?, key)
+                .map_err(|error| format!("expected the key of the client's certificate: {error}"))?
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -108,6 +108,9 @@ pub use export::{Counts, SignalCounts};
 pub use fallback::{
     Answered, DegradedSwitch, Fallback, FallbackError, FallbackModel, LimitReached,
 };
+/// What the methods of the traits here return, so that a type of yours can have them without another
+/// dependency.
+pub use futures_util::future::BoxFuture;
 pub use instrument::{InContext, Instrumented, Running, in_context};
 pub use layer::{Bridge, SpanFilter, SpanLayer, layer, layer_at};
 pub use log_layer::log_layer;
@@ -139,6 +142,7 @@ pub use telemetry::{SHUTDOWN_TIMEOUT, ShutdownError, Telemetry, TelemetryError};
 pub use telemetry_builder::TelemetryBuilder;
 pub use telemetry_otlp::OtlpProtocol;
 pub use throughline_llm as llm;
+pub use throughline_llm::{ChatRequest, ChatResponse, Chunk, Message, ToolCall};
 /// Makes a tool of a function: `#[throughline::tool(id = "stock_v1")]` on `async fn stock` (or a
 /// plain `fn`) puts `stock_tool()` beside it, which makes the [`Tool`]. The function stays as it is.
 ///

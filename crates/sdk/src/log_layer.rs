@@ -10,6 +10,7 @@ use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::logs::{DECISION_TARGET, level_filter};
+use crate::telemetry_otlp::EXPORT_TARGET;
 use crate::telemetry_pipeline::Pipeline;
 
 /// The layer that makes OTLP log records of `tracing` events, for a subscriber that you put together
@@ -40,7 +41,7 @@ where
     // The exporter's own complaints would be exported by the exporter that complains.
     let wanted = |metadata: &Metadata<'_>| {
         let target = metadata.target();
-        target != DECISION_TARGET && !target.starts_with("opentelemetry")
+        target != DECISION_TARGET && target != EXPORT_TARGET && !target.starts_with("opentelemetry")
     };
     OpenTelemetryTracingBridge::new(&Router).with_filter(level_filter().and(filter_fn(wanted)))
 }
@@ -71,7 +72,10 @@ impl Logger for RoutedLogger {
     }
 
     fn emit(&self, record: SdkLogRecord) {
-        if let Some(pipeline) = Pipeline::current() {
+        // What is said after the end goes nowhere; the SDK would complain about each.
+        if let Some(pipeline) = Pipeline::current()
+            && !pipeline.is_closed()
+        {
             pipeline.log_logger().emit(record);
         }
     }

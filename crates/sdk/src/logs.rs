@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use throughline_trace::keys;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::EnvFilter;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -47,6 +47,12 @@ pub(crate) struct SubscriberSettings {
     pub(crate) span_level: LevelFilter,
 }
 
+/// What stdout is spared: that an export failed, which is told once, with its reason
+/// ([`EXPORT_TARGET`](crate::telemetry_otlp::EXPORT_TARGET)), and not for every batch.
+fn is_worth_a_line(metadata: &Metadata<'_>) -> bool {
+    metadata.target() != "opentelemetry_sdk" || !metadata.name().ends_with(".ExportError")
+}
+
 /// Sets the subscriber of the process; `false` when somebody was faster.
 pub(crate) fn install_subscriber(settings: &SubscriberSettings) -> bool {
     let json = (settings.stdout == StdoutLogs::Json).then(|| json_layer(io::stdout));
@@ -54,8 +60,8 @@ pub(crate) fn install_subscriber(settings: &SubscriberSettings) -> bool {
     let subscriber = tracing_subscriber::registry()
         .with(layer_at(settings.span_level))
         .with(log_layer())
-        .with(json.map(|layer| layer.with_filter(level_filter())))
-        .with(text.map(|layer| layer.with_filter(level_filter())));
+        .with(json.map(|layer| layer.with_filter(level_filter().and(filter_fn(is_worth_a_line)))))
+        .with(text.map(|layer| layer.with_filter(level_filter().and(filter_fn(is_worth_a_line)))));
     tracing::subscriber::set_global_default(subscriber).is_ok()
 }
 

@@ -13,11 +13,13 @@ use opentelemetry::{Context, Key, KeyValue, Value};
 use throughline_trace::{ErrorType, SpanId, SpanRole, TraceId, keys};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use crate::dimensions::Dimensions;
 use crate::instrument::{InContext, Instrumented, Running};
 use crate::layer::{self, Entrance, TRACING_NAME, TRACING_TARGET};
 use crate::metrics::Outcome;
 use crate::panic_stack;
-use crate::tracer::{self, HandedOver};
+use crate::routing::RoutingTags;
+use crate::tracer::{self, HandedOver, StampGuard};
 use attributes::{key_bit, sampler_bit};
 
 /// A span of this name, to be described and then [started](SpanBuilder::start).
@@ -124,7 +126,7 @@ impl SpanBuilder {
         ActiveSpan {
             cx,
             tracing,
-            fixed,
+            fixed: fixed | attributes.fixed_by_place(),
             is_recording,
             is_under_bridge,
             was_panicking: std::thread::panicking(),
@@ -161,6 +163,12 @@ impl SpanBuilder {
             for link in links {
                 cx.span().add_link(link.span_context, link.attributes);
             }
+            // A layer with our tracer has told whose the span is as its parent says.
+            let place = if left.is_some() { Context::current() } else { cx.clone() };
+            let mut whose = Vec::new();
+            Dimensions::stamp(&place, &mut whose);
+            attributes.fix(&whose);
+            RoutingTags::stamp_later(&place, attributes);
             return (cx, tracing);
         }
         let builder = otel_builder(name, kind, left.unwrap_or_default(), links);
@@ -217,14 +225,19 @@ fn tracing_span(name: &str, kind: &'static str) -> tracing::Span {
 
 /// The context that the layer gives the tracing span, if there is a layer, it wants the span, and
 /// it really made one: a layer without a tracer hands the parent back. A layer with a tracer of its
-/// own has left the attributes.
+/// own has left the attributes, and does not know whose the span is.
 fn context_of(tracing: &tracing::Span, left: Option<&[KeyValue]>) -> Option<Context> {
     if tracing.is_disabled() {
         return None;
     }
-    for entry in left.unwrap_or_default() {
-        tracing.set_attribute(entry.key.clone(), entry.value.clone());
-    }
+    let _stamped = left.map(|left| {
+        let mut at_start = left.to_vec();
+        Context::map_current(|cx| Dimensions::stamp(cx, &mut at_start));
+        for entry in at_start {
+            tracing.set_attribute(entry.key, entry.value);
+        }
+        StampGuard::set()
+    });
     let cx = tracing.context();
     let parent = Context::map_current(|parent| parent.span().span_context().span_id());
     let span = cx.span();

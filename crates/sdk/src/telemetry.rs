@@ -243,6 +243,7 @@ impl Telemetry {
             with(&pipeline, |pipeline| pipeline.metrics.shutdown_with_timeout(SHUTDOWN_TIMEOUT)),
         ]);
         pipeline.acknowledgements().close();
+        pipeline.close();
         if let Ok(mut thread) = self.thread.lock()
             && let Some(mut thread) = thread.take()
         {

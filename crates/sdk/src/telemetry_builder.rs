@@ -2,11 +2,11 @@
 //! the defaults.
 
 mod content;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
 use opentelemetry::{Key, KeyValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{
@@ -34,9 +34,7 @@ use crate::steering::Process;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::telemetry_decisions::{DecisionSettings, Exit, start_spool};
 use crate::telemetry_directives::DirectiveSettings;
-use crate::telemetry_otlp::{
-    Environment, Heard, OtlpExporters, OtlpProtocol, OtlpSettings, Rejections,
-};
+use crate::telemetry_otlp::{Heard, OtlpExporters, OtlpSettings, Rejections};
 use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Providers, Switches};
 
 /// How long spans and logs wait to be sent together. Shorter than the 5 s of the specification: a
@@ -112,51 +110,6 @@ impl TelemetryBuilder {
     /// An attribute of the resource (`OTEL_RESOURCE_ATTRIBUTES`).
     pub fn resource(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
         self.resource.push(KeyValue::new(key, value));
-        self
-    }
-
-    /// Where telemetry goes, as `OTEL_EXPORTER_OTLP_ENDPOINT` spells it: `http://host:4317` for
-    /// gRPC, `http://host:4318` for HTTP (the path of the signal is added).
-    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
-        self.otlp.endpoint = Some(url.into());
-        self
-    }
-
-    /// How telemetry travels (`OTEL_EXPORTER_OTLP_PROTOCOL`); HTTP when nobody says.
-    pub fn protocol(mut self, protocol: OtlpProtocol) -> Self {
-        self.otlp.protocol = Some(protocol);
-        self
-    }
-
-    /// Whether the `OTEL_*` variables are read; they are when nobody says. Without them, what is
-    /// not said has its default: for telemetry whose receiver the program itself chooses, which the
-    /// variables of a shell must not send elsewhere or switch off. `RUST_LOG` and the proxy of the
-    /// system hold all the same.
-    pub fn environment(mut self, is_read: bool) -> Self {
-        self.otlp.environment = Environment::new(is_read);
-        self
-    }
-
-    /// A header of every export (`OTEL_EXPORTER_OTLP_HEADERS`). Its value is never shown.
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            (Ok(name), Ok(mut value)) => {
-                value.set_sensitive(true);
-                self.otlp.headers.insert(name, value);
-            }
-            _ => self.bad_header = Some(name.to_owned()),
-        }
-        self
-    }
-
-    /// The key of a Throughline server, sent as `Authorization: Bearer …`.
-    pub fn api_key(self, key: &str) -> Self {
-        self.header("authorization", &format!("Bearer {key}"))
-    }
-
-    /// How long one export may take (`OTEL_EXPORTER_OTLP_TIMEOUT`, 10 s).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.otlp.timeout = Some(timeout);
         self
     }
 
@@ -290,7 +243,7 @@ impl TelemetryBuilder {
         let process = Process::of(&resource, instance_id);
         let pipeline = Pipeline::new(providers, process, switches, prices, keeping);
         start_spool(&pipeline)?;
-        self.directives.listen(environment, &self.otlp.headers, &pipeline, &mut thread)?;
+        self.directives.listen(&self.otlp, &pipeline, &mut thread)?;
         Ok(Telemetry::new(Some(pipeline), thread))
     }
 

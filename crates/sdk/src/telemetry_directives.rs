@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
 
 use crate::decision::HashKey;
 use crate::export::ExportThread;
 use crate::steering::{ListenSettings, listen};
 use crate::telemetry::TelemetryError;
 use crate::telemetry_builder::TelemetryBuilder;
-use crate::telemetry_otlp::Environment;
+use crate::telemetry_otlp::{Environment, OtlpSettings, TlsSettings};
 use crate::telemetry_pipeline::Pipeline;
 
 /// The server to listen to.
@@ -40,7 +40,8 @@ impl TelemetryBuilder {
     /// route weights, retry strategies, degraded answers, handing over, stopping
     /// (`THROUGHLINE_DIRECTIVES`; off when nobody says). What holds is in
     /// [`Steering`](crate::Steering). The connection carries the headers of the exports, the
-    /// [key](Self::api_key) among them; without TLS or a key only a server on this machine is
+    /// [key](Self::api_key) among them, and believes the [certificates](Self::certificate) that they do;
+    /// without TLS or a key only a server on this machine is
     /// believed, or one that [signs](Self::directive_key).
     pub fn directives(mut self, url: impl Into<String>) -> Self {
         self.directive_settings().url = Some(url.into());
@@ -61,12 +62,11 @@ impl DirectiveSettings {
     /// An address, a key or headers that cannot be used.
     pub(crate) fn listen(
         &self,
-        environment: Environment,
-        headers: &HeaderMap,
+        otlp: &OtlpSettings,
         pipeline: &Arc<Pipeline>,
         thread: &mut Option<ExportThread>,
     ) -> Result<(), TelemetryError> {
-        let Some(settings) = self.resolve(environment, headers)? else { return Ok(()) };
+        let Some(settings) = self.resolve(otlp)? else { return Ok(()) };
         let thread = match thread {
             Some(thread) => thread,
             none => none.insert(ExportThread::start()?),
@@ -78,11 +78,8 @@ impl DirectiveSettings {
     ///
     /// # Errors
     /// An address, a key or headers that cannot be used.
-    fn resolve(
-        &self,
-        environment: Environment,
-        headers: &HeaderMap,
-    ) -> Result<Option<ListenSettings>, TelemetryError> {
+    fn resolve(&self, otlp: &OtlpSettings) -> Result<Option<ListenSettings>, TelemetryError> {
+        let environment = otlp.environment;
         let Some(url) = self.url.clone().or_else(|| environment.variable(URL_VARIABLE)) else {
             return Ok(None);
         };
@@ -90,14 +87,14 @@ impl DirectiveSettings {
             Some((id, key)) => Some(HashKey::new("directive_key", id, key)?),
             None => HashKey::of_variable(KEY_VARIABLE, environment)?,
         };
-        let mut headers = headers.clone();
+        let mut headers = otlp.headers.clone();
         if !headers.contains_key(AUTHORIZATION)
             && let Some(mut value) = authorization_of(environment)
         {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        ListenSettings::new(&url, headers, key).map(Some)
+        ListenSettings::new(&url, headers, key, TlsSettings::of(None, otlp)?).map(Some)
     }
 }
 

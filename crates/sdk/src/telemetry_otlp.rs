@@ -1,9 +1,10 @@
 //! OTLP exporters from what the builder said and the `OTEL_EXPORTER_OTLP_*` variables say.
 //!
-//! The exporters read endpoint, headers and timeout from the environment themselves; they are built
-//! without compression. Here is what they leave to the caller: the protocol, the client, TLS roots,
-//! that the builder's values come first, and that the environment may be left unread. For gRPC they are
-//! the same exporters with another client ([`over_grpc`]), which has to be told the address.
+//! The exporters read endpoint, headers and timeout from the environment themselves. Here is what they
+//! leave to the caller: the protocol, the client, TLS, that the builder's values come first, and that the
+//! environment may be left unread. They are built without compression: what they make is compressed
+//! where it leaves, after the exemplars are laid on. For gRPC they are the same exporters with another
+//! client ([`over_grpc`]), which has to be told the address.
 
 mod answer;
 mod environment;
@@ -11,6 +12,8 @@ mod exemplars;
 mod headers;
 #[cfg(feature = "grpc")]
 mod over_grpc;
+mod tls;
+mod trouble;
 
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +30,10 @@ pub(crate) use self::environment::Environment;
 use self::headers::{ExportClient, ExportHeaders, Way};
 #[cfg(feature = "grpc")]
 use self::over_grpc::GrpcWay;
-use crate::http_client::{self, Roots, Route, without_userinfo};
+pub(crate) use self::tls::TlsSettings;
+pub(crate) use self::trouble::EXPORT_TARGET;
+use self::trouble::Troubles;
+use crate::http_client::{self, Route, without_userinfo};
 use crate::metrics::Exemplars;
 use crate::telemetry::TelemetryError;
 
@@ -70,6 +76,8 @@ pub(crate) struct OtlpSettings {
     pub(crate) protocol: Option<OtlpProtocol>,
     pub(crate) headers: http::HeaderMap,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) is_compressed: Option<bool>,
+    pub(crate) tls: TlsSettings,
     pub(crate) environment: Environment,
 }
 
@@ -81,14 +89,27 @@ impl fmt::Debug for OtlpSettings {
             // Their values are marked as sensitive.
             .field("headers", &self.headers)
             .field("timeout", &self.timeout)
+            .field("is_compressed", &self.is_compressed)
+            .field("tls", &self.tls)
             .field("environment", &self.environment)
             .finish()
     }
 }
 
+/// What the environment says of exports (`OTEL_EXPORTER_OTLP_{what}`), of a signal's own first: the name
+/// of the variable, and its value.
+fn said(environment: Environment, signal: Option<Signal>, what: &str) -> Option<(String, String)> {
+    let own = signal.map(|signal| format!("OTEL_EXPORTER_OTLP_{}_{what}", signal.variable()));
+    let names = own.into_iter().chain([format!("OTEL_EXPORTER_OTLP_{what}")]);
+    names.into_iter().find_map(|name| {
+        let value = environment.variable(&name)?;
+        Some((name, value))
+    })
+}
+
 /// The signals, as their variables and paths spell them.
 #[derive(Debug, Clone, Copy)]
-enum Signal {
+pub(crate) enum Signal {
     Traces,
     Metrics,
     Logs,
@@ -113,31 +134,42 @@ impl Signal {
         }
     }
 
+    /// What the environment says of the signal's export.
+    fn said(self, settings: &OtlpSettings, what: &str) -> Option<(String, String)> {
+        said(settings.environment, Some(self), what)
+    }
+
     fn protocol(self, settings: &OtlpSettings) -> Result<OtlpProtocol, TelemetryError> {
         if let Some(protocol) = settings.protocol {
             return Ok(protocol);
         }
-        let own = format!("OTEL_EXPORTER_OTLP_{}_PROTOCOL", self.variable());
-        for name in [own.as_str(), "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-            if let Some(text) = settings.environment.variable(name) {
-                return OtlpProtocol::from_text(&text).ok_or_else(|| TelemetryError::Setting {
-                    name: name.to_owned(),
-                    expected: "grpc or http/protobuf",
-                    got: text,
-                });
-            }
+        let Some((name, got)) = self.said(settings, "PROTOCOL") else {
+            return Ok(OtlpProtocol::HttpProtobuf);
+        };
+        let expected = "grpc or http/protobuf";
+        OtlpProtocol::from_text(&got).ok_or(TelemetryError::Setting { name, expected, got })
+    }
+
+    /// Whether the signal's exports are compressed, with gzip.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Setting`] when a variable names another way.
+    fn is_compressed(self, settings: &OtlpSettings) -> Result<bool, TelemetryError> {
+        if let Some(wanted) = settings.is_compressed {
+            return Ok(wanted);
         }
-        Ok(OtlpProtocol::HttpProtobuf)
+        let Some((name, got)) = self.said(settings, "COMPRESSION") else { return Ok(false) };
+        match got.to_ascii_lowercase().as_str() {
+            "gzip" => Ok(true),
+            "none" => Ok(false),
+            _ => Err(TelemetryError::Setting { name, expected: "gzip or none", got }),
+        }
     }
 
     /// What the builder or else the environment says of where the signal goes.
     fn said_address(self, settings: &OtlpSettings) -> Option<String> {
-        let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", self.variable());
-        settings
-            .endpoint
-            .clone()
-            .or_else(|| settings.environment.variable(&own))
-            .or_else(|| settings.environment.variable("OTEL_EXPORTER_OTLP_ENDPOINT"))
+        let said = || self.said(settings, "ENDPOINT").map(|(_, address)| address);
+        settings.endpoint.clone().or_else(said)
     }
 
     /// Where the signal goes over gRPC. Without a scheme it is `https`, unless
@@ -149,10 +181,8 @@ impl Signal {
         if address.contains("://") {
             return address;
         }
-        let own = format!("OTEL_EXPORTER_OTLP_{}_INSECURE", self.variable());
-        let variable = |name: &str| settings.environment.variable(name);
-        let said = variable(&own).or_else(|| variable("OTEL_EXPORTER_OTLP_INSECURE"));
-        let is_insecure = said.is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let said = self.said(settings, "INSECURE");
+        let is_insecure = said.is_some_and(|(_, text)| text.eq_ignore_ascii_case("true"));
         format!("{}://{address}", if is_insecure { "http" } else { "https" })
     }
 
@@ -165,18 +195,13 @@ impl Signal {
         if let Some(timeout) = settings.timeout {
             return Ok(timeout);
         }
-        let own = format!("OTEL_EXPORTER_OTLP_{}_TIMEOUT", self.variable());
-        for name in [own.as_str(), "OTEL_EXPORTER_OTLP_TIMEOUT"] {
-            if let Some(text) = settings.environment.variable(name) {
-                let millis = text.parse().map_err(|_| TelemetryError::Setting {
-                    name: name.to_owned(),
-                    expected: "a number of milliseconds",
-                    got: text,
-                })?;
-                return Ok(Duration::from_millis(millis));
-            }
-        }
-        Ok(TIMEOUT)
+        let Some((name, got)) = self.said(settings, "TIMEOUT") else { return Ok(TIMEOUT) };
+        let millis = got.parse().map_err(|_| TelemetryError::Setting {
+            name,
+            expected: "a number of milliseconds",
+            got,
+        })?;
+        Ok(Duration::from_millis(millis))
     }
 
     /// Where the signal goes over HTTP, up to the path. An address that is none is told by the
@@ -193,45 +218,62 @@ pub(crate) struct OtlpExporters {
     settings: OtlpSettings,
     headers: ExportHeaders,
     exemplars: Exemplars,
+    troubles: Troubles,
+    ways: SignalWays,
+}
+
+/// How each signal gets to its receiver.
+///
+/// By the place of the signal in [`Signal::ALL`].
+struct SignalWays {
     #[cfg(feature = "grpc")]
-    certificate: Option<Vec<u8>>,
-    /// For what is on this machine.
-    direct: reqwest::Client,
-    /// For what may be elsewhere.
-    proxied: reqwest::Client,
+    tls: [TlsSettings; 3],
+    http: [reqwest::Client; 3],
+}
+
+impl SignalWays {
+    /// # Errors
+    /// When a file cannot be read or TLS cannot be set up.
+    fn of(settings: &OtlpSettings) -> Result<Self, TelemetryError> {
+        let address = |signal: Signal| signal.http_address(settings);
+        let addresses = Signal::ALL.map(address);
+        let is_tls_needed = addresses.iter().flatten().any(|url| url.scheme() == "https");
+        let [traces, metrics, logs] =
+            Signal::ALL.map(|signal| TlsSettings::of(Some(signal), settings));
+        let tls = [traces?, metrics?, logs?];
+        // Signals that differ in nothing share their connections.
+        let mut made: Vec<(&TlsSettings, Route, reqwest::Client)> = Vec::new();
+        for (tls, url) in tls.iter().zip(&addresses) {
+            let route = url.as_ref().map_or(Route::AsTheSystemSays, Route::to);
+            let same = made.iter().find(|(other, way, _)| *other == tls && *way == route);
+            let client = match same {
+                Some((_, _, client)) => client.clone(),
+                None => {
+                    let roots = tls.roots(is_tls_needed);
+                    http_client::tls_as(roots, tls.identity.as_ref())
+                        .and_then(|config| http_client::client_with(config, route))
+                        .map_err(TelemetryError::Exporter)?
+                }
+            };
+            made.push((tls, route, client));
+        }
+        let [traces, metrics, logs] = [0, 1, 2].map(|at| made[at].2.clone());
+        Ok(Self {
+            http: [traces, metrics, logs],
+            #[cfg(feature = "grpc")]
+            tls,
+        })
+    }
 }
 
 impl OtlpExporters {
     /// # Errors
-    /// When the certificate file cannot be read or TLS cannot be set up.
+    /// When a file of certificates cannot be read or TLS cannot be set up.
     pub(crate) fn new(settings: OtlpSettings) -> Result<Self, TelemetryError> {
-        let certificate = match settings.environment.variable("OTEL_EXPORTER_OTLP_CERTIFICATE") {
-            Some(path) => Some(std::fs::read(&path).map_err(|error| TelemetryError::Setting {
-                name: "OTEL_EXPORTER_OTLP_CERTIFICATE".to_owned(),
-                expected: "a readable PEM file",
-                got: format!("{path} ({error})"),
-            })?),
-            None => None,
-        };
-        let addresses = Signal::ALL.map(|signal| signal.http_address(&settings));
-        let roots = match &certificate {
-            Some(pem) => Roots::SystemAnd(pem),
-            None => Roots::needed_for(addresses.iter().flatten()),
-        };
-        let tls = http_client::tls(roots).map_err(TelemetryError::Exporter)?;
-        let client =
-            |route| http_client::client_with(tls.clone(), route).map_err(TelemetryError::Exporter);
-        let (direct, proxied) = (client(Route::Direct)?, client(Route::AsTheSystemSays)?);
+        let ways = SignalWays::of(&settings)?;
         let headers = ExportHeaders::new(settings.headers.clone(), settings.environment);
-        Ok(Self {
-            settings,
-            headers,
-            exemplars: Exemplars::default(),
-            #[cfg(feature = "grpc")]
-            certificate,
-            direct,
-            proxied,
-        })
+        let (exemplars, troubles) = (Exemplars::default(), Troubles::default());
+        Ok(Self { settings, headers, exemplars, troubles, ways })
     }
 
     /// The exporter, and what it hears from the receiver.
@@ -286,29 +328,29 @@ impl OtlpExporters {
         heard: &Heard,
     ) -> Result<B, TelemetryError> {
         let builder = self.with_timeout(builder).with_protocol(Protocol::HttpBinary);
+        let is_compressed = signal.is_compressed(&self.settings)?;
         let client = |way| ExportClient {
             way,
             headers: self.headers.clone(),
             heard: heard.clone(),
+            is_compressed,
+            trouble: self.troubles.of_another(),
             exemplars: matches!(signal, Signal::Metrics).then(|| self.exemplars.clone()),
         };
         match signal.protocol(&self.settings)? {
             #[cfg(feature = "grpc")]
             OtlpProtocol::Grpc => {
                 let address = signal.grpc_address(&self.settings);
-                let (certificate, timeout) = (&self.certificate, signal.timeout(&self.settings)?);
-                let way = GrpcWay::new(signal, &address, certificate.as_deref(), timeout)?;
+                let (tls, timeout) =
+                    (&self.ways.tls[signal as usize], signal.timeout(&self.settings)?);
+                let way = GrpcWay::new(signal, &address, tls, timeout)?.compressed(is_compressed);
                 Ok(builder.with_http_client(client(Way::Grpc(way))).with_endpoint(address))
             }
             #[cfg(not(feature = "grpc"))]
             OtlpProtocol::Grpc => Err(no_grpc()),
             OtlpProtocol::HttpProtobuf => {
-                let route = signal.http_address(&self.settings).map(|url| Route::to(&url));
-                let way = match route {
-                    Some(Route::Direct) => &self.direct,
-                    Some(Route::AsTheSystemSays) | None => &self.proxied,
-                };
-                let builder = builder.with_http_client(client(Way::Http(way.clone())));
+                let way = self.ways.http[signal as usize].clone();
+                let builder = builder.with_http_client(client(Way::Http(way)));
                 let Some(base) = self.http_endpoint() else { return Ok(builder) };
                 let base = base.trim_end_matches('/');
                 let path = signal.path();

@@ -2,7 +2,7 @@
 //! and the switches. There is one for the process, and a context may carry another.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -41,6 +41,7 @@ pub(crate) struct Pipeline {
     instance_id: String,
     steering: Steering,
     last_seq: AtomicU64,
+    is_closed: AtomicBool,
     unhashed_inputs: AtomicU64,
     switches: Switches,
     prices: ArcSwap<PriceTable>,
@@ -140,6 +141,7 @@ impl Pipeline {
             instance_id: process.instance_id.clone(),
             steering: Steering::new(process),
             last_seq: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
             unhashed_inputs: AtomicU64::new(0),
             switches,
             prices: ArcSwap::from_pointee(prices),
@@ -198,6 +200,16 @@ impl Pipeline {
                 Some(self.traces.tracer_with_scope(SCOPE.clone()))
             })
             .as_ref()
+    }
+
+    /// Nothing that is logged from now on is sent.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Whether what is logged goes nowhere any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     pub(crate) fn log_logger(&self) -> &SdkLogger {

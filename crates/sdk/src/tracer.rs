@@ -38,16 +38,23 @@ impl Tracer for SdkTracer {
             return SpanBuilder::from_name(SAME_SPAN);
         }
         match HANDED_OVER.take() {
-            Some(attributes) => builder.with_attributes(attributes),
+            Some(mut attributes) => {
+                attributes.push(KeyValue::new(HANDED_OVER_KEY, true));
+                builder.with_attributes(attributes)
+            }
             None => builder,
         }
     }
 
-    fn build_with_context(&self, builder: SpanBuilder, parent_cx: &Context) -> SdkSpan {
+    fn build_with_context(&self, mut builder: SpanBuilder, parent_cx: &Context) -> SdkSpan {
         if builder.name == SAME_SPAN {
             return SdkSpan::same(builder, parent_cx);
         }
-        SdkSpan(match started_below(parent_cx, builder, None) {
+        let place = match take_mark(&mut builder) {
+            true => Place::IsToldLater,
+            false => Place::IsToldNow(None),
+        };
+        SdkSpan(match started_below(parent_cx, builder, place) {
             Started::Own(span) => Kind::Own(span),
             Started::Hosts(span) => Kind::Hosts(span),
         })
@@ -61,7 +68,7 @@ pub(crate) fn start_below(
     attributes: &mut Attributes,
 ) -> Context {
     // Without the wrapping of `SdkSpan`, which every call would pass.
-    match started_below(parent_cx, builder, Some(attributes)) {
+    match started_below(parent_cx, builder, Place::IsToldNow(Some(attributes))) {
         Started::Own(span) => parent_cx.with_span(span),
         Started::Hosts(span) => parent_cx.with_span(span),
     }
@@ -76,25 +83,30 @@ enum Started {
     Hosts(BoxedSpan),
 }
 
-fn started_below(
-    parent_cx: &Context,
-    mut builder: SpanBuilder,
-    attributes: Option<&mut Attributes>,
-) -> Started {
+/// How a span gets what its place says: whose it is, and what routing decided.
+enum Place<'a> {
+    /// Now; with attributes of a span of ours, which the span gets some or all of.
+    IsToldNow(Option<&'a mut Attributes>),
+    /// Whose it is now, as samplers decide by that; whoever started it tells the rest when it ends.
+    IsToldLater,
+}
+
+fn started_below(parent_cx: &Context, mut builder: SpanBuilder, place: Place<'_>) -> Started {
     let tracer = Pipeline::within(parent_cx).and_then(|pipeline| pipeline.tracer());
     let at_start = builder.attributes.get_or_insert_default();
-    if let Some(attributes) = attributes {
-        if tracer.is_some() {
+    match place {
+        Place::IsToldNow(Some(attributes)) if tracer.is_some() => {
             attributes.give_all(at_start);
             let given = at_start.len();
             stamp(parent_cx, at_start);
             attributes.give_more(&at_start[given..]);
-        } else {
-            attributes.give_fixed(at_start);
-            stamp(parent_cx, at_start);
         }
-    } else {
-        stamp(parent_cx, at_start);
+        Place::IsToldNow(Some(attributes)) => {
+            attributes.give_fixed(at_start);
+            stamp_in_turn(parent_cx, at_start, attributes);
+        }
+        Place::IsToldNow(None) => stamp(parent_cx, at_start),
+        Place::IsToldLater => Dimensions::stamp(parent_cx, at_start),
     }
     let _stamped = StampGuard::set();
     // A context that restarts the trace holds an invalid span. Samplers that follow the parent
@@ -115,6 +127,26 @@ fn started_below(
 fn stamp(cx: &Context, attributes: &mut Vec<KeyValue>) {
     Dimensions::stamp(cx, attributes);
     RoutingTags::stamp(cx, attributes);
+}
+
+/// [`stamp`], of a span of ours that somebody else keeps, who takes nothing back out of it: samplers
+/// are shown whose it is, and the rest comes in the end, when nobody can say anything else.
+fn stamp_in_turn(cx: &Context, at_start: &mut Vec<KeyValue>, later: &mut Attributes) {
+    let given = at_start.len();
+    Dimensions::stamp(cx, at_start);
+    later.fix(&at_start[given..]);
+    RoutingTags::stamp_later(cx, later);
+}
+
+/// The last of the attributes that a layer with our tracer was handed over: they are those of a span of
+/// ours.
+const HANDED_OVER_KEY: &str = "throughline.handed_over";
+
+/// Takes the mark of a span of ours off, and says whether it was there.
+fn take_mark(builder: &mut SpanBuilder) -> bool {
+    let Some(attributes) = &mut builder.attributes else { return false };
+    let mark = attributes.iter().position(|entry| entry.key.as_str() == HANDED_OVER_KEY);
+    mark.inspect(|at| drop(attributes.swap_remove(*at))).is_some()
 }
 
 /// The name of a builder that is for the span of its parent context itself: what `tracing-opentelemetry`
@@ -288,17 +320,20 @@ pub(crate) fn is_stamped() -> bool {
     STAMPED.get()
 }
 
-struct StampGuard;
+/// Until this goes, spans that start on this thread have their dimensions.
+pub(crate) struct StampGuard {
+    /// Whether they had them before.
+    outer: bool,
+}
 
 impl StampGuard {
-    fn set() -> Self {
-        STAMPED.set(true);
-        Self
+    pub(crate) fn set() -> Self {
+        Self { outer: STAMPED.replace(true) }
     }
 }
 
 impl Drop for StampGuard {
     fn drop(&mut self) {
-        STAMPED.set(false);
+        STAMPED.set(self.outer);
     }
 }

@@ -288,6 +288,14 @@ keys! {
     GEN_AI_REQUEST_TEMPERATURE = "gen_ai.request.temperature";
     /// Nucleus sampling.
     GEN_AI_REQUEST_TOP_P = "gen_ai.request.top_p";
+    /// How many of the likeliest tokens are drawn from.
+    GEN_AI_REQUEST_TOP_K = "gen_ai.request.top_k";
+    /// How much what was said often is avoided.
+    GEN_AI_REQUEST_FREQUENCY_PENALTY = "gen_ai.request.frequency_penalty";
+    /// How much what was said at all is avoided.
+    GEN_AI_REQUEST_PRESENCE_PENALTY = "gen_ai.request.presence_penalty";
+    /// How many answers are asked for, where it is not one.
+    GEN_AI_REQUEST_CHOICE_COUNT = "gen_ai.request.choice.count";
     /// Set to `true` when the answer was asked for as a stream.
     GEN_AI_REQUEST_STREAM = "gen_ai.request.stream";
     /// Seed of the sampling.

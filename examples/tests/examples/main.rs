@@ -7,11 +7,27 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod provider;
 mod receiver;
 
 use std::process::Command;
 
 use receiver::Receiver;
+
+/// The trace of an agent that asks a tool once.
+const AGENT_WITH_A_TOOL: &str = "\
+invoke_agent shop
+  shop.plan.stock
+    chat gpt-4o-mini
+  shop.act.stock
+    tool.registry.stock_v1
+    execute_tool stock_v1
+  shop.observe.stock
+  shop.reflect.stock
+  shop.plan.answer
+    chat gpt-4o-mini
+  shop.reflect.answer
+";
 
 /// Runs an example against the simulated provider; answers the tree of what it sent.
 fn tree_of(example: &str) -> String {
@@ -21,6 +37,10 @@ fn tree_of(example: &str) -> String {
 }
 
 fn run(example: &str, receiver: &Receiver) -> String {
+    run_with(example, receiver, &[])
+}
+
+fn run_with(example: &str, receiver: &Receiver, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(example);
     for (name, _) in std::env::vars() {
         if name.starts_with("OTEL_") || name.starts_with("OPENAI_") || name == "RUST_LOG" {
@@ -29,6 +49,7 @@ fn run(example: &str, receiver: &Receiver) -> String {
     }
     let output = command
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url())
+        .envs(variables.iter().copied())
         .output()
         .expect("the example starts");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -79,22 +100,23 @@ fallback chat
 
 #[test]
 fn tools() {
-    assert_eq!(
-        tree_of(env!("CARGO_BIN_EXE_tools")),
-        "\
-invoke_agent shop
-  shop.plan.stock
-    chat gpt-4o-mini
-  shop.act.stock
-    tool.registry.stock_v1
-    execute_tool stock_v1
-  shop.observe.stock
-  shop.reflect.stock
-  shop.plan.answer
-    chat gpt-4o-mini
-  shop.reflect.answer
-"
+    assert_eq!(tree_of(env!("CARGO_BIN_EXE_tools")), AGENT_WITH_A_TOOL);
+}
+
+/// The program that the guide begins with, word for word: an address and a key are all that it needs.
+#[test]
+fn minimal() {
+    let receiver = Receiver::start();
+    let said = run_with(
+        env!("CARGO_BIN_EXE_minimal"),
+        &receiver,
+        &[("OPENAI_BASE_URL", &provider::start()), ("OPENAI_API_KEY", "sk-simulated")],
     );
+    let lines = said.lines().map(|line| serde_json::from_str(line).expect("a JSON line"));
+    let lines: Vec<serde_json::Value> = lines.collect();
+    let line = lines.iter().find(|line| line["message"] == "done").expect("it says so");
+    assert!(line["tokens"].as_u64().is_some_and(|tokens| tokens > 0), "{line}");
+    assert_eq!(receiver.tree(), AGENT_WITH_A_TOOL);
 }
 
 #[test]

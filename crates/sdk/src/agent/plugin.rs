@@ -90,8 +90,7 @@ impl PluginScope {
 /// [`PluginScope`], which puts it on the trace; nothing else makes the [`Hook`] that it returns.
 ///
 /// ```
-/// use throughline::llm::ToolCall;
-/// use throughline::{Hook, PluginScope, TracerAware};
+/// use throughline::{Hook, PluginScope, ToolCall, TracerAware};
 ///
 /// /// Writes down which tools are used.
 /// struct Usage;

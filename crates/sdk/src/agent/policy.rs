@@ -96,8 +96,7 @@ pub enum StepResult<'a> {
 /// stage `policy`, and is outcome `policy_rejected`.
 ///
 /// ```
-/// use futures_util::future::BoxFuture;
-/// use throughline::{StepAction, StepContext, StepPolicy, Verdict};
+/// use throughline::{BoxFuture, StepAction, StepContext, StepPolicy, Verdict};
 ///
 /// /// Nothing is deleted unless a human says so.
 /// struct NoDeletes;

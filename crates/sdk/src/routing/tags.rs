@@ -10,6 +10,7 @@ use throughline_resilience::route::RoutingStrategy;
 use throughline_trace::keys;
 
 use crate::instrument::InContext;
+use crate::span::Attributes;
 
 /// The part of an A/B test that a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -195,6 +196,12 @@ impl RoutingTags {
                 attributes.push(entry.clone());
             }
         }
+    }
+
+    /// [`stamp`](Self::stamp), of a span that gets its attributes when it ends.
+    pub(crate) fn stamp_later(cx: &Context, attributes: &mut Attributes) {
+        let Some(stamp) = cx.get::<Stamp>() else { return };
+        stamp.attributes.iter().for_each(|entry| attributes.set_below(entry));
     }
 
     /// The label of metrics: few values, so cheap.

@@ -68,7 +68,8 @@ const SAMPLER_KEYS_OF_BIT: [u16; 64] = {
 ///
 /// A span of a tracer of ours gets all that are there when it starts, since the processor of ours can
 /// see to it that one which is set anew is there once ([`keep_last`]). A span of the host's gets what
-/// samplers decide by, and the rest when it ends.
+/// samplers decide by, and the rest when it ends, what its place says among it: nobody takes out of it
+/// what it has.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attributes {
     pub(super) entries: Vec<KeyValue>,
@@ -84,6 +85,8 @@ pub(crate) struct Attributes {
     is_given_anew: bool,
     /// Whether the outcome is among those that it has.
     is_outcome_given: bool,
+    /// The sampler bits of those that the span of a host has of its place: they cannot be replaced.
+    fixed_by_place: u16,
 }
 
 impl Attributes {
@@ -183,6 +186,25 @@ impl Attributes {
             to.reserve(self.entries.len() + SPARE_ATTRIBUTES);
         } else {
             to.append(&mut fixed);
+        }
+    }
+
+    /// A span of the host's has these of its place, which samplers decide by.
+    pub(crate) fn fix(&mut self, entries: &[KeyValue]) {
+        self.fixed_by_place =
+            entries.iter().fold(self.fixed_by_place, |bits, entry| bits | sampler_bit(&entry.key));
+    }
+
+    /// The sampler bits of those that the span has of its place and keeps.
+    pub(super) fn fixed_by_place(&self) -> u16 {
+        self.fixed_by_place
+    }
+
+    /// Sets what the place of a span of the host's says and nobody else has said so far. The span gets
+    /// it in the end: until then somebody may say it.
+    pub(crate) fn set_below(&mut self, entry: &KeyValue) {
+        if !self.has(entry.key.as_str()) {
+            self.set_with(key_bit(entry.key.as_str()), entry.clone());
         }
     }
 

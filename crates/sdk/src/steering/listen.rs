@@ -23,6 +23,7 @@ use super::sse::{SseEvent, SseReader};
 use crate::decision::HashKey;
 use crate::http_client;
 use crate::telemetry::TelemetryError;
+use crate::telemetry_otlp::TlsSettings;
 use crate::telemetry_pipeline::Pipeline;
 
 /// First pause before a new connection; each further one is twice as long.
@@ -55,6 +56,7 @@ pub(crate) struct ListenSettings {
     url: Url,
     headers: HeaderMap,
     key: Option<HashKey>,
+    tls: TlsSettings,
 }
 
 impl ListenSettings {
@@ -65,6 +67,7 @@ impl ListenSettings {
         url: &str,
         headers: HeaderMap,
         key: Option<HashKey>,
+        tls: TlsSettings,
     ) -> Result<Self, TelemetryError> {
         let wrong = |expected| {
             let got = http_client::without_userinfo(url).to_string();
@@ -81,7 +84,7 @@ impl ListenSettings {
             "https" if !is_local && key.is_none() && !headers.contains_key(AUTHORIZATION) => {
                 wrong("a server that we have a key of (api_key), or signed (directive_key)")
             }
-            "http" | "https" => Ok(Self { url: parsed, headers, key }),
+            "http" | "https" => Ok(Self { url: parsed, headers, key, tls }),
             _ => wrong("an address such as https://host:4319"),
         }
     }
@@ -105,7 +108,10 @@ pub(crate) fn listen(
     pipeline: &Arc<Pipeline>,
     runtime: &Handle,
 ) -> Result<(), TelemetryError> {
-    let client = http_client::client(&settings.url).map_err(TelemetryError::Exporter)?;
+    let roots = settings.tls.roots(settings.url.scheme() == "https");
+    let client = http_client::tls_as(roots, settings.tls.identity.as_ref())
+        .and_then(|tls| http_client::client_with(tls, http_client::Route::to(&settings.url)))
+        .map_err(TelemetryError::Exporter)?;
     let process = pipeline.steering().shared.process.clone();
     let mut address = settings.at(&[]);
     address

@@ -1,10 +1,14 @@
-//! The headers of an export: the exporters lay those of `OTEL_EXPORTER_OTLP_HEADERS` over all
-//! others and show them in their `Debug`, so ours are put on where a request leaves.
+//! What is done to an export where it leaves: the exporters lay the headers of
+//! `OTEL_EXPORTER_OTLP_HEADERS` over all others and show them in their `Debug`, so ours are put on here;
+//! and so are exemplars, which have to be there before the body is compressed.
 
+use std::io::Write as _;
 use std::pin::Pin;
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, Request, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 
 use super::answer::Heard;
@@ -12,6 +16,7 @@ use super::environment::Environment;
 use super::exemplars::with_exemplars;
 #[cfg(feature = "grpc")]
 use super::over_grpc::{self, GrpcWay};
+use super::trouble::Trouble;
 use crate::metrics::{Exemplars, Taken};
 
 /// What is put on every request.
@@ -57,6 +62,10 @@ pub(super) struct ExportClient {
     pub(super) way: Way,
     pub(super) headers: ExportHeaders,
     pub(super) heard: Heard,
+    /// Whether bodies are compressed, with gzip.
+    pub(super) is_compressed: bool,
+    /// What keeps its exports from arriving.
+    pub(super) trouble: Trouble,
     /// What is laid onto the points of an export of metrics.
     pub(super) exemplars: Option<Exemplars>,
 }
@@ -73,21 +82,51 @@ impl ExportClient {
     }
 
     /// Sends a request and notes the answer.
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         match &self.way {
             Way::Http(client) => {
-                let response = client.send_bytes(request).await?;
+                if self.is_compressed {
+                    compress(&mut request)?;
+                }
+                let attempt = self.trouble.attempt(request.uri());
+                let answered = client.send_bytes(request).await;
+                match &answered {
+                    Ok(response) if response.status().is_success() => attempt.arrived(),
+                    Ok(response) => attempt.refused(response.status()),
+                    Err(error) => attempt.unreached(&**error),
+                }
+                let response = answered?;
                 self.heard.http(response.status(), response.body());
                 Ok(response)
             }
             #[cfg(feature = "grpc")]
             Way::Grpc(way) => {
+                let attempt = self.trouble.attempt(request.uri());
                 let answered = way.send(request).await;
+                match &answered {
+                    Ok(_) => attempt.arrived(),
+                    Err(status) => attempt.failed(status),
+                }
                 self.heard.grpc(&answered);
                 over_grpc::as_http(&answered)
             }
         }
     }
+}
+
+/// Compresses the body with gzip. With little effort: names and values repeat so much that more gains
+/// little, and the time is the agent's.
+///
+/// # Errors
+/// Never, as it is written to memory.
+fn compress(request: &mut Request<Bytes>) -> std::io::Result<()> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(request.body())?;
+    *request.body_mut() = encoder.finish()?.into();
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.remove(CONTENT_LENGTH);
+    Ok(())
 }
 
 impl HttpClient for ExportClient {

@@ -3,6 +3,7 @@
 //! the same meaning. So all that is heard and laid on over HTTP is so over gRPC: what a receiver
 //! rejects, the code itself, exemplars.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
@@ -12,13 +13,14 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use opentelemetry_http::{Bytes, HttpError};
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Extensions, Status};
 use tonic_types::StatusExt as _;
 
-use super::Signal;
+use super::{Signal, TlsSettings};
+use crate::http_client::ClientIdentity;
 use crate::telemetry::TelemetryError;
 
 /// Headers of HTTP that a gRPC request has of its own.
@@ -41,6 +43,7 @@ impl Signal {
 pub(super) struct GrpcWay {
     channel: Channel,
     method: PathAndQuery,
+    is_compressed: bool,
 }
 
 impl GrpcWay {
@@ -51,7 +54,7 @@ impl GrpcWay {
     pub(super) fn new(
         signal: Signal,
         address: &str,
-        certificate: Option<&[u8]>,
+        settings: &TlsSettings,
         timeout: Duration,
     ) -> Result<Self, TelemetryError> {
         let wrong = |error: tonic::transport::Error| {
@@ -69,14 +72,22 @@ impl GrpcWay {
             .user_agent(concat!("throughline/", env!("CARGO_PKG_VERSION")))
             .map_err(wrong)?;
         if endpoint.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
-            let mut tls = ClientTlsConfig::new().with_enabled_roots();
-            if let Some(pem) = certificate {
-                tls = tls.ca_certificate(Certificate::from_pem(pem));
+            let mut tls = match &settings.authorities {
+                Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+                None => ClientTlsConfig::new().with_enabled_roots(),
+            };
+            if let Some(ClientIdentity { certificates, key }) = &settings.identity {
+                tls = tls.identity(Identity::from_pem(certificates, key));
             }
             endpoint = endpoint.tls_config(tls).map_err(wrong)?;
         }
         let method = PathAndQuery::from_static(signal.method());
-        Ok(Self { channel: endpoint.connect_lazy(), method })
+        Ok(Self { channel: endpoint.connect_lazy(), method, is_compressed: false })
+    }
+
+    /// Whether messages are compressed, with gzip.
+    pub(super) fn compressed(self, is_compressed: bool) -> Self {
+        Self { is_compressed, ..self }
     }
 
     /// Sends a message and takes the answer to it.
@@ -88,7 +99,14 @@ impl GrpcWay {
         let metadata = MetadataMap::from_headers(parts.headers);
         let request = tonic::Request::from_parts(metadata, Extensions::new(), message);
         let mut client = Grpc::new(self.channel.clone());
-        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        if self.is_compressed {
+            client = client.send_compressed(CompressionEncoding::Gzip);
+        }
+        client.ready().await.map_err(|error| {
+            let mut status = Status::unavailable(error.to_string());
+            status.set_source(Arc::new(error));
+            status
+        })?;
         Ok(client.unary(request, self.method.clone(), AsItIs).await?.into_inner())
     }
 }

@@ -15,8 +15,8 @@ use crate::receiver;
 /// Set in the process that a test starts.
 const CHILD: &str = "THROUGHLINE_TEST_CHILD";
 
-/// Runs a test of this binary in a process of its own with these variables.
-pub(crate) fn run_child(test: &str, variables: &[(&str, &str)]) {
+/// Runs a test of this binary in a process of its own with these variables; answers what it wrote.
+pub(crate) fn run_child(test: &str, variables: &[(&str, &str)]) -> String {
     let output = Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
@@ -25,6 +25,7 @@ pub(crate) fn run_child(test: &str, variables: &[(&str, &str)]) {
         .expect("a child");
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    text.into_owned()
 }
 
 pub(crate) fn is_child() -> bool {

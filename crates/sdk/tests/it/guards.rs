@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use throughline::llm::ChatRequest;
 use throughline::resilience::{
-    BreakerPolicy, BreakerState, BulkheadPolicy, HedgePolicy, Policy, RetryPolicy, TimeoutPolicy,
+    BreakerPolicy, BreakerState, BudgetPolicy, BulkheadPolicy, HedgePolicy, Policy, RetryPolicy,
+    TimeoutPolicy,
 };
 use throughline::{
     ChatError, ChatModel, ErrorType, FallbackModel, Resilience, Traced, breakers, keys, span,
@@ -72,6 +73,30 @@ async fn r4_3_a_retry_that_is_not_the_last_has_no_status_and_the_call_is_clean()
       attempt gpt-4o retry_count=1 throughline.attempt.error_type=SERVER
       attempt gpt-4o retry_count=2
     fine
+    ");
+}
+
+/// One retry for all calls: the first takes it, the second has none left and says so.
+#[tokio::test(start_paused = true)]
+async fn r4_2_retries_beyond_the_budget_are_not_made() {
+    let (recorder, telemetry) = recorded();
+    let budget =
+        BudgetPolicy { max_retries: 1.0, retries_per_operation: 0.0, retries_per_second: 0.0 };
+    let answers = vec![vec![down()], vec![Cue::Say("fine")], vec![down()], vec![Cue::Say("no")]];
+    let model =
+        Traced::new(Puppet::new(answers)).policy(Policy { budget: Some(budget), ..quick() });
+    let work = async {
+        model.chat(request()).await.expect("one retry is there");
+        model.chat(request()).await.expect_err("and no other")
+    };
+    let error = telemetry.scope(work).await;
+    insta::assert_snapshot!(format!("{}{error}", recorder.tree(&SHOWN)), @r"
+    chat gpt-4o outcome=retry_succeeded retry_count=1
+      attempt gpt-4o retry_count=0 throughline.attempt.error_type=SERVER
+      attempt gpt-4o retry_count=1
+    chat gpt-4o outcome=error retry_count=0 error.type=SERVER throughline.give_up=budget_spent ERROR(overloaded)
+      attempt gpt-4o retry_count=0 error.type=SERVER ERROR(overloaded)
+    overloaded
     ");
 }
 

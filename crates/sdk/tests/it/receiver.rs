@@ -1,5 +1,6 @@
 //! A receiver of OTLP on 127.0.0.1, on a runtime of its own, that keeps what it gets as text.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::serve::Listener;
+use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
     LogsService, LogsServiceServer,
 };
@@ -31,6 +34,10 @@ use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -84,6 +91,14 @@ impl Received {
     /// Whether exactly this line came.
     pub(crate) fn has(&self, line: &str) -> bool {
         self.lines().iter().any(|came| came == line)
+    }
+
+    /// Whether the header says that what follows is compressed, which is noted.
+    fn encoding(&self, headers: &HeaderMap, name: &str) -> bool {
+        let said = headers.get(name).and_then(|value| value.to_str().ok());
+        let said = said.filter(|name| *name != "identity");
+        said.into_iter().for_each(|name| self.note(format!("encoding {name}")));
+        said.is_some()
     }
 
     fn key(&self, key: Option<&str>) {
@@ -155,6 +170,7 @@ impl TraceService for Received {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         self.key(key_of(request.metadata()));
+        self.encoding(request.metadata().as_ref(), "grpc-encoding");
         self.traces(request.get_ref());
         let error_message = "no room for these".to_owned();
         let partial_success = self
@@ -170,6 +186,7 @@ impl LogsService for Received {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.encoding(request.metadata().as_ref(), "grpc-encoding");
         self.logs(request.get_ref());
         let error_message = "no room for these".to_owned();
         let partial_success = self.rejected().map(|rejected_log_records| {
@@ -185,6 +202,7 @@ impl MetricsService for Received {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.encoding(request.metadata().as_ref(), "grpc-encoding");
         self.metrics(request.get_ref());
         Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
@@ -197,6 +215,14 @@ async fn over_http(
     body: Bytes,
 ) -> &'static str {
     received.key(headers.get("authorization").and_then(|value| value.to_str().ok()));
+    let body = match received.encoding(&headers, "content-encoding") {
+        true => {
+            let mut plain = Vec::new();
+            GzDecoder::new(&*body).read_to_end(&mut plain).expect("gzip");
+            plain.into()
+        }
+        false => body,
+    };
     match uri.path() {
         "/v1/traces" => received.traces(&ExportTraceServiceRequest::decode(body).expect("traces")),
         "/v1/logs" => received.logs(&ExportLogsServiceRequest::decode(body).expect("logs")),
@@ -228,13 +254,21 @@ pub(crate) fn mute() -> SocketAddr {
 
 /// Serves what `app` makes, on a free port and a thread of its own, for as long as the process lives.
 pub(crate) fn serve(app: impl FnOnce() -> axum::Router + Send + 'static) -> SocketAddr {
+    serve_over(|tcp| tcp, app)
+}
+
+/// [`serve`], with the connections that `listen` makes of those of TCP.
+fn serve_over<L: Listener<Addr = SocketAddr>>(
+    listen: impl FnOnce(TcpListener) -> L + Send + 'static,
+    app: impl FnOnce() -> axum::Router + Send + 'static,
+) -> SocketAddr {
     let (bound, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async move {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            bound.send(listener.local_addr().expect("an address")).expect("a waiting test");
-            axum::serve(listener, app()).await.expect("served");
+            let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            bound.send(tcp.local_addr().expect("an address")).expect("a waiting test");
+            axum::serve(listen(tcp), app()).await.expect("served");
         });
     });
     address.recv().expect("a server")
@@ -244,16 +278,59 @@ pub(crate) fn serve(app: impl FnOnce() -> axum::Router + Send + 'static) -> Sock
 pub(crate) fn start() -> (SocketAddr, Received) {
     let received = Received::default();
     let served = received.clone();
-    let address = serve(move || {
-        let grpc = tonic::service::Routes::new(TraceServiceServer::new(served.clone()))
-            .add_service(LogsServiceServer::new(served.clone()))
-            .add_service(MetricsServiceServer::new(served.clone()))
-            .prepare()
-            .into_axum_router();
-        let http = axum::Router::new()
-            .route("/v1/{signal}", axum::routing::post(over_http))
-            .with_state(served);
-        grpc.merge(http)
-    });
-    (address, received)
+    (serve(move || routes(served)), received)
+}
+
+/// [`start`], with TLS as this server has it.
+pub(crate) fn start_tls(tls: rustls::ServerConfig) -> (SocketAddr, Received) {
+    let received = Received::default();
+    let served = received.clone();
+    (serve_tls(tls, move || routes(served)), received)
+}
+
+/// [`serve`], with TLS as this server has it.
+pub(crate) fn serve_tls(
+    tls: rustls::ServerConfig,
+    app: impl FnOnce() -> axum::Router + Send + 'static,
+) -> SocketAddr {
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    serve_over(|tcp| OverTls { tcp, acceptor }, app)
+}
+
+fn routes(served: Received) -> axum::Router {
+    let gzip = CompressionEncoding::Gzip;
+    let traces = TraceServiceServer::new(served.clone()).accept_compressed(gzip);
+    let grpc = tonic::service::Routes::new(traces)
+        .add_service(LogsServiceServer::new(served.clone()).accept_compressed(gzip))
+        .add_service(MetricsServiceServer::new(served.clone()).accept_compressed(gzip))
+        .prepare()
+        .into_axum_router();
+    let http = axum::Router::new()
+        .route("/v1/{signal}", axum::routing::post(over_http))
+        .with_state(served);
+    grpc.merge(http)
+}
+
+/// Connections whose handshake succeeded; the others are of nobody's concern here.
+struct OverTls {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for OverTls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, from) = Listener::accept(&mut self.tcp).await;
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
 }

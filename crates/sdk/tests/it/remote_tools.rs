@@ -191,10 +191,13 @@ async fn r4_1_a_grpc_method_is_called_on_the_callers_trace() {
         Ok(json!({"parent": parent, "fields": bag.fields()}))
     };
     let count = GrpcTool::new("stock_v1", "How many", "shop.Stock/Count", count).expect("an id");
+    let count = count.with_needs([Need::of("user_timezone")]);
     let registry = ToolRegistry::new().with(count).expect("new");
     let work = async {
-        let told = filled().scope(registry.execute(&call("stock_v1", &json!({"item": 7})))).await;
-        let missing = registry.execute(&call("stock_v1", &json!({"item": 0}))).await;
+        let bag = filled();
+        bag.set(SourceLayer::Caller, "user_timezone", "Europe/Vienna").expect("set");
+        let told = bag.scope(registry.execute(&call("stock_v1", &json!({"item": 7})))).await;
+        let missing = bag.scope(registry.execute(&call("stock_v1", &json!({"item": 0})))).await;
         let missing = missing.expect_err("no item");
         assert_eq!(
             (missing.error_type(), missing.code()),
@@ -203,7 +206,7 @@ async fn r4_1_a_grpc_method_is_called_on_the_callers_trace() {
         told.expect("told")
     };
     let told = telemetry.scope(work).await;
-    assert_eq!(told["fields"], json!([]));
+    assert_eq!(told["fields"], json!(["user_timezone"]), "what it needs, and nothing else");
     let spans = recorder.spans();
     let span = spans.iter().find(|span| span.name == "shop.Stock/Count").expect("a span");
     let (trace, id) = (span.span_context.trace_id(), span.span_context.span_id());

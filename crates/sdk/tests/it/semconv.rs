@@ -2,6 +2,7 @@
 //! (types, enum values, required attributes)": broad scenarios, whose spans and metrics a checker
 //! reads. The rules are data (`semconv/table.rs`); that the checker can fail is tested too.
 
+mod events;
 mod instruments;
 mod rules;
 mod table;
