@@ -1,6 +1,6 @@
 //! Traces as ClickHouse has them, of all servers that mirror into it. The network is the caller's.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use throughline_trace::{Sampled, Span, SpanId, TraceId, TraceSummary};
 
+use super::metrics::Menu;
 use super::recent::Recent;
 use super::schema::{PARTS_OF, SPANS_OF};
 use super::{parse, rows};
@@ -34,6 +35,7 @@ pub struct RemoteReader {
     /// The name under which the store beside us is mirrored.
     server: String,
     recent: Recent,
+    menu: Menu,
 }
 
 /// What ClickHouse knows of a trace without its spans.
@@ -57,7 +59,11 @@ impl Known {
 impl RemoteReader {
     /// Reads by these statements; `server` is the name under which our own store is mirrored.
     pub fn new(statements: Arc<dyn Statements>, server: impl Into<String>) -> Self {
-        Self { statements, server: server.into(), recent: Recent::default() }
+        Self { statements, server: server.into(), recent: Recent::default(), menu: Menu::default() }
+    }
+
+    pub(super) fn menu(&self) -> &Menu {
+        &self.menu
     }
 
     pub(super) async fn ask(
@@ -158,8 +164,11 @@ impl RemoteReader {
             }
             Ok::<_, QueryError>((known, spans.await?))
         };
-        match asked.await {
-            Ok((known, spans)) => Ok(join(here, known, spans, &self.server)),
+        match tokio::try_join!(asked, self.records(id)) {
+            Ok(((known, spans), records)) => {
+                let whole = join(here, known, spans, &self.server);
+                Ok(whole.map(|trace| records.join(trace, &self.server)))
+            }
             Err(error) => instead(here, error),
         }
     }
@@ -173,7 +182,8 @@ impl RemoteReader {
         here: Option<TraceVersion>,
         id: TraceId,
     ) -> Result<Option<TraceVersion>, QueryError> {
-        let known = match self.known_of(id).await {
+        let ids = [id];
+        let (known, counts) = match tokio::try_join!(self.known_of(id), self.counts(&ids)) {
             Ok(known) => known,
             Err(error) => return instead(here, error),
         };
@@ -185,7 +195,10 @@ impl RemoteReader {
         };
         places.extend(known.places.iter().cloned());
         let summary = join_summary(summary, known, &self.server);
-        Ok(summary.map(|summary| TraceVersion { summary, places, decision_ids }))
+        Ok(summary.map(|mut summary| {
+            count_in(&mut summary, &counts);
+            TraceVersion { summary, places, decision_ids }
+        }))
     }
 
     /// The summary of such a trace.
@@ -197,11 +210,28 @@ impl RemoteReader {
         here: Option<TraceSummary>,
         id: TraceId,
     ) -> Result<Option<TraceSummary>, QueryError> {
-        match self.known_of(id).await {
-            Ok(known) => Ok(join_summary(here, known, &self.server)),
+        let ids = [id];
+        match tokio::try_join!(self.known_of(id), self.counts(&ids)) {
+            Ok((known, counts)) => {
+                let summary = join_summary(here, known, &self.server);
+                Ok(summary.map(|mut summary| {
+                    count_in(&mut summary, &counts);
+                    summary
+                }))
+            }
             Err(error) => instead(here, error),
         }
     }
+}
+
+/// Log records and decisions, by trace.
+pub(super) type Counts = HashMap<TraceId, (u64, u64)>;
+
+/// Sets the numbers of log records and decisions, of which this server may know newer ones.
+pub(super) fn count_in(summary: &mut TraceSummary, counts: &Counts) {
+    let (logs, decisions) = counts.get(&summary.trace_id).copied().unwrap_or_default();
+    summary.log_count = summary.log_count.max(logs);
+    summary.decision_count = summary.decision_count.max(decisions);
 }
 
 /// Ids as an array of ClickHouse.
@@ -317,7 +347,11 @@ mod tests {
         fn rows<'a>(&'a self, sql: &'a str, _: &'a [(&'static str, String)]) -> Rows<'a> {
             Box::pin(async move {
                 let (parts, spans) = self.0.clone()?;
-                Ok(if sql == PARTS_OF { parts } else { spans })
+                Ok(match sql {
+                    PARTS_OF => parts,
+                    SPANS_OF => spans,
+                    _ => Vec::new(),
+                })
             })
         }
     }
