@@ -177,7 +177,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::FileConfig;
 
     fn of(url: &str) -> Outcome<Option<ClickHouseSettings>> {
         let config = ClickHouseConfig { url: url.to_owned(), ..ClickHouseConfig::default() };
@@ -186,7 +186,7 @@ mod tests {
 
     fn held(hold: &str) -> Outcome<MirrorHold> {
         let text = format!("store: {{ clickhouse: {{ url: 'http://a:8123', hold: {hold} }} }}");
-        let config = Config::parse(Path::new("throughline.yaml"), &text)?;
+        let config = FileConfig::parse(Path::new("throughline.yaml"), &text)?;
         let settings = resolve(config.store.clickhouse.as_ref(), &AuditConfig::default())?;
         Ok(settings.expect("a mirror").hold)
     }
