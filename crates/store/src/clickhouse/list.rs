@@ -12,7 +12,9 @@ use throughline_trace::{FallbackState, Span, TraceId, TraceSummary};
 use super::RemoteReader;
 use super::conditions::Conditions;
 use super::remote::count_in;
-use super::schema::{LIST_GROUPS, LIST_HEAD, LIST_TAIL, NEWEST_PARTS, SPANS_WITH};
+use super::schema::{
+    LIST_GROUPS, LIST_HEAD, LIST_TAIL, LOOKUP_LIMIT, NEWEST_PARTS, ROWS, SPANS_WITH,
+};
 use crate::error::QueryError;
 use crate::page::page_items;
 use crate::query::{NANOS_PER_MILLI, Page, SearchExtent, TraceFilter};
@@ -200,11 +202,14 @@ impl RemoteReader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<TraceSummary>, QueryError> {
-        let begin = Instant::now();
+        let mut begin = Instant::now();
         let mut after = cursor.map(Place::of_cursor).transpose()?;
         let items = page_items(limit);
         let conditions = Conditions::of(filter);
-        let texts = filter.query.as_ref().map(texts_of).unwrap_or_default();
+        let mut texts = filter.query.as_ref().map(texts_of).unwrap_or_default();
+        if self.are_lookups_slow() {
+            texts = Conditions::default();
+        }
         // Whatever is asked for may be among the newest; what is rare is looked up.
         let mut is_first = true;
         let mut found = Gathered { items: Vec::new(), traces_cut: 0 };
@@ -225,7 +230,18 @@ impl RemoteReader {
                 candidates = self.newest(after, most).await?;
             }
             if candidates.len() < most {
-                candidates = self.candidates(of_spans, &conditions, after, most).await?;
+                let asked = self.candidates(of_spans, &conditions, after, most).await;
+                candidates = match asked {
+                    // Parts of it that are everywhere lead nowhere: the traces are walked over, with all the
+                    // time that takes.
+                    Err(error) if !of_spans.sql.is_empty() => {
+                        tracing::debug!(%error, "a text is not looked up");
+                        self.lookups_are_slow();
+                        (texts, begin) = (Conditions::default(), Instant::now());
+                        continue;
+                    }
+                    answered => answered?,
+                };
             }
             is_first = false;
             is_over = candidates.len() < most;
@@ -283,7 +299,8 @@ impl RemoteReader {
             values.push(("after", after.trace_id.to_string()));
         }
         values.push(("limit", most.to_string()));
-        let sql = format!("{LIST_HEAD}{}{LIST_GROUPS}{sql}{LIST_TAIL}", of_parts.sql);
+        let limits = if of_parts.sql.contains(SPANS_WITH) { LOOKUP_LIMIT } else { "" };
+        let sql = format!("{LIST_HEAD}{}{LIST_GROUPS}{sql}{LIST_TAIL}{limits}{ROWS}", of_parts.sql);
         let rows = self.ask(&sql, &values).await?;
         rows.iter()
             .map(|row| {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use throughline_trace::{Sampled, Span, SpanId, TraceId, TraceSummary};
@@ -18,6 +19,9 @@ use crate::layout::{Day, SegmentId};
 
 /// Most spans of a trace in an answer.
 const MAX_TRACE_SPANS: usize = 50_000;
+
+/// How long texts are not looked up after that took too long.
+const SLOW_LOOKUPS_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a statement will answer: rows, or what is wrong, for people.
 pub type Rows<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, String>> + Send + 'a>>;
@@ -36,6 +40,8 @@ pub struct RemoteReader {
     server: String,
     recent: Recent,
     menu: Menu,
+    /// When looking texts up last took too long.
+    slow_lookup: Arc<Mutex<Option<Instant>>>,
 }
 
 /// What ClickHouse knows of a trace without its spans.
@@ -59,11 +65,23 @@ impl Known {
 impl RemoteReader {
     /// Reads by these statements; `server` is the name under which our own store is mirrored.
     pub fn new(statements: Arc<dyn Statements>, server: impl Into<String>) -> Self {
-        Self { statements, server: server.into(), recent: Recent::default(), menu: Menu::default() }
+        let (recent, menu, slow_lookup) = Default::default();
+        Self { statements, server: server.into(), recent, menu, slow_lookup }
     }
 
     pub(super) fn menu(&self) -> &Menu {
         &self.menu
+    }
+
+    /// Whether looking texts up took too long a moment ago.
+    pub(super) fn are_lookups_slow(&self) -> bool {
+        let at = *self.slow_lookup.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < SLOW_LOOKUPS_PAUSE)
+    }
+
+    /// Looking texts up takes too long: it is left alone for a while.
+    pub(super) fn lookups_are_slow(&self) {
+        *self.slow_lookup.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     pub(super) async fn ask(

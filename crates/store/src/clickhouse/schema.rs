@@ -229,8 +229,14 @@ pub(super) const SPANS_WITH: &str = "trace_id IN (SELECT trace_id FROM spans
     WHERE lowerUTF8(concat(name, ' ', status_message, ' ', attributes, ' ', events)) LIKE ";
 
 /// The end of a list, which takes `limit`.
-pub(super) const LIST_TAIL: &str =
-    " ORDER BY start DESC, trace_id LIMIT {limit:UInt64} FORMAT JSONEachRow";
+pub(super) const LIST_TAIL: &str = " ORDER BY start DESC, trace_id LIMIT {limit:UInt64}";
+
+/// What a list that looks a text up has behind it: how long that may take, seconds. The index leads
+/// nowhere where four letters of the text in a row are in most spans.
+pub(super) const LOOKUP_LIMIT: &str = " SETTINGS max_execution_time = 2";
+
+/// The very end of a list.
+pub(super) const ROWS: &str = " FORMAT JSONEachRow";
 
 /// Decisions, newest first, each once; what narrows is for the caller to add. Which rows is found out
 /// by few columns, the rest is read of those only.

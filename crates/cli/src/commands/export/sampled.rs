@@ -4,6 +4,7 @@ use throughline_store::{BASELINE_DAYS, ExportSampler, Reader, TraceFilter};
 use throughline_trace::{Dimension, Measure, SeriesQuery, Span, Value, keys};
 
 use crate::commands::{PAGE_ROWS, of_query};
+use crate::config::FileConfig;
 use crate::failure::{Failure, Outcome};
 use crate::governing::now_unix_nano;
 use crate::settings::Settings;
@@ -20,13 +21,15 @@ pub(super) async fn sampler(
     settings: &Settings,
     filter: &TraceFilter,
 ) -> Outcome<ExportSampler> {
-    if !settings.sampling.is_active() {
+    let config = settings.config_file.as_deref().map(FileConfig::read).transpose()?;
+    let sampling = config.unwrap_or_default().sampling.resolve()?;
+    if !sampling.is_active() {
         return Err(Failure::usage(
             "expected `sampling` in the configuration file to leave something out, got none that does",
         )
         .hint("docs/sampling.md says how it is set; without --sampled everything is exported"));
     }
-    let mut sampler = ExportSampler::new(settings.sampling.clone());
+    let mut sampler = ExportSampler::new(sampling);
     if sampler.wants_counts() {
         let mut cursor: Option<String> = None;
         loop {
