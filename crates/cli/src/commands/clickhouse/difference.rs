@@ -163,6 +163,7 @@ impl Difference {
 /// Which cell a row is, for people: its time, names and part.
 fn cell(table: RollupTable, row: &Value) -> String {
     let named = table.place().iter().filter_map(|of| match &row[*of] {
+        Value::Null => None,
         Value::String(text) if text.is_empty() => None,
         Value::String(text) => Some(format!("{of}={text}")),
         value => Some(format!("{of}={value}")),
