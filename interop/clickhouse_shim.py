@@ -21,6 +21,12 @@ SETTINGS = {
 }
 
 
+def unescape(text):
+    """A text as the server reads it from an address: as in a file of tab-separated values."""
+    known = {"t": "\t", "n": "\n", "r": "\r", "0": "\0"}
+    return re.sub(r"\\(.)", lambda found: known.get(found[1], found[1]), text, flags=re.DOTALL)
+
+
 class Engine:
     """One session: the engine's state is the process's, so statements run one by one."""
 
@@ -30,12 +36,13 @@ class Engine:
         self.set, self.database = {}, None
 
     def run(self, database, query, values, settings, rows):
-        literals = {name: "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
-                    for name, value in values.items()}
         # What `{name:Type}` stands for in the server, with the same parse of the text as that type.
-        statement = re.sub(
-            r"\{(\w+):([\w()]+)\}",
-            lambda found: f"CAST({literals[found[1]]} AS {found[2]})", query)
+        def literal(found):
+            name, kind = found[1], found[2]
+            value = unescape(values[name]) if kind == "String" else values[name]
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            return f"CAST('{quoted}' AS {kind})"
+        statement = re.sub(r"\{(\w+):([\w()]+)\}", literal, query)
         with self.lock:
             if self.database != database:
                 self.session.query(f"USE {database}")

@@ -6,12 +6,9 @@ import json
 import pytest
 import requests
 
-from clickhouse_engine import ClickHouse, start
+from both_engines import NUMBERS, TRACES, both, pages, server  # noqa: F401
 from conftest import until
-from test_clickhouse_reads import config_of, listed, send
-
-TRACES = 60
-NUMBERS = range(TRACES)
+from test_clickhouse_reads import listed
 
 # What is asked, and which traces must come, by number.
 ASKED = [
@@ -45,62 +42,32 @@ ASKED = [
     ({"q": "gen_ai.input.messages:*"}, lambda n: n % 2 == 0),
     ({"q": "seen.code:7"}, lambda n: n % 9 == 7),
     ({"q": "tokens>100"}, lambda n: n % 2 == 0 and n > 10),
+    ({"q": "decisions>0"}, lambda n: n < 20 or n % 7 == 0),
+    ({"q": "-decisions>0 error:true"}, lambda n: n >= 20 and n % 6 == 0 and n % 7),
     ({"q": "agent:triage \"card declined\""}, lambda n: n % 3 != 0 and n % 10 == 0),
 ]
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """The two servers, by engine, and the engine itself."""
-    directory = tmp_path_factory.mktemp("both")
-    engine = ClickHouse(directory / "engine")
-    places = {name: directory / name for name in ("writes", "reads")}
-    for place in places.values():
-        place.mkdir()
-    configs = {name: config_of(directory, engine, name, name == "reads") for name in places}
-    embedded = start(configs["writes"], places["writes"])
-    sent = send(embedded, TRACES)
-    until("the tables", lambda: engine.ask("EXISTS rollups") == "1")
-    until("the mirror", lambda: engine.ask("SELECT count() FROM spans FINAL") == str(sent))
-    remote = start(configs["reads"], places["reads"])
-    yield {"embedded": embedded, "clickhouse": remote, "engine": engine, "sent": sent}
-    remote.stop()
-    embedded.stop()
-    engine.kill()
-
-
-@pytest.fixture(params=["embedded", "clickhouse"])
-def server(request, both):
-    return both[request.param]
-
-
 @pytest.mark.parametrize("asked, is_wanted", ASKED, ids=lambda value: json.dumps(value) if isinstance(value, dict) else "")
-def test_lists_and_searches_give_what_was_asked_for_newest_first(server, asked, is_wanted):
+def test_lists_and_searches_give_what_was_asked_for_newest_first(server, asked, is_wanted):  # noqa: F811
     found = [one["name"] for one in listed(server, **asked)]
     assert found == [f"request {n}" for n in reversed(NUMBERS) if is_wanted(n)]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 59, 60, 500])
-def test_pages_of_any_size_are_the_whole_list_once(server, limit):
-    found, cursor, pages = [], None, 0
-    while True:
-        page = server.get("/api/v1/traces", limit=limit, **({"cursor": cursor} if cursor else {}))
-        found += [one["name"] for one in page["items"]]
-        assert len(page["items"]) <= limit
-        cursor, pages = page.get("next"), pages + 1
-        if not cursor:
-            break
-    assert found == [f"request {n}" for n in reversed(NUMBERS)]
-    assert pages == -(-TRACES // limit)
+def test_pages_of_any_size_are_the_whole_list_once(server, limit):  # noqa: F811
+    found = pages(server, "/api/v1/traces", limit)
+    assert [one["name"] for page in found for one in page] == [f"request {n}" for n in reversed(NUMBERS)]
+    assert len(found) == -(-TRACES // limit)
 
 
-def test_a_cursor_of_somebody_else_is_refused(server):
+def test_a_cursor_of_somebody_else_is_refused(server):  # noqa: F811
     reply = requests.get(server.url("/api/v1/traces"), params={"cursor": "x9"}, timeout=10)
     assert reply.status_code == 400 and "cursor" in reply.text
 
 
 @pytest.mark.parametrize("number", [0, 7, 24, 40])
-def test_a_trace_is_whole(server, number):
+def test_a_trace_is_whole(server, number):  # noqa: F811
     [one] = listed(server, q=f"name:\"request {number}\"")
     trace = server.get(f"/api/v1/traces/{one['trace_id']}")
     names = ["lookup" if number % 2 else "chat"] + (["slow"] if number % 8 == 0 else [])
@@ -122,7 +89,7 @@ def test_a_trace_is_whole(server, number):
     assert again.status_code == 304
 
 
-def test_a_trace_that_nobody_sent_is_not_found(server):
+def test_a_trace_that_nobody_sent_is_not_found(server):  # noqa: F811
     assert requests.get(server.url(f"/api/v1/traces/{'12' * 16}"), timeout=10).status_code == 404
 
 
@@ -140,7 +107,7 @@ def totals_of_tables(both):
 
 
 @pytest.mark.parametrize("totals", [totals_of_charts, totals_of_tables])
-def test_rollups_count_what_was_sent(both, totals):
+def test_rollups_count_what_was_sent(both, totals):  # noqa: F811
     wanted = {
         agent: (len(of), sum(n % 6 == 0 for n in of))
         for agent, of in (("fraud", [n for n in NUMBERS if n % 3 == 0]), ("triage", [n for n in NUMBERS if n % 3]))

@@ -77,7 +77,7 @@ def test_what_is_stored_is_in_clickhouse_once_whoever_is_killed(tmp_path, engine
           in requests.get(server.url("/metrics"), timeout=10).text)
     assert is_whole(sent)
     assert engine.ask("SELECT count() FROM spans FINAL") == str(sent)
-    assert engine.ask("SELECT max(version) FROM schema_migrations") == "3"
+    assert engine.ask("SELECT max(version) FROM schema_migrations") == "4"
 
     # Lists and traces come out of ClickHouse as they come out of the store.
     _, listed, _ = store(config, data_dir, "traces", "--limit", "1000")

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 use throughline_trace::{Decision, DecisionId, TraceId};
 
 use crate::audit::chain::{Chain, Kind};
-use crate::body;
 use crate::decision_gaps;
+use crate::derived_rows::{COLUMNS, decision as read};
 use crate::layout::{Day, SegmentId};
 use crate::page::{Found, Offer, Place, Want};
 use crate::prepare::PreparedDecision;
@@ -113,9 +113,9 @@ pub(crate) fn of_trace(
     limit: usize,
     max_bytes: usize,
 ) -> Result<Vec<Decision>, RowError> {
-    let mut statement = control.prepare_cached(
-        "SELECT body FROM decisions WHERE trace_id = ?1 ORDER BY time, decision LIMIT ?2",
-    )?;
+    let mut statement = control.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM decisions WHERE trace_id = ?1 ORDER BY time, decision LIMIT ?2",
+    ))?;
     let mut rows = statement.query(params![id.as_bytes(), limit as i64])?;
     let (mut total, mut decisions) = (0, Vec::new());
     while let Some(row) = rows.next()? {
@@ -150,9 +150,9 @@ pub(crate) fn after(
     row_no: i64,
     limit: usize,
 ) -> Result<Vec<(i64, Decision)>, RowError> {
-    let mut statement = control.prepare_cached(
-        "SELECT decision, body FROM decisions WHERE decision > ?1 ORDER BY decision LIMIT ?2",
-    )?;
+    let mut statement = control.prepare_cached(&format!(
+        "SELECT decision, {COLUMNS} FROM decisions WHERE decision > ?1 ORDER BY decision LIMIT ?2",
+    ))?;
     let mut rows = statement.query(params![row_no, limit as i64])?;
     let mut decisions = Vec::new();
     while let Some(row) = rows.next()? {
@@ -171,11 +171,11 @@ pub(crate) fn last(control: &Connection) -> Result<u64, RowError> {
 
 /// One decision.
 pub(crate) fn find(control: &Connection, id: DecisionId) -> Result<Option<Decision>, RowError> {
-    let stored: Option<Vec<u8>> = control
-        .prepare_cached("SELECT body FROM decisions WHERE decision_id = ?1")?
-        .query_row([id.0.as_bytes().as_slice()], |row| row.get(0))
-        .optional()?;
-    Ok(stored.map(|stored| body::unpack_value(&stored)).transpose()?)
+    let sql = format!("SELECT {COLUMNS} FROM decisions WHERE decision_id = ?1");
+    let mut statement = control.prepare_cached(&sql)?;
+    let mut rows = statement.query([id.0.as_bytes().as_slice()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(read(row, 0)?.1))
 }
 
 /// Decisions that the filter lets through, newest first, with their places.
@@ -185,7 +185,7 @@ pub(crate) fn list(
     after: Option<Place>,
     want: Want,
 ) -> Result<Vec<Found<Decision>>, RowError> {
-    let mut sql = "SELECT time, decision, body FROM decisions WHERE 1".to_owned();
+    let mut sql = format!("SELECT time, decision, {COLUMNS} FROM decisions WHERE 1");
     let mut values: Vec<Sql> = Vec::new();
     let mut and = |condition: &str, value: Sql| {
         values.push(value);
@@ -241,11 +241,4 @@ pub(crate) fn list(
         }
     }
     Ok(offer.into_list())
-}
-
-/// A decision, and how many bytes it has.
-fn read(row: &rusqlite::Row<'_>, column: usize) -> Result<(usize, Decision), RowError> {
-    let stored = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
-    let raw = body::unpack(stored)?;
-    Ok((raw.len(), body::decode(&raw)?))
 }

@@ -88,6 +88,7 @@ mod sql;
 mod body;
 mod decision_gaps;
 mod decision_rows;
+mod derived_rows;
 mod dictionary;
 mod earlier;
 mod facet;
@@ -140,7 +141,8 @@ pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
 pub use read_sessions::GroupSummary;
 pub use reader::{MAX_QUERY_MILLIS, Reader};
 pub use sampling::{
-    Always, Count, Kind, MAX_SAMPLING_WAIT, Rare, SAMPLING_WAIT, Sampling, SamplingRule, Tally,
+    Always, BASELINE_DAYS, Count, ExportSampler, ExportVerdict, Kind, MAX_SAMPLING_WAIT, Rare,
+    SAMPLING_WAIT, Sampling, SamplingRule, Tally,
 };
 pub use search::{MAX_QUERY_CHARS, SearchError, SearchQuery, parse_moment};
 pub use sql::{

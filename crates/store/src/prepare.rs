@@ -13,6 +13,7 @@ use throughline_trace::{
 
 use crate::audit::chain::{self, Hash, SALT_BYTES};
 use crate::body::{self, BodyError, LogBodyRef, SpanBodyRef};
+use crate::derived_rows;
 use crate::indicators::Watching;
 use crate::messages::{self, Message};
 
@@ -286,7 +287,15 @@ impl Work {
         self.scratch.clear();
         body::encode_into(decision, &mut self.scratch)?;
         let (salt, commitment) = chain::commit(&self.scratch);
-        Ok(PreparedDecision { body: self.pack(self.scratch.len())?, salt, commitment })
+        let body = match derived_rows::stored(decision)? {
+            Some(short) => {
+                let begin = self.bodies.len();
+                self.bodies.extend_from_slice(&short);
+                begin..self.bodies.len()
+            }
+            None => self.pack(self.scratch.len())?,
+        };
+        Ok(PreparedDecision { body, salt, commitment })
     }
 
     fn point(&mut self, point: &MetricPoint) -> Result<PreparedPoint, BodyError> {

@@ -28,10 +28,10 @@ const MAX_FACETS_READ: i64 = 200;
 const MAX_FACETS: usize = 100;
 
 /// Most points of one series in an answer.
-const MAX_POINTS: usize = 10_000;
+pub(crate) const MAX_POINTS: usize = 10_000;
 
 /// Most series of one metric in an answer.
-const MAX_SERIES: usize = 1_000;
+pub(crate) const MAX_SERIES: usize = 1_000;
 
 /// The metrics that have points in the newest segments, by name.
 pub(crate) fn names(session: &Session) -> Result<Vec<MetricInfo>, QueryError> {

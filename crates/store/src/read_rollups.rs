@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::params;
-use throughline_trace::{Dimension, MAX_SERIES_GROUPS, Rollup, SeriesPlan, SeriesQuery};
+use throughline_trace::{
+    Dimension, MAX_SERIES_GROUPS, Rollup, SeriesGroups, SeriesPlan, SeriesQuery,
+};
 
 use crate::answer::{Coverage, RollupGroup, RollupPoint, RollupSeries, RollupSums};
 use crate::error::QueryError;
@@ -20,10 +22,10 @@ use crate::writer::now_unix_nano;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Sums of one group by step.
-type Steps = BTreeMap<u64, Rollup>;
+pub(crate) type Steps = BTreeMap<u64, Rollup>;
 
 /// Sums by group and step.
-type Groups = BTreeMap<Vec<String>, Steps>;
+pub(crate) type Groups = BTreeMap<Vec<String>, Steps>;
 
 /// Answers a question about rollups.
 pub(crate) fn series(
@@ -32,15 +34,30 @@ pub(crate) fn series(
     retention: &RollupRetention,
 ) -> Result<RollupSeries, QueryError> {
     let (plan, coverage, groups) = gather(session, query, retention)?;
+    Ok(answer(query, plan, groups, coverage))
+}
+
+/// The answer that these sums give.
+pub(crate) fn answer(
+    query: &SeriesQuery,
+    plan: SeriesPlan,
+    groups: Groups,
+    coverage: Coverage,
+) -> RollupSeries {
+    let is_list = query.groups == SeriesGroups::Totals;
     let mut groups: Vec<RollupGroup> = groups
         .into_iter()
         .map(|(labels, steps)| group(labels, &steps, query, &plan))
         .filter(|group| !group.points.is_empty())
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.spans));
-    let groups_left_out = groups.len().saturating_sub(MAX_SERIES_GROUPS);
-    groups.truncate(MAX_SERIES_GROUPS);
-    Ok(RollupSeries {
+    let most = if is_list { groups.len() } else { MAX_SERIES_GROUPS };
+    let groups_left_out = groups.len().saturating_sub(most);
+    groups.truncate(most);
+    if is_list {
+        groups.iter_mut().for_each(|group| group.points.clear());
+    }
+    RollupSeries {
         measures: query.measures.clone(),
         group_by: query.group_by.clone(),
         kinds: plan.kinds,
@@ -51,7 +68,19 @@ pub(crate) fn series(
         groups,
         groups_left_out,
         coverage,
-    })
+    }
+}
+
+/// How far what is asked of rollups from this second on can be relied on.
+pub(crate) fn coverage(session: &Session, from_unix_seconds: u64) -> Result<Coverage, QueryError> {
+    // The segments first: what is trimmed from them meanwhile is in the rollups by then.
+    let waiting = Waiting::read(session)?;
+    match session.rollups()? {
+        Some(rollups) => {
+            waiting.coverage(&rollups, from_unix_seconds).map_err(|error| rollups.fails(&error))
+        }
+        None => Ok(Coverage { watermark_unix_nano: Some(0), ..Coverage::default() }),
+    }
 }
 
 /// The sums of every group by step, and how far they can be relied on.
@@ -61,15 +90,8 @@ fn gather(
     retention: &RollupRetention,
 ) -> Result<(SeriesPlan, Coverage, Groups), QueryError> {
     let plan = query.plan()?;
-    // The segments first: what is trimmed from them meanwhile is in the rollups by then.
-    let waiting = Waiting::read(session)?;
+    let mut coverage = coverage(session, plan.from_unix_seconds)?;
     let rollups = session.rollups()?;
-    let mut coverage = match &rollups {
-        Some(rollups) => waiting
-            .coverage(rollups, plan.from_unix_seconds)
-            .map_err(|error| rollups.fails(&error))?,
-        None => Coverage { watermark_unix_nano: Some(0), ..Coverage::default() },
-    };
     let now = now_unix_nano() / 1_000_000_000;
     coverage.kept_from_unix_seconds = retention.kept_from(plan.resolution, now).unwrap_or(0);
     let groups = match &rollups {
@@ -86,11 +108,16 @@ pub(crate) fn sums(
     retention: &RollupRetention,
 ) -> Result<RollupSums, QueryError> {
     let (plan, coverage, groups) = gather(session, query, retention)?;
+    Ok(to_sums(&plan, groups, coverage))
+}
+
+/// Sums by the second at which their step begins.
+pub(crate) fn to_sums(plan: &SeriesPlan, groups: Groups, coverage: Coverage) -> RollupSums {
     let groups = groups.into_iter().map(|(labels, steps)| {
         let steps = steps.into_iter().map(|(step, sums)| (step * plan.step_seconds, sums));
         (labels, steps.filter(|(_, sums)| !sums.is_empty()).collect())
     });
-    Ok(RollupSums { groups: groups.collect(), coverage })
+    RollupSums { groups: groups.collect(), coverage }
 }
 
 fn group(
@@ -185,8 +212,11 @@ fn keys(
             is_wanted &= value(*dimension)? == *wanted;
         }
         if is_wanted {
-            let labels: Result<_, _> = query.group_by.iter().map(|of| value(*of)).collect();
-            keys.insert(row.get(0)?, labels?);
+            let labels: Result<Vec<_>, _> = query.group_by.iter().map(|of| value(*of)).collect();
+            let labels = labels?;
+            if query.groups.has(&labels) {
+                keys.insert(row.get(0)?, labels);
+            }
         }
     }
     Ok(keys)

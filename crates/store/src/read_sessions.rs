@@ -57,7 +57,7 @@ impl GroupSummary {
         self.cost_nano_usd as f64 / 1e9
     }
 
-    fn empty(name: &str) -> Self {
+    pub(crate) fn empty(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             trace_count: 0,
@@ -77,7 +77,7 @@ impl GroupSummary {
         }
     }
 
-    fn add(&mut self, trace: &TraceSummary) {
+    pub(crate) fn add(&mut self, trace: &TraceSummary) {
         self.trace_count += 1;
         self.failed_traces += u64::from(trace.error_count > 0);
         for (mine, theirs) in [
@@ -117,7 +117,7 @@ impl Group {
         }
     }
 
-    fn names(self, trace: &TraceSummary) -> &NameSet {
+    pub(crate) fn names(self, trace: &TraceSummary) -> &NameSet {
         match self {
             Self::Session => &trace.sessions,
             Self::User => &trace.users,
@@ -133,12 +133,16 @@ impl Group {
         }
     }
 
+    /// The only one that a filter wants.
+    pub(crate) fn wanted(self, filter: &TraceFilter) -> Option<&str> {
+        match self {
+            Self::Session => filter.session.as_deref(),
+            Self::User => filter.user.as_deref(),
+        }
+    }
+
     fn is_wanted(self, filter: &TraceFilter, name: &str) -> bool {
-        let wanted = match self {
-            Self::Session => &filter.session,
-            Self::User => &filter.user,
-        };
-        wanted.as_deref().is_none_or(|wanted| wanted == name)
+        self.wanted(filter).is_none_or(|wanted| wanted == name)
     }
 }
 

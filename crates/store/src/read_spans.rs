@@ -31,22 +31,38 @@ macro_rules! spans_where {
     };
 }
 
+/// Messages of one segment that were read, by number: spans of a conversation refer to the same ones.
+#[derive(Debug, Default)]
+pub(crate) struct Messages {
+    known: HashMap<i64, Vec<u8>>,
+    bytes: usize,
+}
+
 /// Reads rows of one segment.
 #[derive(Debug)]
 pub(crate) struct RowReader<'c> {
     connection: &'c Connection,
     resources: HashMap<i64, Arc<Resource>>,
     scopes: HashMap<i64, Arc<Scope>>,
-    messages: HashMap<i64, Vec<u8>>,
-    message_bytes: usize,
+    messages: Messages,
     /// Bytes of attribute values and bodies given out, for the bound of an answer.
     pub(crate) bytes: usize,
 }
 
 impl<'c> RowReader<'c> {
     pub(crate) fn new(connection: &'c Connection) -> Self {
-        let (resources, scopes, messages) = Default::default();
-        Self { connection, resources, scopes, messages, message_bytes: 0, bytes: 0 }
+        Self::knowing(connection, Messages::default())
+    }
+
+    /// A reader that goes on with the messages that another one of this segment has read.
+    pub(crate) fn knowing(connection: &'c Connection, messages: Messages) -> Self {
+        let (resources, scopes) = Default::default();
+        Self { connection, resources, scopes, messages, bytes: 0 }
+    }
+
+    /// The messages that it has read.
+    pub(crate) fn into_messages(self) -> Messages {
+        self.messages
     }
 
     /// Reads the spans of a trace in the order of arrival, until `take` says stop.
@@ -162,9 +178,8 @@ impl<'c> RowReader<'c> {
         slots: Vec<(String, Slot)>,
         references: &[i64],
     ) -> Result<Attributes, RowError> {
-        if self.message_bytes > MAX_CACHED_MESSAGE_BYTES {
-            self.messages.clear();
-            self.message_bytes = 0;
+        if self.messages.bytes > MAX_CACHED_MESSAGE_BYTES {
+            self.messages = Messages::default();
         }
         for number in references {
             self.load_message(*number)?;
@@ -172,7 +187,7 @@ impl<'c> RowReader<'c> {
         let Self { messages, bytes, .. } = self;
         let mut numbers = references.iter();
         let next = || {
-            let message = messages.get(numbers.next()?)?;
+            let message = messages.known.get(numbers.next()?)?;
             *bytes += message.len();
             Some(message.as_slice())
         };
@@ -180,7 +195,7 @@ impl<'c> RowReader<'c> {
     }
 
     fn load_message(&mut self, number: i64) -> Result<(), RowError> {
-        if self.messages.contains_key(&number) {
+        if self.messages.known.contains_key(&number) {
             return Ok(());
         }
         let stored: Option<Vec<u8>> = self
@@ -190,8 +205,8 @@ impl<'c> RowReader<'c> {
             .optional()?;
         let stored = stored.ok_or(BodyError::Messages)?;
         let message = dictionary::unpack(self.connection, &stored)?;
-        self.message_bytes += message.len();
-        self.messages.insert(number, message);
+        self.messages.bytes += message.len();
+        self.messages.known.insert(number, message);
         Ok(())
     }
 

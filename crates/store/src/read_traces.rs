@@ -77,8 +77,8 @@ pub(crate) fn counted(
 ) -> Result<Page<TraceSummary>, QueryError> {
     for item in &mut page.items {
         if let Some(here) = summary(session, item.trace_id)? {
-            item.log_count = here.log_count;
-            item.decision_count = here.decision_count;
+            item.log_count = item.log_count.max(here.log_count);
+            item.decision_count = item.decision_count.max(here.decision_count);
             item.received_unix_nano = here.received_unix_nano;
         }
     }

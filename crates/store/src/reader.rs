@@ -9,13 +9,12 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use throughline_trace::{
-    ContinuityReport, Decision, DecisionId, Dimension, LogRecord, SeriesQuery, SuspectedEdge,
-    TraceId, TraceSummary,
+    ContinuityReport, Decision, DecisionId, LogRecord, SuspectedEdge, TraceId, TraceSummary,
 };
 
 use crate::answer::{
-    DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, RollupSeries, RollupSums,
-    SegmentInfo, StoreStats, StoredTrace, TraceVersion,
+    DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, SegmentInfo, StoreStats,
+    StoredTrace, TraceVersion,
 };
 use crate::clickhouse::RemoteReader;
 use crate::continuity::{Watch, anew, nanos};
@@ -24,11 +23,10 @@ use crate::indicators::{IndicatorCounts, IndicatorQuery};
 use crate::layout::Layout;
 use crate::options::{CONTINUITY_GRACE, RollupRetention};
 use crate::query::{DecisionFilter, LogFilter, Page, TraceFilter};
-use crate::read_sessions::GroupSummary;
-use crate::search::NumberField;
+use crate::read_sessions::{Group, GroupSummary};
 use crate::session::{self, Files, Session, unreadable};
 use crate::writer::now_unix_nano;
-use crate::{indicators, read_logs, read_metrics, read_rollups, read_sessions, read_traces, sql};
+use crate::{indicators, read_logs, read_metrics, read_sessions, read_traces, sql};
 
 /// Longest that one query may hold a file, milliseconds.
 pub const MAX_QUERY_MILLIS: u64 = 2_000;
@@ -52,7 +50,7 @@ pub struct Reader {
     pub(crate) statements: Arc<Semaphore>,
     rollup_retention: RollupRetention,
     continuity: Continuity,
-    /// What is asked for traces beside the files.
+    /// What is asked beside the files.
     remote: Option<RemoteReader>,
 }
 
@@ -93,8 +91,9 @@ impl Reader {
         Self { files, permits, searches, statements, rollup_retention, continuity, remote }
     }
 
-    /// Asks ClickHouse for traces too: lists and searches of traces are those of all servers that
-    /// write there, and a trace has what this store lacks. Everything else stays the store's own.
+    /// Asks ClickHouse: lists, searches and series are those of all servers that write there, and a
+    /// trace has what this store lacks. Counters of indicators, continuity, gaps, the chain of the
+    /// audit log, segments and SQL stay the store's own.
     pub fn with_remote(mut self, remote: RemoteReader) -> Self {
         self.remote = Some(remote);
         self
@@ -174,10 +173,7 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<TraceSummary>, QueryError> {
-        // What is not mirrored is asked for here, where only our own traces are.
-        let here_only = [NumberField::Decisions, NumberField::Logs];
-        let is_here = filter.query.as_ref().is_some_and(|query| query.asks_for(&here_only));
-        if let Some(remote) = self.remote.as_ref().filter(|_| !is_here) {
+        if let Some(remote) = &self.remote {
             let page = remote.traces(filter, cursor, limit).await?;
             return self.ask(move |session| read_traces::counted(session, page.clone())).await;
         }
@@ -199,6 +195,9 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<GroupSummary>, QueryError> {
+        if let Some(remote) = &self.remote {
+            return remote.groups(Group::Session, filter, cursor, limit).await;
+        }
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
         self.search(move |session| {
             read_sessions::sessions(session, &filter, cursor.as_deref(), limit)
@@ -216,6 +215,9 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<GroupSummary>, QueryError> {
+        if let Some(remote) = &self.remote {
+            return remote.groups(Group::User, filter, cursor, limit).await;
+        }
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
         self.search(move |session| read_sessions::users(session, &filter, cursor.as_deref(), limit))
             .await
@@ -267,6 +269,9 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<Decision>, QueryError> {
+        if let Some(remote) = &self.remote {
+            return remote.decisions(filter, cursor, limit).await;
+        }
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
         self.ask(move |session| read_logs::decisions(session, &filter, cursor.as_deref(), limit))
             .await
@@ -277,7 +282,11 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn decision(&self, id: DecisionId) -> Result<Option<Decision>, QueryError> {
-        self.ask(move |session| read_logs::decision(session, id)).await
+        let here = self.ask(move |session| read_logs::decision(session, id)).await?;
+        match &self.remote {
+            Some(remote) if here.is_none() => remote.decision(id).await,
+            _ => Ok(here),
+        }
     }
 
     /// Number and link of decisions in the chain of the audit log.
@@ -315,6 +324,9 @@ impl Reader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<LogRecord>, QueryError> {
+        if let Some(remote) = &self.remote {
+            return remote.logs(filter, cursor, limit).await;
+        }
         let (filter, cursor) = (filter.clone(), cursor.map(str::to_owned));
         self.ask(move |session| read_logs::logs(session, &filter, cursor.as_deref(), limit)).await
     }
@@ -324,7 +336,10 @@ impl Reader {
     /// # Errors
     /// [`QueryError`].
     pub async fn metric_names(&self) -> Result<Vec<MetricInfo>, QueryError> {
-        self.ask(read_metrics::names).await
+        match &self.remote {
+            Some(remote) => remote.metric_names().await,
+            None => self.ask(read_metrics::names).await,
+        }
     }
 
     /// The series of one metric with their points since a time, at most `limit_points` of each
@@ -338,30 +353,12 @@ impl Reader {
         since_unix_nano: u64,
         limit_points: usize,
     ) -> Result<Vec<MetricSeries>, QueryError> {
+        if let Some(remote) = &self.remote {
+            return remote.metric_series(name, since_unix_nano, limit_points).await;
+        }
         let name = name.to_owned();
         self.ask(move |session| read_metrics::series(session, &name, since_unix_nano, limit_points))
             .await
-    }
-
-    /// Series of rollups, from the coarsest grain that fits the step.
-    ///
-    /// # Errors
-    /// [`QueryError::Series`] for what cannot be asked, and the others.
-    pub async fn series(&self, query: &SeriesQuery) -> Result<RollupSeries, QueryError> {
-        let query = query.clone();
-        let retention = self.rollup_retention;
-        self.ask(move |session| read_rollups::series(session, &query, &retention)).await
-    }
-
-    /// The sums that [`Reader::series`] takes its measures from, with their sketches: what it takes to
-    /// compare distributions.
-    ///
-    /// # Errors
-    /// [`QueryError::Series`] for what cannot be asked, and the others.
-    pub async fn rollup_sums(&self, query: &SeriesQuery) -> Result<RollupSums, QueryError> {
-        let query = query.clone();
-        let retention = self.rollup_retention;
-        self.ask(move |session| read_rollups::sums(session, &query, &retention)).await
     }
 
     /// Counters of indicators, and how far they can be relied on.
@@ -372,36 +369,15 @@ impl Reader {
         self.ask(move |session| indicators::counts(session, &query)).await
     }
 
-    /// Agents over a time, those with the most spans first, with totals of these measures.
-    ///
-    /// # Errors
-    /// [`QueryError`].
-    pub async fn agents(&self, query: SeriesQuery) -> Result<RollupSeries, QueryError> {
-        self.series(&query.by(Dimension::Agent)).await
-    }
-
-    /// Models over a time, as [`Reader::agents`].
-    ///
-    /// # Errors
-    /// [`QueryError`].
-    pub async fn models(&self, query: SeriesQuery) -> Result<RollupSeries, QueryError> {
-        self.series(&query.by(Dimension::Model)).await
-    }
-
-    /// Tools over a time, as [`Reader::agents`].
-    ///
-    /// # Errors
-    /// [`QueryError`].
-    pub async fn tools(&self, query: SeriesQuery) -> Result<RollupSeries, QueryError> {
-        self.series(&query.by(Dimension::Tool)).await
-    }
-
     /// Values for filter menus.
     ///
     /// # Errors
     /// [`QueryError`].
     pub async fn facets(&self) -> Result<Facets, QueryError> {
-        self.ask(read_metrics::facets).await
+        match &self.remote {
+            Some(remote) => remote.facets().await,
+            None => self.ask(read_metrics::facets).await,
+        }
     }
 
     /// How much is stored.
@@ -464,5 +440,6 @@ pub(crate) fn ended(error: &dyn std::fmt::Display) -> QueryError {
     QueryError::Storage(format!("the query ended: {error}"))
 }
 
+mod charts;
 #[cfg(test)]
 mod tests;

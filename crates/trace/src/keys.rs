@@ -203,6 +203,9 @@ keys! {
     /// Names of the problems that ingest put right on this item, joined by commas; an id that could
     /// not be read follows its problem's name after a colon.
     MENDED = "throughline.mended";
+    /// How many traces the one of an exported span stands for, 1 or more: what sampling left behind
+    /// looks like it.
+    SAMPLING_WEIGHT = "throughline.sampling.weight";
     /// What redaction took out of this item: a map from rule to how often.
     REDACTED = "throughline.redacted";
     /// Original sizes of values that were cut: a map from attribute key to bytes.

@@ -85,8 +85,8 @@ pub use observe::{Counts, INDICATOR_ID_MAX_CHARS, Observation, Observe};
 pub use rollup::{
     Cuboid, Dimension, Dimensions, DimensionsRef, Fallbacks, LatticeKey, MAX_DIMENSION_CHARS,
     MAX_SERIES_GROUPS, MAX_SERIES_MEASURES, MAX_SERIES_POINTS, Measure, OTHER, OperationKind,
-    Operations, Outcome, PhaseName, Resolution, Rollup, SKETCH_ACCURACY, SKETCH_GAMMA, SeriesPlan,
-    SeriesQuery, SeriesQueryError, Sketch, SpanFacts, SpanFrame, Spent,
+    Operations, Outcome, PhaseName, Resolution, Rollup, SKETCH_ACCURACY, SKETCH_GAMMA,
+    SeriesGroups, SeriesPlan, SeriesQuery, SeriesQueryError, Sketch, SpanFacts, SpanFrame, Spent,
 };
 pub use route_weights::{
     MAX_ROUTE_TARGETS, ROUTE_NAME_MAX_CHARS, RouteTarget, RouteWeights, RouteWeightsError,

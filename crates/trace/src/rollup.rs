@@ -23,8 +23,8 @@ pub use lattice::{
     PhaseName, Resolution,
 };
 pub use query::{
-    MAX_SERIES_GROUPS, MAX_SERIES_MEASURES, MAX_SERIES_POINTS, Measure, SeriesPlan, SeriesQuery,
-    SeriesQueryError,
+    MAX_SERIES_GROUPS, MAX_SERIES_MEASURES, MAX_SERIES_POINTS, Measure, SeriesGroups, SeriesPlan,
+    SeriesQuery, SeriesQueryError,
 };
 pub use sketch::{SKETCH_ACCURACY, SKETCH_GAMMA, Sketch};
 pub use spent::Spent;
@@ -174,6 +174,21 @@ impl Operations {
 
     fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The same operations with these outcomes, and with those of the failed among them, as
+    /// [`Operations::with_outcome`] and [`Operations::error_outcomes`] tell them.
+    #[must_use]
+    pub fn with_outcomes(
+        mut self,
+        outcomes: impl IntoIterator<Item = (Outcome, i64)>,
+        of_errors: impl IntoIterator<Item = (Outcome, i64)>,
+    ) -> Self {
+        for (at, times) in outcomes.into_iter().filter(|(at, _)| *at != Outcome::Ok) {
+            add_to(&mut self.outcomes, at, times);
+        }
+        of_errors.into_iter().for_each(|(at, times)| add_to(&mut self.error_outcomes, at, times));
+        self
     }
 
     /// How many ended in this way.
@@ -432,6 +447,12 @@ impl Rollup {
         self.first_tokens.merge(&other.first_tokens);
         self.prompt_tokens.merge(&other.prompt_tokens);
         self.confidence.merge(&other.confidence);
+    }
+
+    /// Joins operations of a kind.
+    pub fn add_operations(&mut self, kind: OperationKind, operations: &Operations) {
+        self.operations_mut(kind).merge(operations);
+        self.operations.retain(|(_, operations)| !operations.is_empty());
     }
 
     fn add_fallbacks(&mut self, other: Fallbacks) {

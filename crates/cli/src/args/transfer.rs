@@ -22,6 +22,10 @@ pub(crate) struct ExportArgs {
     /// Only traces and decisions of this agent
     #[arg(long)]
     pub(crate) agent: Option<String>,
+    /// Only the traces that `sampling` of the configuration would keep, by its rules and by what they
+    /// are; each span then says how many traces its own stands for (`throughline.sampling.weight`)
+    #[arg(long, conflicts_with_all = ["trace", "parquet"])]
+    pub(crate) sampled: bool,
     /// The tables of SQL as Parquet, instead of OTLP: rows of that time, each table a file in the directory
     /// that --out names
     #[arg(long)]

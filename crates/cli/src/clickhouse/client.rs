@@ -1,5 +1,6 @@
 //! ClickHouse's HTTP interface: statements in the address, rows in the body, values as parameters.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde_json::Value;
 use throughline_act::{cause, http_client, read_answer};
 use throughline_store::clickhouse::{
     CLAIM_NAME, MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION, NAME_HOLDER,
-    RemoteReader, Rows, Statements, decisions_ttl_statement, ttl_statements,
+    NOTE_ROLLUPS, RemoteReader, Rows, Statements, decisions_ttl_statement, ttl_statements,
 };
 
 use crate::settings::ClickHouseSettings;
@@ -55,7 +56,9 @@ impl Client {
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("database", &self.settings.database).append_pair("query", sql);
-            query.extend_pairs(options);
+            for (name, value) in options {
+                query.append_pair(name, &bound(sql, name, value));
+            }
         }
         let mut request = self.http.post(url).header("x-clickhouse-user", &self.settings.user);
         if let Some(password) = &self.settings.password {
@@ -137,12 +140,13 @@ impl Client {
         }))
     }
 
-    /// Says that the name of this server is in use by the data directory with this id, and refuses
+    /// Says that the name of this server is in use by the data directory with this id, whose rollups
+    /// are there until then (nanoseconds since the Unix epoch, 0 when that is not known), and refuses
     /// where another one has it: two that write under one name would overwrite each other's rows.
-    pub(crate) async fn claim_name(&self, store: &str) -> Result<(), String> {
+    pub(crate) async fn claim_name(&self, store: &str, rollups_until: u64) -> Result<(), String> {
         let holder = self.name_holder().await?;
         self.refuse_other(holder.as_ref(), store)?;
-        self.take_name(store).await?;
+        self.take_name(store, rollups_until).await?;
         if holder.is_none() {
             // Of two that came at once the later one has it.
             let holder = self.name_holder().await?;
@@ -152,9 +156,23 @@ impl Client {
     }
 
     /// Takes the name of this server, whoever has it.
-    pub(crate) async fn take_name(&self, store: &str) -> Result<(), String> {
-        let options = [("param_server", self.settings.server.as_str()), ("param_store", store)];
-        self.run(CLAIM_NAME, &options, None).await.map(drop)
+    pub(crate) async fn take_name(&self, store: &str, rollups_until: u64) -> Result<(), String> {
+        self.say(CLAIM_NAME, store, rollups_until).await
+    }
+
+    /// Says until when the rollups of this server are there, if the name is still its own.
+    pub(crate) async fn note_rollups(&self, store: &str, until: u64) -> Result<(), String> {
+        self.say(NOTE_ROLLUPS, store, until).await
+    }
+
+    async fn say(&self, statement: &str, store: &str, rollups_until: u64) -> Result<(), String> {
+        let until = rollups_until.to_string();
+        let options = [
+            ("param_server", self.settings.server.as_str()),
+            ("param_store", store),
+            ("param_rollups_until", &until),
+        ];
+        self.run(statement, &options, None).await.map(drop)
     }
 
     fn refuse_other(&self, holder: Option<&(String, u64)>, store: &str) -> Result<(), String> {
@@ -172,6 +190,28 @@ impl Client {
     }
 }
 
+/// A value as the interface takes it: of a text a backslash begins an escape there (as in a file of
+/// tab-separated values), while numbers and arrays are read as they are.
+fn bound<'a>(sql: &str, name: &str, value: &'a str) -> Cow<'a, str> {
+    let is_text =
+        name.strip_prefix("param_").is_some_and(|name| sql.contains(&format!("{{{name}:String}}")));
+    if !is_text || !value.contains(['\\', '\t', '\n', '\r', '\0']) {
+        return Cow::Borrowed(value);
+    }
+    let mut escaped = String::with_capacity(value.len() + 8);
+    for c in value.chars() {
+        match c {
+            '\\' => escaped.push_str("\\\\"),
+            '\t' => escaped.push_str("\\t"),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\0' => escaped.push_str("\\0"),
+            c => escaped.push(c),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
 impl Statements for Client {
     fn rows<'a>(&'a self, sql: &'a str, values: &'a [(&'static str, String)]) -> Rows<'a> {
         Box::pin(async move {
@@ -187,5 +227,18 @@ impl Statements for Client {
                 Err(format!("{shown}: expected an answer within {most} s, got none"))
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_escaped_and_arrays_are_not() {
+        let sql = "SELECT {name:String}, {ids:Array(String)}, {names:Array(String)}";
+        assert_eq!(bound(sql, "param_name", "it's \\ \t\n"), "it's \\\\ \\t\\n");
+        assert_eq!(bound(sql, "param_ids", "['a\\'b']"), "['a\\'b']");
+        assert_eq!(bound(sql, "other", "a\\b"), "a\\b");
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::Client;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::governing::now_unix_nano;
 use crate::settings::{ClickHouseSettings, Settings};
 
 /// First wait after a failure; it doubles with each.
@@ -111,9 +112,11 @@ impl Mirror {
             data_dir: settings.data_dir.clone(),
             settings: target.clone(),
             metrics: Metrics::register(registry),
+            reader: None,
             feed: None,
             claimed: None,
             rollups_due: Instant::now(),
+            rollups_until: 0,
             erasures_due: Instant::now(),
             whole: Instant::now(),
         };
@@ -143,12 +146,16 @@ struct Work {
     data_dir: PathBuf,
     settings: ClickHouseSettings,
     metrics: Metrics,
+    /// Tells how far the rollups here are; opened when that is first asked.
+    reader: Option<Reader>,
     /// Lent to a blocking thread while it is asked.
     feed: Option<Feed>,
     /// When the tables were last known to be right and the name of this server to be its own.
     claimed: Option<Instant>,
     /// Rollups are not looked at earlier.
     rollups_due: Instant,
+    /// Until when they are known to be there, nanoseconds since the Unix epoch; 0 at first.
+    rollups_until: u64,
     /// Erasures that failed are not tried again earlier.
     erasures_due: Instant,
     /// When ClickHouse last had everything.
@@ -251,19 +258,32 @@ impl Work {
         }
         self.claimed = None;
         let store = self.ask(|feed| feed.store_id().map_err(text)).await?;
-        self.client.claim_name(&store).await?;
+        self.client.claim_name(&store, self.rollups_until).await?;
         self.claimed = Some(Instant::now());
         Ok(())
     }
 
-    /// Sends cells that changed, and counts what was lost.
+    /// Sends cells that changed, says until when they are there, and counts what was lost.
     async fn rollups(&mut self) -> Result<(), String> {
+        // Before what has changed is looked at: what is counted here by now will be there.
+        let now = now_unix_nano();
+        let reader = match &self.reader {
+            Some(reader) => reader,
+            None => {
+                self.reader.insert(Reader::open(&self.data_dir).map_err(|error| error.to_string())?)
+            }
+        };
+        let coverage = reader.rollup_coverage(now / 1_000_000_000).await;
+        let coverage = coverage.map_err(|error| error.to_string())?;
         while let Some(batch) = self.ask(|feed| feed.next_rollups().map_err(text)).await? {
             send(&self.client, batch.inserts.clone()).await?;
             let rows = batch.rows;
             self.ask(move |feed| feed.acknowledge_rollups(&batch).map_err(text)).await?;
             self.metrics.rollup_rows.inc_by(rows);
         }
+        self.rollups_until = coverage.watermark_unix_nano.unwrap_or(now).max(self.rollups_until);
+        let store = self.ask(|feed| feed.store_id().map_err(text)).await?;
+        self.client.note_rollups(&store, self.rollups_until).await?;
         let lost = self.ask(|feed| feed.lost().map_err(text)).await?;
         let kinds = [
             (RowKind::Spans, lost.spans),
@@ -424,9 +444,11 @@ mod tests {
             data_dir: dir.path().to_owned(),
             settings: settings.clone(),
             metrics: Metrics::default(),
+            reader: None,
             feed: None,
             claimed: None,
             rollups_due: Instant::now(),
+            rollups_until: 0,
             erasures_due: Instant::now(),
             whole: Instant::now(),
         };

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use throughline_store::TraceFilter;
-use throughline_store::clickhouse::{Feed, MirrorError, RowKind, SERVER_SPANS, StoredRows};
+use throughline_store::clickhouse::{
+    Feed, MirrorError, RollupTable, RowKind, SERVER_SPANS, StoredRows,
+};
 use throughline_trace::TraceId;
 
 use crate::args::ClickHouseAction;
@@ -11,6 +13,9 @@ use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::settings::{ClickHouseSettings, Settings};
 use crate::show;
+use difference::Difference;
+
+mod difference;
 
 /// Rows that are compared at a time.
 const CHECK_PAGE: usize = 2_000;
@@ -18,8 +23,8 @@ const CHECK_PAGE: usize = 2_000;
 /// Metric points that are compared at a time: each look at those of a segment reads all of them.
 const CHECK_POINTS: usize = 50_000;
 
-/// Differences that are named; all are counted.
-const MAX_NAMED: usize = 20;
+/// Buckets of rollups that are compared at a time.
+const CHECK_BUCKETS: usize = 60;
 
 /// Runs one action.
 pub(crate) async fn run(settings: &Settings, action: ClickHouseAction) -> Outcome {
@@ -51,114 +56,6 @@ fn unreadable(error: MirrorError) -> Failure {
     failed(error.to_string())
 }
 
-/// Whether two rows say the same. ClickHouse writes a float that is whole without a point.
-fn is_same(mine: &Value, other: &Value) -> bool {
-    match (mine, other) {
-        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => {
-            a.as_f64() == b.as_f64()
-        }
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b))
-        }
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len()
-                && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| is_same(a, b)))
-        }
-        (a, b) => a == b,
-    }
-}
-
-/// How two lists of rows differ.
-#[derive(Debug, Default, PartialEq)]
-struct Difference {
-    rows: u64,
-    missing: u64,
-    extra: u64,
-    differing: u64,
-    named: Vec<String>,
-}
-
-impl Difference {
-    fn count(&self) -> u64 {
-        self.missing + self.extra + self.differing
-    }
-
-    /// Compares rows that both sides have sorted by segment and key.
-    fn compare(&mut self, ours: &[Value], theirs: &[Value]) {
-        let place = |row: &Value| {
-            (row["segment"].as_str().unwrap_or_default().to_owned(), row["key"].as_i64())
-        };
-        let (mut ours, mut theirs) = (ours.iter().peekable(), theirs.iter().peekable());
-        loop {
-            let order = match (ours.peek(), theirs.peek()) {
-                (None, None) => return,
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(mine), Some(other)) => place(mine).cmp(&place(other)),
-            };
-            let (mine, other) = (
-                if order.is_le() { ours.next() } else { None },
-                if order.is_ge() { theirs.next() } else { None },
-            );
-            self.rows += u64::from(mine.is_some());
-            let what = match (mine, other) {
-                (Some(mine), Some(other)) if is_same(mine, other) => continue,
-                (Some(_), Some(_)) => {
-                    self.differing += 1;
-                    "differs"
-                }
-                (Some(_), None) => {
-                    self.missing += 1;
-                    "is missing"
-                }
-                _ => {
-                    self.extra += 1;
-                    "is not in the store"
-                }
-            };
-            if let Some(row) = mine.or(other)
-                && self.named.len() < MAX_NAMED
-            {
-                let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-                let of = match text("decision_id") {
-                    id if !id.is_empty() => id,
-                    _ if row["name"].is_string() && row["trace_id"].is_null() => text("name"),
-                    _ => format!("{} {}", text("trace_id"), text("span_id")),
-                };
-                self.named.push(format!("{of} {what}"));
-            }
-        }
-    }
-
-    /// Takes in what was found of a kind.
-    fn add(&mut self, other: Self, kind: RowKind) {
-        self.rows += other.rows;
-        self.missing += other.missing;
-        self.extra += other.extra;
-        self.differing += other.differing;
-        let room = MAX_NAMED.saturating_sub(self.named.len());
-        let named = other.named.into_iter().take(room);
-        self.named.extend(named.map(|named| format!("{} {named}", kind.table())));
-    }
-
-    fn verdict(self) -> Outcome {
-        if self.count() == 0 {
-            return Ok(());
-        }
-        Err(Failure::new(
-            Exit::Damaged,
-            format!(
-                "ClickHouse differs from the store: {} missing, {} differing, {} extra: {}",
-                self.missing,
-                self.differing,
-                self.extra,
-                self.named.join(", ")
-            ),
-        )
-        .hint("what is missing may still be on its way: see throughline_clickhouse_lag_seconds"))
-    }
-}
-
 async fn check(client: &Client, (stored, server): (&StoredRows, &str), json: bool) -> Outcome {
     let mut all = Difference::default();
     let mut counts = Vec::new();
@@ -170,8 +67,12 @@ async fn check(client: &Client, (stored, server): (&StoredRows, &str), json: boo
         for segment in places {
             check_kind(client, (stored, server), (kind, segment), &mut found).await?;
         }
-        counts.push((kind, found.rows));
-        all.add(found, kind);
+        counts.push((kind.table(), found.rows));
+        all.add(found, kind.table());
+    }
+    for (table, found) in check_rollups(client, (stored, server)).await? {
+        counts.push((table.table(), found.rows));
+        all.add(found, table.table());
     }
     let mut out = anstream::stdout().lock();
     if json {
@@ -179,18 +80,22 @@ async fn check(client: &Client, (stored, server): (&StoredRows, &str), json: boo
             "segments": segments.len(), "missing": all.missing, "differing": all.differing,
             "extra": all.extra, "is_good": all.count() == 0,
         });
-        for (kind, rows) in counts {
-            answer[kind.table()] = rows.into();
+        for (table, rows) in counts {
+            answer[table] = rows.into();
         }
         write_json(&mut out, &answer)?;
     } else {
         use std::io::Write as _;
-        let told = counts.iter().map(|(kind, rows)| match kind {
-            RowKind::Spans => show::counted(*rows, "span", "spans"),
-            RowKind::Logs => show::counted(*rows, "log record", "log records"),
-            RowKind::Points => show::counted(*rows, "metric point", "metric points"),
-            RowKind::Decisions => show::counted(*rows, "decision", "decisions"),
-        });
+        let names = [
+            ("span", "spans"),
+            ("log record", "log records"),
+            ("metric point", "metric points"),
+            ("decision", "decisions"),
+            ("cell of rollups", "cells of rollups"),
+            ("sum of operations", "sums of operations"),
+        ];
+        let told = names.iter().zip(&counts);
+        let told = told.map(|((one, many), (_, rows))| show::counted(*rows, one, many));
         let told = told.collect::<Vec<_>>().join(", ");
         let segments = show::counted(segments.len() as u64, "segment", "segments");
         writeln!(out, "{told} of {segments} compared")?;
@@ -217,7 +122,10 @@ async fn check_kind(
             options.push(("param_segment", segment));
         }
         let theirs = client.rows(&sql, &options).await.map_err(failed)?;
-        let ours: Vec<Value> = page.into_iter().map(|(_, row)| row).collect();
+        let mut ours: Vec<Value> = page.into_iter().map(|(_, row)| row).collect();
+        // Not known of rows from before tables of version 4.
+        let rows = ours.iter_mut().filter_map(Value::as_object_mut);
+        rows.for_each(|row| drop(row.remove("body_is_json")));
         found.compare(&ours, &theirs);
         if is_last {
             return Ok(());
@@ -226,12 +134,42 @@ async fn check_kind(
     }
 }
 
+/// Cells of rollups, of the time that the store still has: ClickHouse keeps them longer.
+async fn check_rollups(
+    client: &Client,
+    (stored, server): (&StoredRows, &str),
+) -> Outcome<[(RollupTable, Difference); 2]> {
+    let mut found = RollupTable::ALL.map(|table| (table, Difference::default()));
+    for resolution in stored.rollup_resolutions() {
+        let mut from = 0;
+        while let Some(page) =
+            stored.rollups(resolution, from, CHECK_BUCKETS).map_err(unreadable)?
+        {
+            // What is there between two pages, and is not here, is of the page before.
+            let begin = if from == 0 { page.from_unix_seconds } else { from };
+            let values = [resolution, begin, page.to_unix_seconds].map(|value| value.to_string());
+            let options = [
+                ("param_server", server),
+                ("param_resolution", &values[0]),
+                ("param_from", &values[1]),
+                ("param_to", &values[2]),
+            ];
+            for (table, difference) in &mut found {
+                let theirs = client.rows(&table.check(), &options).await.map_err(failed)?;
+                difference.compare_cells(*table, page.rows(*table), &theirs);
+            }
+            from = page.to_unix_seconds;
+        }
+    }
+    Ok(found)
+}
+
 async fn take_over(client: &Client, settings: &Settings, target: &ClickHouseSettings) -> Outcome {
     let limits = (target.batch_rows, target.batch_bytes);
     let feed = Feed::open(&settings.data_dir, &target.target(), limits).map_err(unreadable)?;
     let store = feed.store_id().map_err(unreadable)?;
     client.migrate().await.map_err(failed)?;
-    client.take_name(&store).await.map_err(failed)?;
+    client.take_name(&store, 0).await.map_err(failed)?;
     use std::io::Write as _;
     let mut out = anstream::stdout().lock();
     writeln!(
@@ -283,23 +221,4 @@ async fn traces(client: &Client, (from, before): (u64, u64), limit: u32) -> Outc
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_differs_or_is_too_much_is_told() {
-        let row = |key: i64, name: &str| json!({ "segment": "a", "key": key, "name": name });
-        let ours = [row(1, "x"), row(2, "x"), row(4, "x")];
-        let theirs = [row(1, "x"), row(3, "x"), row(4, "y")];
-        let mut found = Difference::default();
-        found.compare(&ours, &theirs);
-        assert_eq!((found.rows, found.missing, found.extra, found.differing), (3, 1, 1, 1));
-        assert!(found.verdict().is_err());
-        let mut same = Difference::default();
-        same.compare(&ours, &ours);
-        assert_eq!((same.rows, same.count()), (3, 0));
-    }
 }

@@ -127,7 +127,10 @@ impl TryFrom<String> for Time {
 pub(crate) struct Size(pub(crate) u64);
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a size such as 500MiB, 100GiB or a number of bytes of 0 or more"
+)]
 enum RawSize {
     Bytes(u64),
     Text(String),

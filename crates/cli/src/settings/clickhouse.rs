@@ -174,11 +174,49 @@ fn password(config: &ClickHouseConfig) -> Outcome<Option<Password>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::FileConfig;
 
     fn of(url: &str) -> Outcome<Option<ClickHouseSettings>> {
         let config = ClickHouseConfig { url: url.to_owned(), ..ClickHouseConfig::default() };
         resolve(Some(&config), &AuditConfig::default())
+    }
+
+    fn held(hold: &str) -> Outcome<MirrorHold> {
+        let text = format!("store: {{ clickhouse: {{ url: 'http://a:8123', hold: {hold} }} }}");
+        let config = FileConfig::parse(Path::new("throughline.yaml"), &text)?;
+        let settings = resolve(config.store.clickhouse.as_ref(), &AuditConfig::default())?;
+        Ok(settings.expect("a mirror").hold)
+    }
+
+    #[test]
+    fn how_long_is_waited_for_it_is_read_and_bad_values_are_told() {
+        let target = "http://a:8123/#default";
+        assert_eq!(held("{}").expect("good"), MirrorHold::new(target));
+        let read = held("{ max_age: 90m, max_bytes: 2GiB }").expect("good");
+        assert_eq!((read.max_age.as_secs(), read.max_bytes), (5_400, 2 << 30));
+        assert_eq!(read.target, target);
+        let nothing = held("{ max_age: 0s, max_bytes: 0 }").expect("nothing waits");
+        assert_eq!((nothing.max_age, nothing.max_bytes), (Duration::ZERO, 0));
+        for (wrong, told) in [
+            ("{ max_age: 7d }", "expected a time such as 500ms, 30s, 10m or 24h"),
+            ("{ max_age: -1h }", "expected a time"),
+            ("{ max_age: '' }", "expected a time"),
+            ("{ max_age: 99999999999999999999h }", "expected a time"),
+            ("{ max_age: 10 }", "expected a"),
+            ("{ max_bytes: -5 }", "expected a size such as 500MiB"),
+            ("{ max_bytes: 1.5 }", "expected a size"),
+            ("{ max_bytes: 10 GB of disk }", "expected a size"),
+            ("{ max_bytes: 999999999999TiB }", "expected a size"),
+            ("{ max_ages: 1h }", "max_ages"),
+            ("1h", "expected"),
+        ] {
+            let error = held(wrong).expect_err(wrong);
+            let text = format!("{error:?}");
+            assert!(text.contains(told), "{wrong}: {text}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::redaction::{MARKS, RULES, send_everything};
 use crate::server::{Server, run, until};
 
 /// Sends traces with decisions and logs.
-async fn fill(server: &Server, traces: std::ops::Range<u128>) {
+async fn fill(server: &Server, traces: impl IntoIterator<Item = u128>) {
     let mut exporter = Exporter::connect(&server.grpc).await;
     for trace in traces {
         let trace = TraceId::from_u128(trace);
@@ -98,6 +98,59 @@ fn lines(path: &Path) -> Vec<String> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines.sort_unstable();
     lines
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_exported_by_sampling_is_what_it_would_keep() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    // Shares go by the last bits of an id, which are random elsewhere.
+    fill(
+        &server,
+        (1..41).map(|at: u128| at.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
+    )
+    .await;
+    server.stop();
+    let exported = |config: &str| {
+        let path = dir.path().join("sampling.yaml");
+        std::fs::write(&path, config).expect("written");
+        let path = path.to_str().expect("UTF-8").to_owned();
+        run(
+            &data_dir,
+            &["--config", &path, "--log", "info", "export", "--sampled", "--agent", "fraud"],
+        )
+    };
+    let whole = run(&data_dir, &["export", "--agent", "fraud"]).ok();
+    let traces = |text: &str| {
+        let lines = text.lines().map(json).filter(|line| line.get("resourceSpans").is_some());
+        let text = |line: Json| line["resourceSpans"][0]["scopeSpans"][0]["spans"][0].clone();
+        lines.map(text).collect::<Vec<Json>>()
+    };
+    assert_eq!(traces(&whole).len(), 40);
+
+    // All of them have failed spans and decisions: by what they are they leave.
+    let by_value = exported("sampling: { rate: 0.0, wait: 1ms }\n");
+    assert_eq!(traces(&by_value.ok()).len(), 40);
+    let none = "sampling: { rate: 0.0, wait: 1ms, keep: { errors: false, fallbacks: false, decided: false } }\n";
+    let nothing = exported(none);
+    assert!(nothing.stderr.contains("stayed, by sampling"), "{}", nothing.stderr);
+    assert_eq!(traces(&nothing.ok()).len(), 0);
+    let rule = "sampling:\n  rate: 0.0\n  wait: 1ms\n  keep: { errors: false, fallbacks: false, decided: false }\n  rules:\n  - { name: all-of-fraud, when: trace.agent == \"fraud\", rate: 0.5 }\n";
+    let chosen = exported(rule);
+    assert!(chosen.stderr.contains("rule:all-of-fraud"), "{}", chosen.stderr);
+    let chosen = traces(&chosen.ok());
+    assert!((5..36).contains(&chosen.len()), "{}", chosen.len());
+    for span in &chosen {
+        let weight = span["attributes"].as_array().expect("a list").iter();
+        let weight = weight.filter(|one| one["key"] == "throughline.sampling.weight");
+        let told: Vec<f64> =
+            weight.filter_map(|one| one["value"]["doubleValue"].as_f64()).collect();
+        assert_eq!(told, [2.0], "{span}");
+    }
+    let refused = exported("redaction: off\n");
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("expected `sampling`"), "{}", refused.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

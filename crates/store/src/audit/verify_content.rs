@@ -10,17 +10,22 @@ use crate::audit::chain::{ChainError, Hash, Kind, SALT_BYTES, commitment};
 use crate::audit::findings::{MAX_PROBLEMS, ProblemKind, Verification};
 use crate::audit::verify::Link;
 use crate::body;
+use crate::derived_rows;
 use crate::schema::to_nanos;
 
 /// Records in order, each with its content.
 pub(crate) const RECORDS: &str = "
 SELECT c.number, c.kind, c.decision_id, c.received, c.key, c.commitment, c.link,
     d.number, d.salt, d.body, d.time, d.received, d.trace_id, d.agent, d.session, d.stage,
-    d.action, d.confidence, d.decision, r.salt, r.body
+    d.action, d.confidence, d.decision, r.salt, r.body,
+    d.body, d.decision_id, d.time, d.received, d.trace_id, d.agent, d.session, d.stage, d.action, d.confidence
 FROM chain c
 LEFT JOIN decisions d ON c.kind = 0 AND d.decision_id = c.decision_id
 LEFT JOIN audit_records r ON c.kind <> 0 AND r.number = c.number
 ORDER BY c.number";
+
+/// Where [`derived_rows::COLUMNS`] begin in a row of [`RECORDS`].
+const DECISION_COLUMNS: usize = 21;
 
 /// Ranges of numbers, in order.
 #[derive(Debug, Default)]
@@ -116,8 +121,7 @@ fn decision(
             format!("its row says number {}", number.map_or("none".to_owned(), |n| n.to_string()));
         found.push((ProblemKind::Changed, what));
     }
-    let stored: Vec<u8> = row.get(9)?;
-    let raw = match body::unpack(&stored) {
+    let raw = match derived_rows::content(row, DECISION_COLUMNS) {
         Ok(raw) => raw,
         Err(error) => {
             found.push((ProblemKind::Changed, format!("field body: {error}")));
@@ -130,7 +134,7 @@ fn decision(
             let inner = body::decode::<Decision>(&raw).ok().map(|decision| decision.decision_id);
             let what = match inner.filter(|id| Some(*id) != link.decision()) {
                 Some(other) => format!("field body: the content is that of decision {other}"),
-                None => "field body or salt: the content is not what was committed to".to_owned(),
+                None => "field body or salt, or for a derived decision any field: the content is not what was committed to".to_owned(),
             };
             found.push((ProblemKind::Changed, what));
         }

@@ -9,7 +9,7 @@ use crate::rollups::{Change, read_cell};
 use crate::trace_rows::RowError;
 
 /// Resolutions that are mirrored; coarser ones follow from them.
-const MIRRORED: [Resolution; 2] = [Resolution::Minute, Resolution::Hour];
+pub(super) const MIRRORED: [Resolution; 2] = [Resolution::Minute, Resolution::Hour];
 
 /// Cells of a bucket, and their operations by kind.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ pub(super) fn of_bucket(
 }
 
 /// The name of a cuboid: its dimensions.
-fn cuboid_name(cuboid: Cuboid) -> &'static str {
+pub(super) fn cuboid_name(cuboid: Cuboid) -> &'static str {
     match cuboid {
         Cuboid::All => "all",
         Cuboid::Agent => "agent",
@@ -77,7 +77,7 @@ fn cuboid_name(cuboid: Cuboid) -> &'static str {
 }
 
 /// The column of a dimension; `version` is that of a row.
-fn column(dimension: Dimension) -> &'static str {
+pub(super) fn column(dimension: Dimension) -> &'static str {
     match dimension {
         Dimension::Version => "agent_version",
         other => other.as_str(),

@@ -51,8 +51,10 @@ impl RowKind {
     /// `to` (inclusive), and `segment` where rows are of segments.
     pub fn check(self) -> String {
         let segment = if self.is_of_segments() { "AND segment = {segment:String} " } else { "" };
+        // Not known of rows from before tables of version 4.
+        let unknown = if self == Self::Logs { ", body_is_json" } else { "" };
         format!(
-            "SELECT * EXCEPT (version, server) FROM {} FINAL
+            "SELECT * EXCEPT (version, server{unknown}) FROM {} FINAL
                 WHERE server = {{server:String}} {segment}AND key > {{after:Int64}} AND key <= {{to:Int64}}
                 ORDER BY key FORMAT JSONEachRow",
             self.table()

@@ -7,15 +7,19 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use throughline_trace::{Span, TraceId, TraceSummary};
+use throughline_trace::{FallbackState, Span, TraceId, TraceSummary};
 
 use super::RemoteReader;
-use super::schema::{LIST_HEAD, LIST_TAIL};
+use super::conditions::Conditions;
+use super::remote::count_in;
+use super::schema::{
+    LIST_GROUPS, LIST_HEAD, LIST_TAIL, LOOKUP_LIMIT, NEWEST_PARTS, ROWS, SPANS_WITH,
+};
 use crate::error::QueryError;
 use crate::page::page_items;
 use crate::query::{NANOS_PER_MILLI, Page, SearchExtent, TraceFilter};
 use crate::read_search::MAX_SEARCH_MILLIS;
-use crate::search::{NameField, Term, TextTest};
+use crate::search::{NameField, NumberField, SearchQuery, Term, TextTest};
 use crate::search_spans::SpanSearch;
 
 /// Fewest candidates that a search asks for at a time.
@@ -52,22 +56,9 @@ impl Place {
     }
 }
 
-/// What narrows the candidates.
-#[derive(Debug, Default)]
-struct Conditions {
-    sql: String,
-    values: Vec<(&'static str, String)>,
-}
-
 impl Conditions {
-    fn add(&mut self, sql: &str, name: &'static str, value: impl ToString) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(sql);
-        self.values.push((name, value.to_string()));
-    }
-
     /// What SQL can tell of a filter: never more than what a trace must meet.
-    fn of(filter: &TraceFilter) -> Self {
+    pub(super) fn of(filter: &TraceFilter) -> Self {
         let mut made = Self::default();
         let names = [
             ("max(has(agents, {agent:String}))", "agent", &filter.agent),
@@ -91,8 +82,10 @@ impl Conditions {
                 made.add(&sql, name, value.saturating_mul(NANOS_PER_MILLI));
             }
         }
-        if filter.error == Some(true) {
-            made.sql.push_str(" AND max(error_count) > 0");
+        match filter.error {
+            Some(true) => made.add_plain("max(error_count) > 0"),
+            Some(false) => made.add_plain("max(error_count) = 0"),
+            None => {}
         }
         if let Some(after) = filter.start_after_unix_nano {
             made.add("start >= {from:UInt64}", "from", after);
@@ -102,6 +95,27 @@ impl Conditions {
         }
         if let Some(query) = &filter.query {
             query.required_terms().for_each(|term| made.narrow(term));
+        }
+        made
+    }
+
+    /// All that a filter says but its query, for lists that nobody looks through afterwards. Of the
+    /// root, and of fallbacks, a merged summary has the first and the furthest, and so has this.
+    pub(super) fn exact(filter: &TraceFilter) -> Self {
+        let mut made = Self::of(&TraceFilter { query: None, ..filter.clone() });
+        if let Some(fallback) = filter.fallback {
+            let names = FallbackState::ALL.map(|state| format!("'{}'", state.as_str())).join(",");
+            let sql = format!(
+                "max(indexOf([{names}], JSONExtractString(summary, 'fallback'))) = {{fallback:UInt8}}"
+            );
+            made.add(&sql, "fallback", fallback as u8 + 1);
+        }
+        if let Some(text) = &filter.text {
+            let sql = "positionCaseInsensitiveUTF8(argMin(name, (
+                    NOT JSONExtractBool(summary, 'root', 'is_root'),
+                    JSONExtractUInt(summary, 'root', 'start_unix_nano'),
+                    JSONExtractString(summary, 'root', 'span_id'))), {root_text:String}) > 0";
+            made.add(sql, "root_text", text);
         }
         made
     }
@@ -129,10 +143,45 @@ impl Conditions {
             Term::Error(true) => ("max(error_count) >= {q_errors:UInt64}", "q_errors", "1".into()),
             _ => return,
         };
-        if self.values.iter().all(|(bound, _)| *bound != name) {
+        if !self.has(name) {
             self.add(sql, name, value);
         }
     }
+}
+
+/// Parts that are looked at for each trace of a page, where only the newest are.
+const PARTS_PER_TRACE: usize = 4;
+
+/// Fewest letters of a text that are looked up: what the index knows is four in a row.
+const MIN_TEXT_CHARS: usize = 4;
+
+/// Most texts of a query that are looked up.
+const TEXT_NAMES: [&str; 3] = ["text_a", "text_b", "text_c"];
+
+/// What spans must say for a query, as far as SQL can tell.
+fn texts_of(query: &SearchQuery) -> Conditions {
+    let mut made = Conditions::default();
+    let wanted = query.required_terms().filter_map(|term| match term {
+        Term::Text(text) => sure_part(text),
+        _ => None,
+    });
+    for (part, name) in wanted.zip(TEXT_NAMES) {
+        made.add(&format!("{SPANS_WITH}{{{name}:String}})"), name, format!("%{part}%"));
+    }
+    made
+}
+
+/// The longest part of a text that stands in the columns of a span as it does in what the span says:
+/// letters and digits of ASCII, which JSON does not escape, and not a number, which it may spell in
+/// several ways. In lower case.
+fn sure_part(text: &str) -> Option<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|part| part.len() >= MIN_TEXT_CHARS)
+        .filter(|part| {
+            part.bytes().any(|c| c.is_ascii_alphabetic() && !c.eq_ignore_ascii_case(&b'e'))
+        })
+        .max_by_key(|part| part.len())
+        .map(str::to_ascii_lowercase)
 }
 
 /// What a page has so far.
@@ -144,7 +193,6 @@ struct Gathered {
 impl RemoteReader {
     /// Traces of all servers that have spans, newest start first; a search where the filter has a
     /// query, which looks for at most [`MAX_SEARCH_MILLIS`] at a time. `limit` is 1 to 1,000.
-    /// Decisions and log records are not counted.
     ///
     /// # Errors
     /// [`QueryError::Cursor`]; [`QueryError::ClickHouse`] when it cannot be asked.
@@ -154,10 +202,16 @@ impl RemoteReader {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<TraceSummary>, QueryError> {
-        let begin = Instant::now();
+        let mut begin = Instant::now();
         let mut after = cursor.map(Place::of_cursor).transpose()?;
         let items = page_items(limit);
         let conditions = Conditions::of(filter);
+        let mut texts = filter.query.as_ref().map(texts_of).unwrap_or_default();
+        if self.are_lookups_slow() {
+            texts = Conditions::default();
+        }
+        // Whatever is asked for may be among the newest; what is rare is looked up.
+        let mut is_first = true;
         let mut found = Gathered { items: Vec::new(), traces_cut: 0 };
         let mut is_over = false;
         let mut searched_until = None;
@@ -169,13 +223,36 @@ impl RemoteReader {
             let wanted = items + 1 - found.items.len();
             // SQL tells nearly all of the fields, and little of a query.
             let most = if filter.query.is_some() { wanted.max(MIN_CANDIDATES) } else { wanted };
-            let candidates = self.candidates(&conditions, after, most).await?;
+            let none = Conditions::default();
+            let of_spans = if is_first { &none } else { &texts };
+            let mut candidates = Vec::new();
+            if conditions.sql.is_empty() && of_spans.sql.is_empty() {
+                candidates = self.newest(after, most).await?;
+            }
+            if candidates.len() < most {
+                let asked = self.candidates(of_spans, &conditions, after, most).await;
+                candidates = match asked {
+                    // Parts of it that are everywhere lead nowhere: the traces are walked over, with all the
+                    // time that takes.
+                    Err(error) if !of_spans.sql.is_empty() => {
+                        tracing::debug!(%error, "a text is not looked up");
+                        self.lookups_are_slow();
+                        (texts, begin) = (Conditions::default(), Instant::now());
+                        continue;
+                    }
+                    answered => answered?,
+                };
+            }
+            is_first = false;
             is_over = candidates.len() < most;
             after = candidates.last().copied().or(after);
             self.sift(filter, &candidates, &mut found).await?;
         }
         let has_more = found.items.len() > items;
         found.items.truncate(items);
+        let ids: Vec<TraceId> = found.items.iter().map(|summary| summary.trace_id).collect();
+        let counts = self.counts(&ids).await?;
+        found.items.iter_mut().for_each(|summary| count_in(summary, &counts));
         let last = found
             .items
             .last()
@@ -193,14 +270,27 @@ impl RemoteReader {
         })
     }
 
-    /// The next traces that may fit.
+    /// The next traces among the newest parts, where nothing narrows: grouping all of them takes
+    /// long. Those that started earlier than these parts tell are left out when they are read.
+    async fn newest(&self, after: Option<Place>, most: usize) -> Result<Vec<Place>, QueryError> {
+        let mut parts = Conditions::default();
+        let before = after.map_or(u64::MAX, |after| after.start_unix_nano);
+        parts.add(NEWEST_PARTS, "before", before);
+        parts.values.push(("parts", (most * PARTS_PER_TRACE).to_string()));
+        self.candidates(&parts, &Conditions::default(), after, most).await
+    }
+
+    /// The next traces that may fit: conditions about parts, and about traces.
     async fn candidates(
         &self,
+        of_parts: &Conditions,
         conditions: &Conditions,
         after: Option<Place>,
         most: usize,
     ) -> Result<Vec<Place>, QueryError> {
-        let (mut sql, mut values) = (conditions.sql.clone(), conditions.values.clone());
+        let mut sql = conditions.sql.clone();
+        let mut values = of_parts.values.clone();
+        values.extend(conditions.values.iter().cloned());
         if let Some(after) = after {
             sql.push_str(
                 " AND (start < {at:UInt64} OR start = {at:UInt64} AND trace_id > {after:String})",
@@ -209,7 +299,9 @@ impl RemoteReader {
             values.push(("after", after.trace_id.to_string()));
         }
         values.push(("limit", most.to_string()));
-        let rows = self.ask(&format!("{LIST_HEAD}{sql}{LIST_TAIL}"), &values).await?;
+        let limits = if of_parts.sql.contains(SPANS_WITH) { LOOKUP_LIMIT } else { "" };
+        let sql = format!("{LIST_HEAD}{}{LIST_GROUPS}{sql}{LIST_TAIL}{limits}{ROWS}", of_parts.sql);
+        let rows = self.ask(&sql, &values).await?;
         rows.iter()
             .map(|row| {
                 let id = row["trace_id"].as_str().unwrap_or_default();
@@ -236,12 +328,21 @@ impl RemoteReader {
             return Ok(());
         }
         let ids: Vec<TraceId> = candidates.iter().map(|place| place.trace_id).collect();
+        // One that started earlier stands further back, and comes there.
+        let starts: HashMap<TraceId, u64> =
+            candidates.iter().map(|place| (place.trace_id, place.start_unix_nano)).collect();
         let mut known = self.known(&ids).await?;
-        let summaries: Vec<TraceSummary> = ids
+        let mut summaries: Vec<TraceSummary> = ids
             .iter()
             .filter_map(|id| known.remove(id)?.joined())
             .filter(|summary| filter.fields_match(summary))
+            .filter(|summary| starts.get(&summary.trace_id) == Some(&summary.start_unix_nano))
             .collect();
+        let records = [NumberField::Decisions, NumberField::Logs];
+        if filter.query.as_ref().is_some_and(|query| query.asks_for(&records)) {
+            let counts = self.counts(&ids).await?;
+            summaries.iter_mut().for_each(|summary| count_in(summary, &counts));
+        }
         let Some(query) = &filter.query else {
             found.items.extend(summaries);
             return Ok(());
@@ -283,7 +384,6 @@ impl RemoteReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::SearchQuery;
 
     #[test]
     fn cursors_come_back_and_others_are_refused() {
@@ -306,6 +406,21 @@ mod tests {
         assert_eq!(bound("agent:a error:true user:u agent:b"), ["q_agent", "q_errors", "q_user"]);
         assert_eq!(bound("start>2020-01-01 words"), ["q_from"]);
         for open in ["-agent:a", "agent:a OR user:u", "agent:a*", "agent:*", "error:false", "a.b:1"]
+        {
+            assert!(bound(open).is_empty(), "{open}");
+        }
+    }
+
+    #[test]
+    fn of_texts_that_must_be_said_what_json_leaves_as_it_is_is_looked_up() {
+        let bound = |text: &str| {
+            let made = texts_of(&SearchQuery::parse(text, 0).unwrap());
+            made.values.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        assert_eq!(bound("\"CARD declined\""), ["%declined%"]);
+        assert_eq!(bound("refund agent:a voucher"), ["%refund%", "%voucher%"]);
+        for open in
+            ["-refund", "refund OR voucher", "abc", "Grüße", "12345", "1e30", "agent:refund"]
         {
             assert!(bound(open).is_empty(), "{open}");
         }

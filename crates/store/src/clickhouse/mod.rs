@@ -7,16 +7,23 @@
 //! place in its segment as its key, so that what was sent twice all the same is one row at read.
 
 mod cells;
+mod charts;
+mod conditions;
+mod decisions;
 mod feed;
+mod groups;
 mod kind;
 mod list;
+mod metrics;
 mod parse;
+mod parse_records;
 mod position;
 mod recent;
 mod records;
 mod remote;
 mod rows;
 mod schema;
+mod stored_rollups;
 
 pub use feed::{Batch, Erasure, Feed, Insert, Lost, MirrorError, RollupBatch};
 pub use kind::RowKind;
@@ -25,5 +32,6 @@ pub use remote::{RemoteReader, Rows, Statements};
 pub use rows::StoredRows;
 pub use schema::{
     CLAIM_NAME, ERASE_DECISIONS, MIGRATION_NOTED, MIGRATIONS, MIGRATIONS_TABLE, MIRROR_VERSION,
-    NAME_HOLDER, SERVER_SPANS, decisions_ttl_statement, ttl_statements,
+    NAME_HOLDER, NOTE_ROLLUPS, SERVER_SPANS, decisions_ttl_statement, ttl_statements,
 };
+pub use stored_rollups::{RollupPage, RollupTable};

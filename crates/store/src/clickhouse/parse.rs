@@ -52,32 +52,36 @@ pub(super) fn span(row: &Json) -> Result<Span, String> {
         attributes: attributes(resource["attributes"].take()),
         schema_url: text(&resource, "schema_url").to_owned(),
     });
-    let mut scope = tree(row, "scope")?;
-    span.scope = Arc::new(Scope {
-        name: text(&scope, "name").to_owned(),
-        version: text(&scope, "version").to_owned(),
-        attributes: attributes(scope["attributes"].take()),
-        schema_url: text(&scope, "schema_url").to_owned(),
-    });
+    span.scope = Arc::new(scope(tree(row, "scope")?));
     Ok(span)
 }
 
-fn text<'a>(row: &'a Json, name: &str) -> &'a str {
+/// What the column `scope` tells.
+pub(super) fn scope(mut json: Json) -> Scope {
+    Scope {
+        name: text(&json, "name").to_owned(),
+        version: text(&json, "version").to_owned(),
+        attributes: attributes(json["attributes"].take()),
+        schema_url: text(&json, "schema_url").to_owned(),
+    }
+}
+
+pub(super) fn text<'a>(row: &'a Json, name: &str) -> &'a str {
     row[name].as_str().unwrap_or_default()
 }
 
-fn count(row: &Json, name: &str) -> u32 {
+pub(super) fn count(row: &Json, name: &str) -> u32 {
     row[name].as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or_default()
 }
 
-fn id<T: std::str::FromStr>(row: &Json, name: &str) -> Result<T, String> {
+pub(super) fn id<T: std::str::FromStr>(row: &Json, name: &str) -> Result<T, String> {
     text(row, name).parse().map_err(|_| {
         format!("expected an id in the column {name} of ClickHouse, got {:?}", text(row, name))
     })
 }
 
 /// The JSON that a column holds as text.
-fn tree(row: &Json, name: &str) -> Result<Json, String> {
+pub(super) fn tree(row: &Json, name: &str) -> Result<Json, String> {
     serde_json::from_str(text(row, name))
         .map_err(|error| format!("expected JSON in the column {name} of ClickHouse: {error}"))
 }
@@ -90,7 +94,7 @@ fn list(json: Json) -> impl Iterator<Item = Json> {
     .into_iter()
 }
 
-fn attributes(json: Json) -> Attributes {
+pub(super) fn attributes(json: Json) -> Attributes {
     match json {
         Json::Object(fields) => {
             fields.into_iter().map(|(key, value)| (key, Value::from_json(value))).collect()

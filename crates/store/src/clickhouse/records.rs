@@ -55,6 +55,7 @@ pub(super) fn log(id: SegmentId, key: i64, log: &LogRecord) -> Value {
         "severity_text": log.severity_text,
         "service": log.resource.service(),
         "event_name": log.event_name,
+        "body_is_json": u8::from(!matches!(log.body, Any::String(_) | Any::Empty)),
         "body": if log.body == Any::Empty { String::new() } else { log.body.to_text() },
         "attributes": log.attributes.to_json().to_string(),
         "dropped_attributes_count": log.dropped_attributes_count,

@@ -1,13 +1,15 @@
 //! Traces as ClickHouse has them, of all servers that mirror into it. The network is the caller's.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use throughline_trace::{Sampled, Span, SpanId, TraceId, TraceSummary};
 
+use super::metrics::Menu;
 use super::recent::Recent;
 use super::schema::{PARTS_OF, SPANS_OF};
 use super::{parse, rows};
@@ -17,6 +19,9 @@ use crate::layout::{Day, SegmentId};
 
 /// Most spans of a trace in an answer.
 const MAX_TRACE_SPANS: usize = 50_000;
+
+/// How long texts are not looked up after that took too long.
+const SLOW_LOOKUPS_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a statement will answer: rows, or what is wrong, for people.
 pub type Rows<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, String>> + Send + 'a>>;
@@ -34,6 +39,9 @@ pub struct RemoteReader {
     /// The name under which the store beside us is mirrored.
     server: String,
     recent: Recent,
+    menu: Menu,
+    /// When looking texts up last took too long.
+    slow_lookup: Arc<Mutex<Option<Instant>>>,
 }
 
 /// What ClickHouse knows of a trace without its spans.
@@ -57,7 +65,23 @@ impl Known {
 impl RemoteReader {
     /// Reads by these statements; `server` is the name under which our own store is mirrored.
     pub fn new(statements: Arc<dyn Statements>, server: impl Into<String>) -> Self {
-        Self { statements, server: server.into(), recent: Recent::default() }
+        let (recent, menu, slow_lookup) = Default::default();
+        Self { statements, server: server.into(), recent, menu, slow_lookup }
+    }
+
+    pub(super) fn menu(&self) -> &Menu {
+        &self.menu
+    }
+
+    /// Whether looking texts up took too long a moment ago.
+    pub(super) fn are_lookups_slow(&self) -> bool {
+        let at = *self.slow_lookup.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < SLOW_LOOKUPS_PAUSE)
+    }
+
+    /// Looking texts up takes too long: it is left alone for a while.
+    pub(super) fn lookups_are_slow(&self) {
+        *self.slow_lookup.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     pub(super) async fn ask(
@@ -158,8 +182,11 @@ impl RemoteReader {
             }
             Ok::<_, QueryError>((known, spans.await?))
         };
-        match asked.await {
-            Ok((known, spans)) => Ok(join(here, known, spans, &self.server)),
+        match tokio::try_join!(asked, self.records(id)) {
+            Ok(((known, spans), records)) => {
+                let whole = join(here, known, spans, &self.server);
+                Ok(whole.map(|trace| records.join(trace, &self.server)))
+            }
             Err(error) => instead(here, error),
         }
     }
@@ -173,7 +200,8 @@ impl RemoteReader {
         here: Option<TraceVersion>,
         id: TraceId,
     ) -> Result<Option<TraceVersion>, QueryError> {
-        let known = match self.known_of(id).await {
+        let ids = [id];
+        let (known, counts) = match tokio::try_join!(self.known_of(id), self.counts(&ids)) {
             Ok(known) => known,
             Err(error) => return instead(here, error),
         };
@@ -185,7 +213,10 @@ impl RemoteReader {
         };
         places.extend(known.places.iter().cloned());
         let summary = join_summary(summary, known, &self.server);
-        Ok(summary.map(|summary| TraceVersion { summary, places, decision_ids }))
+        Ok(summary.map(|mut summary| {
+            count_in(&mut summary, &counts);
+            TraceVersion { summary, places, decision_ids }
+        }))
     }
 
     /// The summary of such a trace.
@@ -197,11 +228,28 @@ impl RemoteReader {
         here: Option<TraceSummary>,
         id: TraceId,
     ) -> Result<Option<TraceSummary>, QueryError> {
-        match self.known_of(id).await {
-            Ok(known) => Ok(join_summary(here, known, &self.server)),
+        let ids = [id];
+        match tokio::try_join!(self.known_of(id), self.counts(&ids)) {
+            Ok((known, counts)) => {
+                let summary = join_summary(here, known, &self.server);
+                Ok(summary.map(|mut summary| {
+                    count_in(&mut summary, &counts);
+                    summary
+                }))
+            }
             Err(error) => instead(here, error),
         }
     }
+}
+
+/// Log records and decisions, by trace.
+pub(super) type Counts = HashMap<TraceId, (u64, u64)>;
+
+/// Sets the numbers of log records and decisions, of which this server may know newer ones.
+pub(super) fn count_in(summary: &mut TraceSummary, counts: &Counts) {
+    let (logs, decisions) = counts.get(&summary.trace_id).copied().unwrap_or_default();
+    summary.log_count = summary.log_count.max(logs);
+    summary.decision_count = summary.decision_count.max(decisions);
 }
 
 /// Ids as an array of ClickHouse.
@@ -317,7 +365,11 @@ mod tests {
         fn rows<'a>(&'a self, sql: &'a str, _: &'a [(&'static str, String)]) -> Rows<'a> {
             Box::pin(async move {
                 let (parts, spans) = self.0.clone()?;
-                Ok(if sql == PARTS_OF { parts } else { spans })
+                Ok(match sql {
+                    PARTS_OF => parts,
+                    SPANS_OF => spans,
+                    _ => Vec::new(),
+                })
             })
         }
     }

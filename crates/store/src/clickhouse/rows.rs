@@ -117,6 +117,10 @@ impl StoredRows {
         Self(Layout::new(data_dir))
     }
 
+    pub(super) fn layout(&self) -> &Layout {
+        &self.0
+    }
+
     /// Segments that have their rows, oldest first, by name.
     ///
     /// # Errors

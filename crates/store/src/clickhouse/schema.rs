@@ -18,7 +18,7 @@ pub const MIGRATION_NOTED: &str = "INSERT INTO schema_migrations (version) SELEC
 /// A span's row is named by its place in the store (`segment`, `key`); the latest version of a
 /// place is the one that is read (`FINAL`). `day` is that of arrival, which the segment is named by,
 /// so that all versions of a row lie in one partition.
-pub const MIGRATIONS: [&[&str]; 3] = [FIRST, SEVERAL_SERVERS, ALL_ROWS];
+pub const MIGRATIONS: [&[&str]; 4] = [FIRST, SEVERAL_SERVERS, ALL_ROWS, READ_BACK];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS spans(
@@ -135,6 +135,21 @@ const ALL_ROWS: &[&str] = &[
      ENGINE = ReplacingMergeTree(seen) ORDER BY server",
 ];
 
+/// What reading records and rollups takes, and searches for texts: whether the body of a log record is JSON rather than a
+/// text that looks like it, and until when the rollups of a server are there, nanoseconds since the
+/// Unix epoch.
+const READ_BACK: &[&str] = &[
+    "ALTER TABLE logs ADD COLUMN IF NOT EXISTS body_is_json UInt8",
+    "ALTER TABLE servers ADD COLUMN IF NOT EXISTS rollups_until UInt64",
+    // Four letters in a row, of whatever a span says: parts of 8,192 spans that cannot hold a text are
+    // passed over. The expression is that of `SPANS_WITH`.
+    "ALTER TABLE spans ADD INDEX IF NOT EXISTS texts
+        lowerUTF8(concat(name, ' ', status_message, ' ', attributes, ' ', events))
+        TYPE ngrambf_v1(4, 65536, 2, 0) GRANULARITY 1",
+    // Of what is there already, in the background.
+    "ALTER TABLE spans MATERIALIZE INDEX texts",
+];
+
 /// Takes what is known of the traces of a batch.
 pub(super) const INSERT_PARTS: &str = "INSERT INTO trace_parts FORMAT JSONEachRow";
 
@@ -155,9 +170,20 @@ pub const ERASE_DECISIONS: &str = "ALTER TABLE decisions DELETE
 pub const NAME_HOLDER: &str = "SELECT store, seen FROM servers FINAL
     WHERE server = {server:String} FORMAT JSONEachRow";
 
-/// Claims a server's name, or says that it is still in use: takes `server` and `store`.
-pub const CLAIM_NAME: &str = "INSERT INTO servers (server, store, seen)
-    SELECT {server:String}, {store:String}, toUnixTimestamp64Milli(now64(3))";
+/// Claims a server's name, or says that it is still in use: takes `server`, `store` and
+/// `rollups_until`, nanoseconds since the Unix epoch, or 0 while that is not known.
+pub const CLAIM_NAME: &str = "INSERT INTO servers (server, store, seen, rollups_until)
+    SELECT {server:String}, {store:String}, toUnixTimestamp64Milli(now64(3)), {rollups_until:UInt64}";
+
+/// Says until when the rollups of a server are there, if it still has its name: takes the same.
+pub const NOTE_ROLLUPS: &str = "INSERT INTO servers (server, store, seen, rollups_until)
+    SELECT server, store, toUnixTimestamp64Milli(now64(3)), {rollups_until:UInt64} FROM servers FINAL
+    WHERE server = {server:String} AND store = {store:String}";
+
+/// Until when the rollups of all servers are there that said within five minutes that they are:
+/// one row with `until`, 0 when there is none.
+pub(super) const ROLLUPS_UNTIL: &str = "SELECT min(rollups_until) AS until FROM servers FINAL
+    WHERE rollups_until > 0 AND seen > toUnixTimestamp64Milli(now64(3)) - 300000 FORMAT JSONEachRow";
 
 /// Spans of a trace that one server has, by segment and key: takes `server` and `trace_id`.
 pub const SERVER_SPANS: &str = "SELECT * EXCEPT (version, server) FROM spans FINAL
@@ -181,14 +207,111 @@ pub(super) const PARTS_OF: &str =
     LIMIT 1 BY trace_id, server, segment
     FORMAT JSONEachRow";
 
-/// Traces, the newest start first. What is behind `HAVING` is for the caller to add. Versions that
-/// are out of date need not be left out: of what is asked for here a part only grows.
-pub(super) const LIST_HEAD: &str = "SELECT trace_id, min(start_unix_nano) AS start FROM trace_parts
-    GROUP BY trace_id HAVING max(span_count) > 0";
+/// Traces, the newest start first. What is behind `WHERE` and behind `HAVING` is for the caller to
+/// add. Versions that are out of date need not be left out: of what is asked for here a part only
+/// grows.
+pub(super) const LIST_HEAD: &str =
+    "SELECT trace_id, min(start_unix_nano) AS start FROM trace_parts WHERE 1";
+
+/// What is between the two.
+pub(super) const LIST_GROUPS: &str = " GROUP BY trace_id HAVING max(span_count) > 0";
+
+/// Behind `WHERE`: parts that started last before `before`, of the newest `parts`. Of a trace with
+/// older parts too they tell a start that is too late.
+pub(super) const NEWEST_PARTS: &str = "start_unix_nano <= {before:UInt64} AND start_unix_nano >= (
+    SELECT min(start_unix_nano) FROM (SELECT start_unix_nano FROM trace_parts
+        WHERE span_count > 0 AND start_unix_nano <= {before:UInt64}
+        ORDER BY start_unix_nano DESC LIMIT {parts:UInt64}))";
+
+/// Behind `WHERE`: traces with a span that may say a text; takes what it holds in lower case. Of
+/// which part of a text, and how it is bound, is for the caller to say.
+pub(super) const SPANS_WITH: &str = "trace_id IN (SELECT trace_id FROM spans
+    WHERE lowerUTF8(concat(name, ' ', status_message, ' ', attributes, ' ', events)) LIKE ";
 
 /// The end of a list, which takes `limit`.
-pub(super) const LIST_TAIL: &str =
-    " ORDER BY start DESC, trace_id LIMIT {limit:UInt64} FORMAT JSONEachRow";
+pub(super) const LIST_TAIL: &str = " ORDER BY start DESC, trace_id LIMIT {limit:UInt64}";
+
+/// What a list that looks a text up has behind it: how long that may take, seconds. The index leads
+/// nowhere where four letters of the text in a row are in most spans.
+pub(super) const LOOKUP_LIMIT: &str = " SETTINGS max_execution_time = 2";
+
+/// The very end of a list.
+pub(super) const ROWS: &str = " FORMAT JSONEachRow";
+
+/// Decisions, newest first, each once; what narrows is for the caller to add. Which rows is found out
+/// by few columns, the rest is read of those only.
+pub(super) const DECISIONS_HEAD: &str =
+    "SELECT * EXCEPT (version), decision_id AS tie FROM decisions
+    WHERE (agent, time_unix_nano, key, server) IN (
+        SELECT agent, time_unix_nano, key, server FROM (
+            SELECT agent, time_unix_nano, key, server, decision_id AS tie FROM decisions WHERE 1";
+
+/// The end of it, which takes `limit`.
+pub(super) const DECISIONS_TAIL: &str =
+    " ORDER BY time_unix_nano DESC, tie DESC LIMIT 1 BY tie LIMIT {limit:UInt64}))
+    ORDER BY time_unix_nano DESC, tie DESC LIMIT 1 BY tie FORMAT JSONEachRow";
+
+/// Log records, in the same way: those of one time in the order of arrival, backwards.
+pub(super) const LOGS_HEAD: &str = "SELECT * EXCEPT (version),
+    concat(toString(day), '/', leftPad(toString(toUInt32OrZero(substring(segment, 12))), 10, '0'), '/',
+        leftPad(toString(key), 20, '0'), '/', server) AS tie
+    FROM logs WHERE (service, time_unix_nano, segment, key, server) IN (
+        SELECT service, time_unix_nano, segment, key, server FROM (
+            SELECT service, time_unix_nano, segment, key, server,
+                concat(toString(day), '/', leftPad(toString(toUInt32OrZero(substring(segment, 12))), 10, '0'),
+                    '/', leftPad(toString(key), 20, '0'), '/', server) AS tie
+            FROM logs WHERE 1";
+
+/// The end of it, which takes `limit`.
+pub(super) const LOGS_TAIL: &str =
+    " ORDER BY time_unix_nano DESC, tie DESC LIMIT 1 BY tie LIMIT {limit:UInt64}))
+    ORDER BY time_unix_nano DESC, tie DESC, version DESC LIMIT 1 BY tie FORMAT JSONEachRow";
+
+/// How many log records and decisions there are of some traces: takes `ids`, an array.
+pub(super) const COUNTS_OF: &str =
+    "SELECT trace_id, sum(of_logs) AS logs, sum(of_decisions) AS decisions FROM (
+        SELECT trace_id, uniqExact(server, segment, key) AS of_logs, 0 AS of_decisions FROM logs
+            WHERE trace_id IN {ids:Array(String)} GROUP BY trace_id
+        UNION ALL SELECT trace_id, 0, uniqExact(decision_id) FROM decisions
+            WHERE trace_id IN {ids:Array(String)} GROUP BY trace_id)
+    GROUP BY trace_id FORMAT JSONEachRow";
+
+/// Metrics that have points in the newest week, by name.
+pub(super) const METRIC_NAMES: &str = "SELECT name, argMax(m.unit, m.time_unix_nano) AS unit,
+        argMax(m.description, m.time_unix_nano) AS description,
+        argMax(m.kind, m.time_unix_nano) AS kind,
+        argMax(m.is_monotonic, m.time_unix_nano) AS is_monotonic, max(m.time_unix_nano) AS last,
+        uniqExact(m.service, m.resource, m.scope, m.attributes, m.unit, m.kind) AS series_count,
+        groupUniqArray(toString(m.service)) AS services
+    FROM metric_points AS m WHERE m.day > (SELECT max(day) FROM metric_points) - 7
+    GROUP BY name ORDER BY name FORMAT JSONEachRow";
+
+/// The newest points of each series of a metric, newest first: takes `name`, `since` (nanoseconds
+/// since the Unix epoch) and `limit`, which is for each series.
+pub(super) const METRIC_POINTS: &str = "SELECT * FROM (
+        SELECT * EXCEPT (version) FROM metric_points
+        WHERE name = {name:String} AND time_unix_nano >= {since:UInt64}
+        ORDER BY time_unix_nano DESC, day DESC, segment, key DESC, server, version DESC
+        LIMIT 1 BY segment, key, server)
+    ORDER BY time_unix_nano DESC, day DESC, segment, key DESC, server
+    LIMIT {limit:UInt64} BY service, kind, unit, attributes, resource, scope FORMAT JSONEachRow";
+
+/// Values for filter menus: agents and so on with how many traces of the newest three days name
+/// them, stages with how many decisions.
+pub(super) const FACETS: &str = "SELECT * FROM (
+        SELECT 'agent' AS of_kind, arrayJoin(agents) AS value, uniq(trace_id) AS n FROM trace_parts
+            WHERE day > (SELECT max(day) FROM trace_parts) - 3 GROUP BY value
+        UNION ALL SELECT 'session', arrayJoin(sessions) AS value, uniq(trace_id) FROM trace_parts
+            WHERE day > (SELECT max(day) FROM trace_parts) - 3 GROUP BY value
+        UNION ALL SELECT 'user', arrayJoin(users) AS value, uniq(trace_id) FROM trace_parts
+            WHERE day > (SELECT max(day) FROM trace_parts) - 3 GROUP BY value
+        UNION ALL SELECT 'model', arrayJoin(models) AS value, uniq(trace_id) FROM trace_parts
+            WHERE day > (SELECT max(day) FROM trace_parts) - 3 GROUP BY value
+        UNION ALL SELECT 'service', arrayJoin(services) AS value, uniq(trace_id) FROM trace_parts
+            WHERE day > (SELECT max(day) FROM trace_parts) - 3 GROUP BY value
+        UNION ALL SELECT 'stage', toString(stage) AS value, uniq(decision_id) FROM decisions
+            WHERE stage != '' GROUP BY value)
+    ORDER BY of_kind, n DESC, value LIMIT 100 BY of_kind FORMAT JSONEachRow";
 
 /// Sets how many days telemetry is kept after that of its arrival. It goes with whole parts.
 /// Decisions and rollups outlive it, as they do in the store.

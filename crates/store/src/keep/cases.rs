@@ -16,7 +16,7 @@ use crate::layout::{Layout, SegmentId};
 use crate::rollups::{cuboid_keys, read_cell};
 use crate::sampled;
 use crate::sampling::{
-    BASELINE_DAYS, Baselines, Case, Decided, MIN_BASELINE_OPERATIONS, ROOTLESS_WAITS, Sampling,
+    BASELINE_DAYS, Baselines, Case, Decided, MIN_BASELINE_OPERATIONS, Sampling, quiet_at,
 };
 use crate::schema::{ROLLUPS, SEGMENT};
 use crate::trace_rows::{self, TraceRows};
@@ -72,14 +72,6 @@ impl Known {
             is_running: quiet_at(&self.summary, sampling) > now_unix_nano,
         }
     }
-}
-
-/// When a trace has been quiet for long enough, nanoseconds since the Unix epoch.
-fn quiet_at(summary: &TraceSummary, sampling: &Sampling) -> u64 {
-    let has_ended = summary.root.as_ref().is_some_and(|root| root.is_root);
-    let waits = if has_ended { 1 } else { ROOTLESS_WAITS };
-    let wait = sampling.wait.as_nanos().saturating_mul(waits.into());
-    summary.received_unix_nano.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
 }
 
 impl<'a> Cases<'a> {

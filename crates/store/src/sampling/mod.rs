@@ -6,6 +6,7 @@
 //! other.
 
 mod decide;
+mod export;
 mod tally;
 
 use std::time::Duration;
@@ -14,6 +15,8 @@ use throughline_rules::Expression;
 use throughline_trace::SamplingRate;
 
 pub(crate) use decide::{Baselines, Case, Decided, Verdict, decide};
+pub(crate) use export::quiet_at;
+pub use export::{ExportSampler, ExportVerdict};
 pub use tally::{Count, Tally};
 
 /// Quiet time after which a trace whose root has ended is judged.
@@ -30,7 +33,7 @@ pub(crate) const ROOTLESS_WAITS: u32 = 6;
 pub(crate) const MIN_BASELINE_OPERATIONS: i64 = 100;
 
 /// Days of rollups that a quantile is told from.
-pub(crate) const BASELINE_DAYS: u64 = 7;
+pub const BASELINE_DAYS: u64 = 7;
 
 /// What is kept in full, and what of the rest.
 #[derive(Debug, Clone, PartialEq)]

@@ -18,8 +18,8 @@ use crate::body::{self, SpanBody};
 use crate::error::QueryError;
 use crate::insert::read_varints;
 use crate::layout::SegmentId;
-use crate::messages::Slot;
-use crate::read_spans::RowReader;
+use crate::messages::{self, Slot};
+use crate::read_spans::{Messages, RowReader};
 use crate::sampled;
 use crate::session::Lease;
 use crate::sql::SqlViewColumn;
@@ -112,6 +112,7 @@ impl View for Spans {
             looks: RefCell::new(Looks::new(source)),
             weight: StdCell::default(),
             services: RefCell::default(),
+            messages: RefCell::default(),
         })
     }
 }
@@ -133,6 +134,8 @@ pub(super) struct SpanRows {
     /// The weight that was read last, with its place: spans of one trace come together.
     weight: StdCell<Option<(SegmentId, TraceId, f64)>>,
     services: RefCell<HashMap<(SegmentId, i64), Arc<str>>>,
+    /// Messages that were read last, of this segment.
+    messages: RefCell<Option<(SegmentId, Messages)>>,
 }
 
 /// What the body of a span says.
@@ -262,19 +265,30 @@ impl SpanRows {
         self.parts.get().ok_or_else(|| QueryError::Storage("a body was not kept".to_owned()))
     }
 
+    /// All attributes. The body is unpacked for them alone, where no other column needs it.
     fn attributes(&self, row: &SpanRow) -> Result<Cell<'_>, QueryError> {
-        let parts = self.parts(row)?;
-        if !parts.has_messages {
+        if let Some(parts) = self.parts.get().filter(|parts| !parts.has_messages) {
             return Ok(Cell::json(&parts.attributes.to_json()));
         }
         let (slots, numbers) = self.with_stored(row, |stored| {
             let body: SpanBody = body::unpack_value(&stored.body)?;
             Ok((body.attributes, stored.messages.as_deref().map(read_varints).unwrap_or_default()))
         })?;
-        self.look(row.segment, |lease| {
-            let whole = RowReader::new(lease).restored(slots, &numbers)?;
-            Ok(Cell::json(&whole.to_json()))
-        })
+        if numbers.is_empty() {
+            let restored = messages::restore(slots, || None).map_err(RowError::from);
+            let path = row.segment.file_name();
+            let whole = restored.map_err(|error| error.on_query(std::path::Path::new(&path)))?;
+            return Ok(Cell::json(&whole.to_json()));
+        }
+        let known = self.messages.take().filter(|(segment, _)| *segment == row.segment);
+        let known = known.map(|(_, messages)| messages).unwrap_or_default();
+        let (whole, known) = self.look(row.segment, |lease| {
+            let mut reader = RowReader::knowing(lease, known);
+            let whole = reader.restored(slots, &numbers)?;
+            Ok((whole, reader.into_messages()))
+        })?;
+        *self.messages.borrow_mut() = Some((row.segment, known));
+        Ok(Cell::json(&whole.to_json()))
     }
 }
 

@@ -9,6 +9,7 @@ mod clickhouse;
 mod clickhouse_hold;
 mod clickhouse_tails;
 mod continuity;
+mod derived;
 mod duplicates;
 mod durability;
 mod keeper;

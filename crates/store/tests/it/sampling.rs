@@ -11,7 +11,8 @@ use throughline_store::{
     SegmentInfo, SqlValue, Store, StoreOptions, TraceFilter,
 };
 use throughline_trace::{
-    Measure, OperationKind, SamplingRate, SeriesQuery, Span, StatusCode, TraceId, TraceSummary,
+    Measure, OperationKind, SamplingRate, SeriesGroups, SeriesQuery, Span, StatusCode, TraceId,
+    TraceSummary,
 };
 
 use crate::made::{self, DAY, NOON, decision, log, span, spans};
@@ -85,6 +86,7 @@ async fn spans_in_rollups(reader: &Reader) -> i64 {
         measures: vec![Measure::Spans],
         kinds: vec![OperationKind::Root],
         group_by: Vec::new(),
+        groups: SeriesGroups::Busiest,
         filter: BTreeMap::new(),
         from_unix_seconds: NOON / 1_000_000_000 - 43_200,
         to_unix_seconds: NOON / 1_000_000_000 + 3 * 86_400,

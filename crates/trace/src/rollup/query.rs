@@ -223,6 +223,28 @@ pub enum SeriesQueryError {
     Measures(usize),
 }
 
+/// Which groups an answer has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SeriesGroups {
+    /// Those with the most spans, [`MAX_SERIES_GROUPS`] of them.
+    #[default]
+    Busiest,
+    /// All of them, with their totals and without points: what a list is made of.
+    Totals,
+    /// Those with these labels, in the order of `group_by`.
+    Named(Vec<Vec<String>>),
+}
+
+impl SeriesGroups {
+    /// Whether an answer may have the group with these labels.
+    pub fn has(&self, labels: &[String]) -> bool {
+        match self {
+            Self::Busiest | Self::Totals => true,
+            Self::Named(names) => names.iter().any(|name| name == labels),
+        }
+    }
+}
+
 /// A question about rollups.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeriesQuery {
@@ -232,6 +254,8 @@ pub struct SeriesQuery {
     pub filter: BTreeMap<Dimension, String>,
     /// One series for each value of these.
     pub group_by: Vec<Dimension>,
+    /// Which of those series.
+    pub groups: SeriesGroups,
     /// The operations that counts, rates and durations are of; empty for those that the dimensions
     /// are about (requests, runs of an agent, steps of a phase, calls of a model, runs of a tool).
     pub kinds: Vec<OperationKind>,
@@ -257,6 +281,7 @@ impl SeriesQuery {
             measures,
             filter: BTreeMap::new(),
             group_by: Vec::new(),
+            groups: SeriesGroups::default(),
             kinds: Vec::new(),
             from_unix_seconds,
             to_unix_seconds,
@@ -271,6 +296,12 @@ impl SeriesQuery {
             self.group_by.push(dimension);
         }
         self
+    }
+
+    /// The same question about these groups.
+    #[must_use]
+    pub fn of_groups(self, groups: SeriesGroups) -> Self {
+        Self { groups, ..self }
     }
 
     /// The combination of dimensions that answers it.

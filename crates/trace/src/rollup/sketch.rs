@@ -123,6 +123,14 @@ impl Sketch {
         self.bins.iter().copied()
     }
 
+    /// A sketch of [numbered bins](Self::numbered_bins), in any order, and of the sum of its numbers.
+    pub fn of_bins(bins: impl IntoIterator<Item = (u16, i64)>, sum: i128) -> Self {
+        let mut made = Self { bins: Vec::new(), sum };
+        bins.into_iter().for_each(|(bin, count)| made.add_bin(bin, count));
+        made.bins.retain(|(_, count)| *count != 0);
+        made
+    }
+
     /// How many numbers it holds.
     pub fn count(&self) -> i64 {
         self.bins.iter().fold(0, |sum, (_, count)| sum.wrapping_add(*count))
@@ -213,6 +221,8 @@ mod tests {
             right.merge(&a);
             prop_assert_eq!(&left, &whole);
             prop_assert_eq!(&right, &whole);
+            let parts_again = left.numbered_bins().collect::<Vec<_>>().into_iter().rev();
+            prop_assert_eq!(&Sketch::of_bins(parts_again, left.sum()), &whole);
             prop_assert_eq!(whole.sum(), parts.concat().iter().map(|n| i128::from(*n)).sum::<i128>());
             for number in parts.concat() {
                 left.add(number, -1);

@@ -1,7 +1,7 @@
 //! `/api/v1/series` and the lists of agents, models and tools: measures over time, from rollups.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -10,7 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::Serialize;
 use throughline_store::{Coverage, RollupGroup, RollupSeries};
-use throughline_trace::{Dimension, MAX_SERIES_POINTS, Measure, OperationKind, SeriesQuery};
+use throughline_trace::{
+    Dimension, MAX_SERIES_POINTS, Measure, OperationKind, SeriesGroups, SeriesQuery,
+};
 
 use super::forms::Moment;
 use super::paging::Keyed;
@@ -117,9 +119,9 @@ struct Question {
     limit: usize,
 }
 
-/// Characters of the mark of a name. Lists are of at most 100 names, so that two of them hardly ever
-/// share one of 48 bits.
-const MARK_CHARS: usize = 8;
+/// Characters of the mark of a name, of 6 bits each. Lists are of at most 2,001 names (the lattice tells
+/// no more tools apart), of which two share a mark once in 30,000 lists; so a cursor has at most 12 kB.
+const MARK_CHARS: usize = 6;
 
 fn mark(name: &str) -> String {
     let hash = blake3::hash(name.as_bytes());
@@ -139,16 +141,17 @@ impl Question {
 
     fn query(&self) -> SeriesQuery {
         SeriesQuery::new(LIST_MEASURES.to_vec(), self.time.0, self.time.1)
+            .of_groups(SeriesGroups::Totals)
     }
 
     fn answer(&self, series: &RollupSeries) -> Result<Json<Totals>, Failure> {
-        let seen: Vec<&[u8]> = self.seen.as_bytes().chunks(MARK_CHARS).collect();
+        let seen: HashSet<&[u8]> = self.seen.as_bytes().chunks(MARK_CHARS).collect();
         let mut rest: Vec<(&RollupGroup, &str, String)> = (series.groups.iter())
             .map(|group| {
                 let name = group.labels.first().map_or("", String::as_str);
                 (group, name, mark(name))
             })
-            .filter(|(.., mark)| !seen.contains(&mark.as_bytes()))
+            .filter(|(.., mark)| !seen.contains(mark.as_bytes()))
             .collect();
         rest.sort_by_key(|(group, name, _)| (Reverse(group.spans), *name));
         let has_more = rest.len() > self.limit;
@@ -170,7 +173,6 @@ impl Question {
             to: moment(series.to_unix_seconds),
             items: items.collect(),
             next,
-            left_out: series.groups_left_out,
             coverage: coverage(&series.coverage),
         }))
     }
@@ -187,8 +189,6 @@ pub(crate) struct Totals {
     items: Vec<Total>,
     /// Where the next page begins, to be given back as `cursor`; null when this is the last.
     next: Option<String>,
-    /// How many there are beyond the 100 with the most spans.
-    left_out: usize,
     coverage: CoverageShape,
 }
 

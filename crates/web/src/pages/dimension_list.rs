@@ -2,17 +2,19 @@
 
 use axum::extract::State;
 use maud::{Markup, html};
+use serde::{Deserialize, Serialize};
 use throughline_store::{RollupGroup, RollupSeries};
-use throughline_trace::{Dimension, Measure, SeriesQuery};
+use throughline_trace::{Dimension, Measure, SeriesGroups, SeriesQuery};
 
 use super::times::{OF_ROLLUPS, Time};
 use super::{chart, overview};
+use crate::api::paging::Keyed;
 use crate::api::series::LIST_MEASURES;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::format::{self, NANOS_PER_SEC};
 use crate::layout::{self, Nav};
-use crate::params::Params;
+use crate::params::{Params, query_string};
 use crate::state::Shared;
 
 /// A list of this kind.
@@ -21,6 +23,7 @@ struct Kind {
     /// What each row is one value of.
     dimension: Dimension,
     path: &'static str,
+    keyed: Keyed,
     title: &'static str,
     /// What one row is.
     one: &'static str,
@@ -33,6 +36,7 @@ struct Kind {
 const AGENTS: Kind = Kind {
     dimension: Dimension::Agent,
     path: "/agents",
+    keyed: Keyed::Agents,
     title: "Agents",
     one: "Agent",
     operations: "Runs",
@@ -42,6 +46,7 @@ const AGENTS: Kind = Kind {
 const MODELS: Kind = Kind {
     dimension: Dimension::Model,
     path: "/models",
+    keyed: Keyed::Models,
     title: "Models",
     one: "Model",
     operations: "Calls",
@@ -51,11 +56,15 @@ const MODELS: Kind = Kind {
 const TOOLS: Kind = Kind {
     dimension: Dimension::Tool,
     path: "/tools",
+    keyed: Keyed::Tools,
     title: "Tools",
     one: "Tool",
     operations: "Runs",
     more: None,
 };
+
+/// Rows of a page.
+const ROWS: usize = 100;
 
 /// Columns: name in the address, name for people, measure.
 const COLUMNS: [(&str, &str, Measure); 6] = [
@@ -100,12 +109,89 @@ async fn show(
     params: &Params,
     kind: Kind,
 ) -> Result<Markup, Failure> {
-    params.expect_only(&[&["since", "sort"]])?;
+    params.expect_only(&[&["since", "sort", "cursor"]])?;
     let time = OF_ROLLUPS.chosen(params)?;
-    let now = visitor.now_unix_nano / NANOS_PER_SEC + 1;
-    let query = SeriesQuery::new(LIST_MEASURES.to_vec(), now.saturating_sub(time.seconds), now);
-    let series = app.web.reader.series(&query.by(kind.dimension)).await?;
-    page(visitor, params, kind, time, &series)
+    let place: Option<Place> = kind.keyed.key(params)?;
+    let until = place.as_ref().map_or(visitor.now_unix_nano / NANOS_PER_SEC + 1, |of| of.until);
+    let query = SeriesQuery::new(LIST_MEASURES.to_vec(), until.saturating_sub(time.seconds), until)
+        .by(kind.dimension);
+    let reader = &app.web.reader;
+    let mut series = reader.series(&query.clone().of_groups(SeriesGroups::Totals)).await?;
+    let (sort, by) = order(params)?;
+    let seen = series.groups.len();
+    let next = cut(&mut series, (by, until), place.as_ref());
+    let next = next.map(|next| kind.keyed.cursor(&next)).transpose()?;
+    if !series.groups.is_empty() {
+        // What lies over time is asked for of those that are shown.
+        let names = series.groups.iter().map(|group| group.labels.clone()).collect();
+        let charted = SeriesQuery { measures: vec![Measure::Count], ..query };
+        let charted = reader.series(&charted.of_groups(SeriesGroups::Named(names))).await?;
+        draw(&mut series, &charted);
+    }
+    page(visitor, params, (kind, time, sort), (&series, seen, next))
+}
+
+/// The last row of a page.
+#[derive(Debug, Serialize, Deserialize)]
+struct Place {
+    /// The second behind the last that is counted, since the Unix epoch: that of the first page.
+    until: u64,
+    /// The value that rows are sorted by: its bits, which JSON keeps.
+    value_bits: u64,
+    name: String,
+}
+
+/// The column that rows are sorted by: its name, and measure.
+fn order(params: &Params) -> Result<(&'static str, Measure), Failure> {
+    let names = COLUMNS.map(|(name, ..)| name).join(", ");
+    let chosen = params
+        .read("sort", &names, |text| COLUMNS.iter().find(|(name, ..)| *name == text).copied())?;
+    let (sort, _, by) = chosen.unwrap_or(COLUMNS[0]);
+    Ok((sort, by))
+}
+
+/// Sorts rows and leaves those of the page behind a place; where the next page begins.
+fn cut(
+    series: &mut RollupSeries,
+    (by, until): (Measure, u64),
+    after: Option<&Place>,
+) -> Option<Place> {
+    let mut groups: Vec<(f64, RollupGroup)> = std::mem::take(&mut series.groups)
+        .into_iter()
+        .map(|group| (value(series, &group, by).unwrap_or(-1.0), group))
+        .collect();
+    let compare =
+        |(a, one): (f64, &str), (b, other): (f64, &str)| b.total_cmp(&a).then(one.cmp(other));
+    groups.sort_by(|(a, one), (b, other)| compare((*a, name_of(one)), (*b, name_of(other))));
+    if let Some(after) = after {
+        groups.retain(|(value, group)| {
+            compare((*value, name_of(group)), (f64::from_bits(after.value_bits), &after.name))
+                .is_gt()
+        });
+    }
+    let has_more = groups.len() > ROWS;
+    groups.truncate(ROWS);
+    let last = groups.last().filter(|_| has_more);
+    let place = last.map(|(value, group)| Place {
+        until,
+        value_bits: value.to_bits(),
+        name: name_of(group).to_owned(),
+    });
+    series.groups = groups.into_iter().map(|(_, group)| group).collect();
+    place
+}
+
+fn name_of(group: &RollupGroup) -> &str {
+    group.labels.first().map_or("", String::as_str)
+}
+
+/// Puts the points of a chart of counts, the first of the measures of a list, to the rows that they
+/// are of.
+fn draw(series: &mut RollupSeries, charted: &RollupSeries) {
+    for group in &mut series.groups {
+        let points = charted.groups.iter().find(|one| one.labels == group.labels);
+        group.points = points.map(|one| one.points.clone()).unwrap_or_default();
+    }
 }
 
 fn value(series: &RollupSeries, group: &RollupGroup, measure: Measure) -> Option<f64> {
@@ -116,22 +202,14 @@ fn value(series: &RollupSeries, group: &RollupGroup, measure: Measure) -> Option
 fn page(
     visitor: &Visitor,
     params: &Params,
-    kind: Kind,
-    time: Time,
-    series: &RollupSeries,
+    (kind, time, sort): (Kind, Time, &str),
+    (series, seen, next): (&RollupSeries, usize, Option<String>),
 ) -> Result<Markup, Failure> {
-    let since = time.name;
-    let names = COLUMNS.map(|(name, ..)| name).join(", ");
-    let chosen = params
-        .read("sort", &names, |text| COLUMNS.iter().find(|(name, ..)| *name == text).copied())?;
-    let (sort, _, by) = chosen.unwrap_or(COLUMNS[0]);
-    let mut groups: Vec<&RollupGroup> = series.groups.iter().collect();
-    let order = |group: &RollupGroup| value(series, group, by).unwrap_or(-1.0);
-    groups.sort_by(|a, b| order(b).total_cmp(&order(a)));
+    let (since, groups) = (time.name, &series.groups);
     let body = html! {
         div.head {
             h1 { (kind.title) }
-            p.grow { (format::count(groups.len() as u64)) " seen" @if series.groups_left_out > 0 { ", " (format::count(series.groups_left_out as u64)) " further ones left out" } }
+            p.grow { (format::count(seen as u64)) " seen" }
             div.tools {
                 (OF_ROLLUPS.buttons(params, kind.path, time))
                 a.btn href={ "/api/v1" (kind.path) "?since=" (since) } { "JSON" }
@@ -147,7 +225,7 @@ fn page(
                         th.w-opt { "Over time" }
                         @for (name, label, _) in COLUMNS {
                             th.num aria-sort=[(name == sort).then_some("descending")] {
-                                a href={ (kind.path) (params.with("sort", Some(name))) } {
+                                a href={ (kind.path) (query_string([("since", since), ("sort", name)])) } {
                                     @if name == "count" { (kind.operations) } @else { (label) }
                                     @if name == sort { " ↓" }
                                 }
@@ -156,20 +234,26 @@ fn page(
                     }
                 }
                 tbody #rows {
-                    @for group in &groups { (row(series, group, kind, since)) }
+                    @for group in groups { (row(series, group, kind, since)) }
                     @if groups.is_empty() { tr { td colspan="8" { div.none { p { "None was seen in this time." } } } } }
                 }
             }
+        }
+        @if let Some(next) = &next {
+            p.pager { a.btn href={ (kind.path) (params.with("cursor", Some(next))) } { "Further ones" } }
+        }
+        @if params.text("cursor").is_some() {
+            p.pager { a.btn href={ (kind.path) (params.with("cursor", None)) } { "The first ones" } }
         }
     };
     Ok(layout::page(visitor, Nav::Overview, kind.title, body))
 }
 
 fn row(series: &RollupSeries, group: &RollupGroup, kind: Kind, since: &str) -> Markup {
-    let name = group.labels.first().map_or("", String::as_str);
+    let name = name_of(group);
     let more = kind.more.map(|(path, parameter)| {
         let pairs = [(parameter, name), ("since", since)];
-        format!("{path}{}", crate::params::query_string(pairs))
+        format!("{path}{}", query_string(pairs))
     });
     html! {
         tr data-href=[more.as_deref()] {

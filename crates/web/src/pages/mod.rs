@@ -13,6 +13,7 @@ pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod overview;
 pub(crate) mod querybox;
+mod redacted;
 pub(crate) mod series;
 pub(crate) mod sessions;
 pub(crate) mod setup;

@@ -7,6 +7,7 @@ use throughline_trace::{
 };
 
 use super::chat::{Chat, value_box};
+use super::redacted::Redacted;
 use super::waterfall::{View, role_class, role_label};
 use super::{decisions, json_text};
 use crate::failure::Failure;
@@ -63,7 +64,7 @@ impl<'a> SpanView<'a> {
     /// The panel.
     pub(crate) fn draw(&self) -> Markup {
         let sections = self.sections();
-        html! {
+        self.redacted().mark(html! {
             div.pin data-span=(self.span().span_id) {
                 div.p-head {
                     div.p-title {
@@ -82,7 +83,11 @@ impl<'a> SpanView<'a> {
                 }
                 div.p-end {}
             }
-        }
+        })
+    }
+
+    fn redacted(&self) -> Redacted {
+        Redacted::of(self.span(), self.logs.iter().copied())
     }
 
     /// Id, title, count and content of the sections that have any, most wanted first.
@@ -170,6 +175,7 @@ impl<'a> SpanView<'a> {
             @if node.span.attributes.get(keys::MENDED).is_some() {
                 p.flag { "Something about it could not be taken as it came and was mended; see the attribute " code { (keys::MENDED) } "." }
             }
+            (self.redacted().flag())
             @if self.view.is_degraded(self.at) { p.flag.plum { "Part of the degraded branch: it ran because the primary failed." } }
             @if self.view.is_lost_attempt(self.at) { p.flag { "This attempt was given up and another one followed." } }
         }

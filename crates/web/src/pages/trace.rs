@@ -9,6 +9,7 @@ use throughline_trace::{FallbackState, SpanId, TraceId, TraceSummary};
 use tokio::sync::SemaphorePermit;
 
 use super::continuity;
+use super::redacted::Redacted;
 use super::span::SpanView;
 use super::waterfall::{self, View};
 use crate::doors::Visitor;
@@ -168,6 +169,11 @@ fn facts(view: &View<'_>) -> Markup {
     let summary = &view.trace.summary;
     let fact = |label: &str, value: Markup| html! { div { dt { (label) } dd { (value) } } };
     let number = |n: u64| html! { (format::count(n)) };
+    let trace = view.trace;
+    let of_spans = trace.spans.iter().map(|span| &span.attributes);
+    let of_logs = trace.logs.iter().map(|log| &log.attributes);
+    let of_decisions = trace.decisions.iter().map(|decision| &decision.attributes);
+    let redacted = Redacted::sum(of_spans.chain(of_logs).chain(of_decisions));
     html! {
         dl.facts {
             (fact("Duration", html! { (format::duration(view.length_ns)) }))
@@ -190,6 +196,11 @@ fn facts(view: &View<'_>) -> Markup {
             @if summary.fallback != FallbackState::None {
                 div.plum[summary.fallback >= FallbackState::Degraded] {
                     dt { "Fallback" } dd { (fallback_word(summary.fallback)) }
+                }
+            }
+            @if redacted.count() > 0 {
+                div title={ "Taken out before it was stored, by rule: " (redacted.by_rule()) } {
+                    dt { "Redacted" } dd { (format::count(redacted.count())) }
                 }
             }
             @if summary.error_count > 0 {

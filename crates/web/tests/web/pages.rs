@@ -1,6 +1,7 @@
 //! What people see.
 
 use axum::http::StatusCode;
+use throughline_trace::{Value, keys};
 
 use crate::fixtures;
 use crate::{Site, recent_ns};
@@ -240,6 +241,22 @@ async fn model_calls_show_their_conversation_tokens_and_cost() {
     ] {
         assert!(details.contains(text), "{text}");
     }
+}
+
+#[tokio::test]
+async fn what_was_redacted_is_counted_and_marked() {
+    let site = Site::open();
+    let mut batch = fixtures::fraud(0xa1, recent_ns());
+    let span = batch.spans.first_mut().unwrap();
+    span.attributes.set(keys::REDACTED, Value::Map(vec![("email".to_owned(), Value::Int(2))]));
+    span.attributes.set("note", "write to [email], never to [phone]");
+    let span_id = span.span_id;
+    site.commit(batch).await;
+    let page = site.get(&trace_path(0xa1)).await;
+    assert!(page.body.contains("by rule: email 2"), "of the trace");
+    let panel = site.get(&format!("{}/spans/{span_id}", trace_path(0xa1))).await;
+    assert!(panel.body.contains("2 redacted before it was stored, by rule: email 2."));
+    assert!(panel.body.contains(">[email]</mark>") && !panel.body.contains(">[phone]</mark>"));
 }
 
 #[tokio::test]

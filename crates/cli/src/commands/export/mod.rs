@@ -2,15 +2,18 @@
 //! records, and decisions as `agent.decision` events; metric series stay. Or the tables of SQL as Parquet.
 
 mod parquet_file;
+mod sampled;
 mod tables;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use throughline_ingest::{encode_logs, encode_spans};
-use throughline_store::{DecisionFilter, LogFilter, Reader, TraceFilter};
+use throughline_store::{
+    DecisionFilter, ExportSampler, ExportVerdict, LogFilter, Reader, TraceFilter,
+};
 use throughline_trace::{Decision, LogRecord, TraceId};
 
 use crate::args::ExportArgs;
@@ -31,14 +34,18 @@ pub(crate) async fn run(settings: &Settings, args: &ExportArgs) -> Outcome {
     let reader = open_reader(settings)?;
     let mut sink = Sink::open(args.out.as_deref())?;
     let mut done = Done::default();
+    let sampler = match args.sampled {
+        true => Some(sampled::sampler(&reader, settings, &wanted_traces(args)).await?),
+        false => None,
+    };
     match args.trace {
         Some(id) => {
-            if !export_trace(&reader, id, &mut sink, &mut done).await? {
+            if !export_trace(&reader, id, None, (&mut sink, &mut done)).await? {
                 return Err(Failure::not_found(format!("no trace {id}")));
             }
         }
         None => {
-            traces(&reader, args, &mut sink, &mut done).await?;
+            traces(&reader, args, sampler.as_ref(), (&mut sink, &mut done)).await?;
             decisions_alone(&reader, args, &mut sink, &mut done).await?;
             if args.agent.is_none() {
                 logs_alone(&reader, args, &mut sink, &mut done).await?;
@@ -49,8 +56,14 @@ pub(crate) async fn run(settings: &Settings, args: &ExportArgs) -> Outcome {
     if done.decisions > 0 {
         note_read(settings, "export".to_owned(), done.decisions);
     }
-    let Done { spans, logs, decisions, cut, skeletons, sampled } = done;
+    let Done { spans, logs, decisions, cut, skeletons, sampled, left, stayed } = done;
     tracing::info!(spans, logs, decisions, skeletons, sampled, "exported");
+    for (reason, traces) in left {
+        tracing::info!(reason, traces, "left, by sampling");
+    }
+    for (reason, traces) in stayed {
+        tracing::info!(reason, traces, "stayed, by sampling");
+    }
     if cut > 0 {
         return Err(Failure::new(
             Exit::Failure,
@@ -74,6 +87,10 @@ struct Done {
     sampled: u64,
     /// Traces that were too large for one answer.
     cut: u64,
+    /// Traces that were sampled and left, by reason.
+    left: BTreeMap<String, u64>,
+    /// Those that stayed.
+    stayed: BTreeMap<String, u64>,
 }
 
 /// The traces that are exported whole.
@@ -86,13 +103,18 @@ fn wanted_traces(args: &ExportArgs) -> TraceFilter {
     }
 }
 
-async fn traces(reader: &Reader, args: &ExportArgs, sink: &mut Sink, done: &mut Done) -> Outcome {
+async fn traces(
+    reader: &Reader,
+    args: &ExportArgs,
+    sampler: Option<&ExportSampler>,
+    (sink, done): (&mut Sink, &mut Done),
+) -> Outcome {
     let filter = wanted_traces(args);
     let mut cursor: Option<String> = None;
     loop {
         let page = reader.traces(&filter, cursor.as_deref(), PAGE_ROWS).await.map_err(of_query)?;
         for summary in page.items {
-            export_trace(reader, summary.trace_id, sink, done).await?;
+            export_trace(reader, summary.trace_id, sampler, (sink, done)).await?;
         }
         cursor = page.next;
         if cursor.is_none() {
@@ -105,10 +127,21 @@ async fn traces(reader: &Reader, args: &ExportArgs, sink: &mut Sink, done: &mut 
 async fn export_trace(
     reader: &Reader,
     id: TraceId,
-    sink: &mut Sink,
-    done: &mut Done,
+    sampler: Option<&ExportSampler>,
+    (sink, done): (&mut Sink, &mut Done),
 ) -> Outcome<bool> {
-    let Some(trace) = reader.trace(id).await.map_err(of_query)? else { return Ok(false) };
+    let Some(mut trace) = reader.trace(id).await.map_err(of_query)? else { return Ok(false) };
+    match sampler.map(|sampler| sampler.judge(&trace)) {
+        None => {}
+        Some(ExportVerdict::Stays(reason)) => {
+            *done.stayed.entry(reason).or_default() += 1;
+            return Ok(true);
+        }
+        Some(ExportVerdict::Leaves { reason, weight }) => {
+            *done.left.entry(reason).or_default() += 1;
+            sampled::weigh(&mut trace.spans, weight);
+        }
+    }
     done.cut += u64::from(trace.truncated.is_some());
     done.skeletons += u64::from(trace.is_skeleton);
     done.sampled += u64::from(trace.summary.sampled.spans_dropped > 0);

@@ -1,0 +1,119 @@
+//! The rules of `sampling` over traces that leave: the same verdicts, of what is known when a trace is
+//! read rather than when its segment was packed.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use throughline_trace::{OperationKind, SKETCH_ACCURACY, Severity, TraceSummary};
+
+use super::{
+    Baselines, Case, Decided, MIN_BASELINE_OPERATIONS, ROOTLESS_WAITS, Sampling, Verdict, decide,
+};
+use crate::answer::{RollupSums, StoredTrace};
+
+/// What becomes of a trace that would leave.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExportVerdict {
+    /// It leaves, and stands for so many: itself, or those that the share leaves behind too.
+    Leaves {
+        /// Why: `error`, `fallback`, …, `rule:NAME` or `rest`, as sampling counts them.
+        reason: String,
+        /// How many traces it stands for.
+        weight: f64,
+    },
+    /// It stays, by a rule (`rule:NAME`) or as one of the `rest`.
+    Stays(String),
+}
+
+/// Judges traces that leave.
+#[derive(Debug)]
+pub struct ExportSampler {
+    sampling: Sampling,
+    baselines: Baselines,
+    now_unix_nano: u64,
+}
+
+impl ExportSampler {
+    /// By these rules. Legal holds are of no matter: nothing is taken away here.
+    pub fn new(sampling: Sampling) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now_unix_nano = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        Self { sampling, baselines: Baselines::default(), now_unix_nano }
+    }
+
+    /// Whether traces are to be [counted](Self::count) first.
+    pub fn wants_counts(&self) -> bool {
+        self.sampling.always.rare.is_some()
+    }
+
+    /// Counts a trace of those that are looked at: of which there are few is rare.
+    pub fn count(&mut self, summary: &TraceSummary) {
+        if let Some(rare) = self.sampling.always.rare {
+            self.baselines.count(summary, rare.by);
+        }
+    }
+
+    /// Whether it has to know how long [requests take](Self::learn).
+    pub fn wants_durations(&self) -> bool {
+        self.sampling.always.slow_quantile.is_some()
+    }
+
+    /// Learns from sums by agent how long requests take.
+    pub fn learn(&mut self, sums: &RollupSums) {
+        let Some(quantile) = self.sampling.always.slow_quantile else { return };
+        let mut slow = HashMap::new();
+        for (labels, steps) in &sums.groups {
+            let mut durations = throughline_trace::Sketch::default();
+            let of_steps =
+                steps.iter().filter_map(|(_, sums)| sums.operations(OperationKind::Root));
+            of_steps.for_each(|operations| durations.merge(&operations.durations));
+            let is_enough = durations.count() >= MIN_BASELINE_OPERATIONS;
+            if let (Some(told), Some(agent)) =
+                (durations.quantile(quantile).filter(|_| is_enough), labels.first())
+            {
+                // The sketch may tell less than the quantile is: what is as long as many are is not slow.
+                slow.insert(agent.clone(), told / (1.0 - SKETCH_ACCURACY));
+            }
+        }
+        self.baselines.slow_nanos = slow;
+    }
+
+    /// The verdict over a trace. One of which sampling left a share here already stands for no fewer
+    /// than it did.
+    pub fn judge(&self, trace: &StoredTrace) -> ExportVerdict {
+        let summary = &trace.summary;
+        let confidence = trace.decisions.iter().filter_map(|decision| decision.confidence);
+        let case = Case {
+            summary,
+            decided: Decided {
+                count: trace.decisions.len() as u64,
+                least_confidence: confidence.reduce(f64::min),
+            },
+            is_held: false,
+            has_error_log: trace.logs.iter().any(|log| log.severity >= Severity::ERROR),
+            is_running: quiet_at(summary, &self.sampling) > self.now_unix_nano,
+        };
+        let named = |rule: Option<usize>| match rule.and_then(|at| self.sampling.rules.get(at)) {
+            Some(rule) => format!("rule:{}", rule.name),
+            None => "rest".to_owned(),
+        };
+        let here = summary.sampled.weight_of_trace(summary.span_count).max(1.0);
+        match decide(&self.sampling, &case, &self.baselines) {
+            Verdict::Keep(reason) => {
+                ExportVerdict::Leaves { reason: reason.as_str().to_owned(), weight: here }
+            }
+            Verdict::Chosen { rule, weight } => {
+                ExportVerdict::Leaves { reason: named(rule), weight: weight.max(here) }
+            }
+            Verdict::Drop { rule } => ExportVerdict::Stays(named(rule)),
+        }
+    }
+}
+
+/// When a trace has been quiet for long enough, nanoseconds since the Unix epoch.
+pub(crate) fn quiet_at(summary: &TraceSummary, sampling: &Sampling) -> u64 {
+    let has_ended = summary.root.as_ref().is_some_and(|root| root.is_root);
+    let waits = if has_ended { 1 } else { ROOTLESS_WAITS };
+    let wait = sampling.wait.as_nanos().saturating_mul(waits.into());
+    summary.received_unix_nano.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
+}
