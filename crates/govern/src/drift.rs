@@ -62,6 +62,8 @@ pub struct DriftWatch {
     agents: BTreeMap<String, Watched>,
     /// The end of the last window, nanoseconds since the Unix epoch; 0 before the first.
     pub observed_until_unix_nano: u64,
+    /// The hour after the last, since the Unix epoch; 0 before the first.
+    pub observed_until_hour: u64,
     /// Names of the parts that changed since they were taken.
     changed: BTreeSet<String>,
     /// Names of the parts that are no more.
@@ -83,6 +85,7 @@ pub struct DriftParts {
 #[derive(Serialize, Deserialize)]
 struct Clock {
     observed_until_unix_nano: u64,
+    observed_until_hour: u64,
 }
 
 const CLOCK: &str = "clock";
@@ -149,6 +152,7 @@ impl DriftWatch {
             }
             self.changed.insert(format!("{HOUR}{agent}"));
         }
+        self.observed_until_hour = hour + 1;
         let oldest = (hour + 1).saturating_sub(FORGOTTEN_AFTER_HOURS) * HOUR_NANOS;
         let is_silent = |one: &Watched| one.minute.seen_unix_nano < oldest;
         let silent: Vec<String> =
@@ -180,7 +184,9 @@ impl DriftWatch {
 
     /// What is to be written since this was asked last.
     pub fn take_parts(&mut self) -> DriftParts {
-        let clock = Clock { observed_until_unix_nano: self.observed_until_unix_nano };
+        let (observed_until_unix_nano, observed_until_hour) =
+            (self.observed_until_unix_nano, self.observed_until_hour);
+        let clock = Clock { observed_until_unix_nano, observed_until_hour };
         let mut changed = vec![(CLOCK.to_owned(), json(&clock))];
         for name in std::mem::take(&mut self.changed) {
             let of = |prefix| self.agents.get(name.strip_prefix(prefix)?);
@@ -218,6 +224,7 @@ impl DriftWatch {
             } else if name == CLOCK {
                 serde_json::from_str(&body).map(|clock: Clock| {
                     watch.observed_until_unix_nano = clock.observed_until_unix_nano;
+                    watch.observed_until_hour = clock.observed_until_hour;
                 })
             } else {
                 Ok(())

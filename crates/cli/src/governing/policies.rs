@@ -18,7 +18,7 @@ use throughline_store::{Evaluation, Governance, Reader};
 
 use super::evaluating::Working;
 use super::signals::{Look, MAX_TRACES_PER_ROUND, Seen};
-use super::{MINUTE_NANOS, RoundError, states};
+use super::{MINUTE_NANOS, RoundError, Stores, states};
 
 /// Seconds of a minute.
 const MINUTE_S: u64 = 60;
@@ -85,7 +85,7 @@ impl Policies {
                 signals: states::load(governance, SIGNAL_PREFIX).await?,
             });
         }
-        let values = Live::read((rules, objectives), reader, minute).await?;
+        let values = Live::read((rules, objectives), (reader, Some(governance)), minute).await?;
         let known = self.known.get_or_insert_default();
         let mut asked = values.of_policies();
         if let Some(opa) = &self.opa {
@@ -205,7 +205,7 @@ impl<'a> Live<'a> {
     /// Reads what policies speak of and what signals with levels are made of, each look once.
     pub(super) async fn read(
         (rules, objectives): (&'a Rules, &'a [ObjectiveStatus]),
-        reader: &Reader,
+        stores: Stores<'_>,
         minute: u64,
     ) -> Result<Self, RoundError> {
         let mut looks: BTreeMap<Key<'a>, Look<'a>> = BTreeMap::new();
@@ -231,7 +231,7 @@ impl<'a> Live<'a> {
         let (mut seen, mut traces_left) = (BTreeMap::new(), MAX_TRACES_PER_ROUND);
         for (key, look) in looks {
             let about = ObjectiveReading::of_agent(&rules.slos, objectives, look.agent);
-            seen.insert(key, look.see(reader, about, &mut traces_left).await?);
+            seen.insert(key, look.see(stores, about, &mut traces_left).await?);
         }
         Ok(Self { rules, objectives, seen })
     }

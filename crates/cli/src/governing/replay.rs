@@ -8,11 +8,10 @@ use serde::Serialize;
 use throughline_govern::policy::{self, PolicyPhase, PolicyState, PolicyStatus, watch_signal};
 use throughline_govern::slo::{self, MinuteTable, SloState};
 use throughline_govern::{DriftWatch, Rules};
-use throughline_store::Reader;
 use throughline_trace::{Action, Finding, FindingState};
 
 use super::policies::Live;
-use super::{MINUTE_NANOS, RoundError, SECOND_NANOS, drift};
+use super::{MINUTE_NANOS, RoundError, SECOND_NANOS, Stores, drift};
 
 /// Longest time that is replayed, minutes (a week).
 pub(crate) const MAX_REPLAY_MIN: u64 = 7 * 24 * 60;
@@ -81,7 +80,7 @@ impl Minutes {
 /// each. Counters of SLOs and contracts are given.
 pub(crate) async fn replay(
     rules: &Arc<Rules>,
-    reader: &Reader,
+    stores: Stores<'_>,
     counters: &MinuteTable,
     (from_min, to_min): (u64, u64),
     mut tick: impl FnMut(u64),
@@ -100,7 +99,7 @@ pub(crate) async fn replay(
             statuses.extend(done.statuses);
             story.add(done.findings, done.actions);
         }
-        let live = Live::read((rules, &statuses), reader, minute).await?;
+        let live = Live::read((rules, &statuses), stores, minute).await?;
         for (policy, state) in rules.policies.values().zip(&mut policies) {
             let values = live.of_policy(policy);
             let said = policy::evaluate(policy, minute, &values, std::mem::take(state));
@@ -116,7 +115,10 @@ pub(crate) async fn replay(
             story.add(findings, Vec::new());
         }
         let said;
-        (drift_watch, said) = drift::observe_minute(drift_watch, reader, minute - 1).await?;
+        (drift_watch, said) = drift::observe_minute(drift_watch, stores.0, minute - 1).await?;
+        story.add(said.findings, said.actions);
+        let said;
+        (drift_watch, said) = drift::observe_hour(drift_watch, stores, minute).await?;
         story.add(said.findings, said.actions);
         tick(minute - from_min);
     }

@@ -8,12 +8,13 @@ use indicatif::ProgressBar;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use throughline_govern::Rules;
+use throughline_store::Governance;
 use throughline_trace::FindingState;
 
 use crate::args::CheckArgs;
 use crate::commands::signals::of_round;
 use crate::commands::slo::list::{Replay as Counts, count};
-use crate::commands::{open_reader, write_json};
+use crate::commands::{of_control, open_reader, write_json};
 use crate::failure::{Failure, Outcome};
 use crate::governing::replay::{Event, MAX_REPLAY_MIN, Minutes, Replayed, Taken, replay};
 use crate::governing::{LAG_NANOS, MINUTE_NANOS, RuleFiles, now_unix_nano};
@@ -71,6 +72,7 @@ pub(super) async fn run(settings: &Settings, args: &CheckArgs, files: Vec<PathBu
 
 async fn of_past(settings: &Settings, rules: &Arc<Rules>, since: u64, max: usize) -> Outcome<Past> {
     let reader = open_reader(settings)?;
+    let governance = Governance::open(&settings.data_dir).map_err(|error| of_control(&error))?;
     // Of whole minutes, which exporters have had time to send: as a server does.
     let now = now_unix_nano().saturating_sub(LAG_NANOS);
     let minutes = (since / MINUTE_NANOS, now / MINUTE_NANOS);
@@ -93,7 +95,10 @@ async fn of_past(settings: &Settings, rules: &Arc<Rules>, since: u64, max: usize
         true => ProgressBar::new(length),
         false => ProgressBar::hidden(),
     };
-    let replayed = replay(rules, &reader, &counters, minutes, |done| bar.set_position(done)).await;
+    let replayed = replay(rules, (&reader, Some(&governance)), &counters, minutes, |done| {
+        bar.set_position(done)
+    })
+    .await;
     bar.finish_and_clear();
     Ok(Past { minutes, counted, replayed: replayed.map_err(of_round)? })
 }
