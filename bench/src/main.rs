@@ -3,11 +3,13 @@
 //! the conditions. Figures are printed, never asserted: machines are noisy.
 
 mod client;
+mod governance;
 mod load;
 mod server;
 mod steady;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -15,6 +17,9 @@ use clap::{Parser, Subcommand};
 
 use crate::load::Template;
 use crate::server::Server;
+
+/// Agents of the load.
+const AGENTS: u32 = 8;
 
 /// Measures the release binary.
 #[derive(Debug, Parser)]
@@ -46,6 +51,8 @@ struct Options {
 enum Other {
     /// Posts at a steady rate and tells what the answers took, for `bench/gateway.sh`.
     Steady(steady::Options),
+    /// Tells what evaluating many SLOs and detectors over many stored spans costs.
+    Governance(governance::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -53,6 +60,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &options.other {
         Some(Other::Steady(steady)) => runtime.block_on(steady::post(steady)),
+        Some(Other::Governance(asked)) => runtime.block_on(governance::measure(asked)),
         None => runtime.block_on(measure(options)),
     }
 }
@@ -80,17 +88,20 @@ async fn measure(options: Options) -> anyhow::Result<()> {
     let asked = Instant::now();
     server.stop().await?;
     table.row("drain and exit", format!("{} ms", asked.elapsed().as_millis()));
-    table.print(&options);
+    let Options { spans, batch, senders, .. } = options;
+    table.print(&format!("{spans} spans, {batch} a request, {senders} senders"));
     Ok(())
 }
 
 async fn ingest(options: &Options, server: &Server, table: &mut Table) -> anyhow::Result<()> {
-    let templates = load::templates(options.batch, 64);
+    let templates = Arc::new(load::templates(options.batch, 64, AGENTS));
     let bytes: usize = templates.iter().map(Template::len).sum();
     let per_span = bytes as f64 / (templates.len() * options.batch) as f64;
     let batches = options.spans.div_ceil(options.batch as u64);
     let (cpu_before, asked) = (server.cpu_seconds()?, Instant::now());
-    let outcome = client::send(&server.grpc_url(), templates, batches, options.senders).await?;
+    let outcome =
+        client::send(&server.grpc_url(), &templates, batches, options.senders, Duration::ZERO)
+            .await?;
     let (seconds, cpu) = (asked.elapsed().as_secs_f64(), server.cpu_seconds()? - cpu_before);
     let spans = batches * options.batch as u64;
     table.row("OTLP bytes a span", format!("{per_span:.0}"));
@@ -148,12 +159,10 @@ impl Table {
     }
 
     #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
-    fn print(&self, options: &Options) {
+    fn print(&self, conditions: &str) {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         println!(
-            "# {} spans, {} a request, {} senders; client and server share {cores} cores; \
-             every request acknowledged only when durable",
-            options.spans, options.batch, options.senders,
+            "# {conditions}; client and server share {cores} cores; every request acknowledged only when durable"
         );
         for (what, figure) in &self.rows {
             println!("{what:<30} {figure}");

@@ -106,6 +106,10 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Restore(args) => commands::store::restore_into(&settings, &args),
         Command::Export(args) => query_runtime()?.block_on(commands::export::run(&settings, &args)),
         Command::Import(args) => query_runtime()?.block_on(commands::import::run(&args)),
+        Command::Experiment(args) => {
+            let rules = governing::RuleFiles::new(config.governance.rules.clone());
+            commands::experiment::run(&settings, rules, args.action)
+        }
         Command::Contract(args) => {
             query_runtime()?.block_on(commands::contract::run(&settings, args.action))
         }

@@ -12,7 +12,7 @@ mod drift_hours;
 mod embedding;
 mod evaluating;
 mod evidence;
-mod experiments;
+pub(crate) mod experiments;
 mod files;
 mod investigate;
 pub(crate) mod policies;

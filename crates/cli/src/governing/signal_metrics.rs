@@ -34,6 +34,17 @@ const MIN_TRACES: usize = 20;
 /// Pause between two looks at all agents.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// What is told of the last round: names, and what they are.
+const OF_STANDING: [(&str, &str); 4] = [
+    ("throughline_drift_alarm", "Whether the alarm of a detector is on"),
+    (
+        "throughline_drift_effect",
+        "How far the latest window is from what is usual, in the detector's terms",
+    ),
+    ("throughline_rollout_share", "Share of the traffic that a version of a rollout is to have"),
+    ("throughline_policy_firing", "Whether a policy fires; not there while it cannot be told"),
+];
+
 /// Labels of a sample.
 type Labels = Vec<(&'static str, String)>;
 
@@ -61,8 +72,14 @@ struct Asked(Arc<SignalMetrics>);
 impl Collector for Asked {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let seen = Arc::clone(&self.0.seen.lock().unwrap_or_else(PoisonError::into_inner));
-        let standing = of_standing(&self.0.standing.borrow());
-        for (name, told) in seen.iter().chain(&standing) {
+        let mut all = of_standing(&self.0.standing.borrow());
+        all.extend(seen.iter().map(|(name, told)| (name.clone(), told.clone())));
+        // Names are there before they have a value, for whoever looks which there are.
+        for row in DEFINITIONS.iter().filter(|row| !seen.contains_key(row.name)) {
+            let help = help(row.id);
+            all.insert(row.name.to_owned(), Told { help, samples: Vec::new() });
+        }
+        for (name, told) in &all {
             let mut metric: MetricEncoder<'_> =
                 encoder.encode_descriptor(name, &told.help, None, MetricType::Gauge)?;
             for (labels, value) in told.samples.iter().filter(|(_, value)| value.is_finite()) {
@@ -168,8 +185,13 @@ fn add_agent(metrics: &mut Metrics, report: &SignalReport, agent: &str, service:
             labels.push(("service", service.to_owned()));
         }
         labels.extend(of.layer.map(|layer| ("layer", layer.as_str().to_owned())));
-        add(metrics, of.name, &format!("{}, {}", of.formula, of.unit), labels, value);
+        add(metrics, of.name, &help(of.id), labels, value);
     }
+}
+
+fn help(of: Name) -> String {
+    let row = &DEFINITIONS[of as usize];
+    format!("{}, {}", row.formula, row.unit)
 }
 
 fn add_own(metrics: &mut Metrics, report: &SignalReport) {
@@ -183,7 +205,14 @@ fn add_own(metrics: &mut Metrics, report: &SignalReport) {
 
 /// How detectors, rollouts and policies stand.
 fn of_standing(standing: &Standing) -> Metrics {
-    let mut metrics = Metrics::new();
+    let mut metrics: Metrics = OF_STANDING
+        .iter()
+        .map(|(name, help)| {
+            let help = (*help).to_owned();
+            ((*name).to_owned(), Told { help, samples: Vec::new() })
+        })
+        .collect();
+    let [alarm, effect, share, firing] = OF_STANDING.map(|(name, _)| name);
     for one in &standing.detectors {
         let labels = || {
             vec![
@@ -192,12 +221,9 @@ fn of_standing(standing: &Standing) -> Metrics {
                 ("layer", one.watches.layer().as_str().to_owned()),
             ]
         };
-        let help = "Whether the alarm of a detector is on";
-        let is_firing = f64::from(u8::from(one.is_firing));
-        add(&mut metrics, "throughline_drift_alarm", help, labels(), is_firing);
+        add(&mut metrics, alarm, "", labels(), f64::from(u8::from(one.is_firing)));
         if let Some(reading) = one.reading.filter(|reading| reading.is_enough) {
-            let help = "How far the latest window is from what is usual, in the detector's terms";
-            add(&mut metrics, "throughline_drift_effect", help, labels(), reading.effect);
+            add(&mut metrics, effect, "", labels(), reading.effect);
         }
     }
     for one in &standing.rollouts {
@@ -207,17 +233,15 @@ fn of_standing(standing: &Standing) -> Metrics {
         };
         let candidate = one.rollout.candidate.iter().map(|version| of(version, one.weight));
         let stable = of(&one.rollout.stable, 100_u32.saturating_sub(one.weight));
-        for (labels, share) in candidate.chain([stable]) {
-            let help = "Share of the traffic that a version of a rollout is to have";
-            add(&mut metrics, "throughline_rollout_share", help, labels, share);
+        for (labels, value) in candidate.chain([stable]) {
+            add(&mut metrics, share, "", labels, value);
         }
     }
     for one in &standing.policies {
         let labels = vec![("policy", one.policy.clone())];
         if one.phase != PolicyPhase::Unknown {
             let is_firing = f64::from(u8::from(one.phase == PolicyPhase::Firing));
-            let help = "Whether a policy fires; not there while it cannot be told";
-            add(&mut metrics, "throughline_policy_firing", help, labels, is_firing);
+            add(&mut metrics, firing, "", labels, is_firing);
         }
     }
     metrics
@@ -258,6 +282,9 @@ mod tests {
         *metrics.seen.lock().unwrap() = Arc::new(seen);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        insta::assert_snapshot!(text);
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        insta::assert_snapshot!(samples.join("\n"), @r#"decision_consistency_rate{agent="a \"quoted\" one",service="shop",layer="processing"} 0.75"#);
+        assert!(text.contains("# TYPE forecast_error_mape gauge"), "{text}");
+        assert!(text.contains("# TYPE throughline_rollout_share gauge"), "{text}");
     }
 }

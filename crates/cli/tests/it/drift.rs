@@ -267,3 +267,51 @@ async fn r5_7_prompts_are_embedded_in_the_background_and_their_drift_is_found() 
         "{turned}"
     );
 }
+
+/// Names of metrics in an expression of PromQL: words before a brace, a bracket or an end, which are no functions, keywords or labels.
+fn metric_names(expression: &str) -> Vec<String> {
+    let outside: String = expression
+        .split('{')
+        .flat_map(|part| part.split_once('}').map_or([part, ""], |(_, rest)| ["", rest]))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let is_name =
+        |word: &&str| word.contains('_') && !word.starts_with(|c: char| c.is_ascii_digit());
+    let words = outside.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(is_name).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dashboard_asks_for_metrics_that_are_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(&dir.path().join("data"));
+    let (_, metrics) = server.get("/metrics", None).await;
+    let typed = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let known: std::collections::BTreeSet<String> = typed
+        .map(
+            |(name, kind)| {
+                if kind == "counter" { format!("{name}_total") } else { name.to_owned() }
+            },
+        )
+        .collect();
+    let dashboard = include_str!("../../../../deploy/grafana/governance.json");
+    let dashboard: Value = serde_json::from_str(dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let expressions: Vec<&str> = targets.filter_map(|target| target["expr"].as_str()).collect();
+    assert!(expressions.len() >= 20, "it shows something");
+    let mut asked = std::collections::BTreeSet::new();
+    for expression in expressions {
+        let names = metric_names(expression);
+        assert!(!names.is_empty(), "{expression}");
+        for name in names {
+            assert!(known.contains(&name), "{name} of {expression} is not among {known:?}");
+            asked.insert(name);
+        }
+    }
+    for named in
+        ["throughline_slo_burn_rate_1h", "throughline_drift_alarm", "throughline_rollout_share"]
+    {
+        assert!(asked.contains(named), "{named}");
+    }
+}
