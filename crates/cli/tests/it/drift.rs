@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use throughline_trace::{TraceId, keys};
 
 use crate::export::{Exporter, int, span, text, traces};
-use crate::governance::now;
+use crate::governance::{LONG_AGO_NANOS, governed, in_time, is_consumed, now};
 use crate::server::{Server, until};
 
 const MINUTE: u64 = 60_000_000_000;
@@ -284,7 +284,12 @@ fn metric_names(expression: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_dashboard_asks_for_metrics_that_are_there() {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = Server::start(&dir.path().join("data"));
+    let (server, _) = governed(dir.path(), &[("slo.yaml", &in_time("desk"))]);
+    let mut exporter = Exporter::connect(&server.grpc).await;
+    let at = now() - LONG_AGO_NANOS;
+    let spans = (0..40).flat_map(|n| run(n, Run { at, ..RUN })).collect();
+    send(&mut exporter, spans).await;
+    is_consumed(&server, "desk-in-time", 0.0).await;
     let (_, metrics) = server.get("/metrics", None).await;
     let typed = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let known: std::collections::BTreeSet<String> = typed
