@@ -89,7 +89,9 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Decisions(args) => {
             query_runtime()?.block_on(commands::decisions::run(&settings, &args))
         }
-        Command::Check(args) => query_runtime()?.block_on(commands::check::run(&settings, &args)),
+        Command::Check(args) => {
+            query_runtime()?.block_on(commands::check::run(&settings, &config.act, &args))
+        }
         Command::Signals(args) => {
             let rules = governing::RuleFiles::new(config.governance.rules.clone());
             query_runtime()?.block_on(commands::signals::run(&settings, rules, &args))

@@ -17,6 +17,7 @@ mod files;
 mod investigate;
 pub(crate) mod policies;
 pub(crate) mod replay;
+mod replay_rollouts;
 pub(crate) mod report;
 mod rollouts;
 mod signal_metrics;

@@ -130,7 +130,7 @@ impl Policies {
 }
 
 /// What an OPA is asked about a policy.
-struct Asked {
+pub(super) struct Asked {
     /// The place of the policy among the rules.
     at: usize,
     policy: String,
@@ -138,7 +138,7 @@ struct Asked {
     input: serde_json::Value,
 }
 
-fn questions(rules: &Rules, minute: u64, values: &[Values]) -> Vec<Asked> {
+pub(super) fn questions(rules: &Rules, minute: u64, values: &[Values]) -> Vec<Asked> {
     let all = rules.policies.values().zip(values).enumerate();
     let asked = all.filter_map(|(at, (policy, values))| {
         let (remote, input) = policy.remote(minute, values)?;
@@ -148,7 +148,7 @@ fn questions(rules: &Rules, minute: u64, values: &[Values]) -> Vec<Asked> {
 }
 
 /// Asks an OPA, and puts what it says beside the values.
-async fn ask(opa: &Opa, questions: Vec<Asked>, values: &mut [Values]) {
+pub(super) async fn ask(opa: &Opa, questions: Vec<Asked>, values: &mut [Values]) {
     let asked = questions.into_iter().map(|Asked { at, policy, remote, input }| {
         let opa = opa.clone();
         async move {
@@ -237,12 +237,12 @@ impl<'a> Live<'a> {
     }
 
     /// What is known of what each policy speaks of, in the order of the rules.
-    fn of_policies(&self) -> Vec<Values> {
+    pub(super) fn of_policies(&self) -> Vec<Values> {
         self.rules.policies.values().map(|policy| self.of_policy(policy)).collect()
     }
 
     /// What is known of what a policy speaks of.
-    pub(super) fn of_policy(&self, policy: &Policy) -> Values {
+    fn of_policy(&self, policy: &Policy) -> Values {
         let mut values = Values::default();
         for one in policy.uses() {
             let (value, lacks) = match one {
