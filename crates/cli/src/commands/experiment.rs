@@ -243,7 +243,7 @@ fn write(out: &mut impl Write, of: &Told) -> io::Result<()> {
     writeln!(out)?;
     let step = of.looks.len().div_ceil(SHOWN_LOOKS).max(1);
     let last = of.looks.len() - 1;
-    let shown = of.looks.iter().enumerate().filter(|(at, _)| (last - at) % step == 0);
+    let shown = of.looks.iter().enumerate().filter(|(at, _)| (last - at).is_multiple_of(step));
     let row = |(_, look): (usize, &Look)| -> Vec<Cell> {
         vec![
             Cell::styled(moment(look.at_unix_nano, &zone), DIM),
