@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use bytes::{Buf as _, BufMut as _, Bytes};
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{SeedableRng as _, rngs::StdRng};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
@@ -27,15 +27,14 @@ pub(crate) struct Outcome {
     pub(crate) refused: u64,
 }
 
-/// Sends `batches` requests over `senders` connections, each waiting for its acknowledgement. Their times are spread evenly over
-/// so long before now.
+/// Sends `batches` requests over `senders` connections, each waiting for its acknowledgement.
 pub(crate) async fn send(
     url: &str,
-    templates: &Arc<Vec<Template>>,
+    templates: Vec<Template>,
     batches: u64,
     senders: usize,
-    spread: Duration,
 ) -> anyhow::Result<Outcome> {
+    let templates = Arc::new(templates);
     let (next, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut tasks = tokio::task::JoinSet::new();
     for sender in 0..senders {
@@ -55,9 +54,7 @@ pub(crate) async fn send(
                     return anyhow::Ok(taken);
                 }
                 let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
-                let back = rng.random_range(0..=spread.as_nanos() as u64);
-                let of = &templates[number as usize % templates.len()];
-                let body = of.fresh(&mut rng, now - back);
+                let body = templates[number as usize % templates.len()].fresh(&mut rng, now);
                 let asked = Instant::now();
                 while let Err(status) = export(&mut grpc, body.clone()).await {
                     anyhow::ensure!(status.code() == Code::Unavailable, "export failed: {status}");
@@ -158,11 +155,6 @@ pub(crate) async fn get_json(
 ) -> anyhow::Result<serde_json::Value> {
     let reply = http.get(url).send().await?.error_for_status()?;
     reply.json().await.with_context(|| format!("expected JSON from {url}"))
-}
-
-/// The body of an answer.
-pub(crate) async fn get_text(http: &reqwest::Client, url: &str) -> anyhow::Result<String> {
-    Ok(http.get(url).send().await?.error_for_status()?.text().await?)
 }
 
 /// Gets the URLs in turn, `count` times in all, and times each until its last byte.

@@ -3,13 +3,11 @@
 //! the conditions. Figures are printed, never asserted: machines are noisy.
 
 mod client;
-mod governance;
 mod load;
 mod server;
 mod steady;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -17,9 +15,6 @@ use clap::{Parser, Subcommand};
 
 use crate::load::Template;
 use crate::server::Server;
-
-/// Agents of the load.
-const AGENTS: u32 = 8;
 
 /// Measures the release binary.
 #[derive(Debug, Parser)]
@@ -51,8 +46,6 @@ struct Options {
 enum Other {
     /// Posts at a steady rate and tells what the answers took, for `bench/gateway.sh`.
     Steady(steady::Options),
-    /// Tells what evaluating many SLOs and detectors over many stored spans costs.
-    Governance(governance::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -60,7 +53,6 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &options.other {
         Some(Other::Steady(steady)) => runtime.block_on(steady::post(steady)),
-        Some(Other::Governance(asked)) => runtime.block_on(governance::measure(asked)),
         None => runtime.block_on(measure(options)),
     }
 }
@@ -88,20 +80,17 @@ async fn measure(options: Options) -> anyhow::Result<()> {
     let asked = Instant::now();
     server.stop().await?;
     table.row("drain and exit", format!("{} ms", asked.elapsed().as_millis()));
-    let Options { spans, batch, senders, .. } = options;
-    table.print(&format!("{spans} spans, {batch} a request, {senders} senders"));
+    table.print(&options);
     Ok(())
 }
 
 async fn ingest(options: &Options, server: &Server, table: &mut Table) -> anyhow::Result<()> {
-    let templates = Arc::new(load::templates(options.batch, 64, AGENTS));
+    let templates = load::templates(options.batch, 64);
     let bytes: usize = templates.iter().map(Template::len).sum();
     let per_span = bytes as f64 / (templates.len() * options.batch) as f64;
     let batches = options.spans.div_ceil(options.batch as u64);
     let (cpu_before, asked) = (server.cpu_seconds()?, Instant::now());
-    let outcome =
-        client::send(&server.grpc_url(), &templates, batches, options.senders, Duration::ZERO)
-            .await?;
+    let outcome = client::send(&server.grpc_url(), templates, batches, options.senders).await?;
     let (seconds, cpu) = (asked.elapsed().as_secs_f64(), server.cpu_seconds()? - cpu_before);
     let spans = batches * options.batch as u64;
     table.row("OTLP bytes a span", format!("{per_span:.0}"));
@@ -159,10 +148,12 @@ impl Table {
     }
 
     #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
-    fn print(&self, conditions: &str) {
+    fn print(&self, options: &Options) {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         println!(
-            "# {conditions}; client and server share {cores} cores; every request acknowledged only when durable"
+            "# {} spans, {} a request, {} senders; client and server share {cores} cores; \
+             every request acknowledged only when durable",
+            options.spans, options.batch, options.senders,
         );
         for (what, figure) in &self.rows {
             println!("{what:<30} {figure}");

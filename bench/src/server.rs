@@ -20,10 +20,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the binary in its scratch directory, whose `throughline.yaml` it reads if there is one, and waits until it is
-    /// ready.
+    /// Starts the binary and waits until it is ready.
     pub(crate) async fn start(binary: &Path, scratch: &Path) -> anyhow::Result<Self> {
-        let binary = &binary.canonicalize()?;
         let sockets = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0"));
         let mut ports = [0; 3];
         for (port, socket) in ports.iter_mut().zip(&sockets) {
@@ -36,7 +34,6 @@ impl Server {
         drop(sockets);
         let data_dir = scratch.join("data");
         let child = Command::new(binary)
-            .current_dir(scratch)
             .arg("serve")
             .arg("--data-dir")
             .arg(&data_dir)
