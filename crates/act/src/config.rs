@@ -7,6 +7,7 @@ use serde::Deserialize;
 use throughline_trace::RouteWeightsError;
 
 use crate::argo::ArgoConfig;
+use crate::embeddings::EmbeddingsConfig;
 use crate::opa::{MAX_OPA_TIMEOUT_MS, OpaConfig};
 use crate::xds::XdsConfig;
 
@@ -29,6 +30,8 @@ pub struct ActConfig {
     pub argo: Option<ArgoConfig>,
     /// Who has the policies with `opa:`.
     pub opa: Option<OpaConfig>,
+    /// Who makes embeddings of what agents are asked.
+    pub embeddings: Option<EmbeddingsConfig>,
 }
 
 /// One of `act.receivers`.
@@ -99,6 +102,16 @@ pub enum ActConfigError {
     /// Rules are asked every minute.
     #[error("expected `act.opa.timeout_ms` to be 1 to {MAX_OPA_TIMEOUT_MS}, got {0}")]
     OpaTimeout(u64),
+    /// Embeddings could not be asked for so.
+    #[error("expected `act.embeddings.{field}` to be {expected}, got {got}")]
+    Embeddings {
+        /// The field.
+        field: &'static str,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
     /// Traffic would be divided as if nobody had ever set weights.
     #[error(
         "expected to read the weights that were set last, got: {0}; a later version may have written \
@@ -118,6 +131,8 @@ impl ActConfig {
         });
         let of_argo = self.argo.as_mut().and_then(|argo| argo.token_file.as_mut());
         let of_opa = self.opa.as_mut().and_then(|opa| opa.token_file.as_mut());
+        let of_embeddings = self.embeddings.as_mut().and_then(|of| of.api_key_file.as_mut());
+        let of_opa = of_opa.into_iter().chain(of_embeddings);
         self.directive_key_file.iter_mut().chain(of_receivers).chain(of_argo).chain(of_opa)
     }
 
@@ -129,6 +144,7 @@ impl ActConfig {
         self.xds.validate()?;
         self.argo.as_ref().map_or(Ok(()), ArgoConfig::validate)?;
         self.opa.as_ref().map_or(Ok(()), OpaConfig::validate)?;
+        self.embeddings.as_ref().map_or(Ok(()), EmbeddingsConfig::validate)?;
         let mut names = BTreeSet::new();
         for receiver in &self.receivers {
             let name = &receiver.name;

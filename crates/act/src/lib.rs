@@ -13,6 +13,7 @@ mod api;
 mod argo;
 mod config;
 mod directives;
+mod embeddings;
 mod incident;
 mod metrics;
 mod moments;
@@ -31,6 +32,10 @@ pub use api::{ApiDescription, api_description, route_paths};
 pub use argo::{ArgoConfig, WorkflowConfig};
 pub use config::{ActConfig, ActConfigError, ReceiverConfig, ReceiverKind};
 pub use directives::{Board, LONGEST_DIRECTIVE_TTL_S};
+pub use embeddings::{
+    DEFAULT_EMBEDDING_REQUESTS_PER_MINUTE, EMBEDDING_BATCH_TEXTS, Embeddings, EmbeddingsConfig,
+    MAX_EMBEDDING_REQUESTS_PER_MINUTE,
+};
 pub use incident::{Change, Incident, IncidentError, IncidentState, group};
 pub use opa::{DEFAULT_OPA_TIMEOUT_MS, MAX_OPA_TIMEOUT_MS, Opa, OpaConfig};
 pub use outgoing::{cause, client as http_client, read as read_answer};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use throughline_act::{
-    ActConfig, ActConfigError, Actor, ApiDescription, Hooks, Opa, Wiring, api_description,
+    ActConfig, ActConfigError, Actor, ApiDescription, Embeddings, Hooks, Opa, Wiring,
+    api_description,
 };
 use throughline_store::Governance;
 use throughline_trace::access::Keyring;
@@ -37,6 +38,15 @@ pub(crate) fn resolve(config: &ActConfig) -> Outcome<ActConfig> {
 /// Who has the policies with `opa:`, when somebody is configured.
 pub(crate) fn opa(config: &ActConfig, registry: &mut Registry) -> Outcome<Option<Opa>> {
     config.opa.as_ref().map(|opa| Opa::of(opa, registry)).transpose().map_err(refused)
+}
+
+/// Who makes embeddings of what agents are asked, when somebody is configured.
+pub(crate) fn embeddings(
+    config: &ActConfig,
+    registry: &mut Registry,
+) -> Outcome<Option<Embeddings>> {
+    let asked = config.embeddings.as_ref();
+    asked.map(|of| Embeddings::of(of, registry)).transpose().map_err(refused)
 }
 
 fn refused(error: ActConfigError) -> Failure {

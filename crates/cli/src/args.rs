@@ -15,6 +15,7 @@ mod act;
 mod audit;
 mod check;
 mod contract;
+mod experiment;
 mod keys;
 mod query;
 mod signals;
@@ -26,6 +27,7 @@ pub(crate) use act::{ActAction, ActArgs};
 pub(crate) use audit::{AuditAction, AuditArgs, FilterArgs, HoldAction};
 pub(crate) use check::{CheckArgs, RuleSubject};
 pub(crate) use contract::{ContractAction, ContractArgs, StepArgs};
+pub(crate) use experiment::{ExperimentAction, ExperimentArgs};
 pub(crate) use keys::{KeysAction, KeysArgs};
 pub(crate) use query::QueryArgs;
 pub(crate) use signals::SignalsArgs;
@@ -150,6 +152,9 @@ pub(crate) enum Command {
     /// List, show and negotiate contracts between services
     #[command(after_help = EXIT_CODES)]
     Contract(ContractArgs),
+    /// List, show, start and stop experiments
+    #[command(after_help = EXIT_CODES)]
+    Experiment(ExperimentArgs),
     /// Create, list and revoke API keys
     #[command(after_help = EXIT_CODES)]
     Keys(KeysArgs),

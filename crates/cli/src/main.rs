@@ -89,7 +89,9 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Decisions(args) => {
             query_runtime()?.block_on(commands::decisions::run(&settings, &args))
         }
-        Command::Check(args) => query_runtime()?.block_on(commands::check::run(&settings, &args)),
+        Command::Check(args) => {
+            query_runtime()?.block_on(commands::check::run(&settings, &config.act, &args))
+        }
         Command::Signals(args) => {
             let rules = governing::RuleFiles::new(config.governance.rules.clone());
             query_runtime()?.block_on(commands::signals::run(&settings, rules, &args))
@@ -106,6 +108,10 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Restore(args) => commands::store::restore_into(&settings, &args),
         Command::Export(args) => query_runtime()?.block_on(commands::export::run(&settings, &args)),
         Command::Import(args) => query_runtime()?.block_on(commands::import::run(&args)),
+        Command::Experiment(args) => {
+            let rules = governing::RuleFiles::new(config.governance.rules.clone());
+            commands::experiment::run(&settings, rules, args.action)
+        }
         Command::Contract(args) => {
             query_runtime()?.block_on(commands::contract::run(&settings, args.action))
         }

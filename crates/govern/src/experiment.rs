@@ -17,6 +17,7 @@
 //! ```
 
 mod canary;
+mod looks;
 mod run;
 mod sequential;
 mod spec;
@@ -26,7 +27,8 @@ mod trial;
 pub use canary::{
     Canary, CanaryConfig, CanaryEvidence, CanaryMetric, CanaryResult, CanarySide, CanaryVerdict,
 };
-pub use run::{MAX_RUNS, Run, Runs, Units};
+pub use looks::{Look, Looks, MAX_LOOKS};
+pub use run::{MAX_RUNS, Run, Runs, Stopped, Units};
 pub use sequential::{Difference, Sequential, sequential_difference};
 pub(crate) use spec::places;
 pub use spec::{ExperimentSpec, GuardrailSpec, MAX_GUARDRAILS, UnitMetric};

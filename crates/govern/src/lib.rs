@@ -23,8 +23,8 @@ pub mod statistics;
 
 pub use counter_table::CounterTable;
 pub use drift::{
-    AgentWindow, CONSISTENCY_KIND, DetectorStanding, DriftWatch, Drifted, LATENCY_KIND,
-    MAX_WATCHED_AGENTS, SKEWNESS_KIND, TOKENS_KIND, Watches,
+    AgentHour, AgentWindow, DetectorStanding, DriftParts, DriftWatch, Drifted, MAX_WATCHED_AGENTS,
+    MIN_USUAL_TRACES, TRACE_FEATURES, Watches, trace_agent, trace_features,
 };
 pub use files::{API_VERSION, InFile, KINDS, MAX_POLICIES, Rules, RulesError, read_rules};
 pub use observer::RuleObserver;

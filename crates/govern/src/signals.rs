@@ -6,6 +6,7 @@
 
 mod composite;
 mod consistency;
+mod contexts;
 mod definitions;
 mod embeddings;
 mod estimate;
@@ -20,6 +21,7 @@ mod traces;
 
 pub use composite::{CompositeSignal, CompositeValue, MAX_INDICATORS, MAX_SIGNAL_FILE_BYTES};
 pub use consistency::{Consistency, decision_consistency_rate};
+pub use contexts::{ContextEmbedding, context_embeddings, opening_embeddings};
 pub use definitions::{DEFINITIONS, Definition, Direction, Layer, Name, definition};
 pub use embeddings::{context_drift_score, cosine_similarity, mean_embedding};
 pub use estimate::Estimate;

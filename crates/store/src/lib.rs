@@ -123,8 +123,9 @@ pub use continuity::REBUILD_BACK;
 pub use control::Control;
 pub use error::{ControlError, OpenError, QueryError, StoreError};
 pub use governance::{
-    AckRecord, ActionRecord, ActionState, Document, Evaluation, FindingFilter, Governance,
-    IssuedDirective, MAX_DIRECTIVE_ACKS, MAX_GOVERNANCE_LIST, Pause, RuleState,
+    AckRecord, ActionRecord, ActionState, Document, EMBEDDINGS_KEPT_NANOS, EmbeddedContext,
+    Evaluation, FindingFilter, Governance, IssuedDirective, MAX_CONTEXTS, MAX_DIRECTIVE_ACKS,
+    MAX_EMBEDDINGS, MAX_GOVERNANCE_LIST, Pause, RuleState, SessionContext, TextHash,
 };
 pub use inbox::Inbox;
 pub use indicators::{IndicatorCounts, IndicatorCoverage, IndicatorQuery, Observer};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use throughline_govern::experiment::{ExperimentResult, ExperimentSpec, Run};
+use throughline_govern::experiment::{ExperimentResult, ExperimentSpec, Look, Run};
 
 use futures_util::future::BoxFuture;
 use throughline_govern::DetectorStanding;
@@ -118,6 +118,8 @@ pub struct ExperimentStanding {
     pub run: Option<Run>,
     /// What both sides did; `None` before that was looked at.
     pub result: Option<ExperimentResult>,
+    /// What was known over time.
+    pub looks: Vec<Look>,
     /// What else is to be known; empty for nothing.
     pub note: String,
 }

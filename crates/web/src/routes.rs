@@ -51,6 +51,7 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
             "/governance/contracts/{name}",
             get(pages::governance::show_contract).post(pages::governance::answer),
         ),
+        ("/governance/experiments/{name}", get(pages::governance::show_experiment)),
         ("/governance/signals", get(pages::governance::show_signals)),
         ("/governance/takeovers", get(pages::governance::cases::takeovers)),
         ("/governance/takeovers/{id}", post(pages::governance::cases::decide)),

@@ -27,6 +27,10 @@ pub(crate) struct CheckArgs {
     /// Most traces (or decisions) to look at, the newest first
     #[arg(long, default_value_t = DEFAULT_MAX_TRACES, value_name = "COUNT", requires = "replay")]
     pub(crate) max: usize,
+    /// Ask the configured OPA (`act.opa`) about its policies, once for each minute that is replayed;
+    /// without this they are told as unknown
+    #[arg(long, requires = "replay")]
+    pub(crate) ask_opa: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

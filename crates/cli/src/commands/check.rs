@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 use serde::Serialize;
+use throughline_act::ActConfig;
 use throughline_rules::{Expression, Match, Schema, Scope, limits, schemas};
 use throughline_store::{DecisionFilter, Page, QueryError, Reader, TraceFilter};
 use throughline_trace::{Decision, TraceSummary};
@@ -25,9 +26,9 @@ const MAX_EXAMPLES: usize = 5;
 const MAX_NAME_CHARS: usize = 48;
 
 /// Checks a rule and, if asked to, replays what is stored.
-pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Outcome {
+pub(crate) async fn run(settings: &Settings, act: &ActConfig, args: &CheckArgs) -> Outcome {
     if let Some(files) = args.files() {
-        return rules::run(settings, args, files).await;
+        return rules::run(settings, act, args, files).await;
     }
     let source = source(args.rules.first().map_or("-", String::as_str))?;
     let rule = Expression::filter(&source, &schema(args.of)).map_err(|mistakes| {

@@ -8,6 +8,7 @@ pub(crate) mod continuity;
 pub(crate) mod contract;
 pub(crate) mod decisions;
 pub(crate) mod demo;
+pub(crate) mod experiment;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod keys;

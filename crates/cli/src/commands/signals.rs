@@ -11,6 +11,7 @@ use throughline_store::Governance;
 use crate::args::SignalsArgs;
 use crate::commands::{of_control, open_reader, write_json};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::governing::signals::MAX_TRACES_PER_ROUND;
 use crate::governing::{RoundError, RuleFiles, SECOND_NANOS, now_unix_nano, report, slos};
 use crate::settings::Settings;
 use crate::show::{self, BOLD, DIM, RED, YELLOW, one_line, styled};
@@ -24,8 +25,11 @@ pub(crate) async fn run(settings: &Settings, files: RuleFiles, args: &SignalsArg
     let rules = Arc::new(files.read()?);
     let now = now_unix_nano();
     let statuses = slos::statuses(&rules, (&reader, &governance), now).await.map_err(of_round)?;
+    let stores = (&reader, Some(&governance));
     let asked = (args.agent.as_deref(), args.window);
-    let read = report::read(&reader, &rules, &statuses, asked, now).await.map_err(of_round)?;
+    let read = report::read(stores, &rules, &statuses, asked, MAX_TRACES_PER_ROUND, now)
+        .await
+        .map_err(of_round)?;
     let mut out = anstream::stdout().lock();
     if args.json {
         return write_json(&mut out, &read);

@@ -1,21 +1,29 @@
-//! Drift: what every agent did in each minute that is over, from the store.
+//! Drift: what every agent did in each minute that is over, from the store, and in each hour
+//! ([`hours`](super::drift_hours)).
 
 use std::collections::BTreeMap;
 
 use throughline_govern::detect::TimeSpan;
-use throughline_govern::signals::{Consistency, is_agents};
-use throughline_govern::{AgentWindow, DetectorStanding, DriftWatch, Drifted};
-use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState};
-use throughline_trace::{Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole};
+use throughline_govern::signals::{Consistency, SchemaCompliance, is_agents};
+use throughline_govern::{
+    AgentWindow, DetectorStanding, DriftWatch, Drifted, trace_agent, trace_features,
+};
+use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState, TraceFilter};
+use throughline_trace::{
+    Decision, Dimension, Finding, FindingState, Measure, OperationKind, SeriesQuery, SpanRole,
+    TraceId, TraceSummary, keys,
+};
 
 use super::decisions::newest;
-use super::{MINUTE_NANOS, RoundError};
+use super::drift_hours::hours;
+use super::signals::summaries;
+use super::{MINUTE_NANOS, RoundError, Stores, investigate};
 
-/// Name of the rule's state.
-const STATE: &str = "drift";
+/// Before the names of the parts of the state.
+const PREFIX: &str = "drift/";
 
 /// Version of the form of the state.
-const STATE_VERSION: &str = "1";
+const STATE_VERSION: &str = "2";
 
 /// Minutes that are made up for after a pause at most.
 const MAX_CATCH_UP_MIN: u64 = 10;
@@ -24,7 +32,25 @@ const MAX_CATCH_UP_MIN: u64 = 10;
 const MAX_DECISIONS: usize = 5_000;
 
 /// Traces that a finding names.
-const EVIDENCE: usize = 5;
+pub(super) const EVIDENCE: usize = 5;
+
+/// Minutes in an hour.
+const HOUR_MIN: u64 = 60;
+
+/// How many minutes after it began a trace is looked at: one that is under way would look short.
+const TRACE_LAG_MIN: u64 = 1;
+
+/// Traces of one minute that are looked at, the newest.
+const MAX_TRACES: usize = 1_000;
+
+/// Traces of one minute that are read whole for what their responses keep to, the newest of each agent.
+const MAX_WHOLE_TRACES: usize = 200;
+
+/// Traces of an agent that tell what is usual, the newest.
+const MAX_USUAL_TRACES: usize = 400;
+
+/// Agents of one minute of which it is learned what traces are usual; the others wait.
+const MAX_LEARNED_AGENTS: usize = 20;
 
 /// What is remembered between rounds.
 #[derive(Debug, Default)]
@@ -68,22 +94,52 @@ impl Drift {
             evaluation.findings.extend(said.findings);
             evaluation.actions.extend(said.actions);
         }
-        evaluation.states.push(RuleState {
-            rule: STATE.to_owned(),
+        let said;
+        (watch, said) = observe_hour(watch, (reader, Some(governance)), over).await?;
+        evaluation.findings.extend(said.findings);
+        evaluation.actions.extend(said.actions);
+        let parts = watch.take_parts();
+        let name = |part: &str| format!("{PREFIX}{part}");
+        evaluation.states.extend(parts.changed.into_iter().map(|(part, body)| RuleState {
+            rule: name(&part),
             version: STATE_VERSION.to_owned(),
-            body: serde_json::to_string(&watch).unwrap_or_default(),
-        });
+            body,
+        }));
+        evaluation.gone_states.extend(parts.gone.iter().map(|part| name(part)));
+        for agent in &parts.gone_agents {
+            evaluation.findings.extend(ended(governance, agent, settled).await?);
+        }
         self.watch = Some(watch);
         Ok(())
     }
 }
 
+/// What fires of an agent that is no longer watched is over.
+async fn ended(governance: &Governance, agent: &str, now: u64) -> Result<Vec<Finding>, RoundError> {
+    let mut over = Vec::new();
+    for watches in throughline_govern::Watches::ALL {
+        let firing = investigate::firing(governance, watches.kind()).await?;
+        over.extend(firing.into_iter().filter(|one| one.subject.get("agent") == Some(agent)));
+    }
+    for finding in &mut over {
+        finding.state = FindingState::Resolved;
+        finding.at_unix_nano = now;
+        finding.summary = format!("{agent} has not been seen for long and is no longer watched");
+    }
+    Ok(over)
+}
+
 async fn load(governance: &Governance) -> Result<DriftWatch, RoundError> {
     let governance = governance.clone();
     let states = tokio::task::spawn_blocking(move || governance.states()).await??;
-    let known =
-        states.into_iter().find(|state| state.rule == STATE && state.version == STATE_VERSION);
-    Ok(known.and_then(|state| serde_json::from_str(&state.body).ok()).unwrap_or_default())
+    let parts = states.into_iter().filter(|state| state.version == STATE_VERSION);
+    let parts =
+        parts.filter_map(|state| Some((state.rule.strip_prefix(PREFIX)?.to_owned(), state.body)));
+    let (watch, problems) = DriftWatch::of_parts(parts);
+    for (part, error) in problems {
+        tracing::warn!(part, %error, "what was known of drift cannot be read; it begins anew");
+    }
+    Ok(watch)
 }
 
 /// Watches a minute: what is said of it, beside what was said of those before.
@@ -92,10 +148,29 @@ pub(super) async fn observe_minute(
     reader: &Reader,
     minute: u64,
 ) -> Result<(DriftWatch, Drifted), RoundError> {
-    let windows = windows(reader, minute).await?;
+    let windows = windows(&watch, reader, minute).await?;
     // The shape of an hour's prompts is drawn thousands of times: not on a thread that others wait for.
     let observed = tokio::task::spawn_blocking(move || {
         let said = watch.observe(span_of(minute), &windows);
+        (watch, said)
+    });
+    Ok(observed.await?)
+}
+
+/// Watches the last hour that is over at a minute, if it was not watched before. Of those before it only how much was
+/// done is made up for.
+pub(super) async fn observe_hour(
+    mut watch: DriftWatch,
+    stores: Stores<'_>,
+    over_min: u64,
+) -> Result<(DriftWatch, Drifted), RoundError> {
+    let over = over_min / HOUR_MIN;
+    if over <= watch.observed_until_hour {
+        return Ok((watch, Drifted::default()));
+    }
+    let of_hour = hours(&watch, stores, over - 1).await?;
+    let observed = tokio::task::spawn_blocking(move || {
+        let said = watch.observe_hour(over - 1, &of_hour);
         (watch, said)
     });
     Ok(observed.await?)
@@ -106,6 +181,7 @@ fn span_of(minute: u64) -> TimeSpan {
 }
 
 async fn windows(
+    watch: &DriftWatch,
     reader: &Reader,
     minute: u64,
 ) -> Result<BTreeMap<String, AgentWindow>, RoundError> {
@@ -137,7 +213,68 @@ async fn windows(
         window.consistency = Consistency::of(told);
         window.evidence = decisions.iter().filter_map(|one| one.trace_id).take(EVIDENCE).collect();
     }
+    traces(watch, reader, minute, &mut found).await?;
     Ok(found)
+}
+
+/// Puts what the traces of a minute tell beside what is known of their agents.
+async fn traces(
+    watch: &DriftWatch,
+    reader: &Reader,
+    minute: u64,
+    found: &mut BTreeMap<String, AgentWindow>,
+) -> Result<(), RoundError> {
+    let began = minute.saturating_sub(TRACE_LAG_MIN);
+    let filter = TraceFilter {
+        start_after_unix_nano: Some(began * MINUTE_NANOS),
+        start_before_unix_nano: Some((began + 1) * MINUTE_NANOS),
+        ..TraceFilter::default()
+    };
+    let (all, _) = summaries(reader, &filter, MAX_TRACES).await?;
+    let mut of_agents: BTreeMap<&str, Vec<&TraceSummary>> = BTreeMap::new();
+    for summary in &all {
+        if let Some(agent) = trace_agent(summary) {
+            of_agents.entry(agent).or_default().push(summary);
+        }
+    }
+    let whole = (MAX_WHOLE_TRACES / of_agents.len().max(1)).max(1);
+    let mut learned = 0;
+    for (agent, of_agent) in of_agents {
+        let window = found.entry(agent.to_owned()).or_default();
+        window.traces = of_agent.iter().map(|one| trace_features(one)).collect();
+        if window.evidence.is_empty() {
+            window.evidence = of_agent.iter().map(|one| one.trace_id).take(EVIDENCE).collect();
+        }
+        let calls = of_agent.iter().filter(|one| one.llm_calls > 0).take(whole);
+        let calls: Vec<TraceId> = calls.map(|one| one.trace_id).collect();
+        window.responses = responses(reader, &calls).await?;
+        if learned < MAX_LEARNED_AGENTS && watch.learns_of(agent, minute) {
+            learned += 1;
+            let before = TraceFilter {
+                agent: Some(agent.to_owned()),
+                start_before_unix_nano: Some(began * MINUTE_NANOS),
+                ..TraceFilter::default()
+            };
+            let (usual, _) = summaries(reader, &before, MAX_USUAL_TRACES).await?;
+            let usual = usual.iter().filter(|one| trace_agent(one) == Some(agent));
+            window.usual_traces = usual.map(trace_features).collect();
+        }
+    }
+    Ok(())
+}
+
+/// The responses of whole traces by whether they keep to their schema.
+async fn responses(reader: &Reader, of: &[TraceId]) -> Result<SchemaCompliance, RoundError> {
+    let mut counted = SchemaCompliance::default();
+    for id in of {
+        let Some(trace) = reader.trace(*id).await? else { continue };
+        for span in &trace.spans {
+            if let Some(is_valid) = span.attributes.bool(keys::RESPONSE_SCHEMA_VALID) {
+                counted.add(Some(is_valid));
+            }
+        }
+    }
+    Ok(counted)
 }
 
 /// The decisions of a minute by agent: what agents chose themselves, not where a router sent them.

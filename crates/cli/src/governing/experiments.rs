@@ -1,10 +1,12 @@
 //! Experiments: what the traces of both sides did, from the store; what becomes of it, to whoever is told
 //! and to the weights of the route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use throughline_govern::experiment::{Arm, ExperimentResult, ExperimentSpec, Runs, Units, Verdict};
+use throughline_govern::experiment::{
+    Arm, ExperimentResult, ExperimentSpec, Looks, Runs, Stopped, Units, Verdict,
+};
 use throughline_store::{Evaluation, Governance, Reader, SearchQuery, TraceFilter};
 use throughline_trace::{
     Action, Finding, FindingSeverity, FindingState, Operation, RouteWeights, Subject, TraceId,
@@ -12,10 +14,13 @@ use throughline_trace::{
 };
 use throughline_web::governance::ExperimentStanding;
 
-use super::RoundError;
+use super::{RoundError, states};
 
 /// Kind of the documents that keep experiments.
-const KIND: &str = "experiment";
+pub(crate) const KIND: &str = "experiment";
+
+/// Before the name of the state that keeps what was known over time.
+pub(crate) const LOOKS_PREFIX: &str = "experiment-looks/";
 
 /// Kind of the findings that tell a verdict.
 const FINDING: &str = "experiment.verdict";
@@ -35,12 +40,14 @@ const REST: u32 = 9;
 pub(super) struct Experiments {
     rests_until: Option<Instant>,
     standings: Vec<ExperimentStanding>,
+    /// What was known over time, by experiment.
+    looks: Option<HashMap<String, Looks>>,
 }
 
 impl Experiments {
     /// What was not committed did not happen.
     pub(super) fn forget(&mut self) {
-        self.rests_until = None;
+        (self.rests_until, self.looks) = (None, None);
     }
 
     /// Looks at every experiment, up to a moment at which everything has arrived; nanoseconds
@@ -58,10 +65,25 @@ impl Experiments {
         if is_same && self.rests_until.is_some_and(|until| began < until) {
             return Ok(self.standings.clone());
         }
+        if self.looks.is_none() {
+            self.looks = Some(states::load(governance, LOOKS_PREFIX).await?);
+        }
+        let looks = self.looks.get_or_insert_default();
         let mut standings = Vec::new();
         for (name, spec) in specs {
             let stores = (reader, governance);
-            standings.push(one(name, spec, stores, settled, evaluation).await?);
+            let mut standing = one(name, spec, stores, settled, evaluation).await?;
+            if let (Some(run), Some(result)) = (&standing.run, &standing.result) {
+                let of = looks.entry(name.clone()).or_default();
+                if run.is_on() && of.add(run.since_unix_nano, settled, result) {
+                    evaluation.states.push(states::row(LOOKS_PREFIX, name, "1", of));
+                }
+            }
+            let of = looks.get(name).filter(|of| {
+                standing.run.as_ref().is_some_and(|run| run.since_unix_nano == of.since_unix_nano)
+            });
+            standing.looks = of.map(|of| of.looks.clone()).unwrap_or_default();
+            standings.push(standing);
         }
         self.rests_until = Some(Instant::now() + began.elapsed() * REST);
         self.standings.clone_from(&standings);
@@ -82,6 +104,7 @@ async fn one(
         spec: spec.clone(),
         run: None,
         result: None,
+        looks: Vec::new(),
         note: String::new(),
     };
     if runs.of(spec).is_none() {
@@ -100,6 +123,12 @@ async fn one(
     let id = finding_id(&rule(name), "1", &subject(name, spec), run.since_unix_nano);
     // By the one id it is asked for once, also when the first round that asked was not committed.
     evaluation.actions.extend(divide(name, spec, &id, "begin", (spec.share, run.since_unix_nano)));
+    if let Some(Stopped { at_unix_nano, person, reason }) = &run.stopped {
+        standing.note = format!("{person} stopped it: {reason}");
+        // Who is not compared any more is not tried any more either.
+        evaluation.actions.extend(divide(name, spec, &id, "stop", (0, *at_unix_nano)));
+        return Ok(ExperimentStanding { run: Some(run), ..standing });
+    }
     if run.result.is_none() {
         let looked = look(reader, spec, (run.since_unix_nano, now)).await?;
         standing.note = looked.note;
@@ -271,11 +300,12 @@ fn divide(
         .ok()?;
     let reason = match when {
         "begin" => format!("experiment {name} gives {} {share} %", spec.treatment),
+        "stop" => format!("experiment {name} was stopped: {} has {share} %", spec.treatment),
         _ => format!("experiment {name} is decided: {} has {share} %", spec.treatment),
     };
     Some(Action {
         id: format!("{when}/{finding}"),
-        finding: if when == "begin" { String::new() } else { finding.to_owned() },
+        finding: if when == "end" { finding.to_owned() } else { String::new() },
         rule: rule(name),
         rule_version: "1".to_owned(),
         subject: subject(name, spec),

@@ -8,15 +8,19 @@
 mod contracts;
 mod decisions;
 mod drift;
+mod drift_hours;
+mod embedding;
 mod evaluating;
 mod evidence;
-mod experiments;
+pub(crate) mod experiments;
 mod files;
 mod investigate;
 pub(crate) mod policies;
 pub(crate) mod replay;
+mod replay_rollouts;
 pub(crate) mod report;
 mod rollouts;
+mod signal_metrics;
 pub(crate) mod signals;
 mod slo_metrics;
 pub(crate) mod slos;
@@ -31,7 +35,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
-use throughline_act::{Actor, Hooks, Performed};
+use throughline_act::{Actor, Embeddings, Hooks, Performed};
 use throughline_govern::Rules;
 use throughline_govern::slo::{Judge, Slo};
 use throughline_store::{ControlError, Evaluation, Governance, Observer, QueryError, Reader};
@@ -51,11 +55,13 @@ use crate::listen::Doors;
 use crate::settings::ServeSettings;
 use contracts::Contracts;
 use drift::Drift;
+use embedding::Embedder;
 use evidence::Examples;
 use experiments::Experiments;
 pub(crate) use files::{RuleFiles, RuleText};
 use policies::Policies;
 use rollouts::Rollouts;
+use signal_metrics::SignalMetrics;
 use slo_metrics::SloMetrics;
 use slos::Slos;
 
@@ -70,6 +76,9 @@ const INVESTIGATION_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long after its end a minute is looked at: exporters send in batches. Nanoseconds.
 pub(crate) const LAG_NANOS: u64 = 15_000_000_000;
+
+/// What is read: what was sent, and what governance remembers (`None` where nobody has that).
+pub(crate) type Stores<'a> = (&'a Reader, Option<&'a Governance>);
 
 /// What a round may fail with: it is told, and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +112,7 @@ pub(crate) struct Open {
     acting: acting::Open,
     view: View,
     working: JoinHandle<()>,
+    beside: Vec<JoinHandle<()>>,
     closing: CancellationToken,
 }
 
@@ -139,7 +149,15 @@ impl Read {
         let (told, standing) = watch::channel(Arc::default());
         let of_files = Arc::new(self.rules);
         let (in_force, rules) = watch::channel(Arc::clone(&of_files));
-        let signals = report::asker(reader.clone(), rules, standing.clone());
+        let signals = report::asker((reader.clone(), governance.clone()), rules, standing.clone());
+        let closing = CancellationToken::new();
+        let beside = Beside {
+            metrics: SignalMetrics::register(standing.clone(), registry),
+            embeddings: acting::embeddings(&serve.act, registry)?,
+            stores: (reader.clone(), governance.clone()),
+            rules: in_force.subscribe(),
+        };
+        let beside = beside.start(self.every, &closing);
         let view = View { governance: governance.clone(), standing, signals };
         let mut work = Work {
             governance,
@@ -164,9 +182,29 @@ impl Read {
         };
         // Before the first span comes: contracts that were negotiated are counted as those of files are.
         work.put_together().map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
-        let closing = CancellationToken::new();
         let working = tokio::spawn(work.run(self.every, closing.clone()));
-        Ok(Open { acting, view, working, closing })
+        Ok(Open { acting, view, working, beside, closing })
+    }
+}
+
+/// What is worked out beside the rounds, which never wait for it.
+struct Beside {
+    metrics: Arc<SignalMetrics>,
+    embeddings: Option<Embeddings>,
+    stores: (Reader, Governance),
+    rules: watch::Receiver<Arc<Rules>>,
+}
+
+impl Beside {
+    fn start(self, every: Duration, closing: &CancellationToken) -> Vec<JoinHandle<()>> {
+        let Self { metrics, embeddings, stores, rules } = self;
+        let mut working =
+            vec![tokio::spawn(metrics.run(stores.clone(), rules, every, closing.clone()))];
+        if let Some(embeddings) = embeddings {
+            let embedder = Embedder::new(embeddings, stores.0, stores.1);
+            working.push(tokio::spawn(embedder.run(every, closing.clone())));
+        }
+        working
     }
 }
 
@@ -216,8 +254,10 @@ impl Open {
     /// Ends after what is under way; to be called before the store closes.
     pub(crate) async fn finish(self) {
         self.closing.cancel();
-        if let Err(error) = self.working.await {
-            tracing::error!(%error, "governance ended before its time");
+        for working in self.beside.into_iter().chain([self.working]) {
+            if let Err(error) = working.await {
+                tracing::error!(%error, "governance ended before its time");
+            }
         }
         self.acting.finish().await;
     }

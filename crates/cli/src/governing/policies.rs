@@ -18,7 +18,7 @@ use throughline_store::{Evaluation, Governance, Reader};
 
 use super::evaluating::Working;
 use super::signals::{Look, MAX_TRACES_PER_ROUND, Seen};
-use super::{MINUTE_NANOS, RoundError, states};
+use super::{MINUTE_NANOS, RoundError, Stores, states};
 
 /// Seconds of a minute.
 const MINUTE_S: u64 = 60;
@@ -85,7 +85,7 @@ impl Policies {
                 signals: states::load(governance, SIGNAL_PREFIX).await?,
             });
         }
-        let values = Live::read((rules, objectives), reader, minute).await?;
+        let values = Live::read((rules, objectives), (reader, Some(governance)), minute).await?;
         let known = self.known.get_or_insert_default();
         let mut asked = values.of_policies();
         if let Some(opa) = &self.opa {
@@ -130,7 +130,7 @@ impl Policies {
 }
 
 /// What an OPA is asked about a policy.
-struct Asked {
+pub(super) struct Asked {
     /// The place of the policy among the rules.
     at: usize,
     policy: String,
@@ -138,7 +138,7 @@ struct Asked {
     input: serde_json::Value,
 }
 
-fn questions(rules: &Rules, minute: u64, values: &[Values]) -> Vec<Asked> {
+pub(super) fn questions(rules: &Rules, minute: u64, values: &[Values]) -> Vec<Asked> {
     let all = rules.policies.values().zip(values).enumerate();
     let asked = all.filter_map(|(at, (policy, values))| {
         let (remote, input) = policy.remote(minute, values)?;
@@ -148,7 +148,7 @@ fn questions(rules: &Rules, minute: u64, values: &[Values]) -> Vec<Asked> {
 }
 
 /// Asks an OPA, and puts what it says beside the values.
-async fn ask(opa: &Opa, questions: Vec<Asked>, values: &mut [Values]) {
+pub(super) async fn ask(opa: &Opa, questions: Vec<Asked>, values: &mut [Values]) {
     let asked = questions.into_iter().map(|Asked { at, policy, remote, input }| {
         let opa = opa.clone();
         async move {
@@ -205,7 +205,7 @@ impl<'a> Live<'a> {
     /// Reads what policies speak of and what signals with levels are made of, each look once.
     pub(super) async fn read(
         (rules, objectives): (&'a Rules, &'a [ObjectiveStatus]),
-        reader: &Reader,
+        stores: Stores<'_>,
         minute: u64,
     ) -> Result<Self, RoundError> {
         let mut looks: BTreeMap<Key<'a>, Look<'a>> = BTreeMap::new();
@@ -231,18 +231,18 @@ impl<'a> Live<'a> {
         let (mut seen, mut traces_left) = (BTreeMap::new(), MAX_TRACES_PER_ROUND);
         for (key, look) in looks {
             let about = ObjectiveReading::of_agent(&rules.slos, objectives, look.agent);
-            seen.insert(key, look.see(reader, about, &mut traces_left).await?);
+            seen.insert(key, look.see(stores, about, &mut traces_left).await?);
         }
         Ok(Self { rules, objectives, seen })
     }
 
     /// What is known of what each policy speaks of, in the order of the rules.
-    fn of_policies(&self) -> Vec<Values> {
+    pub(super) fn of_policies(&self) -> Vec<Values> {
         self.rules.policies.values().map(|policy| self.of_policy(policy)).collect()
     }
 
     /// What is known of what a policy speaks of.
-    pub(super) fn of_policy(&self, policy: &Policy) -> Values {
+    fn of_policy(&self, policy: &Policy) -> Values {
         let mut values = Values::default();
         for one in policy.uses() {
             let (value, lacks) = match one {

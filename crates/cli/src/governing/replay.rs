@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
+use throughline_act::Opa;
 use throughline_govern::policy::{self, PolicyPhase, PolicyState, PolicyStatus, watch_signal};
 use throughline_govern::slo::{self, MinuteTable, SloState};
 use throughline_govern::{DriftWatch, Rules};
-use throughline_store::Reader;
 use throughline_trace::{Action, Finding, FindingState};
 
-use super::policies::Live;
-use super::{MINUTE_NANOS, RoundError, SECOND_NANOS, drift};
+use super::policies::{Live, ask, questions};
+use super::replay_rollouts::Replays;
+use super::{MINUTE_NANOS, RoundError, SECOND_NANOS, Stores, drift};
 
 /// Longest time that is replayed, minutes (a week).
 pub(crate) const MAX_REPLAY_MIN: u64 = 7 * 24 * 60;
@@ -78,10 +79,10 @@ impl Minutes {
 }
 
 /// Replays the minutes after the first up to the last, each with what was there before it; `tick` hears of
-/// each. Counters of SLOs and contracts are given.
+/// each. Counters of SLOs and contracts are given. Policies of an OPA are asked of it, as it is now; without one they are unknown.
 pub(crate) async fn replay(
     rules: &Arc<Rules>,
-    reader: &Reader,
+    (stores, opa): (Stores<'_>, Option<&Opa>),
     counters: &MinuteTable,
     (from_min, to_min): (u64, u64),
     mut tick: impl FnMut(u64),
@@ -92,6 +93,7 @@ pub(crate) async fn replay(
     let mut signals: Vec<PolicyState> = vec![PolicyState::default(); rules.signals.len()];
     // Detectors know nothing when the time begins, as those of a server that is new.
     let mut drift_watch = DriftWatch::default();
+    let mut rollouts = Replays::default();
     for minute in from_min + 1..=to_min {
         let mut statuses = Vec::new();
         for (slo, state) in rules.slos.iter().zip(&mut slos) {
@@ -100,10 +102,14 @@ pub(crate) async fn replay(
             statuses.extend(done.statuses);
             story.add(done.findings, done.actions);
         }
-        let live = Live::read((rules, &statuses), reader, minute).await?;
-        for (policy, state) in rules.policies.values().zip(&mut policies) {
-            let values = live.of_policy(policy);
-            let said = policy::evaluate(policy, minute, &values, std::mem::take(state));
+        let live = Live::read((rules, &statuses), stores, minute).await?;
+        let mut values = live.of_policies();
+        if let Some(opa) = opa {
+            ask(opa, questions(rules, minute, &values), &mut values).await;
+        }
+        let states = values.iter().zip(&mut policies);
+        for (policy, (values, state)) in rules.policies.values().zip(states) {
+            let said = policy::evaluate(policy, minute, values, std::mem::take(state));
             *state = said.state;
             story.replayed.policies.entry(policy.name.clone()).or_default().add(said.status);
             story.add(said.findings, said.actions);
@@ -116,7 +122,12 @@ pub(crate) async fn replay(
             story.add(findings, Vec::new());
         }
         let said;
-        (drift_watch, said) = drift::observe_minute(drift_watch, reader, minute - 1).await?;
+        (drift_watch, said) = drift::observe_minute(drift_watch, stores.0, minute - 1).await?;
+        story.add(said.findings, said.actions);
+        let said;
+        (drift_watch, said) = drift::observe_hour(drift_watch, stores, minute).await?;
+        story.add(said.findings, said.actions);
+        let said = rollouts.observe_minute(rules, stores.0, minute).await?;
         story.add(said.findings, said.actions);
         tick(minute - from_min);
     }

@@ -9,13 +9,13 @@ use throughline_govern::signals::{
     DEFINITIONS, ObjectiveReading, OwnSignalRow, SignalReport, SignalRow,
 };
 use throughline_govern::slo::ObjectiveStatus;
-use throughline_store::Reader;
+use throughline_store::{Governance, Reader};
 use throughline_web::governance::{AsksSignals, SignalsAsked, Standing};
 use tokio::sync::{Semaphore, watch};
 
-use super::policies::look_at;
-use super::signals::MAX_TRACES_PER_ROUND;
-use super::{MINUTE_NANOS, RoundError, now_unix_nano};
+use super::policies::{Key, look_at};
+use super::signals::{Look, MAX_TRACES_PER_ROUND};
+use super::{MINUTE_NANOS, RoundError, Stores, now_unix_nano};
 
 /// Seconds of a minute.
 const MINUTE_S: u64 = 60;
@@ -26,12 +26,14 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Answers that are kept.
 const MAX_KEPT: usize = 64;
 
-/// Reads all signals of `agent`, or of all agents, over their own windows or over so many `minutes`.
+/// Reads all signals of `agent`, or of all agents, over their own windows or over so many `minutes`; of each window so many
+/// whole traces at most.
 pub(crate) async fn read(
-    reader: &Reader,
+    stores: Stores<'_>,
     rules: &Rules,
     statuses: &[ObjectiveStatus],
     (agent, minutes): (Option<&str>, Option<u64>),
+    traces: usize,
     now: u64,
 ) -> Result<SignalReport, RoundError> {
     // The minute that is not over yet is shown too: whoever looks has just sent something.
@@ -44,11 +46,36 @@ pub(crate) async fn read(
     for signal in rules.signals.values() {
         look_at(&mut looks, (agent, minutes_of(signal.window_s)), to_min).add(signal);
     }
+    see(stores, rules, statuses, (agent, looks), (traces, now)).await
+}
+
+/// Reads the team's own signals over all agents, each over its own window.
+pub(crate) async fn own(
+    stores: Stores<'_>,
+    rules: &Rules,
+    statuses: &[ObjectiveStatus],
+    now: u64,
+) -> Result<SignalReport, RoundError> {
+    let mut looks = BTreeMap::new();
+    for signal in rules.signals.values() {
+        let minutes = signal.window_s.div_ceil(MINUTE_S).max(1);
+        look_at(&mut looks, (None, minutes), now / MINUTE_NANOS + 1).add(signal);
+    }
+    see(stores, rules, statuses, (None, looks), (MAX_TRACES_PER_ROUND, now)).await
+}
+
+async fn see(
+    stores: Stores<'_>,
+    rules: &Rules,
+    statuses: &[ObjectiveStatus],
+    (agent, looks): (Option<&str>, BTreeMap<Key<'_>, Look<'_>>),
+    (traces, now): (usize, u64),
+) -> Result<SignalReport, RoundError> {
     let (mut signals, mut own) = (Vec::new(), Vec::new());
     for ((_, minutes), look) in looks {
-        let mut traces_left = MAX_TRACES_PER_ROUND;
+        let mut traces_left = traces;
         let objectives = ObjectiveReading::of_agent(&rules.slos, statuses, agent);
-        let mut seen = look.see(reader, objectives, &mut traces_left).await?;
+        let mut seen = look.see(stores, objectives, &mut traces_left).await?;
         let window_s = minutes * MINUTE_S;
         for name in &look.names {
             let reading = seen.readings.remove(name);
@@ -69,14 +96,15 @@ type Kept = HashMap<SignalsAsked, (Instant, Arc<SignalReport>)>;
 
 /// What pages ask. One look at a time: each may read thousands of traces.
 pub(super) fn asker(
-    reader: Reader,
+    (reader, governance): (Reader, Governance),
     rules: watch::Receiver<Arc<Rules>>,
     standing: watch::Receiver<Arc<Standing>>,
 ) -> AsksSignals {
     let kept: Arc<Mutex<Kept>> = Arc::default();
     let turn = Arc::new(Semaphore::new(1));
     Arc::new(move |asked: SignalsAsked| {
-        let (reader, kept, turn) = (reader.clone(), Arc::clone(&kept), Arc::clone(&turn));
+        let (reader, governance) = (reader.clone(), governance.clone());
+        let (kept, turn) = (Arc::clone(&kept), Arc::clone(&turn));
         let (rules, standing) = (rules.borrow().clone(), standing.borrow().clone());
         Box::pin(async move {
             let fresh = |kept: &Mutex<Kept>| {
@@ -93,7 +121,15 @@ pub(super) fn asker(
                 return Ok(report);
             }
             let of = (asked.agent.as_deref(), asked.minutes);
-            let report = read(&reader, &rules, &standing.slos, of, now_unix_nano()).await;
+            let report = read(
+                (&reader, Some(&governance)),
+                &rules,
+                &standing.slos,
+                of,
+                MAX_TRACES_PER_ROUND,
+                now_unix_nano(),
+            )
+            .await;
             let report = Arc::new(report.map_err(|error| error.to_string())?);
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.retain(|_, (at, _)| at.elapsed() < FRESH);

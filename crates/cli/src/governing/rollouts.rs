@@ -340,7 +340,7 @@ fn start(rollout: &Rollout, spec: &RolloutSpec, version: &str, now: u64) -> Acti
 }
 
 /// Turns what was looked at into a finding and an action.
-fn say(
+pub(super) fn say(
     rollout: &Rollout,
     spec: &RolloutSpec,
     looked: &Looked,

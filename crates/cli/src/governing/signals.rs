@@ -13,7 +13,8 @@ use throughline_trace::{
 };
 
 use super::decisions::newest;
-use super::{MINUTE_NANOS, RoundError};
+use super::drift_hours::made_embeddings;
+use super::{MINUTE_NANOS, RoundError, Stores};
 
 /// Decisions of one look at most, the newest.
 const MAX_DECISIONS: usize = 10_000;
@@ -87,7 +88,7 @@ impl<'a> Look<'a> {
     /// Looks. Of `traces_left` what is read whole is taken.
     pub(crate) async fn see(
         &self,
-        reader: &Reader,
+        (reader, governance): Stores<'_>,
         objectives: Vec<ObjectiveReading>,
         traces_left: &mut usize,
     ) -> Result<Seen, RoundError> {
@@ -113,6 +114,11 @@ impl<'a> Look<'a> {
                     seen.evidence.push(trace);
                 }
             }
+        }
+        if needs(Source::Embeddings) {
+            let from_min = self.from_min.saturating_sub(SESSION_LOOK_BACK_MIN);
+            let span = (from_min * MINUTE_NANOS, self.to_min * MINUTE_NANOS);
+            observed.made_embeddings = made_embeddings(governance, self.agent, span).await?;
         }
         if needs(Source::Sessions) {
             self.sessions(reader, &mut observed).await?;
@@ -292,7 +298,7 @@ fn parts(
 }
 
 /// The newest summaries of a filter, so many at most, and whether there are more.
-async fn summaries(
+pub(super) async fn summaries(
     reader: &Reader,
     filter: &TraceFilter,
     most: usize,

@@ -1,6 +1,6 @@
 //! What the versions of an agent did, from the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use throughline_govern::rollout::{Rollout, RolloutSpec, Verdict, VersionWindow, compare};
 use throughline_govern::signals::Consistency;
@@ -48,11 +48,21 @@ pub(super) async fn look(
     }
     let sums = Sums::read(reader, spec, (from, now)).await?;
     let (mut stable, mut tried) = (sums.of(&rollout.stable), sums.of(candidate));
-    stable.consistency = consistency(reader, spec, &rollout.stable, from).await?.0;
-    let (of_candidate, evidence) = consistency(reader, spec, candidate, from).await?;
+    stable.consistency = consistency(reader, spec, &rollout.stable, (from, now)).await?.0;
+    let (of_candidate, evidence) = consistency(reader, spec, candidate, (from, now)).await?;
     tried.consistency = of_candidate;
     let verdict = compare(&spec.analysis, &stable, &tried);
     Ok(Looked { verdict, stable, candidate: tried, from_unix_nano: from, evidence })
+}
+
+/// The versions that had traffic in a time, in nanoseconds since the Unix epoch.
+pub(super) async fn seen(
+    reader: &Reader,
+    spec: &RolloutSpec,
+    time: (u64, u64),
+) -> Result<BTreeSet<String>, RoundError> {
+    let sums = Sums::read(reader, spec, time).await?;
+    Ok(sums.0.groups.keys().filter_map(|labels| labels.first().cloned()).collect())
 }
 
 /// What the stable version did since the candidate was put back.
@@ -65,7 +75,7 @@ pub(super) async fn look_at_stable(
     let window = spec.analysis.window_s.saturating_mul(SECOND_NANOS);
     let from = now.saturating_sub(window).max(rollout.since_unix_nano);
     let mut stable = Sums::read(reader, spec, (from, now)).await?.of(&rollout.stable);
-    stable.consistency = consistency(reader, spec, &rollout.stable, from).await?.0;
+    stable.consistency = consistency(reader, spec, &rollout.stable, (from, now)).await?.0;
     Ok(stable)
 }
 
@@ -114,12 +124,13 @@ async fn consistency(
     reader: &Reader,
     spec: &RolloutSpec,
     version: &str,
-    from: u64,
+    (from, now): (u64, u64),
 ) -> Result<(Consistency, Vec<TraceId>), RoundError> {
     let filter = DecisionFilter {
         agent: Some(spec.agent.clone()),
         model_version: Some(version.to_owned()),
         after_unix_nano: Some(from),
+        before_unix_nano: Some(now.saturating_add(1)),
         ..DecisionFilter::default()
     };
     // Where the traffic goes is not what the agent decides.

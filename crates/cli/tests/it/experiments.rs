@@ -8,7 +8,7 @@ use throughline_trace::{TraceId, keys};
 
 use crate::export::{Exporter, span, text, traces};
 use crate::governance::governed;
-use crate::server::{Server, client, until};
+use crate::server::{Server, client, run, until};
 
 const EXPERIMENT: &str = r#"
 apiVersion: throughline/v1
@@ -99,6 +99,10 @@ async fn r5_4_an_experiment_of_a_file_is_decided_once_and_its_winner_takes_all()
     assert_eq!(finding["evidence"].as_array().map(Vec::len), Some(10));
     let (_, page) = server.get("/governance", None).await;
     assert!(page.contains("treatment does better"), "the page tells it");
+    let shown = run(&dir.path().join("data"), &["experiment", "show", "screening-speed"]).ok();
+    for part in ["screening-speed  treatment", "difference -0.4", "guardrail success_rate: holds"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
 
     // A comment is no other experiment, and neither is what is done with the verdict; another effect is.
     let told = EXPERIMENT.replace("winner_takes_all: true", "runbook: https://x # told");
@@ -228,4 +232,43 @@ async fn people_decide_cases_on_the_pages() {
     assert_eq!(form(&at, &[("change", "acknowledge")]).await, 409, "it is over");
     let (_, list) = server.get("/governance/incidents", None).await;
     assert!(list.contains("p99 is 4 s") && list.contains("resolved"), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_4_a_person_stops_an_experiment_and_begins_it_again_in_the_terminal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let (server, _) = governed(dir.path(), &[("experiment.yaml", EXPERIMENT)]);
+    let name = "screening-speed";
+    let since = until("that it begins", async || {
+        experiment(&server).await["since"].as_str().map(str::to_owned)
+    })
+    .await;
+    let listed = run(&data_dir, &["experiment", "list"]).ok();
+    assert!(listed.lines().any(|line| line.contains(name) && line.contains("runs")), "{listed}");
+    let stop = ["experiment", "stop", name, "--by", "ada", "--reason", "a release"];
+    run(&data_dir, &stop).ok();
+    done(&server, "weights prompt v1=100 v2=0").await;
+    until("the note", async || {
+        let one = experiment(&server).await;
+        (one["note"] == "ada stopped it: a release").then_some(())
+    })
+    .await;
+    let again = run(&data_dir, &stop);
+    assert_eq!(again.code, 2, "{}", again.stderr);
+    assert!(again.stderr.contains("expected one that runs"), "{}", again.stderr);
+    let shown = run(&data_dir, &["experiment", "show", name]).ok();
+    assert!(shown.contains("by ada: a release"), "{shown}");
+
+    run(&data_dir, &["experiment", "start", name, "--by", "ada"]).ok();
+    until("another run of the same words", async || {
+        let one = experiment(&server).await;
+        one["since"].as_str().filter(|at| **at != *since).map(|_| ())
+    })
+    .await;
+    let (status, page) = server.get(&format!("/governance/experiments/{name}"), None).await;
+    assert!(status == 200 && page.contains("screening"), "{page}");
+    assert_eq!(server.get("/governance/experiments/nobody", None).await.0, 404);
+    let unknown = run(&data_dir, &["experiment", "start", "nobody"]);
+    assert_eq!(unknown.code, 2, "{}", unknown.stderr);
 }

@@ -281,3 +281,38 @@ async fn r5_1_drift_is_replayed_over_what_is_stored() {
     };
     assert_eq!(events.iter().filter(is_drift).count(), 1, "{told}");
 }
+
+/// What a rollout would have put back, without a server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_1_rollouts_are_replayed_over_what_is_stored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    let mut exporter = Exporter::connect(&server.grpc).await;
+    let minute = 60_000_000_000;
+    for back in (2..20_u64).rev() {
+        let end = now() - back * minute;
+        let mut send = async |first, version: &str, millis| {
+            let steps = steps_of("screening", (first, end), version, 40, millis);
+            exporter.send_traces(traces("bank", steps)).await.expect("taken");
+        };
+        send(back * 1_000, "v1.2.3", 400).await;
+        // One that is as good, and one that is not.
+        let (version, millis) = if back < 10 { ("v1.2.5", 2_800) } else { ("v1.2.4", 400) };
+        send(back * 1_000 + 500, version, millis).await;
+    }
+    server.stop();
+    let file = dir.path().join("rollout.yaml");
+    fs::write(&file, RULES).expect("written");
+    let told =
+        run(&data_dir, &["check", file.to_str().expect("a path"), "--replay", "1h", "--json"]);
+    let told: Json = serde_json::from_str(&told.ok()).expect("JSON");
+    let events = told["replay"]["events"].as_array().expect("a list");
+    let of_rollout: Vec<&Json> =
+        events.iter().filter(|one| one["rule"] == "rollout/screening").collect();
+    assert_eq!(of_rollout.len(), 1, "{told}");
+    let summary = of_rollout[0]["summary"].as_str().expect("text");
+    assert!(summary.starts_with("v1.2.5 of screening does worse than v1.2.3"), "{summary}");
+    let actions = of_rollout[0]["actions"].as_array().expect("a list");
+    assert!(actions.iter().any(|one| one["told"] == "roll_back screening"), "{told}");
+}

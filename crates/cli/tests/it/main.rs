@@ -18,6 +18,7 @@ mod demo;
 mod dialects;
 mod directives;
 mod drain;
+mod drift;
 mod experiments;
 mod export;
 mod gateway;

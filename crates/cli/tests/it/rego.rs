@@ -144,6 +144,14 @@ async fn r5_6_policies_in_rego_and_of_an_opa_act_and_are_replayed() {
     );
     let of_opa = &told["replay"]["policies"]["spend"];
     assert!(of_opa["why_unknown"].as_str().expect("text").contains("no OPA was asked"), "{of_opa}");
+    // Asked for by a flag, it is asked about each minute.
+    *opa.answer.lock().expect("unharmed") = (200, json!({}));
+    let before = opa.asked.lock().expect("unharmed").len();
+    let asked = run(&data_dir, &["check", folder, "--replay", "1h", "--ask-opa", "--json"]).ok();
+    let asked: Json = serde_json::from_str(&asked).expect("JSON");
+    let of_opa = &asked["replay"]["policies"]["spend"];
+    assert!(of_opa["firing"].as_u64().expect("a number") > 0, "{of_opa}");
+    assert!(opa.asked.lock().expect("unharmed").len() > before, "it was asked");
     let table = run(&data_dir, &["check", folder, "--replay", "1h"]).ok();
     for part in ["policy:payment_freeze", "fires", "freeze for 86400 s", "nothing was done"] {
         assert!(table.contains(part), "{part} in {table}");

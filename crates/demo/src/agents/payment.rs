@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use throughline::llm::ChatRequest;
 use throughline::{
-    ChatModel as _, Dimensions, Phase, Resilience, Traced, decision, step, workflow,
+    AbGroup, ChatModel as _, Dimensions, Experiment, Phase, Resilience, RoutingTags, Traced,
+    decision, step, workflow,
 };
 
 use super::{Failed, within};
-use crate::stories::payment::{AGENT, Acquirers, Charge, INSTRUCTIONS, read};
+use crate::stories::payment::{
+    AGENT, Acquirers, Charge, EXPERIMENT, INSTRUCTIONS, SHORT_INSTRUCTIONS, read,
+};
 
 /// Small and quick.
 const MODEL: &str = "gpt-4.1-nano";
@@ -44,19 +47,28 @@ impl PaymentAgent {
             .id(charge.reference.as_str())
             .dimensions(whose)
             .run(async {
-                let acquirer = self.choose(&charge).await?;
-                let step = step(AGENT, Phase::Act, "capture")
-                    .attribute("payment.acquirer", acquirer.clone())
-                    .start();
-                within(step, self.capture(&acquirer, &charge)).await
+                let group = Experiment::new(EXPERIMENT, 0.5).assign();
+                group.scope(self.charge(&charge)).await
             })
             .await
+    }
+
+    async fn charge(&self, charge: &Charge) -> Result<(), Failed> {
+        let acquirer = self.choose(charge).await?;
+        let step = step(AGENT, Phase::Act, "capture")
+            .attribute("payment.acquirer", acquirer.clone())
+            .start();
+        within(step, self.capture(&acquirer, charge)).await
     }
 
     /// Has the model choose who captures.
     async fn choose(&self, charge: &Charge) -> Result<String, Failed> {
         let letter = charge.letter();
-        let request = ChatRequest::new(MODEL).system(INSTRUCTIONS).user(letter.as_str());
+        let instructions = match RoutingTags::current().ab_test_group() {
+            Some(AbGroup::Treatment) => SHORT_INSTRUCTIONS,
+            _ => INSTRUCTIONS,
+        };
+        let request = ChatRequest::new(MODEL).system(instructions).user(letter.as_str());
         let answer = self.model.chat(request).await.map_err(Failed::of)?.text();
         let (acquirer, confidence) =
             read(&answer).unwrap_or_else(|| (USUAL.to_owned(), UNREAD_CONFIDENCE));

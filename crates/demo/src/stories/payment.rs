@@ -22,6 +22,13 @@ contract: fjordpay is cheap in the Nordic countries, baltika everywhere else. Sa
 the amount and how sure you are, as JSON alone, in this form: {\"acquirer\": \"fjordpay\", \
 \"confidence\": 0.95}";
 
+/// The same in fewer words, which an experiment holds against them.
+pub(crate) const SHORT_INSTRUCTIONS: &str = "You take payments for Fjell & Fjord: fjordpay in the Nordic countries, baltika \
+elsewhere. Answer as JSON alone: {\"acquirer\": \"fjordpay\", \"confidence\": 0.95}";
+
+/// The experiment, which divides the sessions evenly.
+pub(crate) const EXPERIMENT: &str = "payment_instructions";
+
 /// Orders after which it begins again.
 const PERIOD: u64 = 1_800;
 

@@ -144,7 +144,7 @@ pub(super) enum Verdict {
 }
 
 /// Share of the effect that raises an alarm below which a window counts as well again.
-const WELL_SHARE: f64 = 0.6;
+pub(super) const WELL_SHARE: f64 = 0.6;
 
 impl Verdict {
     /// The verdict of a reading that `is_significant`, where an effect of `min_effect` matters.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::alarm::{Alarm, Verdict};
+use super::alarm::{Alarm, Verdict, WELL_SHARE};
 use super::permutation::permutation_p_value;
 use super::shift::NOTHING;
 use super::{Detection, DetectorKind, Hysteresis, Reading, TimeSpan};
@@ -12,6 +12,9 @@ use crate::statistics::Random;
 
 /// Embeddings of each side that are looked at, at most; of more, evenly spread ones stand for all.
 const MAX_EMBEDDINGS: usize = 1_000;
+
+/// Permutations for a drift that is too small to matter.
+const FEW_PERMUTATIONS: u32 = 49;
 
 /// When a drift counts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -108,7 +111,12 @@ impl EmbeddingDriftDetector {
     /// Takes a window in; see [`Detector::observe`](super::Detector::observe).
     pub fn observe(&mut self, span: TimeSpan, of: EmbeddingWindow<'_>) -> Option<Detection> {
         let config = self.config;
-        let drift = EmbeddingDrift::measure(of, config.permutations, config.seed);
+        // Below what ends an alarm no p-value changes the verdict: a few draws tell people how likely it is.
+        let far = EmbeddingDrift::measure(of, 0, config.seed).estimate;
+        let is_near = far.usable().is_some_and(|drift| drift < config.min_effect * WELL_SHARE);
+        let permutations =
+            config.permutations.min(if is_near { FEW_PERMUTATIONS } else { u32::MAX });
+        let drift = EmbeddingDrift::measure(of, permutations, config.seed);
         let counts = (of.window.len() as u64, of.baseline.len() as u64);
         let reading = Reading { count: counts.0, baseline_count: counts.1, ..NOTHING };
         let (verdict, reading) = match drift.estimate.usable().zip(drift.p_value) {
@@ -123,6 +131,11 @@ impl EmbeddingDriftDetector {
             }
         };
         self.alarm.step(DetectorKind::Embedding, config.hysteresis, span, verdict, reading)
+    }
+
+    /// Whether its alarm is on.
+    pub fn is_firing(&self) -> bool {
+        self.alarm.is_firing()
     }
 
     /// What was seen in the latest window.

@@ -49,11 +49,27 @@ pub struct OutlierDetector {
 
 impl OutlierDetector {
     /// Learns what is usual from traces of a baseline, outliers among them or not; `None` as
-    /// [`RobustDistance::fit`] says.
+    /// [`RobustDistance::fit`] says, and where no feature varies.
     pub fn fit(config: OutlierConfig, baseline: &[Vec<f64>]) -> Option<Self> {
-        let usual = RobustDistance::fit(baseline)?;
+        let usual = RobustDistance::fit(baseline).filter(|usual| usual.degrees() > 0)?;
         let rate = RateDetector::of_kind(DetectorKind::Outliers, config.rate);
         Some(Self { config, usual, rate })
+    }
+
+    /// Takes traces in that are known to be usual: how many of them are outliers is what later windows are held
+    /// against.
+    pub fn learn(&mut self, traces: &[Vec<f64>]) {
+        self.rate.learn(self.count(traces));
+    }
+
+    /// Outliers among traces; they are the "good" ones of the window, since it is their share that is watched.
+    fn count(&self, traces: &[Vec<f64>]) -> RateWindow {
+        let edge = chi_square_quantile(1.0 - self.config.max_share, self.usual.degrees());
+        let distances = traces.iter().filter_map(|trace| self.usual.squared_distance(trace));
+        distances.fold(RateWindow::default(), |counted, distance| RateWindow {
+            good: counted.good + u64::from(distance > edge),
+            total: counted.total + 1,
+        })
     }
 
     /// How unusual a trace is; `None` for features that cannot be compared.
@@ -74,13 +90,7 @@ impl Detector for OutlierDetector {
     type Window = [Vec<f64>];
 
     fn observe(&mut self, span: TimeSpan, window: &[Vec<f64>]) -> Option<Detection> {
-        let edge = chi_square_quantile(1.0 - self.config.max_share, self.usual.degrees());
-        let distances = window.iter().filter_map(|trace| self.usual.squared_distance(trace));
-        let counted = distances.fold(RateWindow::default(), |counted, distance| RateWindow {
-            good: counted.good + u64::from(distance > edge),
-            total: counted.total + 1,
-        });
-        self.rate.observe(span, &counted)
+        self.rate.observe(span, &self.count(window))
     }
 
     fn latest(&self) -> Option<Reading> {

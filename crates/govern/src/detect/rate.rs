@@ -194,6 +194,11 @@ impl RateDetector {
 }
 
 impl RateDetector {
+    /// Takes a window in that is known to be usual, as one from before anybody watched.
+    pub fn learn(&mut self, window: impl Into<GroupedRate>) {
+        self.baseline.learn(&window.into(), &self.config.baseline);
+    }
+
     /// [`Detector::observe`] of a window that tells its groups.
     pub fn observe_grouped(&mut self, span: TimeSpan, window: &GroupedRate) -> Option<Detection> {
         let together = self.config.together_windows;

@@ -26,12 +26,31 @@ pub struct Run {
     pub result: Option<ExperimentResult>,
     /// Some traces of both sides at that time.
     pub evidence: Vec<TraceId>,
+    /// Who ended it without a verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// A person's word that ends a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// When, nanoseconds since the Unix epoch.
+    pub at_unix_nano: u64,
+    /// Who said so.
+    pub person: String,
+    /// Why.
+    pub reason: String,
 }
 
 impl Run {
     /// The verdict; `None` while it runs.
     pub fn verdict(&self) -> Option<Verdict> {
         self.result.as_ref().map(|result| result.verdict)
+    }
+
+    /// Whether it neither has a verdict nor was stopped.
+    pub fn is_on(&self) -> bool {
+        self.result.is_none() && self.stopped.is_none()
     }
 }
 
@@ -52,15 +71,29 @@ impl Runs {
 
     /// Begins a run of what a file says; `false`, and nothing changed, when it runs already.
     pub fn begin(&mut self, spec: &ExperimentSpec, now_unix_nano: u64) -> bool {
-        if self.of(spec).is_some() {
-            return false;
-        }
+        self.of(spec).is_none() && self.push(spec, now_unix_nano)
+    }
+
+    /// Begins another run of the same words; `false`, and nothing changed, when they run.
+    pub fn begin_again(&mut self, spec: &ExperimentSpec, now_unix_nano: u64) -> bool {
+        !self.of(spec).is_some_and(Run::is_on) && self.push(spec, now_unix_nano)
+    }
+
+    /// Ends the run that is on without a verdict; `false`, and nothing changed, when none is.
+    pub fn stop(&mut self, by: Stopped) -> bool {
+        let Some(run) = self.runs.last_mut().filter(|run| run.is_on()) else { return false };
+        run.stopped = Some(by);
+        true
+    }
+
+    fn push(&mut self, spec: &ExperimentSpec, now_unix_nano: u64) -> bool {
         self.runs.push(Run {
             identity: spec.identity(),
             since_unix_nano: now_unix_nano,
             decided_unix_nano: None,
             result: None,
             evidence: Vec::new(),
+            stopped: None,
         });
         let surplus = self.runs.len().saturating_sub(MAX_RUNS);
         self.runs.drain(..surplus);
@@ -74,7 +107,7 @@ impl Runs {
         evidence: Vec<TraceId>,
         now_unix_nano: u64,
     ) -> bool {
-        let Some(run) = self.runs.last_mut().filter(|run| run.result.is_none()) else {
+        let Some(run) = self.runs.last_mut().filter(|run| run.is_on()) else {
             return false;
         };
         if result.verdict == Verdict::Undecided {
@@ -219,6 +252,28 @@ mod tests {
         assert!(runs.begin(&other, 8));
         assert_eq!(runs.of(&other).map(|run| run.since_unix_nano), Some(8));
         assert!(runs.of(&spec).is_none());
+    }
+
+    #[test]
+    fn a_person_stops_a_run_and_begins_another_of_the_same_words() {
+        let (spec, mut runs) = (spec(), Runs::default());
+        let by = |at_unix_nano| Stopped {
+            at_unix_nano,
+            person: "ada".to_owned(),
+            reason: "a release".to_owned(),
+        };
+        assert!(!runs.stop(by(1)), "none runs");
+        assert!(runs.begin(&spec, 2) && !runs.begin_again(&spec, 3));
+        assert!(runs.stop(by(4)) && !runs.stop(by(5)));
+        let decided =
+            ExperimentResult { verdict: Verdict::Treatment, ..Units::new(&spec).result(&spec) };
+        assert!(!runs.decide(&decided, Vec::new(), 6), "it is over");
+        assert!(!runs.begin(&spec, 7), "the words alone begin nothing");
+        assert!(runs.begin_again(&spec, 8));
+        assert_eq!(runs.of(&spec).map(|run| (run.since_unix_nano, run.is_on())), Some((8, true)));
+        // What was kept before there was a word for it reads as before.
+        let old = r#"{"runs": [{"identity": "x", "since_unix_nano": 1, "decided_unix_nano": null, "result": null, "evidence": []}]}"#;
+        assert!(serde_json::from_str::<Runs>(old).is_ok_and(|runs| runs.runs[0].is_on()));
     }
 
     #[test]

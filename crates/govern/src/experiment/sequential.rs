@@ -55,18 +55,28 @@ fn variance_of_mean(side: &Moments, is_rate: bool) -> Option<f64> {
     Some(side.variance()? / n)
 }
 
+/// Variance of an observation, in τ², where none varies.
+const STILL: f64 = 0.25;
+
 /// The difference of two means at any time. `tau` is the size of the effects that are expected, in the
-/// unit of the observations: the interval is narrowest for those. `None` below two observations a side, or
-/// where neither side varies.
+/// unit of the observations: the interval is narrowest for those. Where neither side varies, as the tokens of a
+/// prompt that is always the same, each observation is taken to vary by half of `tau`: with no variance the second
+/// one would settle it. `None` below two observations a side.
 pub fn sequential_difference(
     of: &Sequential,
     alpha: f64,
     tau: f64,
     is_rate: bool,
 ) -> Option<Difference> {
-    let variance =
-        variance_of_mean(&of.control, is_rate)? + variance_of_mean(&of.treatment, is_rate)?;
     let tau2 = tau * tau;
+    let variance =
+        match variance_of_mean(&of.control, is_rate)? + variance_of_mean(&of.treatment, is_rate)? {
+            varies if varies > 0.0 => varies,
+            _ => {
+                let share = |side: &Moments| 1.0 / side.count as f64;
+                STILL * tau2 * (share(&of.control) + share(&of.treatment))
+            }
+        };
     if !(variance > 0.0 && tau2 > 0.0 && alpha > 0.0) {
         return None;
     }
@@ -110,10 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn no_variance_is_no_answer_and_all_good_is_one() {
-        let same: Moments = [1.0; 200].into_iter().collect();
-        let of = Sequential { control: same, treatment: same };
-        assert_eq!(sequential_difference(&of, 0.05, 0.1, false), None);
+    fn what_never_varies_is_told_with_care_and_all_good_has_an_error() {
+        let of =
+            |number: f64, count: usize| -> Moments { vec![number; count].into_iter().collect() };
+        let same = of(1.0, 200);
+        let of_two = |treatment| Sequential { control: same, treatment };
+        let told = sequential_difference(&of_two(same), 0.05, 0.1, false).expect("one");
+        assert!(!told.is_significant() && told.p_value > 0.9, "{told:?}");
+        let few = Sequential { control: of(1.0, 2), treatment: of(1.1, 2) };
+        let told = sequential_difference(&few, 0.05, 0.1, false).expect("one");
+        assert!(!told.is_significant(), "two do not settle it: {told:?}");
+        let told = sequential_difference(&of_two(of(1.1, 200)), 0.05, 0.1, false).expect("one");
+        assert!(told.is_significant() && told.low > 0.05, "{told:?}");
+        let of = of_two(same);
         let told = sequential_difference(&of, 0.05, 0.1, true).expect("rates have an error");
         assert!(!told.is_significant() && told.high < 0.1, "{told:?}");
         assert_eq!(sequential_difference(&Sequential::default(), 0.05, 0.1, true), None);

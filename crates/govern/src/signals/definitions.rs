@@ -60,7 +60,7 @@ impl Direction {
     }
 }
 
-/// Where in an agent's work data quality is measured: the label `layer` (R5.7).
+/// Where in an agent's work a signal is measured: the label `layer` (R5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
@@ -103,7 +103,7 @@ pub struct Definition {
     pub counted: &'static str,
     /// Which telemetry it is made of.
     pub source: &'static str,
-    /// Where in an agent's work, for signals of data quality.
+    /// Where in an agent's work; each signal of the table has one.
     pub layer: Option<Layer>,
     /// Which way it gets worse.
     pub direction: Direction,
@@ -138,6 +138,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         counted: "decision-bearing steps",
         source: "spans of steps with a decision; a sketch, within 1 %",
         direction: Direction::UpIsBad,
+        layer: Some(Layer::Processing),
         ..ROW
     },
     Definition {
@@ -160,6 +161,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         counted: "events of the SLO",
         source: "the SLO's counters",
         direction: Direction::UpIsBad,
+        layer: Some(Layer::Output),
         ..ROW
     },
     Definition {
@@ -170,6 +172,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         counted: "events of the SLO",
         source: "the SLO's counters, per alert window",
         direction: Direction::UpIsBad,
+        layer: Some(Layer::Output),
         ..ROW
     },
     Definition {
@@ -179,6 +182,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         min_count: 20,
         counted: "fallbacks triggered",
         source: "rollups of fallback spans",
+        layer: Some(Layer::Processing),
         ..ROW
     },
     Definition {
@@ -189,6 +193,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         source: "rollups of fallback spans and operations",
         direction: Direction::UpIsBad,
         caution: "more fallbacks make it greater: added with a positive weight to a score where more is better, it rewards failure",
+        layer: Some(Layer::Processing),
         ..ROW
     },
     Definition {
@@ -197,6 +202,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         formula: "sessions or orders whose chain of outcomes is right / all of them",
         counted: "sessions or orders",
         source: "outcomes of a session's steps, not HTTP codes",
+        layer: Some(Layer::Output),
         ..ROW
     },
     Definition {
@@ -205,6 +211,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         formula: "sessions without a lost edge and without a loss of context / all of them",
         counted: "sessions",
         source: "continuity, and decisions that lost their session's context",
+        layer: Some(Layer::Processing),
         ..ROW
     },
     Definition {
@@ -213,6 +220,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         formula: "traces of two or more services whose services tell the same outcome / such traces",
         counted: "traces of two or more services",
         source: "outcomes by service of a trace",
+        layer: Some(Layer::Output),
         ..ROW
     },
     Definition {
@@ -225,6 +233,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         source: "decisions and session starts; a sketch, within 1 %",
         direction: Direction::UpIsBad,
         caution: "sessions that never resolve an intent are not in it",
+        layer: Some(Layer::Processing),
         ..ROW
     },
     Definition {
@@ -233,7 +242,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         formula: "mean over sessions of 1 − cosine(current context embedding, opening context embedding)",
         unit: "0–2",
         counted: "sessions with both embeddings",
-        source: "context embeddings",
+        source: "embeddings of contexts, of decisions or made of prompts",
         layer: Some(Layer::Processing),
         direction: Direction::UpIsBad,
         ..ROW
@@ -272,7 +281,7 @@ pub const DEFINITIONS: [Definition; 16] = [
         window_s: HOUR_S,
         min_count: 50,
         counted: "embeddings, in the window and in the baseline each",
-        source: "context embeddings of decisions that open a session; the baseline is the hour before the window",
+        source: "embeddings of what opens a session, of decisions or made of prompts; the baseline is the hour before the window",
         layer: Some(Layer::Input),
         direction: Direction::UpIsBad,
         ..ROW

@@ -1,26 +1,25 @@
 //! Signals of the table from what is stored: what one agent did, or all of them, over a window.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 use throughline_trace::{Decision, Fallbacks, Outcome, Sketch, Value, keys};
 
+use super::contexts::drift_of_sessions;
 use super::traces::{TraceFacts, is_agents};
 use super::{
-    Consistency, Estimate, Name, SchemaCompliance, SessionContinuity, agent_decision_latency_p95,
-    context_drift_score, continuity_score, cross_service_coherence, definition,
-    fallback_activation_ratio, fallback_success_rate, forecast_error_mape,
-    intent_resolution_delay_p99, is_outcome_chain_right, order_fulfillment_accuracy,
-    prompt_token_distribution_skewness, response_schema_compliance_rate, session_continuity_index,
+    Consistency, ContextEmbedding, Estimate, Name, SchemaCompliance, SessionContinuity,
+    agent_decision_latency_p95, context_embeddings, continuity_score, cross_service_coherence,
+    definition, fallback_activation_ratio, fallback_success_rate, forecast_error_mape,
+    intent_resolution_delay_p99, is_outcome_chain_right, opening_embeddings,
+    order_fulfillment_accuracy, prompt_token_distribution_skewness,
+    response_schema_compliance_rate, session_continuity_index,
 };
 use crate::detect::{EmbeddingDrift, EmbeddingWindow};
 use crate::slo::{ObjectiveStatus, Slo};
 
 /// Stage of the decision with which an agent knows what somebody wants.
 const INTENT_RESOLVED: &str = "intent-resolved";
-
-/// Numbers of one embedding at most.
-const MAX_EMBEDDING_NUMBERS: usize = 8_192;
 
 /// What is stored of one agent, or of all, over a window.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +36,8 @@ pub struct Observed {
     pub prompt_tokens: Sketch,
     /// Decisions of the window, and of a while before it, by time.
     pub decisions: Vec<Decision>,
+    /// Embeddings that were made of prompts of the same time.
+    pub made_embeddings: Vec<ContextEmbedding>,
     /// When sessions began, as far as their traces tell, nanoseconds since the Unix epoch.
     pub session_starts: BTreeMap<String, u64>,
     /// Whole traces.
@@ -125,6 +126,8 @@ pub enum Source {
     Sums,
     /// Decisions.
     Decisions,
+    /// Embeddings that were made of prompts.
+    Embeddings,
     /// When sessions began.
     Sessions,
     /// Whole traces.
@@ -143,10 +146,10 @@ impl Name {
             | Self::FallbackSuccessRate
             | Self::FallbackActivationRatio
             | Self::PromptTokenDistributionSkewness => &[Source::Sums],
-            Self::DecisionConsistencyRate
-            | Self::ContextDriftScore
-            | Self::ForecastErrorMape
-            | Self::EmbeddingCosineSimilarityDrift => &[Source::Decisions],
+            Self::DecisionConsistencyRate | Self::ForecastErrorMape => &[Source::Decisions],
+            Self::ContextDriftScore | Self::EmbeddingCosineSimilarityDrift => {
+                &[Source::Decisions, Source::Embeddings]
+            }
             Self::IntentResolutionDelayP99 => &[Source::Decisions, Source::Sessions],
             Self::ErrorBudgetConsumptionRate | Self::BurnRate => &[Source::Objectives],
             Self::OrderFulfillmentAccuracy
@@ -205,8 +208,8 @@ impl Observed {
                 "no decisions of stage `intent-resolved` with a session_id",
             ),
             Name::ContextDriftScore => (
-                self.drift(),
-                "no sessions with two decisions that have `throughline.context.embedding`",
+                drift_of_sessions(&self.contexts(), self.from_unix_nano),
+                "no sessions with two embeddings of what they are about: decisions with `throughline.context.embedding`, or prompts where `act.embeddings` is configured",
             ),
             Name::ForecastErrorMape => (
                 forecast_error_mape(self.forecasts()),
@@ -218,7 +221,7 @@ impl Observed {
             ),
             Name::EmbeddingCosineSimilarityDrift => (
                 self.turned(),
-                "no decisions with `throughline.context.embedding` that open a session, in the window and in the hour before it",
+                "no embeddings of what opens a session, in the window and in the hour before it: decisions with `throughline.context.embedding`, or prompts where `act.embeddings` is configured",
             ),
             Name::ResponseSchemaComplianceRate => {
                 let mut all = SchemaCompliance::default();
@@ -296,41 +299,14 @@ impl Observed {
         delays
     }
 
-    /// How far sessions of the window went from what they began with.
-    fn drift(&self) -> Estimate {
-        let mut sessions: BTreeMap<&str, Vec<(u64, Vec<f32>)>> = BTreeMap::new();
-        for one in self.decisions.iter().filter(|one| !one.session_id.is_empty()) {
-            if let Some(embedding) = embedding(one) {
-                sessions.entry(&one.session_id).or_default().push((one.timestamp_ns, embedding));
-            }
-        }
-        let mut pairs = Vec::new();
-        for told in sessions.values() {
-            let (opening, current) =
-                (told.iter().min_by_key(|(at, _)| *at), told.iter().max_by_key(|(at, _)| *at));
-            if let (Some((begin, opening)), Some((at, current))) = (opening, current)
-                && begin < at
-                && *at >= self.from_unix_nano
-            {
-                pairs.push((current.as_slice(), opening.as_slice()));
-            }
-        }
-        context_drift_score(pairs)
+    fn contexts(&self) -> Vec<ContextEmbedding> {
+        context_embeddings(&self.decisions, &self.made_embeddings)
     }
 
     /// How far the prompts of the window point elsewhere than those before it, as far back as decisions were
-    /// read: the prompt is what a session opens with, and a decision without a session stands for itself.
+    /// read.
     fn turned(&self) -> Estimate {
-        let (mut opened, mut sides) = (HashSet::new(), [Vec::new(), Vec::new()]);
-        let mut told: Vec<&Decision> = self.decisions.iter().collect();
-        told.sort_by_key(|one| one.timestamp_ns);
-        for one in told {
-            let Some(embedding) = embedding(one) else { continue };
-            if one.session_id.is_empty() || opened.insert(one.session_id.as_str()) {
-                sides[usize::from(one.timestamp_ns >= self.from_unix_nano)].push(embedding);
-            }
-        }
-        let [baseline, window] = &sides;
+        let [baseline, window] = &opening_embeddings(&self.contexts(), self.from_unix_nano);
         // The detector tests it; the value alone needs no permutations.
         EmbeddingDrift::measure(EmbeddingWindow { window, baseline }, 0, 0).estimate
     }
@@ -361,15 +337,6 @@ impl Observed {
         let told = self.cut.iter().filter(|(source, _)| name.sources().contains(source));
         told.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ")
     }
-}
-
-/// The embedding of a decision's context; `None` where there is none, or another value than numbers.
-fn embedding(of: &Decision) -> Option<Vec<f32>> {
-    let Value::Array(numbers) = of.attributes.get(keys::CONTEXT_EMBEDDING)? else { return None };
-    if numbers.is_empty() || numbers.len() > MAX_EMBEDDING_NUMBERS {
-        return None;
-    }
-    numbers.iter().map(|number| number.as_f64().map(|number| number as f32)).collect()
 }
 
 #[cfg(test)]

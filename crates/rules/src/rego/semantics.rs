@@ -107,8 +107,8 @@ cases! {
     types_by_name: "violation := [type_name(x) | some x in [null, true, 1, \"a\", [], {}, {1}]]", {} => r#"["null","boolean","number","string","array","object","set"]"#;
     walk_goes_everywhere: "violation contains p if { some p; walk(input.user, [p, 1]) }", {"user": {"a": {"b": 1}}} => r#"[["a","b"]]"#;
     versions: "violation if semver.compare(\"1.10.0\", input.user) == 1", {"user": "1.9.0"} => "true";
-    // Where the engine is not as OPA is; docs/governance.md tells of them. OPA says "true", "ab   ", and
-    // that an object comes before a set.
+    // Where the engine is not as OPA is; docs/governance.md tells of them. OPA says "%!t(string=true)", "ab   ",
+    // and that an object comes before a set. `interop/test_rego.py` asks OPA each case of this table.
     differs_in_sprintf_of_truth: "violation := sprintf(\"%t\", [true])", {} => r#""""#;
     differs_in_sprintf_to_the_left: "violation := sprintf(\"%-5s\", [\"ab\"])", {} => r#""5s""#;
     differs_in_the_order_of_sets_and_objects: "a := {1}\nb := {\"a\": 1}\nviolation if a < b", {} => "true";

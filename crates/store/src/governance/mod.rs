@@ -6,6 +6,7 @@ pub(crate) mod tables;
 
 mod directives;
 mod documents;
+mod embeddings;
 mod forget;
 mod lists;
 mod spending;
@@ -19,6 +20,9 @@ use throughline_trace::{Action, DecisionId, Finding, FindingState};
 
 pub use directives::{AckRecord, IssuedDirective, MAX_DIRECTIVE_ACKS};
 pub use documents::Document;
+pub use embeddings::{
+    EMBEDDINGS_KEPT_NANOS, EmbeddedContext, MAX_CONTEXTS, MAX_EMBEDDINGS, SessionContext, TextHash,
+};
 
 use crate::error::ControlError;
 use crate::layout::Layout;
@@ -101,6 +105,8 @@ pub struct ActionRecord {
 pub struct Evaluation {
     /// What rules remember.
     pub states: Vec<RuleState>,
+    /// Names of states that are no more.
+    pub gone_states: Vec<String>,
     /// What they saw; a finding that is known by its id is brought up to date.
     pub findings: Vec<Finding>,
     /// What they ask for; one that is known by its id, or within its cool-down, is passed over.
@@ -183,6 +189,9 @@ impl Governance {
         let now = from_nanos(now_unix_nano());
         let mut connection = self.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for name in &evaluation.gone_states {
+            transaction.prepare_cached("DELETE FROM states WHERE rule = ?1")?.execute([name])?;
+        }
         for state in &evaluation.states {
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO states VALUES (?1, ?2, ?3, ?4)")?

@@ -3,7 +3,7 @@
 use crate::schema::Schema;
 
 /// `govern.db`.
-pub(crate) const GOVERN: Schema = Schema::new(&[GOVERN_V1, ACTIONS_BY_KIND, SPENDING]);
+pub(crate) const GOVERN: Schema = Schema::new(&[GOVERN_V1, ACTIONS_BY_KIND, SPENDING, EMBEDDINGS]);
 
 /// Bodies are JSON, so that a field of a later version is kept. `states` are committed with the
 /// findings that came of them. The `id` of a finding, an action and a directive is what makes it one,
@@ -49,4 +49,14 @@ const ACTIONS_BY_KIND: &str = "CREATE INDEX actions_by_kind ON actions(kind, at)
 const SPENDING: &str = "
 CREATE TABLE spending(
     period TEXT NOT NULL, key TEXT NOT NULL, usd REAL NOT NULL, PRIMARY KEY (period, key)) WITHOUT ROWID;
+";
+
+/// What sessions were about, and the embeddings of those texts by their hash.
+const EMBEDDINGS: &str = "
+CREATE TABLE embeddings(text BLOB PRIMARY KEY, at INTEGER NOT NULL, numbers BLOB NOT NULL);
+CREATE INDEX embeddings_by_time ON embeddings(at);
+CREATE TABLE contexts(
+    trace BLOB NOT NULL, text BLOB NOT NULL, at INTEGER NOT NULL, agent TEXT NOT NULL,
+    session TEXT NOT NULL, PRIMARY KEY (trace, text)) WITHOUT ROWID;
+CREATE INDEX contexts_by_time ON contexts(at);
 ";

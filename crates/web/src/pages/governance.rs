@@ -34,6 +34,7 @@ mod signals;
 
 pub(crate) use answering::answer;
 pub(crate) use contracts::show as show_contract;
+pub(crate) use experiments::show as show_experiment;
 pub(crate) use signals::show as show_signals;
 
 const PATH: &str = "/governance";

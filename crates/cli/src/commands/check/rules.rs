@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use jiff::tz::TimeZone;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
+use throughline_act::{ActConfig, Opa};
 use throughline_govern::Rules;
+use throughline_store::Governance;
 use throughline_trace::FindingState;
 
+use crate::acting;
 use crate::args::CheckArgs;
 use crate::commands::signals::of_round;
 use crate::commands::slo::list::{Replay as Counts, count};
-use crate::commands::{open_reader, write_json};
+use crate::commands::{of_control, open_reader, write_json};
 use crate::failure::{Failure, Outcome};
 use crate::governing::replay::{Event, MAX_REPLAY_MIN, Minutes, Replayed, Taken, replay};
 use crate::governing::{LAG_NANOS, MINUTE_NANOS, RuleFiles, now_unix_nano};
@@ -50,7 +54,12 @@ struct Past {
     replayed: Replayed,
 }
 
-pub(super) async fn run(settings: &Settings, args: &CheckArgs, files: Vec<PathBuf>) -> Outcome {
+pub(super) async fn run(
+    settings: &Settings,
+    act: &ActConfig,
+    args: &CheckArgs,
+    files: Vec<PathBuf>,
+) -> Outcome {
     if let Some(file) = files.iter().find(|file| file.extension().is_some_and(|end| end == "rego"))
     {
         let message = format!("expected files with rules (.yaml, .yml), got {}", file.display());
@@ -58,9 +67,19 @@ pub(super) async fn run(settings: &Settings, args: &CheckArgs, files: Vec<PathBu
         return Err(Failure::usage(message).hint(hint));
     }
     let rules = Arc::new(RuleFiles::new(files).read()?);
+    let opa = match args.ask_opa {
+        false => None,
+        true => {
+            let opa = acting::opa(act, &mut Registry::default())?;
+            Some(opa.ok_or_else(|| {
+                Failure::usage("expected `act.opa` in the configuration with --ask-opa, got none")
+                    .hint("docs/acting.md tells what `act:` may say")
+            })?)
+        }
+    };
     let past = match args.replay {
         None => None,
-        Some(since) => Some(of_past(settings, &rules, since, args.max).await?),
+        Some(since) => Some(of_past((settings, opa.as_ref()), &rules, since, args.max).await?),
     };
     let mut out = anstream::stdout().lock();
     if args.json {
@@ -69,8 +88,14 @@ pub(super) async fn run(settings: &Settings, args: &CheckArgs, files: Vec<PathBu
     Ok(write(&mut out, &rules, past.as_ref())?)
 }
 
-async fn of_past(settings: &Settings, rules: &Arc<Rules>, since: u64, max: usize) -> Outcome<Past> {
+async fn of_past(
+    (settings, opa): (&Settings, Option<&Opa>),
+    rules: &Arc<Rules>,
+    since: u64,
+    max: usize,
+) -> Outcome<Past> {
     let reader = open_reader(settings)?;
+    let governance = Governance::open(&settings.data_dir).map_err(|error| of_control(&error))?;
     // Of whole minutes, which exporters have had time to send: as a server does.
     let now = now_unix_nano().saturating_sub(LAG_NANOS);
     let minutes = (since / MINUTE_NANOS, now / MINUTE_NANOS);
@@ -93,7 +118,8 @@ async fn of_past(settings: &Settings, rules: &Arc<Rules>, since: u64, max: usize
         true => ProgressBar::new(length),
         false => ProgressBar::hidden(),
     };
-    let replayed = replay(rules, &reader, &counters, minutes, |done| bar.set_position(done)).await;
+    let asked = ((&reader, Some(&governance)), opa);
+    let replayed = replay(rules, asked, &counters, minutes, |done| bar.set_position(done)).await;
     bar.finish_and_clear();
     Ok(Past { minutes, counted, replayed: replayed.map_err(of_round)? })
 }

@@ -22,11 +22,10 @@ use crate::state::Shared;
 const PATH: &str = "/governance/signals";
 
 /// The groups of the table: layer, title, what it is.
-const GROUPS: [(Option<Layer>, &str, &str); 4] = [
-    (Some(Layer::Input), "Input", "what agents are given"),
-    (Some(Layer::Processing), "Processing", "what they make of it on the way"),
-    (Some(Layer::Output), "Output", "what they answer"),
-    (None, "Outcomes", "what it came to"),
+const GROUPS: [(Layer, &str, &str); 3] = [
+    (Layer::Input, "Input", "what agents are given"),
+    (Layer::Processing, "Processing", "what they make of it on the way"),
+    (Layer::Output, "Output", "what they answer, and what it came to"),
 ];
 
 /// `GET /governance/signals`
@@ -82,7 +81,7 @@ fn agents(params: &Params, standing: &Standing, chosen: Option<&str>) -> Markup 
 fn tables(report: &SignalReport) -> Markup {
     html! {
         @for (layer, title, what) in GROUPS {
-            @let rows: Vec<&SignalRow> = report.signals.iter().filter(|row| row.layer == layer).collect();
+            @let rows: Vec<&SignalRow> = report.signals.iter().filter(|row| row.layer == Some(layer)).collect();
             @if !rows.is_empty() {
                 h2.part { (title) " " span.soft { (what) } }
                 div.sheet-list {
