@@ -86,15 +86,23 @@ def give_governance(api, number):
     ask(api, "POST", "/api/v1/alerts/alertmanager", {"alerts": [alert]})
 
 
-def test_the_api_is_as_it_says(api):
-    give_pages(api)
-    done = subprocess.run(
+def held_against_its_description(api):
+    return subprocess.run(
         [Path(sys.executable).parent / "schemathesis", "--config-file", HERE / "schemathesis.toml",
          "run", api.url("/api/v1/openapi.json"), "--header", f"Authorization: Bearer {api.key}"],
         cwd=HERE, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False,
         env={**os.environ, "SCHEMATHESIS_HOOKS": "api_formats", "API_SERVER": api.url(""), "API_KEY": api.key,
              "PYTHONDONTWRITEBYTECODE": "1"},
     )
+
+
+def test_the_api_is_as_it_says(api):
+    give_pages(api)
+    done = held_against_its_description(api)
+    # Now and then it makes too many texts that cannot stand in a path, in spite of its configuration, and gives
+    # up on an operation without having asked it: that is no answer, and it is asked again.
+    if "Failed Health Check" in done.stdout and " FAILURES " not in done.stdout:
+        done = held_against_its_description(api)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout[-2_000:])
 

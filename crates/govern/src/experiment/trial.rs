@@ -243,7 +243,7 @@ impl Experiment {
         let Some(difference) = known else {
             let least = config.min_units;
             let reason =
-                format!("expected at least {least} units a side, got {control} and {treatment}");
+                format!("needs at least {least} units a side, has {control} and {treatment}");
             return (Verdict::Undecided, reason);
         };
         let Difference { difference: effect, low, high, .. } = difference;

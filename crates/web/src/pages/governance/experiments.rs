@@ -14,6 +14,9 @@ use crate::pages::chart::{self, Points};
 use crate::params::{InPath, Params, encode};
 use crate::state::Shared;
 
+/// Smaller p-values are told as smaller than this.
+const LEAST_P: f64 = 0.0001;
+
 /// Before the name of an experiment in the address of its page.
 const PAGE: &str = "/governance/experiments/";
 
@@ -58,16 +61,47 @@ fn over_time(looks: &[Look], alpha: f64, metric: &str) -> Markup {
     }
     let named = |name: &str, points: Points| (name.to_owned(), points);
     let limit: Points = p_values.iter().map(|(at, _)| (*at, alpha)).collect();
-    let four = |value: f64| format!("{value:.4}");
+    let sides = [
+        named("difference", of(|known| known.difference)),
+        named("lower end", of(|known| known.low)),
+        named("upper end", of(|known| known.high)),
+    ];
+    let sureness = [named("p-value", p_values), named("significant below", limit)];
     html! {
         h2.part { "The p-value over time" }
         p.soft { "It may be looked at whenever one likes: the chance that it ever falls below " (alpha) " where there is no difference is " (alpha) "." }
-        div.card.box.scroll { (chart::lines(&[named("p-value", p_values), named("where it is significant", limit)], four)) }
+        (drawn(&sureness))
         h2.part { "The difference of " (metric) " and its interval" }
         p.soft { "Mean of the treatment less that of the control; the interval holds the true one, at every moment at once." }
-        @let lines = [named("difference", of(|known| known.difference)), named("lower end", of(|known| known.low)), named("upper end", of(|known| known.high))];
-        div.card.box.scroll { (chart::lines(&lines, four)) }
+        (drawn(&sides))
     }
+}
+
+/// Lines below what each is.
+fn drawn(lines: &[(String, Points)]) -> Markup {
+    html! {
+        div.card.box.scroll {
+            div.legend { @for (at, (name, _)) in lines.iter().enumerate() { span class={ "s" (at % chart::COLOURS) } { i {} (name) } } }
+            (chart::lines(lines, short))
+        }
+    }
+}
+
+/// A number of at most four places, without the zeros behind them.
+fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+/// [`short`], with its sign.
+fn signed(value: f64) -> String {
+    let text = short(value);
+    if value > 0.0 && text != "0" { format!("+{text}") } else { text }
+}
+
+fn p_value(value: f64) -> String {
+    if value < LEAST_P { format!("p < {LEAST_P}") } else { format!("p = {}", short(value)) }
 }
 
 /// All experiments.
@@ -108,15 +142,27 @@ fn told(of: &ExperimentResult, metric: &str) -> Markup {
         p.soft {
             (of.control_units) " units of the control, " (of.treatment_units) " of the treatment"
             @if let Some(known) = of.difference {
-                " · " (metric) " " (format!("{:+.4} ({:+.4} to {:+.4}, p = {:.4})", known.difference, known.low, known.high, known.p_value))
+                " · " (metric) " " (signed(known.difference)) " (" (signed(known.low)) " to " (signed(known.high)) ", " (p_value(known.p_value)) ")"
             }
         }
         @for one in &of.guardrails {
             p.soft {
                 "guardrail " (one.metric) ": "
                 @if one.is_breached { b.bad { "breached" } } @else { "holds" }
-                @if let Some(known) = one.difference { (format!(", {:+.4} ({:+.4} to {:+.4})", known.difference, known.low, known.high)) }
+                @if let Some(known) = one.difference { ", " (signed(known.difference)) " (" (signed(known.low)) " to " (signed(known.high)) ")" }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_places_that_they_need() {
+        let told = [-25.0, 0.137_84, -0.000_001, 0.0, 3.5].map(signed);
+        assert_eq!(told, ["-25", "+0.1378", "0", "0", "+3.5"]);
+        assert_eq!([1.6e-86, 0.05, 1.0].map(p_value), ["p < 0.0001", "p = 0.05", "p = 1"]);
     }
 }
