@@ -95,7 +95,7 @@ impl CustomerService {
             };
             decision("intent-resolved")
                 .action(intent)
-                .reason(format!("after {asked} messages of the customer"))
+                .reason(format!("understood after message {asked} of the customer"))
                 .confidence(confidence)
                 .input(&talk.opening())
                 .model_version(MODEL)
