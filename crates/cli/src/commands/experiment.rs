@@ -14,12 +14,18 @@ use throughline_store::{Governance, QueryError};
 use super::act::who;
 use crate::args::ExperimentAction;
 use crate::commands::{of_control, of_query, write_json};
-use crate::failure::{Failure, Outcome};
-use crate::governing::experiments::{KIND, LOOKS_PREFIX};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::governing::experiments::{KIND, LOOKS_PREFIX, objection};
 use crate::governing::{RuleFiles, now_unix_nano};
 use crate::settings::Settings;
 use crate::show::{BOLD, DIM, moment, one_line, styled};
 use crate::table::{self, Cell, left, right};
+
+/// Smaller p-values are told as smaller than this.
+const LEAST_P: f64 = 0.0001;
+
+/// How often a change is tried that a server's own came before.
+const WRITES: usize = 8;
 
 /// Looks that `show` prints, evenly spread.
 const SHOWN_LOOKS: usize = 20;
@@ -55,9 +61,16 @@ pub(crate) fn run(settings: &Settings, files: RuleFiles, action: ExperimentActio
         }
         ExperimentAction::Start { name, by } => {
             let spec = specs.get(&name).ok_or_else(|| unknown(&name))?;
-            let by = who(by);
+            let (by, now) = (who(by), now_unix_nano());
+            // As for one that begins by itself; what was refused its share of the traffic would not ask again.
+            let why =
+                objection(&governance, spec, &name, now).map_err(|error| of_control(&error))?;
+            if let Some(why) = why {
+                return Err(Failure::new(Exit::Failure, format!("{name} cannot begin now: {why}"))
+                    .hint("`throughline act status` shows pauses, holds and freezes"));
+            }
             change(&governance, &name, &by, |runs| {
-                runs.begin_again(spec, now_unix_nano()).then(|| format!("{name} begins again"))
+                runs.begin_again(spec, now).then(|| format!("{name} begins again"))
             })
         }
         ExperimentAction::Stop { name, reason, by } => {
@@ -83,7 +96,7 @@ fn change(
     by: &str,
     change: impl Fn(&mut Runs) -> Option<String>,
 ) -> Outcome {
-    loop {
+    for _ in 0..WRITES {
         let found = governance.document(KIND, name).map_err(|error| of_control(&error))?;
         let version = found.as_ref().map_or(0, |found| found.version);
         let mut runs = match found {
@@ -96,12 +109,14 @@ fn change(
             return Err(Failure::usage(format!("expected {expected}, got {name:?}"))
                 .hint("`throughline experiment list` tells how they stand"));
         };
-        let body = serde_json::to_string(&runs).unwrap_or_default();
+        let body = serde_json::to_string(&runs).map_err(anyhow::Error::from)?;
         let written = governance.write_document(KIND, name, version, by, &body);
         if written.map_err(|error| of_control(&error))?.is_some() {
             return Ok(writeln!(anstream::stderr().lock(), "{}", one_line(&told))?);
         }
     }
+    let told = format!("{name} was changed {WRITES} times meanwhile by others");
+    Err(Failure::new(Exit::Failure, told).hint("try it again"))
 }
 
 /// Those of files, and those that ran and that no file names any more.
@@ -119,7 +134,11 @@ fn all(governance: &Governance, specs: &BTreeMap<String, ExperimentSpec>) -> Out
         .iter()
         .filter_map(|state| {
             let name = state.rule.strip_prefix(LOOKS_PREFIX)?;
-            Some((name, serde_json::from_str(&state.body).ok()?))
+            let looks = serde_json::from_str(&state.body);
+            let looks = looks.inspect_err(|error| {
+                tracing::warn!(experiment = name, %error, "what was known over time cannot be read");
+            });
+            Some((name, looks.ok()?))
         })
         .collect();
     let told = runs.into_iter().map(|(name, mut runs)| {
@@ -196,7 +215,7 @@ fn interval(of: Difference) -> String {
 }
 
 fn p_value(p: f64) -> String {
-    if p < 1e-4 { "< 0.0001".to_owned() } else { format!("{p:.4}") }
+    if p < LEAST_P { format!("< {LEAST_P}") } else { format!("{p:.4}") }
 }
 
 fn show(of: &Told, is_json: bool) -> Outcome {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use throughline_govern::experiment::{
     Arm, ExperimentResult, ExperimentSpec, Looks, Runs, Stopped, Units, Verdict,
 };
-use throughline_store::{Evaluation, Governance, Reader, SearchQuery, TraceFilter};
+use throughline_store::{ControlError, Evaluation, Governance, Reader, SearchQuery, TraceFilter};
 use throughline_trace::{
     Action, Finding, FindingSeverity, FindingState, Operation, RouteWeights, Subject, TraceId,
     TraceSummary, finding_id,
@@ -75,7 +75,9 @@ impl Experiments {
             let mut standing = one(name, spec, stores, settled, evaluation).await?;
             if let (Some(run), Some(result)) = (&standing.run, &standing.result) {
                 let of = looks.entry(name.clone()).or_default();
-                if run.is_on() && of.add(run.since_unix_nano, settled, result) {
+                // The look that decides is the last.
+                let at = run.decided_unix_nano.unwrap_or(settled);
+                if run.stopped.is_none() && of.add(run.since_unix_nano, at, result) {
                     evaluation.states.push(states::row(LOOKS_PREFIX, name, "1", of));
                 }
             }
@@ -108,7 +110,9 @@ async fn one(
         note: String::new(),
     };
     if runs.of(spec).is_none() {
-        if let Some(why) = objection(governance, spec, name, now).await? {
+        let (asked, of, what) = (governance.clone(), spec.clone(), name.to_owned());
+        let found = tokio::task::spawn_blocking(move || objection(&asked, &of, &what, now));
+        if let Some(why) = found.await?? {
             standing.note = format!("It has not begun: {why}");
             return Ok(standing);
         }
@@ -121,12 +125,15 @@ async fn one(
     }
     let Some(mut run) = runs.of(spec).cloned() else { return Ok(standing) };
     let id = finding_id(&rule(name), "1", &subject(name, spec), run.since_unix_nano);
-    // By the one id it is asked for once, also when the first round that asked was not committed.
-    evaluation.actions.extend(divide(name, spec, &id, "begin", (spec.share, run.since_unix_nano)));
-    if let Some(Stopped { at_unix_nano, person, reason }) = &run.stopped {
+    // By the one id it is asked for once, also when the first round that asked was not committed; it is of this
+    // moment, as a person may have begun or stopped it while no server was there to follow.
+    if run.is_on() {
+        evaluation.actions.extend(divide(name, spec, &id, "begin", (spec.share, now)));
+    }
+    if let Some(Stopped { person, reason, .. }) = &run.stopped {
         standing.note = format!("{person} stopped it: {reason}");
         // Who is not compared any more is not tried any more either.
-        evaluation.actions.extend(divide(name, spec, &id, "stop", (0, *at_unix_nano)));
+        evaluation.actions.extend(divide(name, spec, &id, "stop", (0, now)));
         return Ok(ExperimentStanding { run: Some(run), ..standing });
     }
     if run.result.is_none() {
@@ -192,30 +199,27 @@ fn subject(name: &str, spec: &ExperimentSpec) -> Subject {
 }
 
 /// What stands against its beginning: actions are paused, a person holds the route, or the agent is frozen.
-async fn objection(
+///
+/// # Errors
+/// [`ControlError`] when that cannot be read.
+pub(crate) fn objection(
     governance: &Governance,
     spec: &ExperimentSpec,
     name: &str,
     now: u64,
-) -> Result<Option<String>, RoundError> {
-    let (governance, subject) = (governance.clone(), subject(name, spec));
+) -> Result<Option<String>, ControlError> {
+    let standing = throughline_act::Standing(governance);
     let route = spec.route.as_ref().map(|route| format!("route:{route}"));
-    let found = tokio::task::spawn_blocking(move || {
-        let standing = throughline_act::Standing(&governance);
-        if route.is_some() && governance.pause()?.is_on {
-            return Ok(Some("automatic actions are paused".to_owned()));
-        }
-        if let Some(route) = &route
-            && let Some(hold) = standing.hold(route, now)?
-        {
-            return Ok(Some(format!("{} holds {route}", hold.person)));
-        }
-        let freeze = standing.freeze(&subject, now)?;
-        Ok::<_, throughline_store::ControlError>(
-            freeze.map(|freeze| format!("{} is frozen: {}", freeze.subject, freeze.reason)),
-        )
-    });
-    Ok(found.await??)
+    if route.is_some() && governance.pause()?.is_on {
+        return Ok(Some("automatic actions are paused".to_owned()));
+    }
+    if let Some(route) = &route
+        && let Some(hold) = standing.hold(route, now)?
+    {
+        return Ok(Some(format!("{} holds {route}", hold.person)));
+    }
+    let freeze = standing.freeze(&subject(name, spec), now)?;
+    Ok(freeze.map(|freeze| format!("{} is frozen: {}", freeze.subject, freeze.reason)))
 }
 
 async fn load(governance: &Governance, name: &str) -> Result<(Runs, u64), RoundError> {

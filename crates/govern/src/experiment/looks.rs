@@ -5,8 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Difference, ExperimentResult};
 
-/// Looks that are kept of one run; of more, every second one goes.
+/// Looks that are kept of one run.
 pub const MAX_LOOKS: usize = 240;
+
+/// Looks come no closer to one another than the time of the run over this: the longer it runs, the further apart
+/// they are, and what was at its beginning is not crowded out.
+const PARTS: u64 = MAX_LOOKS as u64 / 2;
 
 /// What was known at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -46,6 +50,13 @@ impl Looks {
         {
             return false;
         }
+        // The newest look stands for those since the one before it, until that is a part of the time away.
+        let part = at_unix_nano.saturating_sub(since_unix_nano) / PARTS;
+        if let [.., before, _] = self.looks[..]
+            && at_unix_nano.saturating_sub(before.at_unix_nano) < part
+        {
+            self.looks.pop();
+        }
         if self.looks.len() >= MAX_LOOKS {
             let mut is_kept = false;
             self.looks.retain(|_| {
@@ -84,6 +95,8 @@ mod tests {
             (looks.looks[0].at_unix_nano, looks.looks.last().map(|one| one.at_unix_nano)),
             (10, Some(1_019))
         );
+        let first_half = looks.looks.iter().filter(|look| look.at_unix_nano < 510).count();
+        assert!((40..=MAX_LOOKS / 2 + 40).contains(&first_half), "{first_half} in the first half");
         assert!(looks.add(8, 2_000, &of(1)));
         assert_eq!(looks.looks.len(), 1);
     }
