@@ -36,17 +36,22 @@ pub(crate) async fn read(
     traces: usize,
     now: u64,
 ) -> Result<SignalReport, RoundError> {
-    // The minute that is not over yet is shown too: whoever looks has just sent something.
-    let to_min = now / MINUTE_NANOS + 1;
-    let minutes_of = |window_s: u64| minutes.unwrap_or(window_s.div_ceil(MINUTE_S).max(1));
-    let mut looks = BTreeMap::new();
-    for row in &DEFINITIONS {
-        look_at(&mut looks, (agent, minutes_of(row.window_s)), to_min).names.insert(row.id);
-    }
-    for signal in rules.signals.values() {
-        look_at(&mut looks, (agent, minutes_of(signal.window_s)), to_min).add(signal);
-    }
+    let mut looks = of_table((agent, minutes), now);
+    add_own(&mut looks, rules, (agent, minutes), now);
     see(stores, rules, statuses, (agent, looks), (traces, now)).await
+}
+
+/// Reads the signals of the table, and none of the team's own, of one agent, each over its own window; of
+/// each window so many whole traces at most.
+pub(crate) async fn of_agent(
+    stores: Stores<'_>,
+    rules: &Rules,
+    statuses: &[ObjectiveStatus],
+    (agent, traces): (&str, usize),
+    now: u64,
+) -> Result<SignalReport, RoundError> {
+    let looks = of_table((Some(agent), None), now);
+    see(stores, rules, statuses, (Some(agent), looks), (traces, now)).await
 }
 
 /// Reads the team's own signals over all agents, each over its own window.
@@ -57,18 +62,48 @@ pub(crate) async fn own(
     now: u64,
 ) -> Result<SignalReport, RoundError> {
     let mut looks = BTreeMap::new();
-    for signal in rules.signals.values() {
-        let minutes = signal.window_s.div_ceil(MINUTE_S).max(1);
-        look_at(&mut looks, (None, minutes), now / MINUTE_NANOS + 1).add(signal);
-    }
+    add_own(&mut looks, rules, (None, None), now);
     see(stores, rules, statuses, (None, looks), (MAX_TRACES_PER_ROUND, now)).await
+}
+
+/// What is to be looked at, by window.
+type Looks<'a> = BTreeMap<Key<'a>, Look<'a>>;
+
+fn of_table<'a>((agent, minutes): (Option<&'a str>, Option<u64>), now: u64) -> Looks<'a> {
+    let mut looks = Looks::new();
+    for row in &DEFINITIONS {
+        let window = (agent, minutes.unwrap_or(minutes_of(row.window_s)));
+        look_at(&mut looks, window, end_min(now)).names.insert(row.id);
+    }
+    looks
+}
+
+fn add_own<'a>(
+    looks: &mut Looks<'a>,
+    rules: &'a Rules,
+    (agent, minutes): (Option<&'a str>, Option<u64>),
+    now: u64,
+) {
+    for signal in rules.signals.values() {
+        let window = (agent, minutes.unwrap_or(minutes_of(signal.window_s)));
+        look_at(looks, window, end_min(now)).add(signal);
+    }
+}
+
+fn minutes_of(window_s: u64) -> u64 {
+    window_s.div_ceil(MINUTE_S).max(1)
+}
+
+/// The minute that is not over yet is shown too: whoever looks has just sent something.
+fn end_min(now: u64) -> u64 {
+    now / MINUTE_NANOS + 1
 }
 
 async fn see(
     stores: Stores<'_>,
     rules: &Rules,
     statuses: &[ObjectiveStatus],
-    (agent, looks): (Option<&str>, BTreeMap<Key<'_>, Look<'_>>),
+    (agent, looks): (Option<&str>, Looks<'_>),
     (traces, now): (usize, u64),
 ) -> Result<SignalReport, RoundError> {
     let (mut signals, mut own) = (Vec::new(), Vec::new());

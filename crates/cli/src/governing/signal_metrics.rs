@@ -31,7 +31,10 @@ const SEEN_MIN: u64 = 60;
 /// Whole traces of an agent that are read at least.
 const MIN_TRACES: usize = 20;
 
-/// Pause between two looks at all agents.
+/// Rounds from one look at all agents to the next: it reads whole traces of each.
+const ROUNDS: u32 = 6;
+
+/// Longest time from one look to the next: at the usual pace of rounds as long as [`ROUNDS`] of them.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// What is told of the last round: names, and what they are.
@@ -104,7 +107,8 @@ impl SignalMetrics {
         metrics
     }
 
-    /// Looks at all agents each minute, and soon after the first round, until it is closed.
+    /// Looks at all agents after the first round and then each minute, or sooner where rounds come sooner than
+    /// usual, until it is closed.
     pub(super) async fn run(
         self: Arc<Self>,
         (reader, governance): (Reader, Governance),
@@ -112,7 +116,13 @@ impl SignalMetrics {
         every: Duration,
         closing: CancellationToken,
     ) {
-        let mut clock = interval(every.min(EVERY));
+        // Which agents there are, the first round tells.
+        let mut standing = self.standing.clone();
+        tokio::select! {
+            () = closing.cancelled() => return,
+            changed = standing.changed() => if changed.is_err() { return },
+        }
+        let mut clock = interval((every * ROUNDS).min(EVERY));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -143,8 +153,8 @@ impl SignalMetrics {
         let mut metrics = Metrics::new();
         let share = (MAX_TRACES_PER_ROUND / agents.len().max(1)).max(MIN_TRACES);
         for agent in &agents {
-            let asked = (Some(agent.as_str()), None);
-            let report = report::read(stores, rules, &standing.slos, asked, share, now).await?;
+            let of = (agent.as_str(), share);
+            let report = report::of_agent(stores, rules, &standing.slos, of, now).await?;
             let service = service(stores.0, agent).await?;
             add_agent(&mut metrics, &report, agent, &service);
         }
