@@ -101,16 +101,17 @@ impl EmbeddingsConfig {
             expected,
             got: got.to_owned(),
         };
-        let text = match (&self.api_key_env, &self.api_key_file) {
+        let (field, text) = match (&self.api_key_env, &self.api_key_file) {
             (Some(variable), _) => {
                 let expected = format!("a key in the environment variable {variable}");
-                std::env::var(variable).map_err(|_| missing("api_key_env", expected, "none"))?
+                let text = std::env::var(variable);
+                ("api_key_env", text.map_err(|_| missing("api_key_env", expected, "none"))?)
             }
-            (None, Some(path)) => read_text(path)?,
+            (None, Some(path)) => ("api_key_file", read_text(path)?),
             (None, None) => return Ok(None),
         };
         match text.trim() {
-            "" => Err(missing("api_key_file", "a key".to_owned(), "an empty text")),
+            "" => Err(missing(field, "a key".to_owned(), "an empty text")),
             key => Ok(Some(key.to_owned())),
         }
     }
