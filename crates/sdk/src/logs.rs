@@ -48,20 +48,22 @@ pub(crate) struct SubscriberSettings {
 }
 
 /// What stdout is spared: that an export failed, which is told once, with its reason
-/// ([`EXPORT_TARGET`](crate::telemetry_otlp::EXPORT_TARGET)), and not for every batch.
+/// ([`EXPORT_TARGET`](crate::telemetry_otlp::EXPORT_TARGET)), and not for every batch. Where a host exports
+/// too, nobody else tells that its exports fail.
 fn is_worth_a_line(metadata: &Metadata<'_>) -> bool {
     metadata.target() != "opentelemetry_sdk" || !metadata.name().ends_with(".ExportError")
 }
 
 /// Sets the subscriber of the process; `false` when somebody was faster.
-pub(crate) fn install_subscriber(settings: &SubscriberSettings) -> bool {
+pub(crate) fn install_subscriber(settings: &SubscriberSettings, host_exports: bool) -> bool {
+    let is_told = move |event: &Metadata<'_>| host_exports || is_worth_a_line(event);
     let json = (settings.stdout == StdoutLogs::Json).then(|| json_layer(io::stdout));
     let text = (settings.stdout == StdoutLogs::Text).then(tracing_subscriber::fmt::layer);
     let subscriber = tracing_subscriber::registry()
         .with(layer_at(settings.span_level))
         .with(log_layer())
-        .with(json.map(|layer| layer.with_filter(level_filter().and(filter_fn(is_worth_a_line)))))
-        .with(text.map(|layer| layer.with_filter(level_filter().and(filter_fn(is_worth_a_line)))));
+        .with(json.map(|layer| layer.with_filter(level_filter().and(filter_fn(is_told)))))
+        .with(text.map(|layer| layer.with_filter(level_filter().and(filter_fn(is_told)))));
     tracing::subscriber::set_global_default(subscriber).is_ok()
 }
 

@@ -177,7 +177,7 @@ impl Telemetry {
             global::set_meter_provider(pipeline.metrics.clone());
         }
         let is_ours = match subscriber {
-            Some(settings) => logs::install_subscriber(&settings),
+            Some(settings) => logs::install_subscriber(&settings, host_has_provider),
             None => false,
         };
         if !is_ours && tracing::dispatcher::has_been_set() && !host_spans_join_traces() {

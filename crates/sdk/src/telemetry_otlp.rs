@@ -2,8 +2,8 @@
 //!
 //! The exporters read endpoint, headers and timeout from the environment themselves. Here is what they
 //! leave to the caller: the protocol, the client, TLS, that the builder's values come first, and that the
-//! environment may be left unread. They are built without compression: what they make is compressed
-//! where it leaves, after the exemplars are laid on. For gRPC they are the same exporters with another
+//! environment may be left unread. What they make is compressed
+//! where it leaves, after the exemplars are laid on; where a host's build has them compress it, that is undone. For gRPC they are the same exporters with another
 //! client ([`over_grpc`]), which has to be told the address.
 
 mod answer;
@@ -257,9 +257,9 @@ impl SignalWays {
             };
             made.push((tls, route, client));
         }
-        let [traces, metrics, logs] = [0, 1, 2].map(|at| made[at].2.clone());
+        let http = [0, 1, 2].map(|at| made[at].2.clone());
         Ok(Self {
-            http: [traces, metrics, logs],
+            http,
             #[cfg(feature = "grpc")]
             tls,
         })
@@ -343,7 +343,7 @@ impl OtlpExporters {
                 let address = signal.grpc_address(&self.settings);
                 let (tls, timeout) =
                     (&self.ways.tls[signal as usize], signal.timeout(&self.settings)?);
-                let way = GrpcWay::new(signal, &address, tls, timeout)?.compressed(is_compressed);
+                let way = GrpcWay::new(signal, &address, tls, (timeout, is_compressed))?;
                 Ok(builder.with_http_client(client(Way::Grpc(way))).with_endpoint(address))
             }
             #[cfg(not(feature = "grpc"))]

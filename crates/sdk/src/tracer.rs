@@ -138,8 +138,8 @@ fn stamp_in_turn(cx: &Context, at_start: &mut Vec<KeyValue>, later: &mut Attribu
     RoutingTags::stamp_later(cx, later);
 }
 
-/// The last of the attributes that a layer with our tracer was handed over: they are those of a span of
-/// ours.
+/// One of the attributes that a layer with our tracer was handed over, last there, though the layer may add its
+/// own: they are those of a span of ours.
 const HANDED_OVER_KEY: &str = "throughline.handed_over";
 
 /// Takes the mark of a span of ours off, and says whether it was there.

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-
 use super::TelemetryBuilder;
-use crate::http_client::ClientIdentity;
+use crate::http_client::{ClientIdentity, secret_header};
 use crate::telemetry_otlp::{Environment, OtlpProtocol};
 
 impl TelemetryBuilder {
@@ -33,12 +31,11 @@ impl TelemetryBuilder {
 
     /// A header of every export (`OTEL_EXPORTER_OTLP_HEADERS`). Its value is never shown.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            (Ok(name), Ok(mut value)) => {
-                value.set_sensitive(true);
+        match secret_header(name, value) {
+            Ok((name, value)) => {
                 self.otlp.headers.insert(name, value);
             }
-            _ => self.bad_header = Some(name.to_owned()),
+            Err(_) => self.bad_header = Some(name.to_owned()),
         }
         self
     }

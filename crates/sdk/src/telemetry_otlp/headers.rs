@@ -2,10 +2,11 @@
 //! `OTEL_EXPORTER_OTLP_HEADERS` over all others and show them in their `Debug`, so ours are put on here;
 //! and so are exemplars, which have to be there before the body is compressed.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::pin::Pin;
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -74,7 +75,7 @@ impl ExportClient {
     /// Lays the exemplars that wait onto the points of the request, and says which they were.
     fn take_exemplars(&self, request: &mut Request<Bytes>) -> Option<Taken> {
         let taken = self.exemplars.as_ref()?.take();
-        if taken.is_empty() || request.headers().contains_key(CONTENT_ENCODING) {
+        if taken.is_empty() {
             return None;
         }
         *request.body_mut() = with_exemplars(request.body(), &taken)?.into();
@@ -114,6 +115,21 @@ impl ExportClient {
     }
 }
 
+/// Undoes that the exporter has compressed the body: it does where a host's build lets it (the feature
+/// `gzip-http` of its crate), and what is done here comes first.
+///
+/// # Errors
+/// When it is no gzip after all.
+fn unpack(request: &mut Request<Bytes>) -> std::io::Result<()> {
+    if request.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding == "gzip") {
+        let mut body = Vec::new();
+        GzDecoder::new(&**request.body()).read_to_end(&mut body)?;
+        *request.body_mut() = body.into();
+        request.headers_mut().remove(CONTENT_ENCODING);
+    }
+    Ok(())
+}
+
 /// Compresses the body with gzip. With little effort: names and values repeat so much that more gains
 /// little, and the time is the agent's.
 ///
@@ -125,6 +141,7 @@ fn compress(request: &mut Request<Bytes>) -> std::io::Result<()> {
     *request.body_mut() = encoder.finish()?.into();
     let headers = request.headers_mut();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    // The environment may have put one there.
     headers.remove(CONTENT_LENGTH);
     Ok(())
 }
@@ -142,6 +159,7 @@ impl HttpClient for ExportClient {
         self.headers.put_on(request.headers_mut());
         self.heard.forget();
         Box::pin(async move {
+            unpack(&mut request)?;
             let taken = self.take_exemplars(&mut request);
             let answered = self.send(request).await;
             let has_arrived =
@@ -151,5 +169,25 @@ impl HttpClient for ExportClient {
             }
             answered
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_exporter_has_compressed_is_compressed_once() {
+        let body = b"resource spans ".repeat(40);
+        let mut request = Request::new(Bytes::from(body.clone()));
+        compress(&mut request).unwrap();
+        assert!(request.body().len() < body.len());
+        unpack(&mut request).unwrap();
+        assert_eq!((&**request.body(), request.headers().len()), (&*body, 0));
+        unpack(&mut request).unwrap();
+        assert_eq!(&**request.body(), &*body);
+        let mut odd = Request::new(Bytes::from_static(b"plain"));
+        odd.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(unpack(&mut odd).is_err());
     }
 }

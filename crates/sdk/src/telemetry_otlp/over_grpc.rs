@@ -55,7 +55,7 @@ impl GrpcWay {
         signal: Signal,
         address: &str,
         settings: &TlsSettings,
-        timeout: Duration,
+        (timeout, is_compressed): (Duration, bool),
     ) -> Result<Self, TelemetryError> {
         let wrong = |error: tonic::transport::Error| {
             let mut text = format!("expected a gRPC address, got {address}: {error}");
@@ -82,12 +82,7 @@ impl GrpcWay {
             endpoint = endpoint.tls_config(tls).map_err(wrong)?;
         }
         let method = PathAndQuery::from_static(signal.method());
-        Ok(Self { channel: endpoint.connect_lazy(), method, is_compressed: false })
-    }
-
-    /// Whether messages are compressed, with gzip.
-    pub(super) fn compressed(self, is_compressed: bool) -> Self {
-        Self { is_compressed, ..self }
+        Ok(Self { channel: endpoint.connect_lazy(), method, is_compressed })
     }
 
     /// Sends a message and takes the answer to it.

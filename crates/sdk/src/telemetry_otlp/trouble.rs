@@ -55,7 +55,13 @@ pub(super) struct Trouble {
 impl Trouble {
     /// An attempt to send to this address begins.
     pub(super) fn attempt(&self, to: &Uri) -> Attempt<'_> {
-        Attempt { trouble: self, to: without_userinfo(&to.to_string()), is_over: false }
+        // The receiver is the same for every signal, whatever the path of each.
+        let receiver = match (to.scheme_str(), to.authority()) {
+            (Some(scheme), Some(authority)) => format!("{scheme}://{authority}"),
+            _ => to.to_string(),
+        };
+        let path = to.path().to_owned();
+        Attempt { trouble: self, to: without_userinfo(&receiver), path, is_over: false }
     }
 
     /// What the last attempt came to: nothing keeps the exports, or this does.
@@ -83,6 +89,7 @@ impl Trouble {
 pub(super) struct Attempt<'t> {
     trouble: &'t Trouble,
     to: String,
+    path: String,
     is_over: bool,
 }
 
@@ -102,14 +109,15 @@ impl Attempt<'_> {
     /// The receiver answered this status of HTTP.
     pub(super) fn refused(mut self, status: StatusCode) {
         self.is_over = true;
-        let advice = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => KEY_ADVICE,
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                "; set the address of an OTLP receiver, to which the path of the signal is added"
-            }
-            _ => "",
+        let (path, advice) = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ("", KEY_ADVICE),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => (
+                self.path.as_str(),
+                "; set the address of an OTLP receiver, to which the path of the signal is added",
+            ),
+            _ => ("", ""),
         };
-        self.trouble.is_now(Some(format!("{} answered {status}{advice}", self.to)));
+        self.trouble.is_now(Some(format!("{}{path} answered {status}{advice}", self.to)));
     }
 
     /// The receiver answered this status of gRPC, or the connection failed.
