@@ -171,9 +171,12 @@ pub const NAME_HOLDER: &str = "SELECT store, seen FROM servers FINAL
     WHERE server = {server:String} FORMAT JSONEachRow";
 
 /// Claims a server's name, or says that it is still in use: takes `server`, `store` and
-/// `rollups_until`, nanoseconds since the Unix epoch, or 0 while that is not known.
+/// `rollups_until`, nanoseconds since the Unix epoch, or 0 while that is not known. What the same store has said
+/// before stays: after a start it may be long until it can say more, and a server that says nothing is not waited for.
 pub const CLAIM_NAME: &str = "INSERT INTO servers (server, store, seen, rollups_until)
-    SELECT {server:String}, {store:String}, toUnixTimestamp64Milli(now64(3)), {rollups_until:UInt64}";
+    SELECT {server:String}, {store:String}, toUnixTimestamp64Milli(now64(3)),
+        greatest({rollups_until:UInt64}, ifNull((SELECT max(rollups_until) FROM servers FINAL
+            WHERE server = {server:String} AND store = {store:String}), 0))";
 
 /// Says until when the rollups of a server are there, if it still has its name: takes the same.
 pub const NOTE_ROLLUPS: &str = "INSERT INTO servers (server, store, seen, rollups_until)
