@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use throughline_trace::{
-    Cuboid, OperationKind, Resolution, Rollup, SKETCH_ACCURACY, Severity, TraceId, TraceSummary,
+    Cuboid, OperationKind, Resolution, Rollup, Severity, TraceId, TraceSummary,
 };
 
 use crate::audit::holds::{self, Hold};
@@ -15,9 +15,7 @@ use crate::keep::{KeepError, skeleton};
 use crate::layout::{Layout, SegmentId};
 use crate::rollups::{cuboid_keys, read_cell};
 use crate::sampled;
-use crate::sampling::{
-    BASELINE_DAYS, Baselines, Case, Decided, MIN_BASELINE_OPERATIONS, Sampling, quiet_at,
-};
+use crate::sampling::{BASELINE_DAYS, Baselines, Case, Decided, Sampling, quiet_at, slow_limit};
 use crate::schema::{ROLLUPS, SEGMENT};
 use crate::trace_rows::{self, TraceRows};
 
@@ -264,10 +262,7 @@ impl<'a> Cases<'a> {
         }
         let slow = sums.into_iter().filter_map(|(agent, sums)| {
             let durations = &sums.operations(OperationKind::Root)?.durations;
-            let is_enough = durations.count() >= MIN_BASELINE_OPERATIONS;
-            let told = durations.quantile(quantile).filter(|_| is_enough)?;
-            // The sketch may tell less than the quantile is: what is as long as many are is not slow.
-            Some((agent, told / (1.0 - SKETCH_ACCURACY)))
+            Some((agent, slow_limit(durations, quantile)?))
         });
         Ok(slow.collect())
     }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use throughline_rules::Match;
-use throughline_trace::{FallbackState, SamplingRate, TraceSummary};
+use throughline_trace::{FallbackState, SKETCH_ACCURACY, SamplingRate, Sketch, TraceSummary};
 
-use super::{Kind, Sampling};
+use super::{Kind, MIN_BASELINE_OPERATIONS, ROOTLESS_WAITS, Sampling};
 
 /// What is known of a trace.
 #[derive(Debug, Clone)]
@@ -45,6 +45,21 @@ impl Baselines {
     pub(crate) fn count(&mut self, summary: &TraceSummary, kind: Kind) {
         *self.kinds.entry(kind_of(summary, kind)).or_default() += 1;
     }
+}
+
+/// What the duration of a root has to exceed to be slow, nanoseconds, where enough is known. The sketch may tell
+/// less than the quantile is: what is as long as many are is not slow.
+pub(crate) fn slow_limit(durations: &Sketch, quantile: f64) -> Option<f64> {
+    let is_enough = durations.count() >= MIN_BASELINE_OPERATIONS;
+    Some(durations.quantile(quantile).filter(|_| is_enough)? / (1.0 - SKETCH_ACCURACY))
+}
+
+/// When a trace has been quiet for long enough, nanoseconds since the Unix epoch.
+pub(crate) fn quiet_at(summary: &TraceSummary, sampling: &Sampling) -> u64 {
+    let has_ended = summary.root.as_ref().is_some_and(|root| root.is_root);
+    let waits = if has_ended { 1 } else { ROOTLESS_WAITS };
+    let wait = sampling.wait.as_nanos().saturating_mul(waits.into());
+    summary.received_unix_nano.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
 }
 
 /// A number for the kind of a trace, the same within one process.

@@ -2,14 +2,12 @@
 //! read rather than when its segment was packed.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
 
-use throughline_trace::{OperationKind, SKETCH_ACCURACY, Severity, TraceSummary};
+use throughline_trace::{OperationKind, Severity, Sketch, TraceSummary};
 
-use super::{
-    Baselines, Case, Decided, MIN_BASELINE_OPERATIONS, ROOTLESS_WAITS, Sampling, Verdict, decide,
-};
+use super::{Baselines, Case, Decided, Sampling, Verdict, decide, quiet_at, slow_limit};
 use crate::answer::{RollupSums, StoredTrace};
+use crate::writer::now_unix_nano;
 
 /// What becomes of a trace that would leave.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,9 +34,7 @@ pub struct ExportSampler {
 impl ExportSampler {
     /// By these rules. Legal holds are of no matter: nothing is taken away here.
     pub fn new(sampling: Sampling) -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now_unix_nano = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        Self { sampling, baselines: Baselines::default(), now_unix_nano }
+        Self { sampling, baselines: Baselines::default(), now_unix_nano: now_unix_nano() }
     }
 
     /// Whether traces are to be [counted](Self::count) first.
@@ -63,16 +59,12 @@ impl ExportSampler {
         let Some(quantile) = self.sampling.always.slow_quantile else { return };
         let mut slow = HashMap::new();
         for (labels, steps) in &sums.groups {
-            let mut durations = throughline_trace::Sketch::default();
+            let mut durations = Sketch::default();
             let of_steps =
                 steps.iter().filter_map(|(_, sums)| sums.operations(OperationKind::Root));
             of_steps.for_each(|operations| durations.merge(&operations.durations));
-            let is_enough = durations.count() >= MIN_BASELINE_OPERATIONS;
-            if let (Some(told), Some(agent)) =
-                (durations.quantile(quantile).filter(|_| is_enough), labels.first())
-            {
-                // The sketch may tell less than the quantile is: what is as long as many are is not slow.
-                slow.insert(agent.clone(), told / (1.0 - SKETCH_ACCURACY));
+            if let (Some(limit), Some(agent)) = (slow_limit(&durations, quantile), labels.first()) {
+                slow.insert(agent.clone(), limit);
             }
         }
         self.baselines.slow_nanos = slow;
@@ -86,11 +78,13 @@ impl ExportSampler {
         let case = Case {
             summary,
             decided: Decided {
-                count: trace.decisions.len() as u64,
+                count: summary.decision_count,
                 least_confidence: confidence.reduce(f64::min),
             },
             is_held: false,
-            has_error_log: trace.logs.iter().any(|log| log.severity >= Severity::ERROR),
+            // What there was no room to read may hold one.
+            has_error_log: trace.logs.iter().any(|log| log.severity >= Severity::ERROR)
+                || trace.truncated.is_some_and(|all| all.total_logs > trace.logs.len() as u64),
             is_running: quiet_at(summary, &self.sampling) > self.now_unix_nano,
         };
         let named = |rule: Option<usize>| match rule.and_then(|at| self.sampling.rules.get(at)) {
@@ -108,12 +102,4 @@ impl ExportSampler {
             Verdict::Drop { rule } => ExportVerdict::Stays(named(rule)),
         }
     }
-}
-
-/// When a trace has been quiet for long enough, nanoseconds since the Unix epoch.
-pub(crate) fn quiet_at(summary: &TraceSummary, sampling: &Sampling) -> u64 {
-    let has_ended = summary.root.as_ref().is_some_and(|root| root.is_root);
-    let waits = if has_ended { 1 } else { ROOTLESS_WAITS };
-    let wait = sampling.wait.as_nanos().saturating_mul(waits.into());
-    summary.received_unix_nano.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
 }

@@ -14,8 +14,7 @@ use std::time::Duration;
 use throughline_rules::Expression;
 use throughline_trace::SamplingRate;
 
-pub(crate) use decide::{Baselines, Case, Decided, Verdict, decide};
-pub(crate) use export::quiet_at;
+pub(crate) use decide::{Baselines, Case, Decided, Verdict, decide, quiet_at, slow_limit};
 pub use export::{ExportSampler, ExportVerdict};
 pub use tally::{Count, Tally};
 
