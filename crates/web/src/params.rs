@@ -172,6 +172,11 @@ impl Params {
         query_string(pairs.chain(value.map(|value| (name, value))))
     }
 
+    /// The same question, from its first page on.
+    pub(crate) fn first_page(&self) -> Self {
+        Self(self.0.iter().filter(|(name, _)| name != "cursor").cloned().collect())
+    }
+
     /// The question in words, for the log of reads: the path and the parameters, but not which page.
     pub(crate) fn question(&self, path: &str) -> String {
         let mut pairs: Vec<String> = self
@@ -263,6 +268,13 @@ mod tests {
 
     fn params(query: &str) -> Params {
         Params::of_query(query)
+    }
+
+    #[test]
+    fn another_time_is_asked_for_from_its_first_page_on() {
+        let link = params("since=24h&cursor=c40&sort=count").first_page().with("since", Some("7d"));
+        assert!(!link.contains("cursor"), "{link}");
+        assert!(link.contains("sort=count") && link.contains("since=7d"), "{link}");
     }
 
     #[test]

@@ -211,7 +211,7 @@ fn page(
             h1 { (kind.title) }
             p.grow { (format::count(seen as u64)) " seen" }
             div.tools {
-                (OF_ROLLUPS.buttons(params, kind.path, time))
+                (OF_ROLLUPS.buttons(&params.first_page(), kind.path, time))
                 a.btn href={ "/api/v1" (kind.path) "?since=" (since) } { "JSON" }
             }
         }

@@ -17,10 +17,8 @@ pub(super) struct Redacted(BTreeMap<String, u64>);
 impl Redacted {
     /// What was taken out of a span and of log records on it.
     pub(super) fn of<'a>(span: &Span, logs: impl IntoIterator<Item = &'a LogRecord>) -> Self {
-        let mut made = Self::default();
-        made.add(&span.attributes);
-        logs.into_iter().for_each(|log| made.add(&log.attributes));
-        made
+        let of_logs = logs.into_iter().map(|log| &log.attributes);
+        Self::sum(std::iter::once(&span.attributes).chain(of_logs))
     }
 
     /// What was taken out of all items with these attributes.
@@ -69,46 +67,53 @@ impl Redacted {
             return markup;
         }
         let html = markup.into_string();
+        let rules: Vec<_> = self.0.keys().map(|rule| (rule.as_str(), escaped(rule))).collect();
         let mut out = String::with_capacity(html.len() + 64);
         let mut rest = html.as_str();
         // Within texts `<` is written as `&lt;`, within tags `>` as `&gt;`.
         while let Some(at) = rest.find('<') {
             let (text, tag) = rest.split_at(at);
-            self.mark_text(text, &mut out);
+            mark_text(text, &rules, &mut out);
             let end = tag.find('>').map_or(tag.len(), |end| end + 1);
             out.push_str(&tag[..end]);
             rest = &tag[end..];
         }
-        self.mark_text(rest, &mut out);
+        mark_text(rest, &rules, &mut out);
         PreEscaped(out)
     }
+}
 
-    fn mark_text(&self, text: &str, out: &mut String) {
-        let mut rest = text;
-        while let Some(at) = rest.find('[') {
-            out.push_str(&rest[..at]);
-            rest = &rest[at..];
-            match self.0.keys().find_map(|rule| Some((rule, length_of(rest, rule)?))) {
-                Some((rule, length)) => {
-                    let title = format!("Redacted by the rule {rule} before it was stored");
-                    let shown = PreEscaped(&rest[..length]);
-                    out.push_str(&html! { mark.redacted title=(title) { (shown) } }.into_string());
-                    rest = &rest[length..];
-                }
-                None => {
-                    out.push('[');
-                    rest = &rest[1..];
-                }
+/// The name of a rule as it stands in a page.
+fn escaped(rule: &str) -> String {
+    html! { (rule) }.into_string()
+}
+
+/// Marks what rules, with their names as they stand in a page, have put into a text.
+fn mark_text(text: &str, rules: &[(&str, String)], out: &mut String) {
+    let mut rest = text;
+    while let Some(at) = rest.find('[') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let found = rules.iter().find_map(|(rule, shown)| Some((rule, length_of(rest, shown)?)));
+        match found {
+            Some((rule, length)) => {
+                let title = format!("Redacted by the rule {rule} before it was stored");
+                let shown = PreEscaped(&rest[..length]);
+                out.push_str(&html! { mark.redacted title=(title) { (shown) } }.into_string());
+                rest = &rest[length..];
+            }
+            None => {
+                out.push('[');
+                rest = &rest[1..];
             }
         }
-        out.push_str(rest);
     }
+    out.push_str(rest);
 }
 
 /// Bytes of the replacement by a rule that a text begins with.
 fn length_of(text: &str, rule: &str) -> Option<usize> {
-    let rule = html! { (rule) }.into_string();
-    let behind = text.strip_prefix('[')?.strip_prefix(rule.as_str())?;
+    let behind = text.strip_prefix('[')?.strip_prefix(rule)?;
     let length = 1 + rule.len();
     if behind.starts_with(']') {
         return Some(length + 1);
