@@ -44,7 +44,12 @@ pub async fn model_url() -> anyhow::Result<String> {
     }
 }
 
-async fn simulated() -> anyhow::Result<String> {
+/// Starts a simulated provider on a free port of this machine, which answers as long as the runtime lives; its
+/// address.
+///
+/// # Errors
+/// When no port is free.
+pub async fn simulated() -> anyhow::Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     let options = ProviderOptions { pace: Pace::new(0.0), ..ProviderOptions::new(Seed::new(SEED)) };

@@ -67,11 +67,15 @@ async fn check(client: &Client, (stored, server): (&StoredRows, &str), json: boo
         for segment in places {
             check_kind(client, (stored, server), (kind, segment), &mut found).await?;
         }
-        counts.push((kind.table(), found.rows));
+        counts.push((kind.table(), names_of(kind), found.rows));
         all.add(found, kind.table());
     }
     for (table, found) in check_rollups(client, (stored, server)).await? {
-        counts.push((table.table(), found.rows));
+        let names = match table {
+            RollupTable::Cells => ("cell of rollups", "cells of rollups"),
+            RollupTable::Operations => ("sum of operations", "sums of operations"),
+        };
+        counts.push((table.table(), names, found.rows));
         all.add(found, table.table());
     }
     let mut out = anstream::stdout().lock();
@@ -80,27 +84,28 @@ async fn check(client: &Client, (stored, server): (&StoredRows, &str), json: boo
             "segments": segments.len(), "missing": all.missing, "differing": all.differing,
             "extra": all.extra, "is_good": all.count() == 0,
         });
-        for (table, rows) in counts {
+        for (table, _, rows) in counts {
             answer[table] = rows.into();
         }
         write_json(&mut out, &answer)?;
     } else {
         use std::io::Write as _;
-        let names = [
-            ("span", "spans"),
-            ("log record", "log records"),
-            ("metric point", "metric points"),
-            ("decision", "decisions"),
-            ("cell of rollups", "cells of rollups"),
-            ("sum of operations", "sums of operations"),
-        ];
-        let told = names.iter().zip(&counts);
-        let told = told.map(|((one, many), (_, rows))| show::counted(*rows, one, many));
+        let told = counts.iter().map(|(_, (one, many), rows)| show::counted(*rows, one, many));
         let told = told.collect::<Vec<_>>().join(", ");
         let segments = show::counted(segments.len() as u64, "segment", "segments");
         writeln!(out, "{told} of {segments} compared")?;
     }
     all.verdict()
+}
+
+/// What one row and several rows of a kind are called.
+fn names_of(kind: RowKind) -> (&'static str, &'static str) {
+    match kind {
+        RowKind::Spans => ("span", "spans"),
+        RowKind::Logs => ("log record", "log records"),
+        RowKind::Points => ("metric point", "metric points"),
+        RowKind::Decisions => ("decision", "decisions"),
+    }
 }
 
 async fn check_kind(
