@@ -42,7 +42,7 @@ pub(crate) async fn send(url: &str, load: Load, senders: usize) -> anyhow::Resul
     let (next, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let began = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    for sender in 0..senders {
+    for _ in 0..senders {
         let (templates, next, refused) = (templates.clone(), next.clone(), refused.clone());
         let channel = Endpoint::from_shared(url.to_owned())?
             .initial_stream_window_size(1 << 20)
@@ -50,7 +50,7 @@ pub(crate) async fn send(url: &str, load: Load, senders: usize) -> anyhow::Resul
             .connect()
             .await?;
         tasks.spawn(async move {
-            let mut rng = StdRng::seed_from_u64(rand::random::<u64>() ^ sender as u64);
+            let mut rng = StdRng::seed_from_u64(rand::random());
             let mut grpc = Grpc::new(channel);
             let mut taken = Vec::new();
             loop {

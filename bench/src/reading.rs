@@ -57,9 +57,13 @@ async fn until_indexed(http: &reqwest::Client, server: &Server) -> anyhow::Resul
         let metrics = http.get(server.web_url("/metrics")).send().await?.text().await?;
         let line = metrics.lines().find(|line| line.starts_with(UNINDEXED));
         let left = line.and_then(|line| line.rsplit(' ').next()).context("expected a gauge")?;
-        if left == "0" || began.elapsed() > MOST_INDEXING {
+        if left == "0" {
             return Ok(began.elapsed());
         }
+        anyhow::ensure!(
+            began.elapsed() < MOST_INDEXING,
+            "expected the search index within {MOST_INDEXING:?}, it lacks {left} spans"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -173,7 +177,7 @@ impl Readers {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    http.get(url).send().await?.bytes().await?;
+                    http.get(url).send().await?.error_for_status()?.bytes().await?;
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
