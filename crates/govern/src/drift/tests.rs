@@ -245,29 +245,65 @@ fn operations(random: &mut Random, hour: u64) -> f64 {
         .round()
 }
 
-#[test]
-fn an_hour_that_is_not_like_its_week_is_told_and_history_is_learned_at_once() {
-    let mut random = Random::new(12);
-    let (mut watch, now) = (DriftWatch::default(), 10_000);
+/// What an agent did in the hours up to one, or in that alone, and a restart behind it.
+fn hour_of(watch: &mut DriftWatch, hour: u64, operations: Vec<Option<f64>>) -> Drifted {
+    let of = AgentHour { operations, ..Default::default() };
+    let said = watch.observe_hour(hour, &BTreeMap::from([("fraud".to_owned(), of)]));
+    restart(watch);
+    said
+}
+
+/// One that knows the weeks before an hour, and that hour.
+fn with_history(random: &mut Random, now: u64) -> DriftWatch {
+    let mut watch = DriftWatch::default();
     let seen = BTreeMap::from([("fraud".to_owned(), AgentWindow::default())]);
     play(&mut watch, now * 60..now * 60 + 1, &seen);
     let from = watch.hours_from(now)["fraud"];
     assert_eq!(from, now + 1 - LEARNED_HOURS);
-    let history = (from..=now).map(|hour| Some(operations(&mut random, hour))).collect();
-    let hour = |watch: &mut DriftWatch, hour: u64, operations: Vec<Option<f64>>| {
-        let of = AgentHour { operations, ..Default::default() };
-        let said = watch.observe_hour(hour, &BTreeMap::from([("fraud".to_owned(), of)]));
-        restart(watch);
-        said
-    };
-    assert_eq!(hour(&mut watch, now, history), Drifted::default());
+    let history = (from..=now).map(|hour| Some(operations(random, hour))).collect();
+    assert_eq!(hour_of(&mut watch, now, history), Drifted::default());
     assert_eq!(watch.hours_from(now + 1)["fraud"], now + 1);
+    watch
+}
+
+#[test]
+fn an_hour_that_is_not_like_its_week_is_told_and_history_is_learned_at_once() {
+    let mut random = Random::new(12);
+    let now = 10_000;
+    let mut watch = with_history(&mut random, now);
     let usual = operations(&mut random, now + 1);
-    assert_eq!(hour(&mut watch, now + 1, vec![Some(usual)]), Drifted::default());
+    assert_eq!(hour_of(&mut watch, now + 1, vec![Some(usual)]), Drifted::default());
     // Two hours of which nothing is known, and one of which everything is gone.
-    let silent = hour(&mut watch, now + 4, vec![None, None, Some(0.0)]);
+    let silent = hour_of(&mut watch, now + 4, vec![None, None, Some(0.0)]);
     assert_eq!(kinds(std::slice::from_ref(&silent)), [Watches::Traffic.kind()]);
     insta::assert_snapshot!(silent.findings[0].summary, @"operations_per_hour of fraud drifted: 0, usually 65 (1 events)");
+}
+
+#[test]
+fn an_alarm_that_ended_in_an_hour_that_is_made_up_for_is_told_as_over() {
+    let mut random = Random::new(12);
+    let now = 10_000;
+    let mut watch = with_history(&mut random, now);
+    let silent = hour_of(&mut watch, now + 1, vec![Some(0.0)]);
+    let mut as_usual = |hours: std::ops::RangeInclusive<u64>| -> Vec<Option<f64>> {
+        hours.map(|hour| Some(operations(&mut random, hour))).collect()
+    };
+    let after = hour_of(&mut watch, now + 5, as_usual(now + 2..=now + 5));
+    let told: Vec<_> = after.findings.iter().map(|one| (&one.id, one.state)).collect();
+    assert_eq!(told, [(&silent.findings[0].id, FindingState::Resolved)]);
+    // What began and ended before anybody looked was never told.
+    let mut again = vec![Some(0.0)];
+    again.extend(as_usual(now + 7..=now + 10));
+    assert_eq!(hour_of(&mut watch, now + 10, again), Drifted::default());
+    // One that ended, and another that is on now.
+    let first = hour_of(&mut watch, now + 11, vec![Some(0.0)]);
+    let mut both = as_usual(now + 12..=now + 14);
+    both.push(Some(0.0));
+    let both = hour_of(&mut watch, now + 15, both);
+    let told: Vec<_> = both.findings.iter().map(|one| one.state).collect();
+    assert_eq!(told, [FindingState::Resolved, FindingState::Firing]);
+    assert_eq!(both.findings[0].id, first.findings[0].id);
+    assert_ne!(both.findings[1].id, first.findings[0].id);
 }
 
 #[test]

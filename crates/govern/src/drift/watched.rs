@@ -6,7 +6,7 @@ use throughline_trace::{Sketch, TraceId};
 use super::Watches;
 use super::features::TRACE_FEATURES;
 use crate::detect::{
-    Detection, Detector, EmbeddingDriftConfig, EmbeddingDriftDetector, EmbeddingWindow,
+    AlarmState, Detection, Detector, EmbeddingDriftConfig, EmbeddingDriftDetector, EmbeddingWindow,
     OutlierConfig, OutlierDetector, RateConfig, RateDetector, RateWindow, Reading, SeasonalConfig,
     SeasonalDetector, ShiftConfig, ShiftDetector, SkewnessConfig, SkewnessDetector, TimeSpan,
 };
@@ -147,7 +147,7 @@ impl ByMinute {
 impl ByHour {
     pub(super) fn new() -> Self {
         // The hour's prompts are compared with those of the hour before: of two such samples of the same
-        // traffic the angle is larger than of large ones, and what is below the least effect needs no draws.
+        // traffic the angle is larger than of large ones, and what is far below the least effect needs few draws.
         let embeddings = EmbeddingDriftDetector::new(EmbeddingDriftConfig::default());
         Self {
             skewness: SkewnessDetector::new(SkewnessConfig::default()),
@@ -162,18 +162,27 @@ impl ByHour {
         said([(Watches::Skewness, self.skewness.observe(span, prompts))])
     }
 
-    /// Takes an hour in, and those before it that were not. Of those nothing is said: it is too late.
+    /// Takes an hour in, and those before it that were not. Of those it is too late to say that something began, but
+    /// not that it ended: what was told of it would hold for ever.
     pub(super) fn observe(&mut self, hour: u64, of: &AgentHour) -> Said {
         let first = (hour + 1).saturating_sub(of.operations.len() as u64);
-        let mut traffic = None;
+        // Of an alarm that began in an hour before nothing was told, so that its end says nothing either.
+        let was_told = self.traffic.is_firing();
+        let (mut ended, mut traffic) = (None, None);
         for (at, operations) in (first..=hour).zip(&of.operations) {
             if at >= self.traffic_until_hour {
-                traffic = self.traffic.observe(hour_span(at), operations);
+                let told = self.traffic.observe(hour_span(at), operations);
                 self.traffic_until_hour = at + 1;
+                if at == hour {
+                    traffic = told;
+                } else if was_told && ended.is_none() {
+                    ended = told.filter(|one| one.state == AlarmState::Resolved);
+                }
             }
         }
         let sides = EmbeddingWindow { window: &of.embeddings, baseline: &of.embeddings_before };
         said([
+            (Watches::Traffic, ended),
             (Watches::Traffic, traffic),
             (Watches::Embeddings, self.embeddings.observe(hour_span(hour), sides)),
         ])
@@ -186,21 +195,18 @@ pub(super) fn hour_span(hour: u64) -> TimeSpan {
 
 /// How a detector stands: what it saw last, and whether its alarm is on.
 pub(super) fn standing(minute: &ByMinute, hour: &ByHour, of: Watches) -> (Option<Reading>, bool) {
-    let of_detector = |latest, is_firing| (latest, is_firing);
     match of {
-        Watches::Latency => of_detector(minute.latency.latest(), minute.latency.is_firing()),
-        Watches::Consistency => {
-            of_detector(minute.consistency.latest(), minute.consistency.is_firing())
-        }
-        Watches::Tokens => of_detector(minute.tokens.latest(), minute.tokens.is_firing()),
-        Watches::Responses => of_detector(minute.responses.latest(), minute.responses.is_firing()),
+        Watches::Latency => (minute.latency.latest(), minute.latency.is_firing()),
+        Watches::Consistency => (minute.consistency.latest(), minute.consistency.is_firing()),
+        Watches::Tokens => (minute.tokens.latest(), minute.tokens.is_firing()),
+        Watches::Responses => (minute.responses.latest(), minute.responses.is_firing()),
         Watches::Traces => match &minute.traces.detector {
-            Some(detector) => of_detector(detector.latest(), detector.is_firing()),
-            None => of_detector(None, false),
+            Some(detector) => (detector.latest(), detector.is_firing()),
+            None => (None, false),
         },
-        Watches::Skewness => of_detector(hour.skewness.latest(), hour.skewness.is_firing()),
-        Watches::Traffic => of_detector(hour.traffic.latest(), hour.traffic.is_firing()),
-        Watches::Embeddings => of_detector(hour.embeddings.latest(), hour.embeddings.is_firing()),
+        Watches::Skewness => (hour.skewness.latest(), hour.skewness.is_firing()),
+        Watches::Traffic => (hour.traffic.latest(), hour.traffic.is_firing()),
+        Watches::Embeddings => (hour.embeddings.latest(), hour.embeddings.is_firing()),
     }
 }
 
