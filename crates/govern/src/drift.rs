@@ -77,8 +77,8 @@ pub struct DriftParts {
     pub changed: Vec<(String, String)>,
     /// Names of parts that are no more.
     pub gone: Vec<String>,
-    /// Agents that are no longer watched.
-    pub gone_agents: Vec<String>,
+    /// Whether an agent was forgotten, also one that came back meanwhile: its detectors are others.
+    pub has_forgotten: bool,
 }
 
 /// The part that tells up to when it was looked.
@@ -197,13 +197,11 @@ impl DriftWatch {
             };
             changed.push((name, body));
         }
+        let has_forgotten = !self.gone.is_empty();
         // One that came back meanwhile is among the changed.
         let gone = std::mem::take(&mut self.gone).into_iter();
-        let gone: Vec<String> =
-            gone.filter(|name| changed.iter().all(|(known, _)| known != name)).collect();
-        let gone_agents =
-            gone.iter().filter_map(|name| name.strip_prefix(MINUTE)).map(str::to_owned).collect();
-        DriftParts { changed, gone, gone_agents }
+        let gone = gone.filter(|name| changed.iter().all(|(known, _)| known != name)).collect();
+        DriftParts { changed, gone, has_forgotten }
     }
 
     /// A watch of its parts. What cannot be read is named with why: it begins anew.

@@ -10,20 +10,22 @@ use throughline_govern::{
 };
 use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState, TraceFilter};
 use throughline_trace::{
-    Decision, Dimension, Finding, FindingState, Measure, OperationKind, SeriesQuery, SpanRole,
-    TraceId, TraceSummary, keys,
+    Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole, TraceId, TraceSummary, keys,
 };
 
 use super::decisions::newest;
 use super::drift_hours::hours;
 use super::signals::summaries;
-use super::{MINUTE_NANOS, RoundError, Stores, investigate};
+use super::{MINUTE_NANOS, RoundError, Stores, drift_ends};
 
 /// Before the names of the parts of the state.
 const PREFIX: &str = "drift/";
 
 /// Version of the form of the state.
 const STATE_VERSION: &str = "2";
+
+/// Name of the state when it had no parts, in version 1 of its form.
+const STATE_OF_VERSION_1: &str = "drift";
 
 /// Minutes that are made up for after a pause at most.
 const MAX_CATCH_UP_MIN: u64 = 10;
@@ -56,6 +58,8 @@ const MAX_LEARNED_AGENTS: usize = 20;
 #[derive(Debug, Default)]
 pub(super) struct Drift {
     watch: Option<DriftWatch>,
+    /// Whether it was read back, and what fires was not held against it since.
+    is_fresh: bool,
 }
 
 impl Drift {
@@ -78,7 +82,7 @@ impl Drift {
         evaluation: &mut Evaluation,
     ) -> Result<(), RoundError> {
         if self.watch.is_none() {
-            self.watch = Some(load(governance).await?);
+            (self.watch, self.is_fresh) = (Some(load(governance).await?), true);
         }
         let Some(known) = &self.watch else { return Ok(()) };
         let over = settled / MINUTE_NANOS;
@@ -106,27 +110,16 @@ impl Drift {
             body,
         }));
         evaluation.gone_states.extend(parts.gone.iter().map(|part| name(part)));
-        for agent in &parts.gone_agents {
-            evaluation.findings.extend(ended(governance, agent, settled).await?);
+        if self.is_fresh {
+            evaluation.gone_states.push(STATE_OF_VERSION_1.to_owned());
         }
-        self.watch = Some(watch);
+        if self.is_fresh || parts.has_forgotten {
+            let firing = drift_ends::firing(governance).await?;
+            drift_ends::end(&watch.standing(), firing, settled, &mut evaluation.findings);
+        }
+        (self.watch, self.is_fresh) = (Some(watch), false);
         Ok(())
     }
-}
-
-/// What fires of an agent that is no longer watched is over.
-async fn ended(governance: &Governance, agent: &str, now: u64) -> Result<Vec<Finding>, RoundError> {
-    let mut over = Vec::new();
-    for watches in throughline_govern::Watches::ALL {
-        let firing = investigate::firing(governance, watches.kind()).await?;
-        over.extend(firing.into_iter().filter(|one| one.subject.get("agent") == Some(agent)));
-    }
-    for finding in &mut over {
-        finding.state = FindingState::Resolved;
-        finding.at_unix_nano = now;
-        finding.summary = format!("{agent} has not been seen for long and is no longer watched");
-    }
-    Ok(over)
 }
 
 async fn load(governance: &Governance) -> Result<DriftWatch, RoundError> {

@@ -8,6 +8,7 @@
 mod contracts;
 mod decisions;
 mod drift;
+mod drift_ends;
 mod drift_hours;
 mod embedding;
 mod evaluating;
