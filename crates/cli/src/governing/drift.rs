@@ -10,11 +10,12 @@ use throughline_govern::{
 };
 use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState, TraceFilter};
 use throughline_trace::{
-    Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole, TraceId, TraceSummary, keys,
+    Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole, TraceId, keys,
 };
 
 use super::decisions::newest;
 use super::drift_hours::hours;
+use super::minute_traces::{WholeTraces, in_turn, of_minute};
 use super::signals::summaries;
 use super::{MINUTE_NANOS, RoundError, Stores, drift_ends};
 
@@ -41,12 +42,6 @@ const HOUR_MIN: u64 = 60;
 
 /// How many minutes after it began a trace is looked at: one that is under way would look short.
 const TRACE_LAG_MIN: u64 = 1;
-
-/// Traces of one minute that are looked at, the newest.
-const MAX_TRACES: usize = 1_000;
-
-/// Traces of one minute that are read whole for what their responses keep to, the newest of each agent.
-const MAX_WHOLE_TRACES: usize = 200;
 
 /// Traces of an agent that tell what is usual, the newest.
 const MAX_USUAL_TRACES: usize = 400;
@@ -218,38 +213,27 @@ async fn traces(
     found: &mut BTreeMap<String, AgentWindow>,
 ) -> Result<(), RoundError> {
     let began = minute.saturating_sub(TRACE_LAG_MIN);
-    let filter = TraceFilter {
-        start_after_unix_nano: Some(began * MINUTE_NANOS),
-        start_before_unix_nano: Some((began + 1) * MINUTE_NANOS),
-        ..TraceFilter::default()
-    };
-    let (all, _) = summaries(reader, &filter, MAX_TRACES).await?;
-    let mut of_agents: BTreeMap<&str, Vec<&TraceSummary>> = BTreeMap::new();
-    for summary in &all {
-        if let Some(agent) = trace_agent(summary) {
-            of_agents.entry(agent).or_default().push(summary);
-        }
-    }
-    let whole = (MAX_WHOLE_TRACES / of_agents.len().max(1)).max(1);
-    let mut learned = 0;
-    for (agent, of_agent) in of_agents {
-        let window = found.entry(agent.to_owned()).or_default();
-        window.traces = of_agent.iter().map(|one| trace_features(one)).collect();
+    let of_agents = of_minute(reader, began).await?;
+    let (mut whole, mut learned) = (WholeTraces::of(of_agents.len()), 0);
+    for (agent, of_agent) in in_turn(&of_agents, began) {
+        let window = found.entry(agent.clone()).or_default();
+        window.traces = of_agent.iter().map(trace_features).collect();
         if window.evidence.is_empty() {
             window.evidence = of_agent.iter().map(|one| one.trace_id).take(EVIDENCE).collect();
         }
-        let calls = of_agent.iter().filter(|one| one.llm_calls > 0).take(whole);
-        let calls: Vec<TraceId> = calls.map(|one| one.trace_id).collect();
+        let calls = of_agent.iter().filter(|one| one.llm_calls > 0);
+        let mut calls: Vec<TraceId> = calls.map(|one| one.trace_id).collect();
+        calls.truncate(whole.take(calls.len()));
         window.responses = responses(reader, &calls).await?;
         if learned < MAX_LEARNED_AGENTS && watch.learns_of(agent, minute) {
             learned += 1;
             let before = TraceFilter {
-                agent: Some(agent.to_owned()),
+                agent: Some(agent.clone()),
                 start_before_unix_nano: Some(began * MINUTE_NANOS),
                 ..TraceFilter::default()
             };
             let (usual, _) = summaries(reader, &before, MAX_USUAL_TRACES).await?;
-            let usual = usual.iter().filter(|one| trace_agent(one) == Some(agent));
+            let usual = usual.iter().filter(|one| trace_agent(one) == Some(agent.as_str()));
             window.usual_traces = usual.map(trace_features).collect();
         }
     }

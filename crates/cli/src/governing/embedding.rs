@@ -6,14 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use throughline_act::{EMBEDDING_BATCH_TEXTS, Embeddings};
-use throughline_govern::trace_agent;
 use throughline_llm::{Part, Role, genai};
-use throughline_store::{Governance, Reader, SessionContext, TextHash, TraceFilter};
-use throughline_trace::{Span, SpanRole, TraceId, TraceSummary, keys};
+use throughline_store::{Governance, Reader, SessionContext, TextHash};
+use throughline_trace::{Span, SpanRole, TraceId, keys};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::signals::summaries;
+use super::minute_traces::{WholeTraces, in_turn, of_minute};
 use super::{LAG_NANOS, MINUTE_NANOS, RoundError, now_unix_nano};
 
 /// Minutes that are made up for when it begins: an hour and what it is held against, whenever in the hour that is.
@@ -21,12 +20,6 @@ const MAX_CATCH_UP_MIN: u64 = 180;
 
 /// How many minutes after it began a trace is looked at: one that is under way lacks calls.
 const TRACE_LAG_MIN: u64 = 1;
-
-/// Traces of one minute that are looked at, the newest.
-const MAX_TRACES: usize = 1_000;
-
-/// Traces of one minute that are read whole, each agent's newest.
-const MAX_WHOLE_TRACES: usize = 200;
 
 /// Texts that wait at most; the oldest go, and are told.
 const MAX_WAITING: usize = 5_000;
@@ -151,22 +144,15 @@ impl Embedder {
 
 /// What was said in the traces that began in a minute: each agent's first and last text of a trace.
 async fn said(reader: &Reader, model: &str, minute: u64) -> Result<Vec<Said>, RoundError> {
-    let filter = TraceFilter {
-        start_after_unix_nano: Some(minute * MINUTE_NANOS),
-        start_before_unix_nano: Some((minute + 1) * MINUTE_NANOS),
-        ..TraceFilter::default()
-    };
-    let (all, _) = summaries(reader, &filter, MAX_TRACES).await?;
-    let mut of_agents: BTreeMap<&str, Vec<&TraceSummary>> = BTreeMap::new();
-    for summary in all.iter().filter(|one| one.llm_calls > 0) {
-        if let Some(agent) = trace_agent(summary) {
-            of_agents.entry(agent).or_default().push(summary);
-        }
+    let mut of_agents = of_minute(reader, minute).await?;
+    for of_agent in of_agents.values_mut() {
+        of_agent.retain(|one| one.llm_calls > 0);
     }
-    let whole = (MAX_WHOLE_TRACES / of_agents.len().max(1)).max(1);
+    of_agents.retain(|_, of_agent| !of_agent.is_empty());
+    let mut whole = WholeTraces::of(of_agents.len());
     let mut found = Vec::new();
-    for (agent, of_agent) in of_agents {
-        for summary in of_agent.into_iter().take(whole) {
+    for (agent, of_agent) in in_turn(&of_agents, minute) {
+        for summary in of_agent.iter().take(whole.take(of_agent.len())) {
             let Some(trace) = reader.trace(summary.trace_id).await? else { continue };
             found.extend(of_trace(summary.trace_id, agent, &trace.spans, model));
         }

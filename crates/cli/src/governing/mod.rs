@@ -16,6 +16,7 @@ mod evidence;
 pub(crate) mod experiments;
 mod files;
 mod investigate;
+mod minute_traces;
 pub(crate) mod policies;
 pub(crate) mod replay;
 mod replay_rollouts;
