@@ -146,7 +146,7 @@ pub(super) async fn observe_minute(
 }
 
 /// Watches the last hour that is over at a minute, if it was not watched before. Of those before it only how much was
-/// done is made up for.
+/// done is made up for. One that is not counted yet is left for a later minute, but not for ever.
 pub(super) async fn observe_hour(
     mut watch: DriftWatch,
     stores: Stores<'_>,
@@ -156,7 +156,10 @@ pub(super) async fn observe_hour(
     if over <= watch.observed_until_hour {
         return Ok((watch, Drifted::default()));
     }
-    let of_hour = hours(&watch, stores, over - 1).await?;
+    let may_wait = over_min % HOUR_MIN < MAX_CATCH_UP_MIN;
+    let Some(of_hour) = hours(&watch, stores, over - 1, may_wait).await? else {
+        return Ok((watch, Drifted::default()));
+    };
     let observed = tokio::task::spawn_blocking(move || {
         let said = watch.observe_hour(over - 1, &of_hour);
         (watch, said)

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use throughline_govern::signals::{ContextEmbedding, context_embeddings, opening_embeddings};
 use throughline_govern::{AgentHour, DriftWatch};
-use throughline_store::{DecisionFilter, Governance, Reader};
+use throughline_store::{Coverage, DecisionFilter, Governance, Reader};
 use throughline_trace::{Dimension, Measure, OperationKind, Rollup, SeriesQuery, SpanRole, keys};
 
 use super::decisions::newest;
 use super::drift::EVIDENCE;
-use super::{RoundError, SECOND_NANOS, Stores};
+use super::{LAG_NANOS, RoundError, SECOND_NANOS, Stores};
 
 /// Seconds of an hour.
 const HOUR_S: u64 = 3_600;
+
+/// Seconds of a day.
+const DAY_S: u64 = 24 * HOUR_S;
 
 /// An hour, nanoseconds.
 const HOUR_NANOS: u64 = HOUR_S * SECOND_NANOS;
@@ -23,37 +26,66 @@ const MAX_LEARNED_AGENTS: usize = 50;
 /// Decisions of an hour and the one before that are looked at for embeddings, the newest.
 const MAX_DECISIONS: usize = 20_000;
 
-/// What the agents that are watched did in an hour, since the Unix epoch.
+/// Operations by hour, and how far they can be relied on.
+#[derive(Debug, Default)]
+struct Counted {
+    hours: BTreeMap<u64, u64>,
+    coverage: Coverage,
+}
+
+impl Counted {
+    /// Whether what was sent in an hour is counted by now. Exporters send in batches: also what came a little later.
+    fn is_until(&self, hour: u64) -> bool {
+        let over = (hour + 1) * HOUR_NANOS + LAG_NANOS;
+        self.coverage.watermark_unix_nano.is_none_or(|until| until >= over)
+    }
+
+    /// What an agent did in an hour, of which the rollups have so many operations; `None` where that is not known.
+    fn of_hour(&self, count: u64, hour: u64) -> Option<f64> {
+        let day = hour * HOUR_S / DAY_S * DAY_S;
+        let Coverage { rebuilding_days, incomplete_days, .. } = &self.coverage;
+        let is_whole = self.is_until(hour)
+            && !rebuilding_days.contains(&day)
+            && !incomplete_days.contains(&day);
+        // An hour in which nobody did anything is one in which nobody sent anything.
+        let is_any = self.hours.get(&hour).is_some_and(|all| *all > 0);
+        (is_whole && is_any).then_some(count as f64)
+    }
+}
+
+/// What the agents that are watched did in an hour, since the Unix epoch; `None` where it `may_wait`, and the hour is
+/// not counted yet: what is missing would be taken for silence.
 pub(super) async fn hours(
     watch: &DriftWatch,
     (reader, governance): Stores<'_>,
     hour: u64,
-) -> Result<BTreeMap<String, AgentHour>, RoundError> {
+    may_wait: bool,
+) -> Result<Option<BTreeMap<String, AgentHour>>, RoundError> {
     let from = watch.hours_from(hour);
-    let Some(first) = from.values().min().copied() else { return Ok(BTreeMap::new()) };
+    let Some(first) = from.values().min().copied() else { return Ok(Some(BTreeMap::new())) };
     let known = operations(reader, None, (first, hour)).await?;
+    if may_wait && !known.is_until(hour) {
+        return Ok(None);
+    }
     let now = by_agent(reader, hour).await?;
     let (mut found, mut learned) = (BTreeMap::new(), 0);
     for (agent, from) in from {
-        // An hour in which nobody did anything is one in which nobody sent anything.
-        let of_hour =
-            |count: u64, at: u64| known.get(&at).filter(|all| **all > 0).map(|_| count as f64);
         let mut of = AgentHour::default();
         if from == hour {
-            of.operations = vec![of_hour(now.get(&agent).copied().unwrap_or(0), hour)];
+            of.operations = vec![known.of_hour(now.get(&agent).copied().unwrap_or(0), hour)];
         } else if learned < MAX_LEARNED_AGENTS {
             learned += 1;
-            let own = operations(reader, Some(&agent), (from, hour)).await?;
+            let own = operations(reader, Some(&agent), (from, hour)).await?.hours;
             // Before an agent was there it did not do nothing.
             let begins = own.iter().find(|(_, count)| **count > 0).map_or(hour, |(at, _)| *at);
             let hours = begins.max(from)..=hour;
             of.operations =
-                hours.map(|at| of_hour(own.get(&at).copied().unwrap_or(0), at)).collect();
+                hours.map(|at| known.of_hour(own.get(&at).copied().unwrap_or(0), at)).collect();
         }
         found.insert(agent, of);
     }
     embeddings((reader, governance), hour, &mut found).await?;
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Runs of agents, or where they have none their steps.
@@ -77,13 +109,13 @@ async fn operations(
     reader: &Reader,
     agent: Option<&str>,
     hours: (u64, u64),
-) -> Result<BTreeMap<u64, u64>, RoundError> {
+) -> Result<Counted, RoundError> {
     let sums = reader.rollup_sums(&query(agent, hours)).await?;
-    let mut found = BTreeMap::new();
+    let mut hours = BTreeMap::new();
     for (at, rollup) in sums.groups.values().flatten() {
-        *found.entry(at / HOUR_S).or_insert(0) += count(rollup);
+        *hours.entry(at / HOUR_S).or_insert(0) += count(rollup);
     }
-    Ok(found)
+    Ok(Counted { hours, coverage: sums.coverage })
 }
 
 async fn by_agent(reader: &Reader, hour: u64) -> Result<BTreeMap<String, u64>, RoundError> {
@@ -143,4 +175,29 @@ pub(super) async fn made_embeddings(
         numbers: one.numbers,
     };
     Ok(found.into_iter().map(of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_counted_is_not_taken_for_silence() {
+        let day = 20_000 * DAY_S;
+        let hour = day / HOUR_S + 5;
+        let known = |coverage| Counted { hours: BTreeMap::from([(hour, 9)]), coverage };
+        let until = |nanos| Coverage { watermark_unix_nano: Some(nanos), ..Coverage::default() };
+        let over = (hour + 1) * HOUR_NANOS + LAG_NANOS;
+        assert_eq!(known(Coverage::default()).of_hour(0, hour), Some(0.0), "others did something");
+        assert_eq!(known(Coverage::default()).of_hour(0, hour + 1), None, "nobody did");
+        assert_eq!(known(until(over)).of_hour(2, hour), Some(2.0));
+        assert_eq!(known(until(over - 1)).of_hour(2, hour), None);
+        assert!(known(until(over)).is_until(hour) && !known(until(over - 1)).is_until(hour));
+        let rebuilding = Coverage { rebuilding_days: vec![day], ..Coverage::default() };
+        assert_eq!(known(rebuilding).of_hour(2, hour), None);
+        let other = Coverage { incomplete_days: vec![day - DAY_S], ..Coverage::default() };
+        assert_eq!(known(other).of_hour(2, hour), Some(2.0));
+        let incomplete = Coverage { incomplete_days: vec![day], ..Coverage::default() };
+        assert_eq!(known(incomplete).of_hour(2, hour), None);
+    }
 }
