@@ -23,7 +23,7 @@ const HOUR_NANOS: u64 = HOUR_S * SECOND_NANOS;
 /// Agents whose weeks before are read in one hour; the others wait for the next.
 const MAX_LEARNED_AGENTS: usize = 50;
 
-/// Decisions of an hour and the one before that are looked at for embeddings, the newest.
+/// Decisions of an hour, and of the one before, that are looked at for embeddings, the newest.
 const MAX_DECISIONS: usize = 20_000;
 
 /// Operations by hour, and how far they can be relied on.
@@ -133,16 +133,18 @@ async fn embeddings(
     hour: u64,
     found: &mut BTreeMap<String, AgentHour>,
 ) -> Result<(), RoundError> {
-    let span = (hour.saturating_sub(1) * HOUR_NANOS, (hour + 1) * HOUR_NANOS);
-    let filter = DecisionFilter {
-        after_unix_nano: Some(span.0),
-        before_unix_nano: Some(span.1),
-        ..DecisionFilter::default()
-    };
     let has =
         |one: &throughline_trace::Decision| one.attributes.get(keys::CONTEXT_EMBEDDING).is_some();
-    let (decisions, _) = newest(reader, &filter, MAX_DECISIONS, has).await?;
-    let made = made_embeddings(governance, None, span).await?;
+    let mut decisions = Vec::new();
+    for span in both_hours(hour) {
+        let filter = DecisionFilter {
+            after_unix_nano: Some(span.0),
+            before_unix_nano: Some(span.1),
+            ..DecisionFilter::default()
+        };
+        decisions.extend(newest(reader, &filter, MAX_DECISIONS, has).await?.0);
+    }
+    let made = made_in_both_hours(governance, hour).await?;
     let mut of_agents: BTreeMap<String, Vec<ContextEmbedding>> = BTreeMap::new();
     for one in context_embeddings(&decisions, &made) {
         of_agents.entry(one.agent.clone()).or_default().push(one);
@@ -155,6 +157,23 @@ async fn embeddings(
         of.evidence = of_agent.filter_map(|one| one.trace_id).take(EVIDENCE).collect();
     }
     Ok(())
+}
+
+/// An hour and the one before it, nanoseconds since the Unix epoch. Each is asked for by itself: the newest of both would
+/// leave nothing of the one before where there is much.
+fn both_hours(hour: u64) -> impl Iterator<Item = (u64, u64)> {
+    (hour.saturating_sub(1)..=hour).map(|at| (at * HOUR_NANOS, (at + 1) * HOUR_NANOS))
+}
+
+async fn made_in_both_hours(
+    governance: Option<&Governance>,
+    hour: u64,
+) -> Result<Vec<ContextEmbedding>, RoundError> {
+    let mut made = Vec::new();
+    for span in both_hours(hour) {
+        made.extend(made_embeddings(governance, None, span).await?);
+    }
+    Ok(made)
 }
 
 /// Embeddings that were made of prompts of an agent, or of all, from one moment up to another; nanoseconds since the
@@ -179,6 +198,9 @@ pub(super) async fn made_embeddings(
 
 #[cfg(test)]
 mod tests {
+    use throughline_store::{MAX_CONTEXTS, SessionContext};
+    use throughline_trace::TraceId;
+
     use super::*;
 
     #[test]
@@ -199,5 +221,29 @@ mod tests {
         assert_eq!(known(other).of_hour(2, hour), Some(2.0));
         let incomplete = Coverage { incomplete_days: vec![day], ..Coverage::default() };
         assert_eq!(known(incomplete).of_hour(2, hour), None);
+    }
+
+    #[tokio::test]
+    async fn of_an_hour_with_much_the_one_before_it_is_still_known() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let governance = Governance::open(dir.path()).expect("opened");
+        let hour = 500_000;
+        let context = |at: u64, trace: usize| SessionContext {
+            at_unix_nano: at,
+            agent: "desk".to_owned(),
+            session: String::new(),
+            trace_id: TraceId::from_u128(trace as u128 + 1),
+            text: [1; 16],
+        };
+        let of_hour = (0..MAX_CONTEXTS).map(|at| context(hour * HOUR_NANOS + at as u64, at));
+        let mut contexts: Vec<SessionContext> = of_hour.collect();
+        contexts.push(context(hour * HOUR_NANOS - 1, MAX_CONTEXTS));
+        let embeddings = [([1; 16], vec![0.5])];
+        let now = (hour + 1) * HOUR_NANOS;
+        governance.write_embeddings(now, &contexts, &embeddings).expect("written");
+        let made = made_in_both_hours(Some(&governance), hour).await.expect("read");
+        let [before, since] =
+            opening_embeddings(&context_embeddings(&[], &made), hour * HOUR_NANOS);
+        assert_eq!((before.len(), since.len()), (1, MAX_CONTEXTS));
     }
 }
