@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use throughline_govern::detect::TimeSpan;
 use throughline_govern::signals::{Consistency, SchemaCompliance, is_agents};
 use throughline_govern::{
-    AgentWindow, DetectorStanding, DriftWatch, Drifted, trace_agent, trace_features,
+    AgentWindow, DetectorStanding, DriftWatch, Drifted, Watches, trace_agent, trace_features,
 };
 use throughline_store::{DecisionFilter, Evaluation, Governance, Reader, RuleState, TraceFilter};
 use throughline_trace::{
-    Decision, Dimension, Measure, OperationKind, SeriesQuery, SpanRole, TraceId, keys,
+    Decision, Dimension, Finding, FindingState, Measure, OperationKind, SeriesQuery, SpanRole,
+    TraceId, keys,
 };
 
 use super::decisions::newest;
@@ -164,7 +165,30 @@ pub(super) async fn observe_hour(
         let said = watch.observe_hour(over - 1, &of_hour);
         (watch, said)
     });
-    Ok(observed.await?)
+    let (watch, mut said) = observed.await?;
+    show_traffic(&mut said, stores.0, over).await?;
+    Ok((watch, said))
+}
+
+/// What is said of traffic names the agent's newest traces, also where the hour up to which it is said has none.
+async fn show_traffic(said: &mut Drifted, reader: &Reader, hour: u64) -> Result<(), RoundError> {
+    let is_bare = |one: &&mut Finding| {
+        one.kind == Watches::Traffic.kind()
+            && one.state == FindingState::Firing
+            && one.evidence.is_empty()
+    };
+    for finding in said.findings.iter_mut().filter(is_bare).take(MAX_LEARNED_AGENTS) {
+        let filter = TraceFilter {
+            agent: finding.subject.get("agent").map(str::to_owned),
+            start_before_unix_nano: Some(hour * HOUR_MIN * MINUTE_NANOS),
+            ..TraceFilter::default()
+        };
+        let (newest, _) = summaries(reader, &filter, EVIDENCE).await?;
+        finding.evidence = newest.iter().map(|one| one.trace_id).collect();
+        let asked = said.actions.iter_mut().filter(|one| one.finding == finding.id);
+        asked.for_each(|action| action.evidence.clone_from(&finding.evidence));
+    }
+    Ok(())
 }
 
 fn span_of(minute: u64) -> TimeSpan {

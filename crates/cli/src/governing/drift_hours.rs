@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use throughline_govern::signals::{ContextEmbedding, context_embeddings, opening_embeddings};
 use throughline_govern::{AgentHour, DriftWatch};
 use throughline_store::{Coverage, DecisionFilter, Governance, Reader};
-use throughline_trace::{Dimension, Measure, OperationKind, Rollup, SeriesQuery, SpanRole, keys};
+use throughline_trace::{
+    Dimension, Measure, OperationKind, Rollup, SeriesQuery, SpanRole, TraceId, keys,
+};
 
 use super::decisions::newest;
 use super::drift::EVIDENCE;
@@ -153,8 +155,7 @@ async fn embeddings(
         let Some(of) = found.get_mut(&agent) else { continue };
         let [before, now] = opening_embeddings(&contexts, hour * HOUR_NANOS);
         (of.embeddings_before, of.embeddings) = (before, now);
-        let of_agent = decisions.iter().filter(|one| one.agent_id == agent);
-        of.evidence = of_agent.filter_map(|one| one.trace_id).take(EVIDENCE).collect();
+        of.evidence = newest_traces(&contexts, hour * HOUR_NANOS);
     }
     Ok(())
 }
@@ -176,6 +177,18 @@ async fn made_in_both_hours(
     Ok(made)
 }
 
+/// Where contexts by time were said since a moment (nanoseconds since the Unix epoch), the newest first.
+fn newest_traces(contexts: &[ContextEmbedding], from_unix_nano: u64) -> Vec<TraceId> {
+    let since = contexts.iter().rev().take_while(|one| one.at_unix_nano >= from_unix_nano);
+    let mut found = Vec::new();
+    for trace in since.filter_map(|one| one.trace_id) {
+        if found.len() < EVIDENCE && !found.contains(&trace) {
+            found.push(trace);
+        }
+    }
+    found
+}
+
 /// Embeddings that were made of prompts of an agent, or of all, from one moment up to another; nanoseconds since the
 /// Unix epoch.
 pub(super) async fn made_embeddings(
@@ -191,6 +204,7 @@ pub(super) async fn made_embeddings(
         at_unix_nano: one.context.at_unix_nano,
         agent: one.context.agent,
         session: one.context.session,
+        trace_id: Some(one.context.trace_id),
         numbers: one.numbers,
     };
     Ok(found.into_iter().map(of).collect())
@@ -199,7 +213,6 @@ pub(super) async fn made_embeddings(
 #[cfg(test)]
 mod tests {
     use throughline_store::{MAX_CONTEXTS, SessionContext};
-    use throughline_trace::TraceId;
 
     use super::*;
 
@@ -245,5 +258,9 @@ mod tests {
         let [before, since] =
             opening_embeddings(&context_embeddings(&[], &made), hour * HOUR_NANOS);
         assert_eq!((before.len(), since.len()), (1, MAX_CONTEXTS));
+        let newest = newest_traces(&made, hour * HOUR_NANOS);
+        let last = MAX_CONTEXTS as u128;
+        assert_eq!(newest, [0, 1, 2, 3, 4].map(|back| TraceId::from_u128(last - back)));
+        assert_eq!(newest_traces(&made, now), []);
     }
 }

@@ -92,15 +92,32 @@ fn forget(data_dir: &Path) {
     database.execute("DELETE FROM states", []).expect("forgotten");
 }
 
-/// The summary of what fires of a kind.
-async fn found(server: &Server, kind: &str) -> String {
+/// What fires of a kind.
+async fn firing(server: &Server, kind: &str) -> Value {
     until(kind, async || {
         let findings = server.get_json("/api/v1/findings?firing=true").await;
-        let all = findings["items"].as_array().expect("a list").clone();
-        let one = all.into_iter().find(|one| one["kind"] == kind)?;
-        Some(one["summary"].as_str().expect("text").to_owned())
+        findings["items"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|one| one["kind"] == kind)
+            .cloned()
     })
     .await
+}
+
+fn summary(finding: &Value) -> String {
+    finding["summary"].as_str().expect("text").to_owned()
+}
+
+/// The summary of what fires of a kind.
+async fn found(server: &Server, kind: &str) -> String {
+    summary(&firing(server, kind).await)
+}
+
+/// How many traces a finding names.
+fn shown(finding: &Value) -> usize {
+    finding["evidence"].as_array().map_or(0, Vec::len)
 }
 
 /// Numbers that look like noise, 0 to 999.
@@ -167,7 +184,9 @@ async fn r5_7_tokens_responses_traces_and_traffic_drift_from_the_socket_to_the_f
     assert!(responses.starts_with(expected) && responses.contains("usually 1.00"), "{responses}");
     let unusual = found(&server, "drift.traces").await;
     assert!(unusual.starts_with("unusual_trace_ratio of desk drifted: "), "{unusual}");
-    let traffic = found(&server, "drift.traffic").await;
+    let traffic = firing(&server, "drift.traffic").await;
+    assert_eq!(shown(&traffic), 5, "{traffic}");
+    let traffic = summary(&traffic);
     assert!(traffic.starts_with("operations_per_hour of desk drifted: "), "{traffic}");
 
     let rate = metric(&server, "response_schema_compliance_rate{").await;
@@ -261,7 +280,9 @@ async fn r5_7_prompts_are_embedded_in_the_background_and_their_drift_is_found() 
     forget(&data_dir);
 
     let server = Server::start(&data_dir);
-    let turned = found(&server, "data_quality.embeddings").await;
+    let turned = firing(&server, "data_quality.embeddings").await;
+    assert_eq!(shown(&turned), 5, "{turned}");
+    let turned = summary(&turned);
     assert!(
         turned.starts_with("embedding_cosine_similarity_drift of desk drifted: 0."),
         "{turned}"

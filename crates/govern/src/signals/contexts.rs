@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use throughline_trace::{Decision, Value, keys};
+use throughline_trace::{Decision, TraceId, Value, keys};
 
 use super::{Estimate, context_drift_score};
 
@@ -18,6 +18,8 @@ pub struct ContextEmbedding {
     pub agent: String,
     /// The session; empty where none is named.
     pub session: String,
+    /// Where it was said; `None` where the decision names no trace.
+    pub trace_id: Option<TraceId>,
     /// The embedding.
     pub numbers: Vec<f32>,
 }
@@ -33,6 +35,7 @@ pub fn context_embeddings(
             at_unix_nano: one.timestamp_ns,
             agent: one.agent_id.clone(),
             session: one.session_id.clone(),
+            trace_id: one.trace_id,
             numbers: embedding(one)?,
         })
     });
@@ -88,7 +91,7 @@ mod tests {
 
     fn made(agent: &str, session: &str, at_unix_nano: u64, numbers: [f32; 2]) -> ContextEmbedding {
         let (agent, session) = (agent.to_owned(), session.to_owned());
-        ContextEmbedding { at_unix_nano, agent, session, numbers: numbers.to_vec() }
+        ContextEmbedding { at_unix_nano, agent, session, trace_id: None, numbers: numbers.to_vec() }
     }
 
     #[test]
