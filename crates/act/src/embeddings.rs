@@ -9,8 +9,8 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -131,6 +131,29 @@ pub struct Embeddings {
     texts: Counter,
 }
 
+/// Why there are no embeddings, for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the endpoint of embeddings gave none: {message}")]
+pub struct EmbeddingsError {
+    message: String,
+    /// What it was answered with; `None` when no answer came, or a wrong one.
+    status: Option<StatusCode>,
+}
+
+impl EmbeddingsError {
+    /// Whether what was sent was refused, not who sent it: fewer texts, or others, may fare better.
+    pub fn are_texts_refused(&self) -> bool {
+        matches!(
+            self.status,
+            Some(
+                StatusCode::BAD_REQUEST
+                    | StatusCode::PAYLOAD_TOO_LARGE
+                    | StatusCode::UNPROCESSABLE_ENTITY
+            )
+        )
+    }
+}
+
 /// Without the key.
 impl std::fmt::Debug for Embeddings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -194,8 +217,8 @@ impl Embeddings {
     /// no more requests are sent in a minute than the configuration allows.
     ///
     /// # Errors
-    /// Why there is no answer, for people.
-    pub async fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, String> {
+    /// [`EmbeddingsError`].
+    pub async fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbeddingsError> {
         let mut pauses = PAUSES_MS.into_iter();
         let told = loop {
             self.turn().await;
@@ -211,7 +234,7 @@ impl Embeddings {
         if let Ok(embeddings) = &told {
             self.texts.inc_by(embeddings.len() as u64);
         }
-        told.map_err(|failed| format!("the endpoint of embeddings gave none: {}", failed.message))
+        told.map_err(|failed| EmbeddingsError { message: failed.message, status: failed.status })
     }
 
     async fn turn(&self) {
@@ -340,7 +363,7 @@ mod tests {
             let (url, _) = endpoint(answer).await;
             let embeddings = Embeddings::of(&config(&url), &mut Registry::default());
             let told = embeddings.expect("an endpoint").embed(&["one", "two"]).await;
-            assert!(told.is_err_and(|error| error.contains("expected")), "{answer}");
+            assert!(told.is_err_and(|error| error.to_string().contains("expected")), "{answer}");
         }
     }
 

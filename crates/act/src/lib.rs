@@ -34,7 +34,7 @@ pub use config::{ActConfig, ActConfigError, ReceiverConfig, ReceiverKind};
 pub use directives::{Board, LONGEST_DIRECTIVE_TTL_S};
 pub use embeddings::{
     DEFAULT_EMBEDDING_REQUESTS_PER_MINUTE, EMBEDDING_BATCH_TEXTS, Embeddings, EmbeddingsConfig,
-    MAX_EMBEDDING_REQUESTS_PER_MINUTE,
+    EmbeddingsError, MAX_EMBEDDING_REQUESTS_PER_MINUTE,
 };
 pub use incident::{Change, Incident, IncidentError, IncidentState, group};
 pub use opa::{DEFAULT_OPA_TIMEOUT_MS, MAX_OPA_TIMEOUT_MS, Opa, OpaConfig};

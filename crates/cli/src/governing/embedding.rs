@@ -2,39 +2,36 @@
 //! are about is known although no agent records it (requirement R5.7). Only stored text is sent, which is redacted, and
 //! nothing that is received waits for it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use throughline_act::{EMBEDDING_BATCH_TEXTS, Embeddings};
+use throughline_act::Embeddings;
 use throughline_llm::{Part, Role, genai};
 use throughline_store::{Governance, Reader, SessionContext, TextHash};
 use throughline_trace::{Span, SpanRole, TraceId, keys};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::embedding_queue::Queue;
 use super::minute_traces::{WholeTraces, in_turn, of_minute};
 use super::{LAG_NANOS, MINUTE_NANOS, RoundError, now_unix_nano};
 
-/// Minutes that are made up for when it begins: an hour and what it is held against, whenever in the hour that is.
+/// Minutes that are made up for when it begins, or could not read: an hour and what it is held against, whenever in the hour that is.
 const MAX_CATCH_UP_MIN: u64 = 180;
 
 /// How many minutes after it began a trace is looked at: one that is under way lacks calls.
 const TRACE_LAG_MIN: u64 = 1;
-
-/// Texts that wait at most; the oldest go, and are told.
-const MAX_WAITING: usize = 5_000;
 
 /// Characters of a text that are sent: most models of embeddings take about 8,000 tokens.
 const MAX_TEXT_CHARS: usize = 8_000;
 
 /// Who asks.
 pub(super) struct Embedder {
-    embeddings: Embeddings,
+    queue: Queue,
     reader: Reader,
     governance: Governance,
     /// The next minute, since the Unix epoch.
     next_min: u64,
-    waiting: VecDeque<(TextHash, String)>,
 }
 
 /// A text, where it was said.
@@ -47,7 +44,7 @@ impl Embedder {
     /// One that begins with the last hours.
     pub(super) fn new(embeddings: Embeddings, reader: Reader, governance: Governance) -> Self {
         let next_min = (now_unix_nano() / MINUTE_NANOS).saturating_sub(MAX_CATCH_UP_MIN);
-        Self { embeddings, reader, governance, next_min, waiting: VecDeque::new() }
+        Self { queue: Queue::new(embeddings, governance.clone()), reader, governance, next_min }
     }
 
     /// Looks at every minute that is over, until it is closed.
@@ -72,8 +69,9 @@ impl Embedder {
     async fn pass(&mut self) -> Result<(), RoundError> {
         let over = now_unix_nano().saturating_sub(LAG_NANOS) / MINUTE_NANOS;
         let over = over.saturating_sub(TRACE_LAG_MIN);
+        self.next_min = resumed(self.next_min, over);
         while self.next_min < over {
-            let said = said(&self.reader, self.embeddings.model(), self.next_min).await?;
+            let said = said(&self.reader, self.queue.model(), self.next_min).await?;
             self.note(said).await?;
             self.next_min += 1;
         }
@@ -98,39 +96,13 @@ impl Embedder {
             governance.without_embedding(&hashes)
         };
         let missing = tokio::task::spawn_blocking(write).await??;
-        let waiting: BTreeSet<TextHash> = self.waiting.iter().map(|(hash, _)| *hash).collect();
-        for hash in missing.into_iter().filter(|hash| !waiting.contains(hash)) {
-            self.waiting.extend(texts.remove(&hash).map(|text| (hash, text)));
-        }
-        let too_many = self.waiting.len().saturating_sub(MAX_WAITING);
-        if too_many > 0 {
-            self.waiting.drain(..too_many);
-            tracing::warn!(
-                texts = too_many,
-                "more is asked of agents than act.embeddings.requests_per_minute lets through; these have no embedding"
-            );
-        }
+        self.queue.add(missing, texts);
         Ok(())
     }
 
-    /// Asks for what waits, at the pace that is allowed. What there is no answer for goes on waiting.
+    /// Asks for what waits. What there is no answer for goes on waiting.
     async fn embed(&mut self) -> Result<(), RoundError> {
-        while !self.waiting.is_empty() {
-            let many = self.waiting.len().min(EMBEDDING_BATCH_TEXTS);
-            let texts: Vec<&str> =
-                self.waiting.iter().take(many).map(|(_, text)| text.as_str()).collect();
-            let made = match self.embeddings.embed(&texts).await {
-                Ok(made) => made,
-                Err(error) => {
-                    tracing::warn!(error, texts = many, "no embeddings; it will be tried again");
-                    return Ok(());
-                }
-            };
-            let hashes = self.waiting.drain(..many).map(|(hash, _)| hash);
-            let made: Vec<(TextHash, Vec<f32>)> = hashes.zip(made).collect();
-            let governance = self.governance.clone();
-            let write = move || governance.write_embeddings(now_unix_nano(), &[], &made);
-            tokio::task::spawn_blocking(write).await??;
+        while !self.queue.is_empty() && self.queue.ask().await? {
             if now_unix_nano().saturating_sub(LAG_NANOS) / MINUTE_NANOS
                 > self.next_min + TRACE_LAG_MIN
             {
@@ -140,6 +112,11 @@ impl Embedder {
         }
         Ok(())
     }
+}
+
+/// The minute with which a pass goes on. What could not be read for so long that nobody asks for it is passed over.
+fn resumed(next_min: u64, over: u64) -> u64 {
+    next_min.max(over.saturating_sub(MAX_CATCH_UP_MIN))
 }
 
 /// What was said in the traces that began in a minute: each agent's first and last text of a trace.
@@ -245,5 +222,13 @@ mod tests {
             .collect();
         assert_eq!(told, [("first", 10, "s1"), ("third", 30, "s1")]);
         assert_ne!(hash("m", "first"), hash("n", "first"), "of another model it is another one");
+    }
+
+    #[test]
+    fn what_could_not_be_read_for_long_is_passed_over() {
+        assert_eq!(resumed(1_000, 1_002), 1_000);
+        assert_eq!(resumed(1_000, 1_000 + MAX_CATCH_UP_MIN), 1_000);
+        assert_eq!(resumed(1_000, 9_000), 9_000 - MAX_CATCH_UP_MIN);
+        assert_eq!(resumed(1_000, 7), 1_000);
     }
 }

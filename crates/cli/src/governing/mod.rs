@@ -11,6 +11,7 @@ mod drift;
 mod drift_ends;
 mod drift_hours;
 mod embedding;
+mod embedding_queue;
 mod evaluating;
 mod evidence;
 pub(crate) mod experiments;
