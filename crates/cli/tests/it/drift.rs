@@ -1,6 +1,7 @@
 //! Drift, from the socket to the finding: what was sent over the last minutes, hours and weeks is held against what was usual, and
 //! signals are on `/metrics` (requirements R5.1, R5.4 and R5.7).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,10 @@ use axum::routing::post;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
-use throughline_trace::{TraceId, keys};
+use throughline_store::{Evaluation, Governance, RuleState};
+use throughline_trace::{
+    Finding, FindingSeverity, FindingState, Subject, TraceId, finding_id, keys,
+};
 
 use crate::export::{Exporter, int, span, text, traces};
 use crate::governance::{LONG_AGO_NANOS, governed, in_time, is_consumed, now};
@@ -199,6 +203,49 @@ async fn r5_7_tokens_responses_traces_and_traffic_drift_from_the_socket_to_the_f
     let (_, metrics) = server.get("/metrics", None).await;
     assert!(!metrics.contains("NaN"), "what is missing is not there");
     assert!(!metrics.contains("forecast_error_mape{"), "nobody made a forecast");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fired_when_its_state_was_lost_is_over_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    fs::write(dir.path().join("throughline.yaml"), "governance: {interval_secs: 1}\n")
+        .expect("written");
+    let subject = Subject::of("agent", "desk");
+    let fired = Finding {
+        id: finding_id("drift.tokens", "1", &subject, HOUR),
+        rule: "drift.tokens".to_owned(),
+        rule_version: "1".to_owned(),
+        kind: "drift.tokens".to_owned(),
+        subject,
+        severity: FindingSeverity::Warning,
+        state: FindingState::Firing,
+        since_unix_nano: HOUR,
+        at_unix_nano: 2 * HOUR,
+        from_unix_nano: HOUR,
+        to_unix_nano: 2 * HOUR,
+        summary: "prompt_tokens of desk drifted".to_owned(),
+        values: BTreeMap::new(),
+        confidence: None,
+        evidence: Vec::new(),
+        runbook: String::new(),
+    };
+    // As the first version of the state had it: in one row.
+    let state = RuleState { rule: "drift".to_owned(), version: "1".to_owned(), body: "{}".into() };
+    let governance = Governance::open(&data_dir).expect("opened");
+    let before =
+        Evaluation { findings: vec![fired.clone()], states: vec![state], ..Evaluation::default() };
+    governance.commit(&before).expect("committed");
+
+    let _server = Server::start(&data_dir);
+    let told = until("an end", async || {
+        let told = governance.finding(&fired.id).expect("read")?;
+        (told.state == FindingState::Resolved).then_some(told.summary)
+    })
+    .await;
+    assert!(told.starts_with("prompt_tokens of desk is no longer followed"), "{told}");
+    let states = governance.states().expect("read");
+    assert!(states.iter().all(|state| state.rule != "drift"), "{states:?}");
 }
 
 /// An endpoint of embeddings: texts about the weather point one way, all others another.
