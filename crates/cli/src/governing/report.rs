@@ -14,7 +14,7 @@ use throughline_web::governance::{AsksSignals, SignalsAsked, Standing};
 use tokio::sync::{Semaphore, watch};
 
 use super::policies::{Key, look_at};
-use super::signals::{Look, MAX_TRACES_PER_ROUND};
+use super::signals::{Look, MAX_TRACES_PER_ROUND, Most};
 use super::{MINUTE_NANOS, RoundError, Stores, now_unix_nano};
 
 /// Seconds of a minute.
@@ -42,16 +42,17 @@ pub(crate) async fn read(
 }
 
 /// Reads the signals of the table, and none of the team's own, of one agent, each over its own window; of
-/// each window so many whole traces at most.
+/// each window so much at most.
 pub(crate) async fn of_agent(
     stores: Stores<'_>,
     rules: &Rules,
     statuses: &[ObjectiveStatus],
-    (agent, traces): (&str, usize),
+    (agent, most): (&str, Most),
     now: u64,
 ) -> Result<SignalReport, RoundError> {
-    let looks = of_table((Some(agent), None), now);
-    see(stores, rules, statuses, (Some(agent), looks), (traces, now)).await
+    let mut looks = of_table((Some(agent), None), now);
+    looks.values_mut().for_each(|look| look.most = most);
+    see(stores, rules, statuses, (Some(agent), looks), (most.traces, now)).await
 }
 
 /// Reads the team's own signals over all agents, each over its own window.

@@ -16,10 +16,10 @@ use throughline_govern::signals::{DEFINITIONS, Name, SignalReport};
 use throughline_store::{Governance, Reader, TraceFilter};
 use throughline_web::governance::Standing;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::signals::MAX_TRACES_PER_ROUND;
+use super::signals::Most;
 use super::{MINUTE_NANOS, RoundError, Stores, now_unix_nano, report};
 
 /// Agents whose signals are told at most, those that were seen last; how many are left out is told too.
@@ -28,14 +28,18 @@ const MAX_AGENTS: usize = 100;
 /// How long an agent that does nothing is told of, minutes: as long as the longest window but one.
 const SEEN_MIN: u64 = 60;
 
-/// Whole traces of an agent that are read at least.
-const MIN_TRACES: usize = 20;
-
 /// Rounds from one look at all agents to the next: it reads whole traces of each.
 const ROUNDS: u32 = 6;
 
-/// Longest time from one look to the next: at the usual pace of rounds as long as [`ROUNDS`] of them.
+/// Usual time from one look to the next: at the usual pace of rounds as long as [`ROUNDS`] of them.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// How many times as long as a look took nobody looks: with many agents, or beside much other work, looking
+/// has a twentieth of the time.
+const REST: u32 = 19;
+
+/// Longest time without a look, whatever the last one took.
+const LONGEST_REST: Duration = Duration::from_secs(10 * 60);
 
 /// What is told of the last round: names, and what they are.
 const OF_STANDING: [(&str, &str); 4] = [
@@ -107,8 +111,8 @@ impl SignalMetrics {
         metrics
     }
 
-    /// Looks at all agents after the first round and then each minute, or sooner where rounds come sooner than
-    /// usual, until it is closed.
+    /// Looks at all agents after the first round and then each minute, sooner where rounds come sooner than
+    /// usual, later where a look takes long ([`REST`]), until it is closed.
     pub(super) async fn run(
         self: Arc<Self>,
         (reader, governance): (Reader, Governance),
@@ -122,13 +126,9 @@ impl SignalMetrics {
             () = closing.cancelled() => return,
             changed = standing.changed() => if changed.is_err() { return },
         }
-        let mut clock = interval((every * ROUNDS).min(EVERY));
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let pace = (every * ROUNDS).min(EVERY);
         loop {
-            tokio::select! {
-                () = closing.cancelled() => return,
-                _ = clock.tick() => {}
-            }
+            let began = Instant::now();
             let rules = rules.borrow().clone();
             let stores: Stores<'_> = (&reader, Some(&governance));
             let looked = tokio::select! {
@@ -143,6 +143,10 @@ impl SignalMetrics {
                     tracing::warn!(%error, "signals could not be read; it will be tried again");
                 }
             }
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = sleep(rest(began.elapsed(), pace)) => {}
+            }
         }
     }
 
@@ -151,9 +155,9 @@ impl SignalMetrics {
         let now = now_unix_nano();
         let (agents, left_out) = agents(&standing, now);
         let mut metrics = Metrics::new();
-        let share = (MAX_TRACES_PER_ROUND / agents.len().max(1)).max(MIN_TRACES);
+        let most = Most::of_one(agents.len());
         for agent in &agents {
-            let of = (agent.as_str(), share);
+            let of = (agent.as_str(), most);
             let report = report::of_agent(stores, rules, &standing.slos, of, now).await?;
             let service = service(stores.0, agent).await?;
             add_agent(&mut metrics, &report, agent, &service);
@@ -165,6 +169,11 @@ impl SignalMetrics {
         metrics.insert("throughline_signals_agents_left_out".to_owned(), told);
         Ok(metrics)
     }
+}
+
+/// How long nobody looks after a look that took so long.
+fn rest(took: Duration, pace: Duration) -> Duration {
+    pace.saturating_sub(took).max(took.saturating_mul(REST).min(LONGEST_REST))
 }
 
 /// The agents that did something of late, those that were seen last first, and how many more there are.
@@ -270,6 +279,26 @@ mod tests {
     use throughline_govern::signals::{Estimate, Reading, SignalRow};
 
     use super::*;
+
+    #[test]
+    fn looking_has_a_twentieth_of_the_time_and_the_pace_of_rounds_otherwise() {
+        let s = Duration::from_secs_f64;
+        assert_eq!(rest(s(0.5), EVERY), s(59.5));
+        assert_eq!(rest(s(9.0), EVERY), s(171.0));
+        assert_eq!(rest(s(70.0), EVERY), LONGEST_REST);
+        assert_eq!(rest(s(0.01), s(0.6)), s(0.59));
+    }
+
+    #[test]
+    fn many_agents_share_what_two_looks_read() {
+        let of = |agents| {
+            let most = Most::of_one(agents);
+            (most.decisions, most.traces, most.summaries)
+        };
+        assert_eq!(of(1), (10_000, 200, 4_000));
+        assert_eq!(of(10), (2_000, 40, 800));
+        assert_eq!((of(100), of(0)), ((500, 20, 500), of(1)));
+    }
 
     #[test]
     fn what_is_missing_is_not_there_and_labels_are_escaped() {

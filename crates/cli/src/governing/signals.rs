@@ -28,6 +28,45 @@ pub(crate) const MAX_TRACES_PER_ROUND: usize = 2_000;
 /// Summaries of traces that tell when sessions began, at most, the newest.
 const MAX_SUMMARIES: usize = 4_000;
 
+/// Of how much one look reads at most, the newest of each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Most {
+    /// Decisions, about: the last page is whole.
+    pub(crate) decisions: usize,
+    /// Traces that are read whole.
+    pub(crate) traces: usize,
+    /// Summaries of traces that tell when sessions began.
+    pub(crate) summaries: usize,
+}
+
+impl Default for Most {
+    fn default() -> Self {
+        Self { decisions: MAX_DECISIONS, traces: MAX_TRACES, summaries: MAX_SUMMARIES }
+    }
+}
+
+impl Most {
+    /// What a look at one of so many agents reads, of those that are looked at together: as much of each as
+    /// two looks of one agent in all, but enough to tell something.
+    pub(crate) fn of_one(agents: usize) -> Self {
+        let share = |most: usize, least: usize| (2 * most / agents.max(1)).clamp(least, most);
+        Self {
+            decisions: share(MAX_DECISIONS, LEAST_DECISIONS),
+            traces: share(MAX_TRACES, LEAST_TRACES),
+            summaries: share(MAX_SUMMARIES, LEAST_SUMMARIES),
+        }
+    }
+}
+
+/// Decisions of each of many agents that are read at least, if there are as many.
+const LEAST_DECISIONS: usize = 500;
+
+/// Whole traces of each of many agents that are read at least.
+const LEAST_TRACES: usize = 20;
+
+/// Summaries for each of many agents that are read at least.
+const LEAST_SUMMARIES: usize = 500;
+
 /// Summaries in one answer of the store.
 const SUMMARIES_PER_PAGE: usize = 500;
 
@@ -50,6 +89,8 @@ pub(crate) struct Look<'a> {
     pub(crate) names: BTreeSet<Name>,
     /// Signals of the team's own; what they are made of need not be named.
     pub(crate) composites: Vec<&'a CompositeSignal>,
+    /// Of how much it reads.
+    pub(crate) most: Most,
 }
 
 /// What was seen.
@@ -66,7 +107,8 @@ pub(crate) struct Seen {
 impl<'a> Look<'a> {
     /// A look at nothing yet, over minutes from the first up to the second, which is not included.
     pub(crate) fn new(agent: Option<&'a str>, (from_min, to_min): (u64, u64)) -> Self {
-        Self { agent, from_min, to_min, names: BTreeSet::new(), composites: Vec::new() }
+        let (names, composites) = (BTreeSet::new(), Vec::new());
+        Self { agent, from_min, to_min, names, composites, most: Most::default() }
     }
 
     /// Looks at a signal of the team's own too.
@@ -185,11 +227,12 @@ impl<'a> Look<'a> {
             before_unix_nano: Some(self.to_min * MINUTE_NANOS),
             ..DecisionFilter::default()
         };
-        let (found, is_cut) = newest(reader, &filter, MAX_DECISIONS, |_| true).await?;
+        let (found, is_cut) = newest(reader, &filter, self.most.decisions, |_| true).await?;
         observed.decisions = found;
         observed.decisions.sort_by_key(|one| one.timestamp_ns);
         if is_cut {
-            observed.cut.push((Source::Decisions, format!("the newest {MAX_DECISIONS} decisions")));
+            let told = format!("the newest {} decisions", self.most.decisions);
+            observed.cut.push((Source::Decisions, told));
         }
         Ok(())
     }
@@ -198,7 +241,7 @@ impl<'a> Look<'a> {
     async fn sessions(&self, reader: &Reader, observed: &mut Observed) -> Result<(), RoundError> {
         let from = self.from_min.saturating_sub(SESSION_LOOK_BACK_MIN);
         let filter = self.filter(None, from);
-        let (found, is_cut) = summaries(reader, &filter, MAX_SUMMARIES).await?;
+        let (found, is_cut) = summaries(reader, &filter, self.most.summaries).await?;
         for trace in found {
             for session in trace.sessions {
                 let known = observed.session_starts.entry(session).or_insert(trace.start_unix_nano);
@@ -206,7 +249,7 @@ impl<'a> Look<'a> {
             }
         }
         if is_cut {
-            let told = format!("sessions of the newest {MAX_SUMMARIES} traces");
+            let told = format!("sessions of the newest {} traces", self.most.summaries);
             observed.cut.push((Source::Sessions, told));
         }
         Ok(())
@@ -219,7 +262,7 @@ impl<'a> Look<'a> {
         tallies: &mut BTreeMap<String, BTreeMap<String, Tally>>,
         traces_left: &mut usize,
     ) -> Result<Vec<TraceId>, RoundError> {
-        let most = MAX_TRACES.min(*traces_left);
+        let most = self.most.traces.min(*traces_left);
         let filter = self.filter(self.agent, self.from_min);
         let (found, is_cut) = summaries(reader, &filter, most).await?;
         *traces_left -= found.len();
@@ -257,7 +300,7 @@ impl<'a> Look<'a> {
             None => None,
             Some(_) => {
                 let filter = self.filter(self.agent, self.from_min);
-                let (found, _) = summaries(reader, &filter, MAX_TRACES).await?;
+                let (found, _) = summaries(reader, &filter, self.most.traces).await?;
                 Some(found.into_iter().flat_map(|trace| trace.services).collect())
             }
         };
