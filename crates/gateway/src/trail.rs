@@ -86,7 +86,8 @@ impl Trail {
 
     /// Records a decision.
     pub(crate) fn decide(&self, decided: Decided<'_>) -> DecisionId {
-        let decision_id = DecisionId::random();
+        let chance = *DecisionId::random().0.as_bytes();
+        let decision_id = DecisionId::on_trace(self.caller.trace_id, chance);
         let text = |key: &str| self.caller.dimension(key).unwrap_or_default().to_owned();
         self.recorder.decision(Decision {
             decision_id,

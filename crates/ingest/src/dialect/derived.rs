@@ -78,7 +78,7 @@ fn id(span: &Span, stage: &str, subject: &str) -> DecisionId {
     hasher.update(subject.as_bytes());
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
-    DecisionId(uuid::Builder::from_random_bytes(bytes).into_uuid())
+    DecisionId::on_trace(span.trace_id, bytes)
 }
 
 #[cfg(test)]
