@@ -6,12 +6,12 @@
 //! in shutdown. Here every poll of an exporter enters the runtime of the export thread: sockets,
 //! timers and connection tasks live there, whatever the host does.
 
+mod counts;
 mod pieces;
 
 use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
@@ -27,12 +27,14 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+pub(crate) use self::counts::Counters;
+pub use self::counts::{Counts, SignalCounts};
 use self::pieces::{MAX_EXPORT_BYTES, pieces, record_bytes, span_bytes};
-use crate::decision::{Acknowledgements, AuditError, SpoolCounts};
+use crate::decision::{Acknowledgements, AuditError};
 use crate::dimensions::Dimensions;
 use crate::routing::RoutingTags;
 use crate::span::keep_last;
-use crate::telemetry_otlp::{Heard, Rejections};
+use crate::telemetry_otlp::Heard;
 use crate::tracer::{is_stamped, take_maybe_twice};
 
 /// The thread that exporters run on.
@@ -106,124 +108,6 @@ impl<F: Future> Future for OnRuntime<F> {
     }
 }
 
-/// What became of the items of one signal: `ended = exported + failed + dropped + pending`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SignalCounts {
-    /// Items handed over for export.
-    pub ended: u64,
-    /// Items that the receiver acknowledged.
-    pub exported: u64,
-    /// Items whose export failed for good, retries included, or that the receiver rejected.
-    pub failed: u64,
-    /// Items that found the queue full.
-    pub dropped: u64,
-}
-
-impl SignalCounts {
-    /// Items that wait for export or are on their way.
-    pub fn pending(&self) -> u64 {
-        self.ended.saturating_sub(self.exported + self.failed + self.dropped)
-    }
-}
-
-/// What became of everything that was recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Spans that were sampled.
-    pub spans: SignalCounts,
-    /// Spans that were sampled and started but have not ended.
-    pub open_spans: u64,
-    /// Log records.
-    pub logs: SignalCounts,
-    /// Decisions.
-    pub decisions: SignalCounts,
-    /// Decisions in the spool, if there is one
-    /// ([`TelemetryBuilder::decision_spool`](crate::TelemetryBuilder::decision_spool)).
-    pub decision_spool: SpoolCounts,
-    /// Decisions whose input JSON cannot spell, so that it has no hash.
-    pub unhashed_inputs: u64,
-}
-
-/// The running counts of one signal.
-#[derive(Debug)]
-pub(crate) struct Counters {
-    capacity: u64,
-    queued: AtomicU64,
-    started: AtomicU64,
-    ended: AtomicU64,
-    exported: AtomicU64,
-    failed: AtomicU64,
-    dropped: AtomicU64,
-}
-
-impl Counters {
-    /// Counts for a queue of this many items.
-    pub(crate) fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self {
-            capacity: capacity as u64,
-            queued: AtomicU64::new(0),
-            started: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
-            exported: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-        })
-    }
-
-    pub(crate) fn read(&self) -> SignalCounts {
-        SignalCounts {
-            // First what leaves, then what came: so that nothing ever seems to leave twice.
-            exported: self.exported.load(Ordering::Acquire),
-            failed: self.failed.load(Ordering::Acquire),
-            dropped: self.dropped.load(Ordering::Acquire),
-            ended: self.ended.load(Ordering::Acquire),
-        }
-    }
-
-    pub(crate) fn open(&self) -> u64 {
-        self.started.load(Ordering::Acquire).saturating_sub(self.ended.load(Ordering::Acquire))
-    }
-
-    /// Takes a place in the queue. The processor behind would drop what does not fit and tell
-    /// nobody, so its queue is never allowed to be full.
-    fn admit(&self) -> bool {
-        self.ended.fetch_add(1, Ordering::AcqRel);
-        if self.queued.fetch_add(1, Ordering::AcqRel) < self.capacity {
-            return true;
-        }
-        self.queued.fetch_sub(1, Ordering::AcqRel);
-        self.dropped.fetch_add(1, Ordering::AcqRel);
-        false
-    }
-
-    /// Items that lie in the spool: they have a queue of their own.
-    pub(crate) fn spooled(&self, items: u64) {
-        self.ended.fetch_add(items, Ordering::AcqRel);
-    }
-
-    /// Items of the spool that the receiver acknowledged.
-    pub(crate) fn acknowledged(&self, items: u64) {
-        self.exported.fetch_add(items, Ordering::AcqRel);
-    }
-
-    /// Items of the spool that will not arrive: the receiver refused them for good, or somebody
-    /// removed them.
-    pub(crate) fn given_up(&self, items: u64) {
-        self.failed.fetch_add(items, Ordering::AcqRel);
-    }
-
-    fn taken(&self, items: u64) {
-        self.queued.fetch_sub(items, Ordering::AcqRel);
-    }
-
-    /// `rejected` of them were not taken although the others were.
-    fn settle(&self, items: u64, rejected: u64, result: &OTelSdkResult) {
-        let failed = if result.is_ok() { rejected.min(items) } else { items };
-        self.failed.fetch_add(failed, Ordering::AcqRel);
-        self.exported.fetch_add(items - failed, Ordering::AcqRel);
-    }
-}
-
 /// A processor that counts what comes in, and stamps what lacks its dimensions.
 #[derive(Debug)]
 pub(crate) struct Gate<P> {
@@ -241,7 +125,7 @@ impl<P: SpanProcessor> SpanProcessor for Gate<P> {
     fn on_start(&self, span: &mut Span, cx: &Context) {
         use opentelemetry::trace::Span as _;
         if span.span_context().is_sampled() {
-            self.counters.started.fetch_add(1, Ordering::AcqRel);
+            self.counters.begun();
         }
         if !is_stamped() {
             let mut attributes = Vec::new();
@@ -316,7 +200,7 @@ pub(crate) fn log_is_dropped(emit: impl FnOnce()) -> bool {
 pub(crate) struct Counted<E> {
     pub(crate) inner: E,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) rejections: Rejections,
+    pub(crate) heard: Heard,
     /// `None` for exporters that need no runtime.
     pub(crate) handle: Option<Handle>,
 }
@@ -328,7 +212,10 @@ impl<E> Counted<E> {
     {
         self.counters.taken(items);
         let result = OnRuntime { inner: export, handle: self.handle.clone() }.await;
-        self.counters.settle(items, self.rejections.take(), &result);
+        if result.is_err() {
+            self.heard.given_up();
+        }
+        self.counters.settle(items, self.heard.rejections.take(), &result);
         result
     }
 }
@@ -434,12 +321,18 @@ impl<E: LogExporter> LogExporter for Acknowledging<E> {
 #[derive(Debug)]
 pub(crate) struct MetricsOnThread<E> {
     pub(crate) inner: E,
+    pub(crate) heard: Heard,
     pub(crate) handle: Handle,
 }
 
 impl<E: PushMetricExporter> PushMetricExporter for MetricsOnThread<E> {
-    fn export(&self, metrics: &ResourceMetrics) -> impl Future<Output = OTelSdkResult> + Send {
-        OnRuntime { inner: self.inner.export(metrics), handle: Some(self.handle.clone()) }
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        let (inner, handle) = (self.inner.export(metrics), Some(self.handle.clone()));
+        let result = OnRuntime { inner, handle }.await;
+        if result.is_err() {
+            self.heard.given_up();
+        }
+        result
     }
 
     fn force_flush(&self) -> OTelSdkResult {

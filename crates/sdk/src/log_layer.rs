@@ -72,10 +72,7 @@ impl Logger for RoutedLogger {
     }
 
     fn emit(&self, record: SdkLogRecord) {
-        // What is said after the end goes nowhere; the SDK would complain about each.
-        if let Some(pipeline) = Pipeline::current()
-            && !pipeline.is_closed()
-        {
+        if let Some(pipeline) = Pipeline::current() {
             pipeline.log_logger().emit(record);
         }
     }

@@ -47,11 +47,16 @@ pub(crate) struct SubscriberSettings {
     pub(crate) span_level: LevelFilter,
 }
 
-/// What stdout is spared: that an export failed, which is told once, with its reason
+/// What stdout is spared: that an export failed or waits, of which is told once, with the reason
 /// ([`EXPORT_TARGET`](crate::telemetry_otlp::EXPORT_TARGET)), and not for every batch. Where a host exports
 /// too, nobody else tells that its exports fail.
 fn is_worth_a_line(metadata: &Metadata<'_>) -> bool {
-    metadata.target() != "opentelemetry_sdk" || !metadata.name().ends_with(".ExportError")
+    let name = metadata.name();
+    match metadata.target() {
+        "opentelemetry_sdk" => !name.ends_with(".ExportError"),
+        "opentelemetry-otlp" => !name.starts_with("Export."),
+        _ => true,
+    }
 }
 
 /// Sets the subscriber of the process; `false` when somebody was faster.

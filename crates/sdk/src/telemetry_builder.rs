@@ -34,7 +34,7 @@ use crate::steering::Process;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::telemetry_decisions::{DecisionSettings, Exit, start_spool};
 use crate::telemetry_directives::DirectiveSettings;
-use crate::telemetry_otlp::{Heard, OtlpExporters, OtlpSettings, Rejections};
+use crate::telemetry_otlp::{Heard, OtlpExporters, OtlpSettings};
 use crate::telemetry_pipeline::{Pipeline, PipelineCounters, Providers, Switches};
 
 /// How long spans and logs wait to be sent together. Shorter than the 5 s of the specification: a
@@ -364,7 +364,7 @@ impl TelemetryBuilder {
             let exporter = Counted {
                 inner,
                 counters: Arc::clone(&counters.spans),
-                rejections: heard.rejections,
+                heard,
                 handle: on_thread.clone(),
             };
             let mut batch =
@@ -388,7 +388,7 @@ impl TelemetryBuilder {
                 let exporter = Counted {
                     inner: Acknowledging::new(inner, told_to, &heard),
                     counters: Arc::clone(counters),
-                    rejections: heard.rejections,
+                    heard,
                     handle: on_thread.clone(),
                 };
                 let mut batch =
@@ -408,8 +408,8 @@ impl TelemetryBuilder {
 
         let mut metrics = SdkMeterProvider::builder().with_resource(resource.clone());
         if environment.is_wanted("OTEL_METRICS_EXPORTER") {
-            let exporter =
-                MetricsOnThread { inner: exporters.metrics()?, handle: thread.handle().clone() };
+            let (inner, heard) = exporters.metrics()?;
+            let exporter = MetricsOnThread { inner, heard, handle: thread.handle().clone() };
             let mut reader = PeriodicReader::builder(exporter);
             let interval = self.metric_interval.or_else(|| {
                 environment
@@ -446,6 +446,5 @@ impl TelemetryBuilder {
 }
 
 fn counted<E>(inner: E, counters: &Arc<Counters>) -> Counted<E> {
-    let rejections = Rejections::default();
-    Counted { inner, counters: Arc::clone(counters), rejections, handle: None }
+    Counted { inner, counters: Arc::clone(counters), heard: Heard::default(), handle: None }
 }

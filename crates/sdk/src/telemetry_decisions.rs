@@ -85,7 +85,7 @@ impl Exit<'_> {
                 Box::new(move |resource| {
                     let text = |error: TelemetryError| error.to_string();
                     let exporters = OtlpExporters::new(settings.clone()).map_err(text)?;
-                    let (mut exporter, Heard { answer, rejections }) =
+                    let (mut exporter, Heard { answer, rejections, .. }) =
                         exporters.logs().map_err(text)?;
                     exporter.set_resource(resource);
                     let why = move |error: &OTelSdkError| answer.explain(error);

@@ -278,23 +278,29 @@ impl OtlpExporters {
 
     /// The exporter, and what it hears from the receiver.
     pub(crate) fn spans(&self) -> Result<(SpanExporter, Heard), TelemetryError> {
-        let heard = Heard::default();
+        let heard = self.heard();
         let builder = SpanExporter::builder().with_http();
         Ok((self.with_client(builder, Signal::Traces, &heard)?.build()?, heard))
     }
 
     /// The exporter, and what it hears from the receiver.
     pub(crate) fn logs(&self) -> Result<(LogExporter, Heard), TelemetryError> {
-        let heard = Heard::default();
+        let heard = self.heard();
         let builder = LogExporter::builder().with_http();
         Ok((self.with_client(builder, Signal::Logs, &heard)?.build()?, heard))
     }
 
-    pub(crate) fn metrics(&self) -> Result<MetricExporter, TelemetryError> {
+    /// The exporter, and what it hears from the receiver.
+    pub(crate) fn metrics(&self) -> Result<(MetricExporter, Heard), TelemetryError> {
         let builder =
             MetricExporter::builder().with_temporality(temporality(self.settings.environment)?);
-        let (builder, unheard) = (builder.with_http(), Heard::default());
-        Ok(self.with_client(builder, Signal::Metrics, &unheard)?.build()?)
+        let (builder, heard) = (builder.with_http(), self.heard());
+        Ok((self.with_client(builder, Signal::Metrics, &heard)?.build()?, heard))
+    }
+
+    /// What one more exporter hears: nothing so far.
+    fn heard(&self) -> Heard {
+        Heard::with(self.troubles.of_another())
     }
 
     /// The exemplars that the export of metrics takes along.
@@ -334,7 +340,6 @@ impl OtlpExporters {
             headers: self.headers.clone(),
             heard: heard.clone(),
             is_compressed,
-            trouble: self.troubles.of_another(),
             exemplars: matches!(signal, Signal::Metrics).then(|| self.exemplars.clone()),
         };
         match signal.protocol(&self.settings)? {

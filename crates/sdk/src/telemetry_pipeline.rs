@@ -2,13 +2,14 @@
 //! and the switches. There is one for the process, and a context may carry another.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use opentelemetry::Context;
 use opentelemetry::logs::LoggerProvider as _;
 use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
@@ -41,7 +42,6 @@ pub(crate) struct Pipeline {
     instance_id: String,
     steering: Steering,
     last_seq: AtomicU64,
-    is_closed: AtomicBool,
     unhashed_inputs: AtomicU64,
     switches: Switches,
     prices: ArcSwap<PriceTable>,
@@ -141,7 +141,6 @@ impl Pipeline {
             instance_id: process.instance_id.clone(),
             steering: Steering::new(process),
             last_seq: AtomicU64::new(0),
-            is_closed: AtomicBool::new(false),
             unhashed_inputs: AtomicU64::new(0),
             switches,
             prices: ArcSwap::from_pointee(prices),
@@ -202,14 +201,24 @@ impl Pipeline {
             .as_ref()
     }
 
-    /// Nothing that is logged from now on is sent.
+    /// Nothing is sent any more: what is recorded from now on is lost, and counted so.
     pub(crate) fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
+        let PipelineCounters { spans, logs, decisions } = &self.counters;
+        for counters in [spans, logs, decisions] {
+            counters.close();
+        }
     }
 
-    /// Whether what is logged goes nowhere any more.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Acquire)
+    /// Takes note of a span below `parent`, if telemetry has ended: there will be none. Whether it would
+    /// have been sampled is known where the parent was not; else it counts.
+    pub(crate) fn note_if_too_late(&self, parent: &Context) {
+        if self.counters.spans.is_closed() {
+            let span = parent.span();
+            let parent = span.span_context();
+            if parent.is_sampled() || !parent.is_valid() {
+                self.counters.spans.too_late();
+            }
+        }
     }
 
     pub(crate) fn log_logger(&self) -> &SdkLogger {

@@ -92,7 +92,8 @@ enum Place<'a> {
 }
 
 fn started_below(parent_cx: &Context, mut builder: SpanBuilder, place: Place<'_>) -> Started {
-    let tracer = Pipeline::within(parent_cx).and_then(|pipeline| pipeline.tracer());
+    let tracer =
+        Pipeline::within(parent_cx).and_then(|pipeline| Some((pipeline, pipeline.tracer()?)));
     let at_start = builder.attributes.get_or_insert_default();
     match place {
         Place::IsToldNow(Some(attributes)) if tracer.is_some() => {
@@ -115,7 +116,10 @@ fn started_below(parent_cx: &Context, mut builder: SpanBuilder, place: Place<'_>
     let nobody = restarted.then(Context::new);
     let parent_cx = nobody.as_ref().unwrap_or(parent_cx);
     match tracer {
-        Some(tracer) => Started::Own(tracer.build_with_context(builder, parent_cx)),
+        Some((pipeline, tracer)) => {
+            pipeline.note_if_too_late(parent_cx);
+            Started::Own(tracer.build_with_context(builder, parent_cx))
+        }
         None => {
             let tracer = global::tracer_with_scope(SCOPE.clone());
             Started::Hosts(tracer.build_with_context(builder, parent_cx))

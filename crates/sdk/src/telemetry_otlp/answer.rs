@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use opentelemetry_sdk::error::OTelSdkError;
 use prost::Message as _;
 
+use super::trouble::Trouble;
 use crate::decision::Undelivered;
 
 /// What is heard from the receiver by an exporter that waits for one answer at a time.
@@ -16,9 +17,20 @@ use crate::decision::Undelivered;
 pub(crate) struct Heard {
     pub(crate) answer: LastAnswer,
     pub(crate) rejections: Rejections,
+    /// What keeps the exports from arriving.
+    pub(super) trouble: Trouble,
 }
 
 impl Heard {
+    pub(super) fn with(trouble: Trouble) -> Self {
+        Self { trouble, ..Self::default() }
+    }
+
+    /// The request and all further attempts at it have failed.
+    pub(crate) fn given_up(&self) {
+        self.trouble.given_up();
+    }
+
     /// A request leaves: it has no answer yet.
     pub(super) fn forget(&self) {
         *self.answer.last() = None;

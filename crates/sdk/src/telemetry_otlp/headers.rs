@@ -17,7 +17,6 @@ use super::environment::Environment;
 use super::exemplars::with_exemplars;
 #[cfg(feature = "grpc")]
 use super::over_grpc::{self, GrpcWay};
-use super::trouble::Trouble;
 use crate::metrics::{Exemplars, Taken};
 
 /// What is put on every request.
@@ -65,8 +64,6 @@ pub(super) struct ExportClient {
     pub(super) heard: Heard,
     /// Whether bodies are compressed, with gzip.
     pub(super) is_compressed: bool,
-    /// What keeps its exports from arriving.
-    pub(super) trouble: Trouble,
     /// What is laid onto the points of an export of metrics.
     pub(super) exemplars: Option<Exemplars>,
 }
@@ -89,11 +86,11 @@ impl ExportClient {
                 if self.is_compressed {
                     compress(&mut request)?;
                 }
-                let attempt = self.trouble.attempt(request.uri());
+                let attempt = self.heard.trouble.attempt(request.uri());
                 let answered = client.send_bytes(request).await;
                 match &answered {
                     Ok(response) if response.status().is_success() => attempt.arrived(),
-                    Ok(response) => attempt.refused(response.status()),
+                    Ok(response) => attempt.refused(response.status(), response.headers()),
                     Err(error) => attempt.unreached(&**error),
                 }
                 let response = answered?;
@@ -102,7 +99,7 @@ impl ExportClient {
             }
             #[cfg(feature = "grpc")]
             Way::Grpc(way) => {
-                let attempt = self.trouble.attempt(request.uri());
+                let attempt = self.heard.trouble.attempt(request.uri());
                 let answered = way.send(request).await;
                 match &answered {
                     Ok(_) => attempt.arrived(),

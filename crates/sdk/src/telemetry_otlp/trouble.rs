@@ -1,12 +1,16 @@
 //! Tells people when exports do not arrive, why, and when they do again: once each, not at every
-//! attempt. The exporters' own words, once a second, are "network error".
+//! attempt. The exporters' own words, once a second, are "network error". A receiver that asks for a
+//! pause is no trouble, unless it asks for so many that an export is given up.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{StatusCode, Uri};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode, Uri};
+#[cfg(feature = "grpc")]
+use tonic_types::StatusExt as _;
 
 use crate::http_client::without_userinfo;
 
@@ -46,10 +50,18 @@ impl Troubles {
 }
 
 /// What keeps the exports of one exporter from arriving.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Trouble {
     all: Troubles,
-    own: Arc<Mutex<Option<String>>>,
+    own: Arc<Mutex<Own>>,
+}
+
+#[derive(Debug, Default)]
+struct Own {
+    /// What keeps them from arriving.
+    keeps: Option<String>,
+    /// What will, if the export under way is given up: its receiver is there, and asked for a pause.
+    pauses: Option<String>,
 }
 
 impl Trouble {
@@ -67,11 +79,12 @@ impl Trouble {
     /// What the last attempt came to: nothing keeps the exports, or this does.
     fn is_now(&self, now: Option<String>) {
         let mut own = locked(&self.own);
-        if *own == now {
+        own.pauses = None;
+        if own.keeps == now {
             return;
         }
         let is_new = now.as_deref().is_some_and(|text| self.all.begins(text));
-        let before = mem::replace(&mut *own, now.clone());
+        let before = mem::replace(&mut own.keeps, now.clone());
         drop(own);
         let is_gone = before.is_some_and(|text| self.all.ends(&text));
         match now {
@@ -81,6 +94,16 @@ impl Trouble {
             ),
             None if is_gone => tracing::info!(target: EXPORT_TARGET, "telemetry arrives again"),
             _ => {}
+        }
+    }
+}
+
+impl Trouble {
+    /// The export under way is not tried again: what its receiver asked to wait for was too much.
+    pub(super) fn given_up(&self) {
+        let pauses = locked(&self.own).pauses.take();
+        if pauses.is_some() {
+            self.is_now(pauses);
         }
     }
 }
@@ -106,9 +129,14 @@ impl Attempt<'_> {
         self.trouble.is_now(Some(format!("cannot reach {}: {}", self.to, causes(error))));
     }
 
-    /// The receiver answered this status of HTTP.
-    pub(super) fn refused(mut self, status: StatusCode) {
+    /// The receiver answered this status of HTTP, with these headers.
+    pub(super) fn refused(mut self, status: StatusCode, headers: &HeaderMap) {
         self.is_over = true;
+        let is_busy =
+            matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        if is_busy && headers.contains_key(RETRY_AFTER) {
+            return self.pauses(&status.to_string());
+        }
         let (path, advice) = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ("", KEY_ADVICE),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => (
@@ -128,12 +156,25 @@ impl Attempt<'_> {
             return self.unreached(error);
         }
         self.is_over = true;
+        let is_busy = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+        if is_busy && status.get_details_retry_info().is_some() {
+            return self.pauses(&format!("{:?}", status.code()));
+        }
         let advice = match status.code() {
             Code::Unauthenticated | Code::PermissionDenied => KEY_ADVICE,
             Code::Unimplemented => "; set the address of an OTLP receiver",
             _ => "",
         };
         self.trouble.is_now(Some(format!("{} answered {:?}{advice}", self.to, status.code())));
+    }
+
+    /// The receiver is there and asked for a pause.
+    fn pauses(&self, answered: &str) {
+        let text = format!(
+            "{} is busy: it answered {answered} and asked to wait, for longer than an export does",
+            self.to
+        );
+        locked(&self.trouble.own).pauses = Some(text);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Logs carry the trace and the dimensions they were written in, as JSON lines and as OTLP records.
 
-use throughline::{Dimensions, Recorder, Telemetry, json_layer, span};
+use throughline::{Dimensions, Recorder, SignalCounts, Telemetry, json_layer, span};
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::lines::Lines;
@@ -89,4 +89,31 @@ fn each_telemetry_of_a_process_gets_the_logs_written_in_it() {
     let context = logs[0].trace_context().expect("the log is in a trace");
     let span = &shop.spans()[0].span_context;
     assert_eq!((context.trace_id, context.span_id), (span.trace_id(), span.span_id()));
+}
+
+#[test]
+fn r1_5_what_is_recorded_after_the_end_is_counted_as_lost() {
+    let recorder = Recorder::new();
+    let telemetry = Telemetry::builder().recorder(&recorder).build().expect("telemetry");
+    let subscriber = tracing_subscriber::registry().with(throughline::log_layer());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let _in = telemetry.enter();
+    tracing::info!("in time");
+    let begun = span("begun in time").start();
+    let unfinished = telemetry.shutdown().expect_err("a span had not ended");
+    assert_eq!(unfinished.counts.open_spans, 1);
+
+    tracing::info!("too late");
+    throughline::decision("plan").action("too late").record();
+    begun.in_scope(|| span("too late, below it").start().end());
+    drop(begun);
+    span("too late").start().in_scope(|| span("and below").start().end());
+
+    assert_eq!((recorder.logs().len(), recorder.spans().len()), (1, 0));
+    let counts = telemetry.counts();
+    let lost = |ended, exported, dropped| SignalCounts { ended, exported, failed: 0, dropped };
+    assert_eq!(counts.logs, lost(2, 1, 1));
+    assert_eq!(counts.decisions, lost(1, 0, 1));
+    assert_eq!(counts.spans, lost(3, 0, 3));
+    assert_eq!(counts.open_spans, 1, "nobody takes its end");
 }
