@@ -31,6 +31,11 @@ pub(crate) use targets::Shared;
 pub use targets::{BreakerReport, breakers};
 
 /// A failure that says what kind it is, so that a policy can decide about it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say what kind of failure it is",
+    label = "an error that is no `Fault`",
+    note = "call `run_with`, which takes a function that says so for errors of any type; or implement `Fault` for your own"
+)]
 pub trait Fault: Display {
     /// What kind of failure it is.
     fn error_type(&self) -> ErrorType;

@@ -1,14 +1,17 @@
 //! A workflow: one piece of business from its beginning to its end, as the span that all else of it
 //! hangs below.
 
+use std::fmt::Display;
+
 use opentelemetry::Context;
-use throughline_trace::{SpanRole, keys};
+use throughline_trace::{ErrorType, SpanRole, keys};
 
 use crate::SpanKind;
 use crate::agent_notes::RunNotes;
 use crate::dimensions::Dimensions;
 use crate::metrics::{Outcome, Timed, What};
 use crate::resilient::Fault;
+use crate::resilient::attempt::FaultReport;
 use crate::resilient::run::report_of;
 use crate::span::{ActiveSpan, SpanBuilder, span};
 use crate::watched::Watched;
@@ -72,6 +75,27 @@ impl Workflow {
     /// # Errors
     /// What the work fails with, also on the span.
     pub async fn run<T, E: Fault>(self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.run_described(report_of, work).await
+    }
+
+    /// [`run`](Self::run) for errors of any type: `classify` says what kind of failure each is.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_with<T, E: Display>(
+        self,
+        classify: impl Fn(&E) -> ErrorType,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let describe = |error: &E| FaultReport::new(classify(error), error.to_string());
+        self.run_described(describe, work).await
+    }
+
+    async fn run_described<T, E>(
+        self,
+        describe: impl Fn(&E) -> FaultReport,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let notes = RunNotes::begin();
         let cx = notes.onto(&self.context());
         let whole = Watched::new(self.span().parent(cx).start(), Some(OPERATION));
@@ -81,7 +105,7 @@ impl Workflow {
         match &result {
             Ok(_) => whole.tell(notes.notable().unwrap_or(Outcome::Ok)),
             Err(error) => {
-                let report = report_of(error);
+                let report = describe(error);
                 timed.end(Some(report.error_type));
                 whole.end(report.outcome, Some(&report));
             }

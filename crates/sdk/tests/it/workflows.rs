@@ -34,6 +34,9 @@ async fn a_workflow_is_whose_it_says_and_ends_as_what_is_in_it_ended() {
         let late =
             async { Err::<u8, _>(ToolError::kind(ErrorType::Timeout, "the bank is silent")) };
         assert!(of("late").run(late).await.is_err());
+        // An error of somebody else's, which says no kind by itself.
+        let foreign = async { "seventeen".parse::<u8>() };
+        assert!(of("foreign").run_with(|_| ErrorType::InvalidArguments, foreign).await.is_err());
         let never = of("dropped").run(std::future::pending::<Result<u8, ToolError>>());
         assert!(futures_util::poll!(std::pin::pin!(never)).is_pending());
         of("by_hand").start().end();
@@ -48,6 +51,7 @@ async fn a_workflow_is_whose_it_says_and_ends_as_what_is_in_it_ended() {
         attempt stock workflow_id=degraded session_id=s-1 outcome=error ERROR(it is down)
         attempt stock workflow_id=degraded session_id=s-1 outcome=ok
     invoke_workflow late workflow_id=late session_id=s-1 outcome=timeout ERROR(TIMEOUT)
+    invoke_workflow foreign workflow_id=foreign session_id=s-1 outcome=error ERROR(invalid digit found in string)
     invoke_workflow dropped workflow_id=dropped session_id=s-1 outcome=cancelled
     invoke_workflow by_hand workflow_id=by_hand session_id=s-1
     ");
