@@ -9,6 +9,7 @@
 
 mod provider;
 mod receiver;
+mod rig;
 
 use std::process::Command;
 
