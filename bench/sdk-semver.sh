@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a release of the SDK is judged by: cargo-semver-checks, against the surface of a revision, which is the one that
 # is named or else the last tag. It takes minutes to install, which it is where it is missing; CI holds the SDK against
-# crates/sdk/surface.txt instead (bench/sdk/src/bin/sdk-surface.rs).
+# crates/sdk/surface.txt instead (bench/surface).
 set -euo pipefail
 cd "$(cargo locate-project --workspace --message-format plain | xargs dirname)"
 baseline=${1:-$(git describe --tags --abbrev=0 2>/dev/null || true)}

@@ -1,4 +1,4 @@
-//! `cargo run -p throughline-bench-sdk --bin sdk-surface [write]`: holds the surface of the SDK, every public item
+//! `cargo run -p throughline-sdk-surface [-- write]`: holds the surface of the SDK, every public item
 //! with all features and those of our other crates that it shows, against `crates/sdk/surface.txt`. An item that is gone or changed breaks somebody's agent, and
 //! needs a new version; one that came has to be written down, so that it is promised on purpose.
 //!
@@ -29,7 +29,7 @@ const NOUNS_PATH: &str = "throughline_trace::";
 
 /// What the file begins with.
 const HEAD: &str = "\
-# What the SDK promises: its public items with all features. bench/sdk/src/bin/sdk-surface.rs compares and writes it.
+# What the SDK promises: its public items with all features. bench/surface compares and writes it.
 ";
 
 /// Traits that nobody asks for by name: what they say of a type follows from its fields.
@@ -95,7 +95,7 @@ enum Verdict {
 }
 
 fn verdict(how: How, change: &Change, promised: &str, now: &str) -> Verdict {
-    let write = "cargo run -p throughline-bench-sdk --bin sdk-surface write";
+    let write = "cargo run -p throughline-sdk-surface -- write";
     let is_promised = promise_of(promised) == promise_of(now);
     if !change.breaks.is_empty() && is_promised && how != How::WriteCompatible {
         return Verdict::Refuse(format!(
