@@ -36,6 +36,7 @@ pub fn provider_of_host(host: &str) -> Option<&'static str> {
 
 /// Why a client cannot be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// The base address is no HTTP address.
     #[error(
@@ -48,6 +49,16 @@ pub enum ClientError {
         example: &'static str,
         /// The variable that it may come from.
         variable: &'static str,
+    },
+    /// The environment has no key, which the provider itself wants of everybody.
+    #[error(
+        "expected a key in {key_variable}, got none; set it, or set {url_variable} to the address of a server that takes requests without one"
+    )]
+    NoKey {
+        /// The variable of the key.
+        key_variable: &'static str,
+        /// That of the address.
+        url_variable: &'static str,
     },
     /// A key or header has characters that HTTP cannot carry.
     #[error("expected a header value of visible ASCII characters in {name}, got others")]
@@ -118,17 +129,25 @@ impl<F: Form> ClientBuilder<F> {
     }
 
     /// With what the variables of the provider say.
-    pub(super) fn from_env() -> Self {
+    ///
+    /// # Errors
+    /// [`ClientError::NoKey`] when they say neither a key nor an address.
+    pub(super) fn from_env() -> Result<Self, ClientError> {
         let variable =
             |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let (url_variable, key_variable) = (F::SPEC.url_variable, F::SPEC.key_variable);
+        let (url, key) = (variable(url_variable), variable(key_variable));
+        if url.is_none() && key.is_none() {
+            return Err(ClientError::NoKey { key_variable, url_variable });
+        }
         let mut builder = Self::new();
-        if let Some(url) = variable(F::SPEC.url_variable) {
+        if let Some(url) = url {
             builder = builder.base_url(url);
         }
-        if let Some(key) = variable(F::SPEC.key_variable) {
+        if let Some(key) = key {
             builder = builder.api_key(key);
         }
-        builder
+        Ok(builder)
     }
 
     /// The address below which the provider's paths are: for OpenAI's forms with the version

@@ -167,12 +167,13 @@ pub struct ModelClient<F> {
 
 impl<F: Form> ModelClient<F> {
     /// A client of the provider itself, or of the address in `OPENAI_BASE_URL` or
-    /// `ANTHROPIC_BASE_URL`, with the key in `OPENAI_API_KEY` or `ANTHROPIC_API_KEY`, if set.
+    /// `ANTHROPIC_BASE_URL`, with the key in `OPENAI_API_KEY` or `ANTHROPIC_API_KEY`. A server at an address of
+    /// its own may need none.
     ///
     /// # Errors
-    /// [`ClientError`] when a variable has a value that cannot be meant.
+    /// [`ClientError`] when neither is set, or one has a value that cannot be meant.
     pub fn from_env() -> Result<Self, ClientError> {
-        ClientBuilder::from_env().build()
+        ClientBuilder::from_env()?.build()
     }
 
     /// A client of the provider itself without a key, to be changed.

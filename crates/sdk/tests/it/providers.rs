@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use throughline::llm::prices::PriceTable;
 use throughline::llm::{ChatRequest, Chunk};
 use throughline::{
-    Anthropic, ChatModel, OpenAi, OpenAiResponses, Recorder, Telemetry, Traced, keys,
+    Anthropic, ChatModel, ClientError, OpenAi, OpenAiResponses, Recorder, Telemetry, Traced, keys,
 };
 
+use crate::export::{is_child, run_child};
 use crate::provider::{quick, recorded};
 
 /// One prepared reply.
@@ -455,4 +456,25 @@ async fn r3_1_prices_are_laid_over_the_built_in_ones_and_change_while_running() 
     throughline.cost_usd=3
     throughline.price_version=2026-11-26+acme-2
     ");
+}
+
+#[test]
+fn child_that_asks_the_environment() {
+    if is_child() {
+        let said = |error: Option<ClientError>| error.map(|error| error.to_string());
+        println!("openai {:?}", said(OpenAi::from_env().err()));
+        println!("anthropic {:?}", said(Anthropic::from_env().err()));
+    }
+}
+
+#[test]
+fn an_environment_without_key_and_address_is_told_and_one_with_either_is_enough() {
+    let none = ("ANTHROPIC_API_KEY", "");
+    let nowhere = ("ANTHROPIC_BASE_URL", " ");
+    for (key, url) in [("sk-1", ""), ("", "http://127.0.0.1:11434/v1")] {
+        let variables = [("OPENAI_API_KEY", key), ("OPENAI_BASE_URL", url), none, nowhere];
+        let said = run_child("providers::child_that_asks_the_environment", &variables);
+        assert!(said.contains("openai None"), "{said}");
+        assert!(said.contains("expected a key in ANTHROPIC_API_KEY, got none; set it"), "{said}");
+    }
 }
