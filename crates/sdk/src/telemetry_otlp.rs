@@ -79,6 +79,8 @@ pub(crate) struct OtlpSettings {
     pub(crate) is_compressed: Option<bool>,
     pub(crate) tls: TlsSettings,
     pub(crate) environment: Environment,
+    /// Of everything that exports by these settings, so that each is told once.
+    troubles: Troubles,
 }
 
 impl fmt::Debug for OtlpSettings {
@@ -218,7 +220,6 @@ pub(crate) struct OtlpExporters {
     settings: OtlpSettings,
     headers: ExportHeaders,
     exemplars: Exemplars,
-    troubles: Troubles,
     ways: SignalWays,
 }
 
@@ -272,8 +273,7 @@ impl OtlpExporters {
     pub(crate) fn new(settings: OtlpSettings) -> Result<Self, TelemetryError> {
         let ways = SignalWays::of(&settings)?;
         let headers = ExportHeaders::new(settings.headers.clone(), settings.environment);
-        let (exemplars, troubles) = (Exemplars::default(), Troubles::default());
-        Ok(Self { settings, headers, exemplars, troubles, ways })
+        Ok(Self { settings, headers, exemplars: Exemplars::default(), ways })
     }
 
     /// The exporter, and what it hears from the receiver.
@@ -300,7 +300,7 @@ impl OtlpExporters {
 
     /// What one more exporter hears: nothing so far.
     fn heard(&self) -> Heard {
-        Heard::with(self.troubles.of_another())
+        Heard::with(self.settings.troubles.of_another())
     }
 
     /// The exemplars that the export of metrics takes along.

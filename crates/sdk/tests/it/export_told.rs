@@ -19,9 +19,18 @@ use crate::receiver;
 
 /// The lines of a child that sends twice to this address, as JSON.
 fn lines(endpoint: &str, protocol: &str) -> Vec<Value> {
+    lines_with(endpoint, protocol, "")
+}
+
+/// [`lines`] with a spool of decisions in this directory, if it is one.
+fn lines_with(endpoint: &str, protocol: &str, spool: &str) -> Vec<Value> {
     let said = run_child(
         "export_told::child_that_sends_twice",
-        &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)],
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("THROUGHLINE_DECISION_SPOOL", spool),
+        ],
     );
     said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -65,11 +74,13 @@ fn child_that_sends_twice() {
 
 #[test]
 fn r2_1_a_receiver_that_is_not_there_is_told_once_with_the_reason() {
-    for protocol in ["grpc", "http/protobuf"] {
+    let spool = tempfile::tempdir().expect("a directory");
+    let spool = spool.path().to_str().expect("a path");
+    for (protocol, spool) in [("grpc", ""), ("http/protobuf", ""), ("http/protobuf", spool)] {
         let endpoint = format!("http://{}", receiver::nobody());
-        let lines = lines(&endpoint, protocol);
+        let lines = lines_with(&endpoint, protocol, spool);
         let told = told(&lines);
-        // Of all three signals together.
+        // Of all three signals together, and of the spool.
         let about = format!("telemetry does not arrive: cannot reach {endpoint}");
         assert_eq!(told.len(), 1, "{protocol}: {told:?}");
         assert!(told[0].starts_with(&about), "{protocol}: {told:?}");
