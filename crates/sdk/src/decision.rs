@@ -13,7 +13,7 @@ use opentelemetry::logs::Logger as _;
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry::{Context, ContextGuard, Key, Value};
 use serde::Serialize;
-use throughline_trace::{DecisionId, keys};
+use throughline_trace::{DecisionId, TraceId, keys};
 
 pub use self::audit::{AUDIT_TIMEOUT, Audit, AuditError};
 pub(crate) use self::audit::{Acknowledgements, Done};
@@ -283,7 +283,7 @@ impl DecisionBuilder {
     }
 
     fn record_in(mut self, cx: &Context, done: Option<Done>) -> DecisionId {
-        let id = DecisionId::random();
+        let id = id_on(cx);
         let _attached = cx.clone().attach();
         let pipeline = Pipeline::of(cx);
         self.fill(id, cx, pipeline.as_deref());
@@ -377,6 +377,15 @@ fn send(pipeline: &Arc<Pipeline>, mut record: DecisionRecord, done: Option<Done>
     }
 }
 
+/// A new id of a decision in this context: on its trace, if it has one.
+fn id_on(cx: &Context) -> DecisionId {
+    let chance = DecisionId::random();
+    match TraceId::from_bytes(cx.span().span_context().trace_id().to_bytes()) {
+        Some(trace_id) => DecisionId::on_trace(trace_id, *chance.0.as_bytes()),
+        None => chance,
+    }
+}
+
 fn next_seq(pipeline: &Pipeline) -> i64 {
     i64::try_from(pipeline.next_seq()).unwrap_or(i64::MAX)
 }
@@ -394,6 +403,20 @@ pub(crate) fn emit(pipeline: &Pipeline, record: &DecisionRecord) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn r4_4_the_id_of_a_decision_on_a_trace_begins_as_the_traces_does() {
+        use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceState};
+        let trace = opentelemetry::trace::TraceId::from_bytes([7; 16]);
+        let state = TraceState::default();
+        let span =
+            SpanContext::new(trace, SpanId::from_bytes([1; 8]), TraceFlags::SAMPLED, false, state);
+        let on_trace = Context::new().with_remote_span_context(span);
+        let (one, two) = (id_on(&on_trace).0, id_on(&on_trace).0);
+        assert_eq!((&one.as_bytes()[..6], one.get_version_num()), (&[7; 6][..], 4));
+        assert_ne!(one, two);
+        assert_eq!(id_on(&Context::new()).0.get_version_num(), 4);
+    }
 
     #[test]
     fn a_confidence_that_is_none_is_left_out() {
