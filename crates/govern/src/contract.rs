@@ -34,9 +34,9 @@ use throughline_trace::FindingSeverity;
 use crate::policy::{
     self, DoFile, Loader, MAX_POLICY_FILE_BYTES, MAX_WINDOW_S, PolicyFile, Promise,
 };
-use crate::rego::{Beside, Told};
+use crate::rego::{Beside, LimitsFile, Told, Usual};
 use crate::signals::{Problem, Problems};
-use crate::slo::{BudgetWindow, CallPolicy, Indicator, Judge, Slo};
+use crate::slo::{BudgetWindow, CallPolicy, Indicator, Judge, MAX_CALL_TIME, Slo};
 
 pub use answer::{
     ALPHA, AtLimit, Gauges, Judged, LEAST_OBJECTIVE, Measured, Verdict, answer, calls_needed,
@@ -80,6 +80,7 @@ pub(crate) struct ContractFile {
     rego: Option<Spanned<String>>,
     rego_file: Option<Spanned<String>>,
     query: Option<Spanned<String>>,
+    rego_limits: Option<Spanned<LimitsFile>>,
     objective: Option<Spanned<f64>>,
     window: Option<Spanned<String>>,
     min_events: Option<Spanned<i64>>,
@@ -225,14 +226,20 @@ impl ContractFile {
         let (rego, rego_file, query) =
             (self.rego.as_ref(), self.rego_file.as_ref(), self.query.as_ref());
         let is_rego = rego.is_some() || rego_file.is_some();
+        let limits = self.rego_limits.as_ref();
+        if let (Some(limits), false) = (limits, is_rego) {
+            let message = "expected `rego_limits` beside `rego` or `rego_file`, got neither";
+            wrong.push(Problem::at(limits.referenced, message, ""));
+        }
+        let limits = limits.map(|limits| &limits.value);
         let judge = match &self.expect {
             Some(expect) if !is_rego && query.is_none() => {
                 Expression::filter(&expect.value, &call_schema())
                     .map(Judge::Good)
                     .map_err(|mistakes| Problem::of_expression(text, expect, &mistakes))
             }
-            None if is_rego => Told { rego, rego_file, query }
-                .load(text, beside, &InputShape::open(["request", "response"]))
+            None if is_rego => Told { rego, rego_file, query, limits }
+                .load(text, beside, &InputShape::open(["request", "response"]), of_calls())
                 .map(|policy| Judge::Rego(CallPolicy::new(policy))),
             _ => {
                 let message =
@@ -242,6 +249,11 @@ impl ContractFile {
         };
         judge.map_err(|problems| wrong.extend(problems)).ok()
     }
+}
+
+/// What a policy over calls may cost.
+fn of_calls() -> Usual {
+    Usual { limits: CallPolicy::usual_limits(), max_time: MAX_CALL_TIME }
 }
 
 /// What is counted: calls of the consumer that are meant, and of those the ones that are as expected.

@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use std::time::Duration;
+
+use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
-use throughline_rules::rego::{InputShape, Question, RegoPolicy};
+use throughline_rules::rego::{
+    InputShape, MAX_RANGE, MAX_TEXT_BYTES, MAX_TIME, Question, RegoLimits, RegoPolicy,
+};
 
 use crate::signals::Problem;
 
@@ -29,6 +34,66 @@ impl<'a> Beside<'a> {
     }
 }
 
+/// `rego_limits`: what one evaluation may cost, where it is not the usual.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitsFile {
+    /// How long it may take, milliseconds.
+    time_ms: Option<Spanned<u64>>,
+    /// Largest text, bytes.
+    text_bytes: Option<Spanned<u64>>,
+    /// Largest array of `numbers.range`, elements.
+    range: Option<Spanned<u64>>,
+}
+
+/// What an evaluation may cost where nothing is said, and how long it may be given at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usual {
+    /// Where nothing is said.
+    pub(crate) limits: RegoLimits,
+    /// Longest time that may be asked for.
+    pub(crate) max_time: Duration,
+}
+
+impl Usual {
+    /// Of policies, which are asked once a minute.
+    pub(crate) fn of_policies() -> Self {
+        Self { limits: RegoLimits::default(), max_time: MAX_TIME }
+    }
+}
+
+impl LimitsFile {
+    /// The limits that are meant.
+    fn read(&self, usual: Usual, wrong: &mut Vec<Problem>) -> RegoLimits {
+        let mut limit = |what: &str, told: &Option<Spanned<u64>>, usual: u64, most: u64| {
+            let Some(told) = told else { return usual };
+            if !(1..=most).contains(&told.value) {
+                let message = format!("expected `{what}` to be 1 to {most}, got {}", told.value);
+                wrong.push(Problem::at(told.referenced, message, ""));
+            }
+            told.value
+        };
+        let RegoLimits { time, text_bytes, range } = usual.limits;
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let time_ms = limit("time_ms", &self.time_ms, ms(time), ms(usual.max_time));
+        let text = limit("text_bytes", &self.text_bytes, text_bytes as u64, MAX_TEXT_BYTES as u64);
+        RegoLimits {
+            time: Duration::from_millis(time_ms),
+            text_bytes: usize::try_from(text).unwrap_or(usize::MAX),
+            range: limit("range", &self.range, range, MAX_RANGE),
+        }
+    }
+}
+
+/// What limits add to what a rule means: nothing where they are the usual ones.
+pub(crate) fn meaning_of(limits: RegoLimits, usual: RegoLimits) -> String {
+    let RegoLimits { time, text_bytes, range } = limits;
+    match limits == usual {
+        true => String::new(),
+        false => format!(" within {} ms, {text_bytes} bytes, {range} numbers", time.as_millis()),
+    }
+}
+
 /// What a rule says in the place of CEL.
 pub(crate) struct Told<'s> {
     /// `rego`: the policy itself.
@@ -37,6 +102,8 @@ pub(crate) struct Told<'s> {
     pub(crate) rego_file: Option<&'s Spanned<String>>,
     /// `query`: what is asked.
     pub(crate) query: Option<&'s Spanned<String>>,
+    /// `rego_limits`: what it may cost.
+    pub(crate) limits: Option<&'s LimitsFile>,
 }
 
 impl Told<'_> {
@@ -46,8 +113,14 @@ impl Told<'_> {
         text: &str,
         beside: Beside<'_>,
         shape: &InputShape,
+        usual: Usual,
     ) -> Result<RegoPolicy, Vec<Problem>> {
         let at = self.at();
+        let mut wrong = Vec::new();
+        let limits = self.limits.map_or(usual.limits, |told| told.read(usual, &mut wrong));
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
         let Some(query) = self.query else {
             let message = "expected `query`: the rule of the policy that is asked for";
             let hint = "query: data.PACKAGE.violation (or .deny, .allow)";
@@ -65,7 +138,7 @@ impl Told<'_> {
             )]);
         }
         match (self.rego, self.rego_file) {
-            (Some(source), None) => RegoPolicy::compile(&source.value, &query.value, shape)
+            (Some(source), None) => RegoPolicy::compile(&source.value, &query.value, shape, limits)
                 .map_err(|mistakes| Problem::of_expression(text, source, &mistakes)),
             (None, Some(file)) => {
                 let Some((name, policy)) = beside.find(&file.value) else {
@@ -79,7 +152,7 @@ impl Told<'_> {
                         "name it without its folder, on a line of its own: rego_file: NAME.rego",
                     )]);
                 };
-                RegoPolicy::compile(policy, &query.value, shape).map_err(|mistakes| {
+                RegoPolicy::compile(policy, &query.value, shape, limits).map_err(|mistakes| {
                     let told = mistakes.0.into_iter().map(|one| {
                         let message =
                             format!("{name}:{}:{}: {}", one.line, one.column, one.message);

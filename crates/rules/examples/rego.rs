@@ -11,11 +11,11 @@ fn answer(question: &Value) -> Value {
     let of = |name: &str| question[name].as_str().unwrap_or_default();
     let names = question["input"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
     let shape = InputShape::open(names.chain(["signals", "request", "response"]));
-    let policy = match RegoPolicy::compile(of("text"), of("query"), &shape) {
+    let policy = match RegoPolicy::compile(of("text"), of("query"), &shape, RegoLimits::default()) {
         Ok(policy) => policy,
         Err(mistakes) => return json!({"error": mistakes.to_string()}),
     };
-    match policy.ask(question["input"].clone(), RegoLimits::default()) {
+    match policy.ask(question["input"].clone()) {
         Ok(said) => json!({"is_breach": said.is_breach, "messages": said.messages}),
         Err(error) => json!({"error": error.to_string()}),
     }

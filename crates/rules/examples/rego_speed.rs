@@ -25,15 +25,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let signals =
         InputShape::default().with("signals", ["error_budget_consumption_rate".to_owned()]);
     let began = Instant::now();
-    let policy = RegoPolicy::compile(PAYMENT, "data.throughline.payment.violation", &signals)?;
+    let policy = RegoPolicy::compile(
+        PAYMENT,
+        "data.throughline.payment.violation",
+        &signals,
+        RegoLimits::default(),
+    )?;
     println!("compiled in {:?}", began.elapsed());
     for rate in [0.5, 0.7] {
         let input = json!({"signals": {"error_budget_consumption_rate": rate}});
         let name = format!("payment_freeze at {rate}");
-        tell(&name, || policy.ask(input.clone(), RegoLimits::default()).map(|_| ()))?;
+        tell(&name, || policy.ask(input.clone()).map(|_| ()))?;
     }
     let shape = InputShape::open(["request", "response"]);
-    let contract = RegoPolicy::compile(STOCK, "data.throughline.stock.violation", &shape)?;
+    let contract = RegoPolicy::compile(
+        STOCK,
+        "data.throughline.stock.violation",
+        &shape,
+        RegoLimits::default(),
+    )?;
     let mut span = Span::new(TraceId::from_u128(7), SpanId::from_u64(1), None, "GET /stock");
     span.kind = SpanKind::Client;
     span.attributes.set("peer.service", "inventory".to_owned());
@@ -42,9 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         span.attributes.set(format!("attribute.{number}"), "a value of usual length".to_owned());
     }
     let call = Call::of(&span).ok_or("a call")?;
-    tell("stock, a call of 12 attributes", || {
-        contract.ask(call.to_json(), RegoLimits::default()).map(|_| ())
-    })
+    tell("stock, a call of 12 attributes", || contract.ask(call.to_json()).map(|_| ()))
 }
 
 fn tell<E: std::error::Error + 'static>(

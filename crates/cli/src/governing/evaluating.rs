@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_govern::Rules;
-use throughline_govern::policy::{PolicyEvaluated, PolicyState, Values, evaluate};
+use throughline_govern::policy::{Policy, PolicyEvaluated, PolicyState, Values, evaluate};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::RoundError;
 
-/// How long all policies of a round may take: 200 of them 100 ms each, which none does that is meant.
+/// How long all policies of a round may take at least: 200 of them 100 ms each, which none does that is meant. Policies
+/// that may take more together by their own limits have that.
 const MAX_WORK: Duration = Duration::from_secs(20);
 
 /// Bytes of the thread's stack: what is deepest among what policies may say needs a fraction.
@@ -20,7 +21,7 @@ const STACK_BYTES: usize = 8 << 20;
 /// What evaluates policies.
 #[derive(Debug)]
 pub(super) struct Working {
-    /// How long the policies of a round may take together.
+    /// How long the policies of a round may take together, at least.
     most: Duration,
     /// The thread that has not ended in its time, and the rules it has.
     stuck: Option<(std::thread::JoinHandle<()>, Arc<Rules>)>,
@@ -51,6 +52,7 @@ impl Working {
             return Err(RoundError::Stuck);
         }
         self.stuck = None;
+        let most = rules.policies.values().map(Policy::max_time).sum::<Duration>().max(self.most);
         let (tell, told) = oneshot::channel();
         let of = Arc::clone(rules);
         let thread = std::thread::Builder::new()
@@ -64,7 +66,7 @@ impl Working {
                 let _ = tell.send(all.collect());
             })
             .map_err(|_| RoundError::Thread)?;
-        match timeout(self.most, told).await {
+        match timeout(most, told).await {
             Ok(Ok(all)) => Ok(all),
             Ok(Err(_)) => Err(RoundError::Panicked),
             Err(_) => {

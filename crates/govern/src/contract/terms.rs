@@ -24,7 +24,7 @@ pub const MEASURED_OVER_S: (u64, u64) = (3_600, 28 * 24 * 3_600);
 const OF_PROPOSALS: [&str; 2] = ["status", "measured_over"];
 
 /// Members of `spec` that say in Rego what is expected.
-const OF_REGO: [&str; 3] = ["rego", "rego_file", "query"];
+const OF_REGO: [&str; 4] = ["rego", "rego_file", "query", "rego_limits"];
 
 /// Terms that can be meant: they were read as a rule file is. Members are those of `spec`
 /// (docs/governance.md).

@@ -10,7 +10,7 @@ use throughline_trace::{
 };
 
 use crate::policy::{PolicyPhase, PolicyState, Use, Values, evaluate};
-use crate::slo::{Judge, Source};
+use crate::slo::{Indicator, Judge, Source};
 use crate::{RuleObserver, Rules, read_rules};
 
 const STOCK: &str = include_str!("../../../../deploy/contracts/stock.yaml");
@@ -205,6 +205,27 @@ fn a_policy_that_takes_too_long_over_calls_is_not_asked_for_ever() {
     assert!(policy.is_given_up(), "and whoever looks can tell");
     // 200 calls of 10 ms would be 2 s; it is asked 20 times.
     assert!(began.elapsed() < std::time::Duration::from_millis(1_500), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_contract_in_rego_says_what_a_call_may_cost() {
+    let limited = |limits: &str| read(&format!("{STOCK_REGO}  rego_limits: {limits}\n"));
+    let of = |rules: &Rules| rules.slos[0].objectives[0].indicator.clone();
+    let (usual, longer) =
+        (of(&read(STOCK_REGO).expect("the shipped contract")), limited("{time_ms: 50}"));
+    let longer = of(&longer.expect("longer"));
+    let limit = |of: &Indicator| match of.judge() {
+        Judge::Rego(policy) => policy.policy().limits().time.as_millis(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((limit(&usual), limit(&longer)), (10, 50));
+    assert_ne!(usual.id(), longer.id(), "one that was given up begins anew");
+    assert_eq!(usual.id(), of(&limited("{}").expect("the usual")).id());
+    insta::assert_snapshot!(limited("{time_ms: 101}").expect_err("too long"));
+    let in_cel = STOCK_REGO.split("  rego:").next().unwrap_or_default();
+    let beside = format!("{in_cel}  expect: response.latency_ms < 150.0\n  rego_limits: {{}}\n");
+    let refused = read(&beside).expect_err("there is no Rego").to_string();
+    assert!(refused.contains("expected `rego_limits` beside `rego`"), "{refused}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! same meaning of what is missing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use throughline_rules::rego::{Answer, Question, RegoLimits, RegoPolicy};
@@ -9,6 +10,7 @@ use throughline_rules::{Expression, Match, Scope, Value};
 
 use super::names::{BUDGET, Use, Values};
 use super::spec::Policy;
+use crate::rego::meaning_of;
 use crate::signals::Name;
 
 /// Seconds of a minute.
@@ -70,8 +72,19 @@ impl Condition {
     pub(super) fn meaning(&self) -> String {
         match &self.form {
             Form::Cel { expression, .. } => expression.source().to_owned(),
-            Form::Rego(policy) => format!("rego {} {}", policy.query(), policy.text()),
+            Form::Rego(policy) => {
+                let limits = meaning_of(policy.limits(), RegoLimits::default());
+                format!("rego {} {}{limits}", policy.query(), policy.text())
+            }
             Form::Opa(remote) => format!("opa {} {:?}", remote.query, self.uses),
+        }
+    }
+
+    /// How long it may take at most.
+    pub(super) fn max_time(&self) -> Duration {
+        match &self.form {
+            Form::Rego(policy) => policy.limits().time,
+            Form::Cel { .. } | Form::Opa(_) => Duration::ZERO,
         }
     }
 
@@ -104,7 +117,7 @@ impl Condition {
             }
             Form::Rego(rego) => {
                 let input = input(policy, minute, values);
-                rego.ask(input, RegoLimits::default()).map(said).map_err(|error| error.to_string())
+                rego.ask(input).map(said).map_err(|error| error.to_string())
             }
             Form::Opa(_) => match &values.remote {
                 Some(answer) => answer.clone().map(said),

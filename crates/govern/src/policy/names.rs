@@ -11,7 +11,7 @@ use throughline_trace::TraceId;
 
 use super::condition::{Condition, Form, Remote};
 use super::spec::LABELS;
-use crate::rego::{Beside, Told};
+use crate::rego::{Beside, Told, Usual};
 use crate::signals::{DEFINITIONS, Name, Problem, definition};
 
 /// The record that has the budgets of SLOs.
@@ -104,7 +104,7 @@ impl Vocabulary {
         told: &Told<'_>,
         beside: Beside<'_>,
     ) -> Result<Condition, Vec<Problem>> {
-        let policy = told.load(text, beside, &self.shape())?;
+        let policy = told.load(text, beside, &self.shape(), Usual::of_policies())?;
         let uses = self.uses_of_rego(&policy);
         if uses.is_empty() {
             let message = "expected a policy about a signal or a budget, got one about none";

@@ -129,6 +129,40 @@ fn mistakes_of_policies_in_rego_have_file_line_and_column() {
     ));
 }
 
+const LIMITED: &str = "
+apiVersion: throughline/v1
+kind: Policy
+metadata: {name: spend}
+spec:
+  agent: payment
+  rego: |
+    package spend
+    violation if {
+    \tcount(numbers.range(1, 20000)) > 1
+    \tinput.signals.burn_rate > 1
+    }
+  query: data.spend.violation
+";
+
+#[test]
+fn a_policy_in_rego_may_cost_what_its_rule_says() {
+    let burning = values(&[(Name::BurnRate, 2.0)]);
+    let phase = |text: &str| at_once(&policy(text), &burning).status.phase;
+    assert_eq!(phase(LIMITED), PolicyPhase::Unknown, "more than is usual");
+    let more = format!("{LIMITED}  rego_limits: {{range: 20000, time_ms: 500}}\n");
+    assert_eq!(phase(&more), PolicyPhase::Firing);
+    assert_eq!(policy(&more).max_time(), std::time::Duration::from_millis(500));
+    assert_ne!(policy(LIMITED).version, policy(&more).version);
+    let usual = format!("{LIMITED}  rego_limits: {{range: 10000}}\n");
+    assert_eq!(policy(LIMITED).version, policy(&usual).version, "it is what is usual");
+    let wrong = |limits: &str| {
+        read(&format!("{LIMITED}  rego_limits: {limits}\n")).expect_err("it is refused")
+    };
+    insta::assert_snapshot!(wrong("{range: 0, time_ms: 1001, text_bytes: 16777217}"));
+    insta::assert_snapshot!(wrong("{memory: 1}"));
+    insta::assert_snapshot!(read(&format!("{OPA}  rego_limits: {{range: 1}}\n")).unwrap_err());
+}
+
 #[test]
 fn files_beside_are_named_by_the_file() {
     assert_eq!(rego_files(PAYMENT), ["payment_freeze.rego"]);

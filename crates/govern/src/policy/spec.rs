@@ -1,6 +1,7 @@
 //! Policies as files have them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
@@ -10,7 +11,7 @@ use super::condition::Condition;
 use super::names::{Use, Vocabulary};
 use super::operations::{DoFile, Todo};
 use super::promise::Promise;
-use crate::rego::{Beside, Told};
+use crate::rego::{Beside, LimitsFile, Told};
 use crate::seconds::seconds_of;
 use crate::signals::{Problem, Problems};
 
@@ -82,6 +83,11 @@ impl Policy {
         self.condition.source()
     }
 
+    /// How long one evaluation may take at most; nothing where it is in CEL, which takes next to none.
+    pub fn max_time(&self) -> Duration {
+        self.condition.max_time()
+    }
+
     /// What the condition speaks of.
     pub fn uses(&self) -> &[Use] {
         self.condition.uses()
@@ -115,6 +121,7 @@ pub(crate) struct PolicyFile {
     rego: Option<Spanned<String>>,
     rego_file: Option<Spanned<String>>,
     query: Option<Spanned<String>>,
+    rego_limits: Option<Spanned<LimitsFile>>,
     opa: Option<OpaFile>,
     #[serde(rename = "for")]
     holds_for: Option<Spanned<String>>,
@@ -152,6 +159,7 @@ impl PolicyFile {
             rego: None,
             rego_file: None,
             query: None,
+            rego_limits: None,
             opa: None,
             holds_for: None,
             todos: match do_file {
@@ -246,10 +254,16 @@ impl PolicyFile {
             (self.rego.as_ref(), self.rego_file.as_ref(), self.query.as_ref());
         let is_rego = rego.is_some() || rego_file.is_some();
         let wrong = |message: &str, hint: &str| Err(vec![Problem::at(self.at(), message, hint)]);
+        let limits = self.rego_limits.as_ref();
+        if let (Some(limits), false) = (limits, is_rego) {
+            let message = "expected `rego_limits` beside `rego` or `rego_file`, got neither";
+            return Err(vec![Problem::at(limits.referenced, message, "")]);
+        }
+        let limits = limits.map(|limits| &limits.value);
         match (&self.when, is_rego, &self.opa) {
             (Some(when), false, None) if query.is_none() => vocabulary.compile(text, when),
             (None, true, None) => {
-                vocabulary.compile_rego(text, &Told { rego, rego_file, query }, beside)
+                vocabulary.compile_rego(text, &Told { rego, rego_file, query, limits }, beside)
             }
             (None, false, Some(opa)) => match query {
                 Some(query) => vocabulary.compile_opa(query, &opa.signals),

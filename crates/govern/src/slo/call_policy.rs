@@ -7,8 +7,11 @@ use std::time::Duration;
 use throughline_rules::rego::{RegoError, RegoLimits, RegoPolicy};
 use throughline_rules::schemas::Call;
 
-/// How long a policy may take over one call. Spans are written behind it.
+/// How long a policy may take over one call where its rule says nothing. Spans are written behind it.
 pub const CALL_TIME: Duration = Duration::from_millis(10);
+
+/// How long it may be given at most.
+pub const MAX_CALL_TIME: Duration = Duration::from_millis(100);
 
 /// Calls in a row that a policy may take longer over; then it is not asked again before it is loaded anew.
 pub const MAX_OVERRUNS: u32 = 20;
@@ -24,6 +27,11 @@ impl CallPolicy {
     /// A policy over the documents of [`Call::to_json`].
     pub fn new(policy: RegoPolicy) -> Self {
         Self { policy, overruns: Arc::default() }
+    }
+
+    /// What it may cost where its rule says nothing.
+    pub fn usual_limits() -> RegoLimits {
+        RegoLimits { time: CALL_TIME, ..RegoLimits::default() }
     }
 
     /// The policy.
@@ -42,7 +50,7 @@ impl CallPolicy {
         if self.is_given_up() {
             return None;
         }
-        match self.policy.ask(call.to_json(), RegoLimits { time: CALL_TIME }) {
+        match self.policy.ask(call.to_json()) {
             Err(RegoError::Time { .. }) => {
                 self.overruns.fetch_add(1, Ordering::Relaxed);
                 None

@@ -8,6 +8,7 @@ use throughline_rules::{Expression, Match, Scope, Type, Value};
 use throughline_trace::Span;
 
 use super::call_policy::CallPolicy;
+use crate::rego::meaning_of;
 
 /// Units that one event of a `raw` ratio counts, since counters are whole numbers: a confidence of
 /// 0.62 is 6,200 good of 10,000.
@@ -297,7 +298,8 @@ fn id_of(total: &Expression, judge: &Judge) -> String {
         Judge::Rego(policy) => {
             let policy = policy.policy();
             part(policy.query());
-            ["rego", policy.text().trim()].map(&mut part)
+            let limits = meaning_of(policy.limits(), CallPolicy::usual_limits());
+            [&format!("rego{limits}"), policy.text().trim()].map(&mut part)
         }
         Judge::Raw { value, is_failure } => {
             let kind = if *is_failure { "raw failure" } else { "raw success" };

@@ -26,7 +26,7 @@ mod window;
 
 pub use alert::{AlertState, BURN_KIND, NO_DATA_KIND};
 pub use budget::{Budget, Burn, MIN_COVERED_SHARE, Measured};
-pub use call_policy::{CALL_TIME, CallPolicy, MAX_OVERRUNS};
+pub use call_policy::{CALL_TIME, CallPolicy, MAX_CALL_TIME, MAX_OVERRUNS};
 pub use counters::{Counters, MinuteTable, Window};
 pub use duration::{Length, Unit};
 pub use evaluate::{

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use regorus::unstable::{BUILTINS, Expr, Ref, Span};
 use regorus::{Engine, Source, Value};
 
-use super::{MAX_RANGE, MAX_TEXT_BYTES};
+use super::RegoLimits;
 
 /// Digits of a width or precision in a format, and of an exponent.
 const MAX_WIDTH_DIGITS: usize = 3;
@@ -42,11 +42,11 @@ const BOUNDED: [(&str, u8, Estimate); 20] = [
     ("units.parse_bytes", 1, measured),
 ];
 
-/// The bytes that a call may make; `None` for too many.
-type Estimate = fn(&[Value]) -> Option<usize>;
+/// The bytes that a call may make; `None` for more than are allowed.
+type Estimate = fn(&[Value], RegoLimits) -> Option<usize>;
 
 /// Puts the bounds before the builtins of an engine.
-pub(super) fn install(engine: &mut Engine) -> Result<(), String> {
+pub(super) fn install(engine: &mut Engine, limits: RegoLimits) -> Result<(), String> {
     let source = Source::from_contents("builtin".to_owned(), String::new())
         .map_err(|error| error.to_string())?;
     let span = Span { source, line: 1, col: 1, start: 0, end: 0 };
@@ -59,12 +59,12 @@ pub(super) fn install(engine: &mut Engine) -> Result<(), String> {
                 Ref::new(Expr::Null { span: span.clone(), value: Value::Null, eidx: u32::from(at) })
             })
             .collect();
-        let bounded = move |args: Vec<Value>| match estimate(&args) {
-            Some(bytes) if bytes <= MAX_TEXT_BYTES => {
+        let bounded = move |args: Vec<Value>| match estimate(&args, limits) {
+            Some(bytes) if bytes <= limits.text_bytes => {
                 // An error of a builtin is undefined in OPA.
                 builtin(&span, &params, &args, false).or(Ok(Value::Undefined))
             }
-            _ => Err(span.error(&too_much(name))),
+            _ => Err(span.error(&too_much(name, limits))),
         };
         engine
             .add_extension(name.to_owned(), arity, Box::new(bounded))
@@ -73,15 +73,16 @@ pub(super) fn install(engine: &mut Engine) -> Result<(), String> {
     Ok(())
 }
 
-fn too_much(name: &str) -> String {
+fn too_much(name: &str, limits: RegoLimits) -> String {
+    let RegoLimits { text_bytes, range, .. } = limits;
     format!(
-        "expected {name} to make at most {MAX_TEXT_BYTES} bytes, {MAX_RANGE} numbers and no number of more than a thousand digits, got a call that makes more"
+        "expected {name} to make at most {text_bytes} bytes, {range} numbers and no number of more than a thousand digits, got a call that makes more"
     )
 }
 
 /// The bytes of a value as it would be written, each part as often as it is there: values are shared, and
 /// a few lines of Rego make one that would fill a disk. `None` when there are more than are allowed.
-fn weight(value: &Value) -> Option<usize> {
+fn weight(value: &Value, most: usize) -> Option<usize> {
     fn add(value: &Value, left: usize) -> Option<usize> {
         let mut left = left.checked_sub(VALUE_BYTES)?;
         match value {
@@ -105,11 +106,11 @@ fn weight(value: &Value) -> Option<usize> {
         }
         Some(left)
     }
-    add(value, MAX_TEXT_BYTES).map(|left| MAX_TEXT_BYTES - left)
+    add(value, most).map(|left| most - left)
 }
 
-fn copied(args: &[Value]) -> Option<usize> {
-    args.iter().try_fold(0_usize, |sum, arg| sum.checked_add(weight(arg)?))
+fn copied(args: &[Value], limits: RegoLimits) -> Option<usize> {
+    args.iter().try_fold(0_usize, |sum, arg| sum.checked_add(weight(arg, limits.text_bytes)?))
 }
 
 fn text(value: Option<&Value>) -> usize {
@@ -119,33 +120,33 @@ fn text(value: Option<&Value>) -> usize {
     }
 }
 
-fn joined(args: &[Value]) -> Option<usize> {
+fn joined(args: &[Value], limits: RegoLimits) -> Option<usize> {
     let parts = match args.get(1) {
         Some(Value::Array(items)) => items.len(),
         Some(Value::Set(items)) => items.len(),
         _ => 0,
     };
-    copied(args)?.checked_add(parts.checked_mul(text(args.first()))?)
+    copied(args, limits)?.checked_add(parts.checked_mul(text(args.first()))?)
 }
 
 /// What is replaced is there as often as it fits, and an empty text once more than there are bytes.
-fn replaced(args: &[Value]) -> Option<usize> {
+fn replaced(args: &[Value], limits: RegoLimits) -> Option<usize> {
     let places = (text(args.first()) + 1).div_ceil(text(args.get(1)).max(1));
-    copied(args)?.checked_add(places.checked_mul(text(args.get(2)))?)
+    copied(args, limits)?.checked_add(places.checked_mul(text(args.get(2)))?)
 }
 
 /// A pattern may match nothing, which is there once more than there are bytes; a match may be told again by
 /// its number in the new text.
-fn replaced_pattern(args: &[Value]) -> Option<usize> {
+fn replaced_pattern(args: &[Value], limits: RegoLimits) -> Option<usize> {
     let (old, new) = (text(args.first()), text(args.get(2)));
     let again = match args.get(2) {
         Some(Value::String(new)) => new.matches('$').count().checked_mul(old)?,
         _ => 0,
     };
-    copied(args)?.checked_add(old.checked_add(1)?.checked_mul(new)?)?.checked_add(again)
+    copied(args, limits)?.checked_add(old.checked_add(1)?.checked_mul(new)?)?.checked_add(again)
 }
 
-fn replaced_n(args: &[Value]) -> Option<usize> {
+fn replaced_n(args: &[Value], _: RegoLimits) -> Option<usize> {
     let places = text(args.get(1)).checked_add(1)?;
     let longest = match args.first() {
         Some(Value::Object(pairs)) => {
@@ -157,7 +158,7 @@ fn replaced_n(args: &[Value]) -> Option<usize> {
 }
 
 /// A width that is written in a format is as long as a text.
-fn formatted(args: &[Value]) -> Option<usize> {
+fn formatted(args: &[Value], limits: RegoLimits) -> Option<usize> {
     if let Some(Value::String(format)) = args.first() {
         let mut digits = 0;
         for c in format.chars() {
@@ -167,15 +168,15 @@ fn formatted(args: &[Value]) -> Option<usize> {
             }
         }
     }
-    copied(args)
+    copied(args, limits)
 }
 
-fn shifted(args: &[Value]) -> Option<usize> {
+fn shifted(args: &[Value], _: RegoLimits) -> Option<usize> {
     number(args.get(1)).is_none_or(|by| by <= MAX_SHIFT).then_some(0)
 }
 
 /// An amount with an exponent has as many digits as that says.
-fn measured(args: &[Value]) -> Option<usize> {
+fn measured(args: &[Value], _: RegoLimits) -> Option<usize> {
     let Some(Value::String(text)) = args.first() else { return Some(0) };
     let is_large = text.split(['e', 'E']).skip(1).any(|behind| {
         let digits = behind.trim_start_matches(['+', '-']).chars();
@@ -188,18 +189,18 @@ fn number(value: Option<&Value>) -> Option<i64> {
     value?.as_i64().ok()
 }
 
-fn range(args: &[Value]) -> Option<usize> {
+fn range(args: &[Value], limits: RegoLimits) -> Option<usize> {
     // What is no whole number has no range, and the builtin says so.
     let (Some(from), Some(to)) = (number(args.first()), number(args.get(1))) else {
         return Some(0);
     };
-    (from.abs_diff(to) < MAX_RANGE as u64).then_some(0)
+    (from.abs_diff(to) < limits.range).then_some(0)
 }
 
-fn range_step(args: &[Value]) -> Option<usize> {
+fn range_step(args: &[Value], limits: RegoLimits) -> Option<usize> {
     let (Some(from), Some(to)) = (number(args.first()), number(args.get(1))) else {
         return Some(0);
     };
     let step = number(args.get(2)).filter(|step| *step > 0).unwrap_or(1);
-    (from.abs_diff(to) / step.unsigned_abs() < MAX_RANGE as u64).then_some(0)
+    (from.abs_diff(to) / step.unsigned_abs() < limits.range).then_some(0)
 }

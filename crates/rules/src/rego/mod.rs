@@ -2,7 +2,7 @@
 //!
 //! A policy is one module of Rego v1. When it is loaded its names, its calls and its recursion are checked
 //! (`check.rs`), so that what could never be meant, or could never end, is told with line and column. It is
-//! asked one [`Question`], by the last name of its query, and evaluated by `regorus` within the limits below:
+//! asked one [`Question`], by the last name of its query, and evaluated by `regorus` within its [`RegoLimits`]:
 //! a policy that takes too long is told as such, and its answer is none.
 //!
 //! Builtins that read a clock, the network or chance are not there: the same policy gives the same answer for
@@ -13,8 +13,8 @@
 //!
 //! let text = "package shop\n\nviolation contains \"slow\" if input.latency_ms > 150\n";
 //! let shape = InputShape::open(["latency_ms"]);
-//! let policy = RegoPolicy::compile(text, "data.shop.violation", &shape)?;
-//! let answer = policy.ask(serde_json::json!({"latency_ms": 151}), RegoLimits::default())?;
+//! let policy = RegoPolicy::compile(text, "data.shop.violation", &shape, RegoLimits::default())?;
+//! let answer = policy.ask(serde_json::json!({"latency_ms": 151}))?;
 //! assert!(answer.is_breach);
 //! assert_eq!(answer.messages, ["slow"]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -23,6 +23,7 @@
 mod answer;
 mod bounds;
 mod check;
+mod limits;
 mod names;
 mod nesting;
 mod walk;
@@ -30,13 +31,13 @@ mod walk;
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use regorus::Engine;
 use regorus::utils::limits::ExecutionTimerConfig;
 use serde_json::Value as Json;
 
 pub use answer::{Answer, MAX_MESSAGE_CHARS, MAX_MESSAGES, Question};
+pub use limits::{MAX_RANGE, MAX_TEXT_BYTES, MAX_TIME, RegoLimits};
 pub use names::{InputShape, Names};
 
 use crate::mistake::{At, Mistake, Mistakes};
@@ -54,30 +55,8 @@ pub const MAX_CALL_DEPTH: usize = 24;
 /// to read a policy.
 pub const MAX_BRACKETS: usize = 10;
 
-/// How long one evaluation of a policy may take where nothing else is said.
-pub const DEFAULT_TIME: Duration = Duration::from_millis(100);
-
-/// Largest text, and largest argument of a builtin that copies or joins, that a policy may make, bytes.
-pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
-
-/// Largest array that a builtin makes of numbers (`numbers.range`), elements.
-pub const MAX_RANGE: i64 = 10_000;
-
 /// Operations between two looks at the time that is left.
 const CHECK_EVERY: NonZeroU32 = NonZeroU32::MIN;
-
-/// What one evaluation may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RegoLimits {
-    /// How long it may take.
-    pub time: Duration,
-}
-
-impl Default for RegoLimits {
-    fn default() -> Self {
-        Self { time: DEFAULT_TIME }
-    }
-}
 
 /// Why a policy has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,16 +88,23 @@ struct Inner {
     query: Box<str>,
     question: Question,
     names: Names,
+    limits: RegoLimits,
     /// The engine keeps what it worked out of the policy, and takes one input at a time.
     engine: Mutex<Engine>,
 }
 
 impl RegoPolicy {
-    /// Compiles a module; `query` is the rule that is asked for, such as `data.shop.violation`.
+    /// Compiles a module; `query` is the rule that is asked for, such as `data.shop.violation`, and `limits` are what
+    /// each of its evaluations may cost.
     ///
     /// # Errors
     /// [`Mistakes`]: the first mistake of form, or all mistakes of meaning.
-    pub fn compile(text: &str, query: &str, input: &InputShape) -> Result<Self, Mistakes> {
+    pub fn compile(
+        text: &str,
+        query: &str,
+        input: &InputShape,
+        limits: RegoLimits,
+    ) -> Result<Self, Mistakes> {
         let whole = |message: String, hint: &str| {
             let hint = (!hint.is_empty()).then(|| hint.to_owned());
             Mistakes(vec![Mistake::new(text, At::new(0, 0), message, hint)])
@@ -148,7 +134,7 @@ impl RegoPolicy {
         engine.set_strict_builtin_errors(false);
         // What `print` says is for whoever writes the policy, with a tool of theirs; not for standard error.
         engine.set_gather_prints(true);
-        bounds::install(&mut engine).map_err(|error| whole(error, ""))?;
+        bounds::install(&mut engine, limits).map_err(|error| whole(error, ""))?;
         let told = |error: &dyn std::fmt::Display| of_engine(text, &error.to_string());
         engine.add_policy(check::FILE.to_owned(), text.to_owned()).map_err(|error| told(&error))?;
         // Unsafe variables and the like are found while it is made ready.
@@ -158,6 +144,7 @@ impl RegoPolicy {
             query: query.into(),
             question,
             names,
+            limits,
             engine: Mutex::new(engine),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -167,8 +154,8 @@ impl RegoPolicy {
     ///
     /// # Errors
     /// [`RegoError`], when it has no answer; that is not the same as one that says no.
-    pub fn ask(&self, input: Json, limits: RegoLimits) -> Result<Answer, RegoError> {
-        let Inner { engine, query, question, .. } = &*self.inner;
+    pub fn ask(&self, input: Json) -> Result<Answer, RegoError> {
+        let Inner { engine, query, question, limits, .. } = &*self.inner;
         // What a panic left is put in order by the next evaluation, which begins with nothing.
         let mut engine = engine.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         engine.set_execution_timer_config(ExecutionTimerConfig {
@@ -181,14 +168,14 @@ impl RegoPolicy {
         let _ = engine.take_prints();
         match asked {
             Ok(Ok(value)) => Answer::of_value(*question, &value).map_err(RegoError::Answer),
-            Ok(Err(error)) => Err(self.failed(&error.to_string(), limits)),
+            Ok(Err(error)) => Err(self.failed(&error.to_string())),
             Err(_) => Err(RegoError::Failed("the evaluation of the policy panicked".to_owned())),
         }
     }
 
-    fn failed(&self, error: &str, limits: RegoLimits) -> RegoError {
+    fn failed(&self, error: &str) -> RegoError {
         if error.contains("exceeded time limit") {
-            return RegoError::Time { limit_ms: limits.time.as_millis() };
+            return RegoError::Time { limit_ms: self.inner.limits.time.as_millis() };
         }
         let mistakes = of_engine(&self.inner.text, error);
         let told =
@@ -209,6 +196,11 @@ impl RegoPolicy {
     /// What is asked.
     pub fn question(&self) -> Question {
         self.inner.question
+    }
+
+    /// What an evaluation may cost.
+    pub fn limits(&self) -> RegoLimits {
+        self.inner.limits
     }
 
     /// What of the input it speaks of.

@@ -8,8 +8,9 @@ use super::*;
 /// What the rule `violation` of a module gives, in a word: `undefined`, `true`, `false`, or its messages.
 fn said(body: &str, input: Json) -> String {
     let text = format!("package cases\n\n{body}");
-    let policy = RegoPolicy::compile(&text, "data.cases.violation", &shape())
-        .unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+    let policy =
+        RegoPolicy::compile(&text, "data.cases.violation", &shape(), RegoLimits::default())
+            .unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
     let mut engine = policy.inner.engine.lock().unwrap();
     engine.set_input(regorus::Value::from(input));
     match engine.eval_rule("data.cases.violation".to_owned()) {
@@ -118,6 +119,8 @@ cases! {
 #[test]
 fn differs_in_operators_before_a_bar() {
     let text = "package cases\nviolation := [x * 2 | some x in input.xs]";
-    let told = RegoPolicy::compile(text, "data.cases.violation", &shape()).unwrap_err().to_string();
+    let told = RegoPolicy::compile(text, "data.cases.violation", &shape(), RegoLimits::default())
+        .unwrap_err()
+        .to_string();
     assert!(told.starts_with("2:23: unexpected keyword `some`"), "{told}");
 }

@@ -11,7 +11,12 @@ fn shape() -> InputShape {
 }
 
 fn compile(body: &str) -> Result<RegoPolicy, Mistakes> {
-    RegoPolicy::compile(&format!("package cases\n\n{body}"), "data.cases.violation", &shape())
+    RegoPolicy::compile(
+        &format!("package cases\n\n{body}"),
+        "data.cases.violation",
+        &shape(),
+        RegoLimits::default(),
+    )
 }
 
 fn wrong(body: &str) -> String {
@@ -20,7 +25,7 @@ fn wrong(body: &str) -> String {
 
 fn asked(body: &str, input: Json) -> Result<Answer, RegoError> {
     let policy = compile(body).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    policy.ask(input, RegoLimits::default())
+    policy.ask(input)
 }
 
 #[test]
@@ -28,7 +33,9 @@ fn mistakes_of_form_have_a_place() {
     insta::assert_snapshot!(wrong("violation if input.x ==\n"));
     insta::assert_snapshot!(wrong("violation { input.x }"));
     insta::assert_snapshot!(wrong("violation if {"));
-    insta::assert_snapshot!(RegoPolicy::compile("", "data.a.violation", &shape()).unwrap_err());
+    insta::assert_snapshot!(
+        RegoPolicy::compile("", "data.a.violation", &shape(), RegoLimits::default()).unwrap_err()
+    );
 }
 
 #[test]
@@ -111,7 +118,7 @@ fn what_does_not_end_is_ended() {
     assert!(matches!(asked(&body, json!({})), Err(RegoError::Time { .. })));
     // The next evaluation has its own time.
     let policy = compile("violation if input.x == 1").unwrap();
-    assert!(policy.ask(json!({"x": 1}), RegoLimits::default()).unwrap().is_breach);
+    assert!(policy.ask(json!({"x": 1})).unwrap().is_breach);
 }
 
 #[test]
@@ -149,6 +156,30 @@ fn no_call_takes_the_memory() {
     insta::assert_snapshot!(wrong("x := [1]\nviolation if { walk(x, [p, 1]); count(p) > 1 }"));
     let told = wrong("violation if count(graph.reachable_paths(input.x, {\"a\"})) > 1");
     assert!(told.contains("expected a function that there is"), "{told}");
+}
+
+#[test]
+fn an_evaluation_may_cost_what_its_limits_say() {
+    let of = |body: &str, limits: RegoLimits| {
+        let text = format!("package cases\n\n{body}");
+        let policy = RegoPolicy::compile(&text, "data.cases.violation", &shape(), limits).unwrap();
+        assert_eq!(policy.limits(), limits);
+        policy.ask(json!({})).map(|answer| answer.is_breach)
+    };
+    let usual = RegoLimits::default();
+    let rows: String = (0..8).map(|at| format!("x{at} := r[_]\n")).collect();
+    let endless = format!("r := numbers.range(1, 100)\nviolation if {{\n{rows}x0 + x7 == 1000\n}}");
+    let short = RegoLimits { time: std::time::Duration::from_millis(3), ..usual };
+    assert_eq!(of(&endless, short), Err(RegoError::Time { limit_ms: 3 }));
+    let many = "violation if count(numbers.range(1, 20000)) == 20000";
+    assert!(matches!(of(many, usual), Err(RegoError::Failed(_))));
+    assert_eq!(of(many, RegoLimits { range: 20_000, ..usual }), Ok(true));
+    let texts = "violation if concat(\"\", [\"abcdefgh\", \"ijklmnop\"]) == \"abcdefghijklmnop\"";
+    assert_eq!(of(texts, usual), Ok(true));
+    let Err(RegoError::Failed(told)) = of(texts, RegoLimits { text_bytes: 32, ..usual }) else {
+        panic!("it makes more than 32 bytes")
+    };
+    assert!(told.contains("at most 32 bytes"), "{told}");
 }
 
 #[test]
@@ -222,7 +253,7 @@ fn two_that_ask_at_once_do_not_meet() {
             scope.spawn(move || {
                 for at in 0..50 {
                     let x = thread * 1_000 + at;
-                    let answer = policy.ask(json!({"x": x}), RegoLimits::default()).unwrap();
+                    let answer = policy.ask(json!({"x": x})).unwrap();
                     assert_eq!(answer.messages, [x.to_string()]);
                 }
             });
@@ -234,7 +265,7 @@ proptest! {
     /// Whatever a file holds, it is taken or refused, and nothing ends the process.
     #[test]
     fn any_text_is_taken_or_refused(text in "\\PC{0,200}") {
-        let _ = RegoPolicy::compile(&text, "data.cases.violation", &shape());
+        let _ = RegoPolicy::compile(&text, "data.cases.violation", &shape(), RegoLimits::default());
     }
 
     #[test]
@@ -250,8 +281,8 @@ proptest! {
         x in -3_i64..3,
     ) {
         let text = format!("package cases\n{}", tokens.join(" "));
-        if let Ok(policy) = RegoPolicy::compile(&text, "data.cases.violation", &shape()) {
-            let _ = policy.ask(json!({"x": x, "signals": {"burn_rate": x}}), RegoLimits::default());
+        if let Ok(policy) = RegoPolicy::compile(&text, "data.cases.violation", &shape(), RegoLimits::default()) {
+            let _ = policy.ask(json!({"x": x, "signals": {"burn_rate": x}}));
         }
     }
 }
