@@ -219,16 +219,11 @@ impl Embeddings {
     /// # Errors
     /// [`EmbeddingsError`].
     pub async fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbeddingsError> {
-        let mut pauses = PAUSES_MS.into_iter();
-        let told = loop {
+        let (told, _) = outgoing::persist(&PAUSES_MS, || async {
             self.turn().await;
-            match (self.once(texts).await, pauses.next()) {
-                (Err(failed), Some(pause)) if failed.is_passing => {
-                    tokio::time::sleep(Duration::from_millis(pause)).await;
-                }
-                (told, _) => break told,
-            }
-        };
+            self.once(texts).await
+        })
+        .await;
         let outcome = if told.is_ok() { "answered" } else { "failed" };
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
         if let Ok(embeddings) = &told {
@@ -253,26 +248,15 @@ impl Embeddings {
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, format!("Bearer {key}"));
         }
-        let answer = outgoing::send(request).await?;
-        let wrong = |message: String, is_passing| Undelivered { message, is_passing, status: None };
-        let (bytes, is_whole) =
-            outgoing::read(answer, MAX_ANSWER_BYTES).await.map_err(|error| wrong(error, true))?;
-        if !is_whole {
-            let message =
-                format!("expected an answer of at most {MAX_ANSWER_BYTES} bytes, got more");
-            return Err(wrong(message, false));
-        }
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|error| {
-            let message = format!("expected `data` as OpenAI's embeddings have it ({error})");
-            wrong(message, false)
-        })?;
+        let expected = "`data` as OpenAI's embeddings have it";
+        let answer: Answer = outgoing::ask(request, MAX_ANSWER_BYTES, expected).await?;
         let got = answer.data.len();
         in_order(answer.data, texts.len()).ok_or_else(|| {
             let message = format!(
                 "expected {} embeddings of 1 to {MAX_NUMBERS} finite numbers, all of one length, got {got} rows",
                 texts.len()
             );
-            wrong(message, false)
+            Undelivered { message, is_passing: false, status: None }
         })
     }
 }

@@ -118,16 +118,8 @@ impl Opa {
     /// # Errors
     /// Why there is no answer, for people: whoever asks takes that for unknown, never for a yes.
     pub async fn ask(&self, path: &str, input: &Value) -> Result<Option<Value>, String> {
-        let mut pauses = PAUSES_MS.into_iter();
-        let answer = loop {
-            match (self.once(path, input).await, pauses.next()) {
-                (Err(failed), Some(pause)) if failed.is_passing => {
-                    self.retries.inc();
-                    tokio::time::sleep(Duration::from_millis(pause)).await;
-                }
-                (told, _) => break told,
-            }
-        };
+        let (answer, retries) = outgoing::persist(&PAUSES_MS, || self.once(path, input)).await;
+        self.retries.inc_by(retries);
         let outcome = match &answer {
             Ok(Some(_)) => "answered",
             Ok(None) => "undefined",
@@ -146,23 +138,8 @@ impl Opa {
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        let answer = outgoing::send(request).await?;
-        let wrong = |message: String, is_passing| Undelivered { message, is_passing, status: None };
-        let (bytes, is_whole) =
-            outgoing::read(answer, MAX_ANSWER_BYTES).await.map_err(|error| wrong(error, true))?;
-        if !is_whole {
-            let message =
-                format!("expected an answer of at most {MAX_ANSWER_BYTES} bytes, got more");
-            return Err(wrong(message, false));
-        }
-        let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
-            wrong(
-                format!(
-                    "expected a JSON object as OPA's REST API answers, got other text ({error})"
-                ),
-                false,
-            )
-        })?;
+        let expected = "a JSON object as OPA's REST API answers, got other text";
+        let document: Document = outgoing::ask(request, MAX_ANSWER_BYTES, expected).await?;
         Ok(document.result)
     }
 }

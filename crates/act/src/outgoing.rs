@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
+use serde::de::DeserializeOwned;
 
 /// Longest wait for an answer to what an action sends.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,6 +98,47 @@ pub async fn read(mut answer: Response, max_bytes: usize) -> Result<(Vec<u8>, bo
     Ok((bytes, true))
 }
 
+/// Asks, and reads the answer: JSON of a type, of so many bytes at most. `expected` says what that is.
+///
+/// # Errors
+/// As [`send`]; an answer that breaks off may fare better another time, one of another form does not.
+pub(crate) async fn ask<T: DeserializeOwned>(
+    request: RequestBuilder,
+    max_bytes: usize,
+    expected: &str,
+) -> Result<T, Undelivered> {
+    let answer = send(request).await?;
+    let wrong = |message: String, is_passing| Undelivered { message, is_passing, status: None };
+    let (bytes, is_whole) = read(answer, max_bytes).await.map_err(|error| wrong(error, true))?;
+    if !is_whole {
+        let message = format!("expected an answer of at most {max_bytes} bytes, got more");
+        return Err(wrong(message, false));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| wrong(format!("expected {expected} ({error})"), false))
+}
+
+/// Tries until it is answered, or refused in a way that another try does not change, or all pauses (milliseconds)
+/// between tries are over; and how many tries there were after the first.
+pub(crate) async fn persist<T, F>(
+    pauses_ms: &[u64],
+    mut once: impl FnMut() -> F,
+) -> (Result<T, Undelivered>, u64)
+where
+    F: Future<Output = Result<T, Undelivered>>,
+{
+    let (mut pauses, mut retries) = (pauses_ms.iter(), 0);
+    loop {
+        match (once().await, pauses.next()) {
+            (Err(failed), Some(pause)) if failed.is_passing => {
+                retries += 1;
+                tokio::time::sleep(Duration::from_millis(*pause)).await;
+            }
+            (told, _) => return (told, retries),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, Bytes};
@@ -122,5 +164,24 @@ mod tests {
         let refused = send(client.get(&url)).await.expect_err("refused");
         assert_eq!(refused.message, format!("answered 409 Conflict: {}", "x".repeat(SHOWN_CHARS)));
         assert_eq!((refused.status, refused.is_passing), (Some(StatusCode::CONFLICT), false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_tried_again_and_what_may_not_is_not() {
+        let failed =
+            |is_passing| Undelivered { message: "no".to_owned(), is_passing, status: None };
+        let mut tries = 0;
+        let (told, retries) = persist(&[100, 400], || {
+            tries += 1;
+            std::future::ready(if tries < 3 { Err(failed(true)) } else { Ok(tries) })
+        })
+        .await;
+        assert_eq!((told, retries), (Ok(3), 2));
+        let began = tokio::time::Instant::now();
+        let never = || std::future::ready(Err::<(), _>(failed(true)));
+        assert_eq!(persist(&[100, 400], never).await, (Err(failed(true)), 2));
+        assert_eq!(began.elapsed(), Duration::from_millis(500));
+        let refused = || std::future::ready(Err::<(), _>(failed(false)));
+        assert_eq!(persist(&[100, 400], refused).await, (Err(failed(false)), 0));
     }
 }
