@@ -7,9 +7,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
+use throughline_api::InPath;
+
 use crate::api::contract::{etag, known_versions, unless_known};
 use crate::failure::Failure;
-use crate::params::InPath;
 
 /// Hexadecimal characters of the hash in an address.
 const HASH_CHARS: usize = 12;

@@ -1,9 +1,9 @@
 //! Query parameters: read one by one, so that a mistake is answered with the parameter's name.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Query};
 use axum::http::Uri;
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use throughline_api::cursor::{MAX_LIMIT, expected_limit};
 use throughline_store::parse_moment;
 use throughline_trace::TraceId;
 
@@ -11,8 +11,6 @@ use crate::failure::Failure;
 
 /// Items on a page when `limit` is not given.
 pub(crate) const DEFAULT_LIMIT: usize = 50;
-/// Most items on a page.
-pub(crate) const MAX_LIMIT: usize = 500;
 
 /// Longest duration that is asked for, milliseconds: 31,000 years.
 pub(crate) const MAX_DURATION_MS: f64 = 1e15;
@@ -34,24 +32,6 @@ fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Failure> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|error| Failure::parameter("query", "name=value pairs", &error.to_string()))?;
     Ok(pairs)
-}
-
-/// What a path names, with a mistake told as all others are.
-pub(crate) struct InPath<T>(pub(crate) T);
-
-impl<T, S> FromRequestParts<S> for InPath<T>
-where
-    T: DeserializeOwned + Send,
-    S: Send + Sync,
-{
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        match Path::<T>::from_request_parts(parts, state).await {
-            Ok(Path(value)) => Ok(Self(value)),
-            Err(_) => Err(Failure::parameter("path", "percent-encoded UTF-8", parts.uri.path())),
-        }
-    }
 }
 
 impl Params {
@@ -158,7 +138,7 @@ impl Params {
 
     /// How many items a page may have.
     pub(crate) fn limit(&self) -> Result<usize, Failure> {
-        let expected = format!("a whole number from 1 to {MAX_LIMIT}");
+        let expected = expected_limit();
         let limit = self.read("limit", &expected, |text| {
             whole(text).filter(|limit| (1..=MAX_LIMIT).contains(limit))
         })?;

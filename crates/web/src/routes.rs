@@ -20,7 +20,7 @@ fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
     let mut table = pages();
     for operation in api::table::operations() {
         let path = operation.path;
-        let methods = operation.route();
+        let methods = api::operation::route(operation);
         match table.iter_mut().find(|(known, _)| *known == path) {
             Some((_, known)) => *known = std::mem::take(known).merge(methods),
             None => table.push((path, methods)),

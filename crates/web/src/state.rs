@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
+use throughline_api::Refuses;
 use throughline_store::{AuditLog, Committed, ReadLog, Reader};
 use throughline_trace::access::Keyring;
 use throughline_trace::{Accepted, GatewayStanding, Refusal, SpanBatch};
@@ -106,6 +107,14 @@ pub(crate) struct App {
     pub(crate) description: Description,
     /// What other rooms answer behind our doors, for the description.
     pub(crate) beside: Beside,
+}
+
+impl Refuses for App {
+    type Refusal = Failure;
+
+    fn parameter(name: &str, expected: &str, got: &str) -> Failure {
+        Failure::parameter(name, expected, got)
+    }
 }
 
 /// What handlers take.

@@ -1,12 +1,15 @@
-//! What a request brings, with mistakes told as all others are: its body, its query, what its path names.
+//! What a request brings, with mistakes told as all others are: its body and its query; what its path names is read as
+//! everywhere ([`throughline_api::InPath`]).
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use throughline_api::Refuses;
 
 use super::{MAX_BODY_BYTES, Refused};
+use crate::actor::Actor;
 
 /// The bytes of a body.
 pub(super) struct Sent(pub(super) Bytes);
@@ -22,21 +25,11 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
     }
 }
 
-/// What a path names.
-pub(super) struct InPath<T>(pub(super) T);
+impl Refuses for Actor {
+    type Refusal = Refused;
 
-impl<T, S> FromRequestParts<S> for InPath<T>
-where
-    T: DeserializeOwned + Send,
-    S: Send + Sync,
-{
-    type Rejection = Refused;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        match Path::<T>::from_request_parts(parts, state).await {
-            Ok(Path(value)) => Ok(Self(value)),
-            Err(_) => Err(Refused::parameter("path", "percent-encoded UTF-8", parts.uri.path())),
-        }
+    fn parameter(name: &str, expected: &str, got: &str) -> Refused {
+        Refused::parameter(name, expected, got)
     }
 }
 

@@ -4,11 +4,12 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use throughline_api::InPath;
 use throughline_store::Document;
 use throughline_trace::access::ApiKey;
 use throughline_trace::{Action, DirectiveAction, Operation};
 
-use super::asked::{InPath, InQuery, Sent};
+use super::asked::{InQuery, Sent};
 use super::paging::{self, List};
 use super::shapes::{self, IncidentShape, Page, TakeoverShape};
 use super::{Refused, person, read};

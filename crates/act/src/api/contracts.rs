@@ -7,12 +7,13 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use throughline_api::InPath;
 use throughline_store::{ActionState, Document};
 use throughline_trace::access::ApiKey;
 use throughline_trace::{ContractStep, Operation, Subject, TraceId};
 
 use super::acts::{Ordered, order};
-use super::asked::{InPath, Sent};
+use super::asked::Sent;
 use super::forms::TermsGiven;
 use super::shapes::{self, ActionShape};
 use super::{Refused, person, read};

@@ -3,8 +3,9 @@
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
+use throughline_api::{Body, BodySchema};
 
-use super::operation::Operation;
+use super::table::Operation;
 use super::{parameters, table};
 
 /// These operations as a part of an OpenAPI 3.1 document.
@@ -47,6 +48,21 @@ pub fn api_description() -> ApiDescription {
     ApiDescription { paths, schemas, tags }
 }
 
+fn request_body(body: &Body, bodies: &mut SchemaGenerator) -> Value {
+    let forms = body.forms.iter().map(|(media, schema)| {
+        let schema = match schema {
+            BodySchema::Of(schema) => schema(bodies).to_value(),
+            BodySchema::Given(schema) => schema.clone(),
+        };
+        ((*media).to_owned(), json!({ "schema": schema }))
+    });
+    json!({
+        "required": body.is_required,
+        "description": format!("At most {} bytes.", body.max_bytes),
+        "content": forms.collect::<Map<_, _>>(),
+    })
+}
+
 fn operation_of(
     operation: &Operation,
     answers: &mut SchemaGenerator,
@@ -69,8 +85,8 @@ fn operation_of(
         }
         described
     });
-    let (status, media, schema) = operation.answer;
-    let schema = match schema {
+    let (status, media) = (operation.status, operation.media);
+    let schema = match operation.answer {
         Some(schema) => schema(answers).to_value(),
         None => json!({ "type": "string" }),
     };
@@ -88,12 +104,8 @@ fn operation_of(
         "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
         "responses": responses,
     });
-    if let Some((schema, is_required)) = operation.body {
-        described["requestBody"] = json!({
-            "required": is_required,
-            "description": format!("At most {} bytes.", super::MAX_BODY_BYTES),
-            "content": { "application/json": { "schema": schema(bodies) } },
-        });
+    if let Some(body) = &operation.body {
+        described["requestBody"] = request_body(body, bodies);
     }
     described
 }

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use throughline_api::InPath;
 use throughline_store::{AckRecord, IssuedDirective};
 use throughline_trace::access::ApiKey;
 use throughline_trace::{
@@ -15,7 +16,7 @@ use throughline_trace::{
 };
 
 use super::acts::{Ordered, order};
-use super::asked::{InPath, InQuery, Sent};
+use super::asked::{InQuery, Sent};
 use super::cases::Paging;
 use super::forms::{DecisionIdText, DirectiveActionGiven, TargetJson, TraceIdGiven};
 use super::paging::{self, List};

@@ -11,7 +11,6 @@ mod contracts;
 mod description;
 mod forms;
 mod listen;
-mod operation;
 mod paging;
 mod parameters;
 mod refused;

@@ -1,10 +1,9 @@
 //! Pages of lists: `limit` and `cursor`, and `next` in the answer. A cursor names the item that was last on
 //! the page before, and is good for its own list only.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use throughline_api::cursor::{self, MAX_LIMIT};
 use throughline_store::MAX_GOVERNANCE_LIST;
 
 use super::Refused;
@@ -13,8 +12,7 @@ use super::shapes::Page;
 /// Items of a page when `limit` is not given.
 pub(super) const USUAL_LIMIT: usize = 100;
 
-/// Most items of a page, as of all lists of the API. One more is read, to see whether there is a next page.
-pub(super) const MAX_LIMIT: usize = 500;
+// One item more than a page has is read, to see whether there is a next page.
 const _: () = assert!(MAX_LIMIT < MAX_GOVERNANCE_LIST);
 
 /// Which list a cursor is for.
@@ -45,22 +43,18 @@ impl List {
 
     /// A cursor for what comes behind the item with this key.
     pub(super) fn cursor(self, key: &impl Serialize) -> String {
-        let text = serde_json::to_vec(key).unwrap_or_default();
-        format!("{}{}", self.prefix(), URL_SAFE_NO_PAD.encode(text))
+        // Keys are numbers and texts, which always have a form.
+        cursor::of(self.prefix(), key).unwrap_or_default()
     }
 
     /// The key that a cursor holds.
     pub(super) fn key<K: DeserializeOwned>(
         self,
-        cursor: Option<&str>,
+        given: Option<&str>,
     ) -> Result<Option<K>, Refused> {
-        let Some(text) = cursor else { return Ok(None) };
-        let key = text
-            .strip_prefix(self.prefix())
-            .and_then(|rest| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(rest).ok()?).ok());
-        let expected =
-            "a cursor as `next` of the page before gave it (leave it out for the first page)";
-        key.map(Some).ok_or_else(|| Refused::parameter("cursor", expected, text))
+        let Some(text) = given else { return Ok(None) };
+        let key = cursor::key(self.prefix(), text);
+        key.map(Some).ok_or_else(|| Refused::parameter("cursor", cursor::EXPECTED, text))
     }
 }
 
@@ -69,10 +63,7 @@ pub(super) fn limit(given: Option<usize>) -> Result<usize, Refused> {
     match given {
         None => Ok(USUAL_LIMIT),
         Some(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-        Some(got) => {
-            let expected = format!("a whole number from 1 to {MAX_LIMIT}");
-            Err(Refused::parameter("limit", &expected, &got.to_string()))
-        }
+        Some(got) => Err(Refused::parameter("limit", &cursor::expected_limit(), &got.to_string())),
     }
 }
 

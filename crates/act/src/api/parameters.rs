@@ -1,10 +1,19 @@
 //! Parameters of paths and queries: what each means and its form.
 
 use serde_json::{Value, json};
+use throughline_api::cursor::MAX_LIMIT;
 use throughline_store::ActionState;
 
-use super::operation::Parameter;
-use super::paging::{MAX_LIMIT, USUAL_LIMIT};
+use super::paging::USUAL_LIMIT;
+
+/// A query parameter: its name, what it means, its schema, and whether it must be there.
+#[derive(Debug, Clone)]
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) schema: Value,
+    pub(super) is_required: bool,
+}
 
 /// `limit` and `cursor`; a cursor has the form of its list, which the path names.
 pub(super) fn paging() -> Vec<Parameter> {

@@ -15,7 +15,7 @@ const RETRY_AFTER_S: u64 = 5;
 
 /// Why a request got no answer.
 #[derive(Debug, Clone)]
-pub(crate) struct Refused {
+pub struct Refused {
     status: StatusCode,
     code: &'static str,
     title: &'static str,

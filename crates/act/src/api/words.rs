@@ -7,10 +7,11 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use throughline_api::InPath;
 use throughline_trace::ROUTE_NAME_MAX_CHARS;
 use throughline_trace::access::ApiKey;
 
-use super::asked::{InPath, InQuery, Sent};
+use super::asked::{InQuery, Sent};
 use super::cases::{Paging, documents};
 use super::paging::List;
 use super::shapes::{self, FreezeShape, HoldShape, Page, XdsShape};

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use throughline_api::InPath;
 use throughline_store::{
     AuditError, AuditFilter, AuditLog, AuditStatus, Hold, MAX_REASON_CHARS, ReadRecord, audit_hex,
 };
@@ -18,7 +19,7 @@ use super::shapes::Page;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::format::rfc3339;
-use crate::params::{InPath, Params};
+use crate::params::Params;
 use crate::reads::who;
 use crate::state::Shared;
 

@@ -12,12 +12,12 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use schemars::Schema;
 use serde_json::{Map, Value, json};
+use throughline_api::EVENTS;
 use throughline_trace::access::ApiKey;
 use tower::ServiceExt as _;
 
 use super::contract::{self, Contract};
 use super::openapi::{needs, usual_failures, with_failures, with_version};
-use super::operation::EVENTS;
 use crate::doors::needed_scope;
 use crate::failure::Failure;
 use crate::problems;

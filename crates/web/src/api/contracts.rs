@@ -6,6 +6,7 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use throughline_api::InPath;
 use throughline_govern::contract as model;
 use throughline_trace::TraceId;
 
@@ -16,7 +17,7 @@ use crate::contracts::{self, Kept, KeptVersion};
 use crate::failure::Failure;
 use crate::format::rfc3339;
 use crate::governance::{Standing, remembered};
-use crate::params::{InPath, Params};
+use crate::params::Params;
 use crate::state::Shared;
 
 /// A contract between two services.

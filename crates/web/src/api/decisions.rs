@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
+use throughline_api::InPath;
 use throughline_store::{ChainPlace, DecisionGap, audit_hex};
 
 use super::forms::Hash;
@@ -18,7 +19,7 @@ use crate::failure::Failure;
 use crate::filters;
 use crate::pages::decision::{chain, load, place};
 use crate::pages::gaps;
-use crate::params::{InPath, Params};
+use crate::params::Params;
 use crate::reads::{Via, note, note_path};
 use crate::state::Shared;
 

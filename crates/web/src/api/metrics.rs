@@ -5,6 +5,7 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use throughline_api::InPath;
 use throughline_store::{MetricInfo, MetricSeries, SeriesPoint};
 use throughline_trace::MetricKind;
 
@@ -16,7 +17,7 @@ use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::format::{NANOS_PER_SEC, rfc3339};
 use crate::pages::series::MAX_POINTS;
-use crate::params::{InPath, Params};
+use crate::params::Params;
 use crate::state::Shared;
 
 /// Time that is answered when `since` is not given, nanoseconds.

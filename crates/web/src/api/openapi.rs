@@ -10,15 +10,16 @@ use bytes::Bytes;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
+use throughline_api::cursor::MAX_LIMIT;
+use throughline_api::{Body, BodySchema, TEXT};
 
 use super::beside::Beside;
 use super::contract;
-use super::operation::{Body, BodySchema, Operation, TEXT};
+use super::operation::Operation;
 use super::parameters::{self, Parameter};
 use super::table;
 use crate::doors::needed_scope;
 use crate::failure::{Failure, PROBLEM_JSON, Problem};
-use crate::params::MAX_LIMIT;
 use crate::state::Shared;
 
 /// The description as it is sent, with its version; made once.
@@ -47,7 +48,7 @@ pub(crate) async fn document(State(app): State<Shared>) -> Response {
         let version = contract::etag(&[&text]).ok();
         (text, version)
     });
-    let media = HeaderValue::from_static(super::operation::JSON);
+    let media = HeaderValue::from_static(throughline_api::JSON);
     let mut response = ([(header::CONTENT_TYPE, media)], text.clone()).into_response();
     if let Some(version) = version {
         response.headers_mut().insert(header::ETAG, version.clone());
@@ -180,7 +181,7 @@ fn request_body(body: &Body, bodies: &mut SchemaGenerator) -> Value {
         ((*media).to_owned(), json!({ "schema": schema }))
     });
     json!({
-        "required": true,
+        "required": body.is_required,
         "description": format!("At most {} bytes.", body.max_bytes),
         "content": forms.collect::<Map<_, _>>(),
     })

@@ -1,10 +1,9 @@
 //! Pages of lists that are read whole: by the key of the last item, so that what is inserted
 //! meanwhile neither repeats an item nor hides one.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use throughline_api::cursor;
 
 use super::shapes::Page;
 use crate::failure::Failure;
@@ -52,18 +51,12 @@ impl Keyed {
 
     /// A cursor for what comes behind the item with this key.
     pub(crate) fn cursor<K: Serialize>(self, key: &K) -> Result<String, Failure> {
-        let text = serde_json::to_vec(key).map_err(|error| Failure::answer(&error))?;
-        Ok(format!("{}{}", self.prefix(), URL_SAFE_NO_PAD.encode(text)))
+        cursor::of(self.prefix(), key).map_err(|error| Failure::answer(&error))
     }
 
     /// The key that the cursor of a request holds.
     pub(crate) fn key<K: DeserializeOwned>(self, params: &Params) -> Result<Option<K>, Failure> {
-        let expected =
-            "a cursor as `next` of the page before gave it (leave it out for the first page)";
-        params.read("cursor", expected, |text| {
-            let key = URL_SAFE_NO_PAD.decode(text.strip_prefix(self.prefix())?).ok()?;
-            serde_json::from_slice(&key).ok()
-        })
+        params.read("cursor", cursor::EXPECTED, |text| cursor::key(self.prefix(), text))
     }
 }
 

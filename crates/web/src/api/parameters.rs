@@ -2,13 +2,14 @@
 //! operations take stand beside what reads them.
 
 use serde_json::{Value, json};
+use throughline_api::cursor::MAX_LIMIT;
 use throughline_store::MAX_QUERY_CHARS;
 use throughline_trace::{
     Dimension, FallbackState, MAX_SERIES_MEASURES, Measure, SpanRole, TRACE_ID_PATTERN,
 };
 
 use super::signals::WINDOWS;
-use crate::params::{DEFAULT_LIMIT, MAX_DURATION_MS, MAX_LIMIT};
+use crate::params::{DEFAULT_LIMIT, MAX_DURATION_MS};
 
 /// A parameter as the description has it.
 pub(crate) struct Parameter {

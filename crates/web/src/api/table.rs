@@ -2,9 +2,10 @@
 
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use throughline_api::{Body, BodySchema, EVENTS, JSON, TEXT, schema_of};
 use throughline_store::sql_views;
 
-use super::operation::{BodySchema, EVENTS, JSON, Operation, TEXT, schema_of};
+use super::operation::Operation;
 use super::record::{MAX_BODY_BYTES, MAX_DECISIONS};
 use super::series::{SERIES_PARAMS, TIME_PARAMS};
 use super::shapes::{Page, SearchedPage};
@@ -89,7 +90,7 @@ fn of_decisions() -> Vec<Operation> {
         )
         .says("decisions", "Records decisions: all of them or none, durable before the answer")
         .about(format!("A decision_id that is there already counts as a duplicate. At most {MAX_DECISIONS} decisions, as one object, a list of them, or one a line (NDJSON)."))
-        .body(forms, MAX_BODY_BYTES)
+        .body(Body::of(forms, MAX_BODY_BYTES))
         .answers::<record::Recorded>()
         .fails(&[(503, "It cannot be made durable now; `Retry-After` says when to come back.")]),
         Operation::get("/api/v1/decisions/gaps", "listGaps", get(decisions::missing))
@@ -161,7 +162,10 @@ fn of_sql() -> Vec<Operation> {
         )
         .says("sql", "One SELECT in SQLite's SQL over what is stored")
         .about(format!("Tables: {tables}. Whole numbers beyond 2^53 are text. docs/sql.md has every table, column and limit."))
-        .body(vec![(JSON, BodySchema::Given(sql::body_schema()))], sql::MAX_BODY_BYTES)
+        .body(Body::of(
+            vec![(JSON, BodySchema::Given(sql::body_schema()))],
+            sql::MAX_BODY_BYTES,
+        ))
         .answers::<SqlAnswerShape>()
         .fails(&[
             (422, "The body is JSON of another shape, or the statement needs more memory than it may have."),
@@ -184,7 +188,7 @@ fn of_audit() -> Vec<Operation> {
             .answers::<Page<audit::Read>>(),
         Operation::post("/api/v1/audit/erase", "eraseDecisions", post(audit::erase))
             .says("audit", "Erases the content of decisions; their places in the chain stay")
-            .body(order(), MAX_FORM_BYTES)
+            .body(Body::of(order(), MAX_FORM_BYTES))
             .answers::<audit::Erased>()
             .fails(&ORDER)
             .fails(&[(409, "A legal hold is in the way; `detail` names it.")]),
@@ -194,7 +198,7 @@ fn of_audit() -> Vec<Operation> {
             .answers::<Page<audit::HoldShape>>(),
         Operation::post("/api/v1/audit/holds", "beginHold", post(audit::hold))
             .says("audit", "Begins a legal hold")
-            .body(order(), MAX_FORM_BYTES)
+            .body(Body::of(order(), MAX_FORM_BYTES))
             .answers::<audit::HoldShape>()
             .fails(&ORDER),
         Operation::post(

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use throughline_api::InPath;
 use throughline_store::TracePlace;
 use throughline_trace::{TraceId, TraceTree};
 
@@ -14,7 +15,7 @@ use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters;
 use crate::pages::trace::{id_of, load};
-use crate::params::{InPath, Params};
+use crate::params::Params;
 use crate::reads::{Via, note_path};
 use crate::state::Shared;
 

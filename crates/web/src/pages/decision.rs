@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use maud::{Markup, html};
+use throughline_api::InPath;
 use throughline_store::{ChainPlace, audit_hex};
 use throughline_trace::{Decision, DecisionId};
 
@@ -13,7 +14,6 @@ use crate::failure::Failure;
 use crate::format;
 use crate::icons::icon;
 use crate::layout::{self, Nav, copy_button};
-use crate::params::InPath;
 use crate::params::query_string;
 use crate::reads::{Via, note_path};
 use crate::state::Shared;

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use maud::{Markup, html};
+use throughline_api::InPath;
 use throughline_store::{MetricInfo, MetricSeries};
 use throughline_trace::MetricKind;
 
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 use crate::format::{self, NANOS_PER_SEC};
 use crate::icons::{icon, line_art};
 use crate::layout::{self, Nav};
-use crate::params::{InPath, Params, encode};
+use crate::params::{Params, encode};
 use crate::state::Shared;
 
 /// Time that is shown when `since` is not given, nanoseconds.

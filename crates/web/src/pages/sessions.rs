@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use maud::{Markup, html};
+use throughline_api::InPath;
 use throughline_store::{GroupSummary, Page, StoredTrace, TraceFilter};
 use throughline_trace::{NameSet, TraceSummary};
 
@@ -11,7 +12,7 @@ use crate::failure::Failure;
 use crate::filters::{self, PAGING, SESSION_PARAMS};
 use crate::format;
 use crate::layout::{self, Nav};
-use crate::params::{InPath, Params, encode, query_string};
+use crate::params::{Params, encode, query_string};
 use crate::state::Shared;
 
 /// What traces are put together by.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use maud::{Markup, html};
+use throughline_api::InPath;
 use throughline_store::StoredTrace;
 use throughline_trace::{FallbackState, SpanId, TraceId, TraceSummary};
 use tokio::sync::SemaphorePermit;
@@ -17,7 +18,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::icons::icon;
 use crate::layout::{self, Nav};
-use crate::params::{InPath, Params, encode, query_string};
+use crate::params::{Params, encode, query_string};
 use crate::reads::{Via, note_path};
 use crate::state::Shared;
 

@@ -2,12 +2,13 @@
 
 use axum::extract::State;
 use maud::Markup;
+use throughline_api::InPath;
 use throughline_store::TraceFilter;
 
 use super::sessions::{self, Group};
 use crate::doors::Visitor;
 use crate::failure::Failure;
-use crate::params::{InPath, Params};
+use crate::params::Params;
 use crate::state::Shared;
 
 const USERS: Group = Group {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
+use throughline_api::InPath;
 use throughline_govern::contract::Contract;
 use throughline_store::{ActionRecord, ActionState, Evaluation};
 use throughline_trace::{Action, ContractStep, Operation, Subject};
@@ -17,7 +18,6 @@ use crate::doors::Visitor;
 use crate::failure::{Failure, shown};
 use crate::form::ShortForm;
 use crate::governance::remembered;
-use crate::params::InPath;
 use crate::state::{App, Shared};
 
 /// How long the page waits for it to be done.

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use throughline_api::InPath;
 use throughline_store::parse_moment;
 
 use super::{ID_CHARS, check_token, may_act, token};
@@ -15,7 +16,7 @@ use crate::failure::{Failure, shown};
 use crate::form::ShortForm;
 use crate::format;
 use crate::layout::{self, Nav};
-use crate::params::{InPath, Params, encode};
+use crate::params::{Params, encode};
 use crate::state::{App, Shared};
 
 /// Traces that a page links.

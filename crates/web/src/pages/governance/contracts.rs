@@ -3,6 +3,7 @@
 
 use axum::extract::State;
 use maud::{Markup, html};
+use throughline_api::InPath;
 use throughline_govern::contract::{Offer, Owner, Proposal, ProposalState, Side, Terms};
 
 use super::{evidence, may_act, token};
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::governance::{Standing, remembered};
 use crate::layout::{self, Nav};
-use crate::params::{InPath, Params};
+use crate::params::Params;
 use crate::state::Shared;
 
 /// Before the name of a contract in the address of its page.

@@ -3,6 +3,7 @@
 
 use axum::extract::State;
 use maud::{Markup, html};
+use throughline_api::InPath;
 use throughline_govern::experiment::{Difference, ExperimentResult, Look, Verdict};
 
 use crate::doors::Visitor;
@@ -11,7 +12,7 @@ use crate::format;
 use crate::governance::ExperimentStanding;
 use crate::layout::{self, Nav};
 use crate::pages::chart::{self, Points};
-use crate::params::{InPath, Params, encode};
+use crate::params::{Params, encode};
 use crate::state::Shared;
 
 /// Smaller p-values are told as smaller than this.
