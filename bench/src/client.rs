@@ -26,6 +26,8 @@ pub(crate) struct Load {
     /// Time from one request to the next, of all senders together; as fast as they are answered
     /// when not said.
     pub(crate) pace: Option<Duration>,
+    /// How long before now the first request's spans ended; those of the last end now.
+    pub(crate) back: Duration,
 }
 
 /// What sending showed.
@@ -38,7 +40,7 @@ pub(crate) struct Outcome {
 
 /// Sends the load over so many connections, on each one request at a time.
 pub(crate) async fn send(url: &str, load: Load, senders: usize) -> anyhow::Result<Outcome> {
-    let Load { templates, batches, pace } = load;
+    let Load { templates, batches, pace, back } = load;
     let (next, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let began = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -63,6 +65,8 @@ pub(crate) async fn send(url: &str, load: Load, senders: usize) -> anyhow::Resul
                     tokio::time::sleep_until(due.into()).await;
                 }
                 let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
+                let left = back.mul_f64(1.0 - number as f64 / batches as f64);
+                let now = now.saturating_sub(left.as_nanos() as u64);
                 let body = templates[number as usize % templates.len()].fresh(&mut rng, now);
                 let asked = due.unwrap_or_else(Instant::now);
                 while let Err(status) = export(&mut grpc, body.clone()).await {

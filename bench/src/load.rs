@@ -78,13 +78,13 @@ impl Template {
     }
 }
 
-/// `count` different requests of `spans` spans each, the same for every run.
-pub(crate) fn templates(spans: usize, count: usize) -> Vec<Template> {
+/// `count` different requests of `spans` spans each by so many agents, the same for every run.
+pub(crate) fn templates(spans: usize, count: usize, agents: u32) -> Vec<Template> {
     let mut rng = StdRng::seed_from_u64(7);
-    (0..count).map(|_| template(&mut rng, spans)).collect()
+    (0..count).map(|_| template(&mut rng, spans, agents)).collect()
 }
 
-fn template(rng: &mut StdRng, spans: usize) -> Template {
+fn template(rng: &mut StdRng, spans: usize, agents: u32) -> Template {
     let mut list = Vec::with_capacity(spans);
     let mut trace_id = Vec::new();
     let mut ids: Vec<[u8; 16]> = Vec::new();
@@ -95,7 +95,7 @@ fn template(rng: &mut StdRng, spans: usize) -> Template {
             rng.fill_bytes(&mut id);
             ids.push(id);
             trace_id = id.to_vec();
-            (agent, session) = (rng.random_range(0..8), rng.random_range(0..2_000));
+            (agent, session) = (rng.random_range(0..agents), rng.random_range(0..2_000));
         }
         list.push(span(rng, &trace_id, at, agent, session));
     }

@@ -3,6 +3,7 @@
 //! the conditions. Figures are printed, never asserted: machines are noisy.
 
 mod client;
+mod governance;
 mod load;
 mod reading;
 mod server;
@@ -25,6 +26,9 @@ use crate::table::Table;
 
 /// Different requests that are sent.
 const TEMPLATES: usize = 32;
+
+/// Agents that they are of.
+const AGENTS: u32 = 8;
 
 /// Spans a second that the server has to take.
 const INGEST_GOAL: f64 = 40_000.0;
@@ -62,6 +66,8 @@ struct Options {
 enum Other {
     /// Posts at a steady rate and tells what the answers took, for `bench/gateway.sh`.
     Steady(steady::Options),
+    /// Stores spans of a day and more, and measures what governance costs while it has nothing else to do.
+    Governance(governance::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -69,6 +75,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &options.other {
         Some(Other::Steady(steady)) => runtime.block_on(steady::post(steady)),
+        Some(Other::Governance(governance)) => runtime.block_on(governance::measure(governance)),
         None => runtime.block_on(measure(options)),
     }
 }
@@ -92,7 +99,7 @@ async fn measure(options: Options) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     table.row("idle memory (RSS)", megabytes(server.rss_bytes()?), "50 MB");
 
-    let templates: Arc<[Template]> = load::templates(options.batch, TEMPLATES).into();
+    let templates: Arc<[Template]> = load::templates(options.batch, TEMPLATES, AGENTS).into();
     let rate = ingest(&options, &templates, &server, &mut table).await?;
     half_load(&options, (&templates, rate, synced), &server, &mut table).await?;
     reading::measure(options.reads, &server, &mut table).await?;
@@ -147,7 +154,7 @@ async fn ingest(
     let per_span = bytes as f64 / (templates.len() * options.batch) as f64;
     let batches = options.spans.div_ceil(options.batch as u64);
     let (cpu_before, asked) = (server.cpu_seconds()?, Instant::now());
-    let load = Load { templates: templates.clone(), batches, pace: None };
+    let load = Load { templates: templates.clone(), batches, pace: None, back: Duration::ZERO };
     let outcome = client::send(&server.grpc_url(), load, options.senders).await?;
     let (seconds, cpu) = (asked.elapsed().as_secs_f64(), server.cpu_seconds()? - cpu_before);
     let spans = batches * options.batch as u64;
@@ -173,6 +180,7 @@ async fn half_load(
         templates: templates.clone(),
         batches: (options.spans / 10).div_ceil(options.batch as u64),
         pace: Some(Duration::from_secs_f64(options.batch as f64 / half)),
+        back: Duration::ZERO,
     };
     let outcome = client::send(&server.grpc_url(), load, options.senders).await?;
     let goal = format!("p99 {:.0} ms", (10.0 * synced_p99_ms).max(250.0));
@@ -189,7 +197,7 @@ async fn while_reading(
 ) -> anyhow::Result<()> {
     let readers = Readers::start(options.readers, server).await?;
     let batches = (options.spans / 10).div_ceil(options.batch as u64);
-    let load = Load { templates: templates.clone(), batches, pace: None };
+    let load = Load { templates: templates.clone(), batches, pace: None, back: Duration::ZERO };
     let asked = Instant::now();
     client::send(&server.grpc_url(), load, options.senders).await?;
     let seconds = asked.elapsed().as_secs_f64();

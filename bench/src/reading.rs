@@ -51,7 +51,13 @@ pub(crate) async fn measure(
 }
 
 /// How long the search index, which follows in the background, is behind what was sent.
-async fn until_indexed(http: &reqwest::Client, server: &Server) -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// When it is for too long.
+pub(crate) async fn until_indexed(
+    http: &reqwest::Client,
+    server: &Server,
+) -> anyhow::Result<Duration> {
     let began = Instant::now();
     loop {
         let metrics = http.get(server.web_url("/metrics")).send().await?.text().await?;

@@ -1,5 +1,6 @@
 //! The measured process: started on free ports, watched through /proc, stopped by SIGTERM.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -49,9 +50,28 @@ pub(crate) struct Server {
     ports: [u16; 3],
 }
 
+/// What a line of `/proc/PID/stat` or of one thread says was taken.
+fn cpu_seconds(stat: &str) -> anyhow::Result<f64> {
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok());
+    let (user, system) = (ticks(11), ticks(12));
+    let sum = user.zip(system).map(|(u, s)| u + s).context("unexpected /proc/PID/stat")?;
+    Ok(sum / TICKS_PER_SECOND)
+}
+
 impl Server {
     /// Starts the binary and waits until it is ready.
     pub(crate) async fn start(binary: &Path, scratch: &Path) -> anyhow::Result<Self> {
+        Self::start_with(binary, scratch, SLOS).await
+    }
+
+    /// The same, with rules of its own.
+    pub(crate) async fn start_with(
+        binary: &Path,
+        scratch: &Path,
+        rules: &str,
+    ) -> anyhow::Result<Self> {
         let sockets = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0"));
         let mut ports = [0; 3];
         for (port, socket) in ports.iter_mut().zip(&sockets) {
@@ -63,7 +83,7 @@ impl Server {
         }
         drop(sockets);
         let data_dir = scratch.join("data");
-        std::fs::write(scratch.join("slo.yaml"), SLOS)?;
+        std::fs::write(scratch.join("slo.yaml"), rules)?;
         std::fs::write(scratch.join("throughline.yaml"), "governance: {rules: [slo.yaml]}\n")?;
         let child = Command::new(binary)
             .arg("--config")
@@ -102,13 +122,24 @@ impl Server {
 
     /// CPU time the process has taken, seconds, user and system.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok());
-        let (user, system) = (ticks(11), ticks(12));
-        let sum = user.zip(system).map(|(u, s)| u + s).context("unexpected /proc/PID/stat")?;
-        Ok(sum / TICKS_PER_SECOND)
+        cpu_seconds(&std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?)
+    }
+
+    /// CPU time that its threads have taken by their names, seconds, user and system; of those that are there.
+    pub(crate) fn thread_cpu_seconds(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        let mut found = BTreeMap::new();
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?.path();
+            // One that ended meanwhile.
+            let (Ok(name), Ok(stat)) = (
+                std::fs::read_to_string(task.join("comm")),
+                std::fs::read_to_string(task.join("stat")),
+            ) else {
+                continue;
+            };
+            *found.entry(name.trim().to_owned()).or_insert(0.0) += cpu_seconds(&stat)?;
+        }
+        Ok(found)
     }
 
     /// Memory that the process holds, bytes.
