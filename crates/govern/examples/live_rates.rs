@@ -17,13 +17,13 @@ use live::{SHIFTS, Shift, Traffic, delay, false_alarms, span};
 const TRAFFIC: [f64; 3] = [10.0, 40.0, 200.0];
 
 /// Agents of each kind of traffic.
-const AGENTS: u64 = 8;
+const AGENTS: u64 = 4;
 
-/// Hours of each: ten weeks.
-const HOURS: u64 = 10 * 7 * 24;
+/// Hours of each: four weeks.
+const HOURS: u64 = 4 * 7 * 24;
 
 /// Times that each change is tried.
-const RUNS: u64 = 100;
+const RUNS: u64 = 50;
 
 /// Minutes, and hours, after which a change that was not seen is not seen.
 const MOST: [u64; 2] = [120, 12];
