@@ -55,9 +55,9 @@ pub struct DemoOptions {
     pub runs: Option<u64>,
     /// Payments that are screened a minute, beside the runs; 0 for none.
     pub screened_per_minute: u32,
-    /// Whether the agents of the scenario policies work beside the runs: payment, customer service and
-    /// inventory.
-    pub scenarios: bool,
+    /// How many times as much as usual the agents of the scenario policies have to do beside the runs: payment, customer
+    /// service and inventory; 0 for none of them.
+    pub scenarios: u32,
     /// Where the simulated workflow server listens; `None` for no such server.
     pub pipeline_listener: Option<TcpListener>,
     /// Where directives come from (`http://127.0.0.1:4319`); `None` listens to nobody.
@@ -78,7 +78,7 @@ impl DemoOptions {
             concurrency: DEFAULT_CONCURRENCY,
             runs: None,
             screened_per_minute: 0,
-            scenarios: false,
+            scenarios: 0,
             pipeline_listener: None,
             directives: None,
             keep_provider: false,
@@ -227,13 +227,14 @@ impl Troupe {
             let per_minute = options.screened_per_minute;
             troupe.steady.push(Steady { per_minute, telemetry, work });
         }
-        if options.scenarios {
+        if options.scenarios > 0 {
             let works = [
                 Work::Payment(first.payment()),
                 Work::Service(first.customer_service()),
                 Work::Inventory(first.inventory(features.clone())),
             ];
-            for (work, (service, per_minute)) in works.into_iter().zip(SCENARIO_SERVICES) {
+            for (work, (service, usual)) in works.into_iter().zip(SCENARIO_SERVICES) {
+                let per_minute = usual.saturating_mul(options.scenarios);
                 let telemetry = troupe.telemetry_of(service, options)?;
                 troupe.steady.push(Steady { per_minute, telemetry, work });
             }

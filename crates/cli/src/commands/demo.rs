@@ -99,7 +99,7 @@ pub(crate) async fn run(
     options.keep_provider = args.provider_port != 0;
     if args.runs.is_none() {
         options.screened_per_minute = SCREENED_PER_MINUTE;
-        options.scenarios = true;
+        options.scenarios = 1;
         options.pipeline_listener = workflows;
         options.directives = Some(spine.addresses.web.clone());
         if args.release_after > 0 {

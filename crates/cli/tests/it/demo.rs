@@ -2,8 +2,11 @@
 
 use std::io::Read as _;
 
+use throughline_demo::DemoOptions;
 use throughline_store::{DecisionFilter, Reader, TraceFilter};
+use tokio::sync::oneshot;
 
+use crate::governance::governed;
 use crate::server::{Server, throughline_in, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,4 +73,33 @@ async fn the_log_is_the_servers_own_and_the_scratch_directory_goes() {
     for foreign in ["throughline::decision", "throughline_demo", "\"span\""] {
         assert!(!log.contains(foreign), "{log}");
     }
+}
+
+/// The rules of the demo, on what its payment agent does; it does sixty times as much here as in the demo, where the
+/// verdict takes a few minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_4_the_experiment_of_the_demo_comes_to_a_verdict_from_what_its_agent_does() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rules = include_str!("../../../../deploy/demo/rules.yaml");
+    let (server, _) = governed(dir.path(), &[("rules.yaml", rules)]);
+    let experiment = async || server.get_json("/api/v1/experiments").await["items"][0].clone();
+    until("that it begins", async || experiment().await["since"].as_str().map(|_| ())).await;
+    let options = DemoOptions {
+        pace: 0.02,
+        concurrency: 1,
+        scenarios: 60,
+        ..DemoOptions::new(server.http.clone())
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let at_work = tokio::spawn(throughline_demo::run(options, async {
+        let _ = stopped.await;
+    }));
+    let decided = until("a verdict", async || {
+        Some(experiment().await).filter(|one| one["verdict"].as_str() == Some("treatment"))
+    })
+    .await;
+    // Nobody says so in advance: the words of the treatment are fewer.
+    assert!(decided["difference"].as_f64().is_some_and(|less| less < -10.0), "{decided}");
+    stop.send(()).expect("it is at work");
+    at_work.await.expect("it ended").expect("without a mistake");
 }

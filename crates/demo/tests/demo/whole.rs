@@ -167,7 +167,7 @@ async fn r5_6_agents_of_the_scenarios_tell_what_their_policies_need() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    let options = DemoOptions { pace: 0.0, scenarios: true, ..DemoOptions::new(endpoint) };
+    let options = DemoOptions { pace: 0.0, scenarios: 1, ..DemoOptions::new(endpoint) };
     throughline_demo::run(options, is_told).await.expect("it runs");
     let Some(Value::Array(numbers)) = embedding() else { panic!("{:?}", embedding()) };
     assert!(numbers.iter().all(|number| number.as_f64().is_some()) && numbers.len() > 1);
