@@ -78,10 +78,7 @@ pub(crate) struct Options {
 /// # Errors
 /// When the server does not start, refuses what is sent, or does not become quiet.
 pub(crate) async fn measure(options: &Options) -> anyhow::Result<()> {
-    let scratch = match &options.scratch {
-        Some(parent) => tempfile::tempdir_in(parent)?,
-        None => tempfile::tempdir()?,
-    };
+    let scratch = crate::scratch_in(options.scratch.as_deref())?;
     let mut table = Table::default();
     let rules = rules(options.slos, options.agents);
     let server = Server::start_with(&options.binary, scratch.path(), &rules).await?;

@@ -81,10 +81,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(options: Options) -> anyhow::Result<()> {
-    let scratch = match &options.scratch {
-        Some(parent) => tempfile::tempdir_in(parent)?,
-        None => tempfile::tempdir()?,
-    };
+    let scratch = scratch_in(options.scratch.as_deref())?;
     let mut table = Table::default();
     let size = std::fs::metadata(&options.binary)
         .with_context(|| format!("expected a built binary at {}", options.binary.display()))?
@@ -119,6 +116,14 @@ async fn measure(options: Options) -> anyhow::Result<()> {
         load_average(),
     ));
     Ok(())
+}
+
+/// A scratch directory, in the one that is named: which is made when it is not there.
+fn scratch_in(parent: Option<&Path>) -> anyhow::Result<tempfile::TempDir> {
+    let Some(parent) = parent else { return Ok(tempfile::tempdir()?) };
+    std::fs::create_dir_all(parent)
+        .and_then(|()| tempfile::tempdir_in(parent))
+        .with_context(|| format!("expected a place for scratch data at {}", parent.display()))
 }
 
 fn megabytes(bytes: u64) -> String {
