@@ -2,7 +2,7 @@
 
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// Media type of most answers.
 pub const JSON: &str = "application/json";
@@ -49,6 +49,22 @@ impl Body {
     #[must_use]
     pub fn optional(self) -> Self {
         Self { is_required: false, ..self }
+    }
+
+    /// What OpenAPI 3.1 says of it (`requestBody`). Schemas of types go into `schemas`, and are referred to.
+    pub fn described(&self, schemas: &mut SchemaGenerator) -> Value {
+        let forms = self.forms.iter().map(|(media, schema)| {
+            let schema = match schema {
+                BodySchema::Of(schema) => schema(schemas).to_value(),
+                BodySchema::Given(schema) => schema.clone(),
+            };
+            ((*media).to_owned(), json!({ "schema": schema }))
+        });
+        json!({
+            "required": self.is_required,
+            "description": format!("At most {} bytes.", self.max_bytes),
+            "content": forms.collect::<Map<_, _>>(),
+        })
     }
 }
 
@@ -174,24 +190,6 @@ impl<P, R> Operation<P, R> {
     /// The names of the parameters in its path.
     pub fn path_parameters(&self) -> impl Iterator<Item = &'static str> + use<P, R> {
         self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-    }
-
-    /// Whether its answers have versions, so that what did not change is not sent again.
-    pub fn has_version(&self) -> bool {
-        self.method == Method::GET && self.media != EVENTS
-    }
-}
-
-impl<R> Operation<&'static [&'static str], R> {
-    /// The names of its query parameters, which are told in lists, each once.
-    pub fn parameters(&self) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        for name in self.query.iter().flat_map(|list| list.iter()) {
-            if !names.contains(name) {
-                names.push(*name);
-            }
-        }
-        names
     }
 }
 

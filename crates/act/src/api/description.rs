@@ -3,7 +3,6 @@
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
-use throughline_api::{Body, BodySchema};
 
 use super::table::Operation;
 use super::{parameters, table};
@@ -48,21 +47,6 @@ pub fn api_description() -> ApiDescription {
     ApiDescription { paths, schemas, tags }
 }
 
-fn request_body(body: &Body, bodies: &mut SchemaGenerator) -> Value {
-    let forms = body.forms.iter().map(|(media, schema)| {
-        let schema = match schema {
-            BodySchema::Of(schema) => schema(bodies).to_value(),
-            BodySchema::Given(schema) => schema.clone(),
-        };
-        ((*media).to_owned(), json!({ "schema": schema }))
-    });
-    json!({
-        "required": body.is_required,
-        "description": format!("At most {} bytes.", body.max_bytes),
-        "content": forms.collect::<Map<_, _>>(),
-    })
-}
-
 fn operation_of(
     operation: &Operation,
     answers: &mut SchemaGenerator,
@@ -105,7 +89,7 @@ fn operation_of(
         "responses": responses,
     });
     if let Some(body) = &operation.body {
-        described["requestBody"] = request_body(body, bodies);
+        described["requestBody"] = body.described(bodies);
     }
     described
 }

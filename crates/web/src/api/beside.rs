@@ -12,7 +12,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use schemars::Schema;
 use serde_json::{Map, Value, json};
-use throughline_api::EVENTS;
 use throughline_trace::access::ApiKey;
 use tower::ServiceExt as _;
 
@@ -120,7 +119,7 @@ fn contract(method: &Method, of: &Value) -> Contract {
     let media = media.cloned().unwrap_or_default();
     Contract {
         parameters: in_query.filter_map(|one| one["name"].as_str().map(str::to_owned)).collect(),
-        has_version: *method == Method::GET && media != EVENTS,
+        has_version: contract::has_version(method, &media),
         media,
     }
 }

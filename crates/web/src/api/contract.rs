@@ -8,8 +8,9 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use throughline_api::EVENTS;
 
-use super::operation::Operation;
+use super::operation::{Operation, parameters_of};
 use crate::failure::{Failure, shown};
 use crate::params::Params;
 
@@ -30,11 +31,16 @@ pub(crate) struct Contract {
 impl Contract {
     pub(crate) fn of(operation: &Operation) -> Self {
         Self {
-            parameters: operation.parameters().into_iter().map(str::to_owned).collect(),
+            parameters: parameters_of(operation).into_iter().map(str::to_owned).collect(),
             media: operation.media.to_owned(),
-            has_version: operation.has_version(),
+            has_version: has_version(&operation.method, operation.media),
         }
     }
+}
+
+/// Whether answers have versions, so that what did not change is not sent again.
+pub(crate) fn has_version(method: &Method, media: &str) -> bool {
+    *method == Method::GET && media != EVENTS
 }
 
 /// Holds a request against the contract, and its answer against what the asker has.

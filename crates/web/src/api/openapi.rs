@@ -10,12 +10,12 @@ use bytes::Bytes;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
-use throughline_api::cursor::MAX_LIMIT;
-use throughline_api::{Body, BodySchema, TEXT};
+use throughline_api::TEXT;
+use throughline_api::cursor::expected_limit;
 
 use super::beside::Beside;
-use super::contract;
-use super::operation::Operation;
+use super::contract::{self, has_version};
+use super::operation::{Operation, parameters_of};
 use super::parameters::{self, Parameter};
 use super::table;
 use crate::doors::needed_scope;
@@ -136,7 +136,7 @@ fn operation_of(
     let in_path = operation
         .path_parameters()
         .filter_map(|name| Some(parameter(name, "path", parameters::in_path(name)?)));
-    let in_query = operation.parameters().into_iter().filter_map(|name| {
+    let in_query = parameters_of(operation).into_iter().filter_map(|name| {
         Some(parameter(name, "query", parameters::in_query(name, operation.path)?))
     });
     let mut described = json!({
@@ -149,7 +149,7 @@ fn operation_of(
         "responses": responses(operation, problem, answers),
     });
     if let Some(body) = &operation.body {
-        described["requestBody"] = request_body(body, bodies);
+        described["requestBody"] = body.described(bodies);
     }
     described
 }
@@ -172,21 +172,6 @@ fn parameter(name: &str, place: &str, of: Parameter) -> Value {
     described
 }
 
-fn request_body(body: &Body, bodies: &mut SchemaGenerator) -> Value {
-    let forms = body.forms.iter().map(|(media, schema)| {
-        let schema = match schema {
-            BodySchema::Of(schema) => schema(bodies).to_value(),
-            BodySchema::Given(schema) => schema.clone(),
-        };
-        ((*media).to_owned(), json!({ "schema": schema }))
-    });
-    json!({
-        "required": body.is_required,
-        "description": format!("At most {} bytes.", body.max_bytes),
-        "content": forms.collect::<Map<_, _>>(),
-    })
-}
-
 fn responses(operation: &Operation, problem: &Schema, answers: &mut SchemaGenerator) -> Value {
     let content = match operation.answer {
         Some(schema) => json!({ "schema": schema(answers) }),
@@ -199,13 +184,13 @@ fn responses(operation: &Operation, problem: &Schema, answers: &mut SchemaGenera
     let mut responses = json!({
         "200": { "description": "The answer.", "content": { media: content } },
     });
-    if operation.has_version() {
+    if has_version(&operation.method, operation.media) {
         with_version(&mut responses);
     }
     with_failures(&mut responses, &failures(operation), problem);
-    if operation.parameters().contains(&"limit") {
-        let expected = format!("a whole number from 1 to {MAX_LIMIT}");
-        let mistake = Failure::parameter("limit", &expected, "0").to_problem(operation.path);
+    if parameters_of(operation).contains(&"limit") {
+        let mistake =
+            Failure::parameter("limit", &expected_limit(), "0").to_problem(operation.path);
         responses["400"]["content"][PROBLEM_JSON]["example"] = json!(mistake);
     }
     responses
@@ -285,7 +270,7 @@ mod tests {
     fn every_parameter_is_described_and_every_status_has_a_kind_of_problem() {
         let document = describe("1", &Beside::default());
         for operation in table::operations() {
-            for name in operation.parameters() {
+            for name in parameters_of(&operation) {
                 assert!(
                     parameters::in_query(name, operation.path).is_some(),
                     "{name} of {}",
@@ -320,8 +305,8 @@ mod tests {
             };
             let properties = &document["components"]["schemas"][name]["properties"];
             let is_list = properties["items"].is_object();
-            assert_eq!(is_list, operation.parameters().contains(&"cursor"), "{}", operation.id);
-            assert_eq!(is_list, operation.parameters().contains(&"limit"), "{}", operation.id);
+            assert_eq!(is_list, parameters_of(&operation).contains(&"cursor"), "{}", operation.id);
+            assert_eq!(is_list, parameters_of(&operation).contains(&"limit"), "{}", operation.id);
             assert_eq!(is_list, properties["next"].is_object(), "{}", operation.id);
         }
     }

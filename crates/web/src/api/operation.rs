@@ -12,6 +12,17 @@ use crate::state::Shared;
 pub(crate) type Operation =
     throughline_api::Operation<&'static [&'static str], MethodRouter<Shared>>;
 
+/// The names of its query parameters, each once.
+pub(crate) fn parameters_of(operation: &Operation) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for name in operation.query.iter().flat_map(|list| list.iter()) {
+        if !names.contains(name) {
+            names.push(*name);
+        }
+    }
+    names
+}
+
 /// What answers it, held to its description.
 pub(crate) fn route(operation: Operation) -> MethodRouter<Shared> {
     let contract = Arc::new(Contract::of(&operation));
