@@ -23,14 +23,14 @@ const GOAL_PERCENT: f64 = 10.0;
 /// Spans in one request while it is measured: one request a second.
 const TRICKLE_BATCH: usize = 100;
 
-/// Share of a core below which the thread that packs closed segments counts as done: what it does is not governance.
-const QUIET: f64 = 0.005;
-
-/// Name of that thread.
+/// Name of the thread that packs closed segments: what it does is not governance.
 const KEEPER: &str = "store-keeper";
 
-/// How long it is looked at whether it is done.
-const QUIET_FOR: Duration = Duration::from_secs(20);
+/// Bytes of a closed segment from which on the server packs it.
+const PACKED_BYTES: u64 = 1 << 20;
+
+/// How often it is looked at whether all are packed.
+const LOOKED_EVERY: Duration = Duration::from_secs(2);
 
 /// Longest wait for that.
 const MOST_SETTLING: Duration = Duration::from_secs(3_600);
@@ -73,10 +73,10 @@ pub(crate) struct Options {
     scratch: Option<PathBuf>,
 }
 
-/// Stores the spans, waits until the server is quiet, and measures.
+/// Stores the spans, waits until they are indexed and packed, and measures.
 ///
 /// # Errors
-/// When the server does not start, refuses what is sent, or does not become quiet.
+/// When the server does not start, refuses what is sent, or does not come to rest.
 pub(crate) async fn measure(options: &Options) -> anyhow::Result<()> {
     let scratch = crate::scratch_in(options.scratch.as_deref())?;
     let mut table = Table::default();
@@ -91,8 +91,9 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<()> {
     let rate = options.spans as f64 / began.elapsed().as_secs_f64();
     table.row("stored before", format!("{} spans, {rate:.0} a second", batches * 512), "");
     let settling = Instant::now();
-    reading::until_indexed(&client::http()?, &server).await?;
-    until_quiet(&server).await?;
+    let http = client::http()?;
+    reading::until_indexed(&http, &server).await?;
+    until_packed(&http, &server).await?;
     table.row("quiet after", format!("{:.0} s", settling.elapsed().as_secs_f64()), "");
 
     let trickle = tokio::spawn(trickle(server.grpc_url(), options.agents, options.all_secs()));
@@ -166,22 +167,25 @@ async fn trickle(url: String, agents: u32, secs: u64) -> anyhow::Result<()> {
 }
 
 /// Waits until closed segments are packed.
-async fn until_quiet(server: &Server) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let keeper =
-        || Ok::<_, anyhow::Error>(server.thread_cpu_seconds()?.remove(KEEPER).unwrap_or(0.0));
+async fn until_packed(http: &reqwest::Client, server: &Server) -> anyhow::Result<()> {
+    let (began, url) = (Instant::now(), server.web_url("/api/v1/segments?limit=500"));
     loop {
-        let before = keeper()?;
-        tokio::time::sleep(QUIET_FOR).await;
-        let taken = (keeper()? - before) / QUIET_FOR.as_secs_f64();
-        if taken < QUIET {
+        let segments = client::get_json(http, &url).await?;
+        let segments = segments["items"].as_array().context("expected a list of segments")?;
+        let waits = |of: &&serde_json::Value| {
+            of["state"] != "open"
+                && of["is_packed"] == false
+                && of["bytes"].as_u64() >= Some(PACKED_BYTES)
+        };
+        let left = segments.iter().filter(waits).count();
+        if left == 0 {
             return Ok(());
         }
         anyhow::ensure!(
             began.elapsed() < MOST_SETTLING,
-            "expected {KEEPER} to be done within {MOST_SETTLING:?}, it takes {:.0} % of a core",
-            taken * 100.0
+            "expected closed segments to be packed within {MOST_SETTLING:?}, {left} are not"
         );
+        tokio::time::sleep(LOOKED_EVERY).await;
     }
 }
 
@@ -204,7 +208,7 @@ async fn while_asked(options: &Options, server: &Server, table: &mut Table) -> a
         let of = |at: &BTreeMap<String, f64>| at.get(name).copied().unwrap_or(0.0);
         100.0 * (of(&threads) - of(&threads_before)) / seconds
     };
-    // Closed segments are packed one after the other, with pauses in which all looks quiet.
+    // What goes on coming may close a segment.
     let without = format!("{:.1} %", mean - since(KEEPER));
     table.row("one core, all but the packing of closed segments", without, &goal);
     table.row("one core, all of the server", format!("{mean:.1} %"), "");
