@@ -28,6 +28,15 @@ pub(crate) const MAX_TRACES_PER_ROUND: usize = 2_000;
 /// Summaries of traces that tell when sessions began, at most, the newest.
 const MAX_SUMMARIES: usize = 4_000;
 
+/// Decisions of each of many agents that are read at least, if there are as many.
+const LEAST_DECISIONS: usize = 500;
+
+/// Whole traces of each of many agents that are read at least.
+const LEAST_TRACES: usize = 20;
+
+/// Summaries for each of many agents that are read at least.
+const LEAST_SUMMARIES: usize = 500;
+
 /// Of how much one look reads at most, the newest of each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Most {
@@ -57,15 +66,6 @@ impl Most {
         }
     }
 }
-
-/// Decisions of each of many agents that are read at least, if there are as many.
-const LEAST_DECISIONS: usize = 500;
-
-/// Whole traces of each of many agents that are read at least.
-const LEAST_TRACES: usize = 20;
-
-/// Summaries for each of many agents that are read at least.
-const LEAST_SUMMARIES: usize = 500;
 
 /// Summaries in one answer of the store.
 const SUMMARIES_PER_PAGE: usize = 500;

@@ -96,9 +96,7 @@ impl Trouble {
             _ => {}
         }
     }
-}
 
-impl Trouble {
     /// The export under way is not tried again: what its receiver asked to wait for was too much.
     pub(super) fn given_up(&self) {
         let pauses = locked(&self.own).pauses.take();
