@@ -49,8 +49,13 @@ async fn post(server: &Server, path: &str, body: &Json) -> (u16, Json) {
 }
 
 async fn is_in_state(server: &Server, name: &str, state: &str) -> Json {
+    let path = format!("/api/v1/contracts/{name}");
     until(state, async || {
-        let found = server.get_json(&format!("/api/v1/contracts/{name}")).await;
+        // One from a file is there after the first round, for which the server does not wait to be ready.
+        if server.get(&path, None).await.0 == 404 {
+            return None;
+        }
+        let found = server.get_json(&path).await;
         (found["proposal"]["state"] == state).then_some(found)
     })
     .await
