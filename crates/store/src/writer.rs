@@ -51,6 +51,10 @@ const IDLE: Duration = Duration::from_secs(30);
 /// inbox, which says when it is full. A group that is refused is lost where its sender cannot repeat it.
 const CONTROL_BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Page cache of the control database, KiB: its indices are written all over and are larger than any cache, so that
+/// more than this wins nothing.
+const CONTROL_CACHE_KIB: i64 = 24 * 1024;
+
 /// When a sender should come back after the disk was full, milliseconds.
 const DISK_FULL_RETRY_MILLIS: u64 = 5_000;
 
@@ -132,6 +136,7 @@ impl Writer {
         let chain_key = chain::make_ready(&mut control, &options.audit_keys)
             .map_err(|error| OpenError::of_chain(&control_path, error))?;
         control.busy_timeout(CONTROL_BUSY_TIMEOUT).map_err(fails)?;
+        control.pragma_update(None, "cache_size", -CONTROL_CACHE_KIB).map_err(fails)?;
         let segments = layout.segments();
         let unlisted = |source| OpenError::NotWritable { path: segments.clone(), source };
         let ids = layout.list().map_err(unlisted)?;
