@@ -51,8 +51,8 @@ const IDLE: Duration = Duration::from_secs(30);
 /// inbox, which says when it is full. A group that is refused is lost where its sender cannot repeat it.
 const CONTROL_BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Page cache of the control database, KiB: its indices are written all over and are larger than any cache, so that
-/// more than this wins nothing.
+/// Page cache of the control database, KiB: less than that of the segment, since its indices are written all over and
+/// outgrow any cache, and memory is bounded.
 const CONTROL_CACHE_KIB: i64 = 24 * 1024;
 
 /// When a sender should come back after the disk was full, milliseconds.
