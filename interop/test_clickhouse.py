@@ -75,6 +75,9 @@ def test_what_is_stored_is_in_clickhouse_once_whoever_is_killed(tmp_path, engine
     server = start(config, tmp_path)
     until("everything again", lambda: "throughline_clickhouse_rows_total " + str(sent)
           in requests.get(server.url("/metrics"), timeout=10).text)
+    # Rollups follow the spans, and the mirror them: the check compares what there is on both sides.
+    rolled_up = "SELECT sum(spans) FROM rollups FINAL WHERE resolution = 3600 AND cuboid = 'all'"
+    until("the rollups of every span", lambda: engine.ask(rolled_up) == str(sent))
     assert is_whole(sent)
     assert engine.ask("SELECT count() FROM spans FINAL") == str(sent)
     assert engine.ask("SELECT max(version) FROM schema_migrations") == "4"
@@ -86,10 +89,6 @@ def test_what_is_stored_is_in_clickhouse_once_whoever_is_killed(tmp_path, engine
     assert {one["span_count"] for one in listed} == {5}
     code, rows, _ = store(config, data_dir, "trace", listed[0]["trace_id"])
     assert code == 0 and len(rows) == 5
-
-    # Rollups follow the spans, and the mirror them: the check compares what there is on both sides.
-    rolled_up = "SELECT sum(spans) FROM rollups FINAL WHERE resolution = 3600 AND cuboid = 'all'"
-    until("the rollups of every span", lambda: engine.ask(rolled_up) == str(sent))
 
     # A row that is not what was stored is found.
     engine.ask(f"INSERT INTO spans SELECT * REPLACE ('forged' AS name, version + 1 AS version) FROM spans "
