@@ -35,6 +35,9 @@ impl Memory {
                 post(segment, trace, &mut facet_numbers, &mut changes.facet_traces)?;
             }
             changes.trace_nos.push(trace.trace_no);
+            if trace.is_carried {
+                changes.carried.push(trace.trace_no);
+            }
             trace.is_stored = true;
             trace.is_dirty = false;
         }

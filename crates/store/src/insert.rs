@@ -7,6 +7,7 @@ use crate::body;
 use crate::decision_rows;
 use crate::flush;
 use crate::hot::{HotTrace, Novelty};
+use crate::index::Placed;
 use crate::messages::Message;
 use crate::prepare::{Addressed, Prepared};
 use crate::recent::Recent;
@@ -51,6 +52,7 @@ impl Memory {
         )?;
         self.insert_logs(connections, prepared, (&resources, &scopes))?;
         self.insert_points(segment, prepared, (&resources, &scopes))?;
+        self.changes.batches += 1;
         accepted.logs = prepared.logs.len() as u64;
         accepted.metrics = prepared.points.len() as u64;
         Ok(accepted)
@@ -71,7 +73,9 @@ impl Memory {
         let watching =
             (self.watching.generation != prepared.observed_by).then(|| self.watching.clone());
         let mut observed = Vec::new();
-        for (span, row) in prepared.batch.spans.iter().zip(&prepared.spans) {
+        let batch = self.changes.batches;
+        self.changes.placed.reserve(prepared.spans.len());
+        for (at, (span, row)) in prepared.batch.spans.iter().zip(&prepared.spans).enumerate() {
             let (hot, changes) = self.hot(connections, span.trace_id)?;
             match hot.see(span.span_id, row.checksum) {
                 Novelty::New => {}
@@ -97,6 +101,7 @@ impl Memory {
                 ..row.sighting.clone()
             });
             changes.mark(hot);
+            let trace_no = hot.trace_no;
             let key = if hot.next < spans_per_trace_no {
                 hot.take_key()
             } else {
@@ -104,6 +109,8 @@ impl Memory {
                 self.hot(connections, span.trace_id)?.0.take_key()
             };
             self.hot.add_weight(weight);
+            let (span_no, resource) = (at as u32, resources[row.resource]);
+            self.changes.placed.push(Placed { batch, span: span_no, key, trace_no, resource });
             let messages = self.references(connections.segment, &row.messages, &span.attributes)?;
             insert.execute(params![
                 key,
@@ -393,7 +400,7 @@ fn find_or_insert(
 }
 
 /// Appends a number in LEB128.
-fn push_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn push_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;

@@ -71,6 +71,31 @@ pub(crate) struct Extracted<'a> {
     pub(crate) messages: Vec<Message>,
 }
 
+/// A list of messages that was taken out of an attribute.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    /// Which attribute.
+    pub(crate) attribute: usize,
+    /// How many messages.
+    pub(crate) count: u32,
+    /// Whether they are JSON as text; else they are the stored form of a value.
+    pub(crate) is_json: bool,
+}
+
+impl Extracted<'_> {
+    /// The lists that were taken out, in the order of their messages.
+    pub(crate) fn taken(&self) -> Vec<Taken> {
+        let taken = |(attribute, list): &(usize, List)| {
+            let (count, is_json) = match list {
+                List::Text { count, .. } => (*count, true),
+                List::Structured { count } => (*count, false),
+            };
+            Taken { attribute: *attribute, count, is_json }
+        };
+        self.lists.iter().map(taken).collect()
+    }
+}
+
 #[derive(Debug)]
 enum List {
     Text { open: Range<usize>, separator: Range<usize>, close: Range<usize>, count: u32 },

@@ -15,7 +15,7 @@ use crate::audit::chain::{self, Hash, SALT_BYTES};
 use crate::body::{self, BodyError, LogBodyRef, SpanBodyRef};
 use crate::derived_rows;
 use crate::indicators::Watching;
-use crate::messages::{self, Message};
+use crate::messages::{self, Message, Taken};
 
 /// A batch with everything that can be worked out without the database.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub(crate) struct PreparedSpan {
     pub(crate) resource: usize,
     pub(crate) scope: usize,
     pub(crate) messages: Vec<Message>,
+    /// The attributes that they were taken out of.
+    pub(crate) taken: Vec<Taken>,
     /// What it adds to rollups.
     pub(crate) facts: SpanFacts,
     /// What continuity is told of it, if it is inserted.
@@ -263,6 +265,7 @@ impl Work {
             body,
             resource,
             scope,
+            taken: extracted.taken(),
             messages: extracted.messages,
         })
     }

@@ -9,6 +9,7 @@ use throughline_trace::{Sighting, TraceId};
 use crate::earlier::EarlierSegments;
 use crate::facet::FacetKind;
 use crate::hot::HotTrace;
+use crate::index::Placed;
 use crate::indicators::{Observer, Watching};
 use crate::layout::{Day, Layout, SegmentId, sync_directory};
 use crate::recent::Recent;
@@ -84,6 +85,12 @@ pub(crate) struct Changes {
     pub(crate) traces: Vec<TraceId>,
     /// Rows of the traces that were written.
     pub(crate) trace_nos: Vec<i64>,
+    /// Those of them that earlier segments know too.
+    pub(crate) carried: Vec<i64>,
+    /// Batches whose spans are inserted.
+    pub(crate) batches: u32,
+    /// Where the spans went that were inserted, for the search index.
+    pub(crate) placed: Vec<Placed>,
     /// Traces that were given a row number; not all of them change.
     pub(crate) numbered: Vec<TraceId>,
     pub(crate) messages: Vec<[u8; 16]>,

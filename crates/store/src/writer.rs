@@ -10,13 +10,14 @@
 //! audit log in the same transaction as its row: what such a crash leaves stays in the chain too.
 
 use std::collections::HashSet;
+use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use rusqlite::{Connection, ErrorCode};
-use throughline_trace::{Accepted, Decision, DecisionId, Refusal};
+use throughline_trace::{Accepted, Decision, DecisionId};
 use tokio::sync::broadcast;
 
 use crate::answer::Committed;
@@ -42,6 +43,9 @@ use crate::segment::OpenSegment;
 use crate::session::Files;
 use crate::told;
 use crate::trace_rows::RowError;
+use answer::{Written, refuse};
+
+mod answer;
 
 /// Quiet time after which the writer gives its page cache back.
 const IDLE: Duration = Duration::from_secs(30);
@@ -54,9 +58,6 @@ const CONTROL_BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Page cache of the control database, KiB: less than that of the segment, since its indices are written all over and
 /// outgrow any cache, and memory is bounded.
 const CONTROL_CACHE_KIB: i64 = 24 * 1024;
-
-/// When a sender should come back after the disk was full, milliseconds.
-const DISK_FULL_RETRY_MILLIS: u64 = 5_000;
 
 /// What the writer thread owns.
 #[derive(Debug)]
@@ -264,16 +265,7 @@ impl Writer {
         }
         let prepared: Vec<&Prepared> = jobs.iter().map(|job| &job.prepared).collect();
         match self.commit(&prepared) {
-            Ok(accepted) => {
-                // Everybody is answered before anything is freed: that takes as long as a commit.
-                let mut written = Vec::with_capacity(jobs.len());
-                for (job, accepted) in jobs.into_iter().zip(accepted) {
-                    drop(job.reservation);
-                    // Whoever asked may have gone; the batch is durable all the same.
-                    let _ = job.reply.send(Ok(accepted));
-                    written.push(job.prepared);
-                }
-            }
+            Ok(written) => answer::answer(jobs, written, (self.index.as_ref(), self.segment.id)),
             Err(failure @ (Failure::DiskFull | Failure::Busy)) => {
                 jobs.into_iter().for_each(|job| refuse(job, &failure))
             }
@@ -344,17 +336,23 @@ impl Writer {
         if let Some(keeper) = &self.keeper {
             keeper.opened(id);
         }
+        if let Some(index) = &self.index {
+            index.opened(id, batch_no);
+        }
         Ok(())
     }
 
     /// One transaction: all of the batches, or none.
-    fn commit(&mut self, group: &[&Prepared]) -> Result<Vec<Accepted>, Failure> {
+    fn commit(&mut self, group: &[&Prepared]) -> Result<Written, Failure> {
         let begin = Instant::now();
         self.segment.memory.begin();
         let result = catch_unwind(AssertUnwindSafe(|| self.transact(group)));
         let (failure, is_known) = match result {
             Ok(Ok((accepted, committed))) => {
-                let sightings = std::mem::take(&mut self.segment.memory.changes.sightings);
+                let changes = &mut self.segment.memory.changes;
+                let sightings = take(&mut changes.sightings);
+                let (placed, carried) = (take(&mut changes.placed), take(&mut changes.carried));
+                let batch_no = self.segment.memory.numbers.batch_no;
                 self.segment.memory.commit();
                 if let Some(continuity) = &self.continuity {
                     continuity.tell(sightings);
@@ -364,12 +362,15 @@ impl Writer {
                     // Nobody may be listening.
                     let _ = self.committed.send(Arc::new(piece));
                 }
-                return Ok(accepted);
+                return Ok(Written { accepted, batch_no, placed, carried });
             }
             Ok(Err(failure)) => (failure, true),
             Err(_) => (Failure::Other("the writer panicked over a batch".to_owned()), false),
         };
         tracing::error!(?failure, "a group of batches was not written");
+        if let Some(index) = &self.index {
+            index.is_not_fed(self.segment.id, self.segment.memory.numbers.batch_no);
+        }
         for connection in [&self.segment.connection, &self.control] {
             // SQLite rolls back by itself after some failures.
             if !connection.is_autocommit()
@@ -472,15 +473,6 @@ impl Writer {
         }
         Ok((accepted, committed))
     }
-}
-
-fn refuse(job: Job, failure: &Failure) {
-    let refusal = match failure {
-        Failure::DiskFull => Refusal::DiskFull { retry_after_ms: DISK_FULL_RETRY_MILLIS },
-        Failure::Busy => Refusal::Storage("another process has locked the database".to_owned()),
-        Failure::Other(error) => Refusal::Storage(error.clone()),
-    };
-    let _ = job.reply.send(Err(refusal));
 }
 
 /// The server's clock, nanoseconds since the Unix epoch.

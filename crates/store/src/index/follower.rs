@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 
 use super::error::IndexError;
+use super::fed::Fed;
 use super::file::{self, Standing};
 use super::metrics::IndexMetrics;
 use super::pending::Pending;
 use super::piece::Open;
 use crate::layout::{SegmentId, remove_database};
+use crate::prepare::Prepared;
 use crate::schema::{SEGMENT, SchemaError};
 use crate::session::Files;
 
@@ -35,6 +37,12 @@ impl FollowerDoor {
     /// Has everything indexed that is committed now, and comes back when that is done.
     pub(crate) fn index_now(&self) {
         self.pending.index_now();
+    }
+
+    /// What was handed over and not taken is lost.
+    #[cfg(test)]
+    pub(crate) fn lose_fed(&self) {
+        self.pending.drop_all_fed();
     }
 
     /// The thread panics at its next round.
@@ -61,7 +69,10 @@ impl Follower {
         registry: &mut Registry,
     ) -> std::io::Result<Self> {
         let pending = Arc::new(Pending::default());
-        pending.begin(open, batch_no);
+        match batch_no {
+            0 => pending.begin_empty(open, 0),
+            last => pending.begin(open, last),
+        }
         files.index.follow(Arc::clone(&pending));
         let metrics = IndexMetrics::register(registry);
         let mut work = Work::new(files, Arc::clone(&pending), interval, metrics);
@@ -83,6 +94,21 @@ impl Follower {
     /// A group is about to be committed that changed these traces.
     pub(crate) fn tell(&self, id: SegmentId, batch_no: u64, traces: &[i64]) {
         self.pending.tell(id, batch_no, traces);
+    }
+
+    /// The group is committed, and these are its spans. Gives back what there is no room for.
+    pub(crate) fn feed(&self, id: SegmentId, batch_no: u64, fed: Fed) -> Option<Vec<Prepared>> {
+        self.pending.feed(id, batch_no, fed)
+    }
+
+    /// The group is not committed.
+    pub(crate) fn is_not_fed(&self, id: SegmentId, batch_no: u64) {
+        self.pending.is_not_fed(id, batch_no);
+    }
+
+    /// The writer begins with a segment, and with groups behind this one.
+    pub(crate) fn opened(&self, id: SegmentId, batch_no: u64) {
+        self.pending.begin_empty(id, batch_no);
     }
 }
 
@@ -155,29 +181,30 @@ impl Work {
     fn run(&mut self) {
         let mut pause = Duration::ZERO;
         loop {
-            let (asked, is_end) = self.pending.wait(pause);
-            if is_end {
+            let woken = self.pending.wait(pause);
+            if woken.is_end {
                 break;
             }
             let begin = Instant::now();
-            let worked = self.round();
+            let worked = self.round(woken.is_asked);
             self.tell_metrics();
             let is_more = match worked {
                 Ok(is_more) => is_more,
                 Err(error) => {
                     tracing::warn!(%error, "the search index could not be brought up to date; it will be tried again");
                     self.open.clear();
+                    self.pending.drop_all_fed();
                     false
                 }
             };
             if !is_more {
-                self.pending.is_done(asked);
+                self.pending.is_done(woken.asked);
             }
             // Half of the time at most: a search without the index is slower, not wrong.
-            pause = if is_more { begin.elapsed().min(self.interval) } else { self.interval };
+            pause = if is_more { begin.elapsed().min(self.interval) } else { self.until_due() };
         }
         let begin = Instant::now();
-        while begin.elapsed() < CLOSE_PATIENCE && self.round().is_ok_and(|is_more| is_more) {}
+        while begin.elapsed() < CLOSE_PATIENCE && self.round(true).is_ok_and(|is_more| is_more) {}
         for open in self.open.drain(..) {
             // What is not moved now stays in the log, and is there all the same.
             if let Err(error) = crate::segment::checkpoint(&open.index, "TRUNCATE") {
@@ -186,8 +213,17 @@ impl Work {
         }
     }
 
-    /// One piece of work, for the newest segment that has some; `true` when there may be more.
-    fn round(&mut self) -> Result<bool, IndexError> {
+    /// How long what was handed over may still be gathered.
+    fn until_due(&self) -> Duration {
+        let oldest =
+            self.open.iter().filter_map(|open| open.grown.as_ref()).map(|grown| grown.since);
+        let waited = oldest.min().map(|since| since.elapsed()).unwrap_or_default();
+        self.interval.saturating_sub(waited)
+    }
+
+    /// One piece of work, for the newest segment that has some; `true` when there may be more. What was
+    /// handed over is written at once if `is_asked`.
+    fn round(&mut self, is_asked: bool) -> Result<bool, IndexError> {
         let segments: Vec<SegmentId> = {
             let files = self.files.layout.files()?;
             files.into_iter().filter(|file| !file.is_skeleton).map(|file| file.id).collect()
@@ -211,11 +247,11 @@ impl Work {
                 self.unindexed.insert(*id, spans);
             }
         }
-        for id in segments {
+        for id in self.in_turn(segments) {
             if self.settled.contains(&id) || self.unreadable.contains(&id) {
                 continue;
             }
-            match self.piece(id) {
+            match self.piece(id, is_asked || Some(id) != newest) {
                 Ok(true) => return Ok(true),
                 Ok(false) if Some(id) != newest => self.settle(id),
                 Ok(false) => {}
@@ -237,6 +273,21 @@ impl Work {
             }
         }
         Ok(false)
+    }
+
+    /// Segments in the order in which they have their turn: what was handed over takes memory.
+    fn in_turn(&self, newest_first: Vec<SegmentId>) -> Vec<SegmentId> {
+        let mut first = Vec::new();
+        for id in self.pending.fed_segments() {
+            let is_useless = self.settled.contains(&id) || self.unreadable.contains(&id);
+            if is_useless || !newest_first.contains(&id) {
+                self.pending.drop_fed(id, u64::MAX);
+            } else {
+                first.push(id);
+            }
+        }
+        let rest = newest_first.into_iter().filter(|id| !first.contains(id));
+        first.iter().copied().chain(rest).collect()
     }
 
     /// Spans that the index of a segment does not have.
@@ -305,19 +356,22 @@ impl Work {
     }
 
     /// A piece of work on one segment; `false` when there was nothing to do.
-    fn piece(&mut self, id: SegmentId) -> Result<bool, IndexError> {
+    fn piece(&mut self, id: SegmentId, is_due: bool) -> Result<bool, IndexError> {
         let at = match self.open.iter().position(|open| open.id == id) {
             Some(at) => at,
             None => {
                 let opened = self.open(id)?;
-                self.open.retain(|open| open.id > id);
+                // The newest, and one before: what is gathered of another must not get lost.
+                self.open.retain(|open| open.id > id || open.grown.is_some());
                 self.open.push(opened);
                 self.open.len() - 1
             }
         };
         let open = &mut self.open[at];
         let before = open.standing.spans;
-        let done = open.piece(&self.pending);
+        let is_old =
+            open.grown.as_ref().is_some_and(|grown| grown.since.elapsed() >= self.interval);
+        let done = open.piece(&self.pending, is_due || is_old);
         // Whatever came of it, the segment's snapshot must not stay.
         if !open.segment.is_autocommit() {
             open.segment.execute_batch("ROLLBACK").map_err(IndexError::of_segment)?;
@@ -386,7 +440,7 @@ mod tests {
         let metrics = IndexMetrics::default();
         let mut work = Work::new(files, Arc::default(), Duration::ZERO, metrics.clone());
         let mut told = Vec::new();
-        while work.round().unwrap() {
+        while work.round(true).unwrap() {
             work.tell_metrics();
             told.push(metrics.unindexed_spans.get());
         }

@@ -1,20 +1,17 @@
-//! What spans add to the index: the values of their attributes, and what they say.
+//! What spans add to the index: the values of their attributes, and what they say, wherever they come from.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hasher as _;
 
 use fnv::FnvHasher;
-use rusqlite::{Connection, OptionalExtension as _};
-use throughline_trace::Value;
+use foldhash::fast::RandomState;
+use throughline_trace::{Attributes, Value};
 
 use super::error::IndexError;
-use crate::body::{self, BodyError, SpanBody};
-use crate::dictionary;
-use crate::insert::read_varints;
-use crate::messages::Slot;
-use crate::read_spans::RowReader;
-use crate::search::content::{self, Referred, Said, Written};
-use crate::trace_rows::{self, RowError};
+use super::shelf::{Shelf, Table};
+use crate::body::{self, BodyError};
+use crate::search::content::{self, Said, Written};
 
 /// Longest text of an attribute's value that has postings, bytes.
 pub(super) const MAX_POSTED_BYTES: usize = 256;
@@ -92,7 +89,7 @@ pub(super) fn without_nul(text: String) -> String {
 }
 
 /// Where a text comes from: the same bytes may say different things.
-type Address = [u8; 16];
+pub(super) type Address = [u8; 16];
 
 /// What the bytes are whose hash an address begins as.
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +124,21 @@ impl Text {
     }
 }
 
+/// Longest text of a span that is known by itself rather than by its address while spans are gathered, bytes.
+const MAX_SHORT_BYTES: usize = 128;
+
+/// Most texts that are known so.
+const MAX_SHORT_TEXTS: usize = 1_024;
+
+/// A message that a span has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Message {
+    pub(super) address: Address,
+    /// Whether its bytes are JSON as text; else they are the stored form of a value.
+    pub(super) is_json: bool,
+    pub(super) written: Written,
+}
+
 /// What a number of spans add.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -135,119 +147,84 @@ pub(super) struct Gathered {
     /// Hashes of values of resources.
     pub(super) resource_postings: Vec<(i64, i64)>,
     /// Resources, with the trace.
-    pub(super) resource_traces: BTreeSet<(i64, i64)>,
+    pub(super) resource_traces: HashSet<(i64, i64), RandomState>,
     /// Texts by where they come from.
-    pub(super) texts: HashMap<Address, Text>,
+    pub(super) texts: HashMap<Address, Text, RandomState>,
     /// Which trace says which text.
-    pub(super) said: HashSet<(Address, i64)>,
+    pub(super) said: HashSet<(Address, i64), RandomState>,
     /// Spans that were read.
     pub(super) spans: u64,
     /// Bytes of bodies and messages that were read.
     pub(super) bytes: usize,
-}
-
-/// Reads spans of one segment.
-pub(super) struct Gatherer<'c> {
-    connection: &'c Connection,
-    index: &'c Connection,
-    reader: RowReader<'c>,
+    /// Resources whose values are gathered.
     resources: HashSet<i64>,
-    messages: HashMap<Referred, Address>,
-    pub(super) gathered: Gathered,
+    /// Where short texts have been met: the names of spans are few.
+    short: HashMap<Box<str>, Address, RandomState>,
 }
 
-impl<'c> Gatherer<'c> {
-    /// Reads from `connection` what is not in `index` yet.
-    pub(super) fn new(connection: &'c Connection, index: &'c Connection) -> Self {
-        let reader = RowReader::new(connection);
-        let (resources, messages, gathered) = Default::default();
-        Self { connection, index, reader, resources, messages, gathered }
+impl Gathered {
+    /// Begins with a span of so many bytes.
+    pub(super) fn begin_span(&mut self, bytes: usize, (resource, trace_no): (i64, i64)) {
+        self.spans += 1;
+        self.bytes += bytes;
+        self.resource_traces.insert((resource, trace_no));
     }
 
-    /// Reads the spans of a row of `traces` from a key on, at most so many and, but for the last of
-    /// them, until so many bytes are gathered, as those of the trace of the row `trace_no`. Answers
-    /// the key behind the last, and whether that is all.
-    pub(super) fn spans(
-        &mut self,
-        space: i64,
-        trace_no: i64,
-        from: i64,
-        (most, most_bytes): (usize, usize),
-    ) -> Result<(i64, bool), IndexError> {
-        let (first, behind) = trace_rows::key_range(space);
-        let mut next = from.max(first);
-        let connection = self.connection;
-        let mut statement = connection
-            .prepare_cached(
-                "SELECT key, name, resource, messages, body FROM spans
-                 WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3",
-            )
-            .map_err(IndexError::of_segment)?;
-        let mut rows =
-            statement.query([next, behind, most as i64]).map_err(IndexError::of_segment)?;
-        let mut read = 0;
-        while let Some(row) = rows.next().map_err(IndexError::of_segment)? {
-            if self.gathered.bytes >= most_bytes {
-                return Ok((next, false));
-            }
-            let span = SpanRow::read(connection, row).map_err(IndexError::Segment)?;
-            next = span.key + 1;
-            read += 1;
-            self.span(span, trace_no)?;
-        }
-        Ok((next, read < most))
+    /// Whether the values of a resource are still to be gathered; it is taken for gathered from now on.
+    pub(super) fn wants_resource(&mut self, resource: i64) -> bool {
+        self.resources.insert(resource)
     }
 
-    fn span(&mut self, span: SpanRow<'_>, trace_no: i64) -> Result<(), IndexError> {
-        let SpanRow { name, body, resource, messages, .. } = span;
-        self.gathered.spans += 1;
-        self.gathered.bytes += span.bytes;
-        self.gathered.resource_traces.insert((resource, trace_no));
-        if self.resources.insert(resource) {
-            let read = self.reader.resource(resource).map_err(IndexError::of_segment)?;
-            let postings = &mut self.gathered.resource_postings;
-            for (key, value) in read.attributes.iter().filter(|(key, _)| is_posted(key)) {
-                hashes_of(key, value, &mut |hash| postings.push((hash, resource)));
-            }
+    /// Takes the values of a resource.
+    pub(super) fn resource(&mut self, resource: i64, attributes: &Attributes) {
+        let postings = &mut self.resource_postings;
+        for (key, value) in attributes.iter().filter(|(key, _)| is_posted(key)) {
+            hashes_of(key, value, &mut |hash| postings.push((hash, resource)));
         }
-        let postings = &mut self.gathered.postings;
+    }
+
+    /// Takes the name of a span.
+    pub(super) fn name(&mut self, shelf: &Shelf<'_>, name: &str, trace_no: i64) {
         if name.len() <= MAX_POSTED_BYTES {
-            postings.push((hash_text(SPAN_NAME, name), trace_no));
+            self.posting(shelf, hash_text(SPAN_NAME, name), trace_no);
         }
-        let own = body.attributes.iter().filter_map(|(key, slot)| match slot {
-            Slot::Plain(value) => Some((key.as_str(), value)),
-            Slot::Text { .. } | Slot::List { .. } => None,
-        });
-        let of_events = body.events.iter().flat_map(|event| event.attributes.iter());
-        for (key, value) in own.chain(of_events).filter(|(key, _)| is_posted(key)) {
-            hashes_of(key, value, &mut |hash| postings.push((hash, trace_no)));
-        }
-        for said in content::said_by(name, &body) {
-            self.said(said, trace_no)?;
-        }
-        for referred in content::messages_of(&body.attributes, messages) {
-            self.message(referred, trace_no)?;
-        }
-        Ok(())
     }
 
-    fn said(&mut self, said: Said<'_>, trace_no: i64) -> Result<(), IndexError> {
+    /// Takes an attribute of a span or of one of its events.
+    pub(super) fn value(&mut self, shelf: &Shelf<'_>, (key, value): (&str, &Value), trace_no: i64) {
+        if is_posted(key) {
+            hashes_of(key, value, &mut |hash| self.posting(shelf, hash, trace_no));
+        }
+    }
+
+    fn posting(&mut self, shelf: &Shelf<'_>, hash: i64, trace_no: i64) {
+        if !shelf.is_full(Table::Postings, hash) {
+            self.postings.push((hash, trace_no));
+        }
+    }
+
+    /// Takes what a span says beside its messages.
+    pub(super) fn said(
+        &mut self,
+        shelf: &mut Shelf<'_>,
+        said: Said<'_>,
+        trace_no: i64,
+    ) -> Result<(), IndexError> {
         // A text that begins like JSON is another thing than the JSON.
         let address = match said {
             Said::Text("") => return Ok(()),
             Said::Text(text) => {
-                addressed(body::address(text.as_bytes()), false, Written::Content, Origin::Text)
+                addressed(self.address_of(text), false, Written::Content, Origin::Text)
             }
             Said::Value(Value::String(text), written) => {
-                addressed(body::address(text.as_bytes()), true, written, Origin::Text)
+                addressed(self.address_of(text), true, written, Origin::Text)
             }
             Said::Value(value, written) => {
                 let stored = body::encode(value).map_err(IndexError::of_segment)?;
                 addressed(body::address(&stored), true, written, Origin::Value)
             }
         };
-        self.gathered.said.insert((address, trace_no));
-        if self.is_known(address)? {
+        if !self.is_new(shelf, address, trace_no)? {
             return Ok(());
         }
         let text = match said {
@@ -256,163 +233,74 @@ impl<'c> Gatherer<'c> {
                 folded(|tell| content::texts_in_value(value, written, &mut |text| tell(text)))
             }
         };
-        self.gathered.bytes += text.len();
-        self.gathered.texts.insert(address, Text::new(text));
+        self.text(address, text);
         Ok(())
     }
 
-    /// Whether a text needs no further look.
-    fn is_known(&mut self, address: Address) -> Result<bool, rusqlite::Error> {
-        if self.gathered.texts.contains_key(&address) {
-            return Ok(true);
-        }
-        let known: Option<i64> = self
-            .index
-            .prepare_cached("SELECT text FROM texts WHERE address = ?1")?
-            .query_row([address], |row| row.get(0))
-            .optional()?;
-        let Some(number) = known else { return Ok(false) };
-        self.gathered.texts.insert(address, Text::Known(number));
-        Ok(true)
-    }
-
-    fn message(&mut self, referred: Referred, trace_no: i64) -> Result<(), IndexError> {
-        if let Some(address) = self.messages.get(&referred) {
-            self.gathered.said.insert((*address, trace_no));
+    /// Takes a message; `read` gives its bytes.
+    pub(super) fn message<'m>(
+        &mut self,
+        shelf: &mut Shelf<'_>,
+        message: Message,
+        trace_no: i64,
+        read: impl FnOnce() -> Result<Cow<'m, [u8]>, IndexError>,
+    ) -> Result<(), IndexError> {
+        let Message { address, is_json, written } = message;
+        let address = addressed(address, is_json, written, Origin::Message);
+        if !self.is_new(shelf, address, trace_no)? {
             return Ok(());
         }
-        let (address, stored) =
-            self.stored_message(referred.message).map_err(IndexError::Segment)?;
-        let address = addressed(address, referred.is_json, referred.written, Origin::Message);
-        self.messages.insert(referred, address);
-        self.gathered.said.insert((address, trace_no));
-        if self.is_known(address)? {
-            return Ok(());
-        }
-        let message =
-            dictionary::unpack(self.connection, &stored).map_err(IndexError::of_segment)?;
-        self.gathered.bytes += message.len();
-        let text = text_of_message(&message, referred).map_err(IndexError::of_segment)?;
-        self.gathered.texts.insert(address, Text::new(text));
+        let bytes = read()?;
+        self.bytes += bytes.len();
+        let text = text_of_message(&bytes, message).map_err(IndexError::of_segment)?;
+        self.text(address, text);
         Ok(())
     }
 
-    /// Address and stored form of a message.
-    fn stored_message(&self, message: i64) -> Result<(Address, Vec<u8>), RowError> {
-        let stored = self
-            .connection
-            .prepare_cached("SELECT address, body FROM messages WHERE message = ?1")?
-            .query_row([message], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        Ok(stored.ok_or(BodyError::Messages)?)
+    fn address_of(&mut self, text: &str) -> Address {
+        if text.len() > MAX_SHORT_BYTES {
+            return body::address(text.as_bytes());
+        }
+        if let Some(address) = self.short.get(text) {
+            return *address;
+        }
+        let address = body::address(text.as_bytes());
+        if self.short.len() < MAX_SHORT_TEXTS {
+            self.short.insert(text.into(), address);
+        }
+        address
+    }
+
+    /// Notes that a trace says a text; answers whether the text itself is still to be taken.
+    fn is_new(
+        &mut self,
+        shelf: &mut Shelf<'_>,
+        address: Address,
+        trace_no: i64,
+    ) -> Result<bool, rusqlite::Error> {
+        self.said.insert((address, trace_no));
+        if self.texts.contains_key(&address) {
+            return Ok(false);
+        }
+        let Some(number) = shelf.text(address)? else { return Ok(true) };
+        self.texts.insert(address, Text::Known(number));
+        Ok(false)
+    }
+
+    fn text(&mut self, address: Address, text: String) {
+        self.bytes += text.len();
+        self.texts.insert(address, Text::new(text));
     }
 }
 
-fn text_of_message(message: &[u8], referred: Referred) -> Result<String, BodyError> {
-    let written = referred.written;
-    if referred.is_json {
-        let text = std::str::from_utf8(message).map_err(|_| BodyError::Messages)?;
+fn text_of_message(bytes: &[u8], message: Message) -> Result<String, BodyError> {
+    let Message { is_json, written, .. } = message;
+    if is_json {
+        let text = std::str::from_utf8(bytes).map_err(|_| BodyError::Messages)?;
         return Ok(folded(|tell| content::texts_in_json(text, written, &mut |text| tell(text))));
     }
-    let value: Value = body::decode(message)?;
+    let value: Value = body::decode(bytes)?;
     Ok(folded(|tell| content::texts_in_value(&value, written, &mut |text| tell(text))))
-}
-
-/// What a row of `spans` says that is indexed.
-struct SpanRow<'r> {
-    key: i64,
-    name: &'r str,
-    resource: i64,
-    /// Numbers of the messages that it refers to.
-    messages: Vec<i64>,
-    body: SpanBody,
-    /// Length of the body, bytes.
-    bytes: usize,
-}
-
-impl<'r> SpanRow<'r> {
-    fn read(segment: &Connection, row: &'r rusqlite::Row<'_>) -> Result<Self, RowError> {
-        let name = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
-        let messages = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
-        let stored = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
-        let raw = dictionary::unpack(segment, stored)?;
-        Ok(Self {
-            key: row.get(0)?,
-            name,
-            resource: row.get(2)?,
-            messages: messages.map(read_varints).unwrap_or_default(),
-            body: body::decode(&raw)?,
-            bytes: raw.len(),
-        })
-    }
-}
-
-impl Gathered {
-    /// Adds everything to the index, in the transaction that is open. Rows go in in their order.
-    pub(super) fn add_to(mut self, index: &Connection) -> Result<(), rusqlite::Error> {
-        add_pairs(index, "postings", &mut self.postings)?;
-        add_pairs(index, "resource_postings", &mut self.resource_postings)?;
-        let mut traces: Vec<(i64, i64)> = self.resource_traces.into_iter().collect();
-        add_pairs(index, "resource_traces", &mut traces)?;
-        let numbers = add_texts(index, self.texts)?;
-        let number = |address| numbers.get(address).copied();
-        let mut said: Vec<(i64, i64)> = self
-            .said
-            .iter()
-            .filter_map(|(address, trace_no)| Some((number(address)?, *trace_no)))
-            .collect();
-        add_pairs(index, "text_traces", &mut said)
-    }
-}
-
-fn add_pairs(
-    index: &Connection,
-    table: &str,
-    pairs: &mut Vec<(i64, i64)>,
-) -> Result<(), rusqlite::Error> {
-    pairs.sort_unstable();
-    pairs.dedup();
-    let mut insert =
-        index.prepare_cached(&format!("INSERT OR IGNORE INTO {table} VALUES (?1, ?2)"))?;
-    for (first, second) in pairs {
-        insert.execute([*first, *second])?;
-    }
-    Ok(())
-}
-
-/// The numbers of the texts; new ones are indexed.
-fn add_texts(
-    index: &Connection,
-    texts: HashMap<Address, Text>,
-) -> Result<HashMap<Address, i64>, rusqlite::Error> {
-    let mut note = index.prepare_cached("INSERT INTO texts VALUES (?1, ?2)")?;
-    let mut add = index.prepare_cached("INSERT INTO fulltext(rowid, said) VALUES (?1, ?2)")?;
-    let last: Option<i64> = index
-        .prepare_cached("SELECT max(text) FROM text_traces")?
-        .query_row([], |row| row.get(0))?;
-    let mut last = last.unwrap_or(LONG_TEXTS);
-    let mut numbers = HashMap::with_capacity(texts.len());
-    let mut texts: Vec<_> = texts.into_iter().collect();
-    texts.sort_unstable_by_key(|(address, _)| *address);
-    for (address, text) in texts {
-        let number = match text {
-            Text::Known(number) => number,
-            Text::TooLong => {
-                note.execute((address, LONG_TEXTS))?;
-                LONG_TEXTS
-            }
-            // Nothing of it can be looked up: it must not take the place of what can.
-            Text::New(text) if text.chars().count() <= GRAM_CHARS => continue,
-            Text::New(text) => {
-                last += 1;
-                add.execute((last, &text))?;
-                note.execute((address, last))?;
-                last
-            }
-        };
-        numbers.insert(address, number);
-    }
-    Ok(numbers)
 }
 
 #[cfg(test)]

@@ -11,14 +11,15 @@ use super::gather::{
     GRAM_CHARS, LONG_TEXTS, MAX_POSTED_BYTES, SPAN_NAME, hash_number, hash_text, is_posted,
     without_nul,
 };
+use super::list;
 use crate::error::QueryError;
 use crate::schema::SchemaError;
 use crate::search::{AttributeTest, Expression, NameField, SearchQuery, Term, TextTest};
 use crate::session::{Digest, Lease, Segment, Session};
 
 /// Most traces of one condition that are gathered; what more of a segment's traces have does not
-/// narrow a walk down all of them by much.
-const MAX_LISTED_TRACES: usize = 100_000;
+/// narrow a walk down all of them by much. Nor are more written than that.
+pub(super) const MAX_LISTED_TRACES: usize = 100_000;
 
 /// Most texts that are gathered for one condition.
 const MAX_LISTED_TEXTS: usize = 20_000;
@@ -251,17 +252,33 @@ fn find(index: &Connection, node: &Node) -> Result<Option<Vec<i64>>, rusqlite::E
 /// Adds the traces of which a span, an event or a resource has a value; `false` when there are too
 /// many.
 fn of_value(index: &Connection, hash: i64, found: &mut Vec<i64>) -> Result<bool, rusqlite::Error> {
-    let own = "SELECT trace_no FROM postings WHERE hash = ?1 LIMIT ?2";
-    found.extend(column(index, own, [hash], MAX_LISTED_TRACES)?);
+    traces(index, "SELECT traces FROM postings WHERE hash = ?1", hash, found)?;
     let resources = "SELECT resource FROM resource_postings WHERE hash = ?1 LIMIT ?2";
     for resource in column(index, resources, [hash], MAX_LISTED_TRACES)? {
         if found.len() >= MAX_LISTED_TRACES {
             break;
         }
-        let traces = "SELECT trace_no FROM resource_traces WHERE resource = ?1 LIMIT ?2";
-        found.extend(column(index, traces, [resource], MAX_LISTED_TRACES)?);
+        traces(index, "SELECT traces FROM resource_traces WHERE resource = ?1", resource, found)?;
     }
     Ok(found.len() < MAX_LISTED_TRACES)
+}
+
+/// Adds the traces of the lists that a statement gives for a number, until there are too many.
+fn traces(
+    index: &Connection,
+    sql: &str,
+    number: i64,
+    found: &mut Vec<i64>,
+) -> Result<(), rusqlite::Error> {
+    let mut statement = index.prepare_cached(sql)?;
+    let mut rows = statement.query([number])?;
+    while let Some(row) = rows.next()? {
+        found.extend(list::read(row.get_ref(0)?.as_blob()?));
+        if found.len() >= MAX_LISTED_TRACES {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The traces that say a text, or one that is too long to be looked up.
@@ -276,8 +293,7 @@ fn of_text(index: &Connection, grams: &str) -> Result<Option<Vec<i64>>, rusqlite
     }
     let mut found = Vec::new();
     for text in texts.into_iter().chain([LONG_TEXTS]) {
-        let traces = "SELECT trace_no FROM text_traces WHERE text = ?1 LIMIT ?2";
-        found.extend(column(index, traces, [text], MAX_LISTED_TRACES)?);
+        traces(index, "SELECT traces FROM text_traces WHERE text = ?1", text, &mut found)?;
         if found.len() >= MAX_LISTED_TRACES {
             return Ok(None);
         }

@@ -9,10 +9,15 @@
 //! # How it follows
 //!
 //! The writer hands over the numbers of the traces that a group changed, just *before* the group's
-//! commit ([`Pending`]), and does no more. A thread of its own (`follower.rs`) reads the spans of
-//! committed groups from a snapshot of the segment and adds them, and the number of the last group,
-//! in one transaction of the index. After a start it compares how far each trace was read with what
-//! is there. It rests as long as it works.
+//! commit ([`Pending`]), and just behind it the spans themselves (`fed.rs`), as long as there is room for
+//! them. A thread of its own (`follower.rs`) gathers what they add and writes it, with the number of the
+//! last group, in one transaction of the index: when much is gathered, when the interval is over, or when
+//! somebody waits for it. Groups for whose spans there was no room, and everything after a start, it reads
+//! from a snapshot of the segment (`stored.rs`), and compares how far each trace was read with what is
+//! there. It rests as long as it works.
+//!
+//! A value that very many traces have is of no use to a search: once as many are written as a search would
+//! ask for, the index takes no further ones (`shelf.rs`). Most of what spans say is such.
 //!
 //! # Why nothing is missed
 //!
@@ -24,15 +29,20 @@
 //! Traces that earlier segments know too are always walked: what fits may lie there.
 
 mod error;
+mod fed;
 mod file;
 mod follower;
 mod gather;
+mod list;
 mod lookup;
 mod metrics;
 mod pending;
 mod piece;
 mod pool;
+mod shelf;
+mod stored;
 
+pub(crate) use fed::{Fed, Placed};
 pub(crate) use follower::{Follower, FollowerDoor};
 pub(crate) use lookup::{Candidates, Narrowing, candidates};
 pub(crate) use pool::IndexPool;

@@ -1,11 +1,22 @@
-//! What was written and may not be indexed yet: the writer tells it, the follower takes it, readers
-//! look through it.
+//! What was written and may not be indexed yet: the writer tells it, and hands over the spans as long as
+//! there is room; the follower takes it, readers look through it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::fed::Fed;
 use crate::layout::SegmentId;
+use crate::prepare::Prepared;
+
+/// Bytes of handed over spans, as the inbox counts them, at which the follower is woken: they are not to
+/// pile up until its interval is over.
+const WAKE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Most bytes of handed over spans that are kept for the follower, as the inbox counts them. It reads the
+/// spans of further groups from the segment, which takes more of a processor and no memory.
+pub(super) const MAX_FED_BYTES: usize = 32 * 1024 * 1024;
 
 /// Most traces that wait, over all groups; beyond that they are forgotten, and the follower compares
 /// every trace of the segment instead.
@@ -22,6 +33,8 @@ pub(crate) struct Pending {
 struct State {
     segments: BTreeMap<SegmentId, Groups>,
     waiting: usize,
+    /// Bytes of the spans that were handed over and not taken.
+    fed_bytes: usize,
     /// Rounds asked for, and the last of them that is done.
     asked: u64,
     done: u64,
@@ -37,14 +50,56 @@ struct State {
 struct Groups {
     /// Every group above this is here until it is indexed.
     complete_from: u64,
-    groups: BTreeMap<u64, (Instant, Vec<i64>)>,
+    /// The segment had nothing up to this group.
+    empty_until: Option<u64>,
+    groups: BTreeMap<u64, Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    told: Instant,
+    traces: Vec<i64>,
+    feed: Feed,
+}
+
+/// The spans of a group.
+#[derive(Debug)]
+enum Feed {
+    /// They are handed over when the group is committed.
+    Expected,
+    Here(Fed),
+    /// They must be read from the segment.
+    Away,
+}
+
+/// What comes next of a segment.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A group by its number, when it was told, and its spans.
+    Fed(u64, Instant, Fed),
+    /// The next group must be read from the segment.
+    Away,
+    /// Nothing that is committed, as far as is known.
+    Nothing,
 }
 
 impl Pending {
     /// Begins with a segment whose last committed group is this.
     pub(crate) fn begin(&self, id: SegmentId, batch_no: u64) {
-        let groups = Groups { complete_from: batch_no, groups: BTreeMap::new() };
+        let groups = Groups { complete_from: batch_no, ..Groups::default() };
         self.lock().segments.insert(id, groups);
+    }
+
+    /// Begins with a segment that has nothing yet, and gets the groups behind this one.
+    pub(super) fn begin_empty(&self, id: SegmentId, batch_no: u64) {
+        let empty_until = Some(batch_no);
+        let groups = Groups { complete_from: batch_no, empty_until, groups: BTreeMap::new() };
+        self.lock().segments.insert(id, groups);
+    }
+
+    /// The last group after which a segment had still nothing, if that is known.
+    pub(super) fn empty_until(&self, id: SegmentId) -> Option<u64> {
+        self.lock().segments.get(&id).and_then(|groups| groups.empty_until)
     }
 
     /// A group is about to be committed. When that fails it was told in vain, which does no harm:
@@ -57,17 +112,126 @@ impl Pending {
         state.waiting += traces.len();
         let is_too_much = state.waiting > MAX_WAITING_TRACES;
         let of_segment = state.segments.entry(id).or_default();
-        let group = of_segment.groups.entry(batch_no).or_insert_with(|| (Instant::now(), vec![]));
-        group.1.extend(traces);
+        match of_segment.groups.entry(batch_no) {
+            Entry::Vacant(slot) => {
+                let traces = traces.to_vec();
+                slot.insert(Group { told: Instant::now(), traces, feed: Feed::Expected });
+            }
+            // Whether the group that had this number left something is not known here.
+            Entry::Occupied(group) => {
+                let group = group.into_mut();
+                group.traces.extend(traces);
+                group.feed = Feed::Away;
+            }
+        }
         if is_too_much {
             for groups in state.segments.values_mut() {
                 if let Some((last, _)) = groups.groups.pop_last() {
                     groups.complete_from = last;
                 }
                 groups.groups.clear();
+                groups.empty_until = None;
             }
-            state.waiting = 0;
+            (state.waiting, state.fed_bytes) = (0, 0);
         }
+    }
+
+    /// A group that was told is committed, and these are its spans. Gives back what there is no room or no
+    /// use for.
+    pub(crate) fn feed(&self, id: SegmentId, batch_no: u64, fed: Fed) -> Option<Vec<Prepared>> {
+        let mut state = self.lock();
+        let State { segments, fed_bytes, .. } = &mut *state;
+        let of_segment = segments.get_mut(&id);
+        let Some(group) = of_segment.and_then(|groups| groups.groups.get_mut(&batch_no)) else {
+            return Some(fed.batches);
+        };
+        if !matches!(group.feed, Feed::Expected) {
+            return Some(fed.batches);
+        }
+        let all = *fed_bytes + fed.bytes;
+        if all > MAX_FED_BYTES {
+            group.feed = Feed::Away;
+            return Some(fed.batches);
+        }
+        *fed_bytes = all;
+        group.feed = Feed::Here(fed);
+        drop(state);
+        if all >= WAKE_BYTES {
+            self.changed.notify_all();
+        }
+        None
+    }
+
+    /// A group that was told is not committed, or nobody knows.
+    pub(crate) fn is_not_fed(&self, id: SegmentId, batch_no: u64) {
+        let mut state = self.lock();
+        let of_segment = state.segments.get_mut(&id);
+        if let Some(group) = of_segment.and_then(|groups| groups.groups.get_mut(&batch_no))
+            && matches!(group.feed, Feed::Expected)
+        {
+            group.feed = Feed::Away;
+        }
+    }
+
+    /// The group after this one. Its spans are handed over once: should they get lost, its traces are still
+    /// told by [`Pending::after`].
+    pub(super) fn next(&self, id: SegmentId, after: u64) -> Next {
+        let mut state = self.lock();
+        let State { segments, fed_bytes, .. } = &mut *state;
+        let Some(groups) = segments.get_mut(&id).filter(|groups| groups.complete_from <= after)
+        else {
+            return Next::Away;
+        };
+        let Some((number, group)) = groups.groups.range_mut(after.saturating_add(1)..).next()
+        else {
+            return Next::Nothing;
+        };
+        match std::mem::replace(&mut group.feed, Feed::Away) {
+            Feed::Here(fed) => {
+                *fed_bytes -= fed.bytes;
+                Next::Fed(*number, group.told, fed)
+            }
+            Feed::Expected => {
+                group.feed = Feed::Expected;
+                Next::Nothing
+            }
+            Feed::Away => Next::Away,
+        }
+    }
+
+    /// Segments of which spans were handed over and not taken, the oldest first.
+    pub(super) fn fed_segments(&self) -> Vec<SegmentId> {
+        let state = self.lock();
+        let is_fed = |groups: &Groups| {
+            groups.groups.values().any(|group| matches!(group.feed, Feed::Here(_)))
+        };
+        state.segments.iter().filter(|(_, groups)| is_fed(groups)).map(|(id, _)| *id).collect()
+    }
+
+    /// Drops the spans of all groups, which are read from their segments.
+    pub(super) fn drop_all_fed(&self) {
+        self.fed_segments().into_iter().for_each(|id| self.drop_fed(id, u64::MAX));
+    }
+
+    /// Drops the spans of groups up to this one, which are read from the segment.
+    pub(super) fn drop_fed(&self, id: SegmentId, until: u64) {
+        let mut dropped = Vec::new();
+        let mut state = self.lock();
+        let State { segments, fed_bytes, .. } = &mut *state;
+        let Some(groups) = segments.get_mut(&id) else { return };
+        for (_, group) in groups.groups.range_mut(..=until) {
+            match std::mem::replace(&mut group.feed, Feed::Away) {
+                Feed::Here(fed) => {
+                    *fed_bytes -= fed.bytes;
+                    dropped.push(fed);
+                }
+                Feed::Expected => group.feed = Feed::Expected,
+                Feed::Away => {}
+            }
+        }
+        // Freeing takes long.
+        drop(state);
+        drop(dropped);
     }
 
     /// The groups after `after` and up to `until` in order, as many as have at least `enough` traces
@@ -85,8 +249,8 @@ impl Pending {
             return (until <= after).then(|| (after, BTreeSet::new()));
         };
         let mut found = BTreeSet::new();
-        for (number, (_, traces)) in groups.groups.range(after.saturating_add(1)..=until) {
-            found.extend(traces);
+        for (number, group) in groups.groups.range(after.saturating_add(1)..=until) {
+            found.extend(&group.traces);
             if found.len() >= enough {
                 return Some((*number, found));
             }
@@ -100,7 +264,7 @@ impl Pending {
         let Some(groups) = state.segments.get(&id) else {
             return Waiting { complete_from: u64::MAX, groups: Vec::new() };
         };
-        let copy = |(number, (_, traces)): (&u64, &(Instant, Vec<i64>))| (*number, traces.clone());
+        let copy = |(number, group): (&u64, &Group)| (*number, group.traces.clone());
         let complete_from = groups.complete_from;
         Waiting { complete_from, groups: groups.groups.iter().map(copy).collect() }
     }
@@ -111,9 +275,14 @@ impl Pending {
         let mut state = self.lock();
         let Some(groups) = state.segments.get_mut(&id) else { return };
         let rest = groups.groups.split_off(&batch_no.saturating_add(1));
+        // Freed when nobody waits for the lock.
         let gone = std::mem::replace(&mut groups.groups, rest);
-        let gone: usize = gone.values().map(|(_, traces)| traces.len()).sum();
-        state.waiting = state.waiting.saturating_sub(gone);
+        let traces: usize = gone.values().map(|group| group.traces.len()).sum();
+        let bytes: usize = gone.values().map(|group| group.feed.bytes()).sum();
+        state.waiting = state.waiting.saturating_sub(traces);
+        state.fed_bytes = state.fed_bytes.saturating_sub(bytes);
+        drop(state);
+        drop(gone);
     }
 
     /// Forgets segments that are closed and indexed, or gone.
@@ -126,19 +295,20 @@ impl Pending {
     pub(super) fn lag(&self) -> Duration {
         let state = self.lock();
         let oldest = state.segments.values().filter_map(|groups| groups.groups.first_key_value());
-        oldest.map(|(_, (told, _))| told.elapsed()).max().unwrap_or_default()
+        oldest.map(|(_, group)| group.told.elapsed()).max().unwrap_or_default()
     }
 
-    /// Waits until a round is asked for, time is over, or the store closes. Answers which round
-    /// is asked for, and whether it is the end.
-    pub(super) fn wait(&self, pause: Duration) -> (u64, bool) {
+    /// Waits until a round is asked for, many spans are handed over, time is over, or the store closes.
+    pub(super) fn wait(&self, pause: Duration) -> Woken {
         let state = self.lock();
-        let is_quiet = |state: &mut State| !state.is_stopped && state.asked == state.done;
+        let is_quiet = |state: &mut State| {
+            !state.is_stopped && state.asked == state.done && state.fed_bytes < WAKE_BYTES
+        };
         let waited = self.changed.wait_timeout_while(state, pause, is_quiet);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         #[cfg(test)]
         assert!(!state.panics, "a test wants the follower to panic");
-        (state.asked, state.is_stopped)
+        Woken { asked: state.asked, is_asked: state.asked != state.done, is_end: state.is_stopped }
     }
 
     /// A round is over: everything that was committed when it was asked for is indexed, or cannot be.
@@ -168,7 +338,8 @@ impl Pending {
     /// and nobody waits for it.
     pub(super) fn abandon(&self) {
         let mut state = self.lock();
-        (state.is_abandoned, state.is_stopped, state.waiting) = (true, true, 0);
+        (state.is_abandoned, state.is_stopped) = (true, true);
+        (state.waiting, state.fed_bytes) = (0, 0);
         state.segments.clear();
         drop(state);
         self.changed.notify_all();
@@ -184,6 +355,24 @@ impl Pending {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Feed {
+    /// Bytes that it holds, as the inbox counts them.
+    fn bytes(&self) -> usize {
+        if let Self::Here(fed) = self { fed.bytes } else { 0 }
+    }
+}
+
+/// Why the follower goes on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Woken {
+    /// The last round that was asked for.
+    pub(super) asked: u64,
+    /// Whether somebody waits for it.
+    pub(super) is_asked: bool,
+    /// Whether the store closes.
+    pub(super) is_end: bool,
 }
 
 /// A copy of what waits of a segment.

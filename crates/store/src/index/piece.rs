@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::error::IndexError;
+use super::fed::Grown;
 use super::file::Standing;
-use super::gather::{Gathered, Gatherer};
-use super::pending::Pending;
+use super::gather::Gathered;
+use super::pending::{Next, Pending};
+use super::shelf::{Remembered, Shelf};
+use super::stored::SegmentSpans;
 use crate::layout::SegmentId;
 
 /// Spans that one transaction of a scan adds.
@@ -33,6 +36,12 @@ pub(super) struct Open {
     pub(super) segment: Connection,
     pub(super) index: Connection,
     pub(super) standing: Standing,
+    remembered: Remembered,
+    /// What was handed over and is not written yet.
+    pub(super) grown: Option<Grown>,
+    /// The last group of which spans may have been read from the segment. A group up to it that is handed
+    /// over might be counted twice.
+    read_until: Option<u64>,
     scan: Option<Scan>,
     follow: Option<Follow>,
 }
@@ -63,23 +72,38 @@ impl Open {
         index: Connection,
     ) -> Result<Self, IndexError> {
         let standing = Standing::read(&index)?;
-        Ok(Self { id, segment, index, standing, scan: None, follow: None })
+        let (scan, follow, grown, read_until) = Default::default();
+        let remembered = Remembered::default();
+        Ok(Self { id, segment, index, standing, remembered, grown, read_until, scan, follow })
     }
 
-    /// Adds what one transaction takes; answers whether that was anything, and how many spans the
-    /// segment has.
-    pub(super) fn piece(&mut self, pending: &Pending) -> Result<(bool, u64), IndexError> {
-        self.segment.execute_batch("BEGIN").map_err(IndexError::of_segment)?;
-        let (committed, stored): (i64, i64) = self
-            .segment
-            .prepare_cached("SELECT batch_no, spans FROM state")
-            .and_then(|mut state| state.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
-            .map_err(IndexError::of_segment)?;
-        let (committed, stored) = (committed as u64, stored as u64);
-        if self.scan.is_none() && self.standing.is_whole && self.standing.batch_no >= committed {
-            pending.indexed(self.id, self.standing.batch_no);
-            return Ok((false, stored));
+    /// Adds what one transaction takes; answers whether there may be more, and how many spans the
+    /// segment has. What was handed over is gathered until it is much, or `is_due`.
+    pub(super) fn piece(
+        &mut self,
+        pending: &Pending,
+        is_due: bool,
+    ) -> Result<(bool, u64), IndexError> {
+        let (committed, stored) = state_of(&self.segment)?;
+        self.begin_empty(pending);
+        let read_until = *self.read_until.get_or_insert(committed);
+        if self.scan.is_none() && self.follow.is_none() && self.standing.is_whole {
+            let must_read = self.grow(pending, read_until)?;
+            if self.grown.as_ref().is_some_and(|grown| is_due || must_read || grown.is_large()) {
+                self.write_grown()?;
+                pending.indexed(self.id, self.standing.batch_no);
+                return Ok((true, stored));
+            }
+            // Without that, what is not there is about to be handed over.
+            if !must_read || self.standing.batch_no >= committed {
+                pending.indexed(self.id, self.standing.batch_no);
+                return Ok((false, stored));
+            }
         }
+        self.segment.execute_batch("BEGIN").map_err(IndexError::of_segment)?;
+        let (committed, stored) = state_of(&self.segment)?;
+        self.read_until = Some(committed);
+        pending.drop_fed(self.id, committed);
         let told = match (self.scan, self.follow.take()) {
             (None, Some(follow)) => Some(follow),
             (None, None) if self.standing.is_whole => pending
@@ -100,10 +124,56 @@ impl Open {
         Ok((true, stored))
     }
 
+    /// An index of a segment that had nothing when the writer began with it is whole from the start.
+    fn begin_empty(&mut self, pending: &Pending) {
+        if self.standing == Standing::default()
+            && self.scan.is_none()
+            && let Some(batch_no) = pending.empty_until(self.id)
+        {
+            self.standing = Standing { batch_no, is_whole: true, ..Standing::default() };
+            self.read_until = Some(batch_no);
+        }
+    }
+
+    /// Gathers what was handed over; answers whether the group behind it must be read from the segment.
+    fn grow(&mut self, pending: &Pending, read_until: u64) -> Result<bool, IndexError> {
+        loop {
+            if self.grown.as_ref().is_some_and(Grown::is_large) {
+                return Ok(false);
+            }
+            let reached =
+                self.grown.as_ref().map_or(self.standing.batch_no, |grown| grown.batch_no);
+            if reached < read_until {
+                // Spans of these groups may be there already, which their marks tell.
+                return Ok(true);
+            }
+            match pending.next(self.id, reached) {
+                Next::Fed(batch_no, told, fed) => {
+                    let grown = self.grown.get_or_insert_with(|| Grown::new(reached, told));
+                    let (index, remembered) = (&self.index, &mut self.remembered);
+                    grown.add(&mut Shelf { index, remembered }, batch_no, &fed)?;
+                }
+                Next::Away => return Ok(true),
+                Next::Nothing => return Ok(false),
+            }
+        }
+    }
+
+    /// Writes what was handed over.
+    fn write_grown(&mut self) -> Result<(), IndexError> {
+        let Some(grown) = self.grown.take() else { return Ok(()) };
+        let Grown { gathered, batch_no, marks, carried, first, .. } = grown;
+        let first = first.map(|(trace_no, id)| (trace_no, id.as_bytes().to_vec()));
+        let standing = Standing { batch_no, ..self.standing };
+        let rows = Rows { marks: marks.into_iter().collect(), carried: Vec::from_iter(carried) };
+        self.write(gathered, (rows, first), standing)
+    }
+
     /// Adds what groups changed, or as much of it as one transaction takes. Should it fail, they are
     /// asked for again.
     fn follow(&mut self, mut follow: Follow) -> Result<(), IndexError> {
-        let mut chunk = Chunk::new(&self.segment, &self.index);
+        let (index, remembered) = (&self.index, &mut self.remembered);
+        let mut chunk = Chunk::new(&self.segment, Shelf { index, remembered });
         let mut is_over = true;
         while let Some(trace) = follow.traces.first().copied().filter(|_| is_over) {
             for row in rows_of(&self.segment, trace).map_err(IndexError::of_segment)? {
@@ -114,17 +184,19 @@ impl Open {
             }
         }
         let batch_no = if is_over { follow.batch_no } else { self.standing.batch_no };
-        self.add(chunk.into_parts(), Standing { batch_no, ..self.standing })?;
+        let parts = chunk.into_parts();
+        self.add(parts, Standing { batch_no, ..self.standing })?;
         self.follow = (!is_over).then_some(follow);
         Ok(())
     }
 
     /// Goes on with a look at every trace.
     fn scan_on(&mut self, mut scan: Scan) -> Result<(), IndexError> {
-        let mut chunk = Chunk::new(&self.segment, &self.index);
+        let (index, remembered) = (&self.index, &mut self.remembered);
+        let mut chunk = Chunk::new(&self.segment, Shelf { index, remembered });
         let mut is_over = true;
         for row in rows_after(&self.segment, scan.row).map_err(IndexError::of_segment)? {
-            let room = MAX_CHUNK_SPANS.saturating_sub(chunk.gatherer.gathered.spans as usize);
+            let room = MAX_CHUNK_SPANS.saturating_sub(chunk.spans.gathered.spans as usize);
             let space = row.space;
             if room == 0 || !chunk.row(row, (room, MAX_CHUNK_BYTES))? {
                 is_over = false;
@@ -156,35 +228,74 @@ impl Open {
             None => None,
         };
         self.segment.execute_batch("ROLLBACK").map_err(IndexError::of_segment)?;
-        let standing = Standing { spans: standing.spans + gathered.spans, ..standing };
-        self.index.execute_batch("BEGIN IMMEDIATE")?;
-        gathered.add_to(&self.index)?;
-        {
-            let mut mark =
-                self.index.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
-            let mut carry =
-                self.index.prepare_cached("INSERT OR IGNORE INTO carried VALUES (?1)")?;
-            for row in &rows {
-                if let Some(next) = row.next {
-                    mark.execute([row.space, next])?;
-                }
-                if row.is_carried {
-                    carry.execute([row.trace_no])?;
-                }
-            }
+        let marks = rows.iter().filter_map(|row| Some((row.space, row.next?))).collect();
+        let carried = rows.iter().filter(|row| row.is_carried).map(|row| row.trace_no).collect();
+        self.write(gathered, (Rows { marks, carried }, first), standing)
+    }
+
+    /// Writes what was gathered, in one transaction.
+    fn write(
+        &mut self,
+        gathered: Gathered,
+        (rows, first): (Rows, Option<(i64, Vec<u8>)>),
+        standing: Standing,
+    ) -> Result<(), IndexError> {
+        let (spans, chunk) = (standing.spans + gathered.spans, self.standing.chunk + 1);
+        let standing = Standing { spans, chunk, ..standing };
+        let (index, remembered) = (&self.index, &mut self.remembered);
+        let written = transact(&mut Shelf { index, remembered }, gathered, (rows, first), standing);
+        if let Err(error) = written {
+            // It counts rows that are not there.
+            self.remembered = Remembered::default();
+            return Err(error.into());
         }
-        if let Some((trace_no, trace_id)) = first {
-            self.index
-                .prepare_cached(
-                    "UPDATE state SET trace_no = ?1, trace_id = ?2 WHERE trace_no IS NULL",
-                )?
-                .execute(params![trace_no, trace_id])?;
-        }
-        standing.write(&self.index)?;
-        self.index.execute_batch("COMMIT")?;
         self.standing = standing;
         Ok(())
     }
+}
+
+fn transact(
+    shelf: &mut Shelf<'_>,
+    gathered: Gathered,
+    (rows, first): (Rows, Option<(i64, Vec<u8>)>),
+    standing: Standing,
+) -> Result<(), rusqlite::Error> {
+    let index = shelf.index;
+    index.execute_batch("BEGIN IMMEDIATE")?;
+    shelf.add(gathered, standing.chunk)?;
+    let mut mark = index.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
+    for (space, next) in rows.marks {
+        mark.execute([space, next])?;
+    }
+    let mut carry = index.prepare_cached("INSERT OR IGNORE INTO carried VALUES (?1)")?;
+    for trace_no in rows.carried {
+        carry.execute([trace_no])?;
+    }
+    if let Some((trace_no, trace_id)) = first {
+        index
+            .prepare_cached("UPDATE state SET trace_no = ?1, trace_id = ?2 WHERE trace_no IS NULL")?
+            .execute(params![trace_no, trace_id])?;
+    }
+    standing.write(index)?;
+    index.execute_batch("COMMIT")
+}
+
+/// The last group that is committed to a segment, and how many spans it has.
+fn state_of(segment: &Connection) -> Result<(u64, u64), IndexError> {
+    let (batch_no, spans): (i64, i64) = segment
+        .prepare_cached("SELECT batch_no, spans FROM state")
+        .and_then(|mut state| state.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(IndexError::of_segment)?;
+    Ok((batch_no as u64, spans as u64))
+}
+
+/// Rows that say how far spans are read.
+#[derive(Debug)]
+struct Rows {
+    /// Rows of `traces`, with the key behind the last span that is read.
+    marks: Vec<(i64, i64)>,
+    /// Traces that earlier segments know too.
+    carried: Vec<i64>,
 }
 
 /// A row of `traces`: a trace, or what widens its key space.
@@ -202,26 +313,27 @@ type Parts = (Gathered, Vec<Row>);
 
 /// What one transaction will add.
 struct Chunk<'c> {
-    index: &'c Connection,
-    gatherer: Gatherer<'c>,
+    shelf: Shelf<'c>,
+    spans: SegmentSpans<'c>,
     rows: Vec<Row>,
 }
 
 impl<'c> Chunk<'c> {
-    fn new(segment: &'c Connection, index: &'c Connection) -> Self {
-        Self { index, gatherer: Gatherer::new(segment, index), rows: Vec::new() }
+    fn new(segment: &'c Connection, shelf: Shelf<'c>) -> Self {
+        Self { shelf, spans: SegmentSpans::new(segment), rows: Vec::new() }
     }
 
     /// Reads the new spans of a row, at most so many and, but for the last, so many bytes of all rows;
     /// answers whether that was all.
     fn row(&mut self, mut row: Row, most: (usize, usize)) -> Result<bool, IndexError> {
         let mark: Option<i64> = self
+            .shelf
             .index
             .prepare_cached("SELECT next FROM marks WHERE space = ?1")?
             .query_row([row.space], |row| row.get(0))
             .optional()?;
-        let from = mark.unwrap_or(0);
-        let (next, is_all) = self.gatherer.spans(row.space, row.trace_no, from, most)?;
+        let (from, of) = (mark.unwrap_or(0), (row.space, row.trace_no));
+        let (next, is_all) = self.spans.spans(&mut self.shelf, of, from, most)?;
         row.next = (mark != Some(next)).then_some(next);
         if row.next.is_some() || row.is_carried {
             self.rows.push(row);
@@ -230,7 +342,7 @@ impl<'c> Chunk<'c> {
     }
 
     fn into_parts(self) -> Parts {
-        (self.gatherer.gathered, self.rows)
+        (self.spans.gathered, self.rows)
     }
 }
 

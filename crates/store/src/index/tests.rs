@@ -21,6 +21,8 @@ use crate::search::SearchQuery;
 use crate::session::{Files, Session};
 use crate::{Retention, Store, StoreOptions};
 
+mod handed_over;
+
 const NOON: u64 = 1_795_348_800_000_000_000;
 const DAY: u64 = 86_400_000_000_000;
 
@@ -275,7 +277,7 @@ async fn what_one_round_gathers_is_bounded_in_bytes() {
     let (index, _) = file::open(&dir.path().join("other.index")).unwrap();
     let (mut open, pending) = (Open::new(id, segment, index).unwrap(), Pending::default());
     let piece = |open: &mut Open, pending: &Pending| {
-        let (is_more, _) = open.piece(pending).unwrap();
+        let (is_more, _) = open.piece(pending, true).unwrap();
         if !open.segment.is_autocommit() {
             open.segment.execute_batch("ROLLBACK").unwrap();
         }
@@ -293,6 +295,7 @@ async fn what_one_round_gathers_is_bounded_in_bytes() {
     send(&store, NOON, (1..=SPANS).map(large).collect()).await;
     pending.begin(id, 1);
     pending.tell(id, 2, &[2, 3]);
+    pending.is_not_fed(id, 2);
     let mut pieces = Vec::new();
     while !is_over(&open) {
         let before = open.standing.spans;

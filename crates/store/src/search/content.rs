@@ -6,7 +6,7 @@ use throughline_trace::keys::{self, MESSAGE_KEYS};
 use throughline_trace::{Attributes, Event, Span, Value};
 
 use crate::body::SpanBody;
-use crate::messages::Slot;
+use crate::messages::{Slot, Taken};
 
 /// Attributes beside the messages whose text is searched.
 const TEXT_KEYS: [&str; 4] = [
@@ -69,6 +69,17 @@ pub(crate) fn said_by<'a>(name: &'a str, body: &'a SpanBody) -> impl Iterator<It
         _ => None,
     });
     said(name, &body.status_message, &body.events).chain(of_attributes(plain))
+}
+
+/// The same of a span whose messages were taken out of some of its attributes.
+pub(crate) fn said_beside<'a>(
+    span: &'a Span,
+    taken: &'a [Taken],
+) -> impl Iterator<Item = Said<'a>> {
+    let is_taken = |at| taken.iter().any(|one| one.attribute == at);
+    let plain = span.attributes.iter().enumerate().filter(move |(at, _)| !is_taken(*at));
+    said(&span.name, &span.status.message, &span.events)
+        .chain(of_attributes(plain.map(|(_, attribute)| attribute)))
 }
 
 /// All that a span says which has its messages in its attributes.

@@ -1,6 +1,6 @@
 //! The writer by itself: groups, rollbacks, poisoned batches, a full disk.
 
-use throughline_trace::{LogRecord, Span, SpanBatch, SpanId, TraceId};
+use throughline_trace::{LogRecord, Refusal, Span, SpanBatch, SpanId, TraceId};
 use tokio::sync::oneshot;
 
 use super::*;
