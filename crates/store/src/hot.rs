@@ -158,7 +158,7 @@ impl HotTrace {
         received_unix_nano: u64,
         deltas: &mut Deltas,
     ) -> usize {
-        self.summary.add_span(span, received_unix_nano);
+        self.summary.add_span_as(span, facts.role, received_unix_nano);
         deltas.add_span(facts);
         if is_call(facts.role) {
             let time = (span.start_unix_nano, span.end_unix_nano);

@@ -180,6 +180,11 @@ impl TraceSummary {
     /// has all spans of the trace at hand asks a [`CallLedger`](crate::CallLedger) which calls were
     /// told twice, and [takes them back](Self::take_back).
     pub fn add_span(&mut self, span: &Span, received_unix_nano: u64) {
+        self.add_span_as(span, span.role(), received_unix_nano);
+    }
+
+    /// [`add_span`](Self::add_span) for who knows the span's role already.
+    pub fn add_span_as(&mut self, span: &Span, role: SpanRole, received_unix_nano: u64) {
         self.offer_root(span);
         self.start_unix_nano = self.start_unix_nano.min(span.start_unix_nano);
         self.end_unix_nano = self.end_unix_nano.max(span.end_unix_nano);
@@ -201,7 +206,7 @@ impl TraceSummary {
                 self.error_types.insert_capped(kind, MAX_NAMES_PER_SUMMARY);
             }
         }
-        match span.role() {
+        match role {
             SpanRole::LlmCall | SpanRole::Embeddings => {
                 self.llm_calls += 1;
                 if let Some(model) = span.model() {

@@ -46,8 +46,10 @@ impl Table {
 pub(super) struct Remembered {
     /// Numbers of texts.
     texts: Recent<Address, i64>,
-    /// Which traces were listed.
+    /// Which traces were listed, of those that went on.
     listed: Recent<(Table, i64, i64), ()>,
+    /// The newest trace: what is newer cannot have been listed.
+    newest_trace: i64,
     /// How many traces were listed, of what has few.
     added: HashMap<(Table, i64), usize, RandomState>,
     /// What has so many that nobody asks for all of them.
@@ -58,11 +60,24 @@ impl Default for Remembered {
     fn default() -> Self {
         let texts = Recent::new(MAX_REMEMBERED_TEXTS, |_| 1);
         let listed = Recent::new(MAX_REMEMBERED_PAIRS, |()| 1);
-        Self { texts, listed, added: HashMap::default(), full: HashSet::default() }
+        let (added, full) = Default::default();
+        Self { texts, listed, newest_trace: 0, added, full }
     }
 }
 
 impl Remembered {
+    /// Whether a trace is to be listed. One that began in this chunk is; if it goes on it is once more.
+    fn is_to_list(&mut self, key: (Table, i64, i64)) -> bool {
+        if key.2 > self.newest_trace {
+            return true;
+        }
+        let is_listed = self.listed.get_mut(&key).is_some();
+        if !is_listed {
+            self.listed.insert(key, ());
+        }
+        !is_listed
+    }
+
     /// Counts traces that were listed. Counting may begin anew at any time: a list too much does no harm.
     fn count(&mut self, key: (Table, i64), traces: usize) {
         if self.added.len() >= MAX_COUNTED && !self.added.contains_key(&key) {
@@ -123,6 +138,8 @@ impl Shelf<'_> {
         for (hash, resource) in resource_postings {
             insert.execute([hash, resource])?;
         }
+        // Every span has a resource.
+        let newest = resource_traces.iter().map(|(_, trace_no)| *trace_no).max();
         let mut traces: Vec<(i64, i64)> = resource_traces.into_iter().collect();
         self.add_traces(Table::ResourceTraces, &mut traces, chunk)?;
         let numbers = self.add_texts(texts)?;
@@ -131,6 +148,7 @@ impl Shelf<'_> {
             .filter_map(|(address, trace_no)| Some((*numbers.get(address)?, *trace_no)))
             .collect();
         self.add_traces(Table::TextTraces, &mut said, chunk)?;
+        self.remembered.newest_trace = self.remembered.newest_trace.max(newest.unwrap_or(0));
         self.remembered.texts.age();
         self.remembered.listed.age();
         Ok(())
@@ -151,19 +169,10 @@ impl Shelf<'_> {
             if self.is_full(table, first) {
                 continue;
             }
-            let listed = &mut self.remembered.listed;
-            let new: Vec<i64> = of_one
-                .iter()
-                .map(|(_, trace_no)| *trace_no)
-                .filter(|trace_no| {
-                    let key = (table, first, *trace_no);
-                    let is_listed = listed.get_mut(&key).is_some();
-                    if !is_listed {
-                        listed.insert(key, ());
-                    }
-                    !is_listed
-                })
-                .collect();
+            let traces = of_one.iter().map(|(_, trace_no)| *trace_no);
+            let remembered = &mut *self.remembered;
+            let new: Vec<i64> =
+                traces.filter(|trace| remembered.is_to_list((table, first, *trace))).collect();
             if new.is_empty() {
                 continue;
             }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use rusqlite::{Connection, params};
 use throughline_trace::{Counts, Decision, Dimensions, DimensionsRef, Rollup, SpanFacts};
 
@@ -85,10 +86,10 @@ pub(crate) struct Deltas {
     cells: Vec<(Arc<Dimensions>, u64, Rollup)>,
     /// Places in `cells` by where the dimensions lie in memory: spans of one batch share them. The
     /// entry keeps them alive, so that no other dimensions come to lie there.
-    by_pointer: HashMap<(usize, u64), (Arc<Dimensions>, usize)>,
-    by_content: HashMap<(Arc<Dimensions>, u64), usize>,
+    by_pointer: HashMap<(usize, u64), (Arc<Dimensions>, usize), RandomState>,
+    by_content: HashMap<(Arc<Dimensions>, u64), usize, RandomState>,
     /// What indicators count, by indicator and minute.
-    counts: HashMap<(Arc<str>, u64), Counts>,
+    counts: HashMap<(Arc<str>, u64), Counts, RandomState>,
 }
 
 /// What [`Deltas::store`] wrote.
