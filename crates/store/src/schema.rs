@@ -19,10 +19,10 @@ pub(crate) const PAGE_BYTES: i64 = 8_192;
 pub(crate) const SMALL_PAGE_BYTES: i64 = 4_096;
 
 /// Page cache of the writer, KiB; it grows only as it is used.
-const WRITER_CACHE_KIB: i64 = 64 * 1024;
+const WRITER_CACHE_KIB: i64 = 48 * 1024;
 
-/// Page cache of a reader, KiB.
-const READER_CACHE_KIB: i64 = 8 * 1024;
+/// Page cache of a reader, KiB: each request has several, and what they read is in the system's cache too.
+const READER_CACHE_KIB: i64 = 2 * 1024;
 
 /// How long a connection waits for another process's lock.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -12,11 +12,11 @@ use crate::prepare::Prepared;
 
 /// Bytes of handed over spans, as the inbox counts them, at which the follower is woken: they are not to
 /// pile up until its interval is over.
-const WAKE_BYTES: usize = 8 * 1024 * 1024;
+const WAKE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Most bytes of handed over spans that are kept for the follower, as the inbox counts them. It reads the
 /// spans of further groups from the segment, which takes more of a processor and no memory.
-pub(super) const MAX_FED_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const MAX_FED_BYTES: usize = 24 * 1024 * 1024;
 
 /// Most traces that wait, over all groups; beyond that they are forgotten, and the follower compares
 /// every trace of the segment instead.
