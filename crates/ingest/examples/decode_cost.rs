@@ -2,8 +2,12 @@
 //!
 //! `cargo run --release -p throughline-ingest --example decode_cost`
 //!
-//! The spans bear keys that say nothing to anybody, and then those of a model call as OpenInference
-//! tells it, which is brought into normal form.
+//! The spans bear keys that say nothing to anybody, then those of a model call as OpenInference
+//! tells it, which is brought into normal form, then those of the load of `bench/`.
+//!
+//! Where times are noisy, count instructions: `valgrind --tool=callgrind` with the argument `agents`
+//! decodes the protobuf of the last kind alone; what one round costs is the difference of two numbers of
+//! rounds, which is the second argument.
 
 use std::time::Instant;
 
@@ -17,8 +21,12 @@ use throughline_ingest::{DecodeError, Encoding, Limits, Signal, decode};
 /// Spans of one request, as an SDK batches them.
 const SPANS: u64 = 512;
 
-/// Requests decoded for one figure.
+/// Requests decoded for one figure, unless told otherwise.
 const ROUNDS: u32 = 200;
+
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Attributes of a span, and bytes of text that half of them share.
 const ATTRIBUTES: usize = 12;
@@ -82,22 +90,57 @@ fn openinference(number: usize) -> KeyValue {
     }
 }
 
+/// As [`attribute`], of a model call that our own names tell, with one long text.
+fn agents(number: usize) -> KeyValue {
+    let text = |text: &str| Value::StringValue(text.to_owned());
+    let (key, value) = match number {
+        0 => ("agent_id", text("agent-17")),
+        1 => ("session_id", text("session-1234")),
+        2 => ("workflow_id", text("workflow-34")),
+        3 => ("ai.phase", text("plan")),
+        4 => ("ai.step_index", Value::IntValue(1)),
+        5 => ("retry_count", Value::IntValue(0)),
+        6 => ("throughline.note", Value::StringValue("x".repeat(TEXT_BYTES))),
+        7 => ("gen_ai.operation.name", text("chat")),
+        8 => ("gen_ai.request.model", text("gpt-4o-mini")),
+        9 => ("gen_ai.usage.input_tokens", Value::IntValue(1_200)),
+        10 => ("gen_ai.usage.output_tokens", Value::IntValue(230)),
+        _ => ("gen_ai.response.id", text("chatcmpl-0123456789abcdef")),
+    };
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "printing figures is what it is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let only = arguments.next();
+    let rounds: u32 = arguments.next().map_or(Ok(ROUNDS), |number| number.parse())?;
     println!(
         "{SPANS} spans a request, {ATTRIBUTES} attributes and {TEXT_BYTES} bytes of text each"
     );
-    for (kind, attribute) in
-        [("nobody's", attribute as fn(usize) -> _), ("OpenInference", openinference)]
-    {
+    for (kind, attribute) in [
+        ("nobody's", attribute as fn(usize) -> _),
+        ("OpenInference", openinference),
+        ("agents", agents),
+    ] {
+        if only.as_ref().is_some_and(|only| only != kind) {
+            continue;
+        }
         let request = request(attribute);
         let bodies = [
             (Encoding::Protobuf, request.encode_to_vec()),
             (Encoding::Json, serde_json::to_vec(&request)?),
         ];
         for (encoding, body) in bodies {
+            if only.is_some() && encoding != Encoding::Protobuf {
+                continue;
+            }
             let started = Instant::now();
-            let spans = rounds(encoding, &body)?;
+            let spans = decode_all(encoding, &body, rounds)?;
             let nanos = started.elapsed().as_nanos() / u128::from(spans);
             let bytes = body.len() as u64 / SPANS;
             println!("{kind}, {encoding}: {nanos} ns a span ({bytes} bytes)");
@@ -106,11 +149,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Decodes [`ROUNDS`] times and answers how many spans came of it.
-fn rounds(encoding: Encoding, body: &[u8]) -> Result<u64, DecodeError> {
+/// Decodes `rounds` times and answers how many spans came of it.
+fn decode_all(encoding: Encoding, body: &[u8], rounds: u32) -> Result<u64, DecodeError> {
     let limits = Limits::default();
     let mut spans = 0;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let decoded = decode(Signal::Traces, encoding, body, &limits, RECEIVED_UNIX_NANO)?;
         spans += decoded.batch.spans.len() as u64;
     }

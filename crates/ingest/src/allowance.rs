@@ -122,6 +122,11 @@ impl Allowance {
         Ok(())
     }
 
+    /// Takes nothing as taken: what was decoded so far was given up, and decoding begins again.
+    pub(crate) fn begin_again(&self) {
+        self.used.set(0);
+    }
+
     /// What was taken, to be kept for as long as what was decoded is.
     pub(crate) fn into_reservation(self) -> Option<Reservation> {
         self.reservation.map(RefCell::into_inner)

@@ -126,12 +126,16 @@ pub(crate) fn decode_within(
 ) -> Result<Decoded, DecodeError> {
     let read = Reading { signal, encoding, body, allowance };
     let (batch, report) = match signal {
-        Signal::Traces => {
-            let (request, not_utf8) = read.traces()?;
-            let mut converter = Converter::new(limits, allowance, received_unix_nano, &not_utf8);
-            converter.traces(request);
-            converter.finish()
-        }
+        Signal::Traces => match read.plain_traces(limits, received_unix_nano)? {
+            Some(done) => done,
+            None => {
+                let (request, not_utf8) = read.traces()?;
+                let mut converter =
+                    Converter::new(limits, allowance, received_unix_nano, &not_utf8);
+                converter.traces(request);
+                converter.finish()
+            }
+        },
         Signal::Logs => {
             let (request, not_utf8) =
                 read.message::<ExportLogsServiceRequest>(protobuf::Kind::LogsRequest)?;
@@ -161,6 +165,29 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// Spans as protobuf that is what encoders write; `None` for everything else, which is to be read
+    /// as messages.
+    fn plain_traces(
+        &self,
+        limits: &Limits,
+        received_unix_nano: u64,
+    ) -> Result<Option<(SpanBatch, Report)>, DecodeError> {
+        if self.encoding != Encoding::Protobuf {
+            return Ok(None);
+        }
+        let not_utf8 = NotUtf8::default();
+        let mut converter = Converter::new(limits, self.allowance, received_unix_nano, &not_utf8);
+        let read = protobuf::traces::read(self.body, self.allowance, &mut converter);
+        match (read, self.exceeded()) {
+            (_, Some(error)) => Err(error),
+            (Ok(()), None) => Ok(Some(converter.finish())),
+            (Err(_), None) => {
+                self.allowance.begin_again();
+                Ok(None)
+            }
+        }
+    }
+
     fn traces(&self) -> Result<(ExportTraceServiceRequest, NotUtf8), DecodeError> {
         match self.encoding {
             Encoding::Zipkin => {
@@ -248,3 +275,6 @@ fn shorten(reason: &str) -> String {
     let end = &reason[reason.ceil_char_boundary(reason.len() - MAX_END_BYTES)..];
     format!("{start} … {end}")
 }
+
+#[cfg(test)]
+mod tests;

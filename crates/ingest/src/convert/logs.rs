@@ -16,9 +16,9 @@ impl Converter<'_> {
     /// Takes in the log records and decisions of a request.
     pub(crate) fn logs(&mut self, request: ExportLogsServiceRequest) {
         for group in request.resource_logs {
-            let resource = self.resource(group.resource, group.schema_url);
+            let resource = self.resource_message(group.resource, group.schema_url);
             for group in group.scope_logs {
-                let scope = self.scope(group.scope, group.schema_url);
+                let scope = self.scope_message(group.scope, group.schema_url);
                 for record in group.log_records {
                     self.begin_item();
                     let record = self.log_record(record, &resource, &scope);

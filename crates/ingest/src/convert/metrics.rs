@@ -29,9 +29,9 @@ impl Converter<'_> {
     /// Takes in the points of a request.
     pub(crate) fn metrics(&mut self, request: ExportMetricsServiceRequest) {
         for group in request.resource_metrics {
-            let resource = self.resource(group.resource, group.schema_url);
+            let resource = self.resource_message(group.resource, group.schema_url);
             for group in group.scope_metrics {
-                let scope = self.scope(group.scope, group.schema_url);
+                let scope = self.scope_message(group.scope, group.schema_url);
                 for metric in group.metrics {
                     self.metric(metric, &resource, &scope);
                 }

@@ -4,6 +4,7 @@ mod decisions;
 mod histogram;
 mod logs;
 mod metrics;
+mod raw;
 mod size;
 mod spans;
 mod values;
@@ -14,7 +15,9 @@ use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::resource::v1 as resource;
 use throughline_trace::{Resource, Scope, SpanBatch};
 
+pub(crate) use self::raw::{RawEntries, RawScope, RawSpan};
 use self::size::Content;
+pub(crate) use self::values::SPARE_ENTRIES;
 use crate::allowance::Allowance;
 use crate::options::Limits;
 use crate::report::{Notes, Problem, Report};
@@ -50,6 +53,8 @@ pub(crate) struct Converter<'a> {
     scope_bytes: usize,
     /// What was put right about the item in hand.
     notes: Notes,
+    /// Whether a span of the batch is a fallback.
+    has_fallbacks: bool,
     batch: SpanBatch,
     report: Report,
 }
@@ -71,6 +76,7 @@ impl<'a> Converter<'a> {
             resource_bytes: 0,
             scope_bytes: 0,
             notes: Notes::default(),
+            has_fallbacks: false,
             batch: SpanBatch { received_unix_nano, ..SpanBatch::default() },
             report,
         }
@@ -128,38 +134,45 @@ impl<'a> Converter<'a> {
         }
     }
 
-    fn resource(
-        &mut self,
-        message: Option<resource::Resource>,
-        schema_url: String,
-    ) -> Arc<Resource> {
+    /// Turns to another resource.
+    pub(crate) fn resource(&mut self, entries: RawEntries, schema_url: String) -> Arc<Resource> {
         self.notes.clear();
-        let (mut attributes, _) = match message {
-            Some(message) => self.attributes(message.attributes),
-            None => Default::default(),
-        };
+        let (mut attributes, _) = self.entries(entries);
         self.notes.mark(&mut attributes);
         let resource = Resource { attributes, schema_url };
         self.resource_bytes = resource.bytes();
         Arc::new(resource)
     }
 
-    fn scope(
+    /// Turns to another scope.
+    pub(crate) fn scope(&mut self, scope: RawScope) -> Arc<Scope> {
+        self.notes.clear();
+        let name = self.name(scope.name);
+        let (mut attributes, _) = self.entries(scope.attributes);
+        self.notes.mark(&mut attributes);
+        let RawScope { version, schema_url, .. } = scope;
+        let scope = Scope { name, version, attributes, schema_url };
+        self.scope_bytes = scope.bytes();
+        Arc::new(scope)
+    }
+
+    fn resource_message(
+        &mut self,
+        message: Option<resource::Resource>,
+        schema_url: String,
+    ) -> Arc<Resource> {
+        let entries = self.raw_entries(message.unwrap_or_default().attributes);
+        self.resource(entries, schema_url)
+    }
+
+    fn scope_message(
         &mut self,
         message: Option<common::InstrumentationScope>,
         schema_url: String,
     ) -> Arc<Scope> {
-        self.notes.clear();
-        let Some(message) = message else {
-            let scope = Scope { schema_url, ..Scope::default() };
-            self.scope_bytes = scope.bytes();
-            return Arc::new(scope);
-        };
-        let name = self.name(message.name);
-        let (mut attributes, _) = self.attributes(message.attributes);
-        self.notes.mark(&mut attributes);
-        let scope = Scope { name, version: message.version, attributes, schema_url };
-        self.scope_bytes = scope.bytes();
-        Arc::new(scope)
+        let message = message.unwrap_or_default();
+        let attributes = self.raw_entries(message.attributes);
+        let common::InstrumentationScope { name, version, .. } = message;
+        self.scope(RawScope { name, version, attributes, schema_url })
     }
 }

@@ -6,11 +6,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1 as otlp;
 use throughline_llm::prices;
 use throughline_trace::{
-    Event, Link, Resource, Scope, Span, SpanId, SpanKind, Status, StatusCode, TraceId, keys,
+    Attributes, Event, Link, Resource, Scope, Span, SpanId, SpanKind, Status, StatusCode, TraceId,
+    keys,
 };
 
-use super::Converter;
 use super::size::Content as _;
+use super::{Converter, RawSpan};
 use crate::dialect::{self, Added, Reading};
 use crate::report::{Problem, quote};
 
@@ -20,31 +21,90 @@ const UNNAMED: &str = "unnamed";
 impl Converter<'_> {
     /// Takes in the spans of a request.
     pub(crate) fn traces(&mut self, request: ExportTraceServiceRequest) {
-        let total = request
-            .resource_spans
-            .iter()
-            .flat_map(|group| &group.scope_spans)
-            .map(|group| group.spans.len())
-            .sum();
-        self.batch.spans.reserve_exact(total);
-        let mut has_fallbacks = false;
+        let groups = request.resource_spans.iter().flat_map(|group| &group.scope_spans);
+        self.expect_spans(groups.map(|group| group.spans.len()).sum());
         for group in request.resource_spans {
-            let resource = self.resource(group.resource, group.schema_url);
+            let resource = self.resource_message(group.resource, group.schema_url);
             for group in group.scope_spans {
-                let scope = self.scope(group.scope, group.schema_url);
+                let scope = self.scope_message(group.scope, group.schema_url);
                 for span in group.spans {
                     self.begin_item();
-                    if let Some(span) = self.span(span, &resource, &scope) {
-                        has_fallbacks |= dialect::is_fallback(&span.name);
-                        self.batch.spans.push(span);
-                    }
+                    self.span_message(span, &resource, &scope);
                 }
             }
         }
-        if has_fallbacks {
+        self.end_spans();
+    }
+
+    /// Makes room for so many spans.
+    pub(crate) fn expect_spans(&mut self, spans: usize) {
+        self.batch.spans.reserve_exact(spans);
+    }
+
+    /// Takes in one span of a request whose text is all UTF-8.
+    pub(crate) fn next_span(
+        &mut self,
+        span: RawSpan<'_>,
+        resource: &Arc<Resource>,
+        scope: &Arc<Scope>,
+    ) {
+        self.begin_item();
+        self.take_span(span, resource, scope);
+    }
+
+    /// Works out what is told by all spans together; to be called once, after the last.
+    pub(crate) fn end_spans(&mut self) {
+        if self.has_fallbacks {
             dialect::fallbacks(&mut self.batch.spans);
         }
         self.derived_decisions();
+    }
+
+    fn span_message(&mut self, span: otlp::Span, resource: &Arc<Resource>, scope: &Arc<Scope>) {
+        let attributes = self.raw_entries(span.attributes);
+        let events = span.events.into_iter().map(|event| self.raw_event(event)).collect();
+        let links = span.links.into_iter().map(|link| self.raw_link(link)).collect();
+        let status = span.status.unwrap_or_default();
+        let raw = RawSpan {
+            trace_id: &span.trace_id,
+            span_id: &span.span_id,
+            parent_span_id: &span.parent_span_id,
+            trace_state: span.trace_state,
+            flags: span.flags,
+            name: span.name,
+            kind: span.kind,
+            start_unix_nano: span.start_time_unix_nano,
+            end_unix_nano: span.end_time_unix_nano,
+            status_code: status.code,
+            status_message: status.message,
+            attributes,
+            dropped_attributes_count: span.dropped_attributes_count,
+            events,
+            dropped_events_count: span.dropped_events_count,
+            links,
+            dropped_links_count: span.dropped_links_count,
+        };
+        self.take_span(raw, resource, scope);
+    }
+
+    fn raw_event(&mut self, event: otlp::span::Event) -> Event {
+        Event {
+            time_unix_nano: event.time_unix_nano,
+            name: event.name,
+            attributes: Attributes(self.raw_entries(event.attributes)),
+            dropped_attributes_count: event.dropped_attributes_count,
+        }
+    }
+
+    fn raw_link(&mut self, link: otlp::span::Link) -> Option<Link> {
+        Some(Link {
+            trace_id: TraceId::from_slice(&link.trace_id).ok()?,
+            span_id: SpanId::from_slice(&link.span_id).ok()?,
+            trace_state: link.trace_state,
+            flags: link.flags,
+            attributes: Attributes(self.raw_entries(link.attributes)),
+            dropped_attributes_count: link.dropped_attributes_count,
+        })
     }
 
     /// Takes in the decisions that the spans show, as far as the request has room: as with the normal
@@ -65,33 +125,39 @@ impl Converter<'_> {
         }
     }
 
+    fn take_span(&mut self, span: RawSpan<'_>, resource: &Arc<Resource>, scope: &Arc<Scope>) {
+        if let Some(span) = self.span(span, resource, scope) {
+            self.has_fallbacks |= dialect::is_fallback(&span.name);
+            self.batch.spans.push(span);
+        }
+    }
+
     fn span(
         &mut self,
-        span: otlp::Span,
+        span: RawSpan<'_>,
         resource: &Arc<Resource>,
         scope: &Arc<Scope>,
     ) -> Option<Span> {
-        let Ok(trace_id) = TraceId::from_slice(&span.trace_id) else {
+        let Ok(trace_id) = TraceId::from_slice(span.trace_id) else {
             self.report.reject(1, Problem::TraceId, || {
-                describe_id(&span.name, "trace id", &span.trace_id, TraceId::BYTES)
+                describe_id(&span.name, "trace id", span.trace_id, TraceId::BYTES)
             });
             return None;
         };
-        let Ok(span_id) = SpanId::from_slice(&span.span_id) else {
+        let Ok(span_id) = SpanId::from_slice(span.span_id) else {
             self.report.reject(1, Problem::SpanId, || {
-                describe_id(&span.name, "span id", &span.span_id, SpanId::BYTES)
+                describe_id(&span.name, "span id", span.span_id, SpanId::BYTES)
             });
             return None;
         };
-        let parent_span_id = self.parent_id(&span.parent_span_id);
+        let parent_span_id = self.parent_id(span.parent_span_id);
         let (start_unix_nano, end_unix_nano) =
-            self.span_times(span.start_time_unix_nano, span.end_time_unix_nano);
+            self.span_times(span.start_unix_nano, span.end_unix_nano);
         let name = self.name_or_unnamed(span.name);
-        let (attributes, beyond) = self.attributes(span.attributes);
+        let (attributes, beyond) = self.entries(span.attributes);
         let dropped_attributes_count = span.dropped_attributes_count.saturating_add(beyond);
         let (events, events_beyond) = self.events(span.events, start_unix_nano);
         let (links, links_beyond) = self.links(span.links);
-        let status = span.status.unwrap_or_default();
         let mut span = Span {
             trace_id,
             span_id,
@@ -103,8 +169,8 @@ impl Converter<'_> {
             start_unix_nano,
             end_unix_nano,
             status: Status {
-                code: StatusCode::from_i32(status.code),
-                message: self.text("status.message", status.message),
+                code: StatusCode::from_i32(span.status_code),
+                message: self.text("status.message", span.status_message),
             },
             attributes,
             dropped_attributes_count,
@@ -196,34 +262,29 @@ impl Converter<'_> {
         self.name(name)
     }
 
-    fn events(&mut self, mut events: Vec<otlp::span::Event>, start: u64) -> (Vec<Event>, u32) {
+    fn events(&mut self, mut events: Vec<Event>, start: u64) -> (Vec<Event>, u32) {
         let beyond = events.len().saturating_sub(self.limits.max_events);
         if beyond > 0 {
             events.truncate(self.limits.max_events);
+            events.shrink_to_fit();
             self.mend(Problem::ManyEvents);
         }
-        let mut kept = Vec::with_capacity(events.len());
-        for event in events {
-            let time_unix_nano = if event.time_unix_nano == 0 {
+        for event in &mut events {
+            if event.time_unix_nano == 0 {
                 self.mend(Problem::NoTime);
-                start
+                event.time_unix_nano = start;
             } else {
                 self.check_time(event.time_unix_nano);
-                event.time_unix_nano
-            };
-            let name = self.name_or_unnamed(event.name);
-            let (attributes, beyond) = self.attributes(event.attributes);
-            kept.push(Event {
-                time_unix_nano,
-                name,
-                attributes,
-                dropped_attributes_count: event.dropped_attributes_count.saturating_add(beyond),
-            });
+            }
+            event.name = self.name_or_unnamed(std::mem::take(&mut event.name));
+            let beyond;
+            (event.attributes, beyond) = self.entries(std::mem::take(&mut event.attributes.0));
+            event.dropped_attributes_count = event.dropped_attributes_count.saturating_add(beyond);
         }
-        (kept, u32::try_from(beyond).unwrap_or(u32::MAX))
+        (events, u32::try_from(beyond).unwrap_or(u32::MAX))
     }
 
-    fn links(&mut self, mut links: Vec<otlp::span::Link>) -> (Vec<Link>, u32) {
+    fn links(&mut self, mut links: Vec<Option<Link>>) -> (Vec<Link>, u32) {
         let mut dropped = links.len().saturating_sub(self.limits.max_links);
         if dropped > 0 {
             links.truncate(self.limits.max_links);
@@ -231,22 +292,16 @@ impl Converter<'_> {
         }
         let mut kept = Vec::with_capacity(links.len());
         for link in links {
-            let (Ok(trace_id), Ok(span_id)) =
-                (TraceId::from_slice(&link.trace_id), SpanId::from_slice(&link.span_id))
-            else {
+            let Some(mut link) = link else {
                 self.mend(Problem::Link);
                 dropped += 1;
                 continue;
             };
-            let (attributes, beyond) = self.attributes(link.attributes);
-            kept.push(Link {
-                trace_id,
-                span_id,
-                trace_state: self.text("link.trace_state", link.trace_state),
-                flags: link.flags,
-                attributes,
-                dropped_attributes_count: link.dropped_attributes_count.saturating_add(beyond),
-            });
+            let beyond;
+            (link.attributes, beyond) = self.entries(link.attributes.0);
+            link.dropped_attributes_count = link.dropped_attributes_count.saturating_add(beyond);
+            link.trace_state = self.text("link.trace_state", link.trace_state);
+            kept.push(link);
         }
         (kept, u32::try_from(dropped).unwrap_or(u32::MAX))
     }

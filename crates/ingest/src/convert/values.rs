@@ -3,29 +3,49 @@
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use throughline_trace::{Attributes, Value};
 
-use super::Converter;
+use super::{Converter, RawEntries};
 use crate::report::Problem;
+
+/// Room that a list of attributes has beyond what came: the store and the price add to attributes that
+/// are already here.
+pub(crate) const SPARE_ENTRIES: usize = 1;
 
 impl Converter<'_> {
     /// The attributes within the limits, and how many were left out.
-    pub(super) fn attributes(&mut self, mut entries: Vec<KeyValue>) -> (Attributes, u32) {
-        let beyond = entries.len().saturating_sub(self.limits.max_attributes);
-        if beyond > 0 {
-            entries.truncate(self.limits.max_attributes);
-            self.mend(Problem::ManyAttributes);
+    pub(super) fn attributes(&mut self, entries: Vec<KeyValue>) -> (Attributes, u32) {
+        let entries = self.raw_entries(entries);
+        self.entries(entries)
+    }
+
+    /// The attributes of a message, as they are.
+    pub(super) fn raw_entries(&mut self, entries: Vec<KeyValue>) -> RawEntries {
+        if entries.is_empty() {
+            return Vec::new();
         }
-        // One slot to spare: the store and the price add to attributes that are already here.
-        let mut attributes = Vec::with_capacity(entries.len() + 1);
+        let mut raw = Vec::with_capacity(entries.len() + SPARE_ENTRIES);
         for entry in entries {
             if entry.key_strindex != 0 {
                 self.mend(Problem::StringIndex);
             }
-            let key = self.name(entry.key);
             let value = self.value(entry.value);
-            let value = self.within_limit(&key, value);
-            attributes.push((key, value));
+            raw.push((entry.key, value));
         }
-        (Attributes(attributes), u32::try_from(beyond).unwrap_or(u32::MAX))
+        raw
+    }
+
+    /// The attributes within the limits, and how many were left out.
+    pub(super) fn entries(&mut self, mut entries: RawEntries) -> (Attributes, u32) {
+        let beyond = entries.len().saturating_sub(self.limits.max_attributes);
+        if beyond > 0 {
+            entries.truncate(self.limits.max_attributes);
+            entries.shrink_to(self.limits.max_attributes + SPARE_ENTRIES);
+            self.mend(Problem::ManyAttributes);
+        }
+        for (key, value) in &mut entries {
+            self.cut_name(key);
+            self.cut_value(key, value);
+        }
+        (Attributes(entries), u32::try_from(beyond).unwrap_or(u32::MAX))
     }
 
     /// The value of an optional `AnyValue`.
@@ -52,19 +72,23 @@ impl Converter<'_> {
 
     /// `value`, cut to the limit if it is longer; its size is noted under `key`.
     pub(super) fn within_limit(&mut self, key: &str, mut value: Value) -> Value {
+        self.cut_value(key, &mut value);
+        value
+    }
+
+    fn cut_value(&mut self, key: &str, value: &mut Value) {
         let limit = self.limits.max_attribute_bytes;
-        let size = match &value {
+        let size = match &*value {
             Value::String(text) => text.len(),
-            Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) => return value,
+            Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) => return,
             other => other.size_bytes(),
         };
         if size > limit {
             let mut room = limit;
-            cut(&mut value, &mut room);
+            cut(value, &mut room);
             self.report.add(Problem::LongValue);
             self.notes.add_cut(key, size);
         }
-        value
     }
 
     /// `text`, cut to the limit of values if it is longer.
@@ -80,11 +104,15 @@ impl Converter<'_> {
 
     /// `name`, cut to the limit of names if it is longer.
     pub(super) fn name(&mut self, mut name: String) -> String {
+        self.cut_name(&mut name);
+        name
+    }
+
+    fn cut_name(&mut self, name: &mut String) {
         if name.len() > self.limits.max_name_bytes {
-            cut_text(&mut name, self.limits.max_name_bytes);
+            cut_text(name, self.limits.max_name_bytes);
             self.mend(Problem::LongName);
         }
-        name
     }
 }
 

@@ -1,13 +1,18 @@
-//! Protobuf before it is decoded: how much memory it would take, and text that is not UTF-8.
+//! Protobuf: spans read from the bytes, and what has to be known of all else before it is decoded.
 //!
-//! `prost` decodes the messages. Two things it cannot do are done here, on the bytes, by a table of
-//! the OTLP messages ([`schema`]): [`measure`] says how large the structures will be, so that a
-//! small hostile body is refused before it becomes a large one; [`mend_text`] replaces what is no
-//! UTF-8, for which `prost` would refuse the whole request and every good span in it.
+//! [`traces`] reads the spans of a request as encoders write it, which is nearly every one. `prost`
+//! decodes whatever it leaves, logs and metrics. Two things `prost` cannot do are done here, on the
+//! bytes, by a table of the OTLP messages ([`schema`]): [`measure`] says how large the structures
+//! will be, so that a small hostile body is refused before it becomes a large one; [`mend_text`]
+//! replaces what is no UTF-8, for which `prost` would refuse the whole request and every good span in
+//! it.
 
 mod schema;
+pub(crate) mod traces;
+mod wire;
 
 use schema::Field;
+use wire::{Payload, Reader};
 
 use crate::convert::NotUtf8;
 pub(crate) use schema::Kind;
@@ -23,7 +28,7 @@ pub(crate) fn measure(kind: Kind, body: &[u8]) -> usize {
 
 fn measure_at(kind: Kind, body: &[u8], depth: u32) -> usize {
     let mut total = kind.decoded_bytes();
-    let mut reader = Reader { rest: body };
+    let mut reader = Reader::new(body);
     while let Some(Ok(field)) = reader.next() {
         total += match field.payload {
             Payload::Scalar => kind.element_bytes(),
@@ -69,13 +74,13 @@ impl Mender {
         let replaced_before = self.replaced;
         let item = kind.is_item().then_some(self.next_item);
         self.next_item += u32::from(kind.is_item());
-        let mut reader = Reader { rest: body };
+        let mut reader = Reader::new(body);
         loop {
-            let start = reader.rest;
+            let start = reader.rest();
             let Some(field) = reader.next() else { break };
             let field = field.ok()?;
             let Payload::Bytes(bytes) = field.payload else {
-                out.extend_from_slice(&start[..start.len() - reader.rest.len()]);
+                out.extend_from_slice(&start[..start.len() - reader.rest().len()]);
                 continue;
             };
             match kind.field(field.number) {
@@ -109,75 +114,6 @@ fn write_field(number: u32, payload: &[u8], out: &mut Vec<u8>) {
     prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, out);
     prost::encoding::encode_varint(payload.len() as u64, out);
     out.extend_from_slice(payload);
-}
-
-/// The fields of one message, one after the other.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-struct WireField<'a> {
-    number: u32,
-    payload: Payload<'a>,
-}
-
-enum Payload<'a> {
-    /// A number, or the start or end of a group (whose fields then follow as if they were the
-    /// message's own: OTLP has no groups).
-    Scalar,
-    Bytes(&'a [u8]),
-}
-
-/// The bytes are no protobuf.
-#[derive(Debug)]
-struct NotProtobuf;
-
-impl<'a> Reader<'a> {
-    fn next(&mut self) -> Option<Result<WireField<'a>, NotProtobuf>> {
-        (!self.rest.is_empty()).then(|| self.field())
-    }
-
-    fn field(&mut self) -> Result<WireField<'a>, NotProtobuf> {
-        let key = self.varint()?;
-        let number = u32::try_from(key >> 3).map_err(|_| NotProtobuf)?;
-        if !(prost::encoding::MIN_TAG..=prost::encoding::MAX_TAG).contains(&number) {
-            return Err(NotProtobuf);
-        }
-        let payload = match key & 7 {
-            0 => {
-                self.varint()?;
-                Payload::Scalar
-            }
-            1 => self.take(8).map(|_| Payload::Scalar)?,
-            2 => {
-                let len = usize::try_from(self.varint()?).map_err(|_| NotProtobuf)?;
-                Payload::Bytes(self.take(len)?)
-            }
-            3 | 4 => Payload::Scalar,
-            5 => self.take(4).map(|_| Payload::Scalar)?,
-            _ => return Err(NotProtobuf),
-        };
-        Ok(WireField { number, payload })
-    }
-
-    fn varint(&mut self) -> Result<u64, NotProtobuf> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.rest.split_first().ok_or(NotProtobuf)?;
-            self.rest = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if *byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(NotProtobuf)
-    }
-
-    fn take(&mut self, len: usize) -> Result<&'a [u8], NotProtobuf> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(NotProtobuf)?;
-        self.rest = rest;
-        Ok(taken)
-    }
 }
 
 #[cfg(test)]
