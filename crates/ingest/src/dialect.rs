@@ -48,6 +48,8 @@ impl Spoken {
     const GENAI: Self = Self(1 << 6);
     /// The GenAI conventions with content in events.
     const EVENTS: Self = Self(1 << 7);
+    /// The GenAI conventions with counts under older names.
+    const COUNTS: Self = Self(1 << 9);
     /// Our own SDK, whose spans are in normal form.
     const OURS: Self = Self(1 << 8);
 
@@ -136,6 +138,7 @@ const DIALECTS: &[(Spoken, Add)] = &[
     (Spoken::TRACELOOP, traceloop::add),
     (Spoken::LOGFIRE, logfire::add),
     (Spoken::EVENTS, events::add),
+    (Spoken::COUNTS, genai::add_counts),
     (Spoken::GENAI, genai::add),
 ];
 

@@ -280,6 +280,10 @@ impl ModelPrice {
 /// The name without the path and vendor that gateways and clouds put before it.
 pub(crate) fn bare_name(model: &str) -> &str {
     let name = model.rsplit('/').next().unwrap_or(model);
+    // Most names are bare, and to look for one text costs more than the rest.
+    if !name.contains('.') {
+        return name;
+    }
     ["anthropic.", "openai.", "google."]
         .into_iter()
         .find_map(|vendor| name.split_once(vendor).map(|(_, rest)| rest))

@@ -105,6 +105,9 @@ impl SpanRole {
     }
 }
 
+/// What the names of the conventions for tokens begin with.
+const GEN_AI_USAGE_PREFIX: &str = "gen_ai.usage.";
+
 /// Tokens of one call. The details are subsets of the totals, never to be added to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
@@ -139,7 +142,9 @@ pub struct Usage {
 impl Usage {
     /// Usage from GenAI attributes of either generation; `None` when there is none.
     pub fn from_attributes(attributes: &Attributes) -> Option<Self> {
-        let first = |names: &[&str]| names.iter().find_map(|name| attributes.u64(name));
+        let told = of_usage(attributes);
+        let count = |name: &str| told.iter().find(|(key, _)| key == name)?.1.as_i64();
+        let first = |names: &[&str]| names.iter().find_map(|name| u64::try_from(count(name)?).ok());
         let input = first(&[keys::GEN_AI_USAGE_INPUT_TOKENS, keys::GEN_AI_USAGE_PROMPT_TOKENS]);
         let output =
             first(&[keys::GEN_AI_USAGE_OUTPUT_TOKENS, keys::GEN_AI_USAGE_COMPLETION_TOKENS]);
@@ -209,6 +214,17 @@ impl Usage {
     pub fn total_tokens(self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }
+}
+
+/// The attributes from the first to the last that tell of usage. Every span is asked for its usage,
+/// under a dozen names; few have any, and those have it in one place.
+fn of_usage(attributes: &Attributes) -> &[(String, Value)] {
+    let is_usage = |(key, _): &(String, Value)| {
+        key.starts_with(GEN_AI_USAGE_PREFIX) || key == keys::USAGE_CACHE_WRITE_1H
+    };
+    let first = attributes.0.iter().position(is_usage);
+    let last = attributes.0.iter().rposition(is_usage);
+    first.zip(last).map_or(&[], |(first, last)| &attributes.0[first..=last])
 }
 
 impl Attributes {
@@ -323,5 +339,30 @@ impl Span {
             .then(|| self.attributes.f64(keys::COST_USD))
             .flatten()
             .filter(|cost| cost.is_finite() && *cost >= 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_count_of_usage_is_found_wherever_it_stands() {
+        let mut attributes = Attributes::new();
+        assert_eq!(Usage::from_attributes(&attributes), None);
+        for (number, (key, _)) in (1_i64..).zip(Usage::default().details()) {
+            attributes.set(key, Value::Int(number));
+            attributes.set(format!("other.{number}"), "x");
+        }
+        assert_eq!(Usage::from_attributes(&attributes), None);
+        attributes.set(keys::GEN_AI_USAGE_COMPLETION_TOKENS, Value::Int(200));
+        attributes.set("between", "x");
+        attributes.set(keys::GEN_AI_USAGE_PROMPT_TOKENS, "100");
+        attributes.set("last", "x");
+        let usage = Usage::from_attributes(&attributes).unwrap();
+        assert_eq!((usage.input_tokens, usage.output_tokens), (100, 200));
+        assert_eq!(usage.details().map(|(_, count)| count), [1, 2, 3, 4, 5, 6, 7, 8]);
+        attributes.set(keys::GEN_AI_USAGE_INPUT_TOKENS, Value::Int(50));
+        assert_eq!(Usage::from_attributes(&attributes).unwrap().input_tokens, 50);
     }
 }

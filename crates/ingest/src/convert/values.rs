@@ -6,9 +6,8 @@ use throughline_trace::{Attributes, Value};
 use super::{Converter, RawEntries};
 use crate::report::Problem;
 
-/// Room that a list of attributes has beyond what came: the store and the price add to attributes that
-/// are already here.
-pub(crate) const SPARE_ENTRIES: usize = 1;
+/// Room that a list of attributes has beyond what came: for a cost and the version of its price.
+pub(crate) const SPARE_ENTRIES: usize = 2;
 
 impl Converter<'_> {
     /// The attributes within the limits, and how many were left out.

@@ -52,12 +52,13 @@ pub(super) fn spoken_by(rest: &str) -> Spoken {
             | "prompt"
             | "completion"
             | "is_streaming"
-            | "openai.request.seed" => Spoken::GENAI,
+            | "openai.request.seed"
+            | "client.operation.time_to_first_chunk" => Spoken::GENAI,
             "usage.prompt_tokens" | "usage.completion_tokens" | "usage.reasoning_tokens" => {
-                Spoken::GENAI
+                Spoken::COUNTS
             }
             _ if rest.starts_with("usage.cache_") || rest.starts_with("usage.details.") => {
-                Spoken::GENAI
+                Spoken::COUNTS
             }
             _ => Spoken::NONE,
         },
@@ -70,7 +71,6 @@ pub(super) fn add(draft: &mut Draft<'_>) {
     if let Some((_, role)) = ROLES.iter().find(|(theirs, _)| Some(*theirs) == operation) {
         draft.put(keys::ROLE, *role);
     }
-    draft.count_table(COUNTS);
     draft.copy_table(NAMES);
     draft.put_provider(came.str(keys::GEN_AI_SYSTEM));
     if came.bool("gen_ai.is_streaming") == Some(true) {
@@ -84,6 +84,10 @@ pub(super) fn add(draft: &mut Draft<'_>) {
     if is_inference {
         whole_content(draft);
     }
+}
+
+pub(super) fn add_counts(draft: &mut Draft<'_>) {
+    draft.count_table(COUNTS);
 }
 
 /// Content that is one attribute, as conventions before 1.28 had it: messages in JSON, or text.
