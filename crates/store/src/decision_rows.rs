@@ -9,6 +9,7 @@ use throughline_trace::{Decision, DecisionId, TraceId};
 
 use crate::audit::chain::{Chain, Kind};
 use crate::decision_gaps;
+use crate::decisions_of_trace::{self, CONDITION};
 use crate::derived_rows::{COLUMNS, decision as read};
 use crate::layout::{Day, SegmentId};
 use crate::page::{Found, Offer, Place, Want};
@@ -100,9 +101,9 @@ impl<'a> Tally<'a> {
 
 /// How many decisions were taken in the course of a trace.
 pub(crate) fn count_of_trace(control: &Connection, id: TraceId) -> Result<u64, RowError> {
-    let count: i64 = control
-        .prepare_cached("SELECT count(*) FROM decisions WHERE trace_id = ?1")?
-        .query_row([id.as_bytes()], |row| row.get(0))?;
+    let sql = format!("SELECT count(*) FROM decisions WHERE {CONDITION}");
+    let values = params_from_iter(decisions_of_trace::values(id));
+    let count: i64 = control.prepare_cached(&sql)?.query_row(values, |row| row.get(0))?;
     Ok(count as u64)
 }
 
@@ -114,9 +115,10 @@ pub(crate) fn of_trace(
     max_bytes: usize,
 ) -> Result<Vec<Decision>, RowError> {
     let mut statement = control.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM decisions WHERE trace_id = ?1 ORDER BY time, decision LIMIT ?2",
+        "SELECT {COLUMNS} FROM decisions WHERE {CONDITION} ORDER BY time, decision LIMIT ?",
     ))?;
-    let mut rows = statement.query(params![id.as_bytes(), limit as i64])?;
+    let values = decisions_of_trace::values(id).into_iter().chain([Sql::Integer(limit as i64)]);
+    let mut rows = statement.query(params_from_iter(values))?;
     let (mut total, mut decisions) = (0, Vec::new());
     while let Some(row) = rows.next()? {
         let (bytes, decision) = read(row, 0)?;
@@ -135,10 +137,11 @@ pub(crate) fn ids_of_trace(
     id: TraceId,
     limit: usize,
 ) -> Result<Vec<DecisionId>, RowError> {
-    let mut statement = control.prepare_cached(
-        "SELECT decision_id FROM decisions WHERE trace_id = ?1 ORDER BY time, decision LIMIT ?2",
-    )?;
-    let ids = statement.query_map(params![id.as_bytes(), limit as i64], |row| {
+    let mut statement = control.prepare_cached(&format!(
+        "SELECT decision_id FROM decisions WHERE {CONDITION} ORDER BY time, decision LIMIT ?",
+    ))?;
+    let values = decisions_of_trace::values(id).into_iter().chain([Sql::Integer(limit as i64)]);
+    let ids = statement.query_map(params_from_iter(values), |row| {
         Ok(DecisionId(uuid::Uuid::from_bytes(row.get(0)?)))
     })?;
     Ok(ids.collect::<Result<_, _>>()?)
@@ -187,16 +190,18 @@ pub(crate) fn list(
 ) -> Result<Vec<Found<Decision>>, RowError> {
     let mut sql = format!("SELECT time, decision, {COLUMNS} FROM decisions WHERE 1");
     let mut values: Vec<Sql> = Vec::new();
+    // The most selective index first; the other conditions only look at the row.
+    let mut is_led = false;
+    if let Some(id) = filter.trace_id {
+        let _ = write!(sql, " AND {CONDITION}");
+        values.extend(decisions_of_trace::values(id));
+        is_led = true;
+    }
     let mut and = |condition: &str, value: Sql| {
         values.push(value);
         let _ = write!(sql, " AND {condition}?{}", values.len());
     };
-    // The most selective index first; the other conditions only look at the row.
-    let mut is_led = false;
     let mut lead = || if std::mem::replace(&mut is_led, true) { "+" } else { "" };
-    if let Some(id) = filter.trace_id {
-        and(&format!("{}trace_id = ", lead()), Sql::Blob(id.as_bytes().to_vec()));
-    }
     for (column, wanted) in
         [("session", &filter.session), ("agent", &filter.agent), ("stage", &filter.stage)]
     {

@@ -88,6 +88,7 @@ mod sql;
 mod body;
 mod decision_gaps;
 mod decision_rows;
+mod decisions_of_trace;
 mod derived_rows;
 mod dictionary;
 mod earlier;

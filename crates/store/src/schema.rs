@@ -43,7 +43,7 @@ pub(crate) const SEGMENT: Schema =
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
 pub(crate) const CONTROL: Schema =
-    Schema::new(&[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED, SHORT_ROWS])
+    Schema::new(&[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED, SHORT_ROWS, FEW_BY_TRACE])
         .with_small_pages();
 
 /// `rollups.db`: sums over the lattice.
@@ -380,6 +380,14 @@ DROP INDEX decisions_by_trace;
 CREATE INDEX decisions_by_trace ON decisions(trace_id) WHERE trace_id IS NOT NULL;
 ";
 
+/// Decisions whose ids begin as those of their traces are found by them (`decisions_of_trace.rs`), so that
+/// only the others are in an index by trace.
+const FEW_BY_TRACE: &str = "
+DROP INDEX decisions_by_trace;
+CREATE INDEX decisions_by_trace ON decisions(trace_id)
+    WHERE substr(decision_id, 1, 6) <> substr(trace_id, 1, 6);
+";
+
 /// Instances with the highest number that their decisions had, and the numbers that never came.
 pub(crate) const DECISION_GAPS: &str = "
 CREATE TABLE instances(instance TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
@@ -407,7 +415,32 @@ mod tests {
             new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 7);
         new.execute("INSERT INTO instances VALUES ('a', 1)", []).unwrap();
-        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 6, .. })));
+        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 7, .. })));
+    }
+
+    #[test]
+    fn decisions_of_an_older_file_are_still_found_by_their_trace() {
+        use throughline_trace::{DecisionId, TraceId};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.db");
+        let before = Schema::new(&CONTROL.migrations[..6]).with_small_pages();
+        let old = before.open_writer(&path).unwrap();
+        let traces = [TraceId::from_u128(7 << 90), TraceId::from_u128(8 << 90)];
+        for number in 0..12_u8 {
+            let trace = traces[usize::from(number % 2)];
+            let id = match number % 3 {
+                0 => DecisionId(uuid::Uuid::from_bytes([number; 16])),
+                _ => DecisionId::on_trace(trace, [number; 16]),
+            };
+            let sql = "INSERT INTO decisions(decision_id, time, received, trace_id, agent, session,
+                stage, action, body) VALUES (?1, 1, 1, ?2, '', '', '', '', x'00')";
+            old.execute(sql, rusqlite::params![id.0.as_bytes(), trace.as_bytes()]).unwrap();
+        }
+        drop(old);
+        let new = CONTROL.open_writer(&path).unwrap();
+        for trace in traces {
+            assert_eq!(crate::decision_rows::count_of_trace(&new, trace).unwrap(), 6);
+        }
     }
 
     #[test]

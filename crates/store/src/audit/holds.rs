@@ -11,6 +11,7 @@ use throughline_trace::{DecisionId, TraceId};
 use crate::audit::chain::{ChainKey, Kind, append_record};
 use crate::audit::log::AuditError;
 use crate::control::hex;
+use crate::decisions_of_trace;
 use crate::schema::{from_nanos, to_nanos};
 use crate::writer::now_unix_nano;
 
@@ -56,15 +57,16 @@ impl AuditFilter {
     /// The condition on `decisions`, with its values.
     pub(crate) fn to_sql(&self) -> (String, Vec<Sql>) {
         let (mut sql, mut values) = ("1".to_owned(), Vec::new());
+        if let Some(id) = self.trace_id {
+            let _ = write!(sql, " AND {}", decisions_of_trace::CONDITION);
+            values.extend(decisions_of_trace::values(id));
+        }
         let mut and = |condition: &str, value: Sql| {
             values.push(value);
             let _ = write!(sql, " AND {condition}");
         };
         if let Some(id) = self.decision_id {
             and("decision_id = ?", Sql::Blob(id.0.as_bytes().to_vec()));
-        }
-        if let Some(id) = self.trace_id {
-            and("trace_id = ?", Sql::Blob(id.as_bytes().to_vec()));
         }
         if let Some(session) = &self.session {
             and("session = ?", Sql::Text(session.clone()));

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use throughline_trace::{
     Cuboid, OperationKind, Resolution, Rollup, Severity, TraceId, TraceSummary,
 };
 
 use crate::audit::holds::{self, Hold};
+use crate::decisions_of_trace;
 use crate::id_filter::IdFilter;
 use crate::keep::{KeepError, skeleton};
 use crate::layout::{Layout, SegmentId};
@@ -322,9 +323,12 @@ fn has_error_log_of(segment: &Connection, rows: &TraceRows) -> Result<bool, rusq
 }
 
 fn decided(control: &Connection, id: TraceId) -> Result<Decided, rusqlite::Error> {
-    control
-        .prepare_cached("SELECT count(*), min(confidence) FROM decisions WHERE trace_id = ?1")?
-        .query_row([id.as_bytes()], |row| {
-            Ok(Decided { count: row.get::<_, i64>(0)? as u64, least_confidence: row.get(1)? })
-        })
+    let sql = format!(
+        "SELECT count(*), min(confidence) FROM decisions WHERE {}",
+        decisions_of_trace::CONDITION
+    );
+    let values = params_from_iter(decisions_of_trace::values(id));
+    control.prepare_cached(&sql)?.query_row(values, |row| {
+        Ok(Decided { count: row.get::<_, i64>(0)? as u64, least_confidence: row.get(1)? })
+    })
 }

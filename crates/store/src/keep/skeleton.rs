@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use throughline_trace::{MAX_NAMES_PER_SUMMARY, NameSet, SpanRole, TraceId, TraceSummary, keys};
 
 use crate::audit::holds::Hold;
 use crate::body::{self, SpanBodyRef};
+use crate::decisions_of_trace;
 use crate::dictionary;
 use crate::earlier::store_filter;
 use crate::flush::posted_of;
@@ -27,8 +28,7 @@ pub(crate) fn referred(
     segment: &Connection,
     check: &dyn Fn() -> Result<(), KeepError>,
 ) -> Result<Vec<TraceId>, KeepError> {
-    let mut of_decision =
-        control.prepare_cached("SELECT 1 FROM decisions WHERE trace_id = ?1 LIMIT 1")?;
+    let mut of_decision = control.prepare_cached(decisions_of_trace::ROWS)?;
     let mut statement =
         segment.prepare("SELECT trace_id, summary FROM traces WHERE continues IS NULL")?;
     let mut rows = statement.query([])?;
@@ -37,7 +37,7 @@ pub(crate) fn referred(
         check()?;
         let id = TraceId::from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)
             .map_err(|_| RowError::Body(body::BodyError::Id))?;
-        if of_decision.exists([id.as_bytes()])? {
+        if of_decision.exists(params_from_iter(decisions_of_trace::values(id)))? {
             found.push(id);
         } else if !holds.is_empty() {
             let summary = trace_rows::summary(row, 1)?;
