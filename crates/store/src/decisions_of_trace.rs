@@ -1,11 +1,14 @@
 //! Which decisions belong to a trace.
 //!
-//! The id of nearly every decision begins as that of its trace ([`DecisionId::on_trace`]), so that the
+//! The id of nearly every decision begins as that of its trace (`DecisionId::on_trace`), so that the
 //! index of ids, which there is anyway, finds them. Only the others are in an index by trace: those whose
 //! sender made the id by itself.
 
 use rusqlite::types::Value as Sql;
-use throughline_trace::{DecisionId, TraceId};
+use throughline_trace::TraceId;
+
+/// Bytes of a trace's id that such an id begins with; the statements and the index have the number too.
+const SHARED_BYTES: usize = 6;
 
 macro_rules! rows {
     () => {
@@ -25,7 +28,7 @@ pub(crate) const CONDITION: &str = concat!("decision IN (", rows!(), ")");
 /// What [`ROWS`] and [`CONDITION`] ask for.
 pub(crate) fn values(id: TraceId) -> [Sql; 4] {
     let of_trace = || Sql::Blob(id.as_bytes().to_vec());
-    let first = &id.as_bytes()[..DecisionId::TRACE_BYTES];
+    let first = &id.as_bytes()[..SHARED_BYTES];
     // Longer than any id, so that none that begins so comes behind it.
     let last = [first, &[0xff; 16]].concat();
     [Sql::Blob(first.to_vec()), Sql::Blob(last), of_trace(), of_trace()]
@@ -35,6 +38,7 @@ pub(crate) fn values(id: TraceId) -> [Sql; 4] {
 mod tests {
     use proptest::prelude::*;
     use rusqlite::{Connection, params, params_from_iter};
+    use throughline_trace::DecisionId;
 
     use super::*;
     use crate::schema::CONTROL;

@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Attributes, SpanId, TraceId};
 
+/// Bytes of a trace's id that the ids of decisions on it begin with: what is before a UUID's version.
+const TRACE_BYTES: usize = 6;
+
 /// UUIDv4 of a decision.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DecisionId(pub uuid::Uuid);
 
 impl DecisionId {
-    /// Bytes of a trace's id that the ids of decisions on it begin with: what is before a UUID's version.
-    pub const TRACE_BYTES: usize = 6;
-
     /// A new random id.
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4())
@@ -25,7 +25,7 @@ impl DecisionId {
     /// does. So the decisions of a trace lie together wherever they are sorted by their ids, which costs an
     /// index a page for each trace and not for each decision; 74 bits are left to chance.
     pub fn on_trace(trace_id: TraceId, mut chance: [u8; 16]) -> Self {
-        chance[..Self::TRACE_BYTES].copy_from_slice(&trace_id.as_bytes()[..Self::TRACE_BYTES]);
+        chance[..TRACE_BYTES].copy_from_slice(&trace_id.as_bytes()[..TRACE_BYTES]);
         Self(uuid::Builder::from_random_bytes(chance).into_uuid())
     }
 }
