@@ -111,33 +111,32 @@ impl<'r> Examiner<'r> {
     /// field is always there.
     pub(crate) fn text_field(&mut self, place: Place, field: &str, text: &mut String) {
         let rules = self.set.of_field(self.rules, field);
-        self.replace_text(place, text, |this, value| this.looked_at(rules, field, value));
+        self.look_at_field(place, rules, field, text);
     }
 
-    /// As [`Examiner::text_field`], of a field that was an attribute when it came, so that rules by
-    /// name apply too.
+    /// As [`Examiner::text_field`], of a field that was an attribute when it came, so that rules of the
+    /// configuration by name apply too. None is called like a secret.
     pub(crate) fn attribute_field(&mut self, place: Place, key: &str, text: &mut String) {
         let rules = self.set.of_field(self.rules, key);
-        self.replace_text(place, text, |this, value| this.named_value(rules, rules, key, value));
-    }
-
-    fn replace_text(
-        &mut self,
-        place: Place,
-        text: &mut String,
-        look: impl FnOnce(&mut Self, &mut Value) -> Option<usize>,
-    ) {
-        if text.is_empty() {
-            return;
-        }
+        let (Some(rule), false) = (self.by_own_name(rules, key), text.is_empty()) else {
+            return self.look_at_field(place, rules, key, text);
+        };
         self.place = place;
         let mut value = Value::String(std::mem::take(text));
-        let dropped = look(self, &mut value);
-        *text = match (dropped, value) {
+        *text = match (self.take_whole(rule, &mut value), value) {
             (Some(rule), _) => self.set.rules[rule].mask.clone(),
             (None, Value::String(text)) => text,
             (None, other) => other.to_text(),
         };
+    }
+
+    fn look_at_field(&mut self, place: Place, rules: u64, field: &str, text: &mut String) {
+        self.place = place;
+        match self.looked_at_text(rules, field, text) {
+            Some(Edit::Text(new)) => *text = new,
+            Some(Edit::Drop(rule)) => text.clone_from(&self.set.rules[rule].mask),
+            None => {}
+        }
     }
 
     /// Looks at all attributes: their names, and their values.
@@ -180,11 +179,8 @@ impl<'r> Examiner<'r> {
         value: &mut Value,
     ) -> Option<usize> {
         let set = self.set;
-        if rules & set.keyed != 0 {
-            let last = key.rsplit('.').next().unwrap_or(key);
-            if let Some(rule) = set.by_key(rules, key, last) {
-                return self.take_whole(rule, value);
-            }
+        if let Some(rule) = self.by_own_name(rules, key) {
+            return self.take_whole(rule, value);
         }
         if let Some(rule) = set.by_secret_name(of_key, key) {
             return self.take_scalars(rule, &mut Trail::new(set, rules, key), value);
@@ -192,26 +188,43 @@ impl<'r> Examiner<'r> {
         self.looked_at(rules, key, value)
     }
 
-    /// Looks at a value by what is in it; answers the rule that drops it.
-    fn looked_at(&mut self, rules: u64, field: &str, value: &mut Value) -> Option<usize> {
-        if rules == 0 || self.is_quickly_passed(rules, value) {
+    /// The rule of the configuration that takes what has this name.
+    fn by_own_name(&self, rules: u64, key: &str) -> Option<usize> {
+        if rules & self.set.keyed == 0 {
             return None;
         }
-        self.value(&mut Trail::new(self.set, rules, field), value)
+        let last = key.rsplit('.').next().unwrap_or(key);
+        self.set.by_key(rules, key, last)
     }
 
-    /// Whether there is nothing to find in most values of most items.
-    fn is_quickly_passed(&self, rules: u64, value: &Value) -> bool {
+    /// Looks at a value by what is in it; answers the rule that drops it.
+    fn looked_at(&mut self, rules: u64, field: &str, value: &mut Value) -> Option<usize> {
         match value {
-            Value::Empty | Value::Bool(_) | Value::Double(_) => true,
-            Value::Int(_) => rules & self.set.numbers == 0,
-            Value::String(text) => {
-                let (candidates, escapes) = self.set.candidates(rules, text);
-                let structure = || self.needs_structure(rules, escapes) && json::may_be(text);
-                candidates == 0 && !structure()
-            }
-            Value::Bytes(_) | Value::Array(_) | Value::Map(_) => false,
+            Value::Empty | Value::Bool(_) | Value::Double(_) => None,
+            Value::Int(_) if rules & self.set.numbers == 0 => None,
+            Value::String(text) => match self.looked_at_text(rules, field, text)? {
+                Edit::Text(new) => {
+                    *text = new;
+                    None
+                }
+                Edit::Drop(rule) => Some(rule),
+            },
+            _ if rules == 0 => None,
+            _ => self.value(&mut Trail::new(self.set, rules, field), value),
         }
+    }
+
+    /// As [`Examiner::looked_at`], of a text. In most there is nothing to find.
+    fn looked_at_text(&mut self, rules: u64, field: &str, text: &str) -> Option<Edit> {
+        if rules == 0 || text.is_empty() {
+            return None;
+        }
+        let seen = self.set.candidates(rules, text);
+        let (candidates, escapes) = seen;
+        if candidates == 0 && !(self.needs_structure(rules, escapes) && json::may_be(text)) {
+            return None;
+        }
+        self.seen_text(&mut Trail::new(self.set, rules, field), text, seen)
     }
 
     /// Whether JSON has to be read even if its text has no trigger.
@@ -348,11 +361,22 @@ impl<'r> Examiner<'r> {
 
     /// Looks at a text, inside its strings if it is JSON.
     pub(crate) fn text(&mut self, trail: &mut Trail, text: &str) -> Option<Edit> {
-        let (candidates, escapes) = self.set.candidates(trail.rules, text);
+        let seen = self.set.candidates(trail.rules, text);
+        self.seen_text(trail, text, seen)
+    }
+
+    /// As [`Examiner::text`], when it is known which rules may have something to find in it, and
+    /// whether escapes may hide more.
+    fn seen_text(
+        &mut self,
+        trail: &mut Trail,
+        text: &str,
+        (candidates, escapes): (u64, bool),
+    ) -> Option<Edit> {
         let has_cause = candidates != 0 || self.needs_structure(trail.rules, escapes);
         if has_cause && trail.embedded < MAX_EMBEDDED && json::may_be(text) {
             trail.embedded += 1;
-            let edit = json::redact(self, trail, text);
+            let edit = json::redact(self, trail, text, candidates);
             trail.embedded -= 1;
             return edit;
         }

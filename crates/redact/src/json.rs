@@ -22,10 +22,17 @@ pub(crate) fn may_be(text: &str) -> bool {
     matches!(first, Some(b'{' | b'[' | b'"'))
 }
 
-/// Redacts inside the strings of `text`; `None` when nothing was found.
-pub(crate) fn redact(examiner: &mut Examiner<'_>, trail: &mut Trail, text: &str) -> Option<Edit> {
+/// Redacts inside the strings of `text`, in whose bytes as they stand these rules may have something to
+/// find; `None` when nothing was found.
+pub(crate) fn redact(
+    examiner: &mut Examiner<'_>,
+    trail: &mut Trail,
+    text: &str,
+    candidates: u64,
+) -> Option<Edit> {
     let depth = trail.depth();
     let mut walk = Walk {
+        has_patterns: candidates & examiner.set.patterned != 0,
         examiner,
         trail,
         text,
@@ -82,6 +89,8 @@ struct Walk<'w, 'r, 't> {
     examiner: &'w mut Examiner<'r>,
     trail: &'w mut Trail,
     text: &'t str,
+    /// Whether a pattern may find something in the bytes of the text, as they stand.
+    has_patterns: bool,
     at: usize,
     frames: Vec<Frame>,
     /// The new text, as far as `copied`.
@@ -194,14 +203,19 @@ impl Walk<'_, '_, '_> {
         let token = self.string_token();
         let inside = self.inside(&token);
         let key = unescape(&self.text[inside.clone()]);
+        let is_clear = self.is_clear(matches!(key, Cow::Borrowed(_)));
         self.skip_space();
         if self.peek() != Some(b':') {
             // A text that was cut in or behind a name: the name itself may be the secret.
-            self.edit_name(&token, &key);
+            if !is_clear {
+                self.edit_name(&token, &key);
+            }
             return None;
         }
         self.at += 1;
-        self.edit_name(&token, &key);
+        if !is_clear {
+            self.edit_name(&token, &key);
+        }
         Some(self.trail.enter_key(self.examiner.set, &key))
     }
 
@@ -216,11 +230,20 @@ impl Walk<'_, '_, '_> {
         let token = self.string_token();
         let text = self.text;
         let content = unescape(&text[self.inside(&token)]);
+        if self.is_clear(matches!(content, Cow::Borrowed(_))) && !may_be(&content) {
+            return;
+        }
         match self.examiner.text(self.trail, &content) {
             Some(Edit::Text(new)) => self.replace_string(token, &new),
             Some(Edit::Drop(rule)) => self.dropped = self.dropped.or(Some(rule)),
             None => {}
         }
+    }
+
+    /// Whether no pattern finds anything in a string: it stands in the text as it is, and none finds
+    /// anything there.
+    fn is_clear(&self, stands_as_it_is: bool) -> bool {
+        stands_as_it_is && !self.has_patterns
     }
 
     /// A number or a word.
@@ -456,7 +479,7 @@ mod tests {
             let mut tally = Tally::default();
             let mut examiner = Examiner::new(&set, set.all, &mut tally);
             let mut trail = Trail::new(&set, set.all, "some.text");
-            let edit = redact(&mut examiner, &mut trail, &text);
+            let edit = redact(&mut examiner, &mut trail, &text, set.all);
             assert_eq!(trail.depth(), 0);
             let Some(Edit::Text(new)) = edit else { panic!("expected a text, got {edit:?}") };
             new.trim_matches(['[', ']']).to_owned()

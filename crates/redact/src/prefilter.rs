@@ -1,8 +1,10 @@
 //! One cheap pass over a text that tells which rules may have something to find in it.
 //!
 //! Each rule names its *triggers*: up to four bytes, one of which every find contains. Four tables
-//! of 256 words say for each byte which triggers it may begin, go on and so forth; a text is read
-//! once, whatever the number of rules, and most texts of most spans end there.
+//! of 256 words say for each byte which triggers it may begin, go on and so forth. They are asked
+//! only where two bytes stand that are part of a trigger: of texts, only every second place is looked at,
+//! since a trigger of three bytes has two of its bytes there wherever it begins. Whatever the number of
+//! rules, a text is read once, and most texts of most spans end there.
 
 /// Bytes of a trigger that are looked at.
 const WIDTH: usize = 4;
@@ -30,9 +32,24 @@ pub(crate) struct Seen {
     pub(crate) escapes: bool,
 }
 
+/// A trigger may begin with these two bytes.
+const BEGINS: u8 = 1;
+/// A trigger of three bytes and more that began one byte before may go on with these two.
+const GOES_ON: u8 = 2;
+/// A trigger of one or two bytes may begin with the second of these.
+const BEGINS_NEXT: u8 = 4;
+
+/// Bytes that are looked at together.
+const EIGHT: usize = 8;
+
+/// Every value of two bytes.
+const PAIRS: usize = 1 << 16;
+
 /// The tables.
 #[derive(Debug)]
 pub(crate) struct Prefilter {
+    /// For two bytes, the first of them the lower: where a trigger may be; 0 where none is.
+    pairs: Box<[u8; PAIRS]>,
     tables: Box<[[u64; 256]; WIDTH]>,
     /// The rule of each trigger, as a bit.
     rules: Vec<u64>,
@@ -48,6 +65,7 @@ impl Prefilter {
     /// Tables of triggers, each with the bit of its rule.
     pub(crate) fn new(triggers: impl IntoIterator<Item = (Trigger, u64)>) -> Self {
         let mut prefilter = Self {
+            pairs: Box::new([0; PAIRS]),
             tables: Box::new([[0; 256]; WIDTH]),
             rules: Vec::new(),
             crowded_out: 0,
@@ -61,7 +79,29 @@ impl Prefilter {
                 prefilter.crowded_out |= rule;
             }
         }
+        prefilter.pair();
         prefilter
+    }
+
+    /// Works out what two bytes may be part of.
+    fn pair(&mut self) {
+        let [first, second, third, _] = &*self.tables;
+        // What a trigger asks nothing of is anything.
+        let is_short = |bit: &u64| third.iter().all(|entry| entry & bit != 0);
+        let bits = (0..self.rules.len()).map(|number| 1_u64 << number);
+        let short = bits.filter(is_short).fold(0, |all, bit| all | bit);
+        for (pair, may) in self.pairs.iter_mut().enumerate() {
+            let (one, two) = (pair % 256, pair / 256);
+            if first[one] & second[two] != 0 {
+                *may |= BEGINS;
+            }
+            if second[one] & third[two] & !short != 0 {
+                *may |= GOES_ON;
+            }
+            if first[two] & short != 0 {
+                *may |= BEGINS_NEXT;
+            }
+        }
     }
 
     /// Takes in a trigger and answers its bit, 0 when there is no room for it.
@@ -95,26 +135,22 @@ impl Prefilter {
 
     /// Reads a text once.
     pub(crate) fn scan(&self, text: &[u8]) -> Seen {
-        let [first, second, third, fourth] = &*self.tables;
         let mut hits = 0;
-        for window in text.windows(WIDTH) {
-            let begun = first[usize::from(window[0])]
-                & second[usize::from(window[1])]
-                & third[usize::from(window[2])];
-            if begun != 0 {
-                hits |= begun & fourth[usize::from(window[3])];
+        let (eights, _) = text.as_chunks::<EIGHT>();
+        for (number, eight) in eights.iter().enumerate() {
+            hits |= self.hits(text, EIGHT * number, *eight);
+        }
+        hits |= match text.last_chunk::<EIGHT>() {
+            Some(_) if text.len().is_multiple_of(EIGHT) => 0,
+            // What was looked at already is so again.
+            Some(last) => self.hits(text, text.len() - EIGHT, *last),
+            None => {
+                // What a trigger asks nothing of, a zero fits.
+                let mut all = [0; EIGHT];
+                all[..text.len()].copy_from_slice(text);
+                self.hits(text, 0, all)
             }
-        }
-        // The last bytes, with zeros behind them: what a trigger asks nothing of, a zero fits.
-        let mut tail = [0; 2 * (WIDTH - 1)];
-        let last = &text[text.len().saturating_sub(WIDTH - 1)..];
-        tail[..last.len()].copy_from_slice(last);
-        for window in tail.windows(WIDTH) {
-            hits |= first[usize::from(window[0])]
-                & second[usize::from(window[1])]
-                & third[usize::from(window[2])]
-                & fourth[usize::from(window[3])];
-        }
+        };
         let mut rules = self.crowded_out;
         let mut left = hits;
         while left != 0 {
@@ -123,11 +159,57 @@ impl Prefilter {
         }
         Seen { rules, escapes: hits & self.escape != 0 }
     }
+
+    /// The triggers that are where these eight bytes stand in a text.
+    #[inline]
+    fn hits(&self, text: &[u8], at: usize, eight: [u8; EIGHT]) -> u64 {
+        let word = u64::from_le_bytes(eight);
+        let may_be = |shift: u32| self.pairs[usize::from((word >> shift) as u16)];
+        let may = [may_be(0), may_be(16), may_be(32), may_be(48)];
+        if may[0] | may[1] | may[2] | may[3] == 0 {
+            return 0;
+        }
+        (0..4).fold(0, |hits, pair| match may[pair] {
+            0 => hits,
+            may => hits | self.hits_of_pair(text, at + 2 * pair, may),
+        })
+    }
+
+    /// The triggers that are where two bytes of this place tell that one may be.
+    fn hits_of_pair(&self, text: &[u8], at: usize, may: u8) -> u64 {
+        let mut hits = 0;
+        if may & BEGINS != 0 {
+            hits |= self.begun(text, at);
+        }
+        if let (GOES_ON, Some(before)) = (may & GOES_ON, at.checked_sub(1)) {
+            hits |= self.begun(text, before);
+        }
+        if may & BEGINS_NEXT != 0 {
+            hits |= self.begun(text, at + 1);
+        }
+        hits
+    }
+
+    /// The triggers that begin at a place, with zeros behind the end of the text.
+    fn begun(&self, text: &[u8], at: usize) -> u64 {
+        let [first, second, third, fourth] = &*self.tables;
+        let rest = text.get(at..).unwrap_or_default();
+        let byte = |place: usize| usize::from(rest.get(place).copied().unwrap_or(0));
+        first[byte(0)] & second[byte(1)] & third[byte(2)] & fourth[byte(3)]
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::examine::{Examiner, Tally};
+    use crate::fields::Place;
+    use crate::rules::RuleSet;
+    use crate::{Action, Builtin, RedactionConfig, RuleConfig};
 
     const DIGITS: &[u8] = b"0123456789";
 
@@ -168,7 +250,132 @@ mod tests {
         assert_eq!(Prefilter::new(many).scan(b"nothing").rules, 3);
     }
 
+    /// What the pass is to see, trigger by trigger at every place.
+    fn seen_plainly(triggers: &[(Trigger, u64)], text: &[u8]) -> u64 {
+        let is_at = |trigger: Trigger, text: &[u8]| match trigger {
+            Trigger::Text(wanted) => {
+                text.starts_with(&wanted.as_bytes()[..wanted.len().min(WIDTH)])
+            }
+            Trigger::AnyCase(wanted) => {
+                let wanted = &wanted.as_bytes()[..wanted.len().min(WIDTH)];
+                text.get(..wanted.len()).is_some_and(|text| text.eq_ignore_ascii_case(wanted))
+            }
+            Trigger::Sets(sets) => {
+                text.len() >= sets.len()
+                    && sets.iter().zip(text).all(|(set, byte)| set.contains(byte))
+            }
+        };
+        let is_in = |trigger| (0..text.len()).any(|at| is_at(trigger, &text[at..]));
+        triggers.iter().filter(|(trigger, _)| is_in(*trigger)).fold(0, |all, (_, rule)| all | rule)
+    }
+
+    /// Every trigger that is built in, each as a rule of its own, as far as there are bits.
+    fn triggers() -> Vec<(Trigger, u64)> {
+        let more = [Builtin::Email, Builtin::Phone, Builtin::Card];
+        let all = Builtin::SECRETS.into_iter().chain(more);
+        let all = all.flat_map(|builtin| builtin.definition().triggers.iter().copied());
+        all.take(MAX_TRIGGERS - ESCAPES.len()).enumerate().map(|(at, it)| (it, 1 << at)).collect()
+    }
+
+    /// Every built-in rule and one of the configuration.
+    fn config() -> RedactionConfig {
+        let more = [Builtin::Email, Builtin::Phone, Builtin::Card];
+        let rules = more.map(|builtin| RuleConfig::builtin(builtin, Action::Mask)).to_vec();
+        RedactionConfig { rules, ..RedactionConfig::default() }
+    }
+
+    /// A text as these rules leave it.
+    fn redacted(set: &RuleSet, text: &str) -> String {
+        let mut tally = Tally::default();
+        let mut examiner = Examiner::new(set, set.all, &mut tally);
+        let mut text = text.to_owned();
+        examiner.text_field(Place::SpanName, "some.text", &mut text);
+        text
+    }
+
+    static QUICK: LazyLock<RuleSet> =
+        LazyLock::new(|| RuleSet::compile(&config(), [0; 32]).unwrap());
+    static PLAIN: LazyLock<RuleSet> = LazyLock::new(|| {
+        let mut set = RuleSet::compile(&config(), [0; 32]).unwrap();
+        set.unfiltered = set.all;
+        set
+    });
+
+    /// Pieces of which finds are made, whole and broken.
+    fn pieces() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            "[ -~]{1,3}",
+            "\\PC{1,2}",
+            "[0-9 .+()/-]{1,12}",
+            "[A-Za-z0-9_-]{16,40}",
+            proptest::sample::select(&[
+                "sk-",
+                "sk-ant-",
+                "AIza",
+                "ya29.",
+                "GOCSPX-",
+                "hf_",
+                "r8_",
+                "gsk_",
+                "xai-",
+                "npm_",
+                "sk_live_",
+                "glpat-",
+                "SG.",
+                "tl_",
+                "ghp_",
+                "github_pat_",
+                "AKIA",
+                "aws_secret_key=",
+                "xoxb-",
+                "xapp-1-",
+                "hooks.slack.com/services/",
+                "eyJ",
+                ".eyJ",
+                "Bearer ",
+                "BEARER ",
+                "authorization: basic ",
+                "-----BEGIN RSA PRIVATE KEY-----",
+                "://",
+                "user:",
+                "@",
+                "example.com",
+                "4111 1111 1111 1111",
+                "+49 170 1234567",
+                "(030) 1234567",
+                "Pass_Word",
+                "{\"passwd\":\"",
+                "\"api_token\":\"",
+                "\"API-KEY\": [\"",
+                "\"passphrase\":1",
+                "\",",
+                "\"}",
+                "]",
+                "\\u0040",
+                "\\/",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        proptest::collection::vec(piece, 0..9).prop_map(|pieces| pieces.concat())
+    }
+
     proptest::proptest! {
+        #[test]
+        fn it_sees_what_looking_for_each_trigger_sees(text in pieces(), short in "[a-z:/@_0-9-]{0,9}") {
+            let all = triggers();
+            let quick = Prefilter::new(all.iter().copied());
+            for text in [&text, &short] {
+                let seen = quick.scan(text.as_bytes());
+                proptest::prop_assert_eq!(seen.rules, seen_plainly(&all, text.as_bytes()), "{}", text);
+                proptest::prop_assert_eq!(seen.escapes, text.contains("\\u") || text.contains("\\/"));
+            }
+        }
+
+        #[test]
+        fn what_it_lets_pass_no_rule_would_have_found(text in pieces()) {
+            proptest::prop_assert_eq!(redacted(&QUICK, &text), redacted(&PLAIN, &text));
+        }
+
         #[test]
         fn nothing_is_missed(before in "[a-k@ ]{0,9}", after in "[a-k@ ]{0,9}") {
             let text = format!("{before}sk-{after}");

@@ -20,6 +20,19 @@ use crate::rules::{RedactionError, RuleSet};
 const AGENT_KEYS: [&str; 4] =
     [keys::AGENT_ID, keys::GEN_AI_AGENT_ID, keys::GEN_AI_AGENT_NAME, keys::AI_AGENT_NAME];
 
+/// The fields of a decision as attributes, in the order in which they are looked at.
+const DECISION_KEYS: [&str; 9] = [
+    keys::STAGE,
+    keys::INPUT_HASH,
+    keys::MODEL_VERSION,
+    keys::DECISION_ACTION,
+    keys::DECISION_REASON,
+    keys::AGENT_ID,
+    keys::SESSION_ID,
+    keys::INSTANCE_ID,
+    keys::SERVICE_NAME,
+];
+
 /// A batch that the rules have looked at. Only a [`Redactor`] makes one, and what hands batches to
 /// the store takes nothing else, so that no way in can forget it.
 #[derive(Debug)]
@@ -82,12 +95,8 @@ impl Redactor {
     /// `throughline.redacted` (metric points do not: their attributes make their series).
     pub fn redact(&self, mut batch: SpanBatch) -> Redacted {
         let Some(set) = &self.set else { return Redacted(batch) };
-        let mut work = Work {
-            set,
-            tally: Tally::default(),
-            resources: HashMap::new(),
-            scopes: HashMap::new(),
-        };
+        let mut work =
+            Work { set, tally: Tally::default(), resources: Shared::new(), scopes: Shared::new() };
         batch.spans.iter_mut().for_each(|span| work.span(span));
         batch.logs.iter_mut().for_each(|log| work.log(log));
         batch.decisions.iter_mut().for_each(|decision| work.decision(decision));
@@ -102,7 +111,36 @@ impl Redactor {
 
 /// What was shared by items before, and what they share now: by where it is in memory and the rules
 /// that apply. The old one is kept, so that no other can come to lie in its place.
-type Shared<T> = HashMap<(usize, u64), (Arc<T>, Arc<T>)>;
+#[derive(Debug)]
+struct Shared<T> {
+    all: HashMap<(usize, u64), (Arc<T>, Arc<T>)>,
+    /// The one that was asked for last: the next item has the same as a rule.
+    last: Option<(u64, Arc<T>, Arc<T>)>,
+}
+
+impl<T> Shared<T> {
+    fn new() -> Self {
+        Self { all: HashMap::new(), last: None }
+    }
+
+    /// What items share is looked at once, and they go on sharing it.
+    fn look(&mut self, rules: u64, shared: &mut Arc<T>, look: impl FnOnce(&T) -> Option<T>) {
+        let last = self.last.take();
+        let last = last.filter(|(of, old, _)| *of == rules && Arc::ptr_eq(old, shared));
+        let (of, old, new) = last.unwrap_or_else(|| {
+            let at = Arc::as_ptr(shared) as usize;
+            let (old, new) = self.all.entry((at, rules)).or_insert_with(|| {
+                let new = look(shared).map_or_else(|| Arc::clone(shared), Arc::new);
+                (Arc::clone(shared), new)
+            });
+            (rules, Arc::clone(old), Arc::clone(new))
+        });
+        if !Arc::ptr_eq(&old, &new) {
+            *shared = Arc::clone(&new);
+        }
+        self.last = Some((of, old, new));
+    }
+}
 
 /// One batch in hand.
 struct Work<'r> {
@@ -158,17 +196,17 @@ impl Work<'_> {
             own.into_iter().chain(others)
         });
         let mut examiner = Examiner::new(self.set, rules, &mut self.tally);
-        for (key, text) in [
-            (keys::STAGE, &mut decision.stage),
-            (keys::INPUT_HASH, &mut decision.input_hash),
-            (keys::MODEL_VERSION, &mut decision.model_version),
-            (keys::DECISION_ACTION, &mut decision.action),
-            (keys::DECISION_REASON, &mut decision.reason),
-            (keys::AGENT_ID, &mut decision.agent_id),
-            (keys::SESSION_ID, &mut decision.session_id),
-            (keys::INSTANCE_ID, &mut decision.instance_id),
-            (keys::SERVICE_NAME, &mut decision.service),
-        ] {
+        for (key, text) in DECISION_KEYS.into_iter().zip([
+            &mut decision.stage,
+            &mut decision.input_hash,
+            &mut decision.model_version,
+            &mut decision.action,
+            &mut decision.reason,
+            &mut decision.agent_id,
+            &mut decision.session_id,
+            &mut decision.instance_id,
+            &mut decision.service,
+        ]) {
             examiner.attribute_field(Place::Decision, key, text);
         }
         examiner.attributes(Place::DecisionAttribute, &mut decision.attributes);
@@ -189,7 +227,7 @@ impl Work<'_> {
 
     fn resource(&mut self, rules: u64, shared: &mut Arc<Resource>) {
         let (set, tally) = (self.set, &mut self.tally);
-        share(&mut self.resources, rules, shared, |old| {
+        self.resources.look(rules, shared, |old| {
             let mut new = old.clone();
             let mut examiner = Examiner::new(set, rules, tally);
             examiner.text_field(Place::Resource, named::SCHEMA_URL, &mut new.schema_url);
@@ -202,7 +240,7 @@ impl Work<'_> {
 
     fn scope(&mut self, rules: u64, shared: &mut Arc<Scope>) {
         let (set, tally) = (self.set, &mut self.tally);
-        share(&mut self.scopes, rules, shared, |old| {
+        self.scopes.look(rules, shared, |old| {
             let mut new = old.clone();
             let mut examiner = Examiner::new(set, rules, tally);
             for (field, text) in [
@@ -220,23 +258,6 @@ impl Work<'_> {
     }
 }
 
-/// What items share is looked at once, and they go on sharing it.
-fn share<T>(
-    known: &mut Shared<T>,
-    rules: u64,
-    shared: &mut Arc<T>,
-    look: impl FnOnce(&T) -> Option<T>,
-) {
-    let at = Arc::as_ptr(shared) as usize;
-    let (_, new) = known.entry((at, rules)).or_insert_with(|| {
-        let new = look(shared).map_or_else(|| Arc::clone(shared), Arc::new);
-        (Arc::clone(shared), new)
-    });
-    if !Arc::ptr_eq(shared, new) {
-        *shared = Arc::clone(new);
-    }
-}
-
 /// Names of the agent that an item is of: its own, or those of who sent it.
 fn agents<'a>(
     attributes: &'a Attributes,
@@ -246,4 +267,17 @@ fn agents<'a>(
         |attributes: &'a Attributes| AGENT_KEYS.iter().filter_map(move |key| attributes.str(key));
     let has_own = AGENT_KEYS.iter().any(|key| attributes.str(key).is_some());
     of(attributes).chain(of(&resource.attributes).filter(move |_| !has_own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret_names;
+
+    #[test]
+    fn no_field_of_a_decision_is_called_like_a_secret() {
+        for key in DECISION_KEYS {
+            assert!(!secret_names::is_secret(key), "{key}");
+        }
+    }
 }

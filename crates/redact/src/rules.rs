@@ -88,7 +88,9 @@ pub(crate) struct RuleSet {
     /// Every rule.
     pub(crate) all: u64,
     /// Those that every text has to be tried against.
-    unfiltered: u64,
+    pub(crate) unfiltered: u64,
+    /// Those that look for patterns in texts.
+    pub(crate) patterned: u64,
     /// Those that look for names given by the configuration.
     pub(crate) keyed: u64,
     /// Those that look at places.
@@ -137,6 +139,7 @@ impl RuleSet {
         Ok(Self {
             all: those(&|_| true),
             unfiltered: those(&|rule| rule.definition.is_none() && !rule.patterns.is_empty()),
+            patterned: those(&|rule| !rule.patterns.is_empty()),
             keyed: those(&|rule| !rule.keys.is_empty()),
             paths: those(&|rule| !rule.steps.is_empty()),
             secret_names,

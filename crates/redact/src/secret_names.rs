@@ -38,14 +38,18 @@ const NAMES: &[&str] = &[
 const MIN_BYTES: usize = 6;
 const MAX_BYTES: usize = 24;
 
-/// One of these is in each name, however it is written.
+/// What the names end with, and what is left out of them.
+const LAST: &[u8] = b"nytde_-";
+
+/// One of these is in each name, however it is written. What many words have (`passage`, `capital`) is
+/// told from a name by the letter or the mark behind it.
 pub(crate) const TRIGGERS: &[Trigger] = &[
-    Trigger::AnyCase("pass"),
+    Trigger::Sets(&[b"aA", b"sS", b"sS", b"wWpP_-"]),
     Trigger::AnyCase("auth"),
     Trigger::AnyCase("cook"),
     Trigger::AnyCase("secr"),
     Trigger::AnyCase("apik"),
-    Trigger::AnyCase("apit"),
+    Trigger::Sets(&[b"pP", b"iI", b"tT", b"oO_-"]),
     Trigger::Sets(&[b"iI", b"_-", b"kKtT", b"eEoO"]),
     Trigger::Sets(&[b"sSdDhHrRnN", b"_-", b"tT", b"oO"]),
     Trigger::Sets(&[b"sSdDhHrRnN", b"tT", b"oO", b"kK"]),
@@ -58,7 +62,8 @@ pub(crate) fn is_secret(key: &str) -> bool {
     let bytes = key.as_bytes();
     let start = bytes.iter().rposition(|byte| *byte == b'.').map_or(0, |dot| dot + 1);
     let last = &bytes[start..];
-    if !(MIN_BYTES..=MAX_BYTES).contains(&last.len()) {
+    let ends_like_one = last.last().is_some_and(|end| LAST.contains(&end.to_ascii_lowercase()));
+    if !ends_like_one || !(MIN_BYTES..=MAX_BYTES).contains(&last.len()) {
         return false;
     }
     let mut plain = [0; MAX_BYTES];
@@ -123,6 +128,10 @@ mod tests {
             "refreshToken",
             "set-cookie",
             "secret_key",
+            "pass_word",
+            "Pass-Phrase",
+            "PASSWD",
+            "apiToken",
             "aws_secret_access_key",
         ] {
             assert!(is_secret(name), "{name}");
