@@ -22,7 +22,7 @@ pub(crate) enum Api {
 }
 
 impl Api {
-    /// Every API.
+    /// Every API, in the order of their numbers.
     pub(crate) const ALL: [Self; 5] =
         [Self::Chat, Self::Responses, Self::Messages, Self::Completions, Self::Embeddings];
 
@@ -191,4 +191,16 @@ pub(crate) fn is_content(chunk: &Chunk) -> bool {
             || !delta.kept.is_empty()
             || delta.finish_reason.is_some()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_api_stands_where_its_number_says() {
+        for (at, api) in Api::ALL.into_iter().enumerate() {
+            assert_eq!(api as usize, at);
+        }
+    }
 }

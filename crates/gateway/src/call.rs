@@ -20,10 +20,11 @@ use crate::fault::Fault;
 use crate::meter::KeyMeter;
 use crate::metrics::GatewayMetrics;
 use crate::plan::Timing;
+use crate::provider::Provider;
 use crate::route::RouteTo;
 use crate::targets::Shared;
 use crate::trail::{Decided, OpenSpan, Stamp, Trail};
-use told::tell_caller;
+use told::{tell_caller, tell_endpoint};
 
 /// What a call is made of.
 pub(crate) struct CallOf<'a> {
@@ -58,7 +59,7 @@ pub(crate) struct Call {
     stamp: Stamp,
     model: String,
     who: String,
-    endpoint: Vec<(&'static str, Value)>,
+    provider: Arc<Provider>,
     shared: Arc<Shared>,
     machine: Attempts,
     began: Instant,
@@ -82,17 +83,9 @@ impl Call {
             "embeddings" => SpanRole::Embeddings,
             _ => SpanRole::LlmCall,
         };
-        let mut span = trail.span(format!("{operation} {model}"), SpanKind::Client, role, parent);
-        let endpoint = vec![
-            (keys::GEN_AI_PROVIDER_NAME, Value::from(to.provider.known_as.as_str())),
-            (keys::GEN_AI_REQUEST_MODEL, Value::from(model)),
-            (keys::SERVER_ADDRESS, Value::from(to.provider.host())),
-            (keys::SERVER_PORT, Value::Int(i64::from(to.provider.port()))),
-        ];
+        let mut span = trail.span([operation, " ", model].concat(), SpanKind::Client, role, parent);
         span.set(keys::GEN_AI_OPERATION_NAME, operation);
-        for (key, value) in &endpoint {
-            span.set(key, value.clone());
-        }
+        tell_endpoint(&mut span, &to.provider, model);
         let request = asked.request();
         if let Some(request) = &request {
             span.set_all(telling::request_attributes(request));
@@ -102,7 +95,7 @@ impl Call {
             span.set(keys::AI_PHASE, phase.as_str());
         }
         if let (true, Some(request)) = (of.captures_content, &request) {
-            span.set_all(telling::input_messages(&request.messages).into_attributes());
+            span.set_all(telling::input_attributes(&request.messages));
             if !request.tools.is_empty() {
                 span.set_all(telling::tool_definitions(&request.tools).into_attributes());
             }
@@ -126,9 +119,9 @@ impl Call {
             trail: Arc::clone(trail),
             asked: Arc::clone(asked),
             stamp,
-            who: format!("{model} at {}", to.provider.host()),
+            who: [model, " at ", to.provider.host()].concat(),
             model: model.to_owned(),
-            endpoint,
+            provider: Arc::clone(&to.provider),
             shared,
             machine,
             began,
@@ -250,9 +243,7 @@ impl Call {
             SpanRole::Attempt,
             Some(self.span.id()),
         );
-        for (key, value) in &self.endpoint {
-            span.set(key, value.clone());
-        }
+        tell_endpoint(&mut span, &self.provider, &self.model);
         span.set(keys::RETRY_COUNT, i64::from(index));
         span.stamp(&self.stamp);
         span
@@ -480,7 +471,8 @@ impl Call {
             self.span.set(keys::STATUS_CODE, i64::from(status));
             self.span.set(keys::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
         }
-        self.metrics.call(&self.shared.name, outcome.as_str(), error, self.began.elapsed());
+        let (name, counters) = (&self.shared.name, &self.shared.counters);
+        self.metrics.call(name, counters, outcome.as_str(), error, self.began.elapsed());
     }
 }
 

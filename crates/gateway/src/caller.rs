@@ -3,22 +3,26 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState};
-use opentelemetry::{Context, KeyValue};
-use throughline::{ContextBag, propagation};
+use throughline::{CONTEXT_BAG_HEADER, ContextBag, propagation};
 use throughline_trace::{Phase, SpanId, TraceId, Value, keys};
 
 /// The session of a request, where baggage does not name one.
-const SESSION_HEADER: &str = "x-session-id";
+const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
 /// The agent of a request, where baggage does not name one.
-const AGENT_HEADER: &str = "x-agent-id";
+const AGENT_HEADER: HeaderName = HeaderName::from_static("x-agent-id");
 /// The phase of the agent's loop that a call belongs to: `plan`, `act`, `observe`, `reflect`.
-const PHASE_HEADER: &str = "x-ai-phase";
+const PHASE_HEADER: HeaderName = HeaderName::from_static("x-ai-phase");
 /// The time that a call may take, milliseconds, retries and fallbacks included.
-const LATENCY_BUDGET_HEADER: &str = "x-latency-budget-ms";
+const LATENCY_BUDGET_HEADER: HeaderName = HeaderName::from_static("x-latency-budget-ms");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// The flags of W3C Trace Context, Level 2, that are sent on: sampled and random.
+const KNOWN_FLAGS: u8 = 0x03;
 /// Longest of these values, characters.
 const MAX_NAME_CHARS: usize = 256;
 /// The flags of a trace that we begin: sampled, with a random id.
@@ -47,6 +51,8 @@ pub(crate) struct Caller {
     pub(crate) flags: u8,
     pub(crate) dimensions: Vec<(&'static str, Value)>,
     pub(crate) phase: Option<Phase>,
+    /// The time that a call may take. What is no number above 0 is none.
+    pub(crate) latency_budget: Option<Duration>,
     /// Why its context bag cannot be read.
     pub(crate) unread_bag: Option<String>,
     headers: HeaderMap,
@@ -55,6 +61,27 @@ pub(crate) struct Caller {
 impl Caller {
     /// The caller of a request with these headers. A malformed `traceparent` begins a new trace.
     pub(crate) fn of(headers: HeaderMap) -> Self {
+        if headers.keys().any(carries_context) {
+            return Self::carried(headers);
+        }
+        let mut caller = Self {
+            trace_id: TraceId::from_u128(rand::random::<u128>() | 1),
+            parent: None,
+            trace_state: String::new(),
+            flags: NEW_TRACE_FLAGS,
+            dimensions: Vec::new(),
+            phase: None,
+            latency_budget: None,
+            unread_bag: None,
+            headers,
+            cx: Context::new(),
+        };
+        caller.read_dimensions(None);
+        caller
+    }
+
+    /// As [`Caller::of`], of headers that carry something of a trace.
+    fn carried(headers: HeaderMap) -> Self {
         let cx = propagation::extract(&headers);
         let cx = propagation::Baggage::new().extract_with_context(&cx, &Carrier(&headers));
         let (bag, unread_bag) = match ContextBag::from_headers(&headers) {
@@ -93,6 +120,7 @@ impl Caller {
             flags: span.trace_flags().to_u8(),
             dimensions: Vec::new(),
             phase: None,
+            latency_budget: None,
             unread_bag,
             headers,
             cx,
@@ -106,9 +134,9 @@ impl Caller {
             let said = names.iter().find_map(|name| self.baggage(name));
             let said = said.or_else(|| match key {
                 keys::SESSION_ID => {
-                    self.header(SESSION_HEADER).or_else(|| session_of_bag.map(str::to_owned))
+                    self.header(&SESSION_HEADER).or_else(|| session_of_bag.map(str::to_owned))
                 }
-                keys::AGENT_ID => self.header(AGENT_HEADER),
+                keys::AGENT_ID => self.header(&AGENT_HEADER),
                 _ => None,
             });
             let Some(text) = said.map(shortened).filter(|text| !text.is_empty()) else { continue };
@@ -124,8 +152,10 @@ impl Caller {
             };
             self.dimensions.push((key, value));
         }
-        let phase = self.header(PHASE_HEADER).or_else(|| self.baggage(keys::AI_PHASE));
+        let phase = self.header(&PHASE_HEADER).or_else(|| self.baggage(keys::AI_PHASE));
         self.phase = phase.and_then(|text| Phase::from_text(&text.to_ascii_lowercase()));
+        let budget = self.header(&LATENCY_BUDGET_HEADER).and_then(|text| text.parse().ok());
+        self.latency_budget = budget.filter(|ms| *ms > 0).map(Duration::from_millis);
     }
 
     /// The session of the request.
@@ -142,19 +172,14 @@ impl Caller {
         self.dimensions.iter().find(|(name, _)| *name == key)?.1.as_str()
     }
 
-    /// The time that a call may take. What is no number above 0 is none.
-    pub(crate) fn latency_budget(&self) -> Option<Duration> {
-        let told = self.header(LATENCY_BUDGET_HEADER)?.parse::<u64>().ok()?;
-        Some(Duration::from_millis(told)).filter(|budget| !budget.is_zero())
-    }
-
     /// A header of the request, or an entry of its baggage: what rules of routes look at.
     pub(crate) fn hint(&self, name: &str) -> Option<String> {
-        self.header(name).or_else(|| self.baggage(name))
+        let name_of_header: Option<HeaderName> = name.parse().ok();
+        let header = name_of_header.and_then(|name| self.header(&name));
+        header.or_else(|| self.baggage(name))
     }
 
-    fn header(&self, name: &str) -> Option<String> {
-        let name: HeaderName = name.parse().ok()?;
+    fn header(&self, name: &HeaderName) -> Option<String> {
         self.headers.get(name)?.to_str().ok().map(|text| text.trim().to_owned())
     }
 
@@ -170,18 +195,25 @@ impl Caller {
     /// Puts the trace, with this span as the parent, into the headers of a request to a provider.
     /// Baggage stays here: what is known of a user is not for every provider.
     pub(crate) fn inject(&self, span_id: SpanId, headers: &mut HeaderMap) {
-        let own = self.cx.span().span_context().clone();
-        let span = SpanContext::new(
-            own.trace_id(),
-            opentelemetry::SpanId::from(span_id.as_u64()),
-            own.trace_flags(),
-            true,
-            own.trace_state().clone(),
-        );
-        let cx = self.cx.with_remote_span_context(span).with_baggage(Vec::<KeyValue>::new());
-        propagation::inject_context(&cx, headers);
-        headers.remove("baggage");
+        let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        parent[3..35].copy_from_slice(&self.trace_id.to_hex());
+        parent[36..52].copy_from_slice(&span_id.to_hex());
+        parent[54] = b'0' + (self.flags & KNOWN_FLAGS);
+        for (name, text) in [(TRACEPARENT, &parent[..]), (TRACESTATE, self.trace_state.as_bytes())]
+        {
+            match HeaderValue::from_bytes(text) {
+                Ok(value) if !text.is_empty() => drop(headers.insert(name, value)),
+                _ => drop(headers.remove(name)),
+            }
+        }
     }
+}
+
+/// Whether a header tells of a trace, of baggage or of a context bag.
+fn carries_context(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "traceparent" | "tracestate" | "baggage" | "b3" | CONTEXT_BAG_HEADER)
+        || name.starts_with("x-b3-")
 }
 
 fn shortened(text: String) -> String {

@@ -1,6 +1,8 @@
 //! The choice of a target (requirement R3.3): by the machine of `resilience`, from weights, rules,
 //! the session and what is known of the targets.
 
+use std::sync::Arc;
+
 use throughline_llm::prices::PriceTable;
 use throughline_resilience::route::{
     Ask, Candidate, Choice, RouteRule, RoutingStrategy, Why, choose,
@@ -10,7 +12,7 @@ use throughline_trace::{Usage, Value, keys};
 use crate::asked::Asked;
 use crate::caller::Caller;
 use crate::route::{Route, RouteTo};
-use crate::targets::Targets;
+use crate::targets::{Shared, Targets};
 use crate::trail::Stamp;
 
 /// Tokens that an answer is expected to have when the request sets no limit, for its cost.
@@ -22,6 +24,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 #[derive(Debug)]
 pub(crate) struct Chosen<'a> {
     pub(crate) to: &'a RouteTo,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) reason: &'static str,
     pub(crate) strategy: RoutingStrategy,
     pub(crate) share: f64,
@@ -37,8 +40,8 @@ pub(crate) fn target_of<'a>(
     targets: &Targets,
 ) -> Option<Chosen<'a>> {
     let weighed = route.targets.iter().zip(route.weights());
-    let candidates: Vec<Candidate<'_>> =
-        weighed.map(|(to, weight)| candidate(route, to, weight, asked, targets)).collect();
+    let (candidates, mut shared): (Vec<Candidate<'_>>, Vec<Arc<Shared>>) =
+        weighed.map(|(to, weight)| candidate(route, to, weight, asked, targets)).unzip();
     let group = caller.group().filter(|_| route.is_experiment);
     let (choice, reason) = match group {
         Some(group) => {
@@ -67,7 +70,8 @@ pub(crate) fn target_of<'a>(
     let to = &route.targets[choice.index];
     let stamp = if route.is_named { tags(route, to, asked, choice) } else { Stamp::new() };
     let (strategy, share) = (choice.strategy, choice.share);
-    Some(Chosen { to, reason, strategy, share, stamp })
+    let shared = shared.swap_remove(choice.index);
+    Some(Chosen { to, shared, reason, strategy, share, stamp })
 }
 
 /// What a request stays with its target by: the session; in an A/B test without one the trace.
@@ -101,7 +105,7 @@ fn candidate<'a>(
     weight: u32,
     asked: &Asked,
     targets: &Targets,
-) -> Candidate<'a> {
+) -> (Candidate<'a>, Arc<Shared>) {
     let model = to.model(&asked.model);
     let shared = targets.get(&to.provider.name, model, &route.timing.policy);
     let mut candidate = Candidate::new(&to.name, f64::from(weight));
@@ -120,5 +124,5 @@ fn candidate<'a>(
             candidate.slow_latency = shared.target().latencies().nearly_always();
         }
     }
-    candidate
+    (candidate, shared)
 }

@@ -54,37 +54,42 @@ pub(crate) fn shapes_answer(name: &str) -> bool {
 
 type Http = Client<HttpsConnector<Road>, Full<Bytes>>;
 
-/// The clients, one for each way and patience with connecting. Each has its own connections.
+/// The clients, one for each way and patience with connecting: a few, which every request looks through.
+/// Each has its own connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Clients(HashMap<(Duration, Way), Http>);
+pub(crate) struct Clients(Vec<(Duration, Way, Http)>);
 
 impl Clients {
     /// What a plan needs; clients that are there already are kept with their connections.
     pub(crate) fn for_plan(plan: &Plan, before: Option<&Self>) -> Result<Self, PlanError> {
-        let mut clients = HashMap::new();
+        let mut clients = Vec::new();
         // Reading what the system trusts takes a while: once for each way.
         let mut roots: HashMap<Way, rustls::ClientConfig> = HashMap::new();
         for (connect, way) in plan.ways() {
-            let place = (connect, way);
-            let kept = before.and_then(|before| before.0.get(&place)).cloned();
-            let client = match (kept, roots.get(&place.1)) {
+            let kept = before.and_then(|before| before.exact(connect, &way)).cloned();
+            let client = match (kept, roots.get(&way)) {
                 (Some(kept), _) => kept,
-                (None, Some(tls)) => client(tls.clone(), connect, &place.1),
+                (None, Some(tls)) => client(tls.clone(), connect, &way),
                 (None, None) => {
-                    let tls = tls_for(&place.1).map_err(PlanError::Client)?;
-                    roots.insert(place.1.clone(), tls.clone());
-                    client(tls, connect, &place.1)
+                    let tls = tls_for(&way).map_err(PlanError::Client)?;
+                    roots.insert(way.clone(), tls.clone());
+                    client(tls, connect, &way)
                 }
             };
-            clients.insert(place, client);
+            clients.push((connect, way, client));
         }
         Ok(Self(clients))
     }
 
     /// The client for a way, with this patience or else any.
     pub(crate) fn get(&self, connect: Duration, way: &Way) -> Option<&Http> {
-        let exact = self.0.get(&(connect, way.clone()));
-        exact.or_else(|| self.0.iter().find(|((_, own), _)| own == way).map(|(_, http)| http))
+        let any = || self.0.iter().find(|(_, own, _)| own == way).map(|(.., http)| http);
+        self.exact(connect, way).or_else(any)
+    }
+
+    fn exact(&self, connect: Duration, way: &Way) -> Option<&Http> {
+        let is_it = |own: &&(Duration, Way, Http)| own.0 == connect && own.1 == *way;
+        self.0.iter().find(is_it).map(|(.., http)| http)
     }
 }
 

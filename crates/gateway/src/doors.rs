@@ -64,7 +64,7 @@ async fn serve(inner: Shared, api: Api, request: Request) -> Response {
             response
         }
     };
-    inner.metrics.request(api.as_str(), response.status().as_u16());
+    inner.metrics.request(api, response.status().as_u16());
     response
 }
 

@@ -1,6 +1,6 @@
 //! What the gateway tells of itself on `/metrics`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -8,8 +8,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use throughline::Outcome;
 use throughline_resilience::BreakerState;
 use throughline_trace::{ErrorType, Usage};
+
+use crate::api::Api;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
@@ -18,11 +21,27 @@ fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.01, 2.0, 14))
 }
 
+/// Counters of one target that most of its calls add to, found once: looking them up by their labels costs
+/// more than all else that is counted of a call. They come into being with the first call that adds to them.
+#[derive(Debug, Default)]
+pub(crate) struct TargetCounters {
+    succeeded: OnceLock<Counter>,
+    input_tokens: OnceLock<Counter>,
+    output_tokens: OnceLock<Counter>,
+    cost_nano_usd: OnceLock<Counter>,
+    duration: OnceLock<Histogram>,
+}
+
+/// The status of most requests.
+const OK: u16 = 200;
+
 /// The gateway's own metrics. Labels are few: a target is one of those that have a
 /// breaker of their own, everything beyond is `other`.
 #[derive(Debug, Clone)]
 pub(crate) struct GatewayMetrics {
     requests: Family<Labels<2>, Counter>,
+    /// Of those the ones that were answered with 200, by the number of the API.
+    answered: [OnceLock<Counter>; Api::ALL.len()],
     calls: Family<Labels<2>, Counter>,
     errors: Family<Labels<2>, Counter>,
     tokens: Family<Labels<2>, Counter>,
@@ -48,6 +67,7 @@ impl GatewayMetrics {
         let registry = registry.sub_registry_with_prefix("throughline_gateway");
         let metrics = Self {
             requests: Family::default(),
+            answered: Default::default(),
             calls: Family::default(),
             errors: Family::default(),
             tokens: Family::default(),
@@ -116,14 +136,22 @@ impl GatewayMetrics {
         Arc::new(metrics)
     }
 
-    pub(crate) fn request(&self, api: &str, status: u16) {
-        let labels = [("api", api.to_owned()), ("status", status.to_string())];
-        self.requests.get_or_create(&labels).inc();
+    pub(crate) fn request(&self, api: Api, status: u16) {
+        let counter = || {
+            let labels = [("api", api.as_str().to_owned()), ("status", status.to_string())];
+            self.requests.get_or_create_owned(&labels)
+        };
+        match self.answered.get(api as usize).filter(|_| status == OK) {
+            Some(answered) => answered.get_or_init(counter).inc(),
+            None => counter().inc(),
+        };
     }
 
+    /// Counts a call of a target, of which `counters` are.
     pub(crate) fn call(
         &self,
         target: &str,
+        counters: &TargetCounters,
         outcome: &str,
         error: Option<ErrorType>,
         took: Duration,
@@ -131,22 +159,41 @@ impl GatewayMetrics {
         let of = |name: &'static str, value: &str| {
             [("target", target.to_owned()), (name, value.to_owned())]
         };
-        self.calls.get_or_create(&of("outcome", outcome)).inc();
+        let calls = || self.calls.get_or_create_owned(&of("outcome", outcome));
+        match outcome == Outcome::Ok.as_str() {
+            true => counters.succeeded.get_or_init(calls).inc(),
+            false => calls().inc(),
+        };
         if let Some(error) = error {
             self.errors.get_or_create(&of("error_type", error.as_str())).inc();
         }
-        self.duration.get_or_create(&[("target", target.to_owned())]).observe(took.as_secs_f64());
+        let duration = || self.duration.get_or_create_owned(&[("target", target.to_owned())]);
+        counters.duration.get_or_init(duration).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn used(&self, target: &str, usage: Usage, cost_usd: Option<f64>) {
-        for (direction, tokens) in [("input", usage.input_tokens), ("output", usage.output_tokens)]
-        {
-            let labels = [("target", target.to_owned()), ("direction", direction.to_owned())];
-            self.tokens.get_or_create(&labels).inc_by(tokens);
+    /// Counts what a call of a target used, of which `counters` are.
+    pub(crate) fn used(
+        &self,
+        target: &str,
+        counters: &TargetCounters,
+        usage: Usage,
+        cost_usd: Option<f64>,
+    ) {
+        for (counter, direction, tokens) in [
+            (&counters.input_tokens, "input", usage.input_tokens),
+            (&counters.output_tokens, "output", usage.output_tokens),
+        ] {
+            let tokens_of = || {
+                let labels = [("target", target.to_owned()), ("direction", direction.to_owned())];
+                self.tokens.get_or_create_owned(&labels)
+            };
+            counter.get_or_init(tokens_of).inc_by(tokens);
         }
         if let Some(cost) = cost_usd {
             let nano = throughline_trace::nano_usd(cost);
-            self.cost_nano_usd.get_or_create(&[("target", target.to_owned())]).inc_by(nano);
+            let cost_of =
+                || self.cost_nano_usd.get_or_create_owned(&[("target", target.to_owned())]);
+            counters.cost_nano_usd.get_or_init(cost_of).inc_by(nano);
         }
     }
 

@@ -76,6 +76,8 @@ pub enum PlanError {
 pub struct Plan {
     pub(crate) providers: Vec<Arc<Provider>>,
     default_provider: Option<Arc<Provider>>,
+    /// The ways of models that no route names, one for each provider and in their order.
+    unnamed: Vec<Arc<Route>>,
     routes: Vec<Arc<Route>>,
     base: Timing,
     pub(crate) captures_content: bool,
@@ -128,6 +130,8 @@ impl Plan {
         let default_provider =
             default_provider.map(|name| find("gateway.default_provider", name)).transpose()?;
         let base = timing("gateway.policy", &config.policy, &PolicyConfig::default())?;
+        let unnamed = |provider: &Arc<Provider>| Route::unnamed(Arc::clone(provider), &base);
+        let unnamed: Vec<_> = providers.iter().map(unnamed).map(Arc::new).collect();
         let mut routes = Vec::new();
         for one in &config.routes {
             routes.push(Arc::new(Route::of(one, &config.policy, &find)?));
@@ -162,6 +166,7 @@ impl Plan {
                 MAX_IN_FLIGHT_BYTES,
             )?,
             max_cache_bytes: limits.max_cache_bytes.unwrap_or(MAX_CACHE_BYTES),
+            unnamed,
             providers,
             default_provider,
             routes,
@@ -174,10 +179,7 @@ impl Plan {
     /// The route of a model that a client asks for; `None` without any provider.
     pub(crate) fn route(&self, api: Api, model: &str) -> Option<Arc<Route>> {
         let named = self.routes.iter().find(|route| fits(&route.pattern, model));
-        named.cloned().or_else(|| {
-            let provider = self.default_for(api, model)?;
-            Some(Arc::new(Route::unnamed(provider, &self.base)))
-        })
+        named.cloned().or_else(|| self.unnamed.get(self.default_for(api, model)?).cloned())
     }
 
     /// Weights that were set for routes by name hold from now on, and no others.
@@ -198,15 +200,16 @@ impl Plan {
         patterns.filter(|pattern| !pattern.ends_with('*'))
     }
 
-    /// The provider of a model that no route names: the one of the configuration, else the first
-    /// that speaks what is asked in, or whose model it is by name.
-    fn default_for(&self, api: Api, model: &str) -> Option<Arc<Provider>> {
-        if let Some(provider) = &self.default_provider {
-            return Some(Arc::clone(provider));
+    /// The number of the provider of a model that no route names: the one of the configuration, else the
+    /// first that speaks what is asked in, or whose model it is by name.
+    fn default_for(&self, api: Api, model: &str) -> Option<usize> {
+        if let Some(default) = &self.default_provider {
+            return self.providers.iter().position(|provider| Arc::ptr_eq(provider, default));
         }
         let is_anthropic = api == Api::Messages || model.starts_with("claude");
-        let fits = |provider: &&Arc<Provider>| provider.is_openai_like() != is_anthropic;
-        self.providers.iter().find(fits).or_else(|| self.providers.first()).cloned()
+        let fits = |provider: &Arc<Provider>| provider.is_openai_like() != is_anthropic;
+        let first = (!self.providers.is_empty()).then_some(0);
+        self.providers.iter().position(fits).or(first)
     }
 
     /// The ways to all providers, and how long connections are waited for there, each pair once.

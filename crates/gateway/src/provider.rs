@@ -30,6 +30,10 @@ pub(crate) struct Provider {
     pub(crate) known_as: String,
     scheme: Scheme,
     authority: Authority,
+    host: String,
+    port: u16,
+    /// The addresses of its APIs, where they are the same for all models, by the number of the API.
+    addresses: Vec<Uri>,
     /// Path of the base address, without a slash at the end.
     path: String,
     key: Option<(HeaderName, HeaderValue)>,
@@ -89,17 +93,27 @@ impl Provider {
                 telling::provider_of_host(authority.host()).unwrap_or(&config.name)
             }
         };
-        Ok(Self {
+        let usual_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+        let mut provider = Self {
             name: config.name.clone(),
             kind: config.kind,
             known_as: known_as.to_owned(),
             scheme: scheme.clone(),
+            host: authority.host().to_owned(),
+            port: authority.port_u16().unwrap_or(usual_port),
             authority: authority.clone(),
+            addresses: Vec::new(),
             path,
             key: key.map(|text| header_of(config, &text)).transpose()?,
             api_version: config.api_version.clone().unwrap_or_else(|| AZURE_API_VERSION.to_owned()),
             way: Way::to(&uri, config, env)?,
-        })
+        };
+        if config.kind != ProviderKind::AzureOpenAi {
+            let all = Api::ALL.into_iter().map(|api| provider.address_of(api, "")).collect();
+            let all: Result<Vec<Uri>, http::Error> = all;
+            provider.addresses = all.map_err(|error| wrong("a `base_url`", error.to_string()))?;
+        }
+        Ok(provider)
     }
 
     /// Whether it speaks OpenAI's API.
@@ -121,6 +135,13 @@ impl Provider {
 
     /// The address of an API for a model.
     pub(crate) fn address(&self, api: Api, model: &str) -> Result<Uri, http::Error> {
+        match self.addresses.get(api as usize) {
+            Some(address) => Ok(address.clone()),
+            None => self.address_of(api, model),
+        }
+    }
+
+    fn address_of(&self, api: Api, model: &str) -> Result<Uri, http::Error> {
         let path = api.path();
         let path = match self.kind {
             ProviderKind::AzureOpenAi if api == Api::Responses => {
@@ -162,13 +183,12 @@ impl Provider {
 
     /// Host, for spans and messages.
     pub(crate) fn host(&self) -> &str {
-        self.authority.host()
+        &self.host
     }
 
     /// Port, for spans.
     pub(crate) fn port(&self) -> u16 {
-        let usual = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
-        self.authority.port_u16().unwrap_or(usual)
+        self.port
     }
 }
 

@@ -207,10 +207,13 @@ pub(crate) fn exhausted(api: Api, faults: &[Fault]) -> Response {
 
 /// Names the trace and the decision in the headers of an answer.
 pub(crate) fn name_trace(headers: &mut HeaderMap, trace_id: TraceId, decision: Option<DecisionId>) {
-    if let Ok(value) = HeaderValue::try_from(trace_id.to_string()) {
+    if let Ok(value) = HeaderValue::from_bytes(&trace_id.to_hex()) {
         headers.insert(TRACE_ID, value);
     }
-    if let Some(Ok(value)) = decision.map(|id| HeaderValue::try_from(id.to_string())) {
-        headers.insert(DECISION_ID, value);
+    if let Some(DecisionId(id)) = decision {
+        let mut text = uuid::Uuid::encode_buffer();
+        if let Ok(value) = HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)) {
+            headers.insert(DECISION_ID, value);
+        }
     }
 }

@@ -126,7 +126,7 @@ impl Route {
 
     /// The time that a request may take: what the caller says, else the route.
     pub(crate) fn budget(&self, caller: &Caller) -> Option<Duration> {
-        caller.latency_budget().or(self.latency_budget)
+        caller.latency_budget.or(self.latency_budget)
     }
 
     /// The weights of its targets, in their order.

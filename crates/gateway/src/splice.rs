@@ -1,18 +1,19 @@
 //! Editing a JSON object without writing it anew: single fields at the top are replaced, added or
 //! taken out of the bytes, everything else stays as it came, unknown fields and all.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
 /// The fields at the top of a JSON object, with their places.
 #[derive(Debug)]
 pub(crate) struct Object<'a> {
     bytes: &'a [u8],
-    fields: Vec<(String, &'a str)>,
+    fields: Vec<(Name<'a>, &'a str)>,
 }
 
 impl<'a> Object<'a> {
@@ -21,15 +22,17 @@ impl<'a> Object<'a> {
     /// # Errors
     /// When it is no JSON object in UTF-8.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
-        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-        let fields = deserializer.deserialize_map(Fields)?;
-        deserializer.end()?;
+        // That all of it is UTF-8 is looked at once, and not at every text in it.
+        let fields = match std::str::from_utf8(bytes) {
+            Ok(text) => fields_of(serde_json::Deserializer::from_str(text))?,
+            Err(_) => fields_of(serde_json::Deserializer::from_slice(bytes))?,
+        };
         Ok(Self { bytes, fields })
     }
 
     /// The text of a field's value, the last one of that name.
     pub(crate) fn raw(&self, name: &str) -> Option<&'a str> {
-        self.fields.iter().rev().find(|(key, _)| key == name).map(|(_, raw)| *raw)
+        self.fields.iter().rev().find(|(key, _)| key.0 == name).map(|(_, raw)| *raw)
     }
 
     /// The value of a field that has the right type.
@@ -39,7 +42,7 @@ impl<'a> Object<'a> {
 
     /// Whether a field is there more than once: two readers may then not read the same.
     pub(crate) fn is_twice(&self, name: &str) -> bool {
-        self.fields.iter().filter(|(key, _)| key == name).count() > 1
+        self.fields.iter().filter(|(key, _)| key.0 == name).count() > 1
     }
 
     /// Where a value is.
@@ -64,7 +67,7 @@ impl<'a> Object<'a> {
 
     /// The object without a field; `None` when it does not have it.
     pub(crate) fn without(&self, name: &str) -> Option<Vec<u8>> {
-        let at = self.fields.iter().rposition(|(key, _)| key == name)?;
+        let at = self.fields.iter().rposition(|(key, _)| key.0 == name)?;
         let end_of = |index: usize| self.place(self.fields[index].1).end;
         let open = self.bytes.iter().position(|byte| *byte == b'{').unwrap_or(0) + 1;
         let range = match (at, self.fields.len()) {
@@ -88,11 +91,23 @@ impl<'a> Object<'a> {
     }
 }
 
+fn fields_of<'a, R: serde_json::de::Read<'a>>(
+    mut deserializer: serde_json::Deserializer<R>,
+) -> Result<Vec<(Name<'a>, &'a str)>, serde_json::Error> {
+    let fields = deserializer.deserialize_map(Fields)?;
+    deserializer.end()?;
+    Ok(fields)
+}
+
+/// The name of a field, as it lies in the bytes if it has no escapes.
+#[derive(Debug, Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// Collects the fields in their order, values unread.
 struct Fields;
 
 impl<'de> Visitor<'de> for Fields {
-    type Value = Vec<(String, &'de str)>;
+    type Value = Vec<(Name<'de>, &'de str)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
@@ -100,7 +115,7 @@ impl<'de> Visitor<'de> for Fields {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
-        while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
+        while let Some((key, value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
             fields.push((key, value.get()));
         }
         Ok(fields)

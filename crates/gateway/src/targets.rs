@@ -11,6 +11,8 @@ use throughline_llm::RateLimits;
 use throughline_resilience::{BreakerState, Moment, Policy, Target};
 use tokio::time::Instant;
 
+use crate::metrics::TargetCounters;
+
 /// Targets with a breaker of their own; a client may name any model, and what comes after these
 /// shares one.
 const MAX_TARGETS: usize = 1_024;
@@ -46,6 +48,7 @@ impl Targets {
         let shared = all.entry(name).or_insert_with_key(|name| {
             Arc::new(Shared {
                 name: name.clone(),
+                counters: TargetCounters::default(),
                 policy: ArcSwap::new(Arc::clone(policy)),
                 target: Mutex::new(Target::new(policy)),
                 used_up_until: AtomicU64::new(0),
@@ -53,10 +56,12 @@ impl Targets {
             })
         });
         let held = shared.policy.load();
-        if !Arc::ptr_eq(&held, policy) && **held != **policy {
-            shared.target().reconfigure(policy);
+        if !Arc::ptr_eq(&held, policy) {
+            if **held != **policy {
+                shared.target().reconfigure(policy);
+            }
+            shared.policy.store(Arc::clone(policy));
         }
-        shared.policy.store(Arc::clone(policy));
         Arc::clone(shared)
     }
 
@@ -73,6 +78,7 @@ impl Targets {
 pub(crate) struct Shared {
     /// `{provider}/{model}`.
     pub(crate) name: String,
+    pub(crate) counters: TargetCounters,
     policy: ArcSwap<Policy>,
     target: Mutex<Target>,
     /// Until when its provider's rate limit is used up, milliseconds since the origin.

@@ -21,6 +21,9 @@ const HAS_IS_REMOTE: u32 = 0x100;
 /// OTLP: the parent is of another process.
 const IS_REMOTE: u32 = 0x200;
 
+/// Attributes of the span of a call, as a rule: there is room for so many from the beginning.
+const EXPECTED_ATTRIBUTES: usize = 32;
+
 /// The trace of one request.
 #[derive(Debug)]
 pub(crate) struct Trail {
@@ -62,6 +65,7 @@ impl Trail {
         }
         span.trace_state.clone_from(&caller.trace_state);
         span.start_unix_nano = unix_nano(Instant::now());
+        span.attributes.0.reserve(EXPECTED_ATTRIBUTES);
         span.attributes.set(keys::ROLE, role.as_str());
         OpenSpan { span: Some(Box::new(span)), trail: Arc::clone(self), is_watched: false }
     }
@@ -86,8 +90,7 @@ impl Trail {
 
     /// Records a decision.
     pub(crate) fn decide(&self, decided: Decided<'_>) -> DecisionId {
-        let chance = *DecisionId::random().0.as_bytes();
-        let decision_id = DecisionId::on_trace(self.caller.trace_id, chance);
+        let decision_id = DecisionId::on_trace(self.caller.trace_id, rand::random());
         let text = |key: &str| self.caller.dimension(key).unwrap_or_default().to_owned();
         self.recorder.decision(Decision {
             decision_id,
@@ -247,7 +250,7 @@ fn value_of(value: OtelValue) -> Value {
         OtelValue::Bool(truth) => Value::Bool(truth),
         OtelValue::I64(number) => Value::Int(number),
         OtelValue::F64(number) => Value::Double(number),
-        OtelValue::String(text) => Value::String(text.as_str().to_owned()),
+        OtelValue::String(text) => Value::String(text.into()),
         OtelValue::Array(Array::Bool(all)) => {
             Value::Array(all.into_iter().map(Value::Bool).collect())
         }

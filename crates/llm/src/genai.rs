@@ -6,12 +6,16 @@
 //! forms of OpenAI and Anthropic, plain text. It answers what it understood with the problems it
 //! met, and keeps parts that it does not know whole.
 
+mod written;
+
 use serde_json::{Map, Value, json};
 
 use crate::chat::{Choice, Tool};
 use crate::kept::is_foreign_thought;
 use crate::message::{FinishReason, Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 use crate::openai;
+
+pub use written::{input_messages_text, output_messages_text};
 
 /// A message as a span tells it.
 #[derive(Debug, Clone, PartialEq)]

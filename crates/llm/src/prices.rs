@@ -232,7 +232,11 @@ impl PriceTable {
     /// [`cost_usd`](Self::cost_usd) in a service tier, as the provider names it (`batch`,
     /// `priority`); `None` also for a tier whose price is not known.
     pub fn cost_usd_in_tier(&self, model: &str, usage: Usage, tier: Option<&str>) -> Option<f64> {
-        let price = self.price(model)?;
+        self.cost_at(self.price(model)?, usage, tier)
+    }
+
+    /// [`cost_usd_in_tier`](Self::cost_usd_in_tier) with a model whose prices were looked up in this table.
+    pub fn cost_at(&self, price: &ModelPrice, usage: Usage, tier: Option<&str>) -> Option<f64> {
         let tier = tier.unwrap_or_default();
         let factor = price.tiers.get(tier).or_else(|| self.tiers.get(&price.provider)?.get(tier));
         let factor = match factor {

@@ -90,6 +90,15 @@ impl WireForm {
     }
 }
 
+/// Reads JSON from a body. That all of it is UTF-8 is looked at once, and not at every text in it.
+pub(crate) fn from_body<'b, T: serde::Deserialize<'b>>(body: &'b [u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        // It says where.
+        Err(_) => serde_json::from_slice(body),
+    }
+}
+
 /// What one event of a streamed answer says.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Streamed {

@@ -9,6 +9,7 @@ mod limit;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use opentelemetry::KeyValue;
 use serde_json::Value;
 use throughline_llm::{Choice, MediaSource, Message, Part, Tool, genai};
 
@@ -178,6 +179,29 @@ pub fn output_messages(choices: &[Choice]) -> Kept {
         None => genai::output_messages(choices),
     };
     kept(Kind::Output, value)
+}
+
+/// The attributes of [`input_messages`], which cost less than they do where nothing is taken out or cut.
+pub fn input_attributes(messages: &[Message]) -> Vec<KeyValue> {
+    let text = || genai::input_messages_text(messages);
+    whole(Kind::Input, text).unwrap_or_else(|| input_messages(messages).into_attributes())
+}
+
+/// The attributes of [`output_messages`], which cost less than they do where nothing is taken out or cut.
+pub fn output_attributes(choices: &[Choice]) -> Vec<KeyValue> {
+    let text = || genai::output_messages_text(choices);
+    whole(Kind::Output, text).unwrap_or_else(|| output_messages(choices).into_attributes())
+}
+
+/// Content as it is; `None` where there is a redactor, and when it is too long.
+fn whole(kind: Kind, text: impl FnOnce() -> String) -> Option<Vec<KeyValue>> {
+    let pipeline = Pipeline::current();
+    if pipeline.as_ref().is_some_and(|one| one.redactor().is_some()) {
+        return None;
+    }
+    let max_bytes = pipeline.map_or(CONTENT_MAX_BYTES, |one| one.max_content_bytes());
+    let text = text();
+    (text.len() <= max_bytes).then(|| vec![KeyValue::new(kind.key(), text)])
 }
 
 /// A text that quotes content, redacted.

@@ -12,7 +12,9 @@
 //! ```
 
 pub use crate::call_attributes::{request_attributes, service_tier};
-pub use crate::content::{Kept, input_messages, output_messages, tool_definitions};
+pub use crate::content::{
+    Kept, input_attributes, input_messages, output_attributes, output_messages, tool_definitions,
+};
 pub use crate::http_client::{Roots, tls};
 pub use crate::json_schema::{JsonSchema, Quote};
 pub use crate::providers::errors::{quoted, refusal_type, status_text, told_type};

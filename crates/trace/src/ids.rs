@@ -28,6 +28,8 @@ pub enum ParseIdError {
     Zero,
 }
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
         $(#[$doc])*
@@ -59,14 +61,23 @@ macro_rules! id {
             pub fn as_bytes(&self) -> &[u8; $bytes] {
                 &self.0
             }
+
+            /// The text that the id is written as: lowercase hexadecimal digits, in ASCII.
+            pub fn to_hex(&self) -> [u8; $bytes * 2] {
+                let mut hex = [0; $bytes * 2];
+                for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+                    pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
+                    pair[1] = HEX_DIGITS[usize::from(byte & 0xf)];
+                }
+                hex
+            }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                for byte in self.0 {
-                    write!(f, "{byte:02x}")?;
-                }
-                Ok(())
+                // Written at once: ids are written far more often than anything else.
+                let hex = self.to_hex();
+                f.write_str(std::str::from_utf8(&hex).map_err(|_| fmt::Error)?)
             }
         }
 

@@ -9,7 +9,16 @@ use throughline_trace::{Value, keys};
 
 use super::Call;
 use crate::caller::Caller;
+use crate::provider::Provider;
 use crate::trail::{OpenSpan, count};
+
+/// Who is asked for which model.
+pub(super) fn tell_endpoint(span: &mut OpenSpan, provider: &Provider, model: &str) {
+    span.set(keys::GEN_AI_PROVIDER_NAME, provider.known_as.as_str());
+    span.set(keys::GEN_AI_REQUEST_MODEL, model);
+    span.set(keys::SERVER_ADDRESS, provider.host());
+    span.set(keys::SERVER_PORT, i64::from(provider.port()));
+}
 
 /// What the caller asks for beside the request.
 pub(super) fn tell_caller(span: &mut OpenSpan, caller: &Caller, budget: Option<Duration>) {
@@ -65,7 +74,7 @@ impl Call {
             }
         }
         if self.captures_content && !response.choices.is_empty() {
-            self.span.set_all(telling::output_messages(&response.choices).into_attributes());
+            self.span.set_all(telling::output_attributes(&response.choices));
         }
     }
 
@@ -84,13 +93,13 @@ impl Call {
         }
         let prices = PriceTable::builtin();
         let models = [self.response_model.as_deref(), Some(self.model.as_str())];
-        let known = models.into_iter().flatten().find(|model| prices.price(model).is_some());
-        let cost = known.and_then(|model| prices.cost_usd_in_tier(model, usage, tier));
+        let price = models.into_iter().flatten().find_map(|model| prices.price(model));
+        let cost = price.and_then(|price| prices.cost_at(price, usage, tier));
         if let Some(cost) = cost {
             self.span.set(keys::COST_USD, cost);
             self.span.set(keys::PRICE_VERSION, prices.version());
         }
-        self.metrics.used(&self.shared.name, usage, cost);
+        self.metrics.used(&self.shared.name, &self.shared.counters, usage, cost);
         if let Some(meter) = &self.meter {
             meter.used(usage.total_tokens(), cost.unwrap_or_default());
         }

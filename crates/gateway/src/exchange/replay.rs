@@ -52,9 +52,9 @@ impl Exchange {
         span.set(keys::GEN_AI_RESPONSE_FINISH_REASONS, Value::Array(reasons.collect()));
         if self.serving.plan.captures_content {
             if let Some(request) = self.asked.request() {
-                span.set_all(telling::input_messages(&request.messages).into_attributes());
+                span.set_all(telling::input_attributes(&request.messages));
             }
-            span.set_all(telling::output_messages(&kept.response.choices).into_attributes());
+            span.set_all(telling::output_attributes(&kept.response.choices));
         }
         span.stamp(stamp);
         span.outcome(Outcome::Ok);

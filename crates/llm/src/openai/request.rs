@@ -8,6 +8,7 @@ use super::content::{Side, WireMessage, message_to_json};
 use crate::chat::{ChatRequest, ResponseFormat, Tool, ToolChoice};
 use crate::kept::Kept;
 use crate::message::Message;
+use crate::wire::from_body;
 
 #[derive(Deserialize)]
 struct WireRequest {
@@ -58,7 +59,7 @@ struct StreamOptions {
 /// [`WireError`] when it is not JSON, lacks `model` or `messages`, or a field has a value that
 /// cannot be meant; unknown fields are kept in [`ChatRequest::extra`].
 pub fn parse_request(body: &[u8]) -> Result<ChatRequest, WireError> {
-    let wire: WireRequest = serde_json::from_slice(body)
+    let wire: WireRequest = from_body(body)
         .map_err(|source| WireError::Json { expected: "a chat completion request", source })?;
     let tools = wire.tools.unwrap_or_default();
     Ok(ChatRequest {

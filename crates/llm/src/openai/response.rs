@@ -9,6 +9,7 @@ use super::{WireError, WireUsage, api_error};
 use crate::chat::{ChatResponse, Choice, Chunk, Delta, ToolCallDelta};
 use crate::kept::Kept;
 use crate::message::{FinishReason, Message, Part, Role};
+use crate::wire::from_body;
 
 #[derive(Deserialize)]
 struct WireResponse {
@@ -107,7 +108,7 @@ struct WireFunctionDelta {
 /// when it is neither.
 pub fn parse_response(body: &[u8]) -> Result<ChatResponse, WireError> {
     let json_error = |source| WireError::Json { expected: "a chat completion", source };
-    let wire: WireResponse = match serde_json::from_slice(body) {
+    let wire: WireResponse = match from_body(body) {
         // An error beside the choices came in the middle of the answer.
         Ok(WireResponse { extra, .. }) if extra.get("error").is_some_and(Value::is_object) => {
             let error = api_error(&Value::Object(extra)).unwrap_or_default();

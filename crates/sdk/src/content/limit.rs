@@ -35,7 +35,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn key(self) -> &'static str {
+    pub(super) fn key(self) -> &'static str {
         match self {
             Self::Input => keys::GEN_AI_INPUT_MESSAGES,
             Self::Output => keys::GEN_AI_OUTPUT_MESSAGES,

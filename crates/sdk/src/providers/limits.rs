@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderName};
 use throughline_llm::RateLimits;
 
 /// Our gateway's word on where an answer came from: `hit` or `miss`.
 pub const CACHE_HEADER: &str = "x-throughline-cache";
+
+/// What the names of headers that tell rate limits begin with.
+const LIMITS: [&str; 2] = ["x-ratelimit-", "anthropic-ratelimit-"];
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
@@ -21,6 +24,10 @@ pub(crate) fn is_cached(headers: &HeaderMap) -> bool {
 
 /// What is left of the caller's rate limits, in the words of OpenAI or Anthropic.
 pub fn rate_limits(headers: &HeaderMap) -> Option<RateLimits> {
+    let is_told = |name: &HeaderName| LIMITS.iter().any(|one| name.as_str().starts_with(one));
+    if !headers.keys().any(is_told) {
+        return None;
+    }
     let count = |names: [&str; 2]| {
         names.into_iter().find_map(|name| text(headers, name)?.parse::<u64>().ok())
     };
