@@ -47,6 +47,33 @@ pub(crate) struct Outgoing {
 impl Asked {
     /// Reads what must be known of a body.
     pub(crate) fn read(api: Api, body: Bytes) -> Result<Self, ApiError> {
+        match Self::understood(api, &body) {
+            Some(asked) => Ok(asked),
+            None => Self::looked_through(api, body),
+        }
+    }
+
+    /// A request for a conversation that is understood as a whole is read only once: its reader refuses
+    /// fields that are there twice.
+    fn understood(api: Api, body: &Bytes) -> Option<Self> {
+        let request = match api {
+            Api::Chat => api.parse_request(body).ok()?,
+            _ => return None,
+        };
+        let is_named = is_name(&request.model);
+        is_named.then(|| Self {
+            api,
+            model: request.model.clone(),
+            is_stream: request.stream,
+            wants_usage: request.is_stream_usage_wanted,
+            request: OnceLock::from(Some(Arc::new(request))),
+            hash: OnceLock::new(),
+            body: body.clone(),
+        })
+    }
+
+    /// A request of which only what decides its way is read.
+    fn looked_through(api: Api, body: Bytes) -> Result<Self, ApiError> {
         let wrong = |param: &str, message: String| ApiError {
             message,
             kind: "invalid_request_error".to_owned(),
@@ -62,7 +89,7 @@ impl Asked {
             ));
         }
         let model = object.get::<String>("model").unwrap_or_default();
-        if model.trim().is_empty() || model.chars().count() > MAX_MODEL_CHARS {
+        if !is_name(&model) {
             let message = format!(
                 "expected the name of a model in `model`, at most {MAX_MODEL_CHARS} characters"
             );
@@ -162,6 +189,11 @@ impl Asked {
     }
 }
 
+/// Whether this can be the name of a model.
+fn is_name(model: &str) -> bool {
+    !model.trim().is_empty() && model.chars().count() <= MAX_MODEL_CHARS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +225,31 @@ mod tests {
         let expected =
             r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"x":1}}"#;
         assert_eq!(sent(other, "a"), (expected.to_owned(), true));
+    }
+
+    #[test]
+    fn a_request_that_is_understood_is_as_one_that_is_looked_through() {
+        for rest in [
+            "",
+            r#","stream":null"#,
+            r#","stream":true"#,
+            r#","stream":true,"stream_options":{"include_usage":true}"#,
+            r#","stream":true,"stream_options":{"include_usage":false},"more":[1]"#,
+            r#","stream_options":null,"temperature":0.5"#,
+        ] {
+            let body = Bytes::from(format!(r#"{{"model":"m\u006f","messages":[]{rest}}}"#));
+            let understood = Asked::understood(Api::Chat, &body).expect(rest);
+            let looked = Asked::looked_through(Api::Chat, body).unwrap();
+            let of = |one: &Asked| (one.model.clone(), one.is_stream, one.wants_usage);
+            assert_eq!(of(&understood), of(&looked), "{rest}");
+        }
+        for field in DECIDING {
+            let value = if field == "model" { r#""a""# } else { "null" };
+            let twice =
+                format!(r#"{{"model":"a","messages":[],"{field}":{value},"{field}":{value}}}"#);
+            let told = asked(&twice).expect_err(field).message;
+            assert!(told.contains("once in the body"), "{told}");
+        }
     }
 
     #[test]

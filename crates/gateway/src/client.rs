@@ -20,6 +20,7 @@ use throughline_trace::ErrorType;
 use crate::api::Api;
 use crate::config::ProviderKind;
 use crate::fault::{Fault, Refusal, causes};
+use crate::plain::{Keeping, PlainClient, PlainError};
 use crate::plan::{Plan, PlanError};
 use crate::provider::Provider;
 use crate::way::{Road, Way};
@@ -52,7 +53,14 @@ pub(crate) fn shapes_answer(name: &str) -> bool {
     name.starts_with("openai-") || name.starts_with("anthropic-")
 }
 
-type Http = Client<HttpsConnector<Road>, Full<Bytes>>;
+/// What sends requests on one way.
+#[derive(Debug, Clone)]
+pub(crate) enum Http {
+    /// Without TLS and proxy.
+    Plain(PlainClient),
+    /// On every other way, by whichever version of HTTP.
+    Any(Box<Client<HttpsConnector<Road>, Full<Bytes>>>),
+}
 
 /// The clients, one for each way and patience with connecting: a few, which every request looks through.
 /// Each has its own connections.
@@ -113,19 +121,28 @@ fn client(tls: rustls::ClientConfig, connect: Duration, way: &Way) -> Http {
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect));
+    if way.is_plain() {
+        let keeping = Keeping {
+            idle_timeout: IDLE_TIMEOUT,
+            max_idle: MAX_IDLE_PER_HOST,
+            max_buffer_bytes: MAX_HEADER_BYTES * 2,
+        };
+        return Http::Plain(PlainClient::new(http, keeping));
+    }
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(way.connector(http));
-    Client::builder(TokioExecutor::new())
+    let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
         .http1_max_buf_size(MAX_HEADER_BYTES * 2)
         .http2_max_header_list_size(MAX_HEADER_BYTES as u32)
-        .build(connector)
+        .build(connector);
+    Http::Any(Box::new(client))
 }
 
 /// The headers of a request to a provider, without trace context.
@@ -170,10 +187,19 @@ pub(crate) async fn send(
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    let response = client.request(request).await.map_err(|error| {
-        let what = if error.is_connect() { "cannot be reached" } else { "did not answer" };
-        Fault::new(ErrorType::Connection, format!("{who} {what}: {}", causes(&error)))
-    })?;
+    let failed = |is_connect: bool, error: &dyn std::error::Error| {
+        let what = if is_connect { "cannot be reached" } else { "did not answer" };
+        Fault::new(ErrorType::Connection, format!("{who} {what}: {}", causes(error)))
+    };
+    let response = match client {
+        Http::Plain(client) => client
+            .send(request)
+            .await
+            .map_err(|error| failed(matches!(error, PlainError::Connect(_)), &error))?,
+        Http::Any(client) => {
+            client.request(request).await.map_err(|error| failed(error.is_connect(), &error))?
+        }
+    };
     let status = response.status();
     if status.is_success() {
         return Ok(response);

@@ -67,6 +67,7 @@ mod meter;
 mod metrics;
 mod models;
 mod patience;
+mod plain;
 mod plan;
 mod provider;
 mod recorder;

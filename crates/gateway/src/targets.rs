@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use throughline_llm::RateLimits;
+use throughline_llm::prices::{ModelPrice, PriceTable};
 use throughline_resilience::{BreakerState, Moment, Policy, Target};
 use tokio::time::Instant;
 
@@ -41,7 +42,7 @@ impl Targets {
     /// keeps its state.
     pub(crate) fn get(&self, provider: &str, model: &str, policy: &Arc<Policy>) -> Arc<Shared> {
         let mut all = locked(&self.all);
-        let mut name = format!("{provider}/{model}");
+        let mut name = [provider, "/", model].concat();
         if !all.contains_key(&name) && all.len() >= MAX_TARGETS {
             OTHER.clone_into(&mut name);
         }
@@ -49,6 +50,7 @@ impl Targets {
             Arc::new(Shared {
                 name: name.clone(),
                 counters: TargetCounters::default(),
+                priced: ArcSwapOption::empty(),
                 policy: ArcSwap::new(Arc::clone(policy)),
                 target: Mutex::new(Target::new(policy)),
                 used_up_until: AtomicU64::new(0),
@@ -79,6 +81,8 @@ pub(crate) struct Shared {
     /// `{provider}/{model}`.
     pub(crate) name: String,
     pub(crate) counters: TargetCounters,
+    /// The model that answered last, with its prices: most answers are of the same.
+    priced: ArcSwapOption<(String, Option<&'static ModelPrice>)>,
     policy: ArcSwap<Policy>,
     target: Mutex<Target>,
     /// Until when its provider's rate limit is used up, milliseconds since the origin.
@@ -110,6 +114,16 @@ impl Shared {
     pub(crate) fn is_used_up_for(&self) -> Option<Duration> {
         let until = Duration::from_millis(self.used_up_until.load(Ordering::Relaxed));
         until.checked_sub(self.origin.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// The prices of a model that answered, if they are known.
+    pub(crate) fn price(&self, model: &str) -> Option<&'static ModelPrice> {
+        if let Some(last) = self.priced.load().as_deref().filter(|(last, _)| last == model) {
+            return last.1;
+        }
+        let price = PriceTable::builtin().price(model);
+        self.priced.store(Some(Arc::new((model.to_owned(), price))));
+        price
     }
 
     pub(crate) fn target(&self) -> MutexGuard<'_, Target> {

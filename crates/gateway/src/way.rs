@@ -126,6 +126,11 @@ impl Way {
         }
     }
 
+    /// Whether nothing is between, and nothing is encrypted.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.is_tls && self.proxy.is_none()
+    }
+
     /// What opens connections on this way.
     pub(crate) fn connector(&self, tcp: HttpConnector) -> Road {
         match &self.proxy {

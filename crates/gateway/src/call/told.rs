@@ -93,7 +93,7 @@ impl Call {
         }
         let prices = PriceTable::builtin();
         let models = [self.response_model.as_deref(), Some(self.model.as_str())];
-        let price = models.into_iter().flatten().find_map(|model| prices.price(model));
+        let price = models.into_iter().flatten().find_map(|model| self.shared.price(model));
         let cost = price.and_then(|price| prices.cost_at(price, usage, tier));
         if let Some(cost) = cost {
             self.span.set(keys::COST_USD, cost);

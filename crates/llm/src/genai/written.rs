@@ -1,8 +1,7 @@
 //! Messages written as text at once: what their values would be as text, without the values, which cost
 //! several times the writing.
 
-use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer};
+use serde_json::Value;
 
 use super::{is_repeated, part_to_json};
 use crate::chat::Choice;
@@ -13,79 +12,85 @@ const FRAME_BYTES: usize = 96;
 
 /// The text of [`input_messages`](super::input_messages).
 pub fn input_messages_text(messages: &[Message]) -> String {
-    let written = messages.iter().map(|message| Written { message, finish_reason: None });
-    text_of(messages.iter(), written)
+    text_of(messages.iter().map(|message| (message, None)))
 }
 
 /// The text of [`output_messages`](super::output_messages).
 pub fn output_messages_text(choices: &[Choice]) -> String {
-    let written = choices.iter().map(|choice| Written {
-        message: &choice.message,
-        finish_reason: Some(choice.finish_reason.as_str()),
-    });
-    text_of(choices.iter().map(|choice| &choice.message), written)
+    text_of(choices.iter().map(|choice| (&choice.message, Some(choice.finish_reason.as_str()))))
 }
 
-fn text_of<'m>(
-    messages: impl Iterator<Item = &'m Message>,
-    written: impl Iterator<Item = Written<'m>>,
-) -> String {
+fn text_of<'m>(messages: impl Iterator<Item = (&'m Message, Option<&'m str>)> + Clone) -> String {
     let said = |part: &Part| match part {
         Part::Text(text) | Part::Reasoning(text) | Part::Refusal(text) => text.len(),
         _ => 0,
     };
-    let bytes = messages.map(|one| FRAME_BYTES + one.parts.iter().map(said).sum::<usize>()).sum();
-    let mut text = Vec::with_capacity(bytes);
-    // A vector takes everything, and nothing in a message refuses to be written.
-    let _ = serde_json::Serializer::new(&mut text).collect_seq(written);
-    String::from_utf8(text).unwrap_or_default()
+    let bytes_of = |message: &Message| message.parts.iter().map(said).sum::<usize>() + FRAME_BYTES;
+    let bytes = messages.clone().map(|(message, _)| bytes_of(message)).sum();
+    let mut text = String::with_capacity(bytes);
+    list(&mut text, messages, |text, (message, reason)| write_message(text, message, reason));
+    text
 }
 
-/// A message; names in the order in which values have them.
-struct Written<'m> {
-    message: &'m Message,
-    finish_reason: Option<&'m str>,
+/// Names stand in the order in which values have them.
+fn write_message(text: &mut String, message: &Message, finish_reason: Option<&str>) {
+    text.push('{');
+    if let Some(reason) = finish_reason {
+        text.push_str("\"finish_reason\":");
+        write_text(text, reason);
+        text.push(',');
+    }
+    if let Some(name) = &message.name {
+        text.push_str("\"name\":");
+        write_text(text, name);
+        text.push(',');
+    }
+    text.push_str("\"parts\":");
+    list(text, message.parts.iter().filter(|part| !is_repeated(part)), write_part);
+    text.push_str(",\"role\":");
+    write_text(text, message.role.as_str());
+    text.push('}');
 }
 
-impl Serialize for Written<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_map(None)?;
-        if let Some(reason) = self.finish_reason {
-            fields.serialize_entry("finish_reason", reason)?;
+fn write_part(text: &mut String, part: &Part) {
+    let (content, kind) = match part {
+        Part::Text(content) => (content, "text"),
+        Part::Reasoning(content) => (content, "reasoning"),
+        Part::Refusal(content) => (content, "refusal"),
+        other => return text.push_str(&part_to_json(other).to_string()),
+    };
+    text.push_str("{\"content\":");
+    write_text(text, content);
+    text.push_str(",\"type\":\"");
+    text.push_str(kind);
+    text.push_str("\"}");
+}
+
+fn list<T>(
+    text: &mut String,
+    items: impl Iterator<Item = T>,
+    mut write: impl FnMut(&mut String, T),
+) {
+    text.push('[');
+    for (at, item) in items.enumerate() {
+        if at > 0 {
+            text.push(',');
         }
-        if let Some(name) = &self.message.name {
-            fields.serialize_entry("name", name)?;
-        }
-        fields.serialize_entry("parts", &WrittenParts(&self.message.parts))?;
-        fields.serialize_entry("role", self.message.role.as_str())?;
-        fields.end()
+        write(text, item);
     }
+    text.push(']');
 }
 
-struct WrittenParts<'m>(&'m [Part]);
-
-impl Serialize for WrittenParts<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let parts = self.0.iter().filter(|part| !is_repeated(part));
-        serializer.collect_seq(parts.map(WrittenPart))
+/// A text with its quotes. One with nothing to escape, as most are, is found out sixteen bytes at a time.
+fn write_text(text: &mut String, said: &str) {
+    let is_escaped = |byte: &u8| (*byte < b' ') | (*byte == b'"') | (*byte == b'\\');
+    if said.as_bytes().iter().fold(false, |any, byte| any | is_escaped(byte)) {
+        text.push_str(&Value::from(said).to_string());
+        return;
     }
-}
-
-struct WrittenPart<'m>(&'m Part);
-
-impl Serialize for WrittenPart<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (content, kind) = match self.0 {
-            Part::Text(content) => (content, "text"),
-            Part::Reasoning(content) => (content, "reasoning"),
-            Part::Refusal(content) => (content, "refusal"),
-            other => return part_to_json(other).serialize(serializer),
-        };
-        let mut fields = serializer.serialize_map(Some(2))?;
-        fields.serialize_entry("content", content)?;
-        fields.serialize_entry("type", kind)?;
-        fields.end()
-    }
+    text.push('"');
+    text.push_str(said);
+    text.push('"');
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Answers in OpenAI's form, whole and in chunks.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use throughline_trace::Usage;
 
@@ -24,7 +25,7 @@ struct WireResponse {
     #[serde(default)]
     usage: Option<WireUsage>,
     #[serde(default, rename = "object")]
-    _object: Option<Value>,
+    _object: IgnoredAny,
     #[serde(flatten)]
     extra: Map<String, Value>,
 }
