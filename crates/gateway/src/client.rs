@@ -20,7 +20,7 @@ use throughline_trace::ErrorType;
 use crate::api::Api;
 use crate::config::ProviderKind;
 use crate::fault::{Fault, Refusal, causes};
-use crate::plain::{Keeping, PlainClient, PlainError};
+use crate::plain::{IdleLimits, PlainClient, PlainError};
 use crate::plan::{Plan, PlanError};
 use crate::provider::Provider;
 use crate::way::{Road, Way};
@@ -122,12 +122,12 @@ fn client(tls: rustls::ClientConfig, connect: Duration, way: &Way) -> Http {
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect));
     if way.is_plain() {
-        let keeping = Keeping {
+        let limits = IdleLimits {
             idle_timeout: IDLE_TIMEOUT,
             max_idle: MAX_IDLE_PER_HOST,
             max_buffer_bytes: MAX_HEADER_BYTES * 2,
         };
-        return Http::Plain(PlainClient::new(http, keeping));
+        return Http::Plain(PlainClient::new(http, limits));
     }
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(tls)

@@ -34,7 +34,7 @@ pub(crate) enum PlainError {
 
 /// How connections are made and kept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Keeping {
+pub(crate) struct IdleLimits {
     /// How long a connection without requests is kept.
     pub(crate) idle_timeout: Duration,
     /// Connections without requests that are kept for one provider.
@@ -50,7 +50,7 @@ pub(crate) struct PlainClient(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connector: HttpConnector,
-    keeping: Keeping,
+    limits: IdleLimits,
     held: Mutex<Held>,
 }
 
@@ -69,8 +69,8 @@ struct Idle {
 }
 
 impl PlainClient {
-    pub(crate) fn new(connector: HttpConnector, keeping: Keeping) -> Self {
-        Self(Arc::new(Inner { connector, keeping, held: Mutex::default() }))
+    pub(crate) fn new(connector: HttpConnector, limits: IdleLimits) -> Self {
+        Self(Arc::new(Inner { connector, limits, held: Mutex::default() }))
     }
 
     /// Sends a request with a whole address.
@@ -119,7 +119,7 @@ impl Inner {
         let mut held = self.held();
         let (_, idle) = held.providers.iter_mut().find(|(authority, _)| authority == to)?;
         while let Some(Idle { sender, since }) = idle.pop() {
-            if sender.is_ready() && since.elapsed() < self.keeping.idle_timeout {
+            if sender.is_ready() && since.elapsed() < self.limits.idle_timeout {
                 return Some(sender);
             }
         }
@@ -129,8 +129,7 @@ impl Inner {
     async fn open(&self, address: Uri) -> Result<Sender, PlainError> {
         let stream = self.connector.clone().call(address).await;
         let stream = stream.map_err(|error| PlainError::Connect(crate::fault::causes(&error)))?;
-        let handshake =
-            Builder::new().max_buf_size(self.keeping.max_buffer_bytes).handshake(stream);
+        let handshake = Builder::new().max_buf_size(self.limits.max_buffer_bytes).handshake(stream);
         let (sender, connection) = handshake.await.map_err(PlainError::Send)?;
         tokio::spawn(async move {
             // Whoever waits for an answer is told what went wrong.
@@ -158,7 +157,7 @@ impl Inner {
         let idle = Idle { sender, since: Instant::now() };
         let mut held = self.held();
         match held.providers.iter_mut().find(|(authority, _)| *authority == to) {
-            Some((_, all)) if all.len() < self.keeping.max_idle => all.push(idle),
+            Some((_, all)) if all.len() < self.limits.max_idle => all.push(idle),
             Some(_) => {}
             None => held.providers.push((to, vec![idle])),
         }
@@ -170,7 +169,7 @@ impl Inner {
     /// Closes what nobody has asked for, until there is nothing left.
     async fn sweep(of: Weak<Self>) {
         loop {
-            let Some(idle_timeout) = of.upgrade().map(|this| this.keeping.idle_timeout) else {
+            let Some(idle_timeout) = of.upgrade().map(|this| this.limits.idle_timeout) else {
                 return;
             };
             tokio::time::sleep(idle_timeout).await;
@@ -230,8 +229,8 @@ mod tests {
     }
 
     fn client(idle_timeout: Duration) -> PlainClient {
-        let keeping = Keeping { idle_timeout, max_idle: 2, max_buffer_bytes: 16 << 10 };
-        PlainClient::new(HttpConnector::new(), keeping)
+        let limits = IdleLimits { idle_timeout, max_idle: 2, max_buffer_bytes: 16 << 10 };
+        PlainClient::new(HttpConnector::new(), limits)
     }
 
     async fn ask(client: &PlainClient, address: &str) -> Bytes {

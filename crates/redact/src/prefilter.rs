@@ -199,10 +199,13 @@ impl Prefilter {
         if may[0] | may[1] | may[2] | may[3] == 0 {
             return 0;
         }
-        (0..4).fold(0, |hits, pair| match may[pair] {
-            0 => hits,
-            may => hits | self.hits_of_pair(text, at + 2 * pair, may),
-        })
+        let mut hits = 0;
+        for (pair, may) in may.into_iter().enumerate() {
+            if may != 0 {
+                hits |= self.hits_of_pair(text, at + 2 * pair, may);
+            }
+        }
+        hits
     }
 
     /// The triggers that are where two bytes of this place tell that one may be.
@@ -226,9 +229,15 @@ impl Prefilter {
     /// The triggers that begin at a place, with zeros behind the end of the text.
     fn begun(&self, text: &[u8], at: usize) -> u64 {
         let [first, second, third, fourth] = &*self.tables;
-        let rest = text.get(at..).unwrap_or_default();
-        let byte = |place: usize| usize::from(rest.get(place).copied().unwrap_or(0));
-        first[byte(0)] & second[byte(1)] & third[byte(2)] & fourth[byte(3)]
+        let bytes = match text.get(at..).and_then(<[u8]>::first_chunk::<WIDTH>) {
+            Some(bytes) => *bytes,
+            None => {
+                let rest = text.get(at..).unwrap_or_default();
+                std::array::from_fn(|place| rest.get(place).copied().unwrap_or(0))
+            }
+        };
+        let [a, b, c, d] = bytes.map(usize::from);
+        first[a] & second[b] & third[c] & fourth[d]
     }
 }
 
