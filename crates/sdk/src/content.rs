@@ -353,6 +353,31 @@ mod tests {
     }
 
     #[test]
+    fn attributes_are_those_of_the_values_whatever_is_taken_out_or_cut() {
+        let messages = [secret_message(), Message::user("hunter2 ".repeat(200))];
+        let choices = messages
+            .clone()
+            .map(|message| Choice { message, finish_reason: throughline_llm::FinishReason::Stop });
+        let agree = || {
+            let input = input_attributes(&messages);
+            assert_eq!(input, input_messages(&messages).into_attributes());
+            assert_eq!(output_attributes(&choices), output_messages(&choices).into_attributes());
+            input
+        };
+        let whole = agree();
+        assert!(whole[0].value.as_str().contains("hunter2") && whole.len() == 1);
+        let telemetry = || crate::Telemetry::builder().recorder(&crate::Recorder::new());
+        let masking = telemetry().redact(MaskContent).build().expect("telemetry");
+        let masked = masking.enter();
+        assert!(!agree()[0].value.as_str().contains("\"content\":\"hunter2 "));
+        drop(masked);
+        let cutting = telemetry().max_content_bytes(1_024).build().expect("telemetry");
+        let cut = cutting.enter();
+        assert!(agree().len() > 1, "what was cut is told");
+        drop(cut);
+    }
+
+    #[test]
     fn the_standard_switch_is_read_in_all_its_values() {
         for (text, capture) in [
             ("true", Some(ContentCapture::SPANS)),
