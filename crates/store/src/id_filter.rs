@@ -18,7 +18,12 @@ pub(crate) struct IdFilter {
 impl IdFilter {
     /// An empty filter for this many traces.
     pub(crate) fn for_traces(traces: usize) -> Self {
-        Self { bits: vec![0; (traces * BITS_PER_TRACE).div_ceil(8).max(8)] }
+        Self::with_bits(traces * BITS_PER_TRACE)
+    }
+
+    /// An empty filter of so many bits.
+    pub(crate) fn with_bits(bits: usize) -> Self {
+        Self { bits: vec![0; bits.div_ceil(8).max(8)] }
     }
 
     /// The filter that [`IdFilter::as_bytes`] gave.

@@ -246,9 +246,12 @@ impl Memory {
         connections: Connections<'_>,
         id: TraceId,
     ) -> Result<(&mut HotTrace, &mut Changes), RowError> {
-        let Self { hot, numbers, earlier, changes, day, watching, .. } = self;
+        let Self { hot, numbers, earlier, changes, day, watching, known, .. } = self;
         let trace = hot.get_or_try_insert(id, || {
-            let stored = trace_rows::find(connections.segment, id)?;
+            let stored = match known.may_have(id) {
+                true => trace_rows::find(connections.segment, id)?,
+                false => None,
+            };
             let mut trace = HotTrace::new(id, numbers.trace_no + 1);
             if stored.as_ref().is_none_or(|stored| stored.is_carried) {
                 let known = earlier.find(id, watching, |span| trace.remember(span));
@@ -275,6 +278,7 @@ impl Memory {
                 None => {
                     numbers.trace_no += 1;
                     changes.numbered.push(id);
+                    known.insert(id);
                 }
             }
             trace.decision_count = decision_rows::count_of_trace(connections.control, id)?;

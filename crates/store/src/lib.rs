@@ -99,6 +99,7 @@ mod recent;
 mod sampled;
 mod schema;
 mod segment;
+mod trace_place;
 mod trace_rows;
 
 pub use answer::{

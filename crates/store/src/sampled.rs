@@ -7,6 +7,7 @@ use throughline_trace::{Sampled, SpanId, TraceId, TraceSummary};
 use crate::error::QueryError;
 use crate::layout::SegmentId;
 use crate::session::{Segment, Session};
+use crate::trace_place;
 
 /// Bytes of one span in `sampled.seen`: its id and its checksum.
 const SEEN_BYTES: usize = 16;
@@ -34,12 +35,16 @@ pub(crate) fn store(
 
 /// What was done to a trace in one segment.
 pub(crate) fn of(segment: &Connection, id: TraceId) -> Result<Option<Sampled>, rusqlite::Error> {
+    if !is_any(segment)? {
+        return Ok(None);
+    }
+    let Some(trace_no) = trace_place::first(segment, id)? else { return Ok(None) };
     segment
         .prepare_cached(
-            "SELECT s.weight, s.spans_chosen, s.spans_dropped, s.logs_dropped, s.spans_bared
-                FROM traces t JOIN sampled s ON s.trace_no = t.trace_no WHERE t.trace_id = ?1",
+            "SELECT weight, spans_chosen, spans_dropped, logs_dropped, spans_bared FROM sampled
+                WHERE trace_no = ?1",
         )?
-        .query_row([id.as_bytes()], read)
+        .query_row([trace_no], read)
         .optional()
 }
 

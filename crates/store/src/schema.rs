@@ -39,7 +39,7 @@ pub(crate) struct Schema {
 
 /// A segment: one day of arrivals, or a part of it.
 pub(crate) const SEGMENT: Schema =
-    Schema::new(&[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED, SAMPLED]);
+    Schema::new(&[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED, SAMPLED, STRETCHES]);
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
 pub(crate) const CONTROL: Schema =
@@ -295,6 +295,15 @@ CREATE TABLE sampled(
     trace_no INTEGER PRIMARY KEY, weight REAL NOT NULL, spans_chosen INTEGER NOT NULL,
     spans_dropped INTEGER NOT NULL, logs_dropped INTEGER NOT NULL, spans_bared INTEGER NOT NULL,
     seen BLOB NOT NULL);
+";
+
+/// Ids of traces lie by stretches of 16,384 rows (`trace_place.rs`): chance decides their order, and what is
+/// written together shall lie on few pages. Rows that widen a trace, and traces that are carried, are few.
+const STRETCHES: &str = "
+DROP INDEX traces_by_id;
+CREATE INDEX traces_by_stretch ON traces(trace_no >> 14, trace_id);
+CREATE INDEX traces_widened ON traces(continues) WHERE continues IS NOT NULL;
+CREATE INDEX carried_by_id ON traces(trace_id) WHERE carried = 1;
 ";
 
 /// `cells` lie by time first: what is written together lies together, and so does what is read for

@@ -15,6 +15,7 @@ use crate::layout::{Day, Layout, SegmentId, sync_directory};
 use crate::recent::Recent;
 use crate::rollups::{Deltas, Horizon};
 use crate::schema::{PAGE_BYTES, SEGMENT, SchemaError};
+use crate::trace_place::KnownTraces;
 
 /// What hot traces may take in each of two generations, bytes: some 15,000 traces of ten spans each. One that is
 /// not remembered any more is read back when something of it comes.
@@ -52,6 +53,8 @@ pub(crate) struct Memory {
     pub(crate) series: Recent<[u8; 16], i64>,
     /// Facet numbers by value, for each kind.
     pub(crate) facets: [Recent<String, i64>; FacetKind::ALL.len()],
+    /// Traces that it may have: a new one is not looked for.
+    pub(crate) known: KnownTraces,
     /// Segments before this one.
     pub(crate) earlier: EarlierSegments,
     /// What the running group did.
@@ -136,6 +139,7 @@ impl OpenSegment {
             scopes: Recent::new(MAX_REMEMBERED, |_| 1),
             series: Recent::new(MAX_REMEMBERED, |_| 1),
             facets: std::array::from_fn(|_| Recent::new(MAX_REMEMBERED, |_| 1)),
+            known: KnownTraces::read(&connection)?,
             earlier,
             changes: Changes::default(),
             day: id.day,

@@ -19,6 +19,7 @@ use crate::read_spans::RowReader;
 use crate::rollups::Horizon;
 use crate::sampled;
 use crate::schema::to_nanos;
+use crate::trace_place::{self, first_row};
 
 /// Bits of a span's key below the row number of its trace.
 pub(crate) const SPAN_BITS: u32 = 20;
@@ -67,28 +68,31 @@ pub(crate) fn key_range(trace_no: i64) -> (i64, i64) {
 
 /// The rows of a trace; `None` when the segment does not know it.
 pub(crate) fn find(connection: &Connection, id: TraceId) -> Result<Option<TraceRows>, RowError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT trace_no, carried, summary FROM traces WHERE trace_id = ?1 ORDER BY trace_no",
-    )?;
-    let mut rows = statement.query([id.as_bytes()])?;
-    let mut found: Option<TraceRows> = None;
-    while let Some(row) = rows.next()? {
-        let trace_no = row.get(0)?;
-        match &mut found {
-            Some(found) => found.spaces.push(trace_no),
-            None => {
-                let summary = summary(row, 2)?;
-                let is_carried = row.get(1)?;
-                found = Some(TraceRows { trace_no, spaces: vec![trace_no], is_carried, summary });
-            }
-        }
-    }
-    Ok(found)
+    let mut statement = connection.prepare_cached(first_row!("trace_no, carried, summary"))?;
+    read(connection, statement.query([id.as_bytes()])?)
+}
+
+/// The same by the first row.
+pub(crate) fn at(connection: &Connection, first: i64) -> Result<Option<TraceRows>, RowError> {
+    let mut statement = connection
+        .prepare_cached("SELECT trace_no, carried, summary FROM traces WHERE trace_no = ?1")?;
+    read(connection, statement.query([first])?)
+}
+
+fn read(
+    connection: &Connection,
+    mut rows: rusqlite::Rows<'_>,
+) -> Result<Option<TraceRows>, RowError> {
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (trace_no, is_carried) = (row.get(0)?, row.get(1)?);
+    let summary = summary(row, 2)?;
+    let spaces = trace_place::rows(connection, trace_no)?;
+    Ok(Some(TraceRows { trace_no, spaces, is_carried, summary }))
 }
 
 /// Whether the segment has something of a trace.
 pub(crate) fn knows(connection: &Connection, id: TraceId) -> Result<bool, rusqlite::Error> {
-    connection.prepare_cached("SELECT 1 FROM traces WHERE trace_id = ?1")?.exists([id.as_bytes()])
+    Ok(trace_place::first(connection, id)?.is_some())
 }
 
 /// Whether the segment has the trace with all that earlier segments know of it.

@@ -178,9 +178,9 @@ impl Rebuild {
         };
         self.at = (segment, *last);
         self.rows += found.len() as u64;
-        for (_, id) in &found {
+        for (trace_no, id) in &found {
             if let Ok(id) = TraceId::from_slice(id) {
-                self.tell_trace(segment, id, &mut tell)?;
+                self.tell_trace(segment, (*trace_no, id), &mut tell)?;
             }
         }
         Ok(Step::More)
@@ -189,10 +189,10 @@ impl Rebuild {
     fn tell_trace(
         &mut self,
         segment: usize,
-        id: TraceId,
+        (trace_no, id): (i64, TraceId),
         tell: &mut impl FnMut(Sighting),
     ) -> Result<(), RebuildError> {
-        let Some(rows) = trace_rows::find(&self.segments[segment], id)? else { return Ok(()) };
+        let Some(rows) = trace_rows::at(&self.segments[segment], trace_no)? else { return Ok(()) };
         let received = rows.summary.received_unix_nano;
         if received < self.since {
             return Ok(());

@@ -354,8 +354,8 @@ fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
 
 /// All rows of a trace; none if it is not there.
 fn rows_of(segment: &Connection, trace_no: i64) -> Result<Vec<Row>, rusqlite::Error> {
-    let sql = "SELECT trace_no, continues, carried FROM traces
-               WHERE trace_id = (SELECT trace_id FROM traces WHERE trace_no = ?1)";
+    let sql = "SELECT trace_no, continues, carried FROM traces WHERE trace_no = ?1
+               UNION ALL SELECT trace_no, continues, carried FROM traces WHERE continues = ?1";
     segment.prepare_cached(sql)?.query_map([trace_no], read_row)?.collect()
 }
 

@@ -112,14 +112,19 @@ impl Count {
             let Some((trace_no, id)) = next else { return Ok((found, true)) };
             self.trace_no = trace_no;
             if let Ok(id) = TraceId::from_slice(&id) {
-                self.trace(id, &mut found)?;
+                self.trace(id, trace_no, &mut found)?;
             }
         }
         Ok((found, false))
     }
 
-    fn trace(&mut self, id: TraceId, found: &mut Vec<CountDelta>) -> Result<(), CountError> {
-        let Some(trace) = trace_rows::find(&self.connection, id)? else { return Ok(()) };
+    fn trace(
+        &mut self,
+        id: TraceId,
+        trace_no: i64,
+        found: &mut Vec<CountDelta>,
+    ) -> Result<(), CountError> {
+        let Some(trace) = trace_rows::at(&self.connection, trace_no)? else { return Ok(()) };
         let weight = match self.is_estimate {
             true => sampled::of(&self.connection, id)?.map_or(1.0, |sampled| sampled.weight),
             false => 1.0,

@@ -16,6 +16,7 @@ use crate::sampled;
 use crate::sampling::{Baselines, Count, Sampling, Tally, Verdict, decide};
 use crate::schema::SEGMENT;
 use crate::segment::checkpoint;
+use crate::trace_place;
 use crate::trace_rows::{RowError, key_range};
 
 /// Bytes of bodies that a dictionary is trained on.
@@ -160,12 +161,7 @@ impl<'a> Copy<'a> {
         };
         let mut done = Sampled::default();
         let mut seen = Vec::new();
-        let spaces: Vec<i64> = self
-            .of
-            .from
-            .prepare_cached("SELECT trace_no FROM traces WHERE trace_id = ?1 ORDER BY trace_no")?
-            .query_map([known.summary.trace_id.as_bytes()], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
+        let spaces = trace_place::rows(self.of.from, known.trace_no)?;
         let mut count = Count { traces: 1, ..Count::default() };
         for space in &spaces {
             let (from, to) = key_range(*space);

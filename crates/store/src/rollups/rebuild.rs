@@ -91,14 +91,14 @@ impl Rebuild {
             };
             self.trace_no = trace_no;
             if let Ok(id) = TraceId::from_slice(&id) {
-                self.count(id, &mut deltas)?;
+                self.count(id, trace_no, &mut deltas)?;
             }
         }
         Ok(Step { sums: deltas.into_cells(), is_end: false })
     }
 
-    fn count(&mut self, id: TraceId, deltas: &mut Deltas) -> Result<(), RowError> {
-        let Some(trace) = trace_rows::find(&self.connection, id)? else { return Ok(()) };
+    fn count(&mut self, id: TraceId, trace_no: i64, deltas: &mut Deltas) -> Result<(), RowError> {
+        let Some(trace) = trace_rows::at(&self.connection, trace_no)? else { return Ok(()) };
         let horizon = Horizon::new(trace.summary.received_unix_nano, self.id.day);
         let mut calls = CallLedger::default();
         if trace.is_carried {

@@ -18,6 +18,7 @@ use crate::error::QueryError;
 use crate::layout::SegmentId;
 use crate::schema::{from_nanos, to_nanos};
 use crate::session::{Lease, Segment};
+use crate::trace_place;
 use crate::trace_rows::{self, RowError, SPAN_BITS};
 
 /// Rows of traces that are looked at together.
@@ -270,11 +271,8 @@ pub(super) fn window_of_trace(lease: &Lease, id: TraceId) -> Result<Option<Windo
 }
 
 fn add_trace(lease: &Lease, id: TraceId, window: &mut Window) -> Result<(), RowError> {
-    let mut statement = lease
-        .prepare_cached("SELECT trace_no FROM traces WHERE trace_id = ?1 ORDER BY trace_no")?;
-    let mut rows = statement.query([id.as_bytes()])?;
-    while let Some(row) = rows.next()? {
-        let space: i64 = row.get(0)?;
+    let Some(first) = trace_place::first(lease, id)? else { return Ok(()) };
+    for space in trace_place::rows(lease, first)? {
         window.ids.insert(space, id);
         window.ranges.push_back(trace_rows::key_range(space));
     }

@@ -69,8 +69,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     store.close().await.unwrap();
     let segment = dir.path().join("segments/2026-11-22.db");
     set_version(&segment, 9);
-    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 5 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
-    set_version(&segment, 5);
+    insta::assert_snapshot!(message(&refused(dir.path()), dir.path()), @"expected schema version at most 6 in DIR/segments/2026-11-22.db, found 9; upgrade the throughline binary");
+    set_version(&segment, 6);
     set_version(&dir.path().join("control.db"), 9);
     assert!(matches!(refused(dir.path()), OpenError::NewerSchema { supported: 7, found: 9, .. }));
     set_version(&dir.path().join("control.db"), 7);
@@ -181,8 +181,10 @@ async fn what_the_system_refuses_is_not_called_a_missing_directory() {
 /// Takes a segment back to the first version, which knew no rollups.
 fn make_older(segment: &Path) {
     let connection = rusqlite::Connection::open(segment).unwrap();
-    let index = "CREATE INDEX traces_carried ON traces(trace_no) WHERE carried = 1";
-    connection.execute_batch(index).unwrap();
+    let indexes = "CREATE INDEX traces_carried ON traces(trace_no) WHERE carried = 1;
+        CREATE INDEX traces_by_id ON traces(trace_id);
+        DROP INDEX traces_by_stretch; DROP INDEX traces_widened; DROP INDEX carried_by_id;";
+    connection.execute_batch(indexes).unwrap();
     for table in ["rollup_deltas", "rollup_state", "dictionaries", "sampled"] {
         connection.execute_batch(&format!("DROP TABLE {table}")).unwrap();
     }
@@ -206,7 +208,7 @@ async fn every_segment_is_brought_up_to_date_and_one_that_is_not_is_told() {
         let reader = Reader::open(dir.path()).unwrap();
         let error = reader.traces(&TraceFilter::default(), None, 9).await.unwrap_err();
         assert!(
-            message(&error, dir.path()).contains("expected schema version 5, found 1"),
+            message(&error, dir.path()).contains("expected schema version 6, found 1"),
             "{error}"
         );
     }
