@@ -10,6 +10,7 @@ use crate::indicators::Watching;
 use crate::layout::{Layout, SegmentId};
 use crate::rollups::Horizon;
 use crate::schema::{SEGMENT, SchemaError};
+use crate::trace_place;
 use crate::trace_rows::{self, RowError, SeenSpan, TraceRows};
 
 /// Page cache of a connection that is only asked now and then, KiB.
@@ -192,14 +193,7 @@ fn stored_filter(path: &Path) -> Result<IdFilter, SchemaError> {
 pub(crate) fn store_filter(connection: &Connection) -> Result<IdFilter, rusqlite::Error> {
     let count: i64 = connection.query_row("SELECT count(*) FROM traces", [], |row| row.get(0))?;
     let mut filter = IdFilter::for_traces(usize::try_from(count).unwrap_or(0));
-    let mut statement = connection.prepare("SELECT trace_id FROM traces")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let id = row.get_ref(0)?.as_blob()?;
-        if let Ok(id) = TraceId::from_slice(id) {
-            filter.insert(id);
-        }
-    }
+    trace_place::each_id(connection, |id| filter.insert(id))?;
     connection
         .execute("INSERT OR REPLACE INTO trace_filter VALUES (1, ?1)", [filter.as_bytes()])?;
     Ok(filter)

@@ -49,6 +49,21 @@ pub(crate) fn rows(connection: &Connection, first: i64) -> Result<Vec<i64>, rusq
     Ok(rows)
 }
 
+/// Tells the id of every row.
+pub(crate) fn each_id(
+    connection: &Connection,
+    mut tell: impl FnMut(TraceId),
+) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT trace_id FROM traces")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Ok(id) = TraceId::from_slice(row.get_ref(0)?.as_blob()?) {
+            tell(id);
+        }
+    }
+    Ok(())
+}
+
 /// Traces of the first filter.
 const FIRST_TRACES: usize = 16 * 1024;
 
@@ -67,13 +82,7 @@ impl KnownTraces {
     /// Those of a segment.
     pub(crate) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
         let mut known = Self::default();
-        let mut statement = connection.prepare("SELECT trace_id FROM traces")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            if let Ok(id) = TraceId::from_slice(row.get_ref(0)?.as_blob()?) {
-                known.insert(id);
-            }
-        }
+        each_id(connection, |id| known.insert(id))?;
         Ok(known)
     }
 

@@ -17,7 +17,7 @@ use crate::trace_rows::SPAN_BITS;
 /// Spans after which what was handed over is written.
 const MAX_GROWN_SPANS: u64 = 32_768;
 
-/// Bytes of bodies and texts after which what was handed over is written, 16 MiB.
+/// Bytes that what was handed over takes once it is gathered, after which it is written, 16 MiB.
 const MAX_GROWN_BYTES: usize = 16 * 1024 * 1024;
 
 /// A group that is committed.
@@ -72,7 +72,7 @@ impl Grown {
 
     /// Whether it is as much as one transaction is to write.
     pub(super) fn is_large(&self) -> bool {
-        self.gathered.spans >= MAX_GROWN_SPANS || self.gathered.bytes >= MAX_GROWN_BYTES
+        self.gathered.spans >= MAX_GROWN_SPANS || self.gathered.weight() >= MAX_GROWN_BYTES
     }
 
     /// Takes a group.

@@ -125,6 +125,12 @@ const MAX_SHORT_BYTES: usize = 128;
 /// Most texts that are known so.
 const MAX_SHORT_TEXTS: usize = 1_024;
 
+/// What a value, a resource or a text of a trace takes while it is gathered, bytes.
+const PAIR_BYTES: usize = 32;
+
+/// What a text takes beside what it says, bytes.
+const TEXT_BYTES: usize = 80;
+
 /// A message that a span has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Message {
@@ -176,6 +182,12 @@ impl Gathered {
         for (key, value) in attributes.iter().filter(|(key, _)| is_posted(key)) {
             hashes_of(key, value, &mut |hash| postings.push((hash, resource)));
         }
+    }
+
+    /// What it takes in memory, bytes, roughly.
+    pub(super) fn weight(&self) -> usize {
+        let pairs = self.postings.len() + self.resource_traces.len() + self.said.len();
+        self.bytes + pairs * PAIR_BYTES + self.texts.len() * TEXT_BYTES
     }
 
     /// Takes the name of a span.

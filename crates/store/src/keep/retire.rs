@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use throughline_trace::TraceId;
 
 use crate::audit::holds;
 use crate::keep::step::Step;
@@ -103,8 +102,8 @@ impl Retirement<'_> {
         Ok(true)
     }
 
-    /// Writes the skeletons that must stay, under a name that nobody reads.
-    fn write(&self, source: &Path) -> Result<Vec<TraceId>, KeepError> {
+    /// Writes the skeletons that must stay, under a name that nobody reads; answers the rows of their traces.
+    fn write(&self, source: &Path) -> Result<Vec<i64>, KeepError> {
         let connection = SEGMENT.open_reader(source)?;
         let holds = holds::in_force(self.control)?;
         let kept = skeleton::referred(self.control, &holds, &connection, self.check)?;
@@ -114,7 +113,7 @@ impl Retirement<'_> {
         Ok(kept)
     }
 
-    fn write_unfinished(&self, source: &Connection, kept: &[TraceId]) -> Result<(), KeepError> {
+    fn write_unfinished(&self, source: &Connection, kept: &[i64]) -> Result<(), KeepError> {
         let target = unfinished(&self.layout.skeleton(self.id));
         remove_database(&target)?;
         skeleton::write(source, kept, &target, self.check)?;

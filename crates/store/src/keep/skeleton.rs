@@ -21,16 +21,16 @@ use crate::schema::{SEGMENT, from_nanos};
 use crate::segment::checkpoint;
 use crate::trace_rows::{self, RowError};
 
-/// The traces of a segment that a decision or a hold refers to.
+/// The first rows of the traces of a segment that a decision or a hold refers to.
 pub(crate) fn referred(
     control: &Connection,
     holds: &[Hold],
     segment: &Connection,
     check: &dyn Fn() -> Result<(), KeepError>,
-) -> Result<Vec<TraceId>, KeepError> {
+) -> Result<Vec<i64>, KeepError> {
     let mut of_decision = control.prepare_cached(decisions_of_trace::ROWS)?;
-    let mut statement =
-        segment.prepare("SELECT trace_id, summary FROM traces WHERE continues IS NULL")?;
+    let mut statement = segment
+        .prepare("SELECT trace_id, summary, trace_no FROM traces WHERE continues IS NULL")?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -38,11 +38,11 @@ pub(crate) fn referred(
         let id = TraceId::from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)
             .map_err(|_| RowError::Body(body::BodyError::Id))?;
         if of_decision.exists(params_from_iter(decisions_of_trace::values(id)))? {
-            found.push(id);
+            found.push(row.get(2)?);
         } else if !holds.is_empty() {
             let summary = trace_rows::summary(row, 1)?;
             if holds.iter().any(|hold| is_held(hold, &summary)) {
-                found.push(id);
+                found.push(row.get(2)?);
             }
         }
     }
@@ -72,10 +72,10 @@ pub(crate) fn is_held(hold: &Hold, summary: &TraceSummary) -> bool {
 /// Page cache of the file that is written, KiB: the writer's own, which is larger, is there at the same time.
 const CACHE_KIB: i64 = 8 * 1024;
 
-/// Writes the skeletons of these traces into a new file, durably.
+/// Writes the skeletons of the traces of these first rows into a new file, durably.
 pub(crate) fn write(
     segment: &Connection,
-    traces: &[TraceId],
+    traces: &[i64],
     target: &Path,
     check: &dyn Fn() -> Result<(), KeepError>,
 ) -> Result<(), KeepError> {
@@ -83,9 +83,9 @@ pub(crate) fn write(
     to.pragma_update(None, "cache_size", -CACHE_KIB)?;
     to.execute_batch("BEGIN IMMEDIATE")?;
     let mut copy = Copy { from: segment, to: &to, used: Used::default(), spans: 0 };
-    for id in traces {
+    for first in traces {
         check()?;
-        copy.trace(*id)?;
+        copy.trace(*first)?;
     }
     copy.what_is_used()?;
     let spans = copy.spans;
@@ -125,8 +125,8 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    fn trace(&mut self, id: TraceId) -> Result<(), RowError> {
-        let Some(rows) = trace_rows::find(self.from, id)? else { return Ok(()) };
+    fn trace(&mut self, first: i64) -> Result<(), RowError> {
+        let Some(rows) = trace_rows::at(self.from, first)? else { return Ok(()) };
         for space in &rows.spaces {
             self.row("traces", "trace_no", *space)?;
             self.row("sampled", "trace_no", *space)?;

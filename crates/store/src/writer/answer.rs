@@ -38,9 +38,14 @@ pub(super) fn answer(
         batches.push(prepared);
         answers.push((reservation, reply));
     }
-    let rest: Option<Vec<Prepared>> = match index {
-        Some(index) => index.feed(id, batch_no, Fed { batches, placed, carried, bytes }),
-        None => Some(batches),
+    // A group without a new span has nothing that is worth keeping.
+    let (fed, rest, bytes) = match placed.is_empty() {
+        true => (Vec::new(), batches, 0),
+        false => (batches, Vec::new(), bytes),
+    };
+    let unfed: Option<Vec<Prepared>> = match index {
+        Some(index) => index.feed(id, batch_no, Fed { batches: fed, placed, carried, bytes }),
+        None => Some(fed),
     };
     for ((reservation, reply), accepted) in answers.into_iter().zip(accepted) {
         drop(reservation);
@@ -48,7 +53,7 @@ pub(super) fn answer(
         let _ = reply.send(Ok(accepted));
     }
     // Everybody is answered before anything is freed: that takes as long as a commit.
-    drop(rest);
+    drop((rest, unfed));
 }
 
 /// Tells that a batch was not written.

@@ -143,6 +143,8 @@ async fn files_of_an_open_directory_are_for_their_owner_only() {
         let mut batch = spans(NOON, vec![span(1, 1, None, 0)]);
         batch.decisions = vec![made::decision(1, 1, 0)];
         store.inbox().commit(batch).await.unwrap();
+        // The search index is opened by a thread of its own.
+        store.index_now().await;
         assert!(files().len() >= 7, "two databases with their logs, and the lock: {:?}", files());
         for file in files() {
             let mode = file.metadata().unwrap().permissions().mode() & 0o777;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rusqlite::Connection;
 use throughline_trace::{Event, Span, SpanBatch, Value, keys};
 
-use super::super::fed::Fed;
+use super::super::fed::{Fed, Grown};
 use super::super::file::INDEX;
 use super::super::list;
 use super::super::pending::{MAX_FED_BYTES, Next, Pending};
@@ -221,6 +221,22 @@ async fn more_traces_than_a_search_asks_for_are_not_written() {
     let mut counts: Vec<usize> = counts.into_values().collect();
     counts.sort_unstable();
     assert_eq!(counts, [101, MAX_LISTED_TRACES + 5], "those of one transaction go in together");
+}
+
+#[test]
+fn what_is_gathered_is_bounded_by_what_it_takes() {
+    let mut remembered = Remembered::default();
+    let index = Connection::open_in_memory().unwrap();
+    let shelf = Shelf { index: &index, remembered: &mut remembered };
+    let mut grown = Grown::new(1, Instant::now());
+    // Few spans without a text, and very many values.
+    let mut values = 0;
+    while !grown.is_large() {
+        grown.gathered.value(&shelf, ("n", &Value::Int(values)), values);
+        values += 1;
+        assert!(values <= 1_000_000);
+    }
+    assert!(values > 100_000);
 }
 
 #[tokio::test]
