@@ -97,9 +97,10 @@ impl Pending {
         self.lock().segments.insert(id, groups);
     }
 
-    /// The last group after which a segment had still nothing, if that is known.
-    pub(super) fn empty_until(&self, id: SegmentId) -> Option<u64> {
-        self.lock().segments.get(&id).and_then(|groups| groups.empty_until)
+    /// The last group after which a segment had still nothing, if that is known. It is told once: an index
+    /// that is made anew lacks what was indexed since, and is not told any more.
+    pub(super) fn take_empty_until(&self, id: SegmentId) -> Option<u64> {
+        self.lock().segments.get_mut(&id).and_then(|groups| groups.empty_until.take())
     }
 
     /// A group is about to be committed. When that fails it was told in vain, which does no harm:

@@ -128,7 +128,7 @@ impl Open {
     fn begin_empty(&mut self, pending: &Pending) {
         if self.standing == Standing::default()
             && self.scan.is_none()
-            && let Some(batch_no) = pending.empty_until(self.id)
+            && let Some(batch_no) = pending.take_empty_until(self.id)
         {
             self.standing = Standing { batch_no, is_whole: true, ..Standing::default() };
             self.read_until = Some(batch_no);

@@ -348,7 +348,11 @@ fn copy(from: &Path, to: &Path) {
             let entry = entry.unwrap();
             // What SQLite rebuilds, and what the living process holds, is not on the disk.
             if entry.file_type().unwrap().is_file() && !entry.path().ends_with("lock") {
-                fs::copy(entry.path(), to.join(folder).join(entry.file_name())).unwrap();
+                match fs::copy(entry.path(), to.join(folder).join(entry.file_name())) {
+                    // SQLite's journal of a file that is just being made goes while we look.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    copied => drop(copied.unwrap()),
+                }
             }
         }
     }

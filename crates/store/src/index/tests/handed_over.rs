@@ -15,7 +15,7 @@ use super::super::list;
 use super::super::pending::{MAX_FED_BYTES, Next, Pending};
 use super::super::shelf::{Remembered, Shelf};
 use super::{DAY, NOON, any_text, any_value, indexes, open, options, send, span};
-use crate::layout::{Day, SegmentId};
+use crate::layout::{Day, Layout, SegmentId};
 use crate::{Store, StoreOptions};
 
 /// Rows of a table, as text, by what they say.
@@ -81,6 +81,8 @@ enum Then {
     Index,
     /// What was handed over and not taken is lost.
     Lose,
+    /// The indexes are found to be damaged, and are made anew.
+    Damage,
     Restart,
 }
 
@@ -89,6 +91,7 @@ fn any_then() -> impl Strategy<Value = Then> {
         4 => Just(Then::Wait),
         1 => Just(Then::Index),
         1 => Just(Then::Lose),
+        1 => Just(Then::Damage),
         1 => Just(Then::Restart),
     ]
 }
@@ -108,6 +111,27 @@ fn telling(trace: u128, id: u64, text: &str, value: Value) -> Span {
     event.attributes.set("ids", value);
     span.events.push(event);
     span
+}
+
+fn damage(store: &Store, dir: &Path) {
+    let ids = Layout::new(dir).list().unwrap();
+    ids.into_iter().for_each(|id| store.reader().files.index.mark_damaged(id));
+}
+
+#[tokio::test]
+async fn an_index_that_is_made_anew_while_its_segment_is_written_has_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path()));
+    let files = Arc::clone(&store.reader().files);
+    for n in 1..=3 {
+        send(&store, NOON, vec![span(n, 1, "weather", format!("user-{n}"))]).await;
+        store.index_now().await;
+    }
+    damage(&store, dir.path());
+    store.index_now().await;
+    let (found, looked, unindexed) = super::search(&files, "user.id:user-2");
+    assert_eq!((found.into_iter().collect::<Vec<_>>(), looked, unindexed), (vec![2], 1, 0));
+    store.close().await.unwrap();
 }
 
 proptest! {
@@ -137,6 +161,7 @@ proptest! {
                     Then::Wait => {}
                     Then::Index => store.index_now().await,
                     Then::Lose => store.index.lose_fed(),
+                    Then::Damage => damage(&store, dir.path()),
                     Then::Restart => {
                         store.close().await.unwrap();
                         store = begin();
