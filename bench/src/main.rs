@@ -7,6 +7,7 @@ mod governance;
 mod load;
 mod reading;
 mod server;
+mod soak;
 mod steady;
 mod table;
 
@@ -68,6 +69,8 @@ enum Other {
     Steady(steady::Options),
     /// Stores spans of a day and more, and measures what governance costs while it has nothing else to do.
     Governance(governance::Options),
+    /// Sends at a steady rate for an hour, and tells each minute what the server takes.
+    Soak(soak::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
     match &options.other {
         Some(Other::Steady(steady)) => runtime.block_on(steady::post(steady)),
         Some(Other::Governance(governance)) => runtime.block_on(governance::measure(governance)),
+        Some(Other::Soak(soak)) => runtime.block_on(soak::measure(soak)),
         None => runtime.block_on(measure(options)),
     }
 }

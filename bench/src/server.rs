@@ -72,6 +72,16 @@ impl Server {
         scratch: &Path,
         rules: &str,
     ) -> anyhow::Result<Self> {
+        std::fs::write(scratch.join("slo.yaml"), rules)?;
+        Self::start_configured(binary, scratch, "governance: {rules: [slo.yaml]}\n").await
+    }
+
+    /// The same, with a configuration of its own.
+    pub(crate) async fn start_configured(
+        binary: &Path,
+        scratch: &Path,
+        configuration: &str,
+    ) -> anyhow::Result<Self> {
         let sockets = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0"));
         let mut ports = [0; 3];
         for (port, socket) in ports.iter_mut().zip(&sockets) {
@@ -83,8 +93,7 @@ impl Server {
         }
         drop(sockets);
         let data_dir = scratch.join("data");
-        std::fs::write(scratch.join("slo.yaml"), rules)?;
-        std::fs::write(scratch.join("throughline.yaml"), "governance: {rules: [slo.yaml]}\n")?;
+        std::fs::write(scratch.join("throughline.yaml"), configuration)?;
         let child = Command::new(binary)
             .arg("--config")
             .arg(scratch.join("throughline.yaml"))
@@ -151,8 +160,17 @@ impl Server {
 
     /// The most memory that the process has held, bytes.
     pub(crate) fn peak_rss_bytes(&self) -> anyhow::Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Memory that is no file's: what the process holds but could not read again, bytes.
+    pub(crate) fn own_bytes(&self) -> anyhow::Result<u64> {
+        self.status_bytes("RssAnon:")
+    }
+
+    fn status_bytes(&self, of: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(of));
         let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
         Ok(kib.context("unexpected /proc/PID/status")? * 1024)
     }

@@ -101,6 +101,7 @@ pub(crate) struct ServeSettings {
     pub(crate) sampling: Sampling,
     /// What is taken away when it is old, or too much.
     pub(crate) retention: Retention,
+    pub(crate) keep_derived: bool,
     /// How long rollups are kept.
     pub(crate) rollup_retention: RollupRetention,
     /// The gateway to model providers.
@@ -160,6 +161,7 @@ impl ServeSettings {
             max_inbox_bytes: self.limits.max_inbox_bytes,
             max_segment_bytes: self.max_segment_bytes,
             retention: self.retention,
+            keep_derived: self.keep_derived,
             sampling: self.sampling.clone(),
             hold: settings.clickhouse.as_ref().map(|to| to.hold.clone()),
             rollup_retention: self.rollup_retention,
@@ -276,6 +278,7 @@ pub(crate) fn resolve_serve(args: &ServeArgs, config: &FileConfig) -> Outcome<Se
             max_age: config.retention.max_age.map(|age| age.0),
             max_bytes: least_size("retention.max_bytes", config.retention.max_bytes)?,
         },
+        keep_derived: config.retention.keep_derived,
         rollup_retention: rollup_retention(&config.retention.rollups)?,
         gateway: gateway::resolve(&config.gateway)?,
         act: acting::resolve(&config.act)?,
@@ -418,12 +421,11 @@ mod tests {
 
     #[test]
     fn retention_of_segments_and_of_rollups_comes_from_the_file() {
-        let yaml =
-            "retention: { max_age: 30d, max_bytes: 2GiB, rollups: { minutes: 2w, hours: 2y } }";
+        let yaml = "retention: { max_age: 30d, max_bytes: 2GiB, keep_derived: true, rollups: { minutes: 2w, hours: 2y } }";
         let settings = resolve_serve(&ServeArgs::default(), &config(yaml)).expect("settings");
         let days = |days: u64| Duration::from_secs(days * 86_400);
         let expected = Retention { max_age: Some(days(30)), max_bytes: Some(2 << 30) };
-        assert_eq!(settings.retention, expected);
+        assert_eq!((settings.retention, settings.keep_derived), (expected, true));
         let RollupRetention { minutes, five_minutes, hours } = settings.rollup_retention;
         assert_eq!((minutes, five_minutes, hours), (days(14), days(30), days(730)));
         let refused = |rollups: &str| {

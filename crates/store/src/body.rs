@@ -6,11 +6,12 @@ use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use throughline_trace::{Event, Link, Value};
+use throughline_trace::{Event, Link, SpanRole, Value, keys};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
+use crate::insert::{push_varint, read_varints};
 use crate::messages::Slot;
 
 /// First byte of a blob: as it is. Only in memory.
@@ -21,6 +22,10 @@ const VERSION_ZSTD_V1: u8 = 1;
 
 /// First byte of a blob: zstd with a dictionary of its segment, which `dictionary.rs` reads.
 pub(crate) const VERSION_OF_SEGMENT: u8 = 2;
+
+/// First byte of a blob: the body of a span of which nothing but its role is left; then the role as in its column,
+/// and the flags in LEB128.
+const VERSION_BARE: u8 = 4;
 
 /// zstd level: bodies are packed again, well, when their segment is closed, so that this one is to be
 /// cheap. A negative level looks at every third place only; what it does not find twice is written
@@ -39,6 +44,8 @@ pub(crate) enum BodyError {
     Version(u8),
     #[error("the segment lacks dictionary {0}, with which a body of it was packed")]
     Dictionary(u32),
+    #[error("the body of a span of which only its role is left is damaged")]
+    Bare,
     #[error("an empty body")]
     Empty,
     #[error("the compressed body is damaged: {0}")]
@@ -152,12 +159,46 @@ pub(crate) fn pack_into(raw: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError> 
     Ok(())
 }
 
+/// The stored form of a body without what the span said: its role only, which a reader tells by an attribute.
+pub(crate) fn bare(role: SpanRole, flags: u32) -> Vec<u8> {
+    let mut stored = vec![VERSION_BARE, role as u8];
+    push_varint(&mut stored, u64::from(flags));
+    stored
+}
+
+/// The body that [`bare`] stands for.
+fn of_bare(stored: &[u8]) -> Result<Vec<u8>, BodyError> {
+    let (number, flags) = stored.split_first().ok_or(BodyError::Empty)?;
+    let role = SpanRole::ALL.into_iter().find(|known| *known as u8 == *number);
+    let role = role.ok_or(BodyError::Bare)?;
+    let flags = match read_varints(flags)[..] {
+        [flags] => u32::try_from(flags).map_err(|_| BodyError::Bare)?,
+        _ => return Err(BodyError::Bare),
+    };
+    let mut attributes: Vec<(&str, Slot)> = Vec::new();
+    if role != SpanRole::Other {
+        attributes.push((keys::ROLE, Slot::Plain(role.as_str().into())));
+    }
+    encode(&SpanBodyRef {
+        flags,
+        trace_state: "",
+        status_message: "",
+        attributes,
+        dropped_attributes_count: 0,
+        events: &[],
+        dropped_events_count: 0,
+        links: &[],
+        dropped_links_count: 0,
+    })
+}
+
 /// What [`pack_into`] was given.
 pub(crate) fn unpack(stored: &[u8]) -> Result<Vec<u8>, BodyError> {
     let (version, frame) = stored.split_first().ok_or(BodyError::Empty)?;
     match *version {
         VERSION_ZSTD_V1 => {}
         VERSION_PLAIN => return Ok(frame.to_vec()),
+        VERSION_BARE => return of_bare(frame),
         other => return Err(BodyError::Version(other)),
     }
     let bound = Decompressor::upper_bound(frame).unwrap_or(MAX_BODY_BYTES);
@@ -256,6 +297,28 @@ mod tests {
         assert_eq!(silent, 0);
         assert!(matches!(unpack(&[9, 1, 2]), Err(BodyError::Version(9))));
         assert!(matches!(unpack(&[]), Err(BodyError::Empty)));
+    }
+
+    #[test]
+    fn a_bare_body_has_its_role_and_flags_in_a_few_bytes() {
+        for role in SpanRole::ALL {
+            for flags in [0, 0x301, u32::MAX] {
+                let stored = bare(role, flags);
+                assert!(stored.len() <= 7, "{stored:?}");
+                let body: SpanBody = unpack_value(&stored).unwrap();
+                assert_eq!(body.flags, flags);
+                let expected = (role != SpanRole::Other).then(|| role.as_str().to_owned());
+                let found = body.attributes.first().map(|(key, slot)| match slot {
+                    Slot::Plain(value) if key == keys::ROLE => value.as_str().unwrap().to_owned(),
+                    other => panic!("{key}: {other:?}"),
+                });
+                assert_eq!((found, body.attributes.len() < 2), (expected, true));
+            }
+        }
+        for damaged in [&[VERSION_BARE][..], &[VERSION_BARE, 1], &[VERSION_BARE, 250, 0]] {
+            assert!(unpack(damaged).is_err(), "{damaged:?}");
+        }
+        assert!(unpack(&[VERSION_BARE, 1, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err());
     }
 
     #[test]

@@ -101,6 +101,9 @@ impl<'a> Tally<'a> {
 
 /// How many decisions were taken in the course of a trace.
 pub(crate) fn count_of_trace(control: &Connection, id: TraceId) -> Result<u64, RowError> {
+    if !decisions_of_trace::exist(control, id)? {
+        return Ok(0);
+    }
     let sql = format!("SELECT count(*) FROM decisions WHERE {CONDITION}");
     let values = params_from_iter(decisions_of_trace::values(id));
     let count: i64 = control.prepare_cached(&sql)?.query_row(values, |row| row.get(0))?;
@@ -170,6 +173,14 @@ pub(crate) fn last(control: &Connection) -> Result<u64, RowError> {
         .prepare_cached("SELECT max(decision) FROM decisions")?
         .query_row([], |row| row.get(0))?;
     Ok(last.unwrap_or(0) as u64)
+}
+
+/// The last one up to a row.
+pub(crate) fn last_until(control: &Connection, row_no: u64) -> Result<Option<u64>, RowError> {
+    let last: Option<i64> = control
+        .prepare_cached("SELECT max(decision) FROM decisions WHERE decision <= ?1")?
+        .query_row([row_no as i64], |row| row.get(0))?;
+    Ok(last.map(|last| last as u64))
 }
 
 /// One decision.

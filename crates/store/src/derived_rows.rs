@@ -19,6 +19,14 @@ const VERSION_DERIVED: u8 = 3;
 /// Longest rest that is stored so, bytes: a longer one is smaller compressed.
 const MAX_REST_BYTES: usize = 192;
 
+/// Whether the decision with this body was derived.
+pub(crate) fn is_derived(stored: &[u8]) -> Result<bool, BodyError> {
+    match stored.first() {
+        Some(&VERSION_DERIVED) => Ok(true),
+        _ => Ok(body::unpack_value::<Decision>(stored)?.derived),
+    }
+}
+
 /// What a row is read by: the body, then what it may lack.
 pub(crate) const COLUMNS: &str =
     "body, decision_id, time, received, trace_id, agent, session, stage, action, confidence";

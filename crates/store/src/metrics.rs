@@ -25,6 +25,7 @@ pub(crate) struct StoreMetrics {
     pub(crate) retired_segments: Counter,
     pub(crate) retired_bytes: Counter,
     pub(crate) retired_spans: Counter,
+    pub(crate) retired_derived: Counter,
     pub(crate) packed_segments: Counter,
     pub(crate) packed_bytes_saved: Counter,
     sampled_traces: Family<[(&'static str, String); 2], Counter>,
@@ -61,6 +62,10 @@ impl StoreMetrics {
             counter("retired_segments", "Segments that retention has taken away");
         let retired_bytes = counter("retired_bytes", "Bytes that retention has given back");
         let retired_spans = counter("retired_spans", "Spans in the segments that were retired");
+        let retired_derived = counter(
+            "retired_derived_decisions",
+            "Decisions derived from spans that went with those, a signed bridge in their place",
+        );
         let packed_segments = counter("packed_segments", "Closed segments that were rewritten");
         let packed_bytes_saved =
             counter("packed_bytes_saved", "Bytes by which rewritten segments became smaller");
@@ -112,6 +117,7 @@ impl StoreMetrics {
             retired_segments,
             retired_bytes,
             retired_spans,
+            retired_derived,
             packed_segments,
             packed_bytes_saved,
             sampled_traces,

@@ -141,6 +141,9 @@ pub struct StoreOptions {
     pub max_segment_bytes: u64,
     /// What is taken away when it is old, or too much.
     pub retention: Retention,
+    /// Whether decisions that were derived from spans stay, with skeletons of their traces, when retention takes those
+    /// spans. They go with them by default: they say nothing that the spans did not.
+    pub keep_derived: bool,
     /// What of a closed segment is kept in full; everything by default.
     pub sampling: Sampling,
     /// How long retention and sampling wait for ClickHouse, where its mirror is fed from here.
@@ -179,6 +182,7 @@ impl StoreOptions {
             max_group_bytes: MAX_GROUP_BYTES,
             max_segment_bytes: MAX_SEGMENT_BYTES,
             retention: Retention::default(),
+            keep_derived: false,
             sampling: Sampling::default(),
             hold: None,
             min_packed_bytes: MIN_PACKED_BYTES,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::audit::tables::AUDIT;
-use crate::keep::manifest::{MANIFEST, PACKED};
+use crate::keep::manifest::{BEHIND, MANIFEST, PACKED};
 
 /// Marks our files among SQLite's (`PRAGMA application_id`): "TLne".
 const APPLICATION_ID: i64 = 0x544c_6e65;
@@ -42,9 +42,9 @@ pub(crate) const SEGMENT: Schema =
     Schema::new(&[SEGMENT_V1, NO_CARRIED_INDEX, ROLLUP_DELTAS, THINNED, SAMPLED, STRETCHES]);
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
-pub(crate) const CONTROL: Schema =
-    Schema::new(&[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED, SHORT_ROWS, FEW_BY_TRACE])
-        .with_small_pages();
+pub(crate) const CONTROL: Schema = Schema::new(CONTROL_MIGRATIONS).with_small_pages();
+const CONTROL_MIGRATIONS: &[&str] =
+    &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED, SHORT_ROWS, FEW_BY_TRACE, BEHIND];
 
 /// `rollups.db`: sums over the lattice.
 pub(crate) const ROLLUPS: Schema =
@@ -424,7 +424,7 @@ mod tests {
             new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 7);
         new.execute("INSERT INTO instances VALUES ('a', 1)", []).unwrap();
-        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 7, .. })));
+        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 8, .. })));
     }
 
     #[test]

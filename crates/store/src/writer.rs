@@ -154,7 +154,7 @@ impl Writer {
         let earlier = EarlierSegments::load(&layout, id).map_err(unlisted)?;
         let mut segment = OpenSegment::open(&layout, id, earlier, &options.observer)
             .map_err(|e| e.on_open(&path))?;
-        manifest::register(&control, id).map_err(fails)?;
+        manifest::begin(&control, id).map_err(fails)?;
         let last: i64 = control
             .query_row("SELECT value FROM state WHERE name = 'batch_no'", [], |row| row.get(0))
             .map_err(fails)?;
@@ -316,7 +316,7 @@ impl Writer {
             let mut next =
                 OpenSegment::open(&self.layout, id, EarlierSegments::none(&self.layout), observer)?;
             self.checkpointer.watch(&mut next.connection)?;
-            manifest::register(&self.control, id)?;
+            manifest::begin(&self.control, id)?;
             Ok(next)
         };
         let mut next = open_next().map_err(|error: SchemaError| match error {

@@ -81,6 +81,8 @@ pub(crate) struct RetentionConfig {
     pub(crate) max_age: Option<Age>,
     /// Most bytes of all segments; any number when left out.
     pub(crate) max_bytes: Option<Size>,
+    /// Whether decisions that were derived from spans stay when those go; they go with them when left out.
+    pub(crate) keep_derived: bool,
     /// How long rollups are kept, by their grain.
     pub(crate) rollups: RollupRetentionConfig,
 }

@@ -10,6 +10,7 @@ use throughline_trace::{DecisionId, TraceId};
 
 use crate::audit::chain::{ChainKey, Kind, append_record};
 use crate::audit::log::AuditError;
+use crate::audit::retention::LOOKED_AT;
 use crate::control::hex;
 use crate::decisions_of_trace;
 use crate::schema::{from_nanos, to_nanos};
@@ -169,6 +170,8 @@ pub(crate) fn release(
     )?;
     if changed > 0 {
         append_record(control, key, Kind::Release, &json!({ "id": id, "by": by }))?;
+        // What it kept may be derived from spans that went.
+        control.execute("DELETE FROM state WHERE name = ?1", [LOOKED_AT])?;
     }
     list(control)?
         .into_iter()

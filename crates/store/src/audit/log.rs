@@ -13,7 +13,7 @@ use crate::audit::erase::{self, Erased};
 use crate::audit::findings::Verification;
 use crate::audit::holds::{self, AuditFilter, Hold};
 use crate::audit::key::AuditKeys;
-use crate::audit::retention::{self, Retired};
+use crate::audit::retention::{self, Retired, What};
 use crate::audit::statement::Checkpoint;
 use crate::audit::verify::{self, VerifyOptions};
 use crate::control::hex;
@@ -323,7 +323,7 @@ impl AuditLog {
         let (mut total, mut from) = (Retired::default(), 0);
         loop {
             let (batch, has_more) = self.write_chained(|control, key| {
-                retention::batch(control, key, before_unix_nano, &mut from)
+                retention::batch(control, key, What::ReceivedBefore(before_unix_nano), &mut from)
             })?;
             total.records += batch.records;
             total.decisions += batch.decisions;
@@ -333,6 +333,34 @@ impl AuditLog {
             }
             std::thread::sleep(YIELD);
         }
+    }
+
+    /// Retires decisions that were derived from spans which went, up to a record. `pause` is called between
+    /// transactions, and ends it early when it fails: what is done stays done.
+    pub(crate) fn retire_derived<E: From<AuditError>>(
+        &self,
+        up_to: u64,
+        pause: impl Fn() -> Result<(), E>,
+    ) -> Result<Retired, E> {
+        let mut total = Retired::default();
+        let looked_at = self.read(|control| Ok(retention::looked_at(control)?))?;
+        let mut from = looked_at + 1;
+        while from <= up_to {
+            let (batch, has_more) = self.write_chained(|control, key| {
+                let done = retention::batch(control, key, What::DerivedUpTo(up_to), &mut from)?;
+                // Not beyond what was looked at: the head of the chain stays, and is looked at again.
+                retention::note_looked_at(control, from - 1)?;
+                Ok(done)
+            })?;
+            total.records += batch.records;
+            total.decisions += batch.decisions;
+            total.held += batch.held;
+            if !has_more {
+                break;
+            }
+            pause()?;
+        }
+        Ok(total)
     }
 
     /// Begins a legal hold.

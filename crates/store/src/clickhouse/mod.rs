@@ -27,7 +27,7 @@ mod stored_rollups;
 
 pub use feed::{Batch, Erasure, Feed, Insert, Lost, MirrorError, RollupBatch};
 pub use kind::RowKind;
-pub(crate) use position::has_all;
+pub(crate) use position::{decisions_sent, has_all};
 pub use remote::{RemoteReader, Rows, Statements};
 pub use rows::StoredRows;
 pub use schema::{

@@ -378,6 +378,18 @@ pub(crate) fn has_all(data_dir: &Path, target: &str, segment: &str) -> bool {
     look().unwrap_or(false)
 }
 
+/// The last decision of which this target has everything up to it; 0 when nothing was sent.
+pub(crate) fn decisions_sent(data_dir: &Path, target: &str) -> u64 {
+    let look = || -> Result<u64, SchemaError> {
+        let position = Position(POSITION.open_reader(&data_dir.join(NAME))?);
+        let name: Option<String> =
+            position.0.query_row("SELECT name FROM target", [], |row| row.get(0)).optional()?;
+        let next = position.tail(RowKind::Decisions, "")?.unwrap_or(0);
+        Ok(if name.as_deref() == Some(target) { next.saturating_sub(1).max(0) as u64 } else { 0 })
+    };
+    look().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,10 @@ ALTER TABLE segments ADD COLUMN packing TEXT;
 ALTER TABLE segments ADD COLUMN sampled TEXT;
 ";
 
+/// Migration: the last record of the chain when the segment was begun: what was derived from spans of earlier
+/// segments is among those. Not known of older segments.
+pub(crate) const BEHIND: &str = "ALTER TABLE segments ADD COLUMN behind INTEGER";
+
 /// What the manifest says of one segment.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
@@ -141,6 +145,29 @@ pub(crate) fn register(control: &Connection, id: SegmentId) -> Result<(), rusqli
         params![id.file_name(), from_nanos(now_unix_nano())],
     )?;
     Ok(())
+}
+
+/// Enters the segment that is written from now on; the caller writes no decision meanwhile.
+pub(crate) fn begin(control: &Connection, id: SegmentId) -> Result<(), rusqlite::Error> {
+    control.execute(
+        "INSERT OR IGNORE INTO segments(file, created, behind)
+         VALUES (?1, ?2, (SELECT coalesce(max(number), 0) FROM chain))",
+        params![id.file_name(), from_nanos(now_unix_nano())],
+    )?;
+    Ok(())
+}
+
+/// The last record of the chain when the segment after this one was begun, if that is known.
+pub(crate) fn behind_next(
+    control: &Connection,
+    id: SegmentId,
+) -> Result<Option<u64>, rusqlite::Error> {
+    let next = rows(control)?.into_iter().map(|(other, _)| other).find(|other| *other > id);
+    let Some(next) = next else { return Ok(None) };
+    let behind: Option<i64> = control
+        .prepare_cached("SELECT behind FROM segments WHERE file = ?1")?
+        .query_row([next.file_name()], |row| row.get(0))?;
+    Ok(behind.map(|behind| behind as u64))
 }
 
 /// Brings the manifest and the directory together when a store is opened: a retirement that was

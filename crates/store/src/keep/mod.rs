@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use crate::audit::log::AuditLog;
 use crate::clock::Belief;
 use crate::layout::{Day, SegmentId};
 use crate::metrics::StoreMetrics;
@@ -90,6 +91,8 @@ impl Keeper {
         let mut work = Work {
             files,
             retention: options.retention,
+            derived: (!options.keep_derived)
+                .then(|| AuditLog::new(&options.data_dir, options.audit_keys.clone())),
             sampling: options.sampling.clone(),
             hold: options.hold.clone(),
             min_packed_bytes: options.min_packed_bytes,
@@ -169,6 +172,8 @@ impl Shared {
 struct Work {
     files: Arc<Files>,
     retention: Retention,
+    /// By which decisions go that were derived from spans which go; `None` when they stay.
+    derived: Option<AuditLog>,
     sampling: Sampling,
     hold: Option<MirrorHold>,
     min_packed_bytes: u64,

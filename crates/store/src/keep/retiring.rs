@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::clickhouse;
+use crate::decision_rows;
+use crate::keep::pack::Breath;
 use crate::keep::{KeepError, Work, manifest, retire};
 use crate::layout::SegmentId;
 use crate::options::Retention;
-use crate::rollups::{self, Standing};
+use crate::rollups::{self, Source, Standing};
 use crate::schema::ROLLUPS;
 
 /// How far a segment is beyond what takes it.
@@ -78,6 +81,7 @@ impl Work {
                 );
                 break;
             }
+            self.let_derived_go(control, id)?;
             if let Err(error) = self.retire_one(control, id, &row, why) {
                 let Some(detail) = error.damage() else { return Err(error) };
                 self.files.mark_damaged(id, &detail);
@@ -98,6 +102,57 @@ impl Work {
                 }
             };
             let applied = rollups::applied(&connection, id.into())?;
+            Ok(applied.is_some_and(|applied| {
+                applied.has_all_until(last) || applied.standing == Standing::Incomplete
+            }))
+        };
+        if look()? {
+            return Ok(true);
+        }
+        self.applier.apply_now(|| self.shared.check())?;
+        look()
+    }
+
+    /// Decisions that were derived from spans of this segment and earlier ones go, once charts and ClickHouse have
+    /// them: what they say was in those spans, and for them alone skeletons would stay of nearly every trace.
+    fn let_derived_go(&self, control: &Connection, id: SegmentId) -> Result<(), KeepError> {
+        let Some(audit) = &self.derived else { return Ok(()) };
+        let Some(up_to) = manifest::behind_next(control, id)? else { return Ok(()) };
+        if !self.is_told(control, up_to)? {
+            tracing::info!(segment = id.stem(), "decisions derived from its spans go later");
+            return Ok(());
+        }
+        let breath = Breath::new();
+        let gone = audit.retire_derived(up_to, || {
+            self.shared.check()?;
+            breath.take();
+            Ok::<_, KeepError>(())
+        });
+        match gone {
+            Ok(gone) => {
+                self.metrics.retired_derived.inc_by(gone.decisions);
+                Ok(())
+            }
+            Err(KeepError::Stopped) => Err(KeepError::Stopped),
+            // Without that the segment leaves more skeletons.
+            Err(error) => {
+                tracing::warn!(%error, "decisions derived from old spans could not be removed");
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether charts and ClickHouse have all decisions up to this record.
+    fn is_told(&self, control: &Connection, up_to: u64) -> Result<bool, KeepError> {
+        let Some(last) = decision_rows::last_until(control, up_to)? else { return Ok(true) };
+        if let Some(hold) = &self.hold
+            && clickhouse::decisions_sent(self.files.layout.root(), &hold.target) < last
+        {
+            return Ok(false);
+        }
+        let look = || -> Result<bool, KeepError> {
+            let connection = ROLLUPS.open_reader(&self.files.layout.rollups())?;
+            let applied = rollups::applied(&connection, Source::DECISIONS)?;
             Ok(applied.is_some_and(|applied| {
                 applied.has_all_until(last) || applied.standing == Standing::Incomplete
             }))
@@ -163,6 +218,6 @@ impl Work {
         let waited = u128::from(now.saturating_sub(excess.due_unix_nano));
         waited < hold.max_age.as_nanos()
             && excess.bytes <= hold.max_bytes
-            && !crate::clickhouse::has_all(self.files.layout.root(), &hold.target, &id.stem())
+            && !clickhouse::has_all(self.files.layout.root(), &hold.target, &id.stem())
     }
 }

@@ -6,16 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
-use throughline_trace::{MAX_NAMES_PER_SUMMARY, NameSet, SpanRole, TraceId, TraceSummary, keys};
+use throughline_trace::{MAX_NAMES_PER_SUMMARY, NameSet, SpanRole, TraceId, TraceSummary};
 
 use crate::audit::holds::Hold;
-use crate::body::{self, SpanBodyRef};
+use crate::body;
 use crate::decisions_of_trace;
 use crate::dictionary;
 use crate::earlier::store_filter;
 use crate::flush::posted_of;
 use crate::keep::KeepError;
-use crate::messages::Slot;
 use crate::rollups;
 use crate::schema::{SEGMENT, from_nanos};
 use crate::segment::checkpoint;
@@ -211,26 +210,7 @@ pub(crate) fn bare_body(
 ) -> Result<Vec<u8>, RowError> {
     let full: body::SpanBody = dictionary::unpack_value(segment, stored)?;
     let role = SpanRole::ALL.into_iter().find(|known| *known as i64 == role);
-    let mut attributes: Vec<(String, Slot)> = Vec::new();
-    if let Some(role) = role.filter(|role| *role != SpanRole::Other) {
-        attributes.push((keys::ROLE.to_owned(), Slot::Plain(role.as_str().into())));
-    }
-    let bare = SpanBodyRef {
-        flags: full.flags,
-        trace_state: "",
-        status_message: "",
-        attributes,
-        dropped_attributes_count: 0,
-        events: &[],
-        dropped_events_count: 0,
-        links: &[],
-        dropped_links_count: 0,
-    };
-    let mut raw = Vec::new();
-    body::encode_into(&bare, &mut raw)?;
-    let mut packed = Vec::new();
-    body::pack_into(&raw, &mut packed)?;
-    Ok(packed)
+    Ok(body::bare(role.unwrap_or(SpanRole::Other), full.flags))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::made::{self, DAY, NOON, decision, span, spans};
 fn open(dir: &Path) -> Store {
     let max_age = Some(Duration::from_secs(86_400));
     let retention = Retention { max_age, max_bytes: None };
-    let options = StoreOptions { retention, ..made::options(dir) };
+    let options = StoreOptions { retention, keep_derived: true, ..made::options(dir) };
     Store::open(options, &mut Registry::default()).unwrap()
 }
 

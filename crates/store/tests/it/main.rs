@@ -14,6 +14,7 @@ mod duplicates;
 mod durability;
 mod keeper;
 mod kept_audit;
+mod kept_derived;
 mod kept_rollups;
 mod lists;
 mod made;
