@@ -13,6 +13,7 @@ use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 use crate::insert::{push_varint, read_varints};
 use crate::messages::Slot;
+use crate::spliced;
 
 /// First byte of a blob: as it is. Only in memory.
 pub(crate) const VERSION_PLAIN: u8 = 0;
@@ -26,6 +27,9 @@ pub(crate) const VERSION_OF_SEGMENT: u8 = 2;
 /// First byte of a blob: the body of a span of which nothing but its role is left; then the role as in its column,
 /// and the flags in LEB128.
 const VERSION_BARE: u8 = 4;
+
+/// First byte of a blob: a body as it is but for the names of its attributes (`spliced.rs`).
+pub(crate) const VERSION_SPLICED: u8 = 5;
 
 /// zstd level: bodies are packed again, well, when their segment is closed, so that this one is to be
 /// cheap. A negative level looks at every third place only; what it does not find twice is written
@@ -46,6 +50,8 @@ pub(crate) enum BodyError {
     Dictionary(u32),
     #[error("the body of a span of which only its role is left is damaged")]
     Bare,
+    #[error("a body that is stored as it is is damaged")]
+    Spliced,
     #[error("an empty body")]
     Empty,
     #[error("the compressed body is damaged: {0}")]
@@ -199,6 +205,7 @@ pub(crate) fn unpack(stored: &[u8]) -> Result<Vec<u8>, BodyError> {
         VERSION_ZSTD_V1 => {}
         VERSION_PLAIN => return Ok(frame.to_vec()),
         VERSION_BARE => return of_bare(frame),
+        VERSION_SPLICED => return spliced::unpack(frame),
         other => return Err(BodyError::Version(other)),
     }
     let bound = Decompressor::upper_bound(frame).unwrap_or(MAX_BODY_BYTES);

@@ -82,6 +82,7 @@ mod read_spans;
 mod read_traces;
 mod search_spans;
 mod session;
+mod spliced;
 mod sql;
 
 // Files and rows.

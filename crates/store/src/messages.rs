@@ -82,7 +82,24 @@ pub(crate) struct Taken {
     pub(crate) is_json: bool,
 }
 
-impl Extracted<'_> {
+impl<'a> Extracted<'a> {
+    /// The attributes that they were taken out of.
+    pub(crate) fn of(&self) -> &'a Attributes {
+        self.attributes
+    }
+
+    /// Each key with what a body holds under it.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (&'a str, SlotRef<'a, '_>)> {
+        let mut lists = self.lists.iter().peekable();
+        self.attributes.0.iter().enumerate().map(move |(at, (key, value))| {
+            let slot = match lists.next_if(|(list_at, _)| *list_at == at) {
+                Some((_, list)) => SlotRef::List(value, list),
+                None => SlotRef::Plain(value),
+            };
+            (key.as_str(), slot)
+        })
+    }
+
     /// The lists that were taken out, in the order of their messages.
     pub(crate) fn taken(&self) -> Vec<Taken> {
         let taken = |(attribute, list): &(usize, List)| {
@@ -96,8 +113,9 @@ impl Extracted<'_> {
     }
 }
 
+/// How a list of messages was written.
 #[derive(Debug)]
-enum List {
+pub(crate) enum List {
     Text { open: Range<usize>, separator: Range<usize>, close: Range<usize>, count: u32 },
     Structured { count: u32 },
 }
@@ -142,23 +160,21 @@ impl Serialize for Extracted<'_> {
     /// The form that `Vec<(String, Slot)>` is read from.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut seq = serializer.serialize_seq(Some(self.attributes.0.len()))?;
-        let mut lists = self.lists.iter().peekable();
-        for (at, (key, value)) in self.attributes.0.iter().enumerate() {
-            match lists.next_if(|(list_at, _)| *list_at == at) {
-                Some((_, list)) => seq.serialize_element(&(key, SlotRef::List(value, list)))?,
-                None => seq.serialize_element(&(key, SlotRef::Plain(value)))?,
-            }
+        for entry in self.slots() {
+            seq.serialize_element(&entry)?;
         }
         seq.end()
     }
 }
 
-enum SlotRef<'a> {
+/// [`Slot`] as it is written.
+#[derive(Debug)]
+pub(crate) enum SlotRef<'a, 'l> {
     Plain(&'a Value),
-    List(&'a Value, &'a List),
+    List(&'a Value, &'l List),
 }
 
-impl Serialize for SlotRef<'_> {
+impl Serialize for SlotRef<'_, '_> {
     /// The form that [`Slot`] is read from.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStructVariant as _;

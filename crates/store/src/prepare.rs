@@ -16,6 +16,7 @@ use crate::body::{self, BodyError, LogBodyRef, SpanBodyRef};
 use crate::derived_rows;
 use crate::indicators::Watching;
 use crate::messages::{self, Message, Taken};
+use crate::spliced::{self, Place};
 
 /// A batch with everything that can be worked out without the database.
 #[derive(Debug)]
@@ -123,6 +124,8 @@ struct Work {
     watching: Watching,
     observed: Vec<Observation>,
     scratch: Vec<u8>,
+    /// Where in a body that is encoded known names are.
+    places: Vec<Place>,
     bodies: Vec<u8>,
     resources: Shared,
     scopes: Shared,
@@ -229,9 +232,12 @@ impl Work {
             links: &span.links,
             dropped_links_count: span.dropped_links_count,
         };
-        body::encode_into(&body, &mut self.scratch)?;
-        let end = self.scratch.len();
-        let body = self.pack(end)?;
+        spliced::encode_into(&body, &mut self.scratch, &mut self.places)?;
+        let begin = self.bodies.len();
+        let body = match spliced::pack_into(&self.scratch, &self.places, &mut self.bodies) {
+            true => begin..self.bodies.len(),
+            false => self.pack(self.scratch.len())?,
+        };
         // The rest of what makes the span goes behind the body, for the checksum only.
         let columns = (
             span.parent_span_id,
