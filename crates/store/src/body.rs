@@ -1,5 +1,6 @@
 //! How spans, logs and values lie in a row: a version byte, then a zstd frame (with its content
-//! checksum) of the postcard form of what has no column of its own.
+//! checksum) of the postcard form of what has no column of its own; or that form itself where it is
+//! short and its segment open (`spliced.rs`).
 
 use std::cell::RefCell;
 use std::sync::LazyLock;

@@ -18,8 +18,9 @@ pub(crate) const PAGE_BYTES: i64 = 8_192;
 /// changes a page, which is written as a whole, twice.
 pub(crate) const SMALL_PAGE_BYTES: i64 = 4_096;
 
-/// Page cache of the writer, KiB; it grows only as it is used.
-const WRITER_CACHE_KIB: i64 = 48 * 1024;
+/// Page cache of who writes, KiB; it grows only as it is used. The writer of the open segment has more, and who writes
+/// all over a file says what it needs: others come and go beside them, and memory is bounded.
+const WRITER_CACHE_KIB: i64 = 8 * 1024;
 
 /// Page cache of a reader, KiB: each request has several, and what they read is in the system's cache too.
 const READER_CACHE_KIB: i64 = 2 * 1024;

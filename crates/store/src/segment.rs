@@ -21,6 +21,9 @@ use crate::trace_place::KnownTraces;
 /// not remembered any more is read back when something of it comes.
 const MAX_HOT_BYTES: usize = 40 * 1024 * 1024;
 
+/// Page cache of the open segment, KiB; it grows only as it is used.
+const CACHE_KIB: i64 = 48 * 1024;
+
 /// Messages, resources, scopes, series and facets that are remembered in each of two generations.
 const MAX_REMEMBERED: usize = 64 * 1024;
 
@@ -128,6 +131,7 @@ impl OpenSegment {
         };
         let is_new = !path.try_exists().map_err(io)?;
         let connection = SEGMENT.open_writer(&path)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         if is_new {
             sync_directory(&layout.segments()).map_err(io)?;
         }

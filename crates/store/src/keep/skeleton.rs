@@ -68,9 +68,6 @@ pub(crate) fn is_held(hold: &Hold, summary: &TraceSummary) -> bool {
         && filter.before_unix_nano.is_none_or(|before| summary.start_unix_nano < before)
 }
 
-/// Page cache of the file that is written, KiB: the writer's own, which is larger, is there at the same time.
-const CACHE_KIB: i64 = 8 * 1024;
-
 /// Writes the skeletons of the traces of these first rows into a new file, durably.
 pub(crate) fn write(
     segment: &Connection,
@@ -79,7 +76,6 @@ pub(crate) fn write(
     check: &dyn Fn() -> Result<(), KeepError>,
 ) -> Result<(), KeepError> {
     let to = SEGMENT.open_writer(target)?;
-    to.pragma_update(None, "cache_size", -CACHE_KIB)?;
     to.execute_batch("BEGIN IMMEDIATE")?;
     let mut copy = Copy { from: segment, to: &to, used: Used::default(), spans: 0 };
     for first in traces {
