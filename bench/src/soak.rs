@@ -48,7 +48,9 @@ pub(crate) struct Options {
 }
 
 /// Sends, and prints a line each minute.
+#[expect(clippy::print_stdout, reason = "the lines are what the program is for")]
 pub(crate) async fn measure(options: &Options) -> anyhow::Result<()> {
+    anyhow::ensure!(options.rate > 0.0, "expected a rate above 0 spans/s, got {}", options.rate);
     let scratch = scratch_in(options.scratch.as_deref())?;
     let configuration = format!(
         "store: {{max_segment_bytes: {}}}\nretention: {{max_bytes: {}}}\n",
@@ -108,6 +110,7 @@ impl Sum {
     }
 
     /// The least, median and most memory of each third: flat is when the last is like the second.
+    #[expect(clippy::print_stdout, reason = "the lines are what the program is for")]
     fn print(&self, server: &Server) -> anyhow::Result<()> {
         println!("{} spans, {} requests refused and sent again", self.spans, self.refused);
         for (name, third) in ["first", "second", "last"].iter().zip(thirds(&self.rss)) {

@@ -19,11 +19,22 @@ const VERSION_DERIVED: u8 = 3;
 /// Longest rest that is stored so, bytes: a longer one is smaller compressed.
 const MAX_REST_BYTES: usize = 192;
 
-/// Whether the decision with this body was derived.
-pub(crate) fn is_derived(stored: &[u8]) -> Result<bool, BodyError> {
-    match stored.first() {
-        Some(&VERSION_DERIVED) => Ok(true),
-        _ => Ok(body::unpack_value::<Decision>(stored)?.derived),
+/// Whether the decision with this body was derived from a span by a server. A sender may call its own derived: those have
+/// a number of their instance, or an input, or no span.
+pub(crate) fn is_of_span(stored: &[u8]) -> Result<bool, BodyError> {
+    let says_span_only = |span: Option<SpanId>, instance: &str, seq: u64, input: &str| {
+        span.is_some() && instance.is_empty() && seq == 0 && input.is_empty()
+    };
+    match stored.split_first() {
+        Some((&VERSION_DERIVED, rest)) => {
+            let Rest { span_id, instance_id, seq, input_hash, .. } = body::decode(rest)?;
+            Ok(says_span_only(span_id, &instance_id, seq, &input_hash))
+        }
+        _ => {
+            let whole: Decision = body::unpack_value(stored)?;
+            let Decision { span_id, instance_id, seq, input_hash, .. } = &whole;
+            Ok(whole.derived && says_span_only(*span_id, instance_id, *seq, input_hash))
+        }
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Writer {
     max_segment_bytes: u64,
     /// Decisions that a failed group left in the control database: nobody was told of them.
     unanswered: HashSet<DecisionId>,
+    /// Whether there may be such, whose spans come with a sender's repetition, perhaps into the next segment.
+    is_ahead: bool,
     checkpointer: Checkpointer,
     control_checkpointer: Checkpointer,
     pub(crate) rollups: Applier,
@@ -159,6 +161,7 @@ impl Writer {
             .query_row("SELECT value FROM state WHERE name = 'batch_no'", [], |row| row.get(0))
             .map_err(fails)?;
         let numbers = &mut segment.memory.numbers;
+        let is_ahead = last as u64 > numbers.batch_no;
         numbers.batch_no = numbers.batch_no.max(last as u64);
         let unstarted = |source| OpenError::NotWritable { path: path.clone(), source };
         let checkpointer = Checkpointer::start(&OPEN_SEGMENT, metrics.wal_bytes.clone());
@@ -177,6 +180,7 @@ impl Writer {
             spans_per_trace_no: options.spans_per_trace_no,
             max_segment_bytes: options.max_segment_bytes.max(1),
             unanswered: HashSet::new(),
+            is_ahead,
             checkpointer,
             control_checkpointer,
             rollups,
@@ -316,13 +320,18 @@ impl Writer {
             let mut next =
                 OpenSegment::open(&self.layout, id, EarlierSegments::none(&self.layout), observer)?;
             self.checkpointer.watch(&mut next.connection)?;
-            manifest::begin(&self.control, id)?;
+            match self.is_ahead {
+                // They are not among those of earlier segments, and stay for longer.
+                true => manifest::register(&self.control, id)?,
+                false => manifest::begin(&self.control, id)?,
+            }
             Ok(next)
         };
         let mut next = open_next().map_err(|error: SchemaError| match error {
             SchemaError::Sqlite(error) => Failure::from(error),
             error => Failure::Other(format!("{}: {error}", self.layout.segment(id).display())),
         })?;
+        self.is_ahead = false;
         let old = &mut self.segment;
         let none = EarlierSegments::none(&self.layout);
         let earlier = std::mem::replace(&mut old.memory.earlier, none);
@@ -368,6 +377,7 @@ impl Writer {
             Err(_) => (Failure::Other("the writer panicked over a batch".to_owned()), false),
         };
         tracing::error!(?failure, "a group of batches was not written");
+        self.is_ahead = true;
         if let Some(index) = &self.index {
             index.is_not_fed(self.segment.id, self.segment.memory.numbers.batch_no);
         }

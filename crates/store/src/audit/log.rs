@@ -347,6 +347,8 @@ impl AuditLog {
         let mut from = looked_at + 1;
         while from <= up_to {
             let (batch, has_more) = self.write_chained(|control, key| {
+                // Behind it nothing, unless a hold was released meanwhile.
+                from = from.min(retention::looked_at(control)? + 1);
                 let done = retention::batch(control, key, What::DerivedUpTo(up_to), &mut from)?;
                 // Not beyond what was looked at: the head of the chain stays, and is looked at again.
                 retention::note_looked_at(control, from - 1)?;

@@ -123,9 +123,8 @@ pub(crate) fn batch(
 fn goes(what: What, row: &rusqlite::Row<'_>) -> Result<bool, AuditError> {
     match (what, row.get_ref(7)?.as_blob_or_null().map_err(rusqlite::Error::from)?) {
         (What::ReceivedBefore(_), _) => Ok(true),
-        (What::DerivedUpTo(_), Some(body)) => {
-            Ok(derived_rows::is_derived(body).map_err(ChainError::from)?)
-        }
+        // What cannot be read stays, and is named when the chain is verified.
+        (What::DerivedUpTo(_), Some(body)) => Ok(derived_rows::is_of_span(body).unwrap_or(false)),
         // Erased: nobody can say what it was.
         (What::DerivedUpTo(_), None) => Ok(false),
     }
@@ -137,7 +136,7 @@ pub(crate) fn looked_at(control: &Connection) -> Result<u64, rusqlite::Error> {
         .prepare_cached("SELECT value FROM state WHERE name = ?1")?
         .query_row([LOOKED_AT], |row| row.get(0))
         .optional()?;
-    Ok(found.unwrap_or(0) as u64)
+    Ok(found.unwrap_or(0).max(0) as u64)
 }
 
 /// Notes that they were looked at up to this record.
@@ -198,7 +197,8 @@ fn bridge_over(control: &Connection, key: &ChainKey, run: &[Old]) -> Result<u64,
     }
     let bridge = bridge.signed(&key.key, &log).map_err(ChainError::from)?;
     let range = params![bridge.first as i64, bridge.last as i64];
-    control.execute("DELETE FROM bridges WHERE first >= ?1 AND last <= ?2", range)?;
+    // They do not overlap: one that begins in the range ends in it.
+    control.prepare_cached("DELETE FROM bridges WHERE first BETWEEN ?1 AND ?2")?.execute(range)?;
     control.execute(
         "INSERT INTO bridges VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use throughline_trace::DecisionId;
 
 use crate::audit::chain::{Hash, LinkInput, genesis, log_id};
@@ -94,7 +94,6 @@ pub(crate) struct Walk<'a> {
     control: &'a Connection,
     log: String,
     trust: Trust,
-    bridges: BTreeMap<u64, (Bridge, i64)>,
     vouched: BTreeMap<u64, Vec<(Voucher, Checkpoint)>>,
     names: Vec<String>,
     suspects: verify_order::Suspects,
@@ -133,16 +132,12 @@ impl<'a> Walk<'a> {
             control,
             log,
             trust,
-            bridges: BTreeMap::new(),
             vouched: BTreeMap::new(),
             names: Vec::new(),
             suspects: verify_order::Suspects::default(),
             told_keys: HashSet::new(),
             report,
         };
-        for (bridge, key) in bridges(control)? {
-            walk.bridges.insert(bridge.first, (bridge, key));
-        }
         for (checkpoint, _) in checkpoints(control, &walk.log)? {
             walk.report.checkpoints += 1;
             walk.report.last_checkpoint_number = Some(checkpoint.number);
@@ -236,7 +231,7 @@ impl<'a> Walk<'a> {
             }
             let found = found as u64;
             if found != number + 1 {
-                previous = self.gap(number + 1, found - 1, previous);
+                previous = self.gap(number + 1, found - 1, previous)?;
             }
             number = found;
             let link = match Link::read(row) {
@@ -283,9 +278,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Records that are not there; answers the link to go on from.
-    fn gap(&mut self, first: u64, last: u64, previous: Option<Hash>) -> Option<Hash> {
-        let bridge = self.bridges.get(&first).filter(|(bridge, _)| bridge.last == last);
-        let Some((bridge, key)) = bridge.cloned() else {
+    fn gap(
+        &mut self,
+        first: u64,
+        last: u64,
+        previous: Option<Hash>,
+    ) -> Result<Option<Hash>, rusqlite::Error> {
+        let bridge = bridge_from(self.control, first)?.filter(|(bridge, _)| bridge.last == last);
+        let Some((bridge, key)) = bridge else {
             let what = match last - first {
                 0 => "it is not in the chain, and no signed bridge says that it was retired"
                     .to_owned(),
@@ -294,7 +294,7 @@ impl<'a> Walk<'a> {
                 ),
             };
             self.report.add(ProblemKind::Missing, Some(first), None, what);
-            return None;
+            return Ok(None);
         };
         let public = self.trust.public(key);
         if !self.trust.believes(public, last) || !bridge.is_signed(public, &self.log) {
@@ -321,7 +321,7 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        Some(bridge.after)
+        Ok(Some(bridge.after))
     }
 
     fn count_agreed(&mut self, voucher: &Voucher) {
@@ -412,13 +412,13 @@ pub(crate) fn read_checkpoint(
     Ok((made, row.get(4)?))
 }
 
-/// The bridges by number, each with the row of its key.
-pub(crate) fn bridges(control: &Connection) -> Result<Vec<(Bridge, i64)>, rusqlite::Error> {
+/// The bridge that begins at a record, with the row of its key. There may be as many as there are recorded decisions.
+fn bridge_from(control: &Connection, first: u64) -> Result<Option<(Bridge, i64)>, rusqlite::Error> {
     let mut statement = control.prepare_cached(
         "SELECT first, last, before, after, decisions, time, key, signature FROM bridges
-         ORDER BY first",
+         WHERE first = ?1",
     )?;
-    let rows = statement.query_map([], |row| {
+    let found = statement.query_row([first as i64], |row| {
         let bridge = Bridge {
             first: row.get::<_, i64>(0)? as u64,
             last: row.get::<_, i64>(1)? as u64,
@@ -429,6 +429,6 @@ pub(crate) fn bridges(control: &Connection) -> Result<Vec<(Bridge, i64)>, rusqli
             signature: row.get(7)?,
         };
         Ok((bridge, row.get(6)?))
-    })?;
-    rows.collect()
+    });
+    found.optional()
 }

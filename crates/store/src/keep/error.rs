@@ -1,5 +1,6 @@
 //! What the keeper stumbles over.
 
+use crate::audit::chain::ChainError;
 use crate::audit::log::AuditError;
 use crate::schema::{SchemaError, is_damage};
 use crate::trace_rows::RowError;
@@ -30,6 +31,18 @@ impl From<rusqlite::Error> for KeepError {
 }
 
 impl KeepError {
+    /// Whether somebody else has the control database: it is tried again.
+    pub(crate) fn is_busy(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+        let code = match self {
+            Self::Audit(
+                AuditError::Storage(error) | AuditError::Chain(ChainError::Storage(error)),
+            ) => error.sqlite_error_code(),
+            _ => None,
+        };
+        matches!(code, Some(DatabaseBusy | DatabaseLocked))
+    }
+
     /// How the segment is damaged, if that is what it says.
     pub(crate) fn damage(&self) -> Option<String> {
         let is_damage = match self {

@@ -167,7 +167,7 @@ pub(crate) fn behind_next(
     let behind: Option<i64> = control
         .prepare_cached("SELECT behind FROM segments WHERE file = ?1")?
         .query_row([next.file_name()], |row| row.get(0))?;
-    Ok(behind.map(|behind| behind as u64))
+    Ok(behind.and_then(|behind| u64::try_from(behind).ok()))
 }
 
 /// Brings the manifest and the directory together when a store is opened: a retirement that was

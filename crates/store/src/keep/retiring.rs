@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::clickhouse;
 use crate::decision_rows;
 use crate::keep::pack::Breath;
-use crate::keep::{KeepError, Work, manifest, retire};
+use crate::keep::{KeepError, Work, manifest, retire, seal};
 use crate::layout::SegmentId;
 use crate::options::Retention;
 use crate::rollups::{self, Source, Standing};
@@ -81,7 +81,13 @@ impl Work {
                 );
                 break;
             }
-            self.let_derived_go(control, id)?;
+            // What is derived from its spans goes before it does, and it must be sure to go then.
+            if self.derived.is_some() && !self.is_as_it_was_sealed(id, &row)? {
+                continue;
+            }
+            if !self.let_derived_go(control, id)? {
+                break;
+            }
             if let Err(error) = self.retire_one(control, id, &row, why) {
                 let Some(detail) = error.damage() else { return Err(error) };
                 self.files.mark_damaged(id, &detail);
@@ -113,14 +119,31 @@ impl Work {
         look()
     }
 
+    /// Whether a segment is what its hash says; one that is not is damaged.
+    fn is_as_it_was_sealed(&self, id: SegmentId, row: &manifest::Row) -> Result<bool, KeepError> {
+        let path = self.files.layout.sealed(id, row.is_packed);
+        match seal::check_hash(&path, row, |_| self.pause()) {
+            Ok(()) => Ok(true),
+            Err(KeepError::Stopped) => Err(KeepError::Stopped),
+            Err(error) => {
+                self.files.mark_damaged(id, &error.to_string());
+                Ok(false)
+            }
+        }
+    }
+
     /// Decisions that were derived from spans of this segment and earlier ones go, once charts and ClickHouse have
     /// them: what they say was in those spans, and for them alone skeletons would stay of nearly every trace.
-    fn let_derived_go(&self, control: &Connection, id: SegmentId) -> Result<(), KeepError> {
-        let Some(audit) = &self.derived else { return Ok(()) };
-        let Some(up_to) = manifest::behind_next(control, id)? else { return Ok(()) };
-        if !self.is_told(control, up_to)? {
+    /// `false` when the segment is to be retired later.
+    fn let_derived_go(&self, control: &Connection, id: SegmentId) -> Result<bool, KeepError> {
+        let Some(audit) = &self.derived else { return Ok(true) };
+        let Some(up_to) = manifest::behind_next(control, id)? else { return Ok(true) };
+        // What is derived from spans of one that is damaged, or not sealed yet, is among them.
+        let layout = &self.files.layout;
+        let is_whole = |other: SegmentId| other < id && layout.whole(other).exists();
+        if layout.list()?.into_iter().any(is_whole) || !self.is_told(control, id, up_to)? {
             tracing::info!(segment = id.stem(), "decisions derived from its spans go later");
-            return Ok(());
+            return Ok(true);
         }
         let breath = Breath::new();
         let gone = audit.retire_derived(up_to, || {
@@ -131,22 +154,29 @@ impl Work {
         match gone {
             Ok(gone) => {
                 self.metrics.retired_derived.inc_by(gone.decisions);
-                Ok(())
+                Ok(true)
             }
             Err(KeepError::Stopped) => Err(KeepError::Stopped),
+            Err(error) if error.is_busy() => {
+                tracing::info!(segment = id.stem(), %error, "a segment is retired later");
+                Ok(false)
+            }
             // Without that the segment leaves more skeletons.
             Err(error) => {
                 tracing::warn!(%error, "decisions derived from old spans could not be removed");
-                Ok(())
+                Ok(true)
             }
         }
     }
 
     /// Whether charts and ClickHouse have all decisions up to this record.
-    fn is_told(&self, control: &Connection, up_to: u64) -> Result<bool, KeepError> {
+    fn is_told(&self, control: &Connection, id: SegmentId, up_to: u64) -> Result<bool, KeepError> {
         let Some(last) = decision_rows::last_until(control, up_to)? else { return Ok(true) };
+        let root = self.files.layout.root();
+        // A segment that goes without ClickHouse has waited long enough, and so have its decisions.
         if let Some(hold) = &self.hold
-            && clickhouse::decisions_sent(self.files.layout.root(), &hold.target) < last
+            && clickhouse::has_all(root, &hold.target, &id.stem())
+            && clickhouse::decisions_sent(root, &hold.target) < last
         {
             return Ok(false);
         }

@@ -21,8 +21,15 @@ fn open(dir: &Path, keep_derived: bool) -> (Store, Registry) {
     (Store::open(options, &mut registry).unwrap(), registry)
 }
 
+/// As a server derives one from a span.
 fn derived(trace: u128, id: u128) -> Decision {
-    Decision { derived: true, ..decision(trace, id, id as u64) }
+    Decision {
+        derived: true,
+        seq: 0,
+        input_hash: String::new(),
+        instance_id: String::new(),
+        ..decision(trace, id, id as u64)
+    }
 }
 
 /// Spans of these traces that arrive on a day after the first, and decisions.
@@ -117,6 +124,46 @@ async fn r4_4_derived_decisions_stay_when_they_are_to() {
     store.close().await.unwrap();
     let (store, _) = open(dir.path(), false);
     store.keep_now().await;
+    assert_eq!(left(&store.reader(), 1).await, None);
+}
+
+#[tokio::test]
+async fn what_a_sender_calls_derived_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, registry) = open(dir.path(), false);
+    let of_instance = Decision { derived: true, ..decision(1, 1, 0) };
+    let of_no_span = Decision { span_id: None, reason: "long ".repeat(90), ..derived(2, 2) };
+    let first = vec![of_instance, of_no_span, derived(3, 3)];
+    store.inbox().commit(batch(0, &[1, 2, 3], first)).await.unwrap();
+    store.inbox().commit(batch(2, &[5], vec![decision(5, 5, 0)])).await.unwrap();
+    store.keep_now().await;
+    assert_eq!(gone(&registry), "1");
+    let reader = store.reader();
+    assert_eq!(
+        (left(&reader, 1).await, left(&reader, 2).await),
+        (Some((true, 1)), Some((true, 1)))
+    );
+}
+
+#[tokio::test]
+async fn derived_decisions_stay_while_an_earlier_segment_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = made::open(dir.path());
+    store.inbox().commit(batch(0, &[1], vec![derived(1, 1)])).await.unwrap();
+    store.inbox().commit(batch(1, &[2], vec![derived(2, 2)])).await.unwrap();
+    store.close().await.unwrap();
+    let path = dir.path().join("segments/2026-11-22.db");
+    let good = std::fs::read(&path).unwrap();
+    std::fs::write(&path, vec![7; good.len()]).unwrap();
+    let (store, registry) = open(dir.path(), false);
+    store.inbox().commit(batch(4, &[3], vec![decision(3, 3, 0)])).await.unwrap();
+    store.keep_now().await;
+    assert_eq!(gone(&registry), "0", "it may be restored");
+    store.close().await.unwrap();
+    std::fs::write(&path, good).unwrap();
+    let (store, registry) = open(dir.path(), false);
+    store.keep_now().await;
+    assert_eq!(gone(&registry), "1");
     assert_eq!(left(&store.reader(), 1).await, None);
 }
 
