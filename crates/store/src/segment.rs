@@ -17,12 +17,12 @@ use crate::rollups::{Deltas, Horizon};
 use crate::schema::{PAGE_BYTES, SEGMENT, SchemaError};
 use crate::trace_place::KnownTraces;
 
-/// What hot traces may take in each of two generations, bytes: some 15,000 traces of ten spans each. One that is
-/// not remembered any more is read back when something of it comes.
-const MAX_HOT_BYTES: usize = 40 * 1024 * 1024;
+/// What hot traces may take in each of two generations, bytes: some 9,000 traces of ten spans each, nine seconds of
+/// 10,000 spans a second. One that is not remembered any more is read back when something of it comes.
+const MAX_HOT_BYTES: usize = 24 * 1024 * 1024;
 
 /// Page cache of the open segment, KiB; it grows only as it is used.
-const CACHE_KIB: i64 = 48 * 1024;
+const CACHE_KIB: i64 = 32 * 1024;
 
 /// Messages, resources, scopes, series and facets that are remembered in each of two generations.
 const MAX_REMEMBERED: usize = 64 * 1024;
