@@ -12,7 +12,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
-use crate::insert::{push_varint, read_varints};
+use crate::insert::{push_varint, take_varint};
 use crate::messages::Slot;
 use crate::spliced;
 
@@ -178,10 +178,9 @@ fn of_bare(stored: &[u8]) -> Result<Vec<u8>, BodyError> {
     let (number, flags) = stored.split_first().ok_or(BodyError::Empty)?;
     let role = SpanRole::ALL.into_iter().find(|known| *known as u8 == *number);
     let role = role.ok_or(BodyError::Bare)?;
-    let flags = match read_varints(flags)[..] {
-        [flags] => u32::try_from(flags).map_err(|_| BodyError::Bare)?,
-        _ => return Err(BodyError::Bare),
-    };
+    let mut rest = flags;
+    let flags = take_varint(&mut rest).filter(|_| rest.is_empty());
+    let flags = flags.and_then(|flags| u32::try_from(flags).ok()).ok_or(BodyError::Bare)?;
     let mut attributes: Vec<(&str, Slot)> = Vec::new();
     if role != SpanRole::Other {
         attributes.push((keys::ROLE, Slot::Plain(role.as_str().into())));

@@ -412,6 +412,20 @@ pub(crate) fn push_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
+/// Takes a number that [`push_varint`] wrote off; `None` where there is none, or not all of one.
+pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
 /// The numbers that [`push_varint`] wrote.
 pub(crate) fn read_varints(mut bytes: &[u8]) -> Vec<i64> {
     let mut numbers = Vec::new();

@@ -21,7 +21,7 @@ use throughline_trace::Attributes;
 use twox_hash::XxHash3_64;
 
 use crate::body::{self, BodyError, SpanBodyRef, VERSION_SPLICED};
-use crate::insert::push_varint;
+use crate::insert::{push_varint, take_varint};
 use crate::messages::Extracted;
 use names::NAMES;
 
@@ -107,15 +107,15 @@ pub(crate) fn unpack(stored: &[u8]) -> Result<Vec<u8>, BodyError> {
 
 fn splice(stored: &[u8]) -> Option<Vec<u8>> {
     let mut rest = stored;
-    let count = read_varint(&mut rest)?;
+    let count = take_varint(&mut rest)?;
     let mut names = rest;
     for _ in 0..count {
-        read_varint(&mut rest)?;
+        take_varint(&mut rest)?;
         rest = rest.get(1..)?;
     }
     let mut raw = Vec::with_capacity(rest.len() + usize::try_from(count).ok()?.min(64) * 24);
     for _ in 0..count {
-        let gap = usize::try_from(read_varint(&mut names)?).ok()?;
+        let gap = usize::try_from(take_varint(&mut names)?).ok()?;
         let (number, behind) = names.split_first()?;
         names = behind;
         let (between, behind) = rest.split_at_checked(gap)?;
@@ -131,20 +131,6 @@ fn splice(stored: &[u8]) -> Option<Vec<u8>> {
 
 fn sum(bytes: &[u8]) -> [u8; SUM_BYTES] {
     (XxHash3_64::oneshot(bytes) as u32).to_le_bytes()
-}
-
-/// Takes a number in LEB128 off.
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 /// Numbers of names by their hash.

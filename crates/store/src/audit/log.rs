@@ -335,34 +335,29 @@ impl AuditLog {
         }
     }
 
-    /// Retires decisions that were derived from spans which went, up to a record. `pause` is called between
-    /// transactions, and ends it early when it fails: what is done stays done.
+    /// Retires decisions that were derived from spans which went, up to a record. `done` is told behind each transaction
+    /// how many it took, and ends this early when it fails: what is done stays done.
     pub(crate) fn retire_derived<E: From<AuditError>>(
         &self,
         up_to: u64,
-        pause: impl Fn() -> Result<(), E>,
-    ) -> Result<Retired, E> {
-        let mut total = Retired::default();
-        let looked_at = self.read(|control| Ok(retention::looked_at(control)?))?;
-        let mut from = looked_at + 1;
+        mut done: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut from = self.read(|control| Ok(retention::looked_at(control)?))? + 1;
         while from <= up_to {
             let (batch, has_more) = self.write_chained(|control, key| {
                 // Behind it nothing, unless a hold was released meanwhile.
                 from = from.min(retention::looked_at(control)? + 1);
-                let done = retention::batch(control, key, What::DerivedUpTo(up_to), &mut from)?;
+                let batch = retention::batch(control, key, What::DerivedUpTo(up_to), &mut from)?;
                 // Not beyond what was looked at: the head of the chain stays, and is looked at again.
                 retention::note_looked_at(control, from - 1)?;
-                Ok(done)
+                Ok(batch)
             })?;
-            total.records += batch.records;
-            total.decisions += batch.decisions;
-            total.held += batch.held;
+            done(batch.decisions)?;
             if !has_more {
                 break;
             }
-            pause()?;
         }
-        Ok(total)
+        Ok(())
     }
 
     /// Begins a legal hold.

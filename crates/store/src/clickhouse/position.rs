@@ -395,6 +395,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn decisions_count_as_sent_once_this_target_has_acknowledged_them() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(decisions_sent(dir.path(), "there"), 0, "nothing was ever sent");
+        let mut position = Position::open(dir.path(), "there").unwrap();
+        let planned = PlannedTail {
+            kind: RowKind::Decisions,
+            segment: String::new(),
+            from_key: 0,
+            next_key: 8,
+            version: 1,
+        };
+        position.plan_tail(&planned).unwrap();
+        assert_eq!(decisions_sent(dir.path(), "there"), 0, "it may be on its way");
+        position.acknowledge_tail(&planned, 7).unwrap();
+        assert_eq!(decisions_sent(dir.path(), "there"), 7);
+        assert_eq!(decisions_sent(dir.path(), "elsewhere"), 0);
+    }
+
+    #[test]
     fn a_filled_file_of_the_first_version_goes_on_where_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let old = Schema::new(&[SPANS]).open_writer(&dir.path().join(NAME)).unwrap();

@@ -367,18 +367,26 @@ impl Work {
         let found = manifest::longest_unverified(control, before, is_there)?;
         let Some(id) = found else { return Ok(()) };
         let Some(row) = manifest::row(control, id)? else { return Ok(()) };
+        if self.is_as_sealed(id, &row)? {
+            manifest::set_verified(control, id)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a segment is what its hash says; one that is there and is not is damaged.
+    fn is_as_sealed(&self, id: SegmentId, row: &manifest::Row) -> Result<bool, KeepError> {
         let path = self.files.layout.sealed(id, row.is_packed);
-        match seal::check_hash(&path, &row, |_| self.pause()) {
-            Ok(()) => manifest::set_verified(control, id)?,
-            Err(KeepError::Stopped) => return Err(KeepError::Stopped),
+        match seal::check_hash(&path, row, |_| self.pause()) {
+            Ok(()) => Ok(true),
+            Err(KeepError::Stopped) => Err(KeepError::Stopped),
             // It went while it was read.
-            Err(_) if !path.exists() => {}
+            Err(_) if !path.exists() => Ok(false),
             // What the disk does not give is damaged as much as what it gives wrong.
             Err(error) => {
                 self.files.mark_damaged(id, &error.to_string());
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     /// Called while a file is hashed: stops when the server does, and leaves the disk to others for

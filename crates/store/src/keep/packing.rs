@@ -43,7 +43,7 @@ impl Work {
                 Err(KeepError::Stopped) => return Err(KeepError::Stopped),
                 Err(error) => match error.damage() {
                     // Others are asked too, about traces that go on in them.
-                    Some(detail) if !self.is_as_sealed(&path, &row)? => {
+                    Some(detail) if !self.has_hash_of(&path, &row)? => {
                         self.files.mark_damaged(id, &detail);
                     }
                     _ => {
@@ -59,8 +59,8 @@ impl Work {
         Ok(())
     }
 
-    /// Whether a segment is what its hash says.
-    fn is_as_sealed(&self, path: &Path, row: &manifest::Row) -> Result<bool, KeepError> {
+    /// Whether the file as it was written is what the hash says.
+    fn has_hash_of(&self, path: &Path, row: &manifest::Row) -> Result<bool, KeepError> {
         match seal::hash(path, |_| self.pause()) {
             Ok((found, _)) => Ok(row.blake3 == Some(found)),
             Err(KeepError::Stopped) => Err(KeepError::Stopped),

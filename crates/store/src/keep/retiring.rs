@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::clickhouse;
 use crate::decision_rows;
 use crate::keep::pack::Breath;
-use crate::keep::{KeepError, Work, manifest, retire, seal};
+use crate::keep::{KeepError, Work, manifest, retire};
 use crate::layout::SegmentId;
 use crate::options::Retention;
 use crate::rollups::{self, Source, Standing};
@@ -82,7 +82,7 @@ impl Work {
                 break;
             }
             // What is derived from its spans goes before it does, and it must be sure to go then.
-            if self.derived.is_some() && !self.is_as_it_was_sealed(id, &row)? {
+            if self.derived.is_some() && !self.is_as_sealed(id, &row)? {
                 continue;
             }
             if !self.let_derived_go(control, id)? {
@@ -98,7 +98,11 @@ impl Work {
 
     /// Whether the rollups have all that they will ever have of a segment: they outlive it.
     pub(super) fn is_counted(&self, id: SegmentId, row: &manifest::Row) -> Result<bool, KeepError> {
-        let last = row.counted_until.unwrap_or(u64::MAX);
+        self.has_applied(id.into(), row.counted_until.unwrap_or(u64::MAX))
+    }
+
+    /// Whether the rollups have all of a source up to this number, or all that they will ever have.
+    fn has_applied(&self, source: Source, last: u64) -> Result<bool, KeepError> {
         let look = || -> Result<bool, KeepError> {
             let connection = match ROLLUPS.open_reader(&self.files.layout.rollups()) {
                 Ok(connection) => connection,
@@ -107,7 +111,7 @@ impl Work {
                     return Ok(false);
                 }
             };
-            let applied = rollups::applied(&connection, id.into())?;
+            let applied = rollups::applied(&connection, source)?;
             Ok(applied.is_some_and(|applied| {
                 applied.has_all_until(last) || applied.standing == Standing::Incomplete
             }))
@@ -117,19 +121,6 @@ impl Work {
         }
         self.applier.apply_now(|| self.shared.check())?;
         look()
-    }
-
-    /// Whether a segment is what its hash says; one that is not is damaged.
-    fn is_as_it_was_sealed(&self, id: SegmentId, row: &manifest::Row) -> Result<bool, KeepError> {
-        let path = self.files.layout.sealed(id, row.is_packed);
-        match seal::check_hash(&path, row, |_| self.pause()) {
-            Ok(()) => Ok(true),
-            Err(KeepError::Stopped) => Err(KeepError::Stopped),
-            Err(error) => {
-                self.files.mark_damaged(id, &error.to_string());
-                Ok(false)
-            }
-        }
     }
 
     /// Decisions that were derived from spans of this segment and earlier ones go, once charts and ClickHouse have
@@ -146,16 +137,14 @@ impl Work {
             return Ok(true);
         }
         let breath = Breath::new();
-        let gone = audit.retire_derived(up_to, || {
+        let gone = audit.retire_derived(up_to, |decisions| {
+            self.metrics.retired_derived.inc_by(decisions);
             self.shared.check()?;
             breath.take();
             Ok::<_, KeepError>(())
         });
         match gone {
-            Ok(gone) => {
-                self.metrics.retired_derived.inc_by(gone.decisions);
-                Ok(true)
-            }
+            Ok(()) => Ok(true),
             Err(KeepError::Stopped) => Err(KeepError::Stopped),
             Err(error) if error.is_busy() => {
                 tracing::info!(segment = id.stem(), %error, "a segment is retired later");
@@ -180,18 +169,7 @@ impl Work {
         {
             return Ok(false);
         }
-        let look = || -> Result<bool, KeepError> {
-            let connection = ROLLUPS.open_reader(&self.files.layout.rollups())?;
-            let applied = rollups::applied(&connection, Source::DECISIONS)?;
-            Ok(applied.is_some_and(|applied| {
-                applied.has_all_until(last) || applied.standing == Standing::Incomplete
-            }))
-        };
-        if look()? {
-            return Ok(true);
-        }
-        self.applier.apply_now(|| self.shared.check())?;
-        look()
+        self.has_applied(Source::DECISIONS, last)
     }
 
     fn retire_one(

@@ -25,7 +25,7 @@ fn open(dir: &Path, retention: Retention) -> (Store, Registry) {
     (store, registry)
 }
 
-fn metric(registry: &Registry, name: &str) -> u64 {
+pub(crate) fn metric(registry: &Registry, name: &str) -> u64 {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
     let line = text.lines().find(|line| line.starts_with(name)).unwrap();
