@@ -224,6 +224,12 @@ fn a_segment_commit_that_fails_after_the_decisions_leaves_them_new() {
     let told = listener.try_recv().unwrap();
     assert_eq!((told.decisions.len(), told.summaries[0].decision_count), (1, 1));
     assert_eq!(bench.counts_of(1), (1, 1, 1));
+    // Had the next segment begun in between, the span would be in it: so it does not say that the decision is of an earlier one.
+    let (first, behind) = (bench.writer.segment.id, manifest::behind_next);
+    bench.writer.rotate(first.next()).unwrap();
+    assert_eq!(behind(&bench.writer.control, first).unwrap(), None);
+    bench.writer.rotate(first.next().next()).unwrap();
+    assert_eq!(behind(&bench.writer.control, first.next()).unwrap(), Some(1));
 }
 
 #[tokio::test]
