@@ -4,6 +4,9 @@ use throughline_trace::{LogRecord, Refusal, Span, SpanBatch, SpanId, TraceId};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::audit::holds::AuditFilter;
+use crate::audit::key::AuditKeys;
+use crate::audit::log::AuditLog;
 use crate::options::RollupRetention;
 use crate::prepare;
 use crate::reader::Reader;
@@ -230,6 +233,30 @@ fn a_segment_commit_that_fails_after_the_decisions_leaves_them_new() {
     assert_eq!(behind(&bench.writer.control, first).unwrap(), None);
     bench.writer.rotate(first.next().next()).unwrap();
     assert_eq!(behind(&bench.writer.control, first.next()).unwrap(), Some(1));
+}
+
+#[test]
+fn what_a_hold_kept_goes_in_the_pass_in_which_it_is_released() {
+    const DECISIONS: usize = 1_500; // more than one transaction looks at
+    let mut bench = bench();
+    let mut sent = batch(1, &["a"]);
+    sent.decisions.extend((0..DECISIONS).map(|_| Decision {
+        derived: true,
+        span_id: Some(SpanId::from_u64(1)),
+        ..decision(1)
+    }));
+    bench.write(vec![sent]).remove(0).unwrap();
+    let audit = AuditLog::new(bench.layout.root(), AuditKeys::default());
+    let filter = AuditFilter { trace_id: Some(TraceId::from_u128(1)), ..AuditFilter::default() };
+    let hold = audit.hold(&filter, "case", "me").unwrap();
+    let mut went = Vec::new();
+    audit
+        .retire_derived(DECISIONS as u64, |decisions| {
+            went.push(decisions);
+            audit.release(&hold.id, "me").map(drop)
+        })
+        .unwrap();
+    assert_eq!((went[0], went.iter().sum::<u64>()), (0, DECISIONS as u64), "{went:?}");
 }
 
 #[tokio::test]
