@@ -8,6 +8,15 @@ use crate::answer::DecisionGap;
 use crate::schema::{from_nanos, to_nanos};
 use crate::trace_rows::RowError;
 
+/// Instances with the highest number that their decisions had, and the numbers that never came.
+pub(crate) const DECISION_GAPS: &str = "
+CREATE TABLE instances(instance TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE decision_gaps(
+    instance TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    noticed INTEGER NOT NULL, agent TEXT NOT NULL, PRIMARY KEY (instance, first)) WITHOUT ROWID;
+CREATE INDEX decision_gaps_noticed ON decision_gaps(noticed);
+";
+
 /// Notes the number of a decision that was really inserted: a number beyond the last one opens a
 /// gap, a late one closes or splits the gap that it falls in. A number beyond what SQLite's
 /// integers hold (2⁶³ − 1) is no running number and is not followed.
@@ -96,7 +105,6 @@ mod tests {
     use throughline_trace::{Attributes, DecisionId};
 
     use super::*;
-    use crate::schema;
 
     fn decision(instance: &str, seq: u64) -> Decision {
         Decision {
@@ -128,7 +136,7 @@ mod tests {
             seqs in Just((1u64..30).collect::<Vec<_>>()).prop_shuffle(), kept in 0usize..30,
         ) {
             let control = Connection::open_in_memory().unwrap();
-            control.execute_batch(schema::DECISION_GAPS).unwrap();
+            control.execute_batch(DECISION_GAPS).unwrap();
             let came: BTreeSet<u64> = seqs.into_iter().take(kept).collect();
             for seq in came.iter().rev().step_by(2).chain(came.iter().step_by(2)) {
                 note(&control, &decision("a", *seq)).unwrap();

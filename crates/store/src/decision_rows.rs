@@ -9,6 +9,7 @@ use throughline_trace::{Decision, DecisionId, TraceId};
 
 use crate::audit::chain::{Chain, Kind};
 use crate::decision_gaps;
+use crate::decisions_of_session;
 use crate::decisions_of_trace::{self, CONDITION};
 use crate::derived_rows::{COLUMNS, decision as read};
 use crate::layout::{Day, SegmentId};
@@ -210,36 +211,40 @@ pub(crate) fn list(
     }
     let mut and = |condition: &str, value: Sql| {
         values.push(value);
-        let _ = write!(sql, " AND {condition}?{}", values.len());
+        let _ = write!(sql, " AND {condition}");
     };
     let mut lead = || if std::mem::replace(&mut is_led, true) { "+" } else { "" };
-    for (column, wanted) in
-        [("session", &filter.session), ("agent", &filter.agent), ("stage", &filter.stage)]
-    {
+    if let Some(session) = &filter.session {
+        match lead() {
+            "" => and(decisions_of_session::CONDITION, Sql::Text(session.clone())),
+            _ => and("+session = ?", Sql::Text(session.clone())),
+        }
+    }
+    for (column, wanted) in [("agent", &filter.agent), ("stage", &filter.stage)] {
         if let Some(wanted) = wanted {
-            and(&format!("{}{column} = ", lead()), Sql::Text(wanted.clone()));
+            and(&format!("{}{column} = ?", lead()), Sql::Text(wanted.clone()));
         }
     }
     if let Some(action) = &filter.action {
-        and("action = ", Sql::Text(action.clone()));
+        and("action = ?", Sql::Text(action.clone()));
     }
     if let Some(min) = filter.min_confidence {
-        and("confidence >= ", Sql::Real(min));
+        and("confidence >= ?", Sql::Real(min));
     }
     if let Some(max) = filter.max_confidence {
-        and("confidence <= ", Sql::Real(max));
+        and("confidence <= ?", Sql::Real(max));
     }
     if let Some(after) = filter.after_unix_nano {
-        and("time >= ", Sql::Integer(from_nanos(after)));
+        and("time >= ?", Sql::Integer(from_nanos(after)));
     }
     if let Some(before) = filter.before_unix_nano {
-        and("time < ", Sql::Integer(from_nanos(before)));
+        and("time < ?", Sql::Integer(from_nanos(before)));
     }
     if let Some(after) = after {
-        and("time <= ", Sql::Integer(from_nanos(after.time_unix_nano)));
-        values.push(Sql::Integer(after.row));
-        let (time, row) = (values.len() - 1, values.len());
-        let _ = write!(sql, " AND (time, decision) < (?{time}, ?{row})");
+        let time = || Sql::Integer(from_nanos(after.time_unix_nano));
+        and("time <= ?", time());
+        values.extend([time(), Sql::Integer(after.row)]);
+        sql.push_str(" AND (time, decision) < (?, ?)");
     }
     sql.push_str(" ORDER BY time DESC, decision DESC");
     let mut statement = control.prepare_cached(&sql)?;

@@ -89,6 +89,7 @@ mod sql;
 mod body;
 mod decision_gaps;
 mod decision_rows;
+mod decisions_of_session;
 mod decisions_of_trace;
 mod derived_rows;
 mod dictionary;

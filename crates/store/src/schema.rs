@@ -6,6 +6,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::audit::tables::AUDIT;
+use crate::decision_gaps::DECISION_GAPS;
+use crate::decisions_of_session::BY_STRETCH;
 use crate::keep::manifest::{BEHIND, MANIFEST, PACKED};
 
 /// Marks our files among SQLite's (`PRAGMA application_id`): "TLne".
@@ -44,8 +46,17 @@ pub(crate) const SEGMENT: Schema =
 
 /// `control.db`: keys, secrets, decisions, the list of segments.
 pub(crate) const CONTROL: Schema = Schema::new(CONTROL_MIGRATIONS).with_small_pages();
-const CONTROL_MIGRATIONS: &[&str] =
-    &[CONTROL_V1, DECISION_GAPS, AUDIT, MANIFEST, PACKED, SHORT_ROWS, FEW_BY_TRACE, BEHIND];
+const CONTROL_MIGRATIONS: &[&str] = &[
+    CONTROL_V1,
+    DECISION_GAPS,
+    AUDIT,
+    MANIFEST,
+    PACKED,
+    SHORT_ROWS,
+    FEW_BY_TRACE,
+    BEHIND,
+    BY_STRETCH,
+];
 
 /// `rollups.db`: sums over the lattice.
 pub(crate) const ROLLUPS: Schema =
@@ -398,15 +409,6 @@ CREATE INDEX decisions_by_trace ON decisions(trace_id)
     WHERE substr(decision_id, 1, 6) <> substr(trace_id, 1, 6);
 ";
 
-/// Instances with the highest number that their decisions had, and the numbers that never came.
-pub(crate) const DECISION_GAPS: &str = "
-CREATE TABLE instances(instance TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE decision_gaps(
-    instance TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    noticed INTEGER NOT NULL, agent TEXT NOT NULL, PRIMARY KEY (instance, first)) WITHOUT ROWID;
-CREATE INDEX decision_gaps_noticed ON decision_gaps(noticed);
-";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,7 +427,7 @@ mod tests {
             new.query_row("SELECT decisions FROM stages", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 7);
         new.execute("INSERT INTO instances VALUES ('a', 1)", []).unwrap();
-        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 8, .. })));
+        assert!(matches!(before.open_writer(&path), Err(SchemaError::Newer { found: 9, .. })));
     }
 
     #[test]

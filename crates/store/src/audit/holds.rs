@@ -12,9 +12,9 @@ use crate::audit::chain::{ChainKey, Kind, append_record};
 use crate::audit::log::AuditError;
 use crate::audit::retention::LOOKED_AT;
 use crate::control::hex;
-use crate::decisions_of_trace;
 use crate::schema::{from_nanos, to_nanos};
 use crate::writer::now_unix_nano;
+use crate::{decisions_of_session, decisions_of_trace};
 
 /// Random bytes in the id of a hold.
 const HOLD_ID_BYTES: usize = 4;
@@ -70,7 +70,7 @@ impl AuditFilter {
             and("decision_id = ?", Sql::Blob(id.0.as_bytes().to_vec()));
         }
         if let Some(session) = &self.session {
-            and("session = ?", Sql::Text(session.clone()));
+            and(decisions_of_session::CONDITION, Sql::Text(session.clone()));
         }
         if let Some(agent) = &self.agent {
             and("agent = ?", Sql::Text(agent.clone()));

@@ -11,47 +11,39 @@ use crate::schema::{self, Schema, SchemaError};
 /// Page cache of the follower, KiB.
 const CACHE_KIB: i64 = 16 * 1024;
 
-/// Pages of its log at which SQLite moves them into the file, 32 MiB: postings come to places all over it, so
-/// that a long log has many pages many times, of which the last is moved.
-const CHECKPOINT_PAGES: i64 = 8_192;
+/// Pages of its log at which SQLite moves them into the file, 16 MiB.
+const CHECKPOINT_PAGES: i64 = 4_096;
 
-/// A search index, in its third form: in the first a text and a value of the same bytes were one, in the
-/// second each trace of a value was a row. It is never migrated: [`open`] throws away what has another form.
-pub(super) const INDEX: Schema = Schema::new(&["", "", INDEX_V3]).with_small_pages();
+/// A search index, in its fourth form: in the first a text and a value of the same bytes were one, in the
+/// second each trace of a value was a row, in the third each value of a transaction. It is never migrated:
+/// [`open`] throws away what has another form.
+pub(super) const INDEX: Schema = Schema::new(&["", "", "", INDEX_V4]).with_small_pages();
 
 /// `state.batch_no` is the last group whose spans are all here, once `is_whole`; `trace_no` and
 /// `trace_id` are of a trace that the segment must have, or it is another segment.
 /// `marks` says of each row of `traces` which key is the next to be read; `carried` has the traces that
 /// earlier segments know too. Text 0 stands for those that are too long to be indexed.
 ///
-/// What one transaction adds (`state.chunk` counts them) to the traces of a value, a resource or a text is
-/// one row, a [`list`](super::list): most values are those of nearly every trace, and a row for each would be
-/// most of the work. A trace may be in several of them.
+/// The traces of a value, a resource or a text are in [`runs`](super::runs). A trace may be in several of
+/// them. `state.texts` is the highest number of a text.
 ///
 /// Texts are cut into three characters in a row, and only which texts have them is kept: on prose a
 /// sixth faster to make and a quarter of the size of an index with positions, and a search in it is
 /// verified against rows anyway. An index of words would be smaller by four, and would not find what
 /// begins inside a word.
-const INDEX_V3: &str = "
+const INDEX_V4: &str = "
 CREATE TABLE state(
     id INTEGER PRIMARY KEY CHECK (id = 1), batch_no INTEGER NOT NULL, is_whole INTEGER NOT NULL,
-    spans INTEGER NOT NULL, chunk INTEGER NOT NULL, trace_no INTEGER, trace_id BLOB);
+    spans INTEGER NOT NULL, texts INTEGER NOT NULL, trace_no INTEGER, trace_id BLOB);
 INSERT INTO state VALUES (1, 0, 0, 0, 0, NULL, NULL);
 CREATE TABLE marks(space INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 CREATE TABLE carried(trace_no INTEGER PRIMARY KEY);
-CREATE TABLE postings(
-    hash INTEGER NOT NULL, chunk INTEGER NOT NULL, traces BLOB NOT NULL,
-    PRIMARY KEY (hash, chunk)) WITHOUT ROWID;
+CREATE TABLE runs(slot INTEGER PRIMARY KEY, level INTEGER NOT NULL);
+CREATE TABLE blocks(block INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE resource_postings(
     hash INTEGER NOT NULL, resource INTEGER NOT NULL,
     PRIMARY KEY (hash, resource)) WITHOUT ROWID;
-CREATE TABLE resource_traces(
-    resource INTEGER NOT NULL, chunk INTEGER NOT NULL, traces BLOB NOT NULL,
-    PRIMARY KEY (resource, chunk)) WITHOUT ROWID;
 CREATE TABLE texts(address BLOB PRIMARY KEY, text INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE text_traces(
-    text INTEGER NOT NULL, chunk INTEGER NOT NULL, traces BLOB NOT NULL,
-    PRIMARY KEY (text, chunk)) WITHOUT ROWID;
 CREATE VIRTUAL TABLE fulltext USING fts5(
     said, content='', columnsize=0, detail='none', tokenize='trigram case_sensitive 1');
 ";
@@ -65,20 +57,17 @@ pub(super) struct Standing {
     pub(super) is_whole: bool,
     /// Spans that were read.
     pub(super) spans: u64,
-    /// Transactions that added something.
-    pub(super) chunk: u64,
 }
 
 impl Standing {
     pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
-        connection.prepare_cached("SELECT batch_no, is_whole, spans, chunk FROM state")?.query_row(
+        connection.prepare_cached("SELECT batch_no, is_whole, spans FROM state")?.query_row(
             [],
             |row| {
                 Ok(Self {
                     batch_no: row.get::<_, i64>(0)? as u64,
                     is_whole: row.get(1)?,
                     spans: row.get::<_, i64>(2)? as u64,
-                    chunk: row.get::<_, i64>(3)? as u64,
                 })
             },
         )
@@ -86,15 +75,8 @@ impl Standing {
 
     pub(super) fn write(&self, connection: &Connection) -> Result<(), rusqlite::Error> {
         connection
-            .prepare_cached(
-                "UPDATE state SET batch_no = ?1, is_whole = ?2, spans = ?3, chunk = ?4",
-            )?
-            .execute(params![
-                self.batch_no as i64,
-                self.is_whole,
-                self.spans as i64,
-                self.chunk as i64
-            ])?;
+            .prepare_cached("UPDATE state SET batch_no = ?1, is_whole = ?2, spans = ?3")?
+            .execute(params![self.batch_no as i64, self.is_whole, self.spans as i64])?;
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use super::file::{self, Standing};
 use super::metrics::IndexMetrics;
 use super::pending::Pending;
 use super::piece::Open;
+use super::runs;
 use crate::layout::{SegmentId, remove_database};
 use crate::prepare::Prepared;
 use crate::schema::{SEGMENT, SchemaError};
@@ -308,8 +309,11 @@ impl Work {
     fn settle(&mut self, id: SegmentId) {
         if let Some(at) = self.open.iter().position(|open| open.id == id) {
             let open = self.open.swap_remove(at);
-            if let Err(error) = crate::segment::checkpoint(&open.index, "TRUNCATE") {
-                tracing::debug!(%error, "a search index could not be checkpointed");
+            let merged = runs::merge_all(&open.index);
+            if let Err(error) =
+                merged.and_then(|()| crate::segment::checkpoint(&open.index, "TRUNCATE"))
+            {
+                tracing::debug!(%error, "a search index could not be merged and checkpointed");
             }
         }
         self.settled.insert(id);

@@ -7,8 +7,9 @@ use foldhash::fast::RandomState;
 use throughline_trace::{Attributes, Value};
 use twox_hash::XxHash3_64;
 
+use super::block::Key;
 use super::error::IndexError;
-use super::shelf::{Shelf, Table};
+use super::shelf::Shelf;
 use crate::body::{self, BodyError};
 use crate::search::content::{self, Said, Written};
 
@@ -143,8 +144,8 @@ pub(super) struct Message {
 /// What a number of spans add.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    /// Hashes of values, with the trace.
-    pub(super) postings: Vec<(i64, i64)>,
+    /// Values, with the trace.
+    pub(super) postings: Vec<(Key, i64)>,
     /// Hashes of values of resources.
     pub(super) resource_postings: Vec<(i64, i64)>,
     /// Resources, with the trace.
@@ -205,8 +206,9 @@ impl Gathered {
     }
 
     fn posting(&mut self, shelf: &Shelf<'_>, hash: i64, trace_no: i64) {
-        if !shelf.is_full(Table::Postings, hash) {
-            self.postings.push((hash, trace_no));
+        let key = Key::value(hash);
+        if !shelf.is_full(key) {
+            self.postings.push((key, trace_no));
         }
     }
 

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use throughline_trace::TraceId;
 
+use super::block::Key;
 use super::file::{self, Standing};
 use super::gather::{
     GRAM_CHARS, LONG_TEXTS, MAX_POSTED_BYTES, SPAN_NAME, hash_number, hash_text, is_posted,
     without_nul,
 };
-use super::list;
+use super::runs;
 use crate::error::QueryError;
 use crate::schema::SchemaError;
 use crate::search::{AttributeTest, Expression, NameField, SearchQuery, Term, TextTest};
@@ -252,33 +253,24 @@ fn find(index: &Connection, node: &Node) -> Result<Option<Vec<i64>>, rusqlite::E
 /// Adds the traces of which a span, an event or a resource has a value; `false` when there are too
 /// many.
 fn of_value(index: &Connection, hash: i64, found: &mut Vec<i64>) -> Result<bool, rusqlite::Error> {
-    traces(index, "SELECT traces FROM postings WHERE hash = ?1", hash, found)?;
     let resources = "SELECT resource FROM resource_postings WHERE hash = ?1 LIMIT ?2";
-    for resource in column(index, resources, [hash], MAX_LISTED_TRACES)? {
-        if found.len() >= MAX_LISTED_TRACES {
-            break;
-        }
-        traces(index, "SELECT traces FROM resource_traces WHERE resource = ?1", resource, found)?;
-    }
-    Ok(found.len() < MAX_LISTED_TRACES)
+    let mut keys: Vec<Key> = column(index, resources, [hash], MAX_LISTED_TRACES)?
+        .into_iter()
+        .map(Key::resource)
+        .collect();
+    keys.push(Key::value(hash));
+    traces(index, keys, found)
 }
 
-/// Adds the traces of the lists that a statement gives for a number, until there are too many.
+/// Adds the traces of keys; `false` when there are too many.
 fn traces(
     index: &Connection,
-    sql: &str,
-    number: i64,
+    mut keys: Vec<Key>,
     found: &mut Vec<i64>,
-) -> Result<(), rusqlite::Error> {
-    let mut statement = index.prepare_cached(sql)?;
-    let mut rows = statement.query([number])?;
-    while let Some(row) = rows.next()? {
-        found.extend(list::read(row.get_ref(0)?.as_blob()?));
-        if found.len() >= MAX_LISTED_TRACES {
-            break;
-        }
-    }
-    Ok(())
+) -> Result<bool, rusqlite::Error> {
+    keys.sort_unstable();
+    runs::look_up(index, &keys, MAX_LISTED_TRACES, found)?;
+    Ok(found.len() < MAX_LISTED_TRACES)
 }
 
 /// The traces that say a text, or one that is too long to be looked up.
@@ -292,13 +284,8 @@ fn of_text(index: &Connection, grams: &str) -> Result<Option<Vec<i64>>, rusqlite
         return Ok(None);
     }
     let mut found = Vec::new();
-    for text in texts.into_iter().chain([LONG_TEXTS]) {
-        traces(index, "SELECT traces FROM text_traces WHERE text = ?1", text, &mut found)?;
-        if found.len() >= MAX_LISTED_TRACES {
-            return Ok(None);
-        }
-    }
-    Ok(Some(found))
+    let keys = texts.into_iter().chain([LONG_TEXTS]).map(Key::text).collect();
+    Ok(traces(index, keys, &mut found)?.then_some(found))
 }
 
 /// The numbers that a statement gives, whose last parameter is how many it may give at most.

@@ -17,7 +17,9 @@
 //! there. It rests as long as it works.
 //!
 //! A value that very many traces have is of no use to a search: once as many are written as a search would
-//! ask for, the index takes no further ones (`shelf.rs`). Most of what spans say is such.
+//! ask for, the index takes no further ones (`shelf.rs`). Most of what spans say is such. Most values, though,
+//! are those of one trace: what a transaction adds is one sorted run of blocks (`runs.rs`, `block.rs`), and
+//! runs are merged, so that a value costs some bytes and not a page that is written again.
 //!
 //! # Why nothing is missed
 //!
@@ -28,6 +30,7 @@
 //! reader in another process while groups wait, a scan that is not over) the whole segment is walked.
 //! Traces that earlier segments know too are always walked: what fits may lie there.
 
+mod block;
 mod error;
 mod fed;
 mod file;
@@ -39,6 +42,7 @@ mod metrics;
 mod pending;
 mod piece;
 mod pool;
+mod runs;
 mod shelf;
 mod stored;
 

@@ -240,8 +240,7 @@ impl Open {
         (rows, first): (Rows, Option<(i64, Vec<u8>)>),
         standing: Standing,
     ) -> Result<(), IndexError> {
-        let (spans, chunk) = (standing.spans + gathered.spans, self.standing.chunk + 1);
-        let standing = Standing { spans, chunk, ..standing };
+        let standing = Standing { spans: standing.spans + gathered.spans, ..standing };
         let (index, remembered) = (&self.index, &mut self.remembered);
         let written = transact(&mut Shelf { index, remembered }, gathered, (rows, first), standing);
         if let Err(error) = written {
@@ -262,7 +261,7 @@ fn transact(
 ) -> Result<(), rusqlite::Error> {
     let index = shelf.index;
     index.execute_batch("BEGIN IMMEDIATE")?;
-    shelf.add(gathered, standing.chunk)?;
+    shelf.add(gathered)?;
     let mut mark = index.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
     for (space, next) in rows.marks {
         mark.execute([space, next])?;

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _};
 
+use super::block::Key;
 use super::gather::{Address, GRAM_CHARS, Gathered, LONG_TEXTS, Text};
-use super::list;
 use super::lookup::MAX_LISTED_TRACES;
+use super::runs::{self, RunWriter};
 use crate::recent::Recent;
 
 /// Texts whose numbers are remembered, in each of two generations.
@@ -20,40 +21,19 @@ const MAX_COUNTED: usize = 64 * 1024;
 /// is not to be listed anew with each of its spans.
 const MAX_REMEMBERED_PAIRS: usize = 48 * 1024;
 
-/// A table of pairs whose second is a trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Table {
-    /// By the hash of a value.
-    Postings,
-    /// By the number of a resource.
-    ResourceTraces,
-    /// By the number of a text.
-    TextTraces,
-}
-
-impl Table {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Postings => "postings",
-            Self::ResourceTraces => "resource_traces",
-            Self::TextTraces => "text_traces",
-        }
-    }
-}
-
 /// What is remembered of an index while it is open.
 #[derive(Debug)]
 pub(super) struct Remembered {
     /// Numbers of texts.
     texts: Recent<Address, i64>,
     /// Which traces were listed, of those that went on.
-    listed: Recent<(Table, i64, i64), ()>,
+    listed: Recent<(Key, i64), ()>,
     /// The newest trace: what is newer cannot have been listed.
     newest_trace: i64,
     /// How many traces were listed, of what has few.
-    added: HashMap<(Table, i64), usize, RandomState>,
+    added: HashMap<Key, usize, RandomState>,
     /// What has so many that nobody asks for all of them.
-    full: HashSet<(Table, i64), RandomState>,
+    full: HashSet<Key, RandomState>,
 }
 
 impl Default for Remembered {
@@ -67,19 +47,20 @@ impl Default for Remembered {
 
 impl Remembered {
     /// Whether a trace is to be listed. One that began in this chunk is; if it goes on it is once more.
-    fn is_to_list(&mut self, key: (Table, i64, i64)) -> bool {
-        if key.2 > self.newest_trace {
+    fn is_to_list(&mut self, key: Key, trace_no: i64) -> bool {
+        if trace_no > self.newest_trace {
             return true;
         }
-        let is_listed = self.listed.get_mut(&key).is_some();
+        let pair = (key, trace_no);
+        let is_listed = self.listed.get_mut(&pair).is_some();
         if !is_listed {
-            self.listed.insert(key, ());
+            self.listed.insert(pair, ());
         }
         !is_listed
     }
 
     /// Counts traces that were listed. Counting may begin anew at any time: a list too much does no harm.
-    fn count(&mut self, key: (Table, i64), traces: usize) {
+    fn count(&mut self, key: Key, traces: usize) {
         if self.added.len() >= MAX_COUNTED && !self.added.contains_key(&key) {
             let rare = self.added.values().copied().max().unwrap_or_default() / 16;
             self.added.retain(|_, traces| *traces > rare);
@@ -105,8 +86,8 @@ pub(super) struct Shelf<'a> {
 
 impl Shelf<'_> {
     /// Whether a value has as many traces as a search asks for, so that further ones change nothing.
-    pub(super) fn is_full(&self, table: Table, first: i64) -> bool {
-        self.remembered.full.contains(&(table, first))
+    pub(super) fn is_full(&self, key: Key) -> bool {
+        self.remembered.full.contains(&key)
     }
 
     /// The number of a text, if it has one.
@@ -125,12 +106,10 @@ impl Shelf<'_> {
         Ok(found)
     }
 
-    /// Adds everything to the index as the chunk of this number, in the transaction that is open. Rows go
-    /// in in their order.
-    pub(super) fn add(&mut self, gathered: Gathered, chunk: u64) -> Result<(), rusqlite::Error> {
-        let Gathered { mut postings, mut resource_postings, resource_traces, texts, said, .. } =
+    /// Adds everything to the index, in the transaction that is open.
+    pub(super) fn add(&mut self, gathered: Gathered) -> Result<(), rusqlite::Error> {
+        let Gathered { postings, mut resource_postings, resource_traces, texts, said, .. } =
             gathered;
-        self.add_traces(Table::Postings, &mut postings, chunk)?;
         resource_postings.sort_unstable();
         resource_postings.dedup();
         let mut insert =
@@ -140,46 +119,42 @@ impl Shelf<'_> {
         }
         // Every span has a resource.
         let newest = resource_traces.iter().map(|(_, trace_no)| *trace_no).max();
-        let mut traces: Vec<(i64, i64)> = resource_traces.into_iter().collect();
-        self.add_traces(Table::ResourceTraces, &mut traces, chunk)?;
         let numbers = self.add_texts(texts)?;
-        let mut said: Vec<(i64, i64)> = said
-            .iter()
-            .filter_map(|(address, trace_no)| Some((*numbers.get(address)?, *trace_no)))
-            .collect();
-        self.add_traces(Table::TextTraces, &mut said, chunk)?;
+        let mut pairs = postings;
+        pairs.extend(
+            resource_traces.iter().map(|(resource, trace)| (Key::resource(*resource), *trace)),
+        );
+        pairs.extend(said.iter().filter_map(|(address, trace_no)| {
+            Some((Key::text(*numbers.get(address)?), *trace_no))
+        }));
+        self.add_traces(pairs)?;
         self.remembered.newest_trace = self.remembered.newest_trace.max(newest.unwrap_or(0));
         self.remembered.texts.age();
         self.remembered.listed.age();
         Ok(())
     }
 
-    fn add_traces(
-        &mut self,
-        table: Table,
-        pairs: &mut Vec<(i64, i64)>,
-        chunk: u64,
-    ) -> Result<(), rusqlite::Error> {
+    fn add_traces(&mut self, mut pairs: Vec<(Key, i64)>) -> Result<(), rusqlite::Error> {
         pairs.sort_unstable();
         pairs.dedup();
-        let sql = format!("INSERT INTO {} VALUES (?1, ?2, ?3)", table.name());
-        let mut insert = self.index.prepare_cached(&sql)?;
+        let mut run = RunWriter::begin(self.index)?;
+        let mut new = Vec::new();
         for of_one in pairs.chunk_by(|a, b| a.0 == b.0) {
-            let first = of_one[0].0;
-            if self.is_full(table, first) {
+            let key = of_one[0].0;
+            if self.is_full(key) {
                 continue;
             }
-            let traces = of_one.iter().map(|(_, trace_no)| *trace_no);
             let remembered = &mut *self.remembered;
-            let new: Vec<i64> =
-                traces.filter(|trace| remembered.is_to_list((table, first, *trace))).collect();
-            if new.is_empty() {
-                continue;
+            new.clear();
+            let traces = of_one.iter().map(|(_, trace_no)| *trace_no);
+            new.extend(traces.filter(|trace| remembered.is_to_list(key, *trace)));
+            if !new.is_empty() {
+                remembered.count(key, new.len());
+                run.add(key, &new)?;
             }
-            self.remembered.count((table, first), new.len());
-            insert.execute(params![first, chunk as i64, list::write(new)])?;
         }
-        Ok(())
+        run.end(0)?;
+        runs::merge_full_levels(self.index)
     }
 
     /// The numbers of the texts; new ones are indexed.
@@ -190,10 +165,9 @@ impl Shelf<'_> {
         let index = self.index;
         let mut note = index.prepare_cached("INSERT INTO texts VALUES (?1, ?2)")?;
         let mut add = index.prepare_cached("INSERT INTO fulltext(rowid, said) VALUES (?1, ?2)")?;
-        let last: Option<i64> = index
-            .prepare_cached("SELECT max(text) FROM text_traces")?
-            .query_row([], |row| row.get(0))?;
-        let mut last = last.unwrap_or(LONG_TEXTS);
+        let before: i64 =
+            index.prepare_cached("SELECT texts FROM state")?.query_row([], |row| row.get(0))?;
+        let mut last = before;
         let mut numbers = HashMap::with_capacity_and_hasher(texts.len(), RandomState::default());
         let mut texts: Vec<_> = texts.into_iter().collect();
         texts.sort_unstable_by_key(|(address, _)| *address);
@@ -215,6 +189,9 @@ impl Shelf<'_> {
                 }
             };
             numbers.insert(address, number);
+        }
+        if last > before {
+            index.prepare_cached("UPDATE state SET texts = ?1")?.execute([last])?;
         }
         Ok(numbers)
     }

@@ -252,7 +252,7 @@ async fn an_index_of_the_first_form_is_thrown_away() {
     filled(dir.path()).await.close().await.unwrap();
     let path = &indexes(dir.path())[0];
     let index = rusqlite::Connection::open(path).unwrap();
-    index.execute_batch("DELETE FROM text_traces; PRAGMA user_version = 1").unwrap();
+    index.execute_batch("DELETE FROM blocks; PRAGMA user_version = 1").unwrap();
     index.close().unwrap();
     let store = open(options(dir.path()));
     store.index_now().await;

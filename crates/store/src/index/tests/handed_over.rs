@@ -9,10 +9,11 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use throughline_trace::{Event, Span, SpanBatch, Value, keys};
 
+use super::super::block::Key;
 use super::super::fed::{Fed, Grown};
 use super::super::file::INDEX;
-use super::super::list;
 use super::super::pending::{MAX_FED_BYTES, Next, Pending};
+use super::super::runs;
 use super::super::shelf::{Remembered, Shelf};
 use super::{DAY, NOON, any_text, any_value, indexes, open, options, send, span};
 use crate::layout::{Day, Layout, SegmentId};
@@ -45,30 +46,23 @@ fn said(path: &Path) -> BTreeMap<&'static str, Rows> {
     ]
     .map(|(name, sql)| (name, rows(&index, sql)))
     .into_iter()
-    .chain(
-        [
-            ("postings", "SELECT hash, traces FROM postings"),
-            ("resource traces", "SELECT resource, traces FROM resource_traces"),
-            (
-                "texts",
-                "SELECT address, traces FROM texts JOIN text_traces USING (text) WHERE text > 0",
-            ),
-            ("long texts", "SELECT text, traces FROM text_traces WHERE text = 0"),
-        ]
-        .map(|(name, sql)| (name, pairs(&index, sql))),
-    )
+    .chain([("lists", listed(&index))])
     .collect()
 }
 
-/// What a table of lists says, each pair once.
-fn pairs(index: &Connection, sql: &str) -> Rows {
-    let mut statement = index.prepare(sql).unwrap();
+/// What the lists say, each pair once, texts by where they come from.
+fn listed(index: &Connection) -> Rows {
+    let mut statement =
+        index.prepare("SELECT text, hex(address) FROM texts WHERE text > 0").unwrap();
+    let texts: BTreeMap<Key, String> = statement
+        .query_map([], |row| Ok((Key::text(row.get(0)?), row.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     let mut all = BTreeSet::new();
-    let mut rows = statement.query([]).unwrap();
-    while let Some(row) = rows.next().unwrap() {
-        let of = row.get::<_, rusqlite::types::Value>(0).unwrap();
-        let traces: Vec<u8> = row.get(1).unwrap();
-        all.extend(list::read(&traces).map(|trace_no| format!("{of:?} {trace_no}")));
+    for (key, traces) in runs::all(index) {
+        let of = texts.get(&key).cloned().unwrap_or_else(|| format!("{:x}", key.bits()));
+        all.extend(traces.iter().map(|trace_no| format!("{of} {trace_no}")));
     }
     all.into_iter().collect()
 }
@@ -226,9 +220,7 @@ async fn more_traces_than_a_search_asks_for_are_not_written() {
     let (index, _) = super::super::file::open(&dir.path().join("one.index")).unwrap();
     let mut remembered = Remembered::default();
     let most = MAX_LISTED_TRACES as i64;
-    for (chunk, traces) in
-        [0..most - 1, most - 5..most + 5, most + 5..most + 9].into_iter().enumerate()
-    {
+    for traces in [0..most - 1, most - 5..most + 5, most + 5..most + 9] {
         let mut shelf = Shelf { index: &index, remembered: &mut remembered };
         let mut gathered = Gathered::default();
         for trace_no in traces {
@@ -237,10 +229,10 @@ async fn more_traces_than_a_search_asks_for_are_not_written() {
                 gathered.value(&shelf, ("rare", &Value::Int(1)), trace_no);
             }
         }
-        shelf.add(gathered, chunk as u64).unwrap();
+        shelf.add(gathered).unwrap();
     }
     let mut counts = BTreeMap::<String, usize>::new();
-    for pair in pairs(&index, "SELECT hash, traces FROM postings") {
+    for pair in listed(&index) {
         *counts.entry(pair.split(' ').next().unwrap().to_owned()).or_default() += 1;
     }
     let mut counts: Vec<usize> = counts.into_values().collect();
@@ -274,11 +266,35 @@ async fn a_trace_that_goes_on_is_not_listed_anew() {
     }
     store.close().await.unwrap();
     let index = INDEX.open_reader(&indexes(dir.path())[0]).unwrap();
-    for table in ["postings", "text_traces", "resource_traces"] {
-        // Once when it began, once when it went on.
-        let sql = format!("SELECT max(chunk), min(chunk) FROM {table}");
-        assert_eq!(rows(&index, &sql), ["Integer(2) Integer(1)"], "{table}");
+    let mut times = BTreeMap::<Key, usize>::new();
+    for (key, traces) in runs::all(&index) {
+        *times.entry(key).or_default() += traces.len();
     }
+    assert!(times.keys().any(|key| *key >= Key::text(1)) && times.contains_key(&Key::resource(1)));
+    // Once when it began, once when it went on.
+    assert!(times.values().all(|times| *times == 2), "{times:?}");
+}
+
+#[tokio::test]
+async fn the_index_of_a_segment_that_is_over_is_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path()));
+    let runs_of = |at: usize| -> i64 {
+        let index = INDEX.open_reader(&indexes(dir.path())[at]).unwrap();
+        index.query_row("SELECT count(*) FROM runs", [], |row| row.get(0)).unwrap()
+    };
+    for n in 1..=3 {
+        send(&store, NOON, vec![span(n, 1, "weather", "ada")]).await;
+        store.index_now().await;
+    }
+    assert_eq!(runs_of(0), 3);
+    send(&store, NOON + DAY, vec![span(4, 1, "weather", "ada")]).await;
+    store.index_now().await;
+    assert_eq!((runs_of(0), runs_of(1)), (1, 1));
+    let files = Arc::clone(&store.reader().files);
+    let (found, _, unindexed) = super::search(&files, "user.id:ada");
+    assert_eq!((found.into_iter().collect::<Vec<_>>(), unindexed), (vec![1, 2, 3, 4], 0));
+    store.close().await.unwrap();
 }
 
 #[tokio::test]
