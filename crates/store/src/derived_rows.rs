@@ -22,20 +22,23 @@ const MAX_REST_BYTES: usize = 192;
 /// Whether the decision with this body was derived from a span by a server. A sender may call its own derived: those have
 /// a number of their instance, or an input, or no span.
 pub(crate) fn is_of_span(stored: &[u8]) -> Result<bool, BodyError> {
-    let says_span_only = |span: Option<SpanId>, instance: &str, seq: u64, input: &str| {
-        span.is_some() && instance.is_empty() && seq == 0 && input.is_empty()
-    };
     match stored.split_first() {
         Some((&VERSION_DERIVED, rest)) => {
             let Rest { span_id, instance_id, seq, input_hash, .. } = body::decode(rest)?;
             Ok(says_span_only(span_id, &instance_id, seq, &input_hash))
         }
-        _ => {
-            let whole: Decision = body::unpack_value(stored)?;
-            let Decision { span_id, instance_id, seq, input_hash, .. } = &whole;
-            Ok(whole.derived && says_span_only(*span_id, instance_id, *seq, input_hash))
-        }
+        _ => Ok(was_of_span(&body::unpack_value(stored)?)),
     }
+}
+
+/// The same of a decision that was read.
+pub(crate) fn was_of_span(decision: &Decision) -> bool {
+    let Decision { derived, span_id, instance_id, seq, input_hash, .. } = decision;
+    *derived && says_span_only(*span_id, instance_id, *seq, input_hash)
+}
+
+fn says_span_only(span: Option<SpanId>, instance: &str, seq: u64, input: &str) -> bool {
+    span.is_some() && instance.is_empty() && seq == 0 && input.is_empty()
 }
 
 /// What a row is read by: the body, then what it may lack.

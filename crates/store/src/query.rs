@@ -2,7 +2,7 @@
 
 use throughline_trace::{Decision, FallbackState, LogRecord, Severity, TraceId, TraceSummary};
 
-use crate::search::{Evidence, SearchQuery};
+use crate::search::{Evidence, SearchQuery, folded};
 
 /// One page of a list, newest first.
 #[derive(Debug, Clone, PartialEq)]
@@ -196,5 +196,5 @@ pub(crate) const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// Whether `text` holds `part`, in any case of letters.
 pub(crate) fn contains_text(text: &str, part: &str) -> bool {
-    text.contains(part) || text.to_lowercase().contains(&part.to_lowercase())
+    text.contains(part) || folded(text).contains(&folded(part))
 }

@@ -172,3 +172,10 @@ impl SearchQuery {
         })
     }
 }
+
+/// A text in lower case, as texts are compared: a sigma at the end of a word is one within it, since what is
+/// looked for may end where a word goes on.
+pub(crate) fn folded(text: &str) -> String {
+    let lower = text.to_lowercase();
+    if lower.contains('ς') { lower.replace('ς', "σ") } else { lower }
+}

@@ -98,10 +98,16 @@ impl Sampled {
         *self != Self::default()
     }
 
+    /// How many spans each of those that are left of this part stands for: 0 where only a skeleton is.
+    pub fn weight_of_span(&self) -> f64 {
+        if self.spans_bared > 0 && self.spans_chosen == 0 { 0.0 } else { self.weight }
+    }
+
     /// How many traces one with this many spans stands for where those are counted that have spans: 0
-    /// once all of its spans are gone, 1 if some of them are there for another reason than chance.
+    /// once of all of its spans nothing or only the skeleton is left, since those that chance chose stand for
+    /// it; 1 if some of them are there for another reason than chance.
     pub fn weight_of_trace(&self, span_count: u64) -> f64 {
-        let gone = self.spans_dropped;
+        let gone = self.spans_dropped.saturating_add(self.spans_bared);
         match () {
             () if span_count > 0 && gone >= span_count => 0.0,
             () if gone.saturating_add(self.spans_chosen) < span_count => 1.0,
@@ -156,6 +162,10 @@ mod tests {
         // A sixth span is there whatever chance says of the others.
         assert_eq!((both.weight_of_trace(6), dropped.weight_of_trace(3)), (1.0, 0.0));
         assert_eq!(Sampled::default().weight_of_trace(7), 1.0);
+        // Those that chance chose stand for one of which a skeleton is left, too.
+        let bared = Sampled { spans_bared: 2, ..Sampled::default() };
+        assert_eq!((bared.weight_of_trace(2), bared.weight_of_span()), (0.0, 0.0));
+        assert_eq!((chosen.weight_of_span(), Sampled::default().weight_of_span()), (4.0, 1.0));
     }
 
     proptest! {

@@ -45,7 +45,7 @@ pub(crate) fn failure(error: &SqlError) -> Failure {
         SqlError::Length(_) | SqlError::Parameters(_) | SqlError::Bounds(_) => {
             (StatusCode::BAD_REQUEST, "bad_parameter")
         }
-        SqlError::Memory | SqlError::ValueTooLarge => {
+        SqlError::Memory | SqlError::ValueTooLarge | SqlError::RowTooLarge => {
             (StatusCode::UNPROCESSABLE_ENTITY, "sql_too_large")
         }
         // That of one look at a file, too: it is the time that was short.

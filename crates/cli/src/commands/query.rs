@@ -85,6 +85,7 @@ pub(crate) fn of_sql(error: SqlError) -> Failure {
         | SqlError::Busy { .. }
         | SqlError::Memory
         | SqlError::ValueTooLarge
+        | SqlError::RowTooLarge
         | SqlError::Cancelled => Exit::Failure,
         _ => Exit::Usage,
     };

@@ -12,6 +12,7 @@ use super::error::IndexError;
 use super::shelf::Shelf;
 use crate::body::{self, BodyError};
 use crate::search::content::{self, Said, Written};
+use crate::search::folded;
 
 /// Longest text of an attribute's value that has postings, bytes.
 pub(super) const MAX_POSTED_BYTES: usize = 256;
@@ -69,13 +70,13 @@ fn hashes_of(key: &str, value: &Value, tell: &mut impl FnMut(i64)) {
 }
 
 /// A text as it is indexed: in lower case, as searches compare it.
-fn folded(tell_all: impl FnOnce(&mut dyn FnMut(&str))) -> String {
-    let mut folded = String::new();
+fn gathered(tell_all: impl FnOnce(&mut dyn FnMut(&str))) -> String {
+    let mut lower = String::new();
     tell_all(&mut |text| {
-        folded.push_str(&text.to_lowercase());
-        folded.push('\n');
+        lower.push_str(&folded(text));
+        lower.push('\n');
     });
-    without_nul(folded)
+    without_nul(lower)
 }
 
 /// Texts end at a zero byte for SQLite's tokenizer: another character stands for it, here and in what
@@ -237,9 +238,9 @@ impl Gathered {
             return Ok(());
         }
         let text = match said {
-            Said::Text(text) => folded(|tell| tell(text)),
+            Said::Text(text) => gathered(|tell| tell(text)),
             Said::Value(value, written) => {
-                folded(|tell| content::texts_in_value(value, written, &mut |text| tell(text)))
+                gathered(|tell| content::texts_in_value(value, written, &mut |text| tell(text)))
             }
         };
         self.text(address, text);
@@ -306,10 +307,10 @@ fn text_of_message(bytes: &[u8], message: Message) -> Result<String, BodyError> 
     let Message { is_json, written, .. } = message;
     if is_json {
         let text = std::str::from_utf8(bytes).map_err(|_| BodyError::Messages)?;
-        return Ok(folded(|tell| content::texts_in_json(text, written, &mut |text| tell(text))));
+        return Ok(gathered(|tell| content::texts_in_json(text, written, &mut |text| tell(text))));
     }
     let value: Value = body::decode(bytes)?;
-    Ok(folded(|tell| content::texts_in_value(&value, written, &mut |text| tell(text))))
+    Ok(gathered(|tell| content::texts_in_value(&value, written, &mut |text| tell(text))))
 }
 
 #[cfg(test)]

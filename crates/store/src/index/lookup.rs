@@ -15,7 +15,7 @@ use super::gather::{
 use super::runs;
 use crate::error::QueryError;
 use crate::schema::SchemaError;
-use crate::search::{AttributeTest, Expression, NameField, SearchQuery, Term, TextTest};
+use crate::search::{self, AttributeTest, Expression, NameField, SearchQuery, Term, TextTest};
 use crate::session::{Digest, Lease, Segment, Session};
 
 /// Most traces of one condition that are gathered; what more of a segment's traces have does not
@@ -102,7 +102,7 @@ fn values(key: &str, value: &str) -> Option<Node> {
 
 /// A text as FTS5 is asked for it: what has all of its groups of characters may have it.
 fn grams(text: &str) -> Option<String> {
-    let folded: Vec<char> = without_nul(text.to_lowercase()).chars().collect();
+    let folded: Vec<char> = without_nul(search::folded(text)).chars().collect();
     let count = (folded.len() + 1).checked_sub(GRAM_CHARS).filter(|count| *count > 0)?;
     let taken = count.min(MAX_GRAMS);
     let grams: BTreeSet<String> = (0..taken)

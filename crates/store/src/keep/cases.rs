@@ -10,7 +10,6 @@ use throughline_trace::{
 };
 
 use crate::audit::holds::{self, Hold};
-use crate::decisions_of_trace;
 use crate::id_filter::IdFilter;
 use crate::keep::{KeepError, skeleton};
 use crate::layout::{Layout, SegmentId};
@@ -19,6 +18,7 @@ use crate::sampled;
 use crate::sampling::{BASELINE_DAYS, Baselines, Case, Decided, Sampling, quiet_at, slow_limit};
 use crate::schema::{ROLLUPS, SEGMENT};
 use crate::trace_rows::{self, TraceRows};
+use crate::{decisions_of_trace, derived_rows};
 
 /// Other segments whose connections are kept open.
 const MAX_OPEN: usize = 16;
@@ -323,12 +323,19 @@ fn has_error_log_of(segment: &Connection, rows: &TraceRows) -> Result<bool, rusq
 }
 
 fn decided(control: &Connection, id: TraceId) -> Result<Decided, rusqlite::Error> {
-    let sql = format!(
-        "SELECT count(*), min(confidence) FROM decisions WHERE {}",
-        decisions_of_trace::CONDITION
-    );
-    let values = params_from_iter(decisions_of_trace::values(id));
-    control.prepare_cached(&sql)?.query_row(values, |row| {
-        Ok(Decided { count: row.get::<_, i64>(0)? as u64, least_confidence: row.get(1)? })
-    })
+    let sql =
+        format!("SELECT body, confidence FROM decisions WHERE {}", decisions_of_trace::CONDITION);
+    let mut statement = control.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(decisions_of_trace::values(id)))?;
+    let mut decided = Decided::default();
+    while let Some(row) = rows.next()? {
+        decided.count += 1;
+        // What cannot be read may have been recorded.
+        let is_derived = derived_rows::is_of_span(row.get_ref(0)?.as_blob()?).unwrap_or(false);
+        decided.recorded += u64::from(!is_derived);
+        let confidence: Option<f64> = row.get(1)?;
+        decided.least_confidence =
+            decided.least_confidence.into_iter().chain(confidence).reduce(f64::min);
+    }
+    Ok(decided)
 }

@@ -27,6 +27,8 @@ pub(crate) struct Case<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Decided {
     pub(crate) count: u64,
+    /// Those of them that were not derived from the trace's own spans, of which they say nothing new.
+    pub(crate) recorded: u64,
     /// The least confidence that one of them had.
     pub(crate) least_confidence: Option<f64>,
 }
@@ -168,7 +170,7 @@ fn always(sampling: &Sampling, case: &Case<'_>, baselines: &Baselines) -> Option
         () if always.errors && has_failed => Some(Reason::Error),
         () if always.fallbacks && fell_back => Some(Reason::Fallback),
         () if is_doubtful() => Some(Reason::LowConfidence),
-        () if always.decided && case.decided.count > 0 => Some(Reason::Decided),
+        () if always.decided && case.decided.recorded > 0 => Some(Reason::Decided),
         () if is_slow() => Some(Reason::Slow),
         () if is_rare() => Some(Reason::Rare),
         () if case.is_running => Some(Reason::Running),

@@ -7,6 +7,7 @@ use throughline_trace::{OperationKind, Severity, Sketch, TraceSummary};
 
 use super::{Baselines, Case, Decided, Sampling, Verdict, decide, quiet_at, slow_limit};
 use crate::answer::{RollupSums, StoredTrace};
+use crate::derived_rows::was_of_span;
 use crate::writer::now_unix_nano;
 
 /// What becomes of a trace that would leave.
@@ -74,11 +75,13 @@ impl ExportSampler {
     /// than it did.
     pub fn judge(&self, trace: &StoredTrace) -> ExportVerdict {
         let summary = &trace.summary;
+        let derived = trace.decisions.iter().filter(|decision| was_of_span(decision)).count();
         let confidence = trace.decisions.iter().filter_map(|decision| decision.confidence);
         let case = Case {
             summary,
             decided: Decided {
                 count: summary.decision_count,
+                recorded: summary.decision_count.saturating_sub(derived as u64),
                 least_confidence: confidence.reduce(f64::min),
             },
             is_held: false,

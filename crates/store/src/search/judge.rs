@@ -6,7 +6,9 @@ use serde_json::Value as Json;
 use throughline_trace::{NameSet, TraceSummary, Value};
 
 use super::content::{self, Said, Written};
-use super::{AttributeTest, Expression, NameField, NumberField, SearchQuery, Term, TextTest};
+use super::{
+    AttributeTest, Expression, NameField, NumberField, SearchQuery, Term, TextTest, folded,
+};
 
 /// What the spans of a trace have shown so far of the terms in [`SpanTerms`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -221,11 +223,11 @@ struct Needle(String);
 
 impl Needle {
     fn new(text: &str) -> Self {
-        Self(text.to_lowercase())
+        Self(folded(text))
     }
 
     fn is_in(&self, text: &str) -> bool {
-        text.to_lowercase().contains(&self.0)
+        folded(text).contains(&self.0)
     }
 }
 
@@ -251,7 +253,7 @@ impl NeedleSet {
         if self.is_empty() {
             return 0;
         }
-        let lower = text.to_lowercase();
+        let lower = folded(text);
         let held = self.0.iter().filter(|(_, needle)| lower.contains(&needle.0));
         held.fold(0, |bits, (bit, _)| bits | bit)
     }

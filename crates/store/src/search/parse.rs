@@ -111,7 +111,7 @@ impl<'t> Parser<'t> {
         self.skip_blanks();
         let Some(after) = self.rest().strip_prefix(word) else { return false };
         let is_word =
-            after.chars().next().is_none_or(|c| c.is_whitespace() || matches!(c, '(' | ')'));
+            after.chars().next().is_none_or(|c| c.is_whitespace() || matches!(c, '(' | ')' | '"'));
         if is_word {
             self.at += word.len();
         }

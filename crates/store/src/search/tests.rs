@@ -40,6 +40,25 @@ fn queries_are_read_as_people_mean_them() {
 }
 
 #[test]
+fn a_keyword_ends_where_a_phrase_begins() {
+    for (close, apart) in [
+        (r#"NOT"card declined""#, r#"NOT "card declined""#),
+        (r#"error:true OR"timeout""#, r#"error:true OR "timeout""#),
+        (r#"a AND"b c""#, r#"a AND "b c""#),
+    ] {
+        assert_eq!(parse(close), parse(apart), "{close}");
+    }
+}
+
+#[test]
+fn a_text_is_found_in_any_case_of_letters() {
+    for (text, part) in [("ΟΔΟΣΑ", "οδος"), ("οδος", "ΟΔΟΣ"), ("ὈΔΥΣΣΕΎΣ", "σσεύς"), ("ÄÖ", "äö")]
+    {
+        assert!(folded(text).contains(&folded(part)), "{part} in {text}");
+    }
+}
+
+#[test]
 fn mistakes_are_told_with_their_column() {
     let long = "a ".repeat(MAX_QUERY_CHARS);
     let deep = "(".repeat(40);

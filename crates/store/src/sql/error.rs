@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::error::QueryError;
 use crate::sql::{
-    MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT,
-    MAX_SQL_VALUE_BYTES,
+    MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES,
+    MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES,
 };
 
 /// Why a statement got no answer.
@@ -51,6 +51,9 @@ pub enum SqlError {
     /// One value is too long.
     #[error("a value in the statement is longer than {} MiB", MAX_SQL_VALUE_BYTES >> 20)]
     ValueTooLarge,
+    /// One row of the answer has too many bytes.
+    #[error("a row of the answer takes more than {} MiB", MAX_SQL_BYTES >> 20)]
+    RowTooLarge,
     /// A function was given what it cannot take, or numbers ran over.
     #[error("{0}")]
     Value(String),
@@ -69,6 +72,7 @@ impl SqlError {
             self,
             Self::Value(_)
                 | Self::ValueTooLarge
+                | Self::RowTooLarge
                 | Self::Memory
                 | Self::Timeout { .. }
                 | Self::Cancelled
@@ -108,7 +112,9 @@ impl SqlError {
             Self::Memory => {
                 "narrow it by time, leave out long columns such as attributes, or group before joining".to_owned()
             }
-            Self::ValueTooLarge => "leave out the long column, or take a part of it".to_owned(),
+            Self::ValueTooLarge | Self::RowTooLarge => {
+                "leave out the long column, or take a part of it".to_owned()
+            }
             Self::Value(_) | Self::Cancelled | Self::Query(_) => String::new(),
         }
     }

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 use rusqlite::types::ValueRef;
 
+use super::json_functions;
 use super::source::Source;
 use crate::search::parse_moment;
 use crate::sql::MAX_SQL_VALUE_BYTES;
@@ -34,12 +35,15 @@ pub(super) const DOCUMENTED: [(&str, &str); 3] = [
 ];
 
 /// Names of the functions that are ours, or ours in the place of SQLite's.
-pub(super) const NAMES: [&str; 16] = [
+pub(super) const NAMES: [&str; 19] = [
     "iso",
     "unix_nano",
     "quantile",
+    "json_group_array",
+    "json_group_object",
     "like",
     "instr",
+    "unhex",
     "replace",
     "trim",
     "ltrim",
@@ -117,6 +121,10 @@ pub(super) fn register(connection: &Connection, source: &Source) -> Result<(), r
         Ok(Some(at.map_or(0, |at| text[..at].chars().count() as i64 + 1)))
     })?;
     connection.create_scalar_function("replace", 3, flags, replace)?;
+    for arguments in [1, 2] {
+        connection.create_scalar_function("unhex", arguments, flags, |context| unhex(context))?;
+    }
+    json_functions::register(connection)?;
     for name in ["trim", "ltrim", "rtrim"] {
         for arguments in [1, 2] {
             connection.create_scalar_function(name, arguments, flags, move |context| {
@@ -133,6 +141,29 @@ fn wrong(message: String) -> rusqlite::Error {
 
 fn check(source: &Source) -> Result<(), rusqlite::Error> {
     if source.is_over() { Err(Source::ended()) } else { Ok(()) }
+}
+
+/// `unhex(text)`, `unhex(text, passed_over)`: bytes of pairs of hexadecimal digits, between which some
+/// characters may lie; null for anything else. SQLite looks through all of these for each.
+fn unhex(context: &Context<'_>) -> rusqlite::Result<Option<Vec<u8>>> {
+    let Some(text) = text_of(context.get_raw(0)) else { return Ok(None) };
+    let passed_over: HashSet<char> = match context.len() {
+        1 => HashSet::new(),
+        _ => match text_of(context.get_raw(1)) {
+            None => return Ok(None),
+            Some(passed_over) => passed_over.chars().collect(),
+        },
+    };
+    let (mut bytes, mut high) = (Vec::with_capacity(text.len() / 2), None);
+    for letter in text.chars() {
+        match (letter.to_digit(16), high.take()) {
+            (Some(digit), None) => high = Some(digit),
+            (Some(digit), Some(high)) => bytes.push((high << 4 | digit) as u8),
+            (None, None) if passed_over.contains(&letter) => {}
+            (None, _) => return Ok(None),
+        }
+    }
+    Ok(high.is_none().then_some(bytes))
 }
 
 /// A value as text, much as SQLite would make it of one (it writes some reals with other digits); none for null.

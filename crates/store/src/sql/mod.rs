@@ -22,6 +22,7 @@ mod derived;
 mod error;
 mod functions;
 mod groups;
+mod json_functions;
 mod logs;
 mod pages;
 mod rollups;
@@ -67,7 +68,7 @@ pub const MAX_SQL_ROWS: usize = 100_000;
 pub const MAX_SQL_BYTES: usize = 16 * 1024 * 1024;
 
 /// Longest value that a statement works with, bytes.
-pub const MAX_SQL_VALUE_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_SQL_VALUE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Most bytes that sorting, grouping and temporary tables of a statement put on disk.
 pub const MAX_SQL_TEMP_BYTES: u64 = 256 * 1024 * 1024;

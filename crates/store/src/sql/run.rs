@@ -12,9 +12,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
 use super::allow::Watch;
 use super::source::Source;
 use super::{
-    MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT,
-    MAX_SQL_VALUE_BYTES, SqlColumn, SqlError, SqlKind, SqlParameters, SqlQuery, SqlRun, SqlSink,
-    SqlValue, derived, functions, temp, view,
+    MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES,
+    MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES, SqlColumn, SqlError, SqlKind, SqlParameters, SqlQuery,
+    SqlRun, SqlSink, SqlValue, derived, functions, temp, view,
 };
 use crate::error::QueryError;
 
@@ -31,7 +31,7 @@ const MAX_EXPRESSION_DEPTH: i32 = 100;
 const MAX_COMPOUND: i32 = 30;
 
 /// Most columns of an answer, and of anything between.
-const MAX_COLUMNS: i32 = 200;
+const MAX_COLUMNS: i32 = 100;
 
 /// Most steps that a statement is made into.
 const MAX_STEPS: i32 = 100_000;
@@ -180,6 +180,11 @@ fn rows(
     sink.begin(&columns);
     let mut found = statement.raw_query();
     while let Some(row) = found.next()? {
+        // Before it is copied: one row may be all that memory holds.
+        let bytes = (0..columns.len()).map(|at| Ok(bytes_of(row.get_ref(at)?)));
+        if bytes.sum::<Result<usize, rusqlite::Error>>()? > MAX_SQL_BYTES {
+            return Err(Stop::Told(SqlError::RowTooLarge));
+        }
         let values = (0..columns.len()).map(|at| Ok(value_of(row.get_ref(at)?)));
         if !sink.row(values.collect::<Result<_, rusqlite::Error>>()?) {
             break;
@@ -241,6 +246,13 @@ fn connect(source: &Source, watch: &Watch) -> Result<Connection, Stop> {
     let source = source.clone();
     connection.progress_handler(STEPS_PER_LOOK, Some(move || source.is_over()))?;
     Ok(connection)
+}
+
+fn bytes_of(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
+    }
 }
 
 fn value_of(value: ValueRef<'_>) -> SqlValue {

@@ -222,7 +222,7 @@ impl SpanRows {
             return Ok(weight);
         }
         let weight = self.look(row.segment, |lease| {
-            Ok(sampled::of(lease, row.trace_id)?.map_or(1.0, |sampled| sampled.weight))
+            Ok(sampled::of(lease, row.trace_id)?.map_or(1.0, |sampled| sampled.weight_of_span()))
         })?;
         self.weight.set(Some((row.segment, row.trace_id, weight)));
         Ok(weight)

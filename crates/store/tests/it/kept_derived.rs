@@ -23,7 +23,7 @@ fn open(dir: &Path, keep_derived: bool) -> (Store, Registry) {
 }
 
 /// As a server derives one from a span.
-fn derived(trace: u128, id: u128) -> Decision {
+pub(crate) fn derived(trace: u128, id: u128) -> Decision {
     Decision {
         derived: true,
         seq: 0,

@@ -15,6 +15,7 @@ use throughline_trace::{
     TraceSummary,
 };
 
+use crate::kept_derived::derived;
 use crate::made::{self, DAY, NOON, decision, log, span, spans};
 use crate::rollups::settled;
 use crate::sql::ask;
@@ -293,6 +294,32 @@ async fn what_a_decision_refers_to_keeps_its_skeleton_at_least() {
     assert!(trace.spans[1].attributes.str("k").is_none());
     let tally = first_segment(&reader).await.sampled.unwrap();
     assert_eq!((tally.bared["rest"].traces, tally.dropped["rest"].traces), (1, 1));
+}
+
+#[tokio::test]
+async fn what_was_derived_from_a_trace_does_not_keep_all_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), share(0.5));
+    for (number, hundredths) in [(1, 7), (2, 13), (3, 75), (4, 88)] {
+        let id = id_at(hundredths, number);
+        let mut batch = spans(NOON, two(id));
+        batch.decisions.push(derived(id, number.into()));
+        store.inbox().commit(batch).await.unwrap();
+    }
+    close_day(&store, 1).await;
+    let reader = store.reader();
+    let tally = first_segment(&reader).await.sampled.unwrap();
+    assert_eq!((tally.bared["rest"].traces, tally.chosen["rest"].traces), (2, 2));
+    assert!(tally.kept.is_empty(), "{:?}", tally.kept);
+    // Decisions have something to refer to, and the chosen stand for all four.
+    let trace = stored(&reader, id_at(7, 1)).await;
+    assert_eq!((trace.is_skeleton, trace.decisions.len()), (true, 1));
+    let all = format!("start_unix_nano < {}", NOON + DAY / 2);
+    // The span that closes the day is one more.
+    for (table, expected) in [("spans", 9.0), ("traces", 5.0)] {
+        let sum = format!("SELECT sum(sampling_weight) FROM {table} WHERE {all}");
+        assert_eq!(number(&reader, &sum).await, expected, "{table}");
+    }
 }
 
 #[tokio::test]

@@ -320,6 +320,20 @@ async fn what_takes_too_much_ends_and_says_what() {
     assert!(matches!(error, SqlError::Memory), "{error}");
     let error = refusal(&reader, "SELECT printf('%20000000d', 1)").await;
     assert!(matches!(error, SqlError::ValueTooLarge), "{error}");
+    // So does what grows from row to row, and what is long only together.
+    let group =
+        format!("SELECT json_group_array(printf('%100000d', i)) FROM ({endless} SELECT i FROM n)");
+    let error = reader.sql(SqlQuery { timeout, ..SqlQuery::new(group) }).await.unwrap_err();
+    assert!(matches!(error, SqlError::ValueTooLarge), "{error}");
+    let wide = "WITH t(x) AS (SELECT printf('%7000000d', 1)) SELECT x||1, x||2, x||3 FROM t";
+    let error = refusal(&reader, wide).await;
+    assert!(matches!(error, SqlError::RowTooLarge), "{error}");
+    let pretty = "SELECT json_pretty('[1]', printf('%1000000d', 1))";
+    assert!(refusal(&reader, pretty).await.to_string().contains("expected one argument"));
+    // What is passed over is not looked through for each character.
+    let unhex =
+        "SELECT unhex(printf('%7000000d',1)||'1', replace(printf('%7000000d',1),' ','x')||' ')";
+    assert_eq!(lines(&ask(&reader, unhex).await), ["[17]"]);
     // None of it is left behind.
     assert_eq!(lines(&ask(&reader, "SELECT count(*) FROM spans").await), ["6"]);
     store.close().await.unwrap();

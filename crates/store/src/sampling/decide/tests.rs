@@ -76,7 +76,8 @@ fn each_class_keeps_and_can_be_switched_off() {
     let fell = change(|s| s.fallback = FallbackState::Degraded);
     let skipped = change(|s| s.fallback = FallbackState::Skipped);
     let slow = change(|s| s.end_unix_nano += 1_000);
-    let of = |count, confidence| Decided { count, least_confidence: Some(confidence) };
+    let of =
+        |recorded, confidence| Decided { count: 2, recorded, least_confidence: Some(confidence) };
     for (case, expected) in [
         (case(&plain), None),
         (case(&skipped), None),
@@ -87,6 +88,7 @@ fn each_class_keeps_and_can_be_switched_off() {
         (Case { is_held: true, ..case(&failed) }, Some(Reason::Held)),
         (Case { decided: of(2, 0.5), ..case(&plain) }, Some(Reason::LowConfidence)),
         (Case { decided: of(1, 0.6), ..case(&plain) }, Some(Reason::Decided)),
+        (Case { decided: of(0, 0.6), ..case(&plain) }, None),
         (Case { is_running: true, ..case(&plain) }, Some(Reason::Running)),
     ] {
         let on = Sampling { always: always.clone(), ..none() };
