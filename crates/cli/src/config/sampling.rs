@@ -54,6 +54,8 @@ pub(crate) struct KeepConfig {
     pub(crate) confidence_below: Option<f64>,
     /// Traces with decisions.
     pub(crate) decided: Option<bool>,
+    /// Traces with an event that was bad for an objective.
+    pub(crate) slo: Option<bool>,
     /// Traces that a legal hold names.
     pub(crate) held: Option<bool>,
 }
@@ -230,6 +232,7 @@ impl KeepConfig {
             rare,
             confidence_below: share("confidence_below", self.confidence_below)?,
             decided: self.decided.unwrap_or(usual.decided),
+            slo: self.slo.unwrap_or(usual.slo),
             held: self.held.unwrap_or(usual.held),
         })
     }

@@ -61,7 +61,7 @@ use drift::Drift;
 use embedding::Embedder;
 use evidence::Examples;
 use experiments::Experiments;
-pub(crate) use files::{RuleFiles, RuleText};
+pub(crate) use files::{RuleFiles, RuleText, observer as rule_observer};
 use policies::Policies;
 use rollouts::Rollouts;
 use signal_metrics::SignalMetrics;

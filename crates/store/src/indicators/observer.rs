@@ -78,6 +78,12 @@ impl Watching {
         }
     }
 
+    /// Whether a span is a bad event for anybody who counts; `observed` is room for what is counted.
+    pub(crate) fn is_bad(&self, span: &Span, observed: &mut Vec<Observation>) -> bool {
+        self.observe(span, observed);
+        observed.iter().any(|one| one.counts.bad() > 0)
+    }
+
     /// Every indicator.
     pub(crate) fn indicators(&self) -> Vec<Arc<str>> {
         self.observe.as_ref().map(|observe| observe.indicators()).unwrap_or_default()

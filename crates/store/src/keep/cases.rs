@@ -30,18 +30,18 @@ const CACHE_KIB: i64 = 1_024;
 pub(crate) struct Cases<'a> {
     layout: &'a Layout,
     control: &'a Connection,
-    segment: &'a Connection,
+    pub(super) segment: &'a Connection,
     id: SegmentId,
     holds: Vec<Hold>,
     /// Later segments, newest first, and earlier ones.
-    later: Vec<Other>,
-    earlier: Vec<Other>,
+    pub(super) later: Vec<Other>,
+    pub(super) earlier: Vec<Other>,
     open: Vec<(PathBuf, Connection)>,
 }
 
 /// Another segment.
-struct Other {
-    id: SegmentId,
+pub(super) struct Other {
+    pub(super) id: SegmentId,
     /// Which traces may be there; none for the segment that is written.
     filter: Option<IdFilter>,
 }
@@ -228,7 +228,7 @@ impl<'a> Cases<'a> {
         Ok(false)
     }
 
-    fn connection(&mut self, id: SegmentId) -> Result<&Connection, KeepError> {
+    pub(super) fn connection(&mut self, id: SegmentId) -> Result<&Connection, KeepError> {
         let path = self.layout.file_of(id);
         if let Some(at) = self.open.iter().position(|(of, _)| *of == path) {
             return Ok(&self.open[at].1);
@@ -307,7 +307,7 @@ pub(crate) fn look(
     Ok(Readiness::Ready(baselines))
 }
 
-fn may_know(other: &Other, id: TraceId) -> bool {
+pub(super) fn may_know(other: &Other, id: TraceId) -> bool {
     other.filter.as_ref().is_none_or(|filter| filter.may_contain(id))
 }
 

@@ -3,6 +3,7 @@
 //! what is old or too much. It has connections of its own and
 //! works between the writer's groups, never in them.
 
+mod breaches;
 mod cases;
 mod error;
 pub(crate) mod manifest;
@@ -26,6 +27,7 @@ use rusqlite::Connection;
 
 use crate::audit::log::AuditLog;
 use crate::clock::Belief;
+use crate::indicators::Observer;
 use crate::layout::{Day, SegmentId};
 use crate::metrics::StoreMetrics;
 use crate::options::{MirrorHold, Retention, StoreOptions};
@@ -94,6 +96,7 @@ impl Keeper {
             derived: (!options.keep_derived)
                 .then(|| AuditLog::new(&options.data_dir, options.audit_keys.clone())),
             sampling: options.sampling.clone(),
+            observer: options.observer.clone(),
             hold: options.hold.clone(),
             min_packed_bytes: options.min_packed_bytes,
             not_before: HashMap::new(),
@@ -175,6 +178,7 @@ struct Work {
     /// By which decisions go that were derived from spans which go; `None` when they stay.
     derived: Option<AuditLog>,
     sampling: Sampling,
+    observer: Observer,
     hold: Option<MirrorHold>,
     min_packed_bytes: u64,
     /// Segments that wait for a trace that runs, with when it may have ended, nanoseconds since the

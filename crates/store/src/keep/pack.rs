@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use crate::indicators::Watching;
 use crate::keep::cases::Cases;
 use crate::keep::manifest::Packing;
 use crate::keep::retire::unfinished;
@@ -27,6 +28,8 @@ pub(crate) struct Packer<'a> {
     pub(crate) id: SegmentId,
     pub(crate) sampling: &'a Sampling,
     pub(crate) baselines: &'a Baselines,
+    /// Who counts for objectives.
+    pub(crate) watching: &'a Watching,
     /// The time by which traces are judged, nanoseconds since the Unix epoch.
     pub(crate) now_unix_nano: u64,
     /// Fails when the server stops, and leaves the disk to others.
@@ -100,6 +103,7 @@ impl Packer<'_> {
             from: &segment,
             sampling: self.sampling,
             baselines: self.baselines,
+            watching: self.watching,
             now_unix_nano: self.now_unix_nano,
             pause: self.pause,
         }

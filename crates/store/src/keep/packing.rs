@@ -107,6 +107,7 @@ impl Work {
             id,
             sampling,
             baselines: &baselines,
+            watching: &self.observer.now(),
             now_unix_nano: now,
             pause: &pause,
         };

@@ -8,12 +8,13 @@ use rusqlite::{Connection, params};
 use throughline_trace::Sampled;
 
 use crate::dictionary::{self, Packer};
+use crate::indicators::Watching;
 use crate::insert::read_varints;
 use crate::keep::cases::{Cases, Known};
 use crate::keep::{KeepError, skeleton};
 use crate::rollups;
 use crate::sampled;
-use crate::sampling::{Baselines, Count, Sampling, Tally, Verdict, decide};
+use crate::sampling::{Baselines, Count, Reason, Sampling, Tally, Verdict, decide};
 use crate::schema::SEGMENT;
 use crate::segment::checkpoint;
 use crate::trace_place;
@@ -43,6 +44,8 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) from: &'a Connection,
     pub(crate) sampling: &'a Sampling,
     pub(crate) baselines: &'a Baselines,
+    /// Who counts for objectives.
+    pub(crate) watching: &'a Watching,
     /// The time by which traces are judged, nanoseconds since the Unix epoch.
     pub(crate) now_unix_nano: u64,
     pub(crate) pause: &'a dyn Fn() -> Result<(), KeepError>,
@@ -152,7 +155,14 @@ impl<'a> Copy<'a> {
     fn judged(&mut self, cases: &mut Cases<'_>, known: &Known) -> Result<(), KeepError> {
         (self.of.pause)()?;
         let case = known.case(self.of.sampling, self.of.now_unix_nano);
-        let verdict = decide(self.of.sampling, &case, self.of.baselines);
+        let mut verdict = decide(self.of.sampling, &case, self.of.baselines);
+        // Last, as it reads the spans.
+        if self.of.sampling.always.slo
+            && !matches!(verdict, Verdict::Keep(_))
+            && cases.was_bad(known, self.of.watching)?
+        {
+            verdict = Verdict::Keep(Reason::Slo);
+        }
         let is_referred = known.is_held || known.decided.count > 0;
         let fate = match verdict {
             Verdict::Keep(_) | Verdict::Chosen { .. } => Fate::Whole,

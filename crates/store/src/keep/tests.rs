@@ -132,6 +132,7 @@ async fn a_kill_at_any_step_of_packing_leaves_the_old_state_or_the_new_one() {
             id,
             sampling: &sampling,
             baselines: &Baselines::default(),
+            watching: &crate::indicators::Watching::default(),
             now_unix_nano: u64::MAX,
             pause: &pause,
         };

@@ -87,6 +87,7 @@ pub(crate) enum Reason {
     LowConfidence,
     Slow,
     Rare,
+    Slo,
     Running,
     /// A rule has no value for it: it is kept rather.
     RuleError,
@@ -103,6 +104,7 @@ impl Reason {
             Self::LowConfidence => "low_confidence",
             Self::Slow => "slow",
             Self::Rare => "rare",
+            Self::Slo => "slo",
             Self::Running => "running",
             Self::RuleError => "rule_error",
         }

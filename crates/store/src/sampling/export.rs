@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use throughline_trace::{OperationKind, Severity, Sketch, TraceSummary};
 
-use super::{Baselines, Case, Decided, Sampling, Verdict, decide, quiet_at, slow_limit};
+use super::{Baselines, Case, Decided, Reason, Sampling, Verdict, decide, quiet_at, slow_limit};
 use crate::answer::{RollupSums, StoredTrace};
 use crate::derived_rows::was_of_span;
+use crate::indicators::{Observer, Watching};
 use crate::writer::now_unix_nano;
 
 /// What becomes of a trace that would leave.
@@ -29,13 +30,21 @@ pub enum ExportVerdict {
 pub struct ExportSampler {
     sampling: Sampling,
     baselines: Baselines,
+    watching: Watching,
     now_unix_nano: u64,
 }
 
 impl ExportSampler {
     /// By these rules. Legal holds are of no matter: nothing is taken away here.
     pub fn new(sampling: Sampling) -> Self {
-        Self { sampling, baselines: Baselines::default(), now_unix_nano: now_unix_nano() }
+        let (baselines, watching) = Default::default();
+        Self { sampling, baselines, watching, now_unix_nano: now_unix_nano() }
+    }
+
+    /// With the objectives for which an event may be bad.
+    pub fn observing(mut self, observer: &Observer) -> Self {
+        self.watching = observer.now();
+        self
     }
 
     /// Whether traces are to be [counted](Self::count) first.
@@ -95,7 +104,15 @@ impl ExportSampler {
             None => "rest".to_owned(),
         };
         let here = summary.sampled.weight_of_trace(summary.span_count).max(1.0);
-        match decide(&self.sampling, &case, &self.baselines) {
+        let mut verdict = decide(&self.sampling, &case, &self.baselines);
+        let mut observed = Vec::new();
+        if self.sampling.always.slo
+            && !matches!(verdict, Verdict::Keep(_))
+            && trace.spans.iter().any(|span| self.watching.is_bad(span, &mut observed))
+        {
+            verdict = Verdict::Keep(Reason::Slo);
+        }
+        match verdict {
             Verdict::Keep(reason) => {
                 ExportVerdict::Leaves { reason: reason.as_str().to_owned(), weight: here }
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use throughline_rules::Expression;
 use throughline_trace::SamplingRate;
 
-pub(crate) use decide::{Baselines, Case, Decided, Verdict, decide, quiet_at, slow_limit};
+pub(crate) use decide::{Baselines, Case, Decided, Reason, Verdict, decide, quiet_at, slow_limit};
 pub use export::{ExportSampler, ExportVerdict};
 pub use tally::{Count, Tally};
 
@@ -66,6 +66,8 @@ pub struct Always {
     pub confidence_below: Option<f64>,
     /// With a decision.
     pub decided: bool,
+    /// With an event that was bad for an objective (SLO).
+    pub slo: bool,
     /// That a legal hold names.
     pub held: bool,
 }
@@ -133,6 +135,7 @@ impl Default for Always {
             rare: None,
             confidence_below: None,
             decided: true,
+            slo: true,
             held: true,
         }
     }

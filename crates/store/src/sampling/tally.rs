@@ -32,7 +32,7 @@ impl Count {
 #[serde(default)]
 pub struct Tally {
     /// Kept by what they are: `error`, `fallback`, `slow`, `rare`, `low_confidence`, `decided`,
-    /// `held`, `running`, `rule_error`.
+    /// `held`, `running`, `rule_error`, `slo`.
     pub kept: BTreeMap<String, Count>,
     /// Kept by chance: `rest`, or `rule:` and the name of a rule.
     pub chosen: BTreeMap<String, Count>,

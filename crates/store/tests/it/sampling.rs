@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -11,8 +12,8 @@ use throughline_store::{
     SegmentInfo, SqlValue, Store, StoreOptions, TraceFilter,
 };
 use throughline_trace::{
-    Measure, OperationKind, SamplingRate, SeriesGroups, SeriesQuery, Span, StatusCode, TraceId,
-    TraceSummary,
+    Counts, Measure, Observation, Observe, OperationKind, SamplingRate, SeriesGroups, SeriesQuery,
+    Span, StatusCode, TraceId, TraceSummary,
 };
 
 use crate::kept_derived::derived;
@@ -319,6 +320,58 @@ async fn what_was_derived_from_a_trace_does_not_keep_all_of_it() {
     for (table, expected) in [("spans", 9.0), ("traces", 5.0)] {
         let sum = format!("SELECT sum(sampling_weight) FROM {table} WHERE {all}");
         assert_eq!(number(&reader, &sum).await, expected, "{table}");
+    }
+}
+
+/// Counts spans with `k`; those that say `bad` are.
+#[derive(Debug)]
+struct ByAttribute;
+
+impl Observe for ByAttribute {
+    fn observe(&self, span: &Span, into: &mut Vec<Observation>) {
+        if let Some(said) = span.attributes.str("k") {
+            let counts = Counts::event(said != "bad");
+            into.push(Observation { indicator: "k".into(), counts });
+        }
+    }
+
+    fn indicators(&self) -> Vec<Arc<str>> {
+        vec!["k".into()]
+    }
+}
+
+#[tokio::test]
+async fn r5_4_what_was_bad_for_an_objective_is_kept_in_whichever_segment_it_was() {
+    for is_on in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let always = Always { slo: is_on, ..Always::default() };
+        let options = StoreOptions {
+            sampling: Sampling { always, ..share(0.0) },
+            ..made::options(dir.path())
+        };
+        options.observer.set(Arc::new(ByAttribute));
+        let store = Store::open(options, &mut Registry::default()).unwrap();
+        let (good, bad, later) = (id_at(7, 1), id_at(7, 2), id_at(7, 3));
+        let said = |id: u128, number: u64| {
+            let mut span = span(id, number, Some(1), 1_000);
+            span.attributes.set("k", "bad");
+            span
+        };
+        let first = [two(good), two(bad), vec![said(bad, 3)], two(later)].concat();
+        store.inbox().commit(spans(NOON, first)).await.unwrap();
+        // The segment before is judged by what comes behind it, too.
+        store.inbox().commit(spans(NOON + DAY, vec![said(later, 3)])).await.unwrap();
+        close_day(&store, 2).await;
+        let reader = store.reader();
+        let mut left = Vec::new();
+        for id in [good, bad, later] {
+            left.push(stored(&reader, id).await.spans.len());
+        }
+        assert_eq!(left, if is_on { [0, 3, 3] } else { [0, 0, 0] });
+        let tally = first_segment(&reader).await.sampled.unwrap();
+        let kept = tally.kept.get("slo").map(|kept| (kept.traces, kept.spans));
+        assert_eq!(kept, is_on.then_some((2, 5)));
+        store.close().await.unwrap();
     }
 }
 

@@ -1,12 +1,14 @@
 //! `throughline export --sampled`: the rules of `sampling` over what leaves.
 
-use throughline_store::{BASELINE_DAYS, ExportSampler, Reader, TraceFilter};
+use std::sync::Arc;
+
+use throughline_store::{BASELINE_DAYS, ExportSampler, Observer, Reader, TraceFilter};
 use throughline_trace::{Dimension, Measure, SeriesQuery, Span, Value, keys};
 
 use crate::commands::{PAGE_ROWS, of_query};
 use crate::config::FileConfig;
 use crate::failure::{Failure, Outcome};
-use crate::governing::now_unix_nano;
+use crate::governing::{RuleFiles, now_unix_nano, rule_observer};
 use crate::settings::Settings;
 
 /// Seconds of a day.
@@ -22,14 +24,18 @@ pub(super) async fn sampler(
     filter: &TraceFilter,
 ) -> Outcome<ExportSampler> {
     let config = settings.config_file.as_deref().map(FileConfig::read).transpose()?;
-    let sampling = config.unwrap_or_default().sampling.resolve()?;
+    let config = config.unwrap_or_default();
+    let sampling = config.sampling.resolve()?;
     if !sampling.is_active() {
         return Err(Failure::usage(
             "expected `sampling` in the configuration file to leave something out, got none that does",
         )
         .hint("docs/sampling.md says how it is set; without --sampled everything is exported"));
     }
-    let mut sampler = ExportSampler::new(sampling);
+    let observer = Observer::default();
+    let rules = RuleFiles::new(config.governance.rules.clone()).read()?;
+    observer.set(Arc::new(rule_observer(&rules, Vec::new())));
+    let mut sampler = ExportSampler::new(sampling).observing(&observer);
     if sampler.wants_counts() {
         let mut cursor: Option<String> = None;
         loop {

@@ -48,6 +48,7 @@ fn all_of_it_is_read() {
         rare: Some(Rare { fewer_than: 20, by: Kind::Shape }),
         confidence_below: Some(0.62),
         decided: false,
+        slo: true,
         held: true,
     };
     assert_eq!(sampling.always, always);

@@ -63,6 +63,7 @@ fn each_class_keeps_and_can_be_switched_off() {
         errors: false,
         fallbacks: false,
         decided: false,
+        slo: false,
         held: false,
         ..Always::default()
     };
