@@ -52,6 +52,8 @@ pub(crate) struct Definition {
     pub(crate) needs_at: bool,
     /// Narrows or rejects what a pattern has found in a text.
     pub(crate) check: fn(&str, Range<usize>) -> Option<Range<usize>>,
+    /// Where the search goes on behind a match that was rejected.
+    pub(crate) resume: fn(&str, &Range<usize>) -> usize,
     /// Spellings that mean the same, to one: the hash is made of it.
     pub(crate) normal: fn(&str) -> Cow<'_, str>,
     /// Whether other things may look like it: ids and hashes are left alone.
@@ -67,6 +69,7 @@ const PLAIN: Definition = Definition {
     triggers: &[],
     needs_at: false,
     check: |_, found| Some(found),
+    resume: |_, rejected| rejected.end,
     normal: |text| Cow::Borrowed(text),
     is_fuzzy: false,
     takes_numbers: false,
@@ -139,6 +142,7 @@ const PHONE: Definition = Definition {
         Trigger::Sets(&[DIGITS, DIGITS, b" .-)", b"0123456789 "]),
     ],
     check: phone::check,
+    resume: behind_first_group,
     normal: |text| {
         let plus = if text.starts_with('+') { "+" } else { "" };
         Cow::Owned(format!("{plus}{}", card::digits(text)))
@@ -148,14 +152,25 @@ const PHONE: Definition = Definition {
 };
 
 const CARD: Definition = Definition {
-    patterns: &[r"[0-9](?:[0-9]{12,18}|[0-9]{3}(?:[ -][0-9]{1,6}){2,30})"],
+    patterns: &[card::PATTERN],
     triggers: &[Trigger::Sets(&[DIGITS, DIGITS, DIGITS, b"0123456789"])],
     check: card::check,
+    resume: behind_first_group,
     normal: |text| Cow::Owned(card::digits(text)),
     is_fuzzy: true,
     takes_numbers: true,
     ..PLAIN
 };
+
+/// The end of the first group of digits of a match: those behind it may be a number of their own, of
+/// which the match had only the beginning. A group is passed at a time, so that a long row of them is
+/// not looked at once for each digit.
+fn behind_first_group(text: &str, rejected: &Range<usize>) -> usize {
+    let rest = text.as_bytes().get(rejected.start..).unwrap_or_default();
+    let digit = rest.iter().position(u8::is_ascii_digit).unwrap_or(rest.len());
+    let group = rest[digit..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    rejected.start + digit + group
+}
 
 const API_KEY: Definition = Definition {
     patterns: &[

@@ -5,30 +5,25 @@
 use std::ops::Range;
 
 /// Most groups of digits of one card.
-const MAX_GROUPS: usize = 6;
+const MAX_GROUPS: usize = 5;
 
-/// The first part of `found` in `text` that is a card: groups of digits stand beside it that are its
-/// date or code, or numbers of their own. `None` when there is none.
+/// Digits that may begin with a card: many together, or as many groups as one may have. Whether it is
+/// one, and how much of it, [`check`] says.
+pub(crate) const PATTERN: &str = r"[0-9](?:[0-9]{12,18}|[0-9]{3}(?:[ -][0-9]{1,6}){2,4})";
+
+/// The card that `found` in `text` begins with: groups of digits stand behind it that are its date or
+/// code, or numbers of their own. `None` when it begins with none; one that begins with a later group is
+/// a match of its own.
 pub(crate) fn check(text: &str, found: Range<usize>) -> Option<Range<usize>> {
     let matched = text.get(found.clone())?;
-    let is_gap = |byte: &u8| matches!(byte, b' ' | b'-');
-    let gaps = || matched.bytes().enumerate().filter(|(_, byte)| is_gap(byte)).map(|(at, _)| at);
-    let starts = std::iter::once(0).chain(gaps().map(|at| at + 1));
-    for start in starts {
-        let mut ends: Vec<usize> = gaps().filter(|end| *end > start).take(MAX_GROUPS - 1).collect();
-        if ends.len() < MAX_GROUPS - 1 {
-            ends.push(matched.len());
-        }
-        // The longest first: with more digits it is less likely to be chance.
-        for end in ends.into_iter().rev() {
-            let part = &matched[start..end];
-            let range = found.start + start..found.start + end;
-            if is_grouped(part.split([' ', '-'])) && is_card(part) && stands_alone(text, &range) {
-                return Some(range);
-            }
-        }
-    }
-    None
+    let gaps = matched.rmatch_indices([' ', '-']).map(|(at, _)| at);
+    // The longest first: with more digits it is less likely to be chance.
+    std::iter::once(matched.len()).chain(gaps).find_map(|end| {
+        let part = &matched[..end];
+        let range = found.start..found.start + end;
+        let is_it = is_grouped(part.split([' ', '-'])) && is_card(part);
+        (is_it && stands_alone(text, &range)).then_some(range)
+    })
 }
 
 /// Only digits, so that spelling makes no difference to the hash.

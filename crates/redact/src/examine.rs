@@ -463,9 +463,13 @@ impl<'r> Examiner<'r> {
                     Some(definition) => (definition.check)(text, found),
                     None => Some(found),
                 };
-                // Where only the beginning of a match was meant, the rest may hold another.
-                from = kept.as_ref().map_or(whole.end, |kept| kept.end).max(whole.start + 1);
-                from = text.ceil_char_boundary(from);
+                // Where only a part of a match was meant, or none, the rest may hold another.
+                from = match (&kept, &rule.definition) {
+                    (Some(kept), _) => kept.end,
+                    (None, Some(definition)) => (definition.resume)(text, &whole),
+                    (None, None) => whole.end,
+                };
+                from = text.ceil_char_boundary(from.max(whole.start + 1));
                 let is_new = |kept: &Range<usize>| {
                     !kept.is_empty() && !self.set.is_replacement(number, &text[kept.clone()])
                 };

@@ -213,6 +213,9 @@ fn cards_by_issuer_and_check_digit() {
         "4111-1111 1111-1111",
         "a4111111111111111",
         "41111111111111110",
+        "2024-11-26 4111111111111111 charged",
+        "1234 56 4111111111111111",
+        "order 1234567 12-34 20241126 4111 1111 1111 1111",
     ] {
         writeln!(said, "{}", text(&redactor, sample)).expect("written");
     }
@@ -228,6 +231,9 @@ fn cards_by_issuer_and_check_digit() {
     [card]
     a4111111111111111
     41111111111111110
+    2024-11-26 [card] charged
+    1234 56 [card]
+    order 1234567 12-34 20241126 [card]
     "#);
     let number = through(&redactor, span("card", 4_111_111_111_111_111));
     assert_eq!(number.attributes.str("card"), Some("[card]"));
@@ -248,6 +254,7 @@ fn phones_with_a_country_or_in_groups() {
         r#"{"to": "+491701234567"}"#,
         "5552345678",
         "order 100-200-3000",
+        "room 0123 030 1234567",
     ] {
         writeln!(said, "{}", text(&redactor, sample)).expect("written");
     }
@@ -262,6 +269,7 @@ fn phones_with_a_country_or_in_groups() {
     {"to": "[phone]"}
     5552345678
     order 100-200-3000
+    room 0123 [phone]
     "#);
 }
 
