@@ -1,5 +1,7 @@
 //! Log events named `agent.decision` to decisions (requirement R4.4).
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use throughline_trace::{Attributes, Decision, DecisionId, LogRecord, Value, keys};
@@ -11,6 +13,26 @@ const NESTED: &str = "decision";
 /// Ids that a record without an active span may carry as attributes.
 const TRACE_ID: &str = "trace_id";
 const SPAN_ID: &str = "span_id";
+
+/// Fields that make a decision what it is: among many others they are taken wherever they stand.
+const OWN: [&str; 16] = [
+    keys::DECISION_ID,
+    keys::PARENT_DECISION_ID,
+    keys::TIMESTAMP_NS,
+    keys::STAGE,
+    keys::INPUT_HASH,
+    keys::MODEL_VERSION,
+    keys::DECISION_ACTION,
+    keys::DECISION_REASON,
+    keys::DECISION_CONFIDENCE,
+    keys::AGENT_ID,
+    keys::SESSION_ID,
+    keys::INSTANCE_ID,
+    keys::SEQ,
+    keys::DERIVED,
+    TRACE_ID,
+    SPAN_ID,
+];
 
 /// What makes a record no decision.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,29 +55,68 @@ pub(super) struct Draft {
     confidence: Option<f64>,
     /// Keys of fields that are there and cannot be read; they stay attributes.
     unreadable: Vec<&'static str>,
+    left_out: usize,
+}
+
+/// The fields of a record: its attributes, and what its body has under other names. The sender decides
+/// how many there are, hence the set.
+struct Fields<'r> {
+    list: Attributes,
+    names: HashSet<Cow<'r, str>>,
+    max_fields: usize,
+    left_out: usize,
+}
+
+impl<'r> Fields<'r> {
+    fn of(record: &'r LogRecord, max_fields: usize) -> Self {
+        let mut fields =
+            Self { list: Attributes::new(), names: HashSet::new(), max_fields, left_out: 0 };
+        let mut nested = None;
+        for (key, value) in &record.attributes.0 {
+            match value {
+                Value::Map(inside) if key == NESTED && !fields.names.contains(NESTED) => {
+                    nested = Some(inside);
+                }
+                // They are within the limit, and what a sender says twice is kept twice.
+                _ => fields.list.0.push((key.clone(), value.clone())),
+            }
+            fields.names.insert(key.into());
+        }
+        if let Value::Map(body) = &record.body {
+            for (key, value) in body {
+                match value {
+                    Value::Map(inside) if key == NESTED && !fields.names.contains(NESTED) => {
+                        nested = Some(inside);
+                        fields.names.insert(key.into());
+                    }
+                    _ => fields.add(key.into(), value),
+                }
+            }
+        }
+        for (key, value) in nested.into_iter().flatten() {
+            fields.add(format!("{NESTED}.{key}").into(), value);
+        }
+        fields
+    }
+
+    fn add(&mut self, key: Cow<'r, str>, value: &Value) {
+        if self.names.contains(&key) {
+            return;
+        }
+        if self.list.len() >= self.max_fields && !OWN.contains(&&*key) {
+            self.left_out += 1;
+            return;
+        }
+        self.list.0.push((key.clone().into_owned(), value.clone()));
+        self.names.insert(key);
+    }
 }
 
 impl Draft {
-    /// Reads the fields of `record` from its attributes, or from its body when that is a map.
-    pub(super) fn read(record: &LogRecord) -> Result<Self, NoDecision> {
-        let mut fields = record.attributes.clone();
-        if let Value::Map(body) = &record.body {
-            for (key, value) in body {
-                if fields.get(key).is_none() {
-                    fields.0.push((key.clone(), value.clone()));
-                }
-            }
-        }
-        if let Some(Value::Map(nested)) = fields.get(NESTED) {
-            let nested = nested.clone();
-            fields.remove(NESTED);
-            for (key, value) in nested {
-                let key = format!("{NESTED}.{key}");
-                if fields.get(&key).is_none() {
-                    fields.0.push((key, value));
-                }
-            }
-        }
+    /// Reads the fields of `record` from its attributes, or from its body when that is a map: at most
+    /// `max_fields` beside its own, as of attributes of any item.
+    pub(super) fn read(record: &LogRecord, max_fields: usize) -> Result<Self, NoDecision> {
+        let Fields { list: fields, left_out, .. } = Fields::of(record, max_fields);
         let decision_id = fields
             .str(keys::DECISION_ID)
             .and_then(|text| text.trim().parse::<DecisionId>().ok())
@@ -70,6 +131,7 @@ impl Draft {
             timestamp_ns: None,
             confidence: None,
             unreadable: Vec::new(),
+            left_out,
         };
         draft.parent_decision_id =
             draft.optional(keys::PARENT_DECISION_ID, |value| value.as_str()?.trim().parse().ok());
@@ -101,6 +163,11 @@ impl Draft {
 
     pub(super) fn has_unreadable_fields(&self) -> bool {
         !self.unreadable.is_empty()
+    }
+
+    /// Whether there were more fields than it may have.
+    pub(super) fn has_left_out(&self) -> bool {
+        self.left_out > 0
     }
 
     /// The decision; what has no place in it stays an attribute.

@@ -31,7 +31,7 @@ impl Converter<'_> {
     fn log_or_decision(&mut self, mut record: LogRecord) {
         let (mut decision, mut no_decision) = (None, None);
         if record.event_name == keys::DECISION_EVENT {
-            match decisions::Draft::read(&record) {
+            match decisions::Draft::read(&record, self.limits.max_attributes) {
                 Ok(draft) => decision = Some(draft),
                 Err(reason) => {
                     self.mend(Problem::Decision);
@@ -42,6 +42,9 @@ impl Converter<'_> {
         if let Some(draft) = decision {
             if draft.has_unreadable_fields() {
                 self.mend(Problem::DecisionField);
+            }
+            if draft.has_left_out() {
+                self.mend(Problem::ManyAttributes);
             }
             // Sent once for all records of the resource, kept with each decision.
             let instance = record.resource.attributes.str(keys::SERVICE_INSTANCE_ID);

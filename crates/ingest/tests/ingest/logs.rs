@@ -3,10 +3,11 @@
 use opentelemetry_proto::tonic::common::v1::KeyValueList;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use throughline_ingest::Signal;
+use prost::Message as _;
+use throughline_ingest::{Encoding, Limits, Problem, Signal, decode};
 use throughline_trace::keys;
 
-use crate::support::{START, attribute, logs, protobuf, text, value};
+use crate::support::{RECEIVED, START, attribute, logs, protobuf, text, value};
 
 fn decision(change: impl FnOnce(&mut LogRecord)) -> LogRecord {
     let mut record = LogRecord {
@@ -141,6 +142,37 @@ fn malformed_decisions_are_kept() {
     rejected 0 mended 5 truncated 0 {"decision": 3, "decision_field": 2}
     accepted 5 with changes; first: agent.decision of "shop" kept as a log record, expected a UUID as decision_id: decision
     "#);
+}
+
+#[test]
+fn a_decision_with_too_many_fields_keeps_its_own_and_the_first_of_the_others() {
+    let many = 50_000;
+    let numbered = |n: usize| attribute(&format!("k{n}"), text("x"));
+    let mut values: Vec<_> = (0..many).map(numbered).collect();
+    // Said already among the attributes: the body's is no other field.
+    values.push(attribute("order", text("o-10")));
+    values.push(attribute(keys::MODEL_VERSION, text("v7")));
+    values.push(attribute(
+        "decision",
+        value(Any::KvlistValue(KeyValueList {
+            values: (0..many).map(numbered).chain([attribute("action", text("wait"))]).collect(),
+        })),
+    ));
+    let record = decision(|record| {
+        set(record, keys::DECISION_ACTION, None);
+        record.body = Some(value(Any::KvlistValue(KeyValueList { values })));
+    });
+    let body = logs(vec![record]).encode_to_vec();
+    let limits = Limits { max_attribute_bytes: body.len(), ..Limits::default() };
+    let decoded = decode(Signal::Logs, Encoding::Protobuf, &body, &limits, RECEIVED).unwrap();
+    let [decision] = decoded.batch.decisions.as_slice() else { panic!("one decision") };
+    assert_eq!((decision.action.as_str(), decision.model_version.as_str()), ("wait", "v7"));
+    assert_eq!(decision.attributes.str("order"), Some("o-9"));
+    assert_eq!(decision.attributes.str("k0"), Some("x"));
+    assert!(decision.attributes.len() <= limits.max_attributes, "{}", decision.attributes.len());
+    assert_eq!(decision.attributes.str(keys::MENDED), Some("many_attributes"));
+    assert_eq!(decoded.report.count(Problem::ManyAttributes), 1);
+    assert_eq!(decoded.report.truncated, 1);
 }
 
 #[test]
