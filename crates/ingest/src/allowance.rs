@@ -41,6 +41,11 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// Bytes taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes `bytes` more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let more = signed(bytes);

@@ -146,6 +146,22 @@ pub(crate) fn unfold(
     Ok(Bytes::from(unfolded))
 }
 
+/// As [`unfold`], of a body that may well be larger than `bounds` allow: `None` then, or when anything
+/// else is wrong with it, and nothing is taken for it.
+pub(crate) fn try_unfold(
+    compression: Compression,
+    wire: &Bytes,
+    bounds: Bounds,
+    reservation: &mut Reservation,
+) -> Option<Bytes> {
+    let before = reservation.bytes();
+    let unfolded = unfold(compression, wire.clone(), bounds, reservation).ok();
+    if unfolded.is_none() {
+        reservation.shrink(reservation.bytes().saturating_sub(before));
+    }
+    unfolded
+}
+
 /// Reads `source` to its end, never holding more than one byte beyond the limit. The outer error
 /// is ours, the inner one the decompressor's.
 fn read_capped(
@@ -195,4 +211,56 @@ pub(crate) async fn drain(body: &mut Body, limit_bytes: usize) {
     };
     // Whoever is slower than that gets the answer if he looks for it.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::allowance::MemoryGate;
+
+    const KIB: usize = 1024;
+
+    fn folded(compression: Compression, bytes: &[u8]) -> Bytes {
+        match compression {
+            Compression::Identity => Bytes::copy_from_slice(bytes),
+            Compression::Gzip => {
+                let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+                gzip.write_all(bytes).unwrap();
+                gzip.finish().unwrap().into()
+            }
+            Compression::Zstd => zstd::encode_all(bytes, 3).unwrap().into(),
+        }
+    }
+
+    #[test]
+    fn what_unfolds_to_much_is_given_up_and_costs_nothing() {
+        let bounds = Bounds {
+            limit_bytes: 256 * KIB,
+            idle_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            busy_retry_after: Duration::from_secs(1),
+        };
+        let gate = Arc::new(MemoryGate::new(64 * KIB * KIB, Default::default()));
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let small = vec![7; 200 * KIB];
+            let wire = folded(compression, &small);
+            let mut reservation = gate.reserve();
+            reservation.grow(wire.len()).unwrap();
+            let body = try_unfold(compression, &wire, bounds, &mut reservation).unwrap();
+            assert_eq!(body, small);
+            assert_eq!(reservation.bytes(), small.len());
+
+            let bomb = folded(compression, &vec![0; 8 * KIB * KIB]);
+            assert!(bomb.len() <= 16 * KIB, "{}", bomb.len());
+            for wire in [bomb.clone(), bomb.slice(..bomb.len() / 2), Bytes::from_static(b"no")] {
+                let mut reservation = gate.reserve();
+                reservation.grow(wire.len()).unwrap();
+                assert_eq!(try_unfold(compression, &wire, bounds, &mut reservation), None);
+                assert_eq!(reservation.bytes(), wire.len());
+            }
+        }
+    }
 }

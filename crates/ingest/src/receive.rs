@@ -26,12 +26,12 @@ use crate::report::Report;
 pub type Submit =
     Arc<dyn Fn(Redacted) -> BoxFuture<'static, Result<Accepted, Refusal>> + Send + Sync>;
 
-/// Bodies up to this size, bytes, are decoded where they were read; larger ones on a thread of
-/// their own, so that they hold up nobody else.
+/// Bodies up to this size, bytes, unfolded if they are compressed, are decoded where they were read;
+/// larger ones on a thread of their own, so that they hold up nobody else.
 const DECODE_INLINE_BYTES: usize = 256 * 1024;
 
-/// The same for compressed bodies, which may unfold to a thousand times their size.
-const UNFOLD_INLINE_BYTES: usize = 16 * 1024;
+/// Compressed bodies beyond this size, bytes, are not even tried: most of them unfold to more.
+const UNFOLD_INLINE_BYTES: usize = 32 * 1024;
 
 /// How a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,23 +181,31 @@ impl Receiver {
         self: &Arc<Self>,
         incoming: Incoming,
         wire: Bytes,
-        reservation: Reservation,
+        mut reservation: Reservation,
     ) -> Result<Answer, Failure> {
-        let inline = match incoming.compression {
-            Compression::Identity => DECODE_INLINE_BYTES,
-            Compression::Gzip | Compression::Zstd => UNFOLD_INLINE_BYTES,
+        let wire_bytes = wire.len();
+        let (payload, compression) = match incoming.call.transport {
+            Transport::Http => (wire, incoming.compression),
+            Transport::Grpc => grpc::message(wire, incoming.compression)?,
         };
-        let (batch, report, reservation) = if wire.len() <= inline {
-            self.decode(incoming, wire, reservation)?
-        } else {
-            let receiver = Arc::clone(self);
-            tokio::task::spawn_blocking(move || receiver.decode(incoming, wire, reservation))
-                .await
-                .map_err(|error| {
-                    tracing::error!(%error, "decoding a request panicked");
-                    Failure::Internal
-                })??
-        };
+        let call = incoming.call;
+        let (batch, report, reservation) =
+            match self.unfold_inline(compression, &payload, &mut reservation) {
+                Some(body) => self.decode(incoming, wire_bytes, body, reservation)?,
+                None => {
+                    let receiver = Arc::clone(self);
+                    tokio::task::spawn_blocking(move || {
+                        let bounds = receiver.bounds();
+                        let body = body::unfold(compression, payload, bounds, &mut reservation)?;
+                        receiver.decode(incoming, wire_bytes, body, reservation)
+                    })
+                    .await
+                    .map_err(|error| {
+                        tracing::error!(%error, "decoding a request panicked");
+                        Failure::Internal
+                    })??
+                }
+            };
         let items = batch.batch().len();
         let accepted = if items == 0 {
             Accepted::default()
@@ -206,29 +214,43 @@ impl Receiver {
                 if let Refusal::Storage(error) = &refusal {
                     tracing::error!(error, items, "storage refused a batch");
                 }
-                self.counters.refused(incoming.call, items);
+                self.counters.refused(call, items);
                 Failure::Refused(refusal)
             })?
         };
         drop(reservation);
-        self.counters.outcome(incoming.call, &accepted, &report);
+        self.counters.outcome(call, &accepted, &report);
         Ok(Answer { rejected: report.rejected, message: report.message() })
     }
 
-    /// Unfolds, decodes and redacts: all the work on a body, so that it may be done on a thread of
-    /// its own.
+    /// The body, if it is small enough to be decoded where it was read. Its size on the wire says little
+    /// about one that is compressed, and what its header says may be wrong: it is unfolded as far as
+    /// that goes. What does not come out of it whole is for the other thread to tell.
+    fn unfold_inline(
+        &self,
+        compression: Compression,
+        payload: &Bytes,
+        reservation: &mut Reservation,
+    ) -> Option<Bytes> {
+        if compression == Compression::Identity {
+            return (payload.len() <= DECODE_INLINE_BYTES).then(|| payload.clone());
+        }
+        if payload.len() > UNFOLD_INLINE_BYTES {
+            return None;
+        }
+        let limit_bytes = self.options.max_request_bytes.min(DECODE_INLINE_BYTES);
+        let bounds = Bounds { limit_bytes, ..self.bounds() };
+        body::try_unfold(compression, payload, bounds, reservation)
+    }
+
+    /// Decodes and redacts: all the work on a body, so that it may be done on a thread of its own.
     fn decode(
         &self,
         incoming: Incoming,
-        wire: Bytes,
-        mut reservation: Reservation,
+        wire_bytes: usize,
+        body: Bytes,
+        reservation: Reservation,
     ) -> Result<(Redacted, Report, Option<Reservation>), Failure> {
-        let wire_bytes = wire.len();
-        let (payload, compression) = match incoming.call.transport {
-            Transport::Http => (wire, incoming.compression),
-            Transport::Grpc => grpc::message(wire, incoming.compression)?,
-        };
-        let body = body::unfold(compression, payload, self.bounds(), &mut reservation)?;
         self.counters.body(incoming.call, wire_bytes, body.len());
         let held = body.len();
         let allowance = Allowance::new(self.options.limits.max_decoded_bytes, Some(reservation));

@@ -288,10 +288,14 @@ const PRIVATE_KEY: Definition = Definition {
     ..PLAIN
 };
 
-/// The key up to its end mark; without one, what looks like its content.
+/// The key up to its end mark; without one, what looks like its content. An end mark behind the next
+/// beginning is that one's: nothing is searched twice, however many beginnings there are.
 fn whole_private_key(text: &str, found: Range<usize>) -> Option<Range<usize>> {
+    const BEGIN: &str = "-----BEGIN ";
     let limit = text.floor_char_boundary((found.start + MAX_PEM_BYTES).min(text.len()));
     let rest = text.get(found.start..limit)?;
+    let next = rest.get(BEGIN.len()..)?.find(BEGIN).map_or(rest.len(), |at| BEGIN.len() + at);
+    let rest = &rest[..next];
     let end = rest.find("-----END ").and_then(|end| {
         let mark = end + "-----END ".len();
         rest[mark..].find("-----").filter(|length| *length < 40).map(|at| mark + at + 5)
@@ -310,3 +314,20 @@ const URL_PASSWORD: Definition = Definition {
     needs_at: true,
     ..PLAIN
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_key_is_not_looked_for_behind_the_next_beginning() {
+        let begin = ["-----BEGIN ", "PRIVATE KEY-----"].concat();
+        let end = ["-----END ", "PRIVATE KEY-----"].concat();
+        let text = format!("{begin}\nQUJD\n{begin}\nREVG\n{end}\n");
+        let first = whole_private_key(&text, 0..begin.len());
+        assert_eq!(first, Some(0..begin.len()));
+        let second = begin.len() + "\nQUJD\n".len();
+        let whole = whole_private_key(&text, second..second + begin.len());
+        assert_eq!(whole, Some(second..text.len() - 1));
+    }
+}
