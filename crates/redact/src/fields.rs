@@ -103,11 +103,63 @@ pub(crate) fn is_machine_made(field: &str) -> bool {
         "parent_id",
         "traceparent",
     ];
-    field.starts_with("throughline.")
-        || field.starts_with("gen_ai.usage.")
-        || field.starts_with("telemetry.sdk.")
-        || EXACT.contains(&field)
+    match field.starts_with("throughline.") {
+        true => OURS.contains(&field),
+        false => {
+            field.starts_with("gen_ai.usage.")
+                || field.starts_with("telemetry.sdk.")
+                || EXACT.contains(&field)
+        }
+    }
 }
+
+/// Those of our own that hold ids, hashes and numbers, by their whole names: others hold what people and
+/// models said (`throughline.entities`, `throughline.attempt.message`).
+const OURS: &[&str] = &[
+    keys::ACTION_ID,
+    keys::ATTEMPT_ERROR_CODE,
+    keys::ATTEMPT_ERROR_TYPE,
+    keys::BREAKER_TARGET,
+    keys::CONTENT_BYTES,
+    keys::CONTENT_INPUT_BYTES,
+    keys::CONTENT_INPUT_LEFT_OUT,
+    keys::CONTENT_INPUT_SHA256,
+    keys::CONTENT_OUTPUT_BYTES,
+    keys::CONTENT_OUTPUT_LEFT_OUT,
+    keys::CONTENT_OUTPUT_SHA256,
+    keys::CONTENT_PARTS_LEFT_OUT,
+    keys::CONTENT_SHA256,
+    keys::CONTENT_TOOLS_BYTES,
+    keys::CONTENT_TOOLS_LEFT_OUT,
+    keys::CONTENT_TOOLS_SHA256,
+    keys::CONTEXT_EMBEDDING,
+    keys::COST_USD,
+    keys::DIRECTIVE_EVIDENCE,
+    keys::DIRECTIVE_ID,
+    keys::ERROR_CODE,
+    keys::EVIDENCE,
+    keys::FINDING,
+    keys::FORECAST_ACTUAL,
+    keys::FORECAST_ID,
+    keys::FORECAST_VALUE,
+    keys::HEDGE,
+    keys::LIMIT_REQUESTS,
+    keys::LIMIT_TOKENS,
+    keys::MEMORY_MESSAGES,
+    keys::MENDED,
+    keys::PRICE_VERSION,
+    keys::REDACTED,
+    keys::RETRY_DELAY_MS,
+    keys::ROLE,
+    keys::ROUTE_GENERATION,
+    keys::RUN_ID,
+    keys::SAMPLING_WEIGHT,
+    keys::STREAM_BYTES,
+    keys::STREAM_CHUNKS,
+    keys::STREAM_RESUMES,
+    keys::TRUNCATED_BYTES,
+    keys::USAGE_CACHE_WRITE_1H,
+];
 
 /// Where something was taken out: the label `field` of the counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

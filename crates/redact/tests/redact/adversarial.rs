@@ -303,10 +303,24 @@ fn emails_in_any_script() {
 fn rules_that_guess_leave_ids_alone_unless_they_name_them() {
     let digits = rule("digits", pattern("[0-9]{4,}"));
     let redactor = only(vec![digits.clone()]);
-    for key in
-        ["input_hash", "gen_ai.response.id", "gen_ai.request.model", "throughline.price_version"]
-    {
+    for key in [
+        "input_hash",
+        "gen_ai.response.id",
+        "gen_ai.request.model",
+        "throughline.price_version",
+        "throughline.mended",
+    ] {
         assert_eq!(under(&redactor, key, "id-2024").as_deref(), Some("id-2024"), "{key}");
+    }
+    // What people and models said is no id, whoever gave the attribute its name.
+    for key in [
+        "throughline.entities",
+        "throughline.intent",
+        "throughline.attempt.message",
+        "throughline.decision.input_problem",
+        "throughline.note",
+    ] {
+        assert_eq!(under(&redactor, key, "id-2024").as_deref(), Some("id-[digits]"), "{key}");
     }
     assert_eq!(under(&redactor, "note", "id-2024").as_deref(), Some("id-[digits]"));
     let mut named = digits;
