@@ -8,6 +8,7 @@ use crate::config::Action;
 use crate::fields::Place;
 use crate::json;
 use crate::rules::{RuleSet, numbers};
+use crate::sources;
 use crate::trail::{Trail, Verdict};
 
 /// JSON in a text in JSON in a text, and so on: how deep it is read as such. Beyond, texts are
@@ -64,13 +65,23 @@ pub(crate) struct Examiner<'r> {
     pub(crate) rules: u64,
     pub(crate) tally: &'r mut Tally,
     place: Place,
+    /// The names of the normal form that the item has: rules on them apply to what they were made of.
+    normal: u64,
     /// Rules and how often each found something in this item.
     found: Vec<(usize, i64)>,
 }
 
 impl<'r> Examiner<'r> {
     pub(crate) fn new(set: &'r RuleSet, rules: u64, tally: &'r mut Tally) -> Self {
-        Self { set, rules, tally, place: Place::SpanName, found: Vec::new() }
+        Self { set, rules, tally, place: Place::SpanName, normal: 0, found: Vec::new() }
+    }
+
+    /// As [`Examiner::new`], of an item whose normal form is among these attributes.
+    pub(crate) fn with_normal_form(mut self, attributes: &Attributes) -> Self {
+        if self.set.asks_for_sources {
+            self.normal = sources::of_item(attributes);
+        }
+        self
     }
 
     /// Notes one find.
@@ -110,14 +121,14 @@ impl<'r> Examiner<'r> {
     /// Looks at a text that is no attribute. Where a rule would drop it, its mask stands instead: the
     /// field is always there.
     pub(crate) fn text_field(&mut self, place: Place, field: &str, text: &mut String) {
-        let rules = self.set.of_field(self.rules, field);
+        let rules = self.set.of_field(self.rules, field, self.normal);
         self.look_at_field(place, rules, field, text);
     }
 
     /// As [`Examiner::text_field`], of a field that was an attribute when it came, so that rules of the
     /// configuration by name apply too. None is called like a secret.
     pub(crate) fn attribute_field(&mut self, place: Place, key: &str, text: &mut String) {
-        let rules = self.set.of_field(self.rules, key);
+        let rules = self.set.of_field(self.rules, key, self.normal);
         let (Some(rule), false) = (self.by_own_name(rules, key), text.is_empty()) else {
             return self.look_at_field(place, rules, key, text);
         };
@@ -144,7 +155,7 @@ impl<'r> Examiner<'r> {
         let set = self.set;
         attributes.0.retain_mut(|(key, value)| {
             self.place = place.of_key(key);
-            let rules = set.of_field(self.rules, key);
+            let rules = set.of_field(self.rules, key, self.normal);
             if let Some(names) = names_of_mark(key, value) {
                 // Its counts stand under names of rules, which may be those of secrets.
                 names.for_each(|name| self.key(rules & !set.fuzzy, name));
@@ -183,7 +194,7 @@ impl<'r> Examiner<'r> {
             return self.take_whole(rule, value);
         }
         if let Some(rule) = set.by_secret_name(of_key, key) {
-            return self.take_scalars(rule, &mut Trail::new(set, rules, key), value);
+            return self.take_scalars(rule, &mut Trail::new(set, rules, key, self.normal), value);
         }
         self.looked_at(rules, key, value)
     }
@@ -194,7 +205,9 @@ impl<'r> Examiner<'r> {
             return None;
         }
         let last = key.rsplit('.').next().unwrap_or(key);
-        self.set.by_key(rules, key, last)
+        let normal = || sources::copied_from(self.normal, key);
+        let by_normal = || self.set.by_normal(rules, normal(), "");
+        self.set.by_key(rules, key, last).or_else(by_normal)
     }
 
     /// Looks at a value by what is in it; answers the rule that drops it.
@@ -210,7 +223,7 @@ impl<'r> Examiner<'r> {
                 Edit::Drop(rule) => Some(rule),
             },
             _ if rules == 0 => None,
-            _ => self.value(&mut Trail::new(self.set, rules, field), value),
+            _ => self.value(&mut Trail::new(self.set, rules, field, self.normal), value),
         }
     }
 
@@ -224,7 +237,7 @@ impl<'r> Examiner<'r> {
         if candidates == 0 && !(self.needs_structure(rules, escapes) && json::may_be(text)) {
             return None;
         }
-        self.seen_text(&mut Trail::new(self.set, rules, field), text, seen)
+        self.seen_text(&mut Trail::new(self.set, rules, field, self.normal), text, seen)
     }
 
     /// Whether JSON has to be read even if its text has no trigger.

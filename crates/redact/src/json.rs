@@ -478,7 +478,7 @@ mod tests {
             let text = format!("{open}{innermost}{close}");
             let mut tally = Tally::default();
             let mut examiner = Examiner::new(&set, set.all, &mut tally);
-            let mut trail = Trail::new(&set, set.all, "some.text");
+            let mut trail = Trail::new(&set, set.all, "some.text", 0);
             let edit = redact(&mut examiner, &mut trail, &text, set.all);
             assert_eq!(trail.depth(), 0);
             let Some(Edit::Text(new)) = edit else { panic!("expected a text, got {edit:?}") };

@@ -38,6 +38,7 @@ mod prefilter;
 mod redactor;
 mod rules;
 mod secret_names;
+mod sources;
 mod trail;
 
 pub use builtin::Builtin;

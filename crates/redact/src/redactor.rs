@@ -153,7 +153,8 @@ struct Work<'r> {
 impl Work<'_> {
     fn span(&mut self, span: &mut Span) {
         let rules = self.set.of_agent(|| agents(&span.attributes, &span.resource));
-        let mut examiner = Examiner::new(self.set, rules, &mut self.tally);
+        let examiner = Examiner::new(self.set, rules, &mut self.tally);
+        let mut examiner = examiner.with_normal_form(&span.attributes);
         examiner.text_field(Place::SpanName, named::SPAN_NAME, &mut span.name);
         let message = &mut span.status.message;
         examiner.text_field(Place::StatusMessage, named::STATUS_MESSAGE, message);
@@ -176,9 +177,9 @@ impl Work<'_> {
         let rules = self.set.of_agent(|| agents(&log.attributes, &log.resource));
         let mut examiner = Examiner::new(self.set, rules, &mut self.tally);
         // An event of the conventions carries its message as the body.
-        let mut of_body = self.set.of_field(rules, named::LOG_BODY);
+        let mut of_body = self.set.of_field(rules, named::LOG_BODY, 0);
         if log.event_name.starts_with("gen_ai.") {
-            of_body |= self.set.of_field(rules, keys::GEN_AI_INPUT_MESSAGES);
+            of_body |= self.set.of_field(rules, keys::GEN_AI_INPUT_MESSAGES, 0);
         }
         examiner.body(Place::LogBody, of_body, named::LOG_BODY, &mut log.body);
         examiner.text_field(Place::LogText, named::LOG_SEVERITY, &mut log.severity_text);

@@ -11,7 +11,7 @@ use crate::glob::Glob;
 use crate::path::Step;
 use crate::pattern::{self, SECRET_GROUP};
 use crate::prefilter::Prefilter;
-use crate::secret_names;
+use crate::{secret_names, sources};
 
 /// Most rules, built-in ones included: their sets are bits of a word.
 pub const MAX_RULES: usize = 64;
@@ -69,6 +69,8 @@ pub(crate) struct Rule {
     pub(crate) keys: Vec<Glob>,
     pub(crate) steps: Vec<Step>,
     fields: Vec<Glob>,
+    /// The names of the normal form among `fields`.
+    normal: u64,
     agents: Vec<Glob>,
 }
 
@@ -104,6 +106,8 @@ pub(crate) struct RuleSet {
     /// Those that find nothing where there is no `@`.
     needing_at: u64,
     with_fields: u64,
+    /// Whether a rule may mean what the normal form was made of.
+    pub(crate) asks_for_sources: bool,
     with_agents: u64,
     hash_key: [u8; 32],
 }
@@ -147,6 +151,7 @@ impl RuleSet {
             fuzzy: those(&|rule| rule.is_fuzzy() && rule.fields.is_empty()),
             needing_at: those(&|rule| rule.definition.as_ref().is_some_and(|it| it.needs_at)),
             with_fields: those(&|rule| !rule.fields.is_empty()),
+            asks_for_sources: rules.iter().any(|rule| rule.normal != 0 || !rule.keys.is_empty()),
             with_agents: those(&|rule| !rule.agents.is_empty()),
             prefilter,
             rules,
@@ -173,11 +178,13 @@ impl RuleSet {
         self.without(self.all, self.with_agents, is_meant)
     }
 
-    /// Of these rules: those that apply to a field.
-    pub(crate) fn of_field(&self, rules: u64, field: &str) -> u64 {
+    /// Of these rules: those that apply to a field of an item that has these names of the normal form.
+    pub(crate) fn of_field(&self, rules: u64, field: &str, normal: u64) -> u64 {
         let mut left = rules;
         if left & self.with_fields != 0 {
-            let is_meant = |rule: &Rule| fields::is_among(&rule.fields, field);
+            let is_meant = |rule: &Rule| {
+                fields::is_among(&rule.fields, field) || sources::is_in(rule.normal & normal, field)
+            };
             left = self.without(left, self.with_fields, is_meant);
         }
         if left & self.fuzzy != 0 && fields::is_machine_made(field) {
@@ -208,6 +215,14 @@ impl RuleSet {
         numbers(rules & self.keyed).find(|number| {
             let keys = &self.rules[*number].keys;
             keys.iter().any(|glob| glob.matches(full) || glob.matches(last))
+        })
+    }
+
+    /// As [`RuleSet::by_key`], by names of the normal form, with `rest` behind each.
+    pub(crate) fn by_normal(&self, rules: u64, normal: u64, rest: &str) -> Option<usize> {
+        sources::keys_of(normal).find_map(|name| {
+            let full = format!("{name}{rest}");
+            self.by_key(rules, &full, full.rsplit('.').next().unwrap_or(&full))
         })
     }
 
@@ -260,6 +275,7 @@ impl Rule {
             keys: Vec::new(),
             steps: Vec::new(),
             fields: config.fields.clone(),
+            normal: sources::meant_by(&config.fields),
             agents: config.agents.clone(),
         };
         match &config.detector {

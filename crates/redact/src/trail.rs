@@ -3,6 +3,7 @@
 
 use crate::path::{Child, Step};
 use crate::rules::{RuleSet, numbers};
+use crate::sources;
 
 /// Longest row of names that rules by name are tried against as a whole, bytes. Beyond it only the
 /// last name counts, with a dot for all before it: each level would cost its whole depth otherwise.
@@ -28,6 +29,9 @@ pub(crate) struct Trail {
     pub(crate) embedded: usize,
     /// Names that led here, with dots between them, as far as [`MAX_DOTTED_BYTES`] go.
     dotted: String,
+    /// Bytes of the attribute's own name in `dotted`, and names of the normal form that were made of it.
+    own_bytes: usize,
+    normal: u64,
     /// The depth from which on names had no room in `dotted`.
     cut_at: Option<usize>,
     /// Steps that were reached, of all levels: (rule, number of the step that is next).
@@ -38,11 +42,15 @@ pub(crate) struct Trail {
 }
 
 impl Trail {
-    pub(crate) fn new(set: &RuleSet, rules: u64, field: &str) -> Self {
+    /// The beginning of the way, at an attribute of an item that has these names of the normal form.
+    pub(crate) fn new(set: &RuleSet, rules: u64, field: &str, normal: u64) -> Self {
+        let is_named = rules & set.keyed != 0;
         Self {
             rules,
             embedded: 0,
-            dotted: if rules & set.keyed == 0 { String::new() } else { field.to_owned() },
+            dotted: if is_named { field.to_owned() } else { String::new() },
+            own_bytes: field.len(),
+            normal: if is_named { sources::copied_from(normal, field) } else { 0 },
             cut_at: None,
             reached: numbers(rules & set.paths).map(|rule| (rule, 0)).collect(),
             levels: Vec::new(),
@@ -74,7 +82,10 @@ impl Trail {
         }
         match self.cut_at {
             Some(_) => set.by_key(self.rules, &format!(".{key}"), key),
-            None => set.by_key(self.rules, &self.dotted, key),
+            None => set.by_key(self.rules, &self.dotted, key).or_else(|| {
+                let rest = self.dotted.get(self.own_bytes..).unwrap_or_default();
+                set.by_normal(self.rules, self.normal, rest)
+            }),
         }
     }
 
@@ -145,7 +156,7 @@ mod tests {
         let config =
             RedactionConfig { secrets: Secrets::Off, rules: vec![rule], ..Default::default() };
         let set = RuleSet::compile(&config, [0; 32]).unwrap();
-        let mut trail = Trail::new(&set, set.all, "top");
+        let mut trail = Trail::new(&set, set.all, "top", 0);
         assert_eq!(trail.enter_key(&set, "x"), Verdict::Look);
         for _ in 0..MAX_DOTTED_BYTES {
             assert_eq!(trail.enter_key(&set, "a"), Verdict::Look);

@@ -27,7 +27,7 @@ fn fixture(name: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-fn decoded(name: &str) -> Decoded {
+pub(crate) fn decoded(name: &str) -> Decoded {
     let body = fixture(name);
     decode(Signal::Traces, Encoding::Json, body.as_bytes(), &Limits::default(), RECEIVED).unwrap()
 }
@@ -145,7 +145,7 @@ fn check(name: &str) {
     settings.bind(|| insta::assert_snapshot!(name, picture(name)));
 }
 
-const FIXTURES: &[&str] = &[
+pub(crate) const FIXTURES: &[&str] = &[
     "azure_inference",
     "fallback_langchain",
     "genai_openai",

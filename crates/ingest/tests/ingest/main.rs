@@ -14,6 +14,7 @@ mod json;
 mod logs;
 mod metrics;
 mod properties;
+mod redacted;
 mod sizes;
 mod support;
 mod troubles;
