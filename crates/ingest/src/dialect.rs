@@ -25,7 +25,7 @@ mod openinference;
 mod traceloop;
 mod vercel_ai;
 
-use throughline_trace::{Attributes, Span, Value, keys};
+use throughline_trace::{Attributes, Span, SpanRole, Value, keys};
 
 pub(crate) use derived::decisions;
 pub(crate) use draft::Added;
@@ -151,10 +151,17 @@ fn dimensions(draft: &mut Draft<'_>) {
         Some("execute_tool" | "retrieval") => "act",
         // A model that asks for a tool has chosen the next action. What another answer was for (a
         // plan in words, a critique, the result), nothing on the span says.
-        Some("chat" | "generate_content") if asks_for_tools(draft) => "plan",
+        _ if is_model_call(draft) && asks_for_tools(draft) => "plan",
         _ => return,
     };
     draft.put(keys::AI_PHASE, phase);
+}
+
+/// Whether the span is a call of a model that answers, by its role or else by its operation.
+fn is_model_call(draft: &Draft<'_>) -> bool {
+    let role = draft.str(keys::ROLE).and_then(SpanRole::from_text);
+    let operation = || draft.str(keys::GEN_AI_OPERATION_NAME).and_then(SpanRole::from_operation);
+    role.or_else(operation) == Some(SpanRole::LlmCall)
 }
 
 /// Why an answer ended that asks for tools, by the names of conventions and providers.

@@ -91,7 +91,8 @@ impl SpanRole {
         })
     }
 
-    fn from_operation(operation: &str) -> Option<Self> {
+    /// The role of a value of `gen_ai.operation.name`; `None` for what the conventions do not have.
+    pub fn from_operation(operation: &str) -> Option<Self> {
         Some(match operation {
             "chat" | "generate_content" | "text_completion" => Self::LlmCall,
             "embeddings" => Self::Embeddings,

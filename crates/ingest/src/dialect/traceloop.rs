@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use throughline_trace::{Value, keys};
 
 use super::draft::Draft;
-use super::{indexed, langchain, messages};
+use super::{genai, indexed, langchain, messages};
 
 /// Keys of its own that begin like OpenInference's.
 pub(super) const OLD_KEYS: &[&str] = &["llm.request.type", "llm.usage.total_tokens"];
@@ -43,6 +43,10 @@ pub(super) fn add(draft: &mut Draft<'_>) {
     }
     draft.put_some(keys::GEN_AI_OPERATION_NAME, operation(KINDS, "traceloop.span.kind"));
     draft.put_some(keys::GEN_AI_OPERATION_NAME, operation(REQUESTS, "llm.request.type"));
+    // LiteLLM has its own names here, and may name no operation.
+    if draft.get(keys::GEN_AI_OPERATION_NAME).is_none() {
+        draft.put_some(keys::ROLE, came.str("llm.request.type").and_then(genai::role_of));
+    }
     match kind {
         Some("tool") => draft.copy_table(OF_A_TOOL),
         Some("agent") => draft.copy_table(&[("traceloop.entity.name", keys::GEN_AI_AGENT_NAME)]),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use prost::Message as _;
 use throughline_ingest::{Decoded, Encoding, Limits, Problem, Signal, decode};
 use throughline_trace::{
@@ -12,7 +13,7 @@ use throughline_trace::{
     TraceTree, Usage, Value,
 };
 
-use crate::support::{attribute, span, text, traces};
+use crate::support::{attribute, span, text, traces, value};
 
 /// 2027-01-15T08:00:00Z, nanoseconds since the Unix epoch: when the requests arrive, after all of
 /// them were captured.
@@ -280,6 +281,69 @@ fn r4_4_decisions_that_spans_show_are_derived_and_say_so() {
     vercel_ai_7: act get_weather by "" on "execute_tool get_weather"
     vercel_ai_7: act get_weather by "" on "execute_tool get_weather"
     "#);
+}
+
+/// A span with this name and these texts, and with tokens in and out.
+fn told(id: u8, name: &str, texts: &[(&str, &str)]) -> opentelemetry_proto::tonic::trace::v1::Span {
+    let mut span = span(id, name);
+    span.attributes = texts.iter().map(|(key, said)| attribute(key, text(said))).collect();
+    for (key, count) in [("gen_ai.usage.input_tokens", 120), ("gen_ai.usage.output_tokens", 23)] {
+        span.attributes.push(attribute(key, value(Any::IntValue(count))));
+    }
+    span
+}
+
+fn read(spans: Vec<opentelemetry_proto::tonic::trace::v1::Span>) -> SpanBatch {
+    let body = traces(spans).encode_to_vec();
+    decode(Signal::Traces, Encoding::Protobuf, &body, &Limits::default(), RECEIVED).unwrap().batch
+}
+
+#[test]
+fn model_calls_count_whatever_their_operation_is_called() {
+    let model = ("gen_ai.request.model", "gpt-4o-mini");
+    let operation = "gen_ai.operation.name";
+    for (name, texts, role) in [
+        ("litellm_request", &[model, (operation, "acompletion")][..], SpanRole::LlmCall),
+        ("litellm_request", &[model, (operation, "aresponses")], SpanRole::LlmCall),
+        ("litellm_request", &[model, (operation, "aembedding")], SpanRole::Embeddings),
+        ("litellm_request", &[model, ("llm.request.type", "acompletion")], SpanRole::LlmCall),
+        ("chat.completions gpt", &[model, (operation, "chat.completions")], SpanRole::LlmCall),
+        ("s", &[model, (operation, "chat.streaming_completions")], SpanRole::LlmCall),
+        ("s", &[model, (operation, "text.completions")], SpanRole::LlmCall),
+        ("call_llm", &[model, ("gen_ai.system", "gcp.vertex.agent")], SpanRole::LlmCall),
+        ("ask", &[("gen_ai.response.model", "gpt-4o-mini")], SpanRole::LlmCall),
+        ("ask", &[model, (operation, "ask_model")], SpanRole::LlmCall),
+        // No model, or something around the calls, or something else that says so.
+        ("ask", &[("gen_ai.system", "openai")], SpanRole::Other),
+        ("agent_run [forecaster]", &[model], SpanRole::Other),
+        ("s", &[model, (operation, "run_workflow")], SpanRole::Other),
+        ("s", &[model, ("openinference.span.kind", "UNKNOWN")], SpanRole::Other),
+        ("s", &[model, ("traceloop.span.kind", "task")], SpanRole::Step),
+        ("s", &[model, (operation, "execute_tool")], SpanRole::Tool),
+        ("s", &[model, ("throughline.role", "attempt")], SpanRole::Attempt),
+    ] {
+        let batch = read(vec![told(1, name, texts)]);
+        assert_eq!(batch.spans[0].role(), role, "{name} {texts:?}");
+        let summary = &summaries(&batch)[0];
+        let counts = matches!(role, SpanRole::LlmCall | SpanRole::Embeddings);
+        let expected = if counts { (1, 120, 23) } else { (0, 0, 0) };
+        let got = (summary.llm_calls, summary.input_tokens, summary.output_tokens);
+        assert_eq!(got, expected, "{name} {texts:?}");
+        assert_eq!(batch.spans[0].attributes.get("throughline.cost_usd").is_some(), counts);
+    }
+}
+
+/// ADK tells a call, and the instrumentation of Google's client beneath it tells it again.
+#[test]
+fn a_call_without_operation_around_another_counts_once() {
+    let model = ("gen_ai.request.model", "gemini-2.5-flash");
+    let outer = told(1, "call_llm", &[model, ("gen_ai.system", "gcp.vertex.agent")]);
+    let operation = ("gen_ai.operation.name", "generate_content");
+    let mut inner = told(2, "generate_content gemini-2.5-flash", &[model, operation]);
+    inner.parent_span_id = outer.span_id.clone();
+    let summary = &summaries(&read(vec![outer, inner]))[0];
+    let got = (summary.llm_calls, summary.input_tokens, summary.output_tokens);
+    assert_eq!(got, (1, 120, 23));
 }
 
 #[test]
