@@ -109,6 +109,9 @@ impl SpanRole {
 /// What the names of the conventions for tokens begin with.
 const GEN_AI_USAGE_PREFIX: &str = "gen_ai.usage.";
 
+/// What our own names for usage begin with.
+const USAGE_PREFIX: &str = "throughline.usage.";
+
 /// Tokens of one call. The details are subsets of the totals, never to be added to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
@@ -163,8 +166,16 @@ impl Usage {
             total if total < part => total.saturating_add(part),
             total => total,
         };
+        let cached = cache_read.saturating_add(cache_write);
+        // Where that is known from elsewhere, the numbers are not asked.
+        let is_beside = told.iter().any(|(key, value)| {
+            key == keys::USAGE_CACHE_BESIDE_INPUT && *value == Value::Bool(true)
+        });
         Some(Self {
-            input_tokens: whole(input, cache_read.saturating_add(cache_write)),
+            input_tokens: match is_beside {
+                true => input.unwrap_or(0).saturating_add(cached),
+                false => whole(input, cached),
+            },
             output_tokens: whole(output, reasoning),
             cache_read_tokens: cache_read,
             cache_write_tokens: cache_write,
@@ -221,7 +232,7 @@ impl Usage {
 /// under a dozen names; few have any, and those have it in one place.
 fn of_usage(attributes: &Attributes) -> &[(String, Value)] {
     let is_usage = |(key, _): &(String, Value)| {
-        key.starts_with(GEN_AI_USAGE_PREFIX) || key == keys::USAGE_CACHE_WRITE_1H
+        key.starts_with(GEN_AI_USAGE_PREFIX) || key.starts_with(USAGE_PREFIX)
     };
     let first = attributes.0.iter().position(is_usage);
     let last = attributes.0.iter().rposition(is_usage);
@@ -365,5 +376,8 @@ mod tests {
         assert_eq!(usage.details().map(|(_, count)| count), [1, 2, 3, 4, 5, 6, 7, 8]);
         attributes.set(keys::GEN_AI_USAGE_INPUT_TOKENS, Value::Int(50));
         assert_eq!(Usage::from_attributes(&attributes).unwrap().input_tokens, 50);
+        // Read from a cache 1, written to one 2.
+        attributes.set(keys::USAGE_CACHE_BESIDE_INPUT, true);
+        assert_eq!(Usage::from_attributes(&attributes).unwrap().input_tokens, 53);
     }
 }

@@ -162,6 +162,9 @@ keys! {
     USAGE_METHOD = "throughline.usage.method";
     /// Of the tokens written to a cache: those that it keeps for an hour.
     USAGE_CACHE_WRITE_1H = "throughline.usage.cache_write_1h.input_tokens";
+    /// Set to `true` where the tokens in that were reported leave out those read from a cache and written
+    /// to one, which come on top of them.
+    USAGE_CACHE_BESIDE_INPUT = "throughline.usage.cache_beside_input";
     /// Requests that a provider's rate limit still allows.
     LIMIT_REQUESTS = "throughline.rate_limit.remaining_requests";
     /// Tokens that a provider's rate limit still allows.

@@ -68,6 +68,18 @@ const COUNTS: &[(&str, &str)] = &[
     ("ai.usage.reasoningTokens", keys::GEN_AI_USAGE_REASONING),
 ];
 
+/// What counts of a cache begin with since version 6, in which they are parts of the tokens in.
+const DETAILS: &str = "ai.usage.inputTokenDetails.";
+
+/// Of the provider's own words: counts of a cache, with our names. An earlier line goes before a later one.
+const OF_ANTHROPIC: &[(&str, &str)] = &[
+    ("/anthropic/cacheReadInputTokens", keys::GEN_AI_USAGE_CACHE_READ),
+    ("/anthropic/usage/cache_read_input_tokens", keys::GEN_AI_USAGE_CACHE_READ),
+    ("/anthropic/cacheCreationInputTokens", keys::GEN_AI_USAGE_CACHE_WRITE),
+    ("/anthropic/usage/cache_creation_input_tokens", keys::GEN_AI_USAGE_CACHE_WRITE),
+    ("/anthropic/usage/cache_creation/ephemeral_1h_input_tokens", keys::USAGE_CACHE_WRITE_1H),
+];
+
 pub(super) fn add(draft: &mut Draft<'_>) {
     let came = draft.came();
     let operation = came.str(OPERATION).unwrap_or_default();
@@ -78,6 +90,9 @@ pub(super) fn add(draft: &mut Draft<'_>) {
     }
     draft.copy_table(NAMES);
     draft.count_table(COUNTS);
+    if operation.contains(".do") {
+        anthropic_cache(draft);
+    }
     draft.put_provider(came.str("ai.model.provider"));
     let metadata = |name: &&str| came.get(&format!("{METADATA}{name}")).map(Value::to_text);
     draft.put_some(keys::SESSION_ID, langchain::SESSIONS.iter().find_map(metadata));
@@ -98,6 +113,27 @@ pub(super) fn add(draft: &mut Draft<'_>) {
     }
     if let Some(message) = answered(draft) {
         messages::put_output(draft, json!([message]), reason.as_deref());
+    }
+}
+
+/// Up to version 5 the SDK passes Anthropic's counts on as they are: what was read from a cache and
+/// written to one is no part of the tokens in, and writes are told in the provider's words alone.
+fn anthropic_cache(draft: &mut Draft<'_>) {
+    let came = draft.came();
+    // `anthropic.messages`, also as `vertex.anthropic.messages`.
+    let is_it = came.str("ai.model.provider").is_some_and(|name| name.contains("anthropic"));
+    if !is_it || came.iter().any(|(key, _)| key.starts_with(DETAILS)) {
+        return;
+    }
+    if let Some(told) = json_of(came, "ai.response.providerMetadata") {
+        for (theirs, ours) in OF_ANTHROPIC {
+            let count = told.pointer(theirs).and_then(Json::as_i64).filter(|count| *count >= 0);
+            draft.put_some(ours, count);
+        }
+    }
+    let cached = [keys::GEN_AI_USAGE_CACHE_READ, keys::GEN_AI_USAGE_CACHE_WRITE];
+    if cached.iter().any(|key| draft.get(key).and_then(Value::as_i64) > Some(0)) {
+        draft.put(keys::USAGE_CACHE_BESIDE_INPUT, true);
     }
 }
 
@@ -194,6 +230,53 @@ mod tests {
     use throughline_trace::{Span, SpanId, TraceId};
 
     use super::*;
+
+    /// Tokens of a call of a provider: in, of them read from a cache, written to one, and for an hour.
+    fn usage(provider: &str, more: &[(&str, Value)]) -> (u64, u64, u64, u64) {
+        let id = (TraceId::from_u128(1), SpanId::from_u64(1));
+        let mut span = Span::new(id.0, id.1, None, "ai.streamText.doStream");
+        for (key, value) in [
+            (OPERATION, Value::from("ai.streamText.doStream")),
+            ("ai.model.provider", provider.into()),
+            ("ai.usage.inputTokens", Value::Int(1_000)),
+            ("ai.usage.cachedInputTokens", Value::Int(400)),
+            // The SDK itself writes this one too.
+            (keys::GEN_AI_USAGE_INPUT_TOKENS, Value::Int(1_000)),
+            (
+                "ai.response.providerMetadata",
+                r#"{"anthropic":{"cacheCreationInputTokens":300,"usage":{"cache_creation":{"ephemeral_1h_input_tokens":100}}}}"#
+                    .into(),
+            ),
+        ]
+        .into_iter()
+        .chain(more.iter().cloned())
+        {
+            span.attributes.set(key, value);
+        }
+        let mut draft = Draft::new(&span);
+        add(&mut draft);
+        draft.finish().write(&mut span.attributes);
+        let usage = throughline_trace::Usage::from_attributes(&span.attributes).unwrap();
+        (
+            usage.input_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+            usage.cache_write_1h_tokens,
+        )
+    }
+
+    #[test]
+    fn what_anthropic_caches_comes_on_top_up_to_version_five() {
+        assert_eq!(usage("anthropic.messages", &[]), (1_700, 400, 300, 100));
+        assert_eq!(usage("vertex.anthropic.messages", &[]), (1_700, 400, 300, 100));
+        // Of others it is a part of the tokens in, and so it is since version 6.
+        assert_eq!(usage("openai.chat", &[]), (1_000, 400, 0, 0));
+        let details = [
+            ("ai.usage.inputTokenDetails.cacheReadTokens", Value::Int(400)),
+            ("ai.usage.inputTokenDetails.cacheWriteTokens", Value::Int(300)),
+        ];
+        assert_eq!(usage("anthropic.messages", &details), (1_000, 400, 300, 0));
+    }
 
     #[test]
     fn versions_before_five_had_other_names() {
