@@ -169,13 +169,18 @@ const TOOL_FINISHES: &[&str] = &["tool_call", "tool_calls", "tool_use", "functio
 
 fn asks_for_tools(draft: &Draft<'_>) -> bool {
     match draft.get(keys::GEN_AI_RESPONSE_FINISH_REASONS) {
-        Some(Value::Array(reasons)) => {
-            let mut reasons = reasons.iter().filter_map(Value::as_str);
-            reasons.any(|reason| TOOL_FINISHES.contains(&reason))
-        }
-        Some(Value::String(reason)) => TOOL_FINISHES.contains(&reason.as_str()),
+        Some(Value::Array(reasons)) => reasons.iter().filter_map(Value::as_str).any(says_tools),
+        Some(Value::String(reasons)) => says_tools(reasons),
         _ => false,
     }
+}
+
+/// Whether a reason, or one of a list that is spelled as a text (`["tool_calls"]`), is one of these.
+fn says_tools(reasons: &str) -> bool {
+    let is_between = |c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'));
+    let mut words = reasons.split(is_between).filter(|word| !word.is_empty());
+    // The AI SDK writes hyphens.
+    words.any(|word| TOOL_FINISHES.contains(&word.to_ascii_lowercase().replace('-', "_").as_str()))
 }
 
 /// Providers by the names that instrumentations have for them, and by those of the conventions.
@@ -256,6 +261,33 @@ mod tests {
             ("my.own", Some("my.own")),
         ] {
             assert_eq!(provider(theirs).as_deref(), ours, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_asks_for_a_tool_is_a_plan_however_that_is_written() {
+        use throughline_trace::{SpanId, TraceId};
+        for (reasons, phase) in [
+            (Value::Array(vec!["tool-calls".into()]), Some("plan")),
+            (Value::Array(vec!["stop".into(), "tool_calls".into()]), Some("plan")),
+            ("[\"tool_calls\"]".into(), Some("plan")),
+            ("['tool_calls']".into(), Some("plan")),
+            ("tool_use".into(), Some("plan")),
+            ("FUNCTION_CALL".into(), Some("plan")),
+            ("[\"stop\"]".into(), None),
+            ("no_tool_calls".into(), None),
+            (Value::Empty, None),
+        ] {
+            for operation in ["chat", "acompletion"] {
+                let id = (TraceId::from_u128(1), SpanId::from_u64(1));
+                let mut span = Span::new(id.0, id.1, None, "call");
+                span.attributes.set(keys::GEN_AI_OPERATION_NAME, operation);
+                span.attributes.set(keys::GEN_AI_RESPONSE_FINISH_REASONS, reasons.clone());
+                if let Reading::Added(added) = read(&span) {
+                    added.write(&mut span.attributes);
+                }
+                assert_eq!(span.attributes.str(keys::AI_PHASE), phase, "{reasons:?}");
+            }
         }
     }
 
