@@ -224,11 +224,11 @@ impl Reading<'_> {
             Ok(message) => return Ok((message, NotUtf8::default())),
             Err(error) => error,
         };
-        if let Some(mended) = protobuf::mend_text(kind, self.body) {
-            // U+FFFD is three bytes where there was one.
-            let growth = mended.body.len().saturating_sub(self.body.len());
-            if self.allowance.charge(growth).is_err() {
-                return Err(self.exceeded().unwrap_or(DecodeError::NoRoom));
+        let no_room = || self.exceeded().unwrap_or(DecodeError::NoRoom);
+        let mended = protobuf::mend_text(kind, self.body, self.allowance);
+        if let Some(mended) = mended.map_err(|_| no_room())? {
+            if self.allowance.charge(mended.grown_bytes).is_err() {
+                return Err(no_room());
             }
             if let Ok(message) = T::decode(mended.body.as_slice()) {
                 return Ok((message, mended.not_utf8));

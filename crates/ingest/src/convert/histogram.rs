@@ -47,6 +47,12 @@ pub(super) fn explicit(point: &otlp::ExponentialHistogramDataPoint) -> Option<Bu
     is_ascending(&bounds).then_some(Buckets { bounds, counts })
 }
 
+/// Bytes that [`explicit`] takes for a point, beside those of the point itself.
+pub(super) fn explicit_bytes(point: &otlp::ExponentialHistogramDataPoint) -> usize {
+    let buckets = side(point.negative.as_ref()).1.len() + side(point.positive.as_ref()).1.len();
+    (buckets + 2) * (size_of::<f64>() + size_of::<u64>())
+}
+
 /// Offset and counts of one side, without the empty buckets at its end.
 fn side(buckets: Option<&otlp::exponential_histogram_data_point::Buckets>) -> (i32, &[u64]) {
     let Some(buckets) = buckets else { return (0, &[]) };
@@ -83,7 +89,10 @@ mod tests {
 
     #[test]
     fn bounds_of_base_two() {
-        let buckets = explicit(&point(0, (0, &[3]), 2, (1, &[4, 0, 5]))).unwrap();
+        let point = point(0, (0, &[3]), 2, (1, &[4, 0, 5]));
+        let buckets = explicit(&point).unwrap();
+        let held = 8 * (buckets.bounds.capacity() + buckets.counts.capacity());
+        assert!(explicit_bytes(&point) >= held, "{held}");
         assert_eq!(buckets.bounds, [-1.0, 2.0, 4.0, 8.0, 16.0]);
         assert_eq!(buckets.counts, [3, 2, 4, 0, 5, 0]);
     }

@@ -142,6 +142,9 @@ impl Converter<'_> {
         let attributes = std::mem::take(&mut point.attributes);
         self.report.exemplars_left_out += point.exemplars.len() as u64;
         let times = (point.start_time_unix_nano, point.time_unix_nano);
+        if self.allowance.charge(histogram::explicit_bytes(&point)).is_err() {
+            return;
+        }
         let buckets = histogram::explicit(&point).unwrap_or_else(|| {
             self.mend(Problem::Buckets);
             histogram::Buckets::default()

@@ -14,6 +14,7 @@ mod wire;
 use schema::Field;
 use wire::{Payload, Reader};
 
+use crate::allowance::{Allowance, Exceeded};
 use crate::convert::NotUtf8;
 pub(crate) use schema::Kind;
 
@@ -49,16 +50,76 @@ fn measure_at(kind: Kind, body: &[u8], depth: u32) -> usize {
 pub(crate) struct Mended {
     /// The body, to be decoded.
     pub(crate) body: Vec<u8>,
+    /// Bytes by which its texts are longer than those that came.
+    pub(crate) grown_bytes: usize,
     pub(crate) not_utf8: NotUtf8,
 }
 
-/// Puts U+FFFD where text is not UTF-8. `None` when the bytes make no sense, or all text is fine:
-/// then decoding failed for another reason.
-pub(crate) fn mend_text(kind: Kind, body: &[u8]) -> Option<Mended> {
+/// Puts U+FFFD where text is not UTF-8, in memory that is taken from `allowance` before. `None` when the
+/// bytes make no sense, or all text is fine: then decoding failed for another reason.
+///
+/// # Errors
+/// [`Exceeded`] when there is no room for the mended body.
+pub(crate) fn mend_text(
+    kind: Kind,
+    body: &[u8],
+    allowance: &Allowance,
+) -> Result<Option<Mended>, Exceeded> {
+    let mut growth = Growth::default();
+    if growth.of(kind, body, MAX_DEPTH).is_none() || growth.broken == 0 {
+        return Ok(None);
+    }
+    let bytes = body.len() + growth.bytes + LENGTH_BYTES * growth.lengths;
+    allowance.charge(bytes)?;
     let mut mender = Mender { not_utf8: NotUtf8::default(), next_item: 0, replaced: 0 };
-    let mut out = Vec::with_capacity(body.len() + body.len() / 8);
-    mender.message(kind, body, &mut out, MAX_DEPTH)?;
-    (mender.replaced > 0).then_some(Mended { body: out, not_utf8: mender.not_utf8 })
+    let mut out = Vec::with_capacity(bytes);
+    let mended = mender.message(kind, body, &mut out, MAX_DEPTH);
+    let grown_bytes = growth.bytes;
+    Ok(mended.map(|()| Mended { body: out, grown_bytes, not_utf8: mender.not_utf8 }))
+}
+
+/// What stands where bytes could not be read.
+const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+
+/// Bytes of a length that is written before what it is of: five of seven bits each. Shorter ones would
+/// do, and any reader of protobuf takes these.
+const LENGTH_BYTES: usize = 5;
+
+/// How much longer a body becomes, worked out before any of it is written.
+#[derive(Default)]
+struct Growth {
+    /// Texts that are not UTF-8.
+    broken: usize,
+    /// Bytes by which they grow.
+    bytes: usize,
+    /// Lengths that are written with [`LENGTH_BYTES`].
+    lengths: usize,
+}
+
+impl Growth {
+    /// Adds that of one message.
+    fn of(&mut self, kind: Kind, body: &[u8], depth: u32) -> Option<()> {
+        let depth = depth.checked_sub(1)?;
+        for field in Reader::new(body) {
+            let field = field.ok()?;
+            let Payload::Bytes(bytes) = field.payload else { continue };
+            match kind.field(field.number) {
+                Field::Message(inner) => {
+                    self.lengths += 1;
+                    self.of(inner, bytes, depth)?;
+                }
+                Field::Text if std::str::from_utf8(bytes).is_err() => {
+                    self.lengths += 1;
+                    self.broken += 1;
+                    let invalid = bytes.utf8_chunks().map(|chunk| chunk.invalid().len());
+                    let grows = |invalid: usize| REPLACEMENT.len().saturating_sub(invalid);
+                    self.bytes += invalid.filter(|bytes| *bytes > 0).map(grows).sum::<usize>();
+                }
+                Field::Text | Field::Other => {}
+            }
+        }
+        Some(())
+    }
 }
 
 struct Mender {
@@ -85,19 +146,24 @@ impl Mender {
             };
             match kind.field(field.number) {
                 Field::Message(inner) => {
-                    let mut mended = Vec::with_capacity(bytes.len());
-                    self.message(inner, bytes, &mut mended, depth)?;
-                    write_field(field.number, &mended, out);
+                    let at = begin_field(field.number, out);
+                    self.message(inner, bytes, out, depth)?;
+                    end_field(at, out);
                 }
-                Field::Text => {
-                    let text = String::from_utf8_lossy(bytes);
-                    let replaced = u64::from(matches!(text, std::borrow::Cow::Owned(_)));
-                    self.replaced += replaced;
+                Field::Text if std::str::from_utf8(bytes).is_err() => {
+                    self.replaced += 1;
                     // Taken back at the end of the item, if it is one.
-                    self.not_utf8.elsewhere += replaced;
-                    write_field(field.number, text.as_bytes(), out);
+                    self.not_utf8.elsewhere += 1;
+                    let at = begin_field(field.number, out);
+                    for chunk in bytes.utf8_chunks() {
+                        out.extend_from_slice(chunk.valid().as_bytes());
+                        if !chunk.invalid().is_empty() {
+                            out.extend_from_slice(REPLACEMENT);
+                        }
+                    }
+                    end_field(at, out);
                 }
-                Field::Other => write_field(field.number, bytes, out),
+                Field::Text | Field::Other => write_field(field.number, bytes, out),
             }
         }
         if let Some(item) = item
@@ -107,6 +173,23 @@ impl Mender {
             self.not_utf8.elsewhere -= self.replaced - replaced_before;
         }
         Some(())
+    }
+}
+
+/// Begins a field whose length is not known yet, and answers where its content begins.
+fn begin_field(number: u32, out: &mut Vec<u8>) -> usize {
+    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, out);
+    out.extend_from_slice(&[0; LENGTH_BYTES]);
+    out.len()
+}
+
+/// Writes the length of a field that began here.
+fn end_field(at: usize, out: &mut [u8]) {
+    let mut length = out.len() - at;
+    for (number, byte) in out[at - LENGTH_BYTES..at].iter_mut().enumerate() {
+        let more = if number + 1 < LENGTH_BYTES { 0x80 } else { 0 };
+        *byte = (length & 0x7f) as u8 | more;
+        length >>= 7;
     }
 }
 
@@ -135,13 +218,23 @@ mod tests {
         }
     }
 
+    /// As within a request that may take as much as it likes; what it takes is at least what it holds.
+    fn mend(kind: Kind, body: &[u8]) -> Option<Mended> {
+        let allowance = Allowance::new(usize::MAX, None);
+        let mended = mend_text(kind, body, &allowance).unwrap();
+        let taken = usize::MAX - allowance.room_bytes();
+        let held = mended.as_ref().map_or(0, |mended| mended.body.capacity());
+        assert!(taken >= held, "{taken} bytes were taken, {held} are held");
+        mended
+    }
+
     #[test]
     fn text_is_mended_where_it_is_broken() {
         let mut body = request(&["good", "b#d", "fine"]).encode_to_vec();
         let at = body.iter().position(|byte| *byte == b'#').unwrap();
         body[at] = 0xff;
         assert!(ExportTraceServiceRequest::decode(body.as_slice()).is_err());
-        let mended = mend_text(Kind::TraceRequest, &body).unwrap();
+        let mended = mend(Kind::TraceRequest, &body).unwrap();
         assert_eq!(mended.not_utf8, NotUtf8 { items: vec![1], elsewhere: 0 });
         let decoded = ExportTraceServiceRequest::decode(mended.body.as_slice()).unwrap();
         assert_eq!(decoded, request(&["good", "b\u{fffd}d", "fine"]));
@@ -149,8 +242,19 @@ mod tests {
 
     #[test]
     fn text_that_is_fine_is_not_mended() {
-        assert_eq!(mend_text(Kind::TraceRequest, &request(&["good"]).encode_to_vec()), None);
-        assert_eq!(mend_text(Kind::TraceRequest, &[0x0a, 0x7f, 1]), None);
+        assert_eq!(mend(Kind::TraceRequest, &request(&["good"]).encode_to_vec()), None);
+        assert_eq!(mend(Kind::TraceRequest, &[0x0a, 0x7f, 1]), None);
+    }
+
+    #[test]
+    fn memory_for_mended_text_is_taken_before() {
+        let mut body = request(&["#".repeat(1_000).as_str()]).encode_to_vec();
+        body.iter_mut().filter(|byte| **byte == b'#').for_each(|byte| *byte = 0xff);
+        let mended = mend(Kind::TraceRequest, &body).unwrap();
+        assert_eq!(mended.grown_bytes, 2_000);
+        assert!(mended.body.len() >= 3_000);
+        let allowance = Allowance::new(2_999, None);
+        assert_eq!(mend_text(Kind::TraceRequest, &body, &allowance), Err(Exceeded::Request));
     }
 
     #[test]
@@ -172,8 +276,27 @@ mod tests {
         fn arbitrary_bytes_do_no_harm(body: Vec<u8>) {
             for kind in [Kind::TraceRequest, Kind::LogsRequest, Kind::MetricsRequest] {
                 measure(kind, &body);
-                mend_text(kind, &body);
+                mend(kind, &body);
             }
+        }
+
+        #[test]
+        fn what_is_mended_is_what_a_reader_replaces(
+            names in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 1..5),
+        ) {
+            let message = |number: u32, parts: &[Vec<u8>]| {
+                let mut out = Vec::new();
+                parts.iter().for_each(|part| write_field(number, part, &mut out));
+                out
+            };
+            let spans: Vec<Vec<u8>> = names.iter().map(|name| message(5, std::slice::from_ref(name))).collect();
+            let body = message(1, &[message(2, &[message(2, &spans)])]);
+            let read = |name: &Vec<u8>| String::from_utf8_lossy(name).into_owned();
+            let expected: Vec<String> = names.iter().map(read).collect();
+            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+            let body = mend(Kind::TraceRequest, &body).map_or(body, |mended| mended.body);
+            let decoded = ExportTraceServiceRequest::decode(body.as_slice()).unwrap();
+            prop_assert_eq!(decoded, request(&expected));
         }
     }
 }

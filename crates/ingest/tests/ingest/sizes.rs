@@ -1,9 +1,12 @@
 //! Items that are too large, each kind by itself, and requests that would become so.
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
-use opentelemetry_proto::tonic::metrics::v1::{Gauge, NumberDataPoint};
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, NumberDataPoint,
+};
 use prost::Message;
 use throughline_ingest::{DecodeError, Decoded, Encoding, Limits, Problem, Signal, decode};
 use throughline_trace::keys;
@@ -100,6 +103,34 @@ fn what_is_sent_once_and_kept_often_counts_as_often() {
     let body = request(vec![described]).encode_to_vec();
     let decoded = decode(Signal::Metrics, Encoding::Protobuf, &body, &limits(), RECEIVED);
     assert_eq!(decoded.err(), Some(DecodeError::TooLarge { limit_bytes: 1_000_000 }));
+}
+
+#[test]
+fn mending_and_buckets_take_their_memory_before() {
+    let refused = |signal, body: &[u8], max_decoded_bytes| {
+        let limits = Limits { max_decoded_bytes, ..limits() };
+        decode(signal, Encoding::Protobuf, body, &limits, RECEIVED).err()
+    };
+    // 100 kB as sent, 300 in the mended body, and 300 in what is decoded of it.
+    let mut body = logs(vec![record(&"#".repeat(100_000))]).encode_to_vec();
+    body.iter_mut().filter(|byte| **byte == b'#').for_each(|byte| *byte = 0xff);
+    assert_eq!(refused(Signal::Logs, &body, 700_000), None);
+    let too_large = |limit_bytes| Some(DecodeError::TooLarge { limit_bytes });
+    assert_eq!(refused(Signal::Logs, &body, 500_000), too_large(500_000));
+
+    // 10 kB as sent, 80 in the message, and 160 with bounds and counts.
+    let buckets = Buckets { offset: 0, bucket_counts: vec![1; 10_000] };
+    let point = ExponentialHistogramDataPoint {
+        scale: 20,
+        positive: Some(buckets),
+        time_unix_nano: START,
+        ..Default::default()
+    };
+    let histogram = ExponentialHistogram { data_points: vec![point], ..Default::default() };
+    let metric = metric("m", Data::ExponentialHistogram(histogram));
+    let body = request(vec![metric]).encode_to_vec();
+    assert_eq!(refused(Signal::Metrics, &body, 260_000), None);
+    assert_eq!(refused(Signal::Metrics, &body, 200_000), too_large(200_000));
 }
 
 #[test]
