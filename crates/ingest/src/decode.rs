@@ -112,10 +112,10 @@ pub fn decode(
     received_unix_nano: u64,
 ) -> Result<Decoded, DecodeError> {
     let allowance = Allowance::new(limits.max_decoded_bytes, None);
-    decode_within(signal, encoding, body, limits, received_unix_nano, &allowance)
+    decode_within(signal, encoding, body, limits, received_unix_nano, &allowance, None)
 }
 
-/// As [`decode`], taking memory from `allowance`.
+/// As [`decode`], taking memory from `allowance`, with a key for the hashes of values that are cut.
 pub(crate) fn decode_within(
     signal: Signal,
     encoding: Encoding,
@@ -123,15 +123,15 @@ pub(crate) fn decode_within(
     limits: &Limits,
     received_unix_nano: u64,
     allowance: &Allowance,
+    cut_key: Option<&[u8; 32]>,
 ) -> Result<Decoded, DecodeError> {
-    let read = Reading { signal, encoding, body, allowance };
+    let read = Reading { signal, encoding, body, allowance, cut_key };
     let (batch, report) = match signal {
         Signal::Traces => match read.plain_traces(limits, received_unix_nano)? {
             Some(done) => done,
             None => {
                 let (request, not_utf8) = read.traces()?;
-                let mut converter =
-                    Converter::new(limits, allowance, received_unix_nano, &not_utf8);
+                let mut converter = read.converter(limits, received_unix_nano, &not_utf8);
                 converter.traces(request);
                 converter.finish()
             }
@@ -139,14 +139,14 @@ pub(crate) fn decode_within(
         Signal::Logs => {
             let (request, not_utf8) =
                 read.message::<ExportLogsServiceRequest>(protobuf::Kind::LogsRequest)?;
-            let mut converter = Converter::new(limits, allowance, received_unix_nano, &not_utf8);
+            let mut converter = read.converter(limits, received_unix_nano, &not_utf8);
             converter.logs(request);
             converter.finish()
         }
         Signal::Metrics => {
             let (request, not_utf8) =
                 read.message::<ExportMetricsServiceRequest>(protobuf::Kind::MetricsRequest)?;
-            let mut converter = Converter::new(limits, allowance, received_unix_nano, &not_utf8);
+            let mut converter = read.converter(limits, received_unix_nano, &not_utf8);
             converter.metrics(request);
             converter.finish()
         }
@@ -162,9 +162,20 @@ struct Reading<'a> {
     encoding: Encoding,
     body: &'a [u8],
     allowance: &'a Allowance,
+    cut_key: Option<&'a [u8; 32]>,
 }
 
 impl Reading<'_> {
+    fn converter<'c>(
+        &'c self,
+        limits: &'c Limits,
+        received_unix_nano: u64,
+        not_utf8: &'c NotUtf8,
+    ) -> Converter<'c> {
+        Converter::new(limits, self.allowance, received_unix_nano, not_utf8)
+            .with_cut_key(self.cut_key)
+    }
+
     /// Spans as protobuf that is what encoders write; `None` for everything else, which is to be read
     /// as messages.
     fn plain_traces(
@@ -176,7 +187,7 @@ impl Reading<'_> {
             return Ok(None);
         }
         let not_utf8 = NotUtf8::default();
-        let mut converter = Converter::new(limits, self.allowance, received_unix_nano, &not_utf8);
+        let mut converter = self.converter(limits, received_unix_nano, &not_utf8);
         let read = protobuf::traces::read(self.body, self.allowance, &mut converter);
         match (read, self.exceeded()) {
             (_, Some(error)) => Err(error),

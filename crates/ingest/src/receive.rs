@@ -261,6 +261,7 @@ impl Receiver {
             &self.options.limits,
             now_unix_nano(),
             &allowance,
+            self.redactor.cut_key(),
         )
         .map_err(|error| match error {
             DecodeError::NoRoom => Failure::Busy(self.options.busy_retry_after),

@@ -52,7 +52,7 @@ problems! {
     Future = "future",
     /// Text that is not UTF-8: U+FFFD stands where bytes could not be read.
     NotUtf8 = "not_utf8",
-    /// A value, body or message beyond its limit: cut, its size noted.
+    /// A value, body or message beyond its limit: cut, its size and hash noted.
     LongValue = "long_value",
     /// A name or key beyond its limit: cut.
     LongName = "long_name",
@@ -215,7 +215,21 @@ pub(crate) fn quote(name: &str) -> String {
 pub(crate) struct Notes {
     text: String,
     truncated: bool,
+    place: Place,
+    /// Sizes and hashes of values that were cut.
     cut: Vec<(String, Value)>,
+    hashes: Vec<(String, Value)>,
+}
+
+/// Where in the item in hand we are.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) enum Place {
+    #[default]
+    Item,
+    /// In its event of this number, from 0.
+    Event(usize),
+    /// In its link of this number, from 0.
+    Link(usize),
 }
 
 impl Notes {
@@ -238,10 +252,21 @@ impl Notes {
         self.push(&text);
     }
 
-    /// Notes that the value under `key` was cut from `bytes`.
-    pub(crate) fn add_cut(&mut self, key: &str, bytes: usize) {
+    /// Turns to this part of the item.
+    pub(crate) fn turn_to(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    /// Notes that the value under `key` was cut from `bytes`, of which this is the hash.
+    pub(crate) fn add_cut(&mut self, key: &str, bytes: usize, hash: String) {
         self.add(Problem::LongValue);
-        self.cut.push((key.to_owned(), Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX))));
+        let key = match self.place {
+            Place::Item => key.to_owned(),
+            Place::Event(number) => format!("events[{number}].{key}"),
+            Place::Link(number) => format!("links[{number}].{key}"),
+        };
+        self.hashes.push((key.clone(), Value::String(hash)));
+        self.cut.push((key, Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX))));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -265,13 +290,16 @@ impl Notes {
         attributes.set(keys::MENDED, text);
         if !self.cut.is_empty() {
             attributes.set(keys::TRUNCATED_BYTES, Value::Map(std::mem::take(&mut self.cut)));
+            attributes.set(keys::TRUNCATED_HASHES, Value::Map(std::mem::take(&mut self.hashes)));
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.text.clear();
         self.truncated = false;
+        self.place = Place::Item;
         self.cut.clear();
+        self.hashes.clear();
     }
 
     fn push(&mut self, part: &str) {

@@ -178,6 +178,7 @@ const OURS: &[&str] = &[
     keys::STREAM_CHUNKS,
     keys::STREAM_RESUMES,
     keys::TRUNCATED_BYTES,
+    keys::TRUNCATED_HASHES,
     keys::USAGE_CACHE_WRITE_1H,
 ];
 

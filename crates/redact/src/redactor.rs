@@ -20,6 +20,9 @@ use crate::rules::{RedactionError, RuleSet};
 const AGENT_KEYS: [&str; 4] =
     [keys::AGENT_ID, keys::GEN_AI_AGENT_ID, keys::GEN_AI_AGENT_NAME, keys::AI_AGENT_NAME];
 
+/// The domain of the key for hashes of what was cut: another one than that of finds.
+const CUT_KEY_CONTEXT: &str = "throughline 2026-11 key of hashes of cut values";
+
 /// The fields of a decision as attributes, in the order in which they are looked at.
 const DECISION_KEYS: [&str; 9] = [
     keys::STAGE,
@@ -61,6 +64,7 @@ struct Labels {
 pub struct Redactor {
     /// `None` when nothing is to be taken out.
     set: Option<RuleSet>,
+    cut_key: Option<[u8; 32]>,
     redactions: Family<Labels, Counter>,
 }
 
@@ -76,7 +80,11 @@ impl Redactor {
         registry: &mut Registry,
     ) -> Result<Self, RedactionError> {
         let set = RuleSet::compile(config, hash_key)?;
-        let redactor = Self { set: (set.all != 0).then_some(set), redactions: Family::default() };
+        let redactor = Self {
+            set: (set.all != 0).then_some(set),
+            cut_key: Some(blake3::derive_key(CUT_KEY_CONTEXT, &hash_key)),
+            redactions: Family::default(),
+        };
         registry.register(
             "throughline_redactions",
             "Finds that redaction took out before anything was written, by rule and field",
@@ -87,7 +95,13 @@ impl Redactor {
 
     /// Takes nothing out: for tests and measurements, which make up their own data.
     pub fn off() -> Self {
-        Self { set: None, redactions: Family::default() }
+        Self { set: None, cut_key: None, redactions: Family::default() }
+    }
+
+    /// What the hash of a value is keyed with that was cut before any rule saw it: without a key it would
+    /// tell whoever knows the rest of the value what was taken out of it.
+    pub fn cut_key(&self) -> Option<&[u8; 32]> {
+        self.cut_key.as_ref()
     }
 
     /// Applies the rules to everything in the batch. Ids, times, numbers of metrics and the structure

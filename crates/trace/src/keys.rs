@@ -211,8 +211,11 @@ keys! {
     SAMPLING_WEIGHT = "throughline.sampling.weight";
     /// What redaction took out of this item: a map from rule to how often.
     REDACTED = "throughline.redacted";
-    /// Original sizes of values that were cut: a map from attribute key to bytes.
+    /// Original sizes of values that were cut: a map from attribute key to bytes. Those of an event or a
+    /// link stand under its number (`events[0].exception.stacktrace`).
     TRUNCATED_BYTES = "throughline.truncated_bytes";
+    /// Hashes, in hex, of the same values before they were cut: BLAKE3 with a key of the server.
+    TRUNCATED_HASHES = "throughline.truncated_hashes";
     /// Bytes that `gen_ai.input.messages` had before it was cut to the limit of content.
     CONTENT_INPUT_BYTES = "throughline.content.input.bytes";
     /// SHA-256, in hex, of `gen_ai.input.messages` before it was cut.

@@ -44,6 +44,8 @@ pub(crate) struct Converter<'a> {
     /// Where memory is taken from for what becomes more than it was. Once it is exceeded, items are
     /// passed over: the request is refused as a whole then.
     allowance: &'a Allowance,
+    /// What hashes of values that are cut are keyed with.
+    cut_key: Option<&'a [u8; 32]>,
     /// Items whose text was mended, those passed already left out.
     not_utf8: std::iter::Peekable<std::slice::Iter<'a, u32>>,
     /// Number of the next item.
@@ -71,6 +73,7 @@ impl<'a> Converter<'a> {
         Self {
             limits,
             allowance,
+            cut_key: None,
             not_utf8: not_utf8.items.iter().peekable(),
             next_item: 0,
             resource_bytes: 0,
@@ -80,6 +83,11 @@ impl<'a> Converter<'a> {
             batch: SpanBatch { received_unix_nano, ..SpanBatch::default() },
             report,
         }
+    }
+
+    /// With a key for the hashes of values that are cut.
+    pub(crate) fn with_cut_key(self, cut_key: Option<&'a [u8; 32]>) -> Self {
+        Self { cut_key, ..self }
     }
 
     pub(crate) fn finish(self) -> (SpanBatch, Report) {

@@ -13,7 +13,7 @@ use throughline_trace::{
 use super::size::Content as _;
 use super::{Converter, RawSpan};
 use crate::dialect::{self, Added, Reading};
-use crate::report::{Problem, quote};
+use crate::report::{Place, Problem, quote};
 
 /// Name of a span or event that came without one.
 const UNNAMED: &str = "unnamed";
@@ -269,7 +269,8 @@ impl Converter<'_> {
             events.shrink_to_fit();
             self.mend(Problem::ManyEvents);
         }
-        for event in &mut events {
+        for (number, event) in events.iter_mut().enumerate() {
+            self.notes.turn_to(Place::Event(number));
             if event.time_unix_nano == 0 {
                 self.mend(Problem::NoTime);
                 event.time_unix_nano = start;
@@ -281,6 +282,7 @@ impl Converter<'_> {
             (event.attributes, beyond) = self.entries(std::mem::take(&mut event.attributes.0));
             event.dropped_attributes_count = event.dropped_attributes_count.saturating_add(beyond);
         }
+        self.notes.turn_to(Place::Item);
         (events, u32::try_from(beyond).unwrap_or(u32::MAX))
     }
 
@@ -297,12 +299,14 @@ impl Converter<'_> {
                 dropped += 1;
                 continue;
             };
+            self.notes.turn_to(Place::Link(kept.len()));
             let beyond;
             (link.attributes, beyond) = self.entries(link.attributes.0);
             link.dropped_attributes_count = link.dropped_attributes_count.saturating_add(beyond);
-            link.trace_state = self.text("link.trace_state", link.trace_state);
+            link.trace_state = self.text("trace_state", link.trace_state);
             kept.push(link);
         }
+        self.notes.turn_to(Place::Item);
         (kept, u32::try_from(dropped).unwrap_or(u32::MAX))
     }
 }

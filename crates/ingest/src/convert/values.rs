@@ -83,20 +83,36 @@ impl Converter<'_> {
             other => other.size_bytes(),
         };
         if size > limit {
+            let hash = self.hash(|hasher| match &*value {
+                Value::String(text) => hash_bytes(hasher, text.as_bytes()),
+                Value::Bytes(bytes) => hash_bytes(hasher, bytes),
+                other => hash_value(hasher, other),
+            });
             let mut room = limit;
             cut(value, &mut room);
             self.report.add(Problem::LongValue);
-            self.notes.add_cut(key, size);
+            self.notes.add_cut(key, size, hash);
         }
+    }
+
+    /// The hash of what is to be cut, in hex.
+    fn hash(&self, update: impl FnOnce(&mut blake3::Hasher)) -> String {
+        let mut hasher = match self.cut_key {
+            Some(key) => blake3::Hasher::new_keyed(key),
+            None => blake3::Hasher::new(),
+        };
+        update(&mut hasher);
+        hasher.finalize().to_hex().to_string()
     }
 
     /// `text`, cut to the limit of values if it is longer.
     pub(super) fn text(&mut self, key: &str, mut text: String) -> String {
         let size = text.len();
         if size > self.limits.max_attribute_bytes {
+            let hash = self.hash(|hasher| hash_bytes(hasher, text.as_bytes()));
             cut_text(&mut text, self.limits.max_attribute_bytes);
             self.report.add(Problem::LongValue);
-            self.notes.add_cut(key, size);
+            self.notes.add_cut(key, size, hash);
         }
         text
     }
@@ -111,6 +127,38 @@ impl Converter<'_> {
         if name.len() > self.limits.max_name_bytes {
             cut_text(name, self.limits.max_name_bytes);
             self.mend(Problem::LongName);
+        }
+    }
+}
+
+/// Text and bytes are hashed as they are, so that whoever has them and the key gets the same.
+fn hash_bytes(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(bytes);
+}
+
+/// What has parts is hashed part by part, each with its kind and length before it: no copy is made of
+/// what is too large anyway, and no two values have one spelling.
+fn hash_value(hasher: &mut blake3::Hasher, value: &Value) {
+    let mut part = |kind: u8, length: usize, bytes: &[u8]| {
+        hasher.update(&[kind]).update(&(length as u64).to_le_bytes()).update(bytes);
+    };
+    match value {
+        Value::Empty => part(0, 0, &[]),
+        Value::Bool(truth) => part(1, 1, &[u8::from(*truth)]),
+        Value::Int(number) => part(2, 8, &number.to_le_bytes()),
+        Value::Double(number) => part(3, 8, &number.to_bits().to_le_bytes()),
+        Value::String(text) => part(4, text.len(), text.as_bytes()),
+        Value::Bytes(bytes) => part(5, bytes.len(), bytes),
+        Value::Array(items) => {
+            part(6, items.len(), &[]);
+            items.iter().for_each(|item| hash_value(hasher, item));
+        }
+        Value::Map(entries) => {
+            part(7, entries.len(), &[]);
+            for (key, value) in entries {
+                hasher.update(&(key.len() as u64).to_le_bytes()).update(key.as_bytes());
+                hash_value(hasher, value);
+            }
         }
     }
 }

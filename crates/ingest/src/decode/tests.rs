@@ -207,7 +207,7 @@ fn plain(body: &[u8], limits: &Limits) -> Option<(SpanBatch, Report)> {
 }
 
 fn reading<'a>(body: &'a [u8], allowance: &'a Allowance) -> Reading<'a> {
-    Reading { signal: Signal::Traces, encoding: Encoding::Protobuf, body, allowance }
+    Reading { signal: Signal::Traces, encoding: Encoding::Protobuf, body, allowance, cut_key: None }
 }
 
 /// The whole way of a request; compared by `Debug` for the sake of NaN.

@@ -188,6 +188,7 @@ fn what_is_too_long_or_too_much_is_cut_and_marked() {
       last = "kept"
       throughline.mended = "long_name,many_attributes,long_value,many_events,many_links"
       throughline.truncated_bytes = {"bytes":12,"list":15,"status.message":22,"text":11}
+      throughline.truncated_hashes = {"bytes":"b8944013d3702bff6d3623bf943b93299e1b5c23163bee7768e7692e2a73dfe6","list":"28f46a36ea8d343926081ccbcdd103684b5e0802053fdab5fa414b6737df6097","status.message":"465662c1e85f06379f945fb7b69e1bf3588cbdeb425517b21a89643de7eff8d2","text":"d66c938fc6a9995b53997d3ebee6fd4a8d0c37d31f479bb8157b364ec1d6f5fb"}
       attributes dropped: 1
       event "first" received-1000ms
       events dropped: 1
@@ -219,6 +220,57 @@ fn a_value_of_a_megabyte_is_kept_and_one_byte_more_is_cut() {
         attributes.get(keys::TRUNCATED_BYTES),
         Some(&Value::Map(vec![("prompt".into(), Value::Int(1_048_577))]))
     );
+    let whole = blake3::hash("x".repeat(limit + 1).as_bytes()).to_hex().to_string();
+    assert_eq!(
+        attributes.get(keys::TRUNCATED_HASHES),
+        Some(&Value::Map(vec![("prompt".into(), whole.into())]))
+    );
+}
+
+#[test]
+fn a_cut_in_an_event_or_a_link_says_where_and_tells_values_apart() {
+    let limits = Limits { max_attribute_bytes: 10, ..Limits::default() };
+    let list = |last: &str| {
+        value(Any::ArrayValue(ArrayValue { values: vec![text("123456789"), text(last)] }))
+    };
+    let event = |last: &str| Event {
+        name: "e".into(),
+        time_unix_nano: START,
+        attributes: vec![attribute("list", list(last))],
+        ..Event::default()
+    };
+    let link = |trace_state: &str| Link {
+        trace_id: vec![1; 16],
+        span_id: vec![2; 8],
+        trace_state: trace_state.into(),
+        attributes: vec![attribute("text", text("a long text"))],
+        ..Link::default()
+    };
+    let mut long = span(1, "long");
+    long.attributes = vec![attribute("text", text("a long text"))];
+    long.events = vec![event("abc"), event(""), event("abd"), event("abc")];
+    long.links = vec![Link::default(), link(""), link("a=long;state")];
+    long.status = Some(Status { code: 2, message: "a long text".into() });
+    let body = traces(vec![long]).encode_to_vec();
+    let decoded = decode(Signal::Traces, Encoding::Protobuf, &body, &limits, RECEIVED).unwrap();
+    let attributes = &decoded.batch.spans[0].attributes;
+    let Some(Value::Map(sizes)) = attributes.get(keys::TRUNCATED_BYTES) else { panic!("sizes") };
+    let Some(Value::Map(hashes)) = attributes.get(keys::TRUNCATED_HASHES) else { panic!("hashes") };
+    let names = |map: &[(String, Value)]| {
+        let mut names: Vec<String> = map.iter().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(names(sizes), names(hashes));
+    assert_eq!(
+        names(sizes),
+        "events[0].list events[2].list events[3].list links[0].text links[1].text \
+         links[1].trace_state status.message text"
+    );
+    let hash = |name: &str| hashes.iter().find(|(known, _)| known == name).map(|(_, hash)| hash);
+    assert_eq!(hash("text"), hash("links[0].text"));
+    assert_eq!(hash("events[0].list"), hash("events[3].list"));
+    assert_ne!(hash("events[0].list"), hash("events[2].list"));
 }
 
 #[test]

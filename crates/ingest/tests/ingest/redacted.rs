@@ -1,12 +1,21 @@
 //! Rules that say `messages`, or a name of the normal form, over what real instrumentations sent.
 
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use http::Request;
 use prometheus_client::registry::Registry;
+use prost::Message as _;
+use throughline_ingest::{Ingest, IngestOptions, Limits, Submit};
 use throughline_redact::{
     Action, Builtin, Detector, Glob, Pattern, RedactionConfig, Redactor, RuleConfig, Secrets,
 };
-use throughline_trace::{Attributes, Span, keys};
+use throughline_trace::access::Keyring;
+use throughline_trace::{Accepted, Attributes, Span, Value, keys};
+use tower::ServiceExt as _;
 
 use crate::dialects::{FIXTURES, decoded};
+use crate::support::{attribute, span, text, traces};
 
 /// What is said in the captured conversations, and nowhere else.
 const SAID: &str = "Bern|21 degrees|weather assistant|Current weather of a city";
@@ -112,4 +121,40 @@ fn a_rule_on_messages_or_arguments_finds_them_in_the_form_that_came() {
         assert!(told(&came) > 0, "{name}: {theirs}");
         assert_eq!(told(&redacted(said(), &[normal], came)), 0, "{name}: {theirs}");
     }
+}
+
+/// The hashes of what a server with this key has cut.
+async fn hashes(key: [u8; 32]) -> Value {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let to = Arc::clone(&kept);
+    let submit: Submit = Arc::new(move |batch| {
+        to.lock().unwrap().extend(batch.into_batch().spans);
+        Box::pin(async { Ok(Accepted::default()) })
+    });
+    let mut registry = Registry::default();
+    let redactor = Redactor::new(&RedactionConfig::default(), key, &mut registry).unwrap();
+    let limits = Limits { max_attribute_bytes: 10, ..Limits::default() };
+    let options = IngestOptions { limits, ..IngestOptions::default() };
+    let keyring = Arc::new(Keyring::open());
+    let ingest = Ingest::new(options, Arc::new(redactor), submit, keyring, &mut registry);
+    let mut long = span(1, "long");
+    long.attributes = vec![attribute("note", text("the pin is 1234"))];
+    let request = Request::post("/v1/traces")
+        .header("content-type", "application/x-protobuf")
+        .body(Body::from(traces(vec![long]).encode_to_vec()))
+        .unwrap();
+    let response = ingest.http_router().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let spans = kept.lock().unwrap();
+    spans[0].attributes.get(keys::TRUNCATED_HASHES).unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_hash_of_what_was_cut_tells_nothing_without_the_key() {
+    let (first, again, other) =
+        (hashes([7; 32]).await, hashes([7; 32]).await, hashes([8; 32]).await);
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    let plain = blake3::hash(b"the pin is 1234").to_hex().to_string();
+    assert_ne!(first, Value::Map(vec![("note".to_owned(), plain.into())]));
 }

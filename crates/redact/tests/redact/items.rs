@@ -332,3 +332,13 @@ fn rules_that_do_not_go_together_are_refused() {
     let many = (0..60).map(|number| rule(&format!("r{number}"), pattern("a"))).collect();
     assert_eq!(refusal(many), RedactionError::TooMany(69));
 }
+
+#[test]
+fn what_was_cut_is_hashed_with_a_key_that_follows_from_that_of_finds() {
+    let of = |key| Redactor::new(&RedactionConfig::off(), key, &mut Registry::default()).unwrap();
+    let (redactor, again, other) = (of(KEY), of(KEY), of([8; 32]));
+    assert_eq!(redactor.cut_key(), again.cut_key());
+    assert_ne!(redactor.cut_key(), other.cut_key());
+    assert_ne!(redactor.cut_key(), Some(&KEY));
+    assert_eq!(Redactor::off().cut_key(), None);
+}
