@@ -39,7 +39,7 @@ const KNOWN_KEYS: &str = "the keys are data_dir, listen, ports (grpc, http, web,
      store (max_segment_bytes, clickhouse), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, keep_derived, rollups), \
      audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, \
      verify_interval_secs, retention_days, reads_retention_days, anchors), \
-     gateway (providers, default_provider, routes, policy, capture_content, keys, limits), \
+     gateway (providers, default_provider, routes, policy, capture_content, keys, prices, limits), \
      act (directive_key_file, public_url, receivers, xds, argo, opa, embeddings), \
      governance (rules, interval_secs)";
 
@@ -380,7 +380,7 @@ log:
         "#);
         insta::assert_snapshot!(refusal("tls: server.pem\n"), @r"
         error(2): throughline.yaml:1:6: expected keys and values, got `server.pem`
-        hint: the keys are data_dir, listen, ports (grpc, http, web, xds), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes, clickhouse), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, keep_derived, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers, xds, argo, opa, embeddings), governance (rules, interval_secs)
+        hint: the keys are data_dir, listen, ports (grpc, http, web, xds), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes, clickhouse), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, keep_derived, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, prices, limits), act (directive_key_file, public_url, receivers, xds, argo, opa, embeddings), governance (rules, interval_secs)
         ");
         insta::assert_snapshot!(refusal("access: open\naccess: required\n"), @r"
         error(2): throughline.yaml:2:1: the key `access` is there twice
@@ -388,7 +388,7 @@ log:
         ");
         insta::assert_snapshot!(refusal("ports: [\n"), @r"
         error(2): throughline.yaml:1:8: expected keys and values, got `[`
-        hint: the keys are data_dir, listen, ports (grpc, http, web, xds), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes, clickhouse), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, keep_derived, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, limits), act (directive_key_file, public_url, receivers, xds, argo, opa, embeddings), governance (rules, interval_secs)
+        hint: the keys are data_dir, listen, ports (grpc, http, web, xds), access, tls (cert, key), allowed_hosts, cors_origins, max_connections, drain_timeout_secs, limits (max_request_bytes, max_in_flight_bytes, max_attribute_bytes, max_inbox_bytes), redaction (secrets, rules, hash_key_file), continuity (grace_secs), log (filter, format), store (max_segment_bytes, clickhouse), sampling (rate, keep, rules, wait, max_wait), retention (max_age, max_bytes, keep_derived, rollups), audit (key_file, previous_key_files, checkpoint_interval_secs, checkpoint_count, verify_interval_secs, retention_days, reads_retention_days, anchors), gateway (providers, default_provider, routes, policy, capture_content, keys, prices, limits), act (directive_key_file, public_url, receivers, xds, argo, opa, embeddings), governance (rules, interval_secs)
         ");
     }
 

@@ -9,10 +9,8 @@ use std::time::Duration;
 use throughline::Outcome;
 use throughline::telling::{self, Prompt, spoken, tries};
 use throughline_llm::{ChatResponse, RateLimits};
-use throughline_resilience::{Attempts, BreakerChange, BreakerState, Event, GiveUp, Next, Verdict};
-use throughline_trace::{
-    Attributes, DecisionId, ErrorType, SpanId, SpanKind, SpanRole, Value, keys,
-};
+use throughline_resilience::{Attempts, BreakerChange, Event, GiveUp, Next, Verdict};
+use throughline_trace::{ErrorType, SpanId, SpanKind, SpanRole, Value, keys};
 use tokio::time::Instant;
 
 use crate::asked::Asked;
@@ -20,11 +18,12 @@ use crate::fault::Fault;
 use crate::meter::KeyMeter;
 use crate::metrics::GatewayMetrics;
 use crate::plan::Timing;
+use crate::prices::Prices;
 use crate::provider::Provider;
 use crate::route::RouteTo;
 use crate::targets::Shared;
-use crate::trail::{Decided, OpenSpan, Stamp, Trail};
-use told::{tell_caller, tell_endpoint};
+use crate::trail::{OpenSpan, Stamp, Trail};
+use told::{prompt_of, tell_caller, tell_endpoint};
 
 /// What a call is made of.
 pub(crate) struct CallOf<'a> {
@@ -41,6 +40,7 @@ pub(crate) struct CallOf<'a> {
     /// The time that it may take from there.
     pub(crate) budget: Option<Duration>,
     pub(crate) captures_content: bool,
+    pub(crate) prices: &'a Arc<Prices>,
     pub(crate) metrics: &'a Arc<GatewayMetrics>,
     pub(crate) meter: Option<Arc<KeyMeter>>,
 }
@@ -65,7 +65,8 @@ pub(crate) struct Call {
     began: Instant,
     attempt_began: Instant,
     attempt_span: Option<OpenSpan>,
-    prompt: Option<Prompt>,
+    prompt: Prompt,
+    prices: Arc<Prices>,
     captures_content: bool,
     metrics: Arc<GatewayMetrics>,
     meter: Option<Arc<KeyMeter>>,
@@ -127,7 +128,8 @@ impl Call {
             began,
             attempt_began: began,
             attempt_span: None,
-            prompt: request.as_ref().map(Prompt::of),
+            prompt: prompt_of(asked, request.as_ref()),
+            prices: Arc::clone(of.prices),
             captures_content: of.captures_content,
             metrics: of.metrics.clone(),
             meter: of.meter,
@@ -314,41 +316,6 @@ impl Call {
         next
     }
 
-    fn tell_breaker(&mut self, change: BreakerChange) {
-        let (from, to) = (change.from.as_str(), change.to.as_str());
-        let name = self.shared.name.clone();
-        self.span.event(
-            "breaker.state_changed",
-            vec![
-                (keys::BREAKER_TARGET, Value::from(name.as_str())),
-                (keys::BREAKER_FROM, Value::from(from)),
-                (keys::BREAKER_STATE, Value::from(to)),
-            ],
-        );
-        let reason = match change.to {
-            BreakerState::Open { .. } => "too many attempts failed",
-            BreakerState::HalfOpen => "it was open long enough to try again",
-            BreakerState::Closed => "the attempts to see succeeded",
-        };
-        self.decide_breaker(to, format!("{name}: {reason}"));
-        self.metrics.breaker(&name, change.to);
-    }
-
-    fn decide_breaker(&self, action: &str, reason: String) -> DecisionId {
-        let mut attributes = Attributes::new();
-        attributes.set(keys::BREAKER_TARGET, self.shared.name.as_str());
-        self.trail.decide(Decided {
-            span_id: self.span.id(),
-            stage: "breaker",
-            action: action.to_owned(),
-            reason,
-            input_hash: "",
-            model_version: "",
-            parent: None,
-            attributes,
-        })
-    }
-
     /// The first content of a streamed answer has come, with what its head tells of the rate limits.
     pub(crate) fn first_token(&mut self, limits: Option<RateLimits>) {
         self.shared.learn(limits);
@@ -371,7 +338,7 @@ impl Call {
             span.set(keys::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
         }
         self.tell_answer(response);
-        let usage = self.prompt.as_ref().map(|prompt| prompt.usage_of(&self.model, response));
+        let usage = self.prompt.usage_of(&self.model, response);
         self.tell_usage(usage, telling::service_tier(response));
         let is_first = self.machine.begun() <= 1;
         self.record(if is_first { Outcome::Ok } else { Outcome::RetrySucceeded }, None);

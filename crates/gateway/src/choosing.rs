@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use throughline_llm::prices::PriceTable;
 use throughline_resilience::route::{
     Ask, Candidate, Choice, RouteRule, RoutingStrategy, Why, choose,
 };
@@ -11,14 +10,15 @@ use throughline_trace::{Usage, Value, keys};
 
 use crate::asked::Asked;
 use crate::caller::Caller;
+use crate::plan::Plan;
 use crate::route::{Route, RouteTo};
 use crate::targets::{Shared, Targets};
 use crate::trail::Stamp;
 
 /// Tokens that an answer is expected to have when the request sets no limit, for its cost.
 const EXPECTED_OUTPUT_TOKENS: u64 = 500;
-/// Bytes of a request that are about one token, for its cost.
-const BYTES_PER_TOKEN: u64 = 4;
+/// Bytes of a request that are about one token, where nobody can count them.
+pub(crate) const BYTES_PER_TOKEN: u64 = 4;
 
 /// A target that was chosen.
 #[derive(Debug)]
@@ -37,11 +37,11 @@ pub(crate) fn target_of<'a>(
     route: &'a Route,
     asked: &Asked,
     caller: &Caller,
-    targets: &Targets,
+    (plan, targets): (&Plan, &Targets),
 ) -> Option<Chosen<'a>> {
     let weighed = route.targets.iter().zip(route.weights());
     let (candidates, mut shared): (Vec<Candidate<'_>>, Vec<Arc<Shared>>) =
-        weighed.map(|(to, weight)| candidate(route, to, weight, asked, targets)).unzip();
+        weighed.map(|(to, weight)| candidate(route, (to, weight), asked, (plan, targets))).unzip();
     let group = caller.group().filter(|_| route.is_experiment);
     let (choice, reason) = match group {
         Some(group) => {
@@ -101,10 +101,9 @@ fn tags(route: &Route, to: &RouteTo, asked: &Asked, choice: Choice) -> Stamp {
 
 fn candidate<'a>(
     route: &Route,
-    to: &'a RouteTo,
-    weight: u32,
+    (to, weight): (&'a RouteTo, u32),
     asked: &Asked,
-    targets: &Targets,
+    (plan, targets): (&Plan, &Targets),
 ) -> (Candidate<'a>, Arc<Shared>) {
     let model = to.model(&asked.model);
     let shared = targets.get(&to.provider.name, model, &route.timing.policy);
@@ -120,7 +119,8 @@ fn candidate<'a>(
                 output_tokens: max_tokens.unwrap_or(EXPECTED_OUTPUT_TOKENS),
                 ..Usage::default()
             };
-            candidate.cost_usd = PriceTable::builtin().cost_usd(model, usage);
+            candidate.cost_usd =
+                plan.prices.price(None, model).and_then(|price| price.cost_usd(usage, None));
             candidate.slow_latency = shared.target().latencies().nearly_always();
         }
     }

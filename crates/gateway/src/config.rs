@@ -1,6 +1,7 @@
 //! `gateway:` of the configuration file: providers, routes by model, limits. Plain data; what cannot
 //! be meant is refused by [`Plan::of`](crate::Plan::of).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -25,6 +26,9 @@ pub struct GatewayConfig {
     pub capture_content: Option<bool>,
     /// What single API keys may do, by the name that they were created with.
     pub keys: Vec<KeyConfig>,
+    /// What tokens of a model cost, before the list prices that are known; a `*` at the end of a name
+    /// stands for anything.
+    pub prices: BTreeMap<String, PriceConfig>,
     /// How much is taken at once.
     pub limits: GatewayLimits,
 }
@@ -195,6 +199,55 @@ pub struct KeyConfig {
     pub usd_per_day: Option<f64>,
     /// US dollars a month (UTC).
     pub usd_per_month: Option<f64>,
+}
+
+/// What tokens of one model cost, US dollars for a million.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceConfig {
+    /// Tokens in.
+    pub input: f64,
+    /// Tokens out, reasoning included.
+    pub output: f64,
+    /// Tokens in that were read from a cache; as `input` when left out.
+    #[serde(default)]
+    pub cached_input: Option<f64>,
+    /// Tokens in that were written to a cache; as `input` when left out.
+    #[serde(default)]
+    pub cache_write: Option<f64>,
+    /// Tokens in that were written to a cache for an hour; twice `input` when left out.
+    #[serde(default)]
+    pub cache_write_1h: Option<f64>,
+    /// Tokens in of sound.
+    #[serde(default)]
+    pub audio_input: Option<f64>,
+    /// Tokens out of sound.
+    #[serde(default)]
+    pub audio_output: Option<f64>,
+    /// Tokens in of images; as `input` when left out.
+    #[serde(default)]
+    pub image_input: Option<f64>,
+    /// Tokens out of images.
+    #[serde(default)]
+    pub image_output: Option<f64>,
+}
+
+impl PriceConfig {
+    /// Every price that is said, with its name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let all = [
+            ("input", Some(self.input)),
+            ("output", Some(self.output)),
+            ("cached_input", self.cached_input),
+            ("cache_write", self.cache_write),
+            ("cache_write_1h", self.cache_write_1h),
+            ("audio_input", self.audio_input),
+            ("audio_output", self.audio_output),
+            ("image_input", self.image_input),
+            ("image_output", self.image_output),
+        ];
+        all.into_iter().filter_map(|(name, usd)| Some((name, usd?)))
+    }
 }
 
 /// How much is taken at once.

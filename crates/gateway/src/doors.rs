@@ -108,6 +108,7 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
     let name = key.as_ref().map(|key| key.name.as_str()).unwrap_or_default();
     let unlimited = KeyConfig::default();
     let limits = serving.plan.keys.get(name).unwrap_or(&unlimited);
+    let has_budget = limits.usd_per_day.is_some() || limits.usd_per_month.is_some();
     let meter = match name {
         "" => None,
         name => Some(within(limits, inner.meters.of(name), &asked, &trail)?),
@@ -118,6 +119,7 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
         asked: Arc::new(asked),
         trail,
         meter,
+        has_budget,
         key_id: key.map(|key| key.id).unwrap_or_default(),
         place: Arc::new(place),
         began,

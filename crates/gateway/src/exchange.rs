@@ -28,7 +28,7 @@ use crate::contract::Violation;
 use crate::fault::Fault;
 use crate::live::Live;
 use crate::meter::KeyMeter;
-use crate::reply::{self, Refused};
+use crate::reply::{self, NO_PRICE, Refused};
 use crate::route::{Route, RouteTo};
 use crate::state::{Inner, Place, Serving};
 use crate::targets::Shared;
@@ -42,6 +42,8 @@ pub(crate) struct Exchange {
     pub(crate) asked: Arc<Asked>,
     pub(crate) trail: Arc<Trail>,
     pub(crate) meter: Option<Arc<KeyMeter>>,
+    /// Its key may spend only so much money.
+    pub(crate) has_budget: bool,
     /// Whose request it is; empty without keys.
     pub(crate) key_id: String,
     pub(crate) place: Arc<Place>,
@@ -96,7 +98,12 @@ impl Exchange {
 
     async fn answered_on(&self, route: &Route, decision: &mut Option<DecisionId>) -> Response {
         let api = self.asked.api;
-        let chosen = target_of(route, &self.asked, &self.trail.caller, &self.inner.targets);
+        let chosen = target_of(
+            route,
+            &self.asked,
+            &self.trail.caller,
+            (&self.serving.plan, &self.inner.targets),
+        );
         let kept_under = route.cache_ttl.zip(chosen.as_ref()).and_then(|(ttl, chosen)| {
             let to = chosen.to;
             let key = cache::key(cache::AskedOf {
@@ -223,6 +230,7 @@ impl Exchange {
             began: self.began,
             budget: route.budget(&self.trail.caller),
             captures_content: self.serving.plan.captures_content,
+            prices: &self.serving.plan.prices,
             metrics: &self.inner.metrics,
             meter: self.meter.clone(),
         })
@@ -236,7 +244,8 @@ impl Exchange {
         mut call: Call,
     ) -> Result<Answer<'r>, Fault> {
         let model = to.model(&self.asked.model);
-        let outgoing = match self.asked.outgoing(&to.provider, model) {
+        let outgoing = self.priced(model).and_then(|()| self.asked.outgoing(&to.provider, model));
+        let outgoing = match outgoing {
             Ok(outgoing) => Arc::new(outgoing),
             Err(fault) => {
                 call.reject(&fault);
@@ -286,6 +295,19 @@ impl Exchange {
             }
             Err(Stopped { fault }) => Err(fault),
         }
+    }
+
+    /// A key with a budget asks only for what has a price: all else would be free for it.
+    fn priced(&self, model: &str) -> Result<(), Fault> {
+        if !self.has_budget || self.serving.plan.prices.price(None, model).is_some() {
+            return Ok(());
+        }
+        let message = format!(
+            "the key may spend only so much, and the price of the model {model} is not known: \
+             `gateway.prices` has to name it"
+        );
+        let code = Some(NO_PRICE.to_owned());
+        Err(Fault { code, ..Fault::new(ErrorType::PolicyRejected, message) })
     }
 
     /// An answer as the client gets it.

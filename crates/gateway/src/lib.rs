@@ -69,6 +69,7 @@ mod models;
 mod patience;
 mod plain;
 mod plan;
+mod prices;
 mod provider;
 mod recorder;
 mod relay;
@@ -83,8 +84,8 @@ mod trail;
 mod way;
 
 pub use config::{
-    CacheConfig, GatewayConfig, GatewayLimits, KeyConfig, PolicyConfig, ProviderConfig,
-    ProviderKind, RouteConfig, TargetConfig, TimeoutsConfig,
+    CacheConfig, GatewayConfig, GatewayLimits, KeyConfig, PolicyConfig, PriceConfig,
+    ProviderConfig, ProviderKind, RouteConfig, TargetConfig, TimeoutsConfig,
 };
 pub use contract::{ContractConfig, ContractRule, ContractSchema, OnViolation};
 pub use plan::{

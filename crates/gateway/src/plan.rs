@@ -9,6 +9,7 @@ use throughline_trace::{ErrorType, RouteWeights, RouteWeightsError};
 
 use crate::api::Api;
 use crate::config::{GatewayConfig, KeyConfig, PolicyConfig, ProviderConfig, ProviderKind};
+use crate::prices::Prices;
 use crate::provider::Provider;
 use crate::route::Route;
 use crate::way::Way;
@@ -82,6 +83,7 @@ pub struct Plan {
     base: Timing,
     pub(crate) captures_content: bool,
     pub(crate) keys: HashMap<String, KeyConfig>,
+    pub(crate) prices: Arc<Prices>,
     pub(crate) max_request_bytes: usize,
     pub(crate) max_answer_bytes: usize,
     pub(crate) max_concurrent: usize,
@@ -173,6 +175,7 @@ impl Plan {
             base,
             captures_content: config.capture_content.unwrap_or(true),
             keys,
+            prices: Arc::new(Prices::of(&config.prices)?),
         })
     }
 

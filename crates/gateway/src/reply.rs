@@ -18,6 +18,8 @@ use crate::fault::Fault;
 
 /// The code of what breaks the contract of its route.
 pub(crate) const CONTRACT_VIOLATED: &str = "contract_violated";
+/// The code of a model without a price that a key with a budget asks for.
+pub(crate) const NO_PRICE: &str = "no_price";
 /// When a client should come back that found no room here, when nobody knows better.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -73,6 +75,9 @@ impl Refused {
                 told.filter(StatusCode::is_client_error).unwrap_or(StatusCode::BAD_REQUEST)
             }
             ErrorType::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            ErrorType::PolicyRejected if fault.code.as_deref() == Some(NO_PRICE) => {
+                StatusCode::PAYMENT_REQUIRED
+            }
             ErrorType::PolicyRejected => StatusCode::FORBIDDEN,
             kind => unanswered(kind),
         };

@@ -2,17 +2,17 @@
 //! behind a lock that is held for no wait.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use throughline_llm::RateLimits;
-use throughline_llm::prices::{ModelPrice, PriceTable};
 use throughline_resilience::{BreakerState, Moment, Policy, Target};
 use tokio::time::Instant;
 
 use crate::metrics::TargetCounters;
+use crate::prices::{Price, Prices};
 
 /// Targets with a breaker of their own; a client may name any model, and what comes after these
 /// shares one.
@@ -51,6 +51,7 @@ impl Targets {
                 name: name.clone(),
                 counters: TargetCounters::default(),
                 priced: ArcSwapOption::empty(),
+                is_unpriced_told: AtomicBool::new(false),
                 policy: ArcSwap::new(Arc::clone(policy)),
                 target: Mutex::new(Target::new(policy)),
                 used_up_until: AtomicU64::new(0),
@@ -81,13 +82,24 @@ pub(crate) struct Shared {
     /// `{provider}/{model}`.
     pub(crate) name: String,
     pub(crate) counters: TargetCounters,
-    /// The model that answered last, with its prices: most answers are of the same.
-    priced: ArcSwapOption<(String, Option<&'static ModelPrice>)>,
+    /// The model that answered last, with its price: most answers are of the same.
+    priced: ArcSwapOption<Priced>,
+    /// Whether the log says that there is no price.
+    is_unpriced_told: AtomicBool,
     policy: ArcSwap<Policy>,
     target: Mutex<Target>,
     /// Until when its provider's rate limit is used up, milliseconds since the origin.
     used_up_until: AtomicU64,
     origin: Instant,
+}
+
+/// What was found out about the price of a model.
+#[derive(Debug)]
+struct Priced {
+    prices: Arc<Prices>,
+    answered: Option<String>,
+    asked: String,
+    price: Option<Price>,
 }
 
 impl Shared {
@@ -116,13 +128,37 @@ impl Shared {
         until.checked_sub(self.origin.elapsed()).filter(|left| !left.is_zero())
     }
 
-    /// The prices of a model that answered, if they are known.
-    pub(crate) fn price(&self, model: &str) -> Option<&'static ModelPrice> {
-        if let Some(last) = self.priced.load().as_deref().filter(|(last, _)| last == model) {
-            return last.1;
+    /// The price of a call, of the model that answered and the one that was asked; without one the log
+    /// says so, once.
+    pub(crate) fn price(
+        &self,
+        prices: &Arc<Prices>,
+        answered: Option<&str>,
+        asked: &str,
+    ) -> Option<Price> {
+        let is_it = |last: &&Priced| {
+            Arc::ptr_eq(&last.prices, prices)
+                && last.answered.as_deref() == answered
+                && last.asked == asked
+        };
+        if let Some(last) = self.priced.load().as_deref().filter(is_it) {
+            return last.price.clone();
         }
-        let price = PriceTable::builtin().price(model);
-        self.priced.store(Some(Arc::new((model.to_owned(), price))));
+        let price = prices.price(answered, asked);
+        if price.is_none() && !self.is_unpriced_told.swap(true, Ordering::Relaxed) {
+            let model = self.name.as_str();
+            tracing::warn!(
+                model,
+                "the price of a model is not known: its calls have no cost, and keys with a limit of \
+                 money may not ask for it; `gateway.prices` may name one"
+            );
+        }
+        self.priced.store(Some(Arc::new(Priced {
+            prices: Arc::clone(prices),
+            answered: answered.map(str::to_owned),
+            asked: asked.to_owned(),
+            price: price.clone(),
+        })));
         price
     }
 

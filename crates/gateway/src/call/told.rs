@@ -1,16 +1,20 @@
 //! What the span of a call tells of its answer: who answered, what, with how many tokens, at what cost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use throughline::telling::{self, CountedUsage};
-use throughline_llm::ChatResponse;
-use throughline_llm::prices::PriceTable;
-use throughline_trace::{Value, keys};
+use throughline::telling::{self, CountedUsage, Prompt};
+use throughline_llm::tokens::{CountMethod, TokenCount};
+use throughline_llm::{ChatRequest, ChatResponse};
+use throughline_resilience::{BreakerChange, BreakerState};
+use throughline_trace::{Attributes, DecisionId, Value, keys};
 
 use super::Call;
+use crate::asked::Asked;
 use crate::caller::Caller;
+use crate::choosing::BYTES_PER_TOKEN;
 use crate::provider::Provider;
-use crate::trail::{OpenSpan, count};
+use crate::trail::{Decided, OpenSpan, count};
 
 /// Who is asked for which model.
 pub(super) fn tell_endpoint(span: &mut OpenSpan, provider: &Provider, model: &str) {
@@ -32,7 +36,54 @@ pub(super) fn tell_caller(span: &mut OpenSpan, caller: &Caller, budget: Option<D
     }
 }
 
+/// What is kept of a request until its usage is known. One of which nothing is understood counts by the
+/// bytes of its body, where its provider does not tell its tokens: limits hold for it too.
+pub(super) fn prompt_of(asked: &Asked, request: Option<&Arc<ChatRequest>>) -> Prompt {
+    match request.filter(|request| !request.messages.is_empty()) {
+        Some(request) => Prompt::of(request),
+        None => {
+            let tokens = (asked.body.len() as u64).div_ceil(BYTES_PER_TOKEN);
+            Prompt::Counted(TokenCount { tokens, method: CountMethod::Bytes })
+        }
+    }
+}
+
 impl Call {
+    pub(super) fn tell_breaker(&mut self, change: BreakerChange) {
+        let (from, to) = (change.from.as_str(), change.to.as_str());
+        let name = self.shared.name.clone();
+        self.span.event(
+            "breaker.state_changed",
+            vec![
+                (keys::BREAKER_TARGET, Value::from(name.as_str())),
+                (keys::BREAKER_FROM, Value::from(from)),
+                (keys::BREAKER_STATE, Value::from(to)),
+            ],
+        );
+        let reason = match change.to {
+            BreakerState::Open { .. } => "too many attempts failed",
+            BreakerState::HalfOpen => "it was open long enough to try again",
+            BreakerState::Closed => "the attempts to see succeeded",
+        };
+        self.decide_breaker(to, format!("{name}: {reason}"));
+        self.metrics.breaker(&name, change.to);
+    }
+
+    pub(super) fn decide_breaker(&self, action: &str, reason: String) -> DecisionId {
+        let mut attributes = Attributes::new();
+        attributes.set(keys::BREAKER_TARGET, self.shared.name.as_str());
+        self.trail.decide(Decided {
+            span_id: self.span.id(),
+            stage: "breaker",
+            action: action.to_owned(),
+            reason,
+            input_hash: "",
+            model_version: "",
+            parent: None,
+            attributes,
+        })
+    }
+
     /// Whether the answer fits the schema of its route, where there is one: what
     /// `response_schema_compliance_rate` is made of.
     pub(crate) fn tell_schema(&mut self, is_valid: Option<bool>) {
@@ -43,7 +94,7 @@ impl Call {
 
     pub(super) fn tell_part(&mut self, part: &ChatResponse) {
         self.tell_answer(part);
-        let usage = self.prompt.as_ref().map(|prompt| prompt.usage_of_part(&self.model, part));
+        let usage = self.prompt.usage_of_part(&self.model, part);
         self.tell_usage(usage, telling::service_tier(part));
     }
 
@@ -78,8 +129,8 @@ impl Call {
         }
     }
 
-    pub(super) fn tell_usage(&mut self, counted: Option<CountedUsage>, tier: Option<&str>) {
-        let Some(CountedUsage { usage, method }) = counted else { return };
+    pub(super) fn tell_usage(&mut self, counted: CountedUsage, tier: Option<&str>) {
+        let CountedUsage { usage, method } = counted;
         if let Some(method) = method {
             self.span.set(keys::USAGE_ESTIMATED, true);
             self.span.set(keys::USAGE_METHOD, method.as_str());
@@ -91,17 +142,17 @@ impl Call {
         for (key, tokens) in usage.details().into_iter().filter(|(_, tokens)| *tokens > 0) {
             self.span.set(key, count(tokens));
         }
-        let prices = PriceTable::builtin();
-        let models = [self.response_model.as_deref(), Some(self.model.as_str())];
-        let price = models.into_iter().flatten().find_map(|model| self.shared.price(model));
-        let cost = price.and_then(|price| prices.cost_at(price, usage, tier));
-        if let Some(cost) = cost {
+        let answered = self.response_model.as_deref();
+        let price = self.shared.price(&self.prices, answered, &self.model);
+        let cost = price.as_ref().and_then(|price| price.cost_usd(usage, tier));
+        if let (Some(cost), Some(price)) = (cost, &price) {
             self.span.set(keys::COST_USD, cost);
-            self.span.set(keys::PRICE_VERSION, prices.version());
+            self.span.set(keys::PRICE_VERSION, price.version());
         }
         self.metrics.used(&self.shared.name, &self.shared.counters, usage, cost);
         if let Some(meter) = &self.meter {
-            meter.used(usage.total_tokens(), cost.unwrap_or_default());
+            let least = || price.as_ref().map(|price| price.least_usd(usage));
+            meter.used(usage.total_tokens(), cost.or_else(least).unwrap_or_default());
         }
     }
 }

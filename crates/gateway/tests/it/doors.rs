@@ -6,7 +6,7 @@ use throughline_trace::access::{ApiKey, KeyHash, Keyring, Scope};
 use crate::house::{House, before, question};
 use crate::script::{Do, Script, says};
 
-fn keyring() -> Keyring {
+pub(crate) fn keyring() -> Keyring {
     let ring = Keyring::required();
     let key = |text: &str, name: &str, scope| {
         let key = ApiKey {

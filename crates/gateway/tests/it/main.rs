@@ -14,6 +14,7 @@ mod faults;
 mod forms;
 mod house;
 mod limits;
+mod money;
 mod routing;
 mod script;
 mod slow;
