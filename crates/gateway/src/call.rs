@@ -9,7 +9,7 @@ use std::time::Duration;
 use throughline::Outcome;
 use throughline::telling::{self, Prompt, spoken, tries};
 use throughline_llm::{ChatResponse, RateLimits};
-use throughline_resilience::{Attempts, BreakerChange, Event, GiveUp, Next, Verdict};
+use throughline_resilience::{Attempts, BreakerChange, Event, GiveUp, Moment, Next, Verdict};
 use throughline_trace::{ErrorType, SpanId, SpanKind, SpanRole, Value, keys};
 use tokio::time::Instant;
 
@@ -37,7 +37,9 @@ pub(crate) struct CallOf<'a> {
     pub(crate) stamp: Stamp,
     /// When the request was let in.
     pub(crate) began: Instant,
-    /// The time that it may take from there.
+    /// Nobody was asked before for the request.
+    pub(crate) is_first: bool,
+    /// The time that its caller or route gives it from there.
     pub(crate) budget: Option<Duration>,
     pub(crate) captures_content: bool,
     pub(crate) prices: &'a Arc<Prices>,
@@ -103,16 +105,18 @@ impl Call {
         }
         span.stamp(&stamp);
         let policy = &timing.policy;
-        let now = shared.now();
+        let admitted = shared.moment(of.began);
+        let begins = if of.is_first { admitted } else { shared.now() };
         let mut machine = match asked.is_stream {
-            true => Attempts::streamed(policy, rand::random(), now),
-            false => Attempts::new(policy, rand::random(), now),
+            true => Attempts::streamed(policy, rand::random(), begins),
+            false => Attempts::new(policy, rand::random(), begins),
         };
         tell_caller(&mut span, &trail.caller, of.budget);
+        // The time of all targets together: what the ones before took is gone, and not this one's fault.
         let total = policy.timeouts.total_ms.map(Duration::from_millis);
-        if let Some(total) = total.into_iter().chain(of.budget).min() {
-            // The time of all targets together: what the ones before took is gone.
-            machine.limit(shared.moment(of.began) + total);
+        let shared_total = total.filter(|_| !of.is_first);
+        if let Some(limit) = shared_total.into_iter().chain(of.budget).min() {
+            machine.limit(admitted + limit);
         }
         let began = Instant::now();
         Self {
@@ -165,9 +169,13 @@ impl Call {
 
     /// When the attempt that runs reaches its limit.
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
+        self.deadline_moment().map(|moment| self.shared.instant(moment))
+    }
+
+    fn deadline_moment(&mut self) -> Option<Moment> {
         // An event that fits no attempt changes nothing and is answered with what holds.
         match self.on(Event::DelayOver) {
-            Next::Continue { deadline } => deadline.map(|moment| self.shared.instant(moment)),
+            Next::Continue { deadline } => deadline,
             _ => None,
         }
     }
@@ -193,9 +201,9 @@ impl Call {
             match next {
                 Next::Attempt { index, deadline } => {
                     self.begin_attempt(index);
-                    let deadline = deadline.map(|at| self.shared.instant(at));
-                    let work = attempt(self.attempt_id(), deadline);
-                    let tried = match deadline {
+                    let at = deadline.map(|moment| self.shared.instant(moment));
+                    let work = attempt(self.attempt_id(), at);
+                    let tried = match at {
                         Some(at) => tokio::time::timeout_at(at, work).await,
                         None => Ok(work.await),
                     };
@@ -209,11 +217,7 @@ impl Call {
                             let after = spoken(self.attempt_began.elapsed());
                             let message = format!("no answer within {after}");
                             let fault = Fault::new(ErrorType::Timeout, message);
-                            next = self.on(Event::DeadlineReached);
-                            if let Next::Continue { .. } = next {
-                                // The timer was early by less than the clock can tell.
-                                next = self.on(Event::Failed(fault.failure()));
-                            }
+                            next = self.time_out(deadline);
                             self.end_attempt(&fault, next);
                             last = Some(fault);
                         }
@@ -291,8 +295,18 @@ impl Call {
         span.end();
     }
 
+    /// The attempt that runs has reached this limit.
+    fn time_out(&mut self, deadline: Option<Moment>) -> Next {
+        // The timer may be early by less than the clock can tell.
+        let now = deadline.map_or(self.shared.now(), |deadline| deadline.max(self.shared.now()));
+        self.on_at(Event::DeadlineReached, now)
+    }
+
     fn on(&mut self, event: Event) -> Next {
-        let now = self.shared.now();
+        self.on_at(event, self.shared.now())
+    }
+
+    fn on_at(&mut self, event: Event, now: Moment) -> Next {
         let (next, change) = {
             let mut target = self.shared.target();
             (self.machine.on(event, &mut target, now), target.take_breaker_change())
@@ -344,9 +358,15 @@ impl Call {
         self.record(if is_first { Outcome::Ok } else { Outcome::RetrySucceeded }, None);
     }
 
-    /// A streamed answer broke; what came of it is told.
-    pub(crate) fn break_off(mut self, fault: &Fault, part: &ChatResponse) {
-        self.failed(fault);
+    /// A streamed answer broke, or was not complete at its limit; what came of it is told.
+    pub(crate) fn break_off(mut self, fault: &Fault, is_late: bool, part: &ChatResponse) {
+        if is_late {
+            let deadline = self.deadline_moment();
+            let next = self.time_out(deadline);
+            self.end_attempt(fault, next);
+        } else {
+            self.failed(fault);
+        }
         self.tell_part(part);
         self.fail(fault, Some(GiveUp::AlreadyAnswering));
     }

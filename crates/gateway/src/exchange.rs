@@ -167,7 +167,7 @@ impl Exchange {
         };
         let to = chosen.to;
         let shared = Arc::clone(&chosen.shared);
-        let call = self.call_of(route, to, shared, chosen.stamp.clone(), parent);
+        let call = self.call_of(route, to, shared, chosen.stamp.clone(), (parent, true));
         *decision = Some(self.decide_route(route, &chosen, call.span_id()));
         self.ask(route, to, call).await
     }
@@ -206,7 +206,7 @@ impl Exchange {
     fn call(&self, route: &Route, to: &RouteTo, stamp: Stamp, parent: Option<SpanId>) -> Call {
         let model = to.model(&self.asked.model);
         let shared = self.inner.targets.get(&to.provider.name, model, &route.timing.policy);
-        self.call_of(route, to, shared, stamp, parent)
+        self.call_of(route, to, shared, stamp, (parent, false))
     }
 
     fn call_of(
@@ -215,7 +215,7 @@ impl Exchange {
         to: &RouteTo,
         shared: Arc<Shared>,
         stamp: Stamp,
-        parent: Option<SpanId>,
+        (parent, is_first): (Option<SpanId>, bool),
     ) -> Call {
         let model = to.model(&self.asked.model);
         Call::begin(CallOf {
@@ -228,6 +228,7 @@ impl Exchange {
             parent,
             stamp,
             began: self.began,
+            is_first,
             budget: route.budget(&self.trail.caller),
             captures_content: self.serving.plan.captures_content,
             prices: &self.serving.plan.prices,

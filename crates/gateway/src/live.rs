@@ -182,7 +182,7 @@ impl Live {
             SegmentEnd::Timeout => self.segments.end(end),
             _ => self.segments.fail(fault.kind, &fault.message),
         }
-        call.break_off(fault, &self.response());
+        call.break_off(fault, end == SegmentEnd::Timeout, &self.response());
         self.waiting.push_back(Frame::data(Refused::of_fault(fault).event(self.api)));
         if self.takes_trailers {
             let mut trailers = HeaderMap::new();

@@ -211,8 +211,11 @@ pub struct Attempts {
     retry: RetryPolicy,
     timeouts: TimeoutPolicy,
     backoff: Backoff,
-    total_deadline: Option<Moment>,
-    /// When the answer must have begun.
+    /// When the policy has it over.
+    own_deadline: Option<Moment>,
+    /// When the caller has it over, or whoever needs the time for something else.
+    callers_deadline: Option<Moment>,
+    /// When the caller must have seen the answer begin.
     opening_deadline: Option<Moment>,
     /// Attempts begun.
     begun: u32,
@@ -245,7 +248,8 @@ impl Attempts {
             retry: policy.retry.clone(),
             timeouts,
             backoff: Backoff::new(seed),
-            total_deadline: policy.timeouts.total_ms.map(|total| now + millis(total)),
+            own_deadline: policy.timeouts.total_ms.map(|total| now + millis(total)),
+            callers_deadline: None,
             opening_deadline: None,
             begun: 0,
             phase: Phase::Ready,
@@ -257,13 +261,17 @@ impl Attempts {
         self.begun
     }
 
-    /// The operation must be over at this moment, if its policy does not ask for less.
+    /// The operation must be over at this moment, if its policy does not ask for less. An attempt that
+    /// ends for this says nothing about the target, whose breaker does not count it: a caller in a
+    /// hurry must not close the target to others.
     pub fn limit(&mut self, deadline: Moment) {
-        self.total_deadline = Some(self.total_deadline.map_or(deadline, |own| own.min(deadline)));
+        let before = self.callers_deadline;
+        self.callers_deadline = Some(before.map_or(deadline, |before| before.min(deadline)));
     }
 
     /// The answer must have begun at this moment ([`Event::FirstToken`]), whichever attempt brings
-    /// it; how long it then takes is not limited by this.
+    /// it; how long it then takes is not limited by this. As [`limit`](Self::limit) this speaks against
+    /// no target.
     pub fn limit_opening(&mut self, deadline: Moment) {
         let own = self.opening_deadline;
         self.opening_deadline = Some(own.map_or(deadline, |own| own.min(deadline)));
@@ -271,12 +279,12 @@ impl Attempts {
 
     /// When the operation must have begun to answer, or be over.
     pub fn answer_deadline(&self) -> Option<Moment> {
-        self.opening_deadline.into_iter().chain(self.total_deadline).min()
+        self.opening_deadline.into_iter().chain(self.total_deadline()).min()
     }
 
     /// When the operation must be over.
     pub fn total_deadline(&self) -> Option<Moment> {
-        self.total_deadline
+        self.own_deadline.into_iter().chain(self.callers_deadline).min()
     }
 
     /// The operation found no place in the bulkhead: it is over before it began.
@@ -304,9 +312,7 @@ impl Attempts {
         match (&mut self.phase, event) {
             (Phase::Over(_), _) => self.unchanged(),
             (_, Event::Cancelled) => {
-                if let (Some(permit), Some(breaker)) = (self.take_permit(), &mut target.breaker) {
-                    breaker.release(permit);
-                }
+                self.release(target);
                 self.over(Verdict::Cancelled { attempts: self.begun })
             }
             (Phase::Running { .. }, Event::Succeeded) => {
@@ -320,6 +326,9 @@ impl Attempts {
             (Phase::Running { .. }, Event::Failed(failure)) => self.failed(failure, target, now),
             (Phase::Running { .. }, Event::DeadlineReached) => {
                 if self.deadline().is_some_and(|deadline| now >= deadline) {
+                    if self.policys_deadline().is_none_or(|deadline| now < deadline) {
+                        self.release(target);
+                    }
                     self.failed(Failure::of(ErrorType::Timeout), target, now)
                 } else {
                     self.unchanged()
@@ -400,6 +409,13 @@ impl Attempts {
         }
     }
 
+    /// Gives the permit back without a result.
+    fn release(&mut self, target: &mut Target) {
+        if let (Some(permit), Some(breaker)) = (self.take_permit(), &mut target.breaker) {
+            breaker.release(permit);
+        }
+    }
+
     fn take_permit(&mut self) -> Option<Permit> {
         match &mut self.phase {
             Phase::Running { permit, .. } => permit.take(),
@@ -418,11 +434,18 @@ impl Attempts {
 
     /// The earliest limit that holds for the attempt that runs.
     fn deadline(&self) -> Option<Moment> {
+        let Phase::Running { is_answering, .. } = self.phase else { return None };
+        let opening = self.opening_deadline.filter(|_| !is_answering);
+        let all = [self.policys_deadline(), self.callers_deadline, opening];
+        all.into_iter().flatten().min()
+    }
+
+    /// Of those limits the ones that the policy sets: a target that does not keep them fails.
+    fn policys_deadline(&self) -> Option<Moment> {
         let Phase::Running { since, is_answering, .. } = self.phase else { return None };
         let own = [self.timeouts.attempt_ms, self.timeouts.first_token_ms];
         let own = own.into_iter().flatten().min().filter(|_| !is_answering);
-        let all = if is_answering { self.total_deadline } else { self.answer_deadline() };
-        own.map(|limit| since + millis(limit)).into_iter().chain(all).min()
+        own.map(|limit| since + millis(limit)).into_iter().chain(self.own_deadline).min()
     }
 
     fn unchanged(&self) -> Next {

@@ -143,6 +143,60 @@ fn r4_2_a_limit_of_the_opening_is_over_with_the_first_token() {
     insta::assert_snapshot!(line(at(4_900), next), @"4900: failed with SERVER after 1: deadline_spent");
 }
 
+/// A target whose breaker opens at the first failure.
+fn easily_opened(edit: impl FnOnce(&mut Policy)) -> (Policy, Target) {
+    let mut policy = policy();
+    policy.breaker = Some(BreakerPolicy { min_attempts: 1, ..BreakerPolicy::default() });
+    edit(&mut policy);
+    let target = Target::new(&policy);
+    (policy, target)
+}
+
+fn breaker(target: &Target, now: u64) -> (&'static str, u32) {
+    let told = target.breaker().map(|breaker| {
+        let now = at(now);
+        (breaker.state(now).as_str(), breaker.counts(now).failed)
+    });
+    told.unwrap_or_default()
+}
+
+#[test]
+fn r4_2_the_hurry_of_a_caller_does_not_speak_against_the_target() {
+    for whose in ["the caller's", "the caller's opening", "the policy's"] {
+        let (policy, mut target) =
+            easily_opened(|policy| policy.timeouts.first_token_ms = Some(1_000));
+        let mut attempts = Attempts::streamed(&policy, 1, Moment::ZERO);
+        match whose {
+            "the caller's" => attempts.limit(at(900)),
+            "the caller's opening" => attempts.limit_opening(at(900)),
+            _ => attempts.limit(at(5_000)),
+        }
+        let Next::Attempt { deadline: Some(deadline), .. } = attempts.begin(&mut target, at(0))
+        else {
+            panic!("an attempt")
+        };
+        let next = attempts.on(Event::DeadlineReached, &mut target, deadline);
+        let failed = Next::Done(Verdict::Failed {
+            error_type: ErrorType::Timeout,
+            reason: if whose == "the policy's" {
+                GiveUp::CircuitOpen
+            } else {
+                GiveUp::DeadlineSpent
+            },
+            attempts: 1,
+        });
+        assert_eq!(next, failed, "{whose}");
+        let expected = if whose == "the policy's" { ("open", 1) } else { ("closed", 0) };
+        assert_eq!(breaker(&target, 1_000), expected, "{whose}");
+    }
+    let (policy, mut target) = easily_opened(|policy| policy.timeouts.total_ms = Some(1_000));
+    let mut attempts = Attempts::streamed(&policy, 1, Moment::ZERO);
+    attempts.begin(&mut target, at(0));
+    attempts.on(Event::FirstToken, &mut target, at(10));
+    attempts.on(Event::DeadlineReached, &mut target, at(1_000));
+    assert_eq!(breaker(&target, 1_000), ("open", 1), "a total of the policy is the policy's");
+}
+
 #[test]
 fn a_stream_that_has_begun_is_not_tried_again() {
     let policy = policy();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use throughline_resilience::BreakerPolicy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
@@ -59,6 +60,30 @@ async fn r3_4_the_time_of_a_request_is_that_of_all_its_targets() {
     assert_eq!((stalls.came().len(), quick.came().len()), (1, 0));
     let message = answered.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.ends_with("was not asked: no time was left for it"), "{message}");
+}
+
+#[tokio::test]
+async fn r4_3_the_hurry_of_one_client_does_not_close_a_target_to_others() {
+    let streams = vec![Do::Send(format!("{STREAM}{}", piece("a"))), Do::Stall];
+    let script = Script::start([vec![Do::Stall], streams, says("hi")]).await;
+    let mut config = before(&script.url);
+    config.policy.breaker = Some(BreakerPolicy { min_attempts: 1, ..BreakerPolicy::default() });
+    let house = House::open(&config).await;
+    let hurry = [("x-latency-budget-ms", "150")];
+    let path = "/v1/chat/completions";
+    assert_eq!(house.post(path, &hurry, &question("gpt-4o", false)).await.status, 504);
+    let cut = house.post(path, &hurry, &question("gpt-4o", true)).await;
+    assert!(cut.text().contains("was not complete within"), "{}", cut.text());
+    assert_eq!(house.gateway.standing().targets[0].breaker, Some("closed"));
+    assert_eq!(house.ask("gpt-4o").await.status, 200);
+
+    let script = Script::start([vec![Do::Stall]]).await;
+    config.providers[0].base_url = Some(script.url.clone());
+    config.policy.timeouts.attempt_ms = Some(150);
+    let house = House::open(&config).await;
+    let patient = [("x-latency-budget-ms", "60000")];
+    assert_eq!(house.post(path, &patient, &question("gpt-4o", false)).await.status, 504);
+    assert_eq!(house.gateway.standing().targets[0].breaker, Some("open"), "its own limit counts");
 }
 
 #[tokio::test]
