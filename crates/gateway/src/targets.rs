@@ -180,15 +180,14 @@ impl Shared {
         self.origin.checked_add(moment.since_origin()).unwrap_or_else(Instant::now)
     }
 
-    /// Whether its breaker lets requests through, and its provider as far as is known.
+    /// Whether its breaker lets one more request through, and its provider as far as is known.
     pub(crate) fn is_available(&self) -> bool {
         if self.is_used_up_for().is_some() {
             return false;
         }
         let now = self.now();
         let target = self.target();
-        let state = target.breaker().map(|breaker| breaker.state(now));
-        !matches!(state, Some(BreakerState::Open { .. }))
+        target.breaker().is_none_or(|breaker| breaker.is_passable(now))
     }
 
     /// When its breaker lets requests through again, if it is open.

@@ -78,7 +78,7 @@ pub enum Event {
     /// The attempt succeeded; of a streamed answer, to its end.
     Succeeded,
     /// The first token of a streamed answer was handed on: from here on a failure is final, since
-    /// what the caller has cannot be taken back.
+    /// what the caller has cannot be taken back. The breaker takes it for a success until then.
     FirstToken,
     /// The attempt failed.
     Failed(Failure),
@@ -319,8 +319,11 @@ impl Attempts {
                 self.record(None, target, now);
                 self.over(Verdict::Succeeded { attempts: self.begun })
             }
-            (Phase::Running { is_answering, .. }, Event::FirstToken) => {
+            (Phase::Running { is_answering, permit, .. }, Event::FirstToken) => {
                 *is_answering = true;
+                if let (Some(permit), Some(breaker)) = (permit, &mut target.breaker) {
+                    breaker.record_begun(permit, now);
+                }
                 self.unchanged()
             }
             (Phase::Running { .. }, Event::Failed(failure)) => self.failed(failure, target, now),

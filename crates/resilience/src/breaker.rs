@@ -58,6 +58,8 @@ pub struct BreakerCounts {
 #[must_use = "a permit that is not given back holds a place in a half-open breaker"]
 pub struct Permit {
     generation: u64,
+    /// The attempt has counted as a success, in the bucket of the window with this number.
+    counted_in: Option<u128>,
 }
 
 /// The breaker refuses an attempt.
@@ -121,7 +123,34 @@ impl Breaker {
                 *in_flight += 1;
             }
         }
-        Ok(Permit { generation: self.generation })
+        Ok(Permit { generation: self.generation, counted_in: None })
+    }
+
+    /// Whether leave for an attempt would be given at this moment.
+    pub fn is_passable(&self, now: Moment) -> bool {
+        match self.state {
+            State::Closed => true,
+            State::Open { until } => now >= until,
+            State::HalfOpen { in_flight, succeeded } => {
+                in_flight + succeeded < self.policy.half_open_probes.max(1)
+            }
+        }
+    }
+
+    /// An attempt has begun to answer: it counts as a success from now on, and no longer holds a place
+    /// in a half-open breaker, since a streamed answer may take minutes. A failure that is recorded
+    /// with the permit later takes the place of that success.
+    pub fn record_begun(&mut self, permit: &mut Permit, now: Moment) {
+        if permit.counted_in.is_some() {
+            return;
+        }
+        let is_current = permit.generation == self.generation;
+        permit.counted_in = Some(self.window.number(now));
+        if is_current {
+            self.count(false, now);
+            // Its success may have closed the breaker; how its answer ends counts there.
+            permit.generation = self.generation;
+        }
     }
 
     /// An attempt ended: well (`None`), or with a failure.
@@ -130,6 +159,15 @@ impl Breaker {
             return;
         }
         let is_failure = failure.is_some_and(|kind| self.policy.counts.contains(kind));
+        match permit.counted_in {
+            Some(_) if !is_failure => return,
+            Some(number) => self.window.take_back(number),
+            None => {}
+        }
+        self.count(is_failure, now);
+    }
+
+    fn count(&mut self, is_failure: bool, now: Moment) {
         match &mut self.state {
             State::Closed => {
                 self.window.count(is_failure, now);
@@ -157,6 +195,7 @@ impl Breaker {
     /// An attempt was given up without a result.
     pub fn release(&mut self, permit: Permit) {
         if permit.generation == self.generation
+            && permit.counted_in.is_none()
             && let State::HalfOpen { in_flight, .. } = &mut self.state
         {
             *in_flight = in_flight.saturating_sub(1);
@@ -237,6 +276,14 @@ impl Window {
         }
         let slot = if is_failure { &mut counts.failed } else { &mut counts.succeeded };
         *slot = slot.saturating_add(1);
+    }
+
+    /// Takes a success back that was counted in a bucket, if the bucket still is there.
+    fn take_back(&mut self, number: u128) {
+        let (held, counts) = &mut self.buckets[(number % BUCKETS as u128) as usize];
+        if *held == number {
+            counts.succeeded = counts.succeeded.saturating_sub(1);
+        }
     }
 
     fn counts(&self, now: Moment) -> BreakerCounts {
@@ -349,12 +396,59 @@ mod tests {
         assert_eq!(breaker.state(at(30_000)), BreakerState::Closed);
     }
 
+    #[test]
+    fn a_probe_that_answers_holds_no_place_and_may_still_fail() {
+        let opened = || {
+            let mut breaker = Breaker::new(policy());
+            for _ in 0..4 {
+                attempt(&mut breaker, Some(ErrorType::Server), at(0));
+            }
+            breaker
+        };
+        let mut breaker = opened();
+        assert!(!breaker.is_passable(at(14_999)) && breaker.is_passable(at(15_000)));
+        let mut first = breaker.acquire(at(15_000)).unwrap();
+        let second = breaker.acquire(at(15_000)).unwrap();
+        assert!(!breaker.is_passable(at(15_000)), "all probes are out");
+        breaker.record(second, None, at(15_100));
+        breaker.record_begun(&mut first, at(15_100));
+        assert_eq!(breaker.state(at(15_100)), BreakerState::Closed);
+        assert!(breaker.is_passable(at(15_100)));
+        breaker.record(first, Some(ErrorType::StreamFailed), at(15_200));
+        assert_eq!(breaker.counts(at(15_200)), BreakerCounts { succeeded: 0, failed: 1 });
+
+        let mut breaker = opened();
+        let mut probe = breaker.acquire(at(15_000)).unwrap();
+        breaker.record_begun(&mut probe, at(15_100));
+        breaker.record(probe, Some(ErrorType::StreamFailed), at(15_200));
+        assert_eq!(breaker.state(at(15_200)).as_str(), "open");
+    }
+
+    #[test]
+    fn an_attempt_counts_once_also_when_it_fails_after_it_began_to_answer() {
+        let mut breaker = Breaker::new(BreakerPolicy { failure_ratio: 0.9, ..policy() });
+        for round in 1..=4 {
+            let mut permit = breaker.acquire(at(0)).unwrap();
+            breaker.record_begun(&mut permit, at(0));
+            breaker.record_begun(&mut permit, at(1));
+            assert_eq!(breaker.counts(at(1)).succeeded, 1);
+            breaker.record(permit, Some(ErrorType::StreamFailed), at(2));
+            assert_eq!(breaker.counts(at(2)).failed, round);
+        }
+        assert_eq!(breaker.state(at(2)).as_str(), "open", "streams that always break open it");
+        let mut breaker = Breaker::new(policy());
+        let mut permit = breaker.acquire(at(0)).unwrap();
+        breaker.record_begun(&mut permit, at(0));
+        breaker.record(permit, None, at(60_000));
+        assert_eq!(breaker.counts(at(60_000)), BreakerCounts::default(), "long ago");
+    }
+
     proptest! {
         /// Whatever happens, no more probes are out than the policy says while it is half open,
         /// and none while it is open.
         #[test]
         fn probes_are_bounded(
-            steps in proptest::collection::vec((0u64..4_000, 0u8..4, any::<prop::sample::Index>()), 0..300),
+            steps in proptest::collection::vec((0u64..4_000, 0u8..5, any::<prop::sample::Index>()), 0..300),
             probes in 0u32..4,
         ) {
             let policy = BreakerPolicy { half_open_probes: probes, min_attempts: 2, ..BreakerPolicy::default() };
@@ -377,10 +471,15 @@ mod tests {
                         let failure = Some(ErrorType::Server);
                         breaker.record(out.swap_remove(which.index(out.len())), failure, now);
                     }
+                    3 => {
+                        let at = which.index(out.len());
+                        breaker.record_begun(&mut out[at], now);
+                    }
                     _ => breaker.release(out.swap_remove(which.index(out.len()))),
                 }
                 if breaker.state(now) == BreakerState::HalfOpen {
-                    let current = out.iter().filter(|p| p.generation == breaker.generation).count();
+                    let is_out = |p: &&Permit| p.generation == breaker.generation && p.counted_in.is_none();
+                    let current = out.iter().filter(is_out).count();
                     let is_entered = matches!(breaker.state, State::HalfOpen { .. });
                     prop_assert!(!is_entered || current as u32 <= probes.max(1));
                 }

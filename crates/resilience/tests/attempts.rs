@@ -198,6 +198,29 @@ fn r4_2_the_hurry_of_a_caller_does_not_speak_against_the_target() {
 }
 
 #[test]
+fn a_probe_that_streams_lets_others_through() {
+    let probes = |policy: &mut Policy| {
+        let breaker = policy.breaker.as_mut().expect("a breaker");
+        breaker.half_open_probes = 1;
+    };
+    let (policy, mut target) = easily_opened(probes);
+    let begin = |target: &mut Target, now| {
+        let mut attempts = Attempts::streamed(&policy, 1, at(now));
+        let next = attempts.begin(target, at(now));
+        (attempts, matches!(next, Next::Attempt { .. }))
+    };
+    let (mut failing, _) = begin(&mut target, 0);
+    failing.on(failed(ErrorType::Server), &mut target, at(1));
+    let (mut probe, is_let) = begin(&mut target, 15_001);
+    assert!(is_let && !begin(&mut target, 15_001).1, "one probe at a time");
+    probe.on(Event::FirstToken, &mut target, at(15_500));
+    assert_eq!(breaker(&target, 15_500), ("closed", 0));
+    assert!(begin(&mut target, 15_500).1, "while the stream goes on");
+    probe.on(failed(ErrorType::StreamFailed), &mut target, at(16_000));
+    assert_eq!(breaker(&target, 16_000), ("open", 1), "that it broke counts nevertheless");
+}
+
+#[test]
 fn a_stream_that_has_begun_is_not_tried_again() {
     let policy = policy();
     insta::assert_snapshot!(play(&policy, &mut Target::new(&policy), &[

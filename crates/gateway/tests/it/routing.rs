@@ -1,15 +1,17 @@
 //! Which target a request goes to (requirement R3.3), and what changes while the gateway runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use throughline_gateway::{
     CacheConfig, GatewayConfig, Plan, ProviderKind, RouteConfig, TargetConfig,
 };
+use throughline_resilience::BreakerPolicy;
 use throughline_resilience::route::{RouteRule, RoutingStrategy};
 use throughline_trace::RouteWeights;
 
-use crate::house::{House, before, provider, question, target};
-use crate::script::{Script, says, streams};
+use crate::house::{House, before, provider, question, target, with_fallback};
+use crate::script::{Do, Script, completion, error, says, streams};
 
 fn named(name: &str, provider: &str, model: &str, weight: u32) -> TargetConfig {
     TargetConfig { name: Some(name.to_owned()), weight: Some(weight), ..target(provider, model) }
@@ -240,4 +242,34 @@ fn a_configuration_that_cannot_be_meant_is_told() {
     insta::assert_snapshot!(told(&|c| c.routes[0].rules = vec![RouteRule::exact("a", "b", "huge")]), @"expected a target of this route in every rule in `gateway.routes[smart].rules`, got huge");
     insta::assert_snapshot!(told(&|c| c.policy.timeouts.total_ms = Some(0)), @"expected 1 to 86400000 milliseconds in `gateway.policy.timeouts.total_ms`, got 0");
     insta::assert_snapshot!(told(&|c| c.default_provider = Some("three".to_owned())), @r#"expected a provider (one) in `gateway.default_provider`, got "three""#);
+}
+
+#[tokio::test]
+async fn r4_3_a_target_whose_probe_is_under_way_is_left_out_of_a_choice() {
+    let one =
+        Script::start([error("500 Internal Server Error", "", "oops"), vec![Do::Stall]]).await;
+    let two = Script::start([says("two")]).await;
+    let mut config = with_fallback(&one.url, &two.url);
+    let other = config.routes[0].fallback.pop().expect("a fallback");
+    config.routes[0].targets[0].weight = Some(1_000_000);
+    config.routes[0].targets.push(other);
+    config.policy.breaker = Some(BreakerPolicy {
+        min_attempts: 1,
+        open_ms: 1,
+        half_open_probes: 1,
+        ..BreakerPolicy::default()
+    });
+    let house = House::open(&config).await;
+    assert_eq!(house.ask("smart").await.status, 502);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let request = house.request("/v1/chat/completions", &[], &question("smart", false));
+    let probe = house.send(request);
+    let others = async {
+        while one.came().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        house.ask("smart").await.text()
+    };
+    let told = tokio::select! { told = others => told, _ = probe => panic!("it stalls") };
+    assert_eq!((told, one.came().len()), (completion("two"), 2));
 }
