@@ -9,7 +9,9 @@ use std::time::Duration;
 use throughline::Outcome;
 use throughline::telling::{self, Prompt, spoken, tries};
 use throughline_llm::{ChatResponse, RateLimits};
-use throughline_resilience::{Attempts, BreakerChange, Event, GiveUp, Moment, Next, Verdict};
+use throughline_resilience::{
+    Attempts, BreakerChange, ErrorSet, Event, GiveUp, Moment, Next, Verdict,
+};
 use throughline_trace::{ErrorType, SpanId, SpanKind, SpanRole, Value, keys};
 use tokio::time::Instant;
 
@@ -33,18 +35,33 @@ pub(crate) struct CallOf<'a> {
     pub(crate) model: &'a str,
     pub(crate) shared: Arc<Shared>,
     pub(crate) timing: &'a Timing,
-    pub(crate) parent: Option<SpanId>,
+    pub(crate) turn: Turn,
     pub(crate) stamp: Stamp,
     /// When the request was let in.
     pub(crate) began: Instant,
-    /// Nobody was asked before for the request.
-    pub(crate) is_first: bool,
     /// The time that its caller or route gives it from there.
     pub(crate) budget: Option<Duration>,
     pub(crate) captures_content: bool,
     pub(crate) prices: &'a Arc<Prices>,
     pub(crate) metrics: &'a Arc<GatewayMetrics>,
     pub(crate) meter: Option<Arc<KeyMeter>>,
+}
+
+/// Where a call stands among those of its request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turn {
+    pub(crate) parent: Option<SpanId>,
+    /// Nobody was asked before.
+    pub(crate) is_first: bool,
+    /// Failures after which somebody else is asked.
+    pub(crate) fallback_on: ErrorSet,
+}
+
+impl Turn {
+    /// Of the only call, or one after which nobody else is asked.
+    pub(crate) fn alone(is_first: bool) -> Self {
+        Self { parent: None, is_first, fallback_on: ErrorSet::NONE }
+    }
 }
 
 /// A call that stopped without an answer.
@@ -80,13 +97,14 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn begin(of: CallOf<'_>) -> Self {
-        let CallOf { trail, asked, to, model, shared, timing, parent, stamp, .. } = of;
+        let CallOf { trail, asked, to, model, shared, timing, turn, stamp, .. } = of;
         let operation = asked.api.operation();
         let role = match operation {
             "embeddings" => SpanRole::Embeddings,
             _ => SpanRole::LlmCall,
         };
-        let mut span = trail.span([operation, " ", model].concat(), SpanKind::Client, role, parent);
+        let mut span =
+            trail.span([operation, " ", model].concat(), SpanKind::Client, role, turn.parent);
         span.set(keys::GEN_AI_OPERATION_NAME, operation);
         tell_endpoint(&mut span, &to.provider, model);
         let request = asked.request();
@@ -106,15 +124,16 @@ impl Call {
         span.stamp(&stamp);
         let policy = &timing.policy;
         let admitted = shared.moment(of.began);
-        let begins = if of.is_first { admitted } else { shared.now() };
+        let begins = if turn.is_first { admitted } else { shared.now() };
         let mut machine = match asked.is_stream {
             true => Attempts::streamed(policy, rand::random(), begins),
             false => Attempts::new(policy, rand::random(), begins),
         };
+        machine.expect_fallback(turn.fallback_on);
         tell_caller(&mut span, &trail.caller, of.budget);
         // The time of all targets together: what the ones before took is gone, and not this one's fault.
         let total = policy.timeouts.total_ms.map(Duration::from_millis);
-        let shared_total = total.filter(|_| !of.is_first);
+        let shared_total = total.filter(|_| !turn.is_first);
         if let Some(limit) = shared_total.into_iter().chain(of.budget).min() {
             machine.limit(admitted + limit);
         }

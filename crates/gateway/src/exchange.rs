@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::asked::Asked;
 use crate::attempt::{Attempt, Got};
 use crate::cache::{self, Keeping};
-use crate::call::{Call, CallOf, Stopped};
+use crate::call::{Call, CallOf, Stopped, Turn};
 use crate::choosing::{Chosen, target_of};
 use crate::client::{self, EVENTS};
 use crate::contract::Violation;
@@ -129,7 +129,10 @@ impl Exchange {
         let is_cached_route = kept_under.is_some();
         let mut branch = Branch::Primary;
         let answered = match route.fallback.is_empty() {
-            true => self.primary(route, chosen, None, decision).await.map_err(|fault| vec![fault]),
+            true => {
+                let asked = self.primary(route, chosen, Turn::alone(true), decision).await;
+                asked.map_err(|fault| vec![fault])
+            }
             false => self.with_fallback(route, chosen, &mut branch, decision).await,
         };
         let answered = match answered {
@@ -158,7 +161,7 @@ impl Exchange {
         &self,
         route: &'r Route,
         chosen: Option<Chosen<'r>>,
-        parent: Option<SpanId>,
+        turn: Turn,
         decision: &mut Option<DecisionId>,
     ) -> Result<Answer<'r>, Fault> {
         let Some(chosen) = chosen else {
@@ -167,7 +170,7 @@ impl Exchange {
         };
         let to = chosen.to;
         let shared = Arc::clone(&chosen.shared);
-        let call = self.call_of(route, to, shared, chosen.stamp.clone(), (parent, true));
+        let call = self.call_of(route, to, shared, chosen.stamp.clone(), turn);
         *decision = Some(self.decide_route(route, &chosen, call.span_id()));
         self.ask(route, to, call).await
     }
@@ -203,10 +206,14 @@ impl Exchange {
         attributes
     }
 
-    fn call(&self, route: &Route, to: &RouteTo, stamp: Stamp, parent: Option<SpanId>) -> Call {
+    /// What all requests to a target share.
+    fn shared(&self, route: &Route, to: &RouteTo) -> Arc<Shared> {
         let model = to.model(&self.asked.model);
-        let shared = self.inner.targets.get(&to.provider.name, model, &route.timing.policy);
-        self.call_of(route, to, shared, stamp, (parent, false))
+        self.inner.targets.get(&to.provider.name, model, &route.timing.policy)
+    }
+
+    fn call(&self, route: &Route, to: &RouteTo, stamp: Stamp, turn: Turn) -> Call {
+        self.call_of(route, to, self.shared(route, to), stamp, turn)
     }
 
     fn call_of(
@@ -215,7 +222,7 @@ impl Exchange {
         to: &RouteTo,
         shared: Arc<Shared>,
         stamp: Stamp,
-        (parent, is_first): (Option<SpanId>, bool),
+        turn: Turn,
     ) -> Call {
         let model = to.model(&self.asked.model);
         Call::begin(CallOf {
@@ -225,10 +232,9 @@ impl Exchange {
             model,
             shared,
             timing: &route.timing,
-            parent,
+            turn,
             stamp,
             began: self.began,
-            is_first,
             budget: route.budget(&self.trail.caller),
             captures_content: self.serving.plan.captures_content,
             prices: &self.serving.plan.prices,

@@ -7,9 +7,13 @@ use throughline_trace::ErrorType;
 use crate::backoff::Backoff;
 use crate::breaker::{Breaker, BreakerChange, BreakerState, Permit};
 use crate::budget::RetryBudget;
+use crate::errors::ErrorSet;
 use crate::latency::Latencies;
 use crate::moment::Moment;
 use crate::policy::{Policy, RetryPolicy, TimeoutPolicy, millis};
+
+/// Longest pause asked for by a provider that is waited for while somebody else can be asked instead.
+pub const MAX_PAUSE_BEFORE_FALLBACK: Duration = Duration::from_secs(1);
 
 /// What all operations against the same target share.
 #[derive(Debug, Clone)]
@@ -177,11 +181,12 @@ pub enum GiveUp {
     AlreadyAnswering,
     /// As many attempts were made as the policy allows.
     AttemptsSpent,
-    /// No time is left.
+    /// No time is left, or only what a fallback needs.
     DeadlineSpent,
     /// The target has been retried too much.
     BudgetSpent,
-    /// The provider asks for a longer pause than the policy waits.
+    /// The provider asks for a longer pause than the policy waits, or than is waited while somebody
+    /// else can be asked.
     RetryAfterTooLong,
     /// The breaker lets nothing through.
     CircuitOpen,
@@ -217,6 +222,8 @@ pub struct Attempts {
     callers_deadline: Option<Moment>,
     /// When the caller must have seen the answer begin.
     opening_deadline: Option<Moment>,
+    /// Failures after which somebody else is asked.
+    fallback_on: ErrorSet,
     /// Attempts begun.
     begun: u32,
     phase: Phase,
@@ -251,6 +258,7 @@ impl Attempts {
             own_deadline: policy.timeouts.total_ms.map(|total| now + millis(total)),
             callers_deadline: None,
             opening_deadline: None,
+            fallback_on: ErrorSet::NONE,
             begun: 0,
             phase: Phase::Ready,
         }
@@ -275,6 +283,13 @@ impl Attempts {
     pub fn limit_opening(&mut self, deadline: Moment) {
         let own = self.opening_deadline;
         self.opening_deadline = Some(own.map_or(deadline, |own| own.min(deadline)));
+    }
+
+    /// Somebody else is asked when the operation fails with one of these: it then waits for no long
+    /// pause ([`MAX_PAUSE_BEFORE_FALLBACK`]), and after an attempt that took all its time it leaves
+    /// as much for the other.
+    pub fn expect_fallback(&mut self, on: ErrorSet) {
+        self.fallback_on = on;
     }
 
     /// When the operation must have begun to answer, or be over.
@@ -326,13 +341,15 @@ impl Attempts {
                 }
                 self.unchanged()
             }
-            (Phase::Running { .. }, Event::Failed(failure)) => self.failed(failure, target, now),
+            (Phase::Running { .. }, Event::Failed(failure)) => {
+                self.failed(failure, false, target, now)
+            }
             (Phase::Running { .. }, Event::DeadlineReached) => {
                 if self.deadline().is_some_and(|deadline| now >= deadline) {
                     if self.policys_deadline().is_none_or(|deadline| now < deadline) {
                         self.release(target);
                     }
-                    self.failed(Failure::of(ErrorType::Timeout), target, now)
+                    self.failed(Failure::of(ErrorType::Timeout), true, target, now)
                 } else {
                     self.unchanged()
                 }
@@ -359,11 +376,17 @@ impl Attempts {
         Next::Attempt { index, deadline: self.deadline() }
     }
 
-    fn failed(&mut self, failure: Failure, target: &mut Target, now: Moment) -> Next {
-        let is_answering = matches!(self.phase, Phase::Running { is_answering: true, .. });
+    /// The attempt that runs failed; `is_late`: since its time was over.
+    fn failed(
+        &mut self,
+        failure: Failure,
+        is_late: bool,
+        target: &mut Target,
+        now: Moment,
+    ) -> Next {
         self.record(Some(failure.error_type), target, now);
         let kind = failure.error_type;
-        match self.pause_before_next(failure, is_answering, target, now) {
+        match self.pause_before_next(failure, is_late, target, now) {
             Ok(until) => {
                 self.phase = Phase::Delaying { until, failed: kind };
                 Next::Delay { until, failed: kind }
@@ -376,11 +399,12 @@ impl Attempts {
     fn pause_before_next(
         &mut self,
         failure: Failure,
-        is_answering: bool,
+        is_late: bool,
         target: &mut Target,
         now: Moment,
     ) -> Result<Moment, GiveUp> {
-        if is_answering {
+        let is_fallback_next = self.fallback_on.contains(failure.error_type);
+        if matches!(self.phase, Phase::Running { is_answering: true, .. }) {
             return Err(GiveUp::AlreadyAnswering);
         }
         if !self.retry.retry_on.contains(failure.error_type) {
@@ -390,12 +414,18 @@ impl Attempts {
             return Err(GiveUp::AttemptsSpent);
         }
         let asked = failure.retry_after.unwrap_or_default();
-        if asked > millis(self.retry.max_retry_after_ms) {
+        let longest = millis(self.retry.max_retry_after_ms);
+        if asked > longest || (is_fallback_next && asked > MAX_PAUSE_BEFORE_FALLBACK) {
             return Err(GiveUp::RetryAfterTooLong);
         }
         let own = self.backoff.delay(&self.retry, self.begun.saturating_sub(1));
         let until = now + own.max(asked);
-        if self.answer_deadline().is_some_and(|deadline| until >= deadline) {
+        // Another attempt that takes as long, and then the fallback's own.
+        let kept = match self.attempt_limit() {
+            Some(limit) if is_late && is_fallback_next => limit.saturating_mul(2),
+            _ => Duration::ZERO,
+        };
+        if self.answer_deadline().is_some_and(|deadline| until + kept >= deadline) {
             return Err(GiveUp::DeadlineSpent);
         }
         let breaker = target.breaker.as_ref().map(|breaker| breaker.state(until));
@@ -446,9 +476,14 @@ impl Attempts {
     /// Of those limits the ones that the policy sets: a target that does not keep them fails.
     fn policys_deadline(&self) -> Option<Moment> {
         let Phase::Running { since, is_answering, .. } = self.phase else { return None };
-        let own = [self.timeouts.attempt_ms, self.timeouts.first_token_ms];
-        let own = own.into_iter().flatten().min().filter(|_| !is_answering);
-        own.map(|limit| since + millis(limit)).into_iter().chain(self.own_deadline).min()
+        let own = self.attempt_limit().filter(|_| !is_answering);
+        own.map(|limit| since + limit).into_iter().chain(self.own_deadline).min()
+    }
+
+    /// The time of one attempt, of a streamed one until its first token.
+    fn attempt_limit(&self) -> Option<Duration> {
+        let limits = [self.timeouts.attempt_ms, self.timeouts.first_token_ms];
+        limits.into_iter().flatten().min().map(millis)
     }
 
     fn unchanged(&self) -> Next {

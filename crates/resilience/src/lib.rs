@@ -41,7 +41,9 @@ pub mod route;
 mod segments;
 mod strategy_text;
 
-pub use attempts::{Attempts, Event, Failure, GiveUp, Next, Target, Verdict};
+pub use attempts::{
+    Attempts, Event, Failure, GiveUp, MAX_PAUSE_BEFORE_FALLBACK, Next, Target, Verdict,
+};
 pub use breaker::{Breaker, BreakerChange, BreakerCounts, BreakerState, Permit, Refused};
 pub use budget::RetryBudget;
 pub use bulkhead::{Bulkhead, Entry, Place, Ticket};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use throughline_resilience::{
-    Attempts, BreakerPolicy, BudgetPolicy, Event, Failure, GiveUp, Jitter, Moment, Next, Policy,
-    RetryPolicy, Target, TimeoutPolicy, Verdict,
+    Attempts, BreakerPolicy, BudgetPolicy, ErrorSet, Event, Failure, GiveUp, Jitter, Moment, Next,
+    Policy, RetryPolicy, Target, TimeoutPolicy, Verdict,
 };
 use throughline_trace::ErrorType;
 
@@ -111,6 +111,33 @@ fn time_runs_out() {
     0: attempt 0 until 3000
     500: failed with RATE_LIMITED after 1: retry_after_too_long
     ");
+}
+
+#[test]
+fn r4_2_where_a_fallback_follows_no_long_pause_is_waited_for_and_time_is_left() {
+    let play = |policy: &Policy, on: ErrorSet, now: u64, event: Event| {
+        let mut target = Target::new(policy);
+        let mut attempts = Attempts::new(policy, 1, Moment::ZERO);
+        attempts.expect_fallback(on);
+        attempts.begin(&mut target, at(0));
+        line(at(now), attempts.on(event, &mut target, at(now)))
+    };
+    let (limited, timeout) =
+        (ErrorSet::of(&[ErrorType::RateLimited]), ErrorSet::of(&[ErrorType::Timeout]));
+    let mut usual = policy();
+    insta::assert_snapshot!(play(&usual, limited, 10, rate_limited(40)), @"10: failed with RATE_LIMITED after 1: retry_after_too_long");
+    insta::assert_snapshot!(play(&usual, limited, 10, rate_limited(1)), @"10: wait until 1010 after RATE_LIMITED");
+    insta::assert_snapshot!(play(&usual, timeout, 10, rate_limited(40)), @"10: wait until 40010 after RATE_LIMITED");
+
+    usual.timeouts =
+        TimeoutPolicy { total_ms: Some(600), attempt_ms: Some(200), first_token_ms: None };
+    usual.retry.base_delay_ms = 50;
+    let late = || Event::DeadlineReached;
+    insta::assert_snapshot!(play(&usual, timeout, 200, late()), @"200: failed with TIMEOUT after 1: deadline_spent");
+    insta::assert_snapshot!(play(&usual, limited, 200, late()), @"200: wait until 250 after TIMEOUT");
+    insta::assert_snapshot!(play(&usual, timeout, 10, failed(ErrorType::Timeout)), @"10: wait until 60 after TIMEOUT");
+    usual.timeouts.total_ms = Some(700);
+    insta::assert_snapshot!(play(&usual, timeout, 200, late()), @"200: wait until 250 after TIMEOUT");
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use throughline::Outcome;
 use throughline::telling;
 use throughline_resilience::{
-    Branch, BranchEvent, FallbackNext, FallbackPlan, FallbackResult, FallbackVerdict,
+    Branch, BranchEvent, ErrorSet, FallbackNext, FallbackPlan, FallbackResult, FallbackVerdict,
 };
 use throughline_trace::{DecisionId, ErrorType, SpanId, SpanKind, SpanRole, keys};
 
 use super::{Answer, Exchange};
+use crate::call::Turn;
 use crate::choosing::Chosen;
 use crate::fault::Fault;
 use crate::route::Route;
@@ -39,15 +40,18 @@ impl Exchange {
             let parent = Some(whole.id());
             let mut attempt =
                 self.fallback_span(format!("attempt {operation}"), SpanRole::Attempt, parent);
+            let turn = Turn {
+                parent: Some(attempt.id()),
+                is_first: *branch == Branch::Primary,
+                fallback_on: self.fallback_after(route, *branch),
+            };
             attempt.set(keys::FALLBACK_BRANCH, branch.as_str());
             attempt.set(keys::FALLBACK_NAME, name);
             let result = match (self.passed_over(route, *branch, chosen.as_ref()), to) {
                 (Some(fault), _) => Err(fault),
-                (None, None) => {
-                    self.primary(route, chosen.take(), Some(attempt.id()), decision).await
-                }
+                (None, None) => self.primary(route, chosen.take(), turn, decision).await,
                 (None, Some(to)) => {
-                    let call = self.call(route, to, Stamp::new(), Some(attempt.id()));
+                    let call = self.call(route, to, Stamp::new(), turn);
                     self.ask(route, to, call).await
                 }
             };
@@ -86,6 +90,19 @@ impl Exchange {
         }
     }
 
+    /// Failures of a branch after which another one is asked, if there is one that can be.
+    fn fallback_after(&self, route: &Route, branch: Branch) -> ErrorSet {
+        let after = match branch {
+            Branch::Primary => 0,
+            Branch::Degraded(number) => number + 1,
+        };
+        let mut others = route.fallback.iter().skip(after);
+        match others.any(|to| self.shared(route, to).is_available()) {
+            true => route.triggers,
+            false => ErrorSet::NONE,
+        }
+    }
+
     /// Why a target is not asked although it is its turn: its rate limit is known to be used up, and
     /// there is another one after it.
     fn passed_over(
@@ -102,7 +119,7 @@ impl Exchange {
             return None;
         }
         let model = to.model(&self.asked.model);
-        let shared = self.inner.targets.get(&to.provider.name, model, &route.timing.policy);
+        let shared = self.shared(route, to);
         let left = shared.is_used_up_for()?;
         self.inner.metrics.passed_over(&shared.name);
         let (host, left_text) = (to.provider.host(), telling::spoken(left));

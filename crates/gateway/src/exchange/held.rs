@@ -8,7 +8,7 @@ use throughline_trace::{DecisionId, ErrorType, SpanId, keys};
 
 use super::{Answer, Exchange, Whole};
 use crate::asked::Asked;
-use crate::call::Call;
+use crate::call::{Call, Turn};
 use crate::contract::{self, ContractConfig, OnViolation, Violation};
 use crate::fault::Fault;
 use crate::reply::{CONTRACT_VIOLATED, Refused};
@@ -102,7 +102,7 @@ impl Exchange {
         parent: DecisionId,
         decision: &mut Option<DecisionId>,
     ) -> Result<Answer<'r>, Fault> {
-        let call = self.call(route, to, stamp, None);
+        let call = self.call(route, to, stamp, Turn::alone(false));
         let mut attributes = self.input_key();
         attributes.set(keys::ROUTE, route.name.as_str());
         *decision = Some(self.trail.decide(Decided {

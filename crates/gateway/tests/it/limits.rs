@@ -1,6 +1,8 @@
 //! Rate limits of providers, learned from their answers: a target that is known to be used up is passed
 //! over while another one can be asked.
 
+use std::time::Duration;
+
 use throughline_gateway::RouteConfig;
 
 use crate::house::{House, before, target, with_fallback};
@@ -47,6 +49,30 @@ async fn r3_4_a_target_without_requests_left_is_passed_over() {
 async fn r3_4_a_target_that_asked_for_a_pause_is_passed_over() {
     let limited = error("429 Too Many Requests", "retry-after: 120\r\n", "rate_limit_exceeded");
     assert_passed_over(limited, false).await;
+}
+
+#[tokio::test]
+async fn r4_2_a_long_pause_is_not_waited_for_while_another_can_be_asked() {
+    let limited = || error("429 Too Many Requests", "retry-after: 40\r\n", "rate_limit_exceeded");
+    let (one, two) = (Script::start([limited()]).await, Script::start([says("two")]).await);
+    let mut config = with_fallback(&one.url, &two.url);
+    config.policy.retry = None;
+    let house = House::open(&config).await;
+    let answered = tokio::time::timeout(Duration::from_secs(20), house.ask("smart")).await;
+    assert_eq!(answered.expect("at once").text(), completion("two"));
+    assert_eq!((one.came().len(), two.came().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn r4_2_a_target_that_takes_all_its_time_leaves_as_much_for_another() {
+    let (one, two) = (Script::start([vec![Do::Stall]]).await, Script::start([says("two")]).await);
+    let mut config = with_fallback(&one.url, &two.url);
+    config.policy.retry = None;
+    config.policy.timeouts.attempt_ms = Some(1_000);
+    config.policy.timeouts.total_ms = Some(2_500);
+    let house = House::open(&config).await;
+    assert_eq!(house.ask("smart").await.text(), completion("two"));
+    assert_eq!((one.came().len(), two.came().len()), (1, 1));
 }
 
 #[tokio::test]
