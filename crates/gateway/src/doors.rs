@@ -91,11 +91,12 @@ async fn admit(inner: &Shared, api: Api, request: Request) -> Result<Exchange, T
     let max_bytes = serving.plan.max_request_bytes;
     // A body that does not say its length may have any.
     let said = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let place = inner.place(said.unwrap_or(max_bytes).min(max_bytes)).ok_or_else(|| {
+    let mut place = inner.place(said.unwrap_or(max_bytes).min(max_bytes)).ok_or_else(|| {
         let message = "too many requests are under way in the gateway; try again in a moment";
         turned("gateway_full", StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
     let body = read(body, max_bytes).await?;
+    place.keep(body.len());
     let began = Instant::now();
     let asked = Asked::read(api, body).map_err(|error| Turned {
         refused: Box::new(Refused::of_error(error)),

@@ -32,7 +32,16 @@ pub(crate) struct Serving {
 pub(crate) struct Place {
     metrics: Arc<GatewayMetrics>,
     _permit: OwnedSemaphorePermit,
-    _body: OwnedSemaphorePermit,
+    /// Its room for the body.
+    body: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// The body has come, and is of so many bytes: room beyond that is for others.
+    pub(crate) fn keep(&mut self, body_bytes: usize) {
+        let surplus = self.body.num_permits().saturating_sub(pages(body_bytes));
+        drop(self.body.split(surplus));
+    }
 }
 
 /// Bytes that are counted as one in the room for bodies: a semaphore does not count that far.
@@ -106,7 +115,7 @@ impl Inner {
         let pages = u32::try_from(pages(body_bytes)).ok()?;
         let body = Arc::clone(&self.room.load().free).try_acquire_many_owned(pages).ok()?;
         self.metrics.in_flight.inc();
-        Some(Place { metrics: self.metrics.clone(), _permit: permit, _body: body })
+        Some(Place { metrics: self.metrics.clone(), _permit: permit, body })
     }
 
     /// Requests under way, and how many may be.

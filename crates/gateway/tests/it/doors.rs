@@ -2,6 +2,7 @@
 
 use throughline_gateway::{GatewayConfig, GatewayLimits, KeyConfig};
 use throughline_trace::access::{ApiKey, KeyHash, Keyring, Scope};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::house::{House, before, question};
 use crate::script::{Do, Script, says};
@@ -172,6 +173,43 @@ async fn what_is_too_much_is_refused() {
     let house = House::open(&GatewayConfig { limits, ..before(&script.url) }).await;
     let long = question("gpt-4o", false).replace("hi", &"x".repeat(5_000));
     assert_eq!(house.post("/v1/chat/completions", &[], &long).await.status, 503);
+}
+
+/// Sends a question in chunks, without saying how long it is, and waits for a piece of the answer.
+async fn ask_in_chunks(house: &House) -> String {
+    let address = house.url.trim_start_matches("http://");
+    let mut client = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    let body = question("gpt-4o", false);
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    client.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = vec![0; 4096];
+    let read = client.read(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_say_its_length_holds_only_what_it_has() {
+    let script = Script::start([vec![Do::Stall], says("hi")]).await;
+    let limits = GatewayLimits {
+        max_request_bytes: Some(1 << 20),
+        max_in_flight_bytes: Some((1 << 20) + 4096),
+        ..GatewayLimits::default()
+    };
+    let house = House::open(&GatewayConfig { limits, ..before(&script.url) }).await;
+    let second = async {
+        while script.came().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        ask_in_chunks(&house).await
+    };
+    let answer = tokio::select! {
+        answer = second => answer,
+        _ = ask_in_chunks(&house) => panic!("it stalls"),
+    };
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
 #[tokio::test]
