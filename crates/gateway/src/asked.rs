@@ -40,6 +40,8 @@ pub(crate) struct Asked {
 pub(crate) struct Outgoing {
     pub(crate) api: Api,
     pub(crate) body: Bytes,
+    /// We ask for the usage of the stream, which the client did not.
+    pub(crate) adds_usage: bool,
     /// The client shall not see the usage that we asked for.
     pub(crate) hides_usage: bool,
 }
@@ -141,30 +143,36 @@ impl Asked {
         Some(if has_found { Phase::Observe } else { Phase::Plan })
     }
 
-    /// The request as `provider` gets it for its `model`.
-    pub(crate) fn outgoing(&self, provider: &Provider, model: &str) -> Result<Outgoing, Fault> {
+    /// The request as `provider` gets it for its `model`; `with_usage`: a stream is asked for its usage.
+    pub(crate) fn outgoing(
+        &self,
+        provider: &Provider,
+        model: &str,
+        with_usage: bool,
+    ) -> Result<Outgoing, Fault> {
         let unfit = |message: String| Fault::new(ErrorType::InvalidRequest, message);
         let Some(api) = provider.api_for(self.api) else {
             let (name, path) = (&provider.name, self.api.path());
             return Err(unfit(format!("the provider {name} has nothing like /v1{path}")));
         };
         if api == self.api {
-            return self.spliced(model);
+            return self.spliced(model, with_usage);
         }
         let request = self.api.parse_request(&self.body);
         let mut request = request.map_err(|error| unfit(error.to_string()))?;
         model.clone_into(&mut request.model);
         request.stream = self.is_stream;
-        request.is_stream_usage_wanted = self.is_stream;
+        request.is_stream_usage_wanted = self.is_stream && with_usage;
         let Some(form) = api.form() else {
             return Err(unfit(format!("/v1{} cannot be said in another form", self.api.path())));
         };
         let body = Bytes::from(form.request_to_json(&request).to_string());
-        Ok(Outgoing { api, body, hides_usage: false })
+        let adds_usage = request.is_stream_usage_wanted && api.has_stream_options();
+        Ok(Outgoing { api, body, adds_usage, hides_usage: false })
     }
 
     /// The body with what must change, and nothing else.
-    fn spliced(&self, model: &str) -> Result<Outgoing, Fault> {
+    fn spliced(&self, model: &str, with_usage: bool) -> Result<Outgoing, Fault> {
         let broken = |error: serde_json::Error| {
             Fault::new(ErrorType::InvalidRequest, format!("expected a JSON object: {error}"))
         };
@@ -173,8 +181,9 @@ impl Asked {
             let object = Object::read(&body).map_err(broken)?;
             body = Bytes::from(object.with("model", &Value::from(model).to_string()));
         }
-        let asks_for_usage = self.is_stream && !self.wants_usage && self.api.has_stream_options();
-        if asks_for_usage {
+        let adds_usage =
+            with_usage && self.is_stream && !self.wants_usage && self.api.has_stream_options();
+        if adds_usage {
             let object = Object::read(&body).map_err(broken)?;
             let options = match object.raw("stream_options") {
                 Some(options) if options.starts_with('{') => {
@@ -185,7 +194,7 @@ impl Asked {
             };
             body = Bytes::from(object.with("stream_options", &options));
         }
-        Ok(Outgoing { api: self.api, body, hides_usage: asks_for_usage })
+        Ok(Outgoing { api: self.api, body, adds_usage, hides_usage: adds_usage })
     }
 }
 
@@ -203,7 +212,7 @@ mod tests {
     }
 
     fn sent(body: &str, model: &str) -> (String, bool) {
-        let outgoing = asked(body).unwrap().spliced(model).unwrap();
+        let outgoing = asked(body).unwrap().spliced(model, true).unwrap();
         (String::from_utf8(outgoing.body.to_vec()).unwrap(), outgoing.hides_usage)
     }
 
@@ -225,6 +234,8 @@ mod tests {
         let expected =
             r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"x":1}}"#;
         assert_eq!(sent(other, "a"), (expected.to_owned(), true));
+        let without = asked(other).unwrap().spliced("a", false).unwrap();
+        assert_eq!((&*without.body, without.adds_usage), (other.as_bytes(), false));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
+use hyper::body::Incoming;
 use throughline::telling;
 use throughline_llm::ChatResponse;
 use throughline_trace::{ErrorType, SpanId};
@@ -20,6 +21,7 @@ use crate::live::Opened;
 use crate::provider::Provider;
 use crate::relay::{Relay, Wish, has_failed};
 use crate::segments::SegmentSpans;
+use crate::targets::Shared;
 use crate::trail::Stamp;
 
 /// Bytes that are held back of a streamed answer until its first content comes.
@@ -36,6 +38,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) exchange: &'a Exchange,
     pub(crate) provider: &'a Provider,
     pub(crate) model: &'a str,
+    pub(crate) shared: &'a Shared,
     pub(crate) connect: Duration,
     pub(crate) outgoing: Arc<Outgoing>,
     pub(crate) who: String,
@@ -45,23 +48,23 @@ pub(crate) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Sends the request and reads the answer: whole, or up to its first content.
     pub(crate) async fn run(
-        self,
+        mut self,
         span_id: SpanId,
         deadline: Option<Instant>,
     ) -> Result<Got, Fault> {
+        let answer = match self.send(span_id).await {
+            Err(fault) if self.outgoing.adds_usage && names_usage(&fault) => {
+                // What we added may be what is refused: it is asked once more without.
+                let asked = &self.exchange.asked;
+                self.outgoing = Arc::new(asked.outgoing(self.provider, self.model, false)?);
+                let answer = self.send(span_id).await?;
+                self.shared.usage_refused();
+                answer
+            }
+            answered => answered?,
+        };
         let (asked, trail) = (&self.exchange.asked, &self.exchange.trail);
-        let mut headers =
-            client::headers_for(self.provider, trail.caller.headers(), asked.is_stream);
-        trail.caller.inject(span_id, &mut headers);
-        let api = self.outgoing.api;
-        let broken = |message: String| Fault::new(ErrorType::InvalidRequest, message);
-        let uri = self.provider.address(api, self.model);
-        let uri = uri.map_err(|error| broken(format!("no address for {}: {error}", self.who)))?;
-        let serving = &self.exchange.serving;
-        let http = serving.clients.get(self.connect, &self.provider.way);
-        let http = http.ok_or_else(|| broken("the gateway has no HTTP client".to_owned()))?;
-        let body = self.outgoing.body.clone();
-        let answer = client::send(http, &self.who, api, Method::POST, uri, headers, body).await?;
+        let (api, serving) = (self.outgoing.api, &self.exchange.serving);
         let (mut head, body) = answer.into_parts();
         let status = head.status;
         let limits = telling::rate_limits(&head.headers);
@@ -95,6 +98,32 @@ impl Attempt<'_> {
         buffers::own_headers(&mut head.headers);
         open(Opened { relay, segments, held, headers: head.headers, status }).await
     }
+
+    /// Sends the request; what comes back is an answer, if not yet a good one.
+    async fn send(&self, span_id: SpanId) -> Result<Response<Incoming>, Fault> {
+        let (asked, trail) = (&self.exchange.asked, &self.exchange.trail);
+        let mut headers =
+            client::headers_for(self.provider, trail.caller.headers(), asked.is_stream);
+        trail.caller.inject(span_id, &mut headers);
+        let api = self.outgoing.api;
+        let broken = |message: String| Fault::new(ErrorType::InvalidRequest, message);
+        let uri = self.provider.address(api, self.model);
+        let uri = uri.map_err(|error| broken(format!("no address for {}: {error}", self.who)))?;
+        let http = self.exchange.serving.clients.get(self.connect, &self.provider.way);
+        let http = http.ok_or_else(|| broken("the gateway has no HTTP client".to_owned()))?;
+        let body = self.outgoing.body.clone();
+        client::send(http, &self.who, api, Method::POST, uri, headers, body).await
+    }
+}
+
+/// Whether a provider refuses to be asked for the usage of a stream.
+fn names_usage(fault: &Fault) -> bool {
+    let Some(refusal) = &fault.refusal else { return false };
+    let is_about = || {
+        let said = String::from_utf8_lossy(&refusal.body);
+        ["stream_options", "include_usage"].into_iter().any(|field| said.contains(field))
+    };
+    matches!(refusal.status.as_u16(), 400 | 422) && is_about()
 }
 
 /// Reads a stream up to its first content.

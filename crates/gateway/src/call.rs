@@ -172,6 +172,10 @@ impl Call {
         self.attempt_span.as_ref().map_or_else(|| self.span.id(), OpenSpan::id)
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     pub(crate) fn stamp(&self) -> &Stamp {
         &self.stamp
     }

@@ -59,6 +59,10 @@ pub struct ProviderConfig {
     /// The proxy that leads there (`http://proxy.internal:3128`); `HTTPS_PROXY` when left out.
     #[serde(default)]
     pub proxy: Option<String>,
+    /// Whether streams are asked for their tokens (`stream_options.include_usage`); they are, when not
+    /// said.
+    #[serde(default)]
+    pub stream_usage: Option<bool>,
 }
 
 impl ProviderConfig {
@@ -73,6 +77,7 @@ impl ProviderConfig {
             api_version: None,
             ca_file: None,
             proxy: None,
+            stream_usage: None,
         }
     }
 }

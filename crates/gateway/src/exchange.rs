@@ -251,7 +251,10 @@ impl Exchange {
         mut call: Call,
     ) -> Result<Answer<'r>, Fault> {
         let model = to.model(&self.asked.model);
-        let outgoing = self.priced(model).and_then(|()| self.asked.outgoing(&to.provider, model));
+        let shared = call.shared();
+        let with_usage = to.provider.streams_usage && !shared.refuses_usage();
+        let outgoing =
+            self.priced(model).and_then(|()| self.asked.outgoing(&to.provider, model, with_usage));
         let outgoing = match outgoing {
             Ok(outgoing) => Arc::new(outgoing),
             Err(fault) => {
@@ -265,6 +268,7 @@ impl Exchange {
                 exchange: self,
                 provider: &to.provider,
                 model,
+                shared: &shared,
                 connect: route.timing.connect,
                 outgoing: Arc::clone(&outgoing),
                 who: who.clone(),

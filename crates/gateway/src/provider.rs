@@ -38,6 +38,8 @@ pub(crate) struct Provider {
     path: String,
     key: Option<(HeaderName, HeaderValue)>,
     api_version: String,
+    /// Streams are asked for their usage.
+    pub(crate) streams_usage: bool,
     /// How it is reached.
     pub(crate) way: Way,
 }
@@ -106,6 +108,7 @@ impl Provider {
             path,
             key: key.map(|text| header_of(config, &text)).transpose()?,
             api_version: config.api_version.clone().unwrap_or_else(|| AZURE_API_VERSION.to_owned()),
+            streams_usage: config.stream_usage.unwrap_or(true),
             way: Way::to(&uri, config, env)?,
         };
         if config.kind != ProviderKind::AzureOpenAi {

@@ -52,6 +52,7 @@ impl Targets {
                 counters: TargetCounters::default(),
                 priced: ArcSwapOption::empty(),
                 is_unpriced_told: AtomicBool::new(false),
+                refuses_usage: AtomicBool::new(false),
                 policy: ArcSwap::new(Arc::clone(policy)),
                 target: Mutex::new(Target::new(policy)),
                 used_up_until: AtomicU64::new(0),
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     priced: ArcSwapOption<Priced>,
     /// Whether the log says that there is no price.
     is_unpriced_told: AtomicBool,
+    /// Its provider refuses to be asked for the usage of a stream.
+    refuses_usage: AtomicBool,
     policy: ArcSwap<Policy>,
     target: Mutex<Target>,
     /// Until when its provider's rate limit is used up, milliseconds since the origin.
@@ -160,6 +163,23 @@ impl Shared {
             price: price.clone(),
         })));
         price
+    }
+
+    /// Whether its provider is known to refuse to be asked for the usage of a stream.
+    pub(crate) fn refuses_usage(&self) -> bool {
+        self.refuses_usage.load(Ordering::Relaxed)
+    }
+
+    /// Its provider refused to be asked for the usage of a stream.
+    pub(crate) fn usage_refused(&self) {
+        if !self.refuses_usage.swap(true, Ordering::Relaxed) {
+            let target = self.name.as_str();
+            tracing::warn!(
+                model = target,
+                "the provider refuses `stream_options.include_usage`: the tokens of its streams are \
+                 estimated; `stream_usage: false` spares it the question"
+            );
+        }
     }
 
     pub(crate) fn target(&self) -> MutexGuard<'_, Target> {

@@ -270,7 +270,7 @@ fn a_configuration_that_cannot_be_meant_is_refused_at_the_start() {
     ");
     insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: openai, api_key: sk-1}\n"), @r"
     error: throughline.yaml:3:31: unknown key `api_key`
-    hint: known here: name, kind, base_url, api_key_env, api_key_file, api_version, ca_file, proxy
+    hint: known here: name, kind, base_url, api_key_env, api_key_file, api_version, ca_file, proxy, stream_usage
     ");
     insta::assert_snapshot!(told("gateway:\n  providers:\n    - {name: a, kind: openai_compatible}\n"), @r"
     error: expected a `base_url` in `gateway.providers[a]`, got none

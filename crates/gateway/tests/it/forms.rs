@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use throughline_gateway::{GatewayConfig, ProviderKind};
 
 use crate::house::{House, before, provider, question};
-use crate::script::{Answer, Do, STREAM, Script, says, streams, whole};
+use crate::script::{Answer, Do, STREAM, Script, error, says, streams, whole};
 
 async fn anthropic(answer: Answer) -> (Script, House) {
     let script = Script::start([answer]).await;
@@ -304,4 +304,49 @@ async fn r3_4_a_translated_stream_of_responses_that_breaks_is_never_completed() 
     let answer = house.post("/v1/responses", &[], &streamed).await.text();
     assert!(answer.contains("event: error\n"), "{answer}");
     assert!(!answer.contains("response.completed"), "{answer}");
+}
+
+/// Whether each request that came asked for the usage of its stream.
+fn asked_for_usage(script: &Script) -> Vec<bool> {
+    let asks = |one: &crate::script::Came| one.json()["stream_options"]["include_usage"] == true;
+    script.came().iter().map(asks).collect()
+}
+
+#[tokio::test]
+async fn r3_4_a_server_that_refuses_to_tell_usage_is_asked_without() {
+    for status in ["400 Bad Request", "422 Unprocessable Entity"] {
+        let refusal = error(status, "", "unknown_field_stream_options");
+        let script = Script::start([refusal, streams(&["hi"])]).await;
+        let house = House::open(&before(&script.url)).await;
+        for _ in 0..2 {
+            let answered = house.ask_stream("gpt-4o").await;
+            assert!(answered.text().ends_with("data: [DONE]\n\n"), "{}", answered.text());
+        }
+        assert_eq!(asked_for_usage(&script), [true, false, false], "it is remembered");
+        let tree = house.tree().await;
+        assert!(tree.starts_with("chat gpt-4o outcome=ok retry_count=0"), "{tree}");
+    }
+    let script = Script::start([error("400 Bad Request", "", "too_long")]).await;
+    let house = House::open(&before(&script.url)).await;
+    assert_eq!(house.ask_stream("gpt-4o").await.status, 400);
+    assert_eq!(asked_for_usage(&script), [true], "another refusal is the client's");
+
+    let refusal = error("400 Bad Request", "", "unknown_field_stream_options");
+    let script = Script::start([refusal.clone(), refusal, streams(&["hi"])]).await;
+    let house = House::open(&before(&script.url)).await;
+    assert_eq!(house.ask_stream("gpt-4o").await.status, 400);
+    house.ask_stream("gpt-4o").await;
+    assert_eq!(asked_for_usage(&script), [true, false, true], "what is refused was the client's");
+}
+
+#[tokio::test]
+async fn r3_4_a_provider_need_not_be_asked_for_usage() {
+    let script = Script::start([streams(&["hi"])]).await;
+    let mut config = before(&script.url);
+    config.providers[0].stream_usage = Some(false);
+    let house = House::open(&config).await;
+    house.ask_stream("gpt-4o").await;
+    let body = r#"{"model":"gpt-4o","max_tokens":5,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    house.post("/v1/messages", &[], body).await;
+    assert_eq!(asked_for_usage(&script), [false, false]);
 }
