@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,6 +29,9 @@ const FILE_POLL: Duration = Duration::from_secs(1);
 
 /// How often what keys have spent is written down: so much of it may be forgotten by a crash.
 const SPENDING_PAUSE: Duration = Duration::from_secs(1);
+
+/// So much of a key or of certificates is looked at for a change, bytes: more is refused anyway.
+const MAX_SECRET_BYTES: u64 = (1 << 20) + 1;
 
 /// Where the guide is.
 const HINT: &str = "docs/gateway.md tells what `gateway:` may say";
@@ -63,6 +68,8 @@ impl Open {
         registry: &mut Registry,
     ) -> Outcome<Self> {
         let config = &serve.gateway;
+        // Before they are read: what changes meanwhile is a change.
+        let secrets = Secrets::of(config);
         let plan = plan(config).map_err(refused)?;
         let started = Gateway::start(plan, submit, Arc::clone(keyring), registry);
         let (gateway, handover) = started.map_err(refused)?;
@@ -71,7 +78,7 @@ impl Open {
         gateway.remember(&governance.spending().map_err(|error| of_control(&error))?);
         let mut working = vec![tokio::spawn(note_spending(governance.clone(), gateway.clone()))];
         if let Some(file) = settings.config_file.clone() {
-            let watch = watch(file, config.clone(), gateway.clone());
+            let watch = watch(file, (config.clone(), secrets), gateway.clone());
             working.push(tokio::spawn(watch));
         }
         Ok(Self { gateway, handover, governance, working })
@@ -146,32 +153,51 @@ fn mark(file: &Path) -> Option<(SystemTime, u64)> {
     Some((about.modified().ok()?, about.len()))
 }
 
-/// Follows changes of the file for as long as the server runs. One that cannot be meant is told, and
-/// what was in place stays.
-async fn watch(file: PathBuf, mut config: GatewayConfig, gateway: Gateway) {
+/// What the files hold that a configuration names: keys of providers, certificates. Their contents are
+/// looked at: a key that is rotated is as long as the one before, and some systems give every file the
+/// same time.
+#[derive(Debug, PartialEq)]
+struct Secrets(Vec<Option<blake3::Hash>>);
+
+impl Secrets {
+    fn of(config: &GatewayConfig) -> Self {
+        let files = config.providers.iter().flat_map(|one| [&one.api_key_file, &one.ca_file]);
+        Self(files.flatten().map(|file| digest(file)).collect())
+    }
+}
+
+fn digest(file: &Path) -> Option<blake3::Hash> {
+    let mut held = Vec::new();
+    File::open(file).ok()?.take(MAX_SECRET_BYTES).read_to_end(&mut held).ok()?;
+    Some(blake3::hash(&held))
+}
+
+/// Follows changes of the file, and of those that it names, for as long as the server runs. What cannot
+/// be meant is told once, and what was in place stays. Begins with what was in place at the start.
+async fn watch(file: PathBuf, tried: (GatewayConfig, Secrets), gateway: Gateway) {
+    let (mut tried, mut tried_with) = tried;
     // What changed since it was read is a change too.
     let mut known = None;
     loop {
         sleep(FILE_POLL).await;
         let now = mark(&file);
-        if now.is_none() || now == known {
+        let mut changed = None;
+        if now.is_some() && now != known {
+            known = now;
+            match FileConfig::read(&file).map_err(|failure| failure.line()) {
+                Ok(read) => changed = Some(read.gateway).filter(|read| *read != tried),
+                Err(error) => tracing::error!(error, "the changed configuration is not used"),
+            }
+        }
+        let secrets = Secrets::of(changed.as_ref().unwrap_or(&tried));
+        if changed.is_none() && secrets == tried_with {
             continue;
         }
-        known = now;
-        let read = FileConfig::read(&file).map_err(|failure| failure.line());
-        let changed = match read {
-            Ok(read) if read.gateway == config => continue,
-            Ok(read) => read.gateway,
-            Err(error) => {
-                tracing::error!(error, "the changed configuration is not used");
-                continue;
-            }
-        };
-        let replaced = plan(&changed).and_then(|plan| gateway.replace(plan));
-        match replaced {
+        tried = changed.unwrap_or(tried);
+        tried_with = secrets;
+        match plan(&tried).and_then(|plan| gateway.replace(plan)) {
             Ok(()) => {
                 tracing::info!(file = %file.display(), "the gateway follows the changed configuration");
-                config = changed;
             }
             Err(error) => tracing::error!(%error, "the changed configuration is not used"),
         }

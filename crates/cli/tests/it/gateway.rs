@@ -122,6 +122,34 @@ async fn r3_4_a_changed_configuration_is_followed_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_file_of_a_provider_that_is_rotated_is_read_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let provider_data = dir.path().join("provider");
+    let made = run(&provider_data, &["keys", "create", "--name", "a", "--scope", "gateway"]).ok();
+    let key = made.split_whitespace().find(|word| word.starts_with("tl_")).expect("a key");
+    let args = ["demo", "--runs", "0", "--pace", "0", "--access", "required"];
+    let provider = Server::start_with(&provider_data, &args);
+    let config = format!(
+        "gateway:\n  providers:\n    - {{name: sim, kind: openai_compatible, base_url: \"{}/v1\", api_key_file: sim.key}}\n",
+        provider.web
+    );
+    let key_file = dir.path().join("sim.key");
+    fs::write(&key_file, key.replace(|letter: char| letter.is_ascii_digit(), "x"))
+        .expect("written");
+    fs::write(dir.path().join("throughline.yaml"), config).expect("written");
+    let mut command = throughline(&dir.path().join("data"));
+    command.args(["serve", "--grpc-port", "0", "--http-port", "0", "--web-port", "0"]);
+    command.args(["--log-format", "json"]);
+    let server = Server::spawn(command);
+    assert_eq!(ask(&server, None, "gpt-4o").await.status(), 502, "the key is another");
+    fs::write(&key_file, "").expect("written");
+    until("a refusal", async || server.log().contains("an empty file").then_some(())).await;
+    fs::write(&key_file, key).expect("written");
+    let is_answered = async || (ask(&server, None, "gpt-4o").await.status() == 200).then_some(());
+    until("an answer with the new key", is_answered).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r3_4_what_a_key_has_spent_is_known_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
