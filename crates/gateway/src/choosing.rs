@@ -106,7 +106,7 @@ fn candidate<'a>(
     (plan, targets): (&Plan, &Targets),
 ) -> (Candidate<'a>, Arc<Shared>) {
     let model = to.model(&asked.model);
-    let shared = targets.get(&to.provider.name, model, &route.timing.policy);
+    let shared = targets.get(plan, &to.provider.name, model);
     let mut candidate = Candidate::new(&to.name, f64::from(weight));
     candidate.is_available = shared.is_available();
     match route.strategy {

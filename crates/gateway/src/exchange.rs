@@ -207,13 +207,13 @@ impl Exchange {
     }
 
     /// What all requests to a target share.
-    fn shared(&self, route: &Route, to: &RouteTo) -> Arc<Shared> {
+    fn shared(&self, to: &RouteTo) -> Arc<Shared> {
         let model = to.model(&self.asked.model);
-        self.inner.targets.get(&to.provider.name, model, &route.timing.policy)
+        self.inner.targets.get(&self.serving.plan, &to.provider.name, model)
     }
 
     fn call(&self, route: &Route, to: &RouteTo, stamp: Stamp, turn: Turn) -> Call {
-        self.call_of(route, to, self.shared(route, to), stamp, turn)
+        self.call_of(route, to, self.shared(to), stamp, turn)
     }
 
     fn call_of(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use throughline_resilience::{ErrorSet, Policy};
@@ -72,9 +73,14 @@ pub enum PlanError {
     Client(String),
 }
 
+/// Plans made so far.
+static PLANS: AtomicU64 = AtomicU64::new(0);
+
 /// What a request finds: providers, routes, limits.
 #[derive(Debug)]
 pub struct Plan {
+    /// Counts plans: one that was made later has a higher number.
+    pub(crate) number: u64,
     pub(crate) providers: Vec<Arc<Provider>>,
     default_provider: Option<Arc<Provider>>,
     /// The ways of models that no route names, one for each provider and in their order.
@@ -151,6 +157,7 @@ impl Plan {
             given => Ok(given.unwrap_or(usual)),
         };
         Ok(Self {
+            number: PLANS.fetch_add(1, Ordering::Relaxed) + 1,
             max_request_bytes: positive(
                 "max_request_bytes",
                 limits.max_request_bytes,
@@ -183,6 +190,42 @@ impl Plan {
     pub(crate) fn route(&self, api: Api, model: &str) -> Option<Arc<Route>> {
         let named = self.routes.iter().find(|route| fits(&route.pattern, model));
         named.cloned().or_else(|| self.unnamed.get(self.default_for(api, model)?).cloned())
+    }
+
+    /// The policy of a target's breaker and retry budget, which all routes to it share: that of the
+    /// first route that leads there, else that of models without a route.
+    pub(crate) fn policy_of(&self, provider: &str, model: &str) -> &Arc<Policy> {
+        let leads = |route: &&Arc<Route>| {
+            let mut all = route.targets.iter().chain(&route.fallback);
+            all.any(|to| {
+                let is_model = || match &to.model {
+                    Some(own) => own == model,
+                    None => fits(&route.pattern, model),
+                };
+                to.provider.name == provider && is_model()
+            })
+        };
+        self.routes.iter().find(leads).map_or(&self.base.policy, |route| &route.timing.policy)
+    }
+
+    /// Tells in the log which routes want a breaker or budget of a target that an earlier route has said
+    /// otherwise.
+    pub(crate) fn tell_overruled(&self) {
+        for route in &self.routes {
+            for to in route.targets.iter().chain(&route.fallback) {
+                let model = to.model(&route.pattern);
+                let (own, held) = (&route.timing.policy, self.policy_of(&to.provider.name, model));
+                if (&own.breaker, &own.budget) != (&held.breaker, &held.budget) {
+                    tracing::warn!(
+                        route = route.name,
+                        provider = to.provider.name,
+                        model,
+                        "another breaker or budget is not used: an earlier route leads to the same \
+                         target, which has one for all"
+                    );
+                }
+            }
+        }
     }
 
     /// Weights that were set for routes by name hold from now on, and no others.

@@ -173,6 +173,7 @@ impl Gateway {
         let metrics = GatewayMetrics::register(registry);
         let (recorder, task) = Recorder::start(submit, metrics.clone());
         let clients = Clients::for_plan(&plan, None)?;
+        plan.tell_overruled();
         let patience = Arc::<Patience>::default();
         tokio::spawn(Patience::watch(Arc::downgrade(&patience)));
         let places = ArcSwap::from_pointee(Counted::places(&plan));
@@ -205,6 +206,7 @@ impl Gateway {
     pub fn replace(&self, plan: Plan) -> Result<(), PlanError> {
         let before = self.inner.serving();
         let clients = Clients::for_plan(&plan, Some(&before.clients))?;
+        plan.tell_overruled();
         Counted::resize(&self.inner.places, Counted::places(&plan));
         Counted::resize(&self.inner.room, Counted::room(&plan));
         let weights = self.inner.weights.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use throughline_llm::RateLimits;
-use throughline_resilience::{BreakerState, Moment, Policy, Target};
+use throughline_resilience::{BreakerState, Moment, Target};
 use tokio::time::Instant;
 
 use crate::metrics::TargetCounters;
+use crate::plan::Plan;
 use crate::prices::{Price, Prices};
 
 /// Targets with a breaker of their own; a client may name any model, and what comes after these
@@ -38,9 +39,10 @@ impl Default for Targets {
 }
 
 impl Targets {
-    /// The target of a model at a provider. A policy that has changed holds from now on; the breaker
-    /// keeps its state.
-    pub(crate) fn get(&self, provider: &str, model: &str, policy: &Arc<Policy>) -> Arc<Shared> {
+    /// The target of a model at a provider. Its breaker and budget follow the plan, whichever route is
+    /// asked for: a policy that a later plan has changed holds from now on, and the breaker keeps its
+    /// state.
+    pub(crate) fn get(&self, plan: &Plan, provider: &str, model: &str) -> Arc<Shared> {
         let mut all = locked(&self.all);
         let mut name = [provider, "/", model].concat();
         if !all.contains_key(&name) && all.len() >= MAX_TARGETS {
@@ -53,18 +55,17 @@ impl Targets {
                 priced: ArcSwapOption::empty(),
                 is_unpriced_told: AtomicBool::new(false),
                 refuses_usage: AtomicBool::new(false),
-                policy: ArcSwap::new(Arc::clone(policy)),
-                target: Mutex::new(Target::new(policy)),
+                plan: AtomicU64::new(plan.number),
+                target: Mutex::new(Target::new(plan.policy_of(provider, model))),
                 used_up_until: AtomicU64::new(0),
                 origin: self.origin,
             })
         });
-        let held = shared.policy.load();
-        if !Arc::ptr_eq(&held, policy) {
-            if **held != **policy {
-                shared.target().reconfigure(policy);
-            }
-            shared.policy.store(Arc::clone(policy));
+        // Requests that began under an earlier plan change nothing.
+        if shared.plan.fetch_max(plan.number, Ordering::Relaxed) < plan.number {
+            shared.target().reconfigure(plan.policy_of(provider, model));
+            // Its server may be another one by now.
+            shared.refuses_usage.store(false, Ordering::Relaxed);
         }
         Arc::clone(shared)
     }
@@ -89,7 +90,8 @@ pub(crate) struct Shared {
     is_unpriced_told: AtomicBool,
     /// Its provider refuses to be asked for the usage of a stream.
     refuses_usage: AtomicBool,
-    policy: ArcSwap<Policy>,
+    /// The number of the plan that its breaker and budget follow.
+    plan: AtomicU64,
     target: Mutex<Target>,
     /// Until when its provider's rate limit is used up, milliseconds since the origin.
     used_up_until: AtomicU64,

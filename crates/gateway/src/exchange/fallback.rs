@@ -97,7 +97,7 @@ impl Exchange {
             Branch::Degraded(number) => number + 1,
         };
         let mut others = route.fallback.iter().skip(after);
-        match others.any(|to| self.shared(route, to).is_available()) {
+        match others.any(|to| self.shared(to).is_available()) {
             true => route.triggers,
             false => ErrorSet::NONE,
         }
@@ -119,7 +119,7 @@ impl Exchange {
             return None;
         }
         let model = to.model(&self.asked.model);
-        let shared = self.shared(route, to);
+        let shared = self.shared(to);
         let left = shared.is_used_up_for()?;
         self.inner.metrics.passed_over(&shared.name);
         let (host, left_text) = (to.provider.host(), telling::spoken(left));

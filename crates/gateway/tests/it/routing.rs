@@ -6,8 +6,8 @@ use std::time::Duration;
 use throughline_gateway::{
     CacheConfig, GatewayConfig, Plan, ProviderKind, RouteConfig, TargetConfig,
 };
-use throughline_resilience::BreakerPolicy;
 use throughline_resilience::route::{RouteRule, RoutingStrategy};
+use throughline_resilience::{BreakerPolicy, BudgetPolicy};
 use throughline_trace::RouteWeights;
 
 use crate::house::{House, before, provider, question, target, with_fallback};
@@ -272,4 +272,36 @@ async fn r4_3_a_target_whose_probe_is_under_way_is_left_out_of_a_choice() {
     };
     let told = tokio::select! { told = others => told, _ = probe => panic!("it stalls") };
     assert_eq!((told, one.came().len()), (completion("two"), 2));
+}
+
+#[tokio::test]
+async fn r4_3_routes_to_the_same_model_share_its_retry_budget_and_breaker() {
+    let script = Script::start([error("500 Internal Server Error", "", "oops")]).await;
+    let mut config = before(&script.url);
+    let route = |model: &str, max_retries, window_ms| {
+        let mut route = RouteConfig {
+            model: model.to_owned(),
+            targets: vec![target("one", "gpt-4o")],
+            ..RouteConfig::default()
+        };
+        route.policy.budget =
+            Some(BudgetPolicy { retries_per_operation: 0.0, retries_per_second: 0.0, max_retries });
+        let breaker = BreakerPolicy { min_attempts: 12, window_ms, ..BreakerPolicy::default() };
+        route.policy.breaker = Some(breaker);
+        route
+    };
+    config.routes = vec![route("first", 2.0, 600_000), route("second", 3.0, 500_000)];
+    let house = House::open(&config).await;
+    for _ in 0..5 {
+        house.ask("first").await;
+        house.ask("second").await;
+    }
+    // Ten requests, of which the budget lets two be tried again, and the breaker opens at the twelfth.
+    assert_eq!(script.came().len(), 12);
+    assert_eq!(house.gateway.standing().targets[0].breaker, Some("open"));
+
+    config.routes.remove(0);
+    house.gateway.replace(Plan::of(&config, &|_| None).expect("a plan")).expect("in place");
+    house.ask("second").await;
+    assert_eq!(script.came().len(), 12, "another configuration does not close a breaker");
 }
