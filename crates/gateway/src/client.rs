@@ -9,7 +9,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValu
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -23,12 +23,19 @@ use crate::fault::{Fault, Refusal, causes};
 use crate::plain::{IdleLimits, PlainClient, PlainError};
 use crate::plan::{Plan, PlanError};
 use crate::provider::Provider;
-use crate::way::{Road, Way};
+use crate::way::{InTime, Way};
 
 /// How long a connection without requests is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Connections without requests that are kept for one provider.
 const MAX_IDLE_PER_HOST: usize = 256;
+/// How often a connection over which nothing comes is asked whether it still is one, by TCP and by
+/// HTTP/2: what a firewall has forgotten looks open from here for as long as nobody asks.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long HTTP/2 waits for the answer to that.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often TCP asks without an answer before the connection is none.
+const KEEP_ALIVE_RETRIES: u32 = 3;
 /// Header bytes of one answer.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Largest body of a refusal that is read, bytes.
@@ -59,7 +66,7 @@ pub(crate) enum Http {
     /// Without TLS and proxy.
     Plain(PlainClient),
     /// On every other way, by whichever version of HTTP.
-    Any(Box<Client<HttpsConnector<Road>, Full<Bytes>>>),
+    Any(Box<Client<InTime, Full<Bytes>>>),
 }
 
 /// The clients, one for each way and patience with connecting: a few, which every request looks through.
@@ -121,8 +128,12 @@ fn client(tls: rustls::ClientConfig, connect: Duration, way: &Way) -> Http {
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect));
+    http.set_keepalive(Some(KEEP_ALIVE_INTERVAL));
+    http.set_keepalive_interval(Some(KEEP_ALIVE_INTERVAL));
+    http.set_keepalive_retries(Some(KEEP_ALIVE_RETRIES));
     if way.is_plain() {
         let limits = IdleLimits {
+            connect_timeout: connect,
             idle_timeout: IDLE_TIMEOUT,
             max_idle: MAX_IDLE_PER_HOST,
             max_buffer_bytes: MAX_HEADER_BYTES * 2,
@@ -134,6 +145,7 @@ fn client(tls: rustls::ClientConfig, connect: Duration, way: &Way) -> Http {
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(way.connector(http));
+    let connector = InTime { connector, limit: connect };
     let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
@@ -141,6 +153,9 @@ fn client(tls: rustls::ClientConfig, connect: Duration, way: &Way) -> Http {
         .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
         .http1_max_buf_size(MAX_HEADER_BYTES * 2)
         .http2_max_header_list_size(MAX_HEADER_BYTES as u32)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .http2_keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .http2_keep_alive_while_idle(true)
         .build(connector);
     Http::Any(Box::new(client))
 }

@@ -19,6 +19,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::Instant;
 use tower_service::Service as _;
 
+use crate::way::no_connection_within;
+
 type Sender = SendRequest<Full<Bytes>>;
 
 /// Why a request has no answer.
@@ -35,6 +37,8 @@ pub(crate) enum PlainError {
 /// How connections are made and kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IdleLimits {
+    /// How long a connection is waited for, with the search for the address.
+    pub(crate) connect_timeout: Duration,
     /// How long a connection without requests is kept.
     pub(crate) idle_timeout: Duration,
     /// Connections without requests that are kept for one provider.
@@ -127,7 +131,10 @@ impl Inner {
     }
 
     async fn open(&self, address: Uri) -> Result<Sender, PlainError> {
-        let stream = self.connector.clone().call(address).await;
+        let limit = self.limits.connect_timeout;
+        let stream = tokio::time::timeout(limit, self.connector.clone().call(address)).await;
+        let stream =
+            stream.map_err(|_| PlainError::Connect(no_connection_within(limit).to_string()))?;
         let stream = stream.map_err(|error| PlainError::Connect(crate::fault::causes(&error)))?;
         let handshake = Builder::new().max_buf_size(self.limits.max_buffer_bytes).handshake(stream);
         let (sender, connection) = handshake.await.map_err(PlainError::Send)?;
@@ -229,7 +236,12 @@ mod tests {
     }
 
     fn client(idle_timeout: Duration) -> PlainClient {
-        let limits = IdleLimits { idle_timeout, max_idle: 2, max_buffer_bytes: 16 << 10 };
+        let limits = IdleLimits {
+            connect_timeout: Duration::from_secs(60),
+            idle_timeout,
+            max_idle: 2,
+            max_buffer_bytes: 16 << 10,
+        };
         PlainClient::new(HttpConnector::new(), limits)
     }
 

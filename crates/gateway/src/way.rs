@@ -3,17 +3,20 @@
 
 use std::fs::File;
 use std::hash::{Hash, Hasher};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use http::header::HeaderValue;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
+use throughline::telling::spoken;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -179,6 +182,40 @@ impl Service<Uri> for Road {
             }
         }
     }
+}
+
+/// Opens connections within a limit that covers all of it: the name, the address, the tunnel, and the
+/// handshake of TLS, at which a server that hangs would be waited for as long as for an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct InTime {
+    pub(crate) connector: HttpsConnector<Road>,
+    pub(crate) limit: Duration,
+}
+
+impl Service<Uri> for InTime {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connector.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let (opening, limit) = (self.connector.call(to), self.limit);
+        Box::pin(async move {
+            match tokio::time::timeout(limit, opening).await {
+                Ok(opened) => opened,
+                Err(_) => Err(no_connection_within(limit).into()),
+            }
+        })
+    }
+}
+
+/// What is told when no connection came about in time.
+pub(crate) fn no_connection_within(limit: Duration) -> io::Error {
+    let message = format!("no connection within {}", spoken(limit));
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 #[cfg(test)]

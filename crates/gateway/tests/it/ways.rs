@@ -2,6 +2,7 @@
 //! configuration.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use throughline_gateway::{GatewayConfig, Plan};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -123,4 +124,19 @@ fn a_way_that_cannot_be_meant_is_told() {
     insta::assert_snapshot!(told(&|c| c.providers[0].ca_file = Some("Cargo.toml".into())), @"expected certificates as PEM in the file Cargo.toml in `gateway.providers[one].ca_file`, got none");
     insta::assert_snapshot!(told(&|c| c.providers[0].proxy = Some("socks5://x:1".to_owned())), @"expected the address of a proxy such as http://proxy.internal:3128 in `gateway.providers[one].proxy`, got the scheme socks5");
     insta::assert_snapshot!(told(&|c| c.providers[0].proxy = Some("http://".to_owned())), @"expected the address of a proxy such as http://proxy.internal:3128 in `gateway.providers[one].proxy`, got something else");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_in_the_handshake_of_tls_is_not_waited_for() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (_script, mut config, _dir) = over_tls().await;
+    let address = silent.local_addr().expect("an address");
+    config.providers[0].base_url = Some(format!("https://{address}/v1"));
+    config.policy.timeouts.connect_ms = Some(200);
+    let house = House::open(&config).await;
+    let answered = tokio::time::timeout(Duration::from_secs(30), house.ask("gpt-4o")).await;
+    let answered = answered.expect("long before an attempt is over");
+    let error = answered.json()["error"].clone();
+    assert_eq!((answered.status.as_u16(), &error["code"]), (502, &"connection".into()));
+    assert!(error["message"].to_string().contains("no connection within 200 ms"), "{error}");
 }
