@@ -176,7 +176,7 @@ pub struct TimeoutsConfig {
     pub between_tokens_ms: Option<u64>,
     /// All attempts and pauses together, of fallbacks too, and a streamed answer to its end.
     pub total_ms: Option<u64>,
-    /// What a client gets to take the next piece of a streamed answer.
+    /// What a client gets to take the next piece of a streamed answer, or of a large one.
     pub client_stall_ms: Option<u64>,
 }
 

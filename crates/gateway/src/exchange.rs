@@ -7,7 +7,6 @@ mod replay;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, TE, TRAILER};
@@ -33,6 +32,7 @@ use crate::route::{Route, RouteTo};
 use crate::state::{Inner, Place, Serving};
 use crate::targets::Shared;
 use crate::trail::{Decided, Stamp, Trail};
+use crate::whole;
 
 /// One request under way.
 #[derive(Clone)]
@@ -336,7 +336,8 @@ impl Exchange {
                 });
                 let is_streamed = streamed.is_some();
                 let body = streamed.unwrap_or_else(|| whole.body.clone());
-                let mut response = Response::new(Body::from(body));
+                let body = whole::body(body, &self.inner, &self.place, client_stall);
+                let mut response = Response::new(body);
                 *response.status_mut() = whole.status;
                 *response.headers_mut() = client::passed_back(&whole.headers);
                 let json = HeaderValue::from_static("application/json");

@@ -82,6 +82,7 @@ mod state;
 mod targets;
 mod trail;
 mod way;
+mod whole;
 
 pub use config::{
     CacheConfig, GatewayConfig, GatewayLimits, KeyConfig, PolicyConfig, PriceConfig,

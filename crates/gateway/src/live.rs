@@ -102,7 +102,7 @@ impl Live {
             let piece = live.next().await?;
             Some((piece, live))
         });
-        patience.body(Box::pin(pieces), client_stall, is_stalled)
+        patience.body(Box::pin(pieces), None, client_stall, is_stalled)
     }
 
     async fn next(&mut self) -> Option<Frame<Bytes>> {

@@ -1,5 +1,5 @@
-//! Clients that stop reading: a streamed answer that nobody takes is given up, so that its place, its
-//! memory and its connection to the provider are there for others.
+//! Clients that stop reading: an answer that nobody takes is given up, so that its place, its memory and
+//! its connection to the provider are there for others.
 //!
 //! Nobody polls the body of such an answer, so it cannot watch itself; one task looks after all.
 
@@ -12,10 +12,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::BoxStream;
-use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 /// How often streams are looked at: a client gets up to so much more than its time.
@@ -24,7 +22,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The client has all that there is and waits for more.
 const WAITS: u64 = 0;
 
-/// Every streamed answer on its way.
+/// Every answer on its way that takes its time.
 #[derive(Debug)]
 pub(crate) struct Patience {
     origin: Instant,
@@ -37,7 +35,7 @@ impl Default for Patience {
     }
 }
 
-/// A streamed answer with what is known of its client.
+/// An answer with what is known of its client.
 struct Watched {
     state: Mutex<State>,
     /// When the client was last handed a piece, or could have had the first, milliseconds since the
@@ -79,11 +77,12 @@ impl Watched {
 }
 
 impl Patience {
-    /// The body of an answer whose client gets so long for each piece. `is_stalled` is set before the
-    /// pieces are dropped because the client did not take them.
+    /// The body of an answer whose client gets so long for each piece, of so many bytes where that is
+    /// known. `is_stalled` is set before the pieces are dropped because the client did not take them.
     pub(crate) fn body(
         &self,
         pieces: BoxStream<'static, Frame<Bytes>>,
+        left: Option<u64>,
         patience: Duration,
         is_stalled: Arc<AtomicBool>,
     ) -> Body {
@@ -98,7 +97,7 @@ impl Patience {
         let watched = Arc::new(watched);
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(Arc::downgrade(&watched));
-        Body::new(StreamBody::new(Pieces(watched)))
+        Body::new(Pieces { watched, left })
     }
 
     /// Gives up what nobody takes.
@@ -136,13 +135,36 @@ impl Patience {
 }
 
 /// The pieces of one answer, for its client's connection.
-struct Pieces(Arc<Watched>);
+struct Pieces {
+    watched: Arc<Watched>,
+    /// Bytes that are still to come, where that is known.
+    left: Option<u64>,
+}
 
-impl Stream for Pieces {
-    type Item = io::Result<Frame<Bytes>>;
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let watched = &self.0;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let polled = self.watched.poll_piece(cx);
+        if let (Poll::Ready(Some(Ok(piece))), Some(left)) = (&polled, &mut self.left) {
+            let bytes = piece.data_ref().map_or(0, |data| data.len() as u64);
+            *left = left.saturating_sub(bytes);
+        }
+        polled
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Watched {
+    fn poll_piece(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let watched = self;
         let mut state = watched.state();
         let pieces = match &mut *state {
             State::Running(pieces) => pieces,

@@ -27,7 +27,7 @@ pub(crate) struct Serving {
     pub(crate) clients: Clients,
 }
 
-/// The place of a request under way, of a stream until its end.
+/// The place of a request under way, of a stream or a large answer until its end.
 #[derive(Debug)]
 pub(crate) struct Place {
     metrics: Arc<GatewayMetrics>,

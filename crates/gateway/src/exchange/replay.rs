@@ -1,6 +1,5 @@
 //! An answer that was kept, given again.
 
-use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use throughline::Outcome;
@@ -13,6 +12,7 @@ use crate::client::EVENTS;
 use crate::contract::ContractConfig;
 use crate::route::Route;
 use crate::trail::{Decided, Stamp};
+use crate::whole;
 
 impl Exchange {
     /// A kept answer; `None` when it cannot be given in the way that is asked, or does not hold: the
@@ -71,7 +71,8 @@ impl Exchange {
             attributes,
         }));
         span.end();
-        let mut response = Response::new(Body::from(body));
+        let body = whole::body(body, &self.inner, &self.place, route.timing.client_stall);
+        let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_HEADER, HeaderValue::from_static("hit"));

@@ -4,15 +4,63 @@ use std::time::Duration;
 
 use throughline_resilience::BreakerPolicy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::house::{House, before, question, with_fallback};
-use crate::script::{Do, STREAM, Script, opening, piece, says};
+use crate::script::{Do, STREAM, Script, completion, opening, piece, says};
 
 /// Bytes that fill the buffers between a provider and a client that does not read.
 const MORE_THAN_BUFFERS: usize = 24 << 20;
 /// Bytes of one piece of them.
 const PIECE: usize = 256 << 10;
+
+/// A client that asks and reads nothing of the answer.
+async fn stuck_client(house: &House, is_stream: bool) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
+    let address = house.url.trim_start_matches("http://").parse().expect("an address");
+    let mut client = socket.connect(address).await.expect("a connection");
+    let body = question("gpt-4o", is_stream);
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.write_all(request.as_bytes()).await.expect("sent");
+    client
+}
+
+/// Waits until the metrics say something.
+async fn told(house: &House, line: &str) {
+    let told = async {
+        while !house.metrics().contains(line) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect(line);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_a_large_answer_gives_its_place_back() {
+    let script = Script::start([says(&"x".repeat(MORE_THAN_BUFFERS))]).await;
+    let mut config = before(&script.url);
+    config.policy.timeouts.client_stall_ms = Some(2_000);
+    let house = House::open(&config).await;
+    let mut client = stuck_client(&house, false).await;
+    // The call is over, the answer is not.
+    told(&house, r#"calls_total{target="one/gpt-4o",outcome="ok"} 1"#).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(house.metrics().contains("throughline_gateway_in_flight 1"), "{}", house.metrics());
+    told(&house, "clients_stalled_total 1").await;
+    assert!(house.metrics().contains("throughline_gateway_in_flight 0"), "{}", house.metrics());
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest).await;
+    assert!(rest.len() < MORE_THAN_BUFFERS, "what is not the whole");
+
+    let answered = house.ask("gpt-4o").await;
+    assert_eq!(answered.text(), completion(&"x".repeat(MORE_THAN_BUFFERS)));
+    let length = answered.header("content-length").map(str::to_owned);
+    assert_eq!(length, Some(answered.body.len().to_string()));
+}
 
 #[tokio::test]
 async fn a_client_that_does_not_read_on_gives_its_place_back() {
@@ -23,22 +71,8 @@ async fn a_client_that_does_not_read_on_gives_its_place_back() {
     config.policy.timeouts.client_stall_ms = Some(300);
     let house = House::open(&config).await;
 
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
-    let address = house.url.trim_start_matches("http://").parse().expect("an address");
-    let mut client = socket.connect(address).await.expect("a connection");
-    let body = question("gpt-4o", true);
-    let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    client.write_all(request.as_bytes()).await.expect("sent");
-    let given_up = async {
-        while !house.metrics().contains("clients_stalled_total 1") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), given_up).await.expect("it is given up");
+    let mut client = stuck_client(&house, true).await;
+    told(&house, "clients_stalled_total 1").await;
     assert!(house.metrics().contains("throughline_gateway_in_flight 0"), "{}", house.metrics());
     let mut rest = Vec::new();
     let _ = client.read_to_end(&mut rest).await;
