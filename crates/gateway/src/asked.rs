@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::Value;
 use throughline_llm::openai::ApiError;
-use throughline_llm::{ChatRequest, Role};
+use throughline_llm::{ChatRequest, Role, translate};
 use throughline_trace::{ErrorType, Phase};
 
 use crate::api::Api;
@@ -42,6 +42,8 @@ pub(crate) struct Outgoing {
     pub(crate) body: Bytes,
     /// The client shall not see the usage that we asked for.
     pub(crate) hides_usage: bool,
+    /// The client's fields that the provider's form does not have.
+    pub(crate) left_out: Vec<String>,
 }
 
 impl Asked {
@@ -156,11 +158,13 @@ impl Asked {
         model.clone_into(&mut request.model);
         request.stream = self.is_stream;
         request.is_stream_usage_wanted = self.is_stream;
-        let Some(form) = api.form() else {
+        let (Some(from), Some(to)) = (self.api.form(), api.form()) else {
             return Err(unfit(format!("/v1{} cannot be said in another form", self.api.path())));
         };
-        let body = Bytes::from(form.request_to_json(&request).to_string());
-        Ok(Outgoing { api, body, hides_usage: false })
+        let left_out = translate(&mut request, from, to);
+        let left_out = left_out.map_err(|unsayable| unfit(unsayable.to_string()))?;
+        let body = Bytes::from(to.request_to_json(&request).to_string());
+        Ok(Outgoing { api, body, hides_usage: false, left_out })
     }
 
     /// The body with what must change, and nothing else.
@@ -185,7 +189,8 @@ impl Asked {
             };
             body = Bytes::from(object.with("stream_options", &options));
         }
-        Ok(Outgoing { api: self.api, body, hides_usage: asks_for_usage })
+        let left_out = Vec::new();
+        Ok(Outgoing { api: self.api, body, hides_usage: asks_for_usage, left_out })
     }
 }
 

@@ -237,7 +237,10 @@ impl Exchange {
     ) -> Result<Answer<'r>, Fault> {
         let model = to.model(&self.asked.model);
         let outgoing = match self.asked.outgoing(&to.provider, model) {
-            Ok(outgoing) => Arc::new(outgoing),
+            Ok(outgoing) => {
+                call.tell_left_out(&outgoing.left_out);
+                Arc::new(outgoing)
+            }
             Err(fault) => {
                 call.reject(&fault);
                 return Err(fault);

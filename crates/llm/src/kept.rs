@@ -75,6 +75,11 @@ impl Kept {
         extra.remove(KEPT);
     }
 
+    /// What was kept of a field of the object at a pointer.
+    pub(crate) fn field(&self, pointer: &str, key: &str) -> Option<Value> {
+        self.fields.get(pointer)?.get(key).cloned()
+    }
+
     /// The tools that are no functions.
     pub(crate) fn tools(&mut self) -> Vec<Value> {
         std::mem::take(&mut self.tools)

@@ -38,6 +38,15 @@ impl WireForm {
         Self::ALL.into_iter().find(|form| path.ends_with(form.path()))
     }
 
+    /// What the form calls itself where it keeps what is beyond our types.
+    pub(crate) fn kept_as(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => openai::FORM,
+            Self::Responses => responses::FORM,
+            Self::Messages => anthropic::FORM,
+        }
+    }
+
     /// Reads the body of a request.
     ///
     /// # Errors

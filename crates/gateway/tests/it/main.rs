@@ -18,5 +18,6 @@ mod routing;
 mod script;
 mod slow;
 mod storms;
+mod translation;
 mod trees;
 mod ways;

@@ -3,15 +3,12 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::FORM;
 use super::content::{Side, blocks_of, collapsed, message_of, parts_of};
+use super::{FORM, default_max_tokens};
 use crate::chat::{ChatRequest, ResponseFormat, Tool, ToolChoice};
 use crate::kept::{Kept, kind_of};
 use crate::message::{Message, Role};
 use crate::openai::WireError;
-
-/// Longest answer that is asked for when a request does not say, tokens: Anthropic wants a number.
-pub const DEFAULT_MAX_TOKENS: u64 = 4_096;
 
 #[derive(Deserialize)]
 struct WireRequest {
@@ -176,7 +173,8 @@ pub fn request_to_json(request: &ChatRequest) -> Value {
     set("tool_choice", request.tool_choice.as_ref().map(choice_to_json));
     set("temperature", request.temperature.map(Value::from));
     set("top_p", request.top_p.map(Value::from));
-    set("max_tokens", Some(Value::from(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS))));
+    let max_tokens = request.max_tokens.unwrap_or_else(|| default_max_tokens(&request.model));
+    set("max_tokens", Some(Value::from(max_tokens)));
     set("stop_sequences", (!request.stop.is_empty()).then(|| Value::from(request.stop.clone())));
     set("stream", request.stream.then(|| Value::from(true)));
     let mut wire = Value::Object(wire);
@@ -235,4 +233,13 @@ fn choice_to_json(choice: &ToolChoice) -> Value {
         ToolChoice::Required => json!({ "type": "any" }),
         ToolChoice::Named(name) => json!({ "type": "tool", "name": name }),
     }
+}
+
+/// Keeps with a choice that one tool may be asked for at a time, which no type of ours says.
+pub(crate) fn keep_one_tool_at_once(choice: &ToolChoice, extra: &mut Map<String, Value>) {
+    let mut wire = choice_to_json(choice);
+    wire["disable_parallel_tool_use"] = Value::from(true);
+    let mut kept = Kept::default();
+    kept.keep(|| "/tool_choice".to_owned(), &wire, &["name"]);
+    kept.store(FORM, extra);
 }

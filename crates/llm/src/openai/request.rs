@@ -189,6 +189,12 @@ fn length_field(model: &str) -> &'static str {
     }
 }
 
+/// Whether a model is one of OpenAI's that think before they answer, which alone take an effort.
+pub(crate) fn takes_effort(model: &str) -> bool {
+    let is_plain = ["-chat", "o1-mini", "o1-preview"].iter().any(|name| model.contains(name));
+    length_field(model) == "max_completion_tokens" && !is_plain
+}
+
 fn tool_to_json(tool: &Tool) -> Value {
     let mut function = json!({
         "name": tool.name,

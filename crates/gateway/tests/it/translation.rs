@@ -1,0 +1,86 @@
+//! What becomes of a request on its way into another form (requirement R3.4): fields that both forms
+//! have are said in the other's words, the rest is left out and told, or refused.
+
+use serde_json::{Value, json};
+use throughline_gateway::{GatewayConfig, ProviderKind};
+
+use crate::house::{House, before, provider};
+use crate::script::{Answer, Script, says, whole};
+
+async fn anthropic(answer: Answer) -> (Script, House) {
+    let script = Script::start([answer]).await;
+    let config = GatewayConfig {
+        providers: vec![provider("claude", ProviderKind::Anthropic, &script.url)],
+        ..GatewayConfig::default()
+    };
+    let house = House::open(&config).await;
+    (script, house)
+}
+
+fn message() -> Answer {
+    let body = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
+        "content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn",
+        "stop_sequence": null, "usage": {"input_tokens": 12, "output_tokens": 6},
+    });
+    whole("200 OK", "", &body.to_string())
+}
+
+fn question(more: &Value) -> String {
+    let mut body =
+        json!({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hi"}]});
+    for (key, value) in more.as_object().expect("fields") {
+        body[key] = value.clone();
+    }
+    body.to_string()
+}
+
+#[tokio::test]
+async fn r3_4_anthropic_gets_no_field_that_it_does_not_know() {
+    let (script, house) = anthropic(message()).await;
+    let body = question(&json!({
+        "n": 1, "frequency_penalty": 0.2, "seed": 7, "user": "u-1", "stop": ["END"], "store": true,
+        "max_completion_tokens": 50, "parallel_tool_calls": false, "logit_bias": {},
+    }));
+    let answer = house.post("/v1/chat/completions", &[], &body).await;
+    assert_eq!(answer.status, 200);
+    let came = script.came()[0].json();
+    assert_eq!(
+        came,
+        json!({"model": "claude-sonnet-4-5", "max_tokens": 50, "stop_sequences": ["END"],
+            "messages": [{"role": "user", "content": "hi"}], "metadata": {"user_id": "u-1"}})
+    );
+    let records = house.records().await;
+    let told = records.spans[0].attributes.get("throughline.request.left_out");
+    insta::assert_snapshot!(format!("{told:?}"), @r#"Some(Array([String("seed"), String("frequency_penalty"), String("store")]))"#);
+}
+
+#[tokio::test]
+async fn r3_4_openai_gets_no_field_that_it_does_not_know() {
+    let script = Script::start([says("hello")]).await;
+    let house = House::open(&before(&script.url)).await;
+    let body = question(&json!({"model": "gpt-4o", "max_tokens": 9, "top_k": 5,
+        "metadata": {"user_id": "u-1"}, "thinking": {"type": "disabled"}}));
+    assert_eq!(house.post("/v1/messages", &[], &body).await.status, 200);
+    let came = script.came()[0].json();
+    assert_eq!(
+        came,
+        json!({"model": "gpt-4o", "max_tokens": 9, "user": "u-1",
+            "messages": [{"role": "user", "content": "hi"}]})
+    );
+}
+
+/// Nobody is asked, and the client reads what to do.
+#[tokio::test]
+async fn r3_4_what_the_other_form_cannot_do_without_is_refused() {
+    let (script, house) = anthropic(message()).await;
+    let answer =
+        house.post("/v1/chat/completions", &[], &question(&json!({"n": 3, "stream": true}))).await;
+    assert_eq!((answer.status.as_u16(), script.came().len()), (400, 0));
+    let error = answer.json()["error"].clone();
+    assert_eq!(error["type"], "invalid_request_error");
+    insta::assert_snapshot!(error["message"].as_str().unwrap_or_default(), @"`n` cannot be passed on to a provider that speaks Anthropic's form: it gives one answer to a request; ask once for each, or a model of OpenAI's form");
+    let body = r#"{"model":"claude-sonnet-4-5","input":"and?","previous_response_id":"resp_1"}"#;
+    let answer = house.post("/v1/responses", &[], body).await;
+    assert_eq!((answer.status.as_u16(), script.came().len()), (400, 0));
+}
