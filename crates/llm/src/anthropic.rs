@@ -17,6 +17,7 @@ use throughline_trace::Usage;
 
 use crate::openai::ApiError;
 
+pub(crate) use content::source_part;
 pub use models::default_max_tokens;
 pub(crate) use models::{Thinking, takes_no_sampling, thinking_of};
 pub(crate) use request::keep_one_tool_at_once;

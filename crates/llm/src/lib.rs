@@ -39,6 +39,7 @@ mod message;
 #[cfg(test)]
 mod samples;
 mod sse;
+mod tool_content;
 mod translate;
 mod usage;
 mod wire;

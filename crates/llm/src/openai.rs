@@ -13,7 +13,7 @@ use throughline_trace::Usage;
 
 use crate::embedding::EmbeddingFault;
 
-pub(crate) use content::{data_url, flat_text, part_of};
+pub(crate) use content::{data_url, file_name, file_of, flat_text, part_of};
 pub use embeddings::{
     EMBEDDINGS_PATH, embeddings_request_to_json, embeddings_response_to_json,
     parse_embeddings_response,

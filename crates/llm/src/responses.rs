@@ -13,6 +13,7 @@ mod writer;
 use serde_json::{Map, Value, json};
 use throughline_trace::Usage;
 
+pub(crate) use items::content_part;
 pub use request::{parse_request, request_to_json};
 pub use response::{parse_response, response_to_json};
 pub use stream::StreamReader;

@@ -84,3 +84,36 @@ async fn r3_4_what_the_other_form_cannot_do_without_is_refused() {
     let answer = house.post("/v1/responses", &[], body).await;
     assert_eq!((answer.status.as_u16(), script.came().len()), (400, 0));
 }
+
+/// Anthropic does not say when it answered; OpenAI's clients read it, of whole and streamed answers.
+#[tokio::test]
+async fn r3_4_a_translated_answer_says_when_it_was_made() {
+    let (_script, house) = anthropic(message()).await;
+    let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    let before = now();
+    let answer = house.post("/v1/chat/completions", &[], &question(&json!({}))).await.json();
+    let items = r#"{"model":"claude-sonnet-4-5","input":"hi"}"#;
+    let response = house.post("/v1/responses", &[], items).await.json();
+    for made in [&answer["created"], &response["created_at"]] {
+        let made = made.as_u64().expect("a number");
+        assert!((before..=now()).contains(&made), "{made}");
+    }
+}
+
+/// A picture that a tool shows is one that the model sees.
+#[tokio::test]
+async fn r3_4_what_a_tool_shows_is_seen_by_an_openai_model() {
+    let script = Script::start([says("a cat")]).await;
+    let house = House::open(&before(&script.url)).await;
+    let image = json!({"type": "base64", "media_type": "image/png", "data": "AAAA"});
+    let body = question(&json!({"model": "gpt-4o", "max_tokens": 9, "messages": [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "look", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t",
+            "content": [{"type": "image", "source": image}]}]}]}));
+    assert_eq!(house.post("/v1/messages", &[], &body).await.status, 200);
+    let came = script.came()[0].json();
+    let shown = came["messages"][3]["content"][1]["image_url"]["url"].as_str();
+    assert_eq!(shown, Some("data:image/png;base64,AAAA"));
+    assert_eq!(came["messages"][2]["role"], "tool");
+}

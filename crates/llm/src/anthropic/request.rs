@@ -216,7 +216,8 @@ fn messages_to_json(messages: &[Message]) -> Vec<Value> {
 }
 
 fn tool_to_json(tool: &Tool) -> Value {
-    let mut wire = json!({ "name": tool.name, "input_schema": tool.parameters });
+    let schema = object_schema(&tool.parameters);
+    let mut wire = json!({ "name": tool.name, "input_schema": schema });
     if !tool.description.is_empty() {
         wire["description"] = Value::from(tool.description.as_str());
     }
@@ -224,6 +225,16 @@ fn tool_to_json(tool: &Tool) -> Value {
         wire["strict"] = Value::from(true);
     }
     wire
+}
+
+/// The schema of an object, which Anthropic wants of a tool that takes nothing, too.
+fn object_schema(parameters: &Value) -> Value {
+    let mut schema = parameters.as_object().cloned().unwrap_or_default();
+    if schema.is_empty() {
+        schema.insert("properties".to_owned(), json!({}));
+    }
+    schema.entry("type").or_insert_with(|| Value::from("object"));
+    Value::Object(schema)
 }
 
 fn choice_to_json(choice: &ToolChoice) -> Value {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::WireError;
-use super::content::{Side, WireMessage, message_to_json};
+use super::content::{WireMessage, messages_to_json};
 use crate::chat::{ChatRequest, ResponseFormat, Tool, ToolChoice};
 use crate::kept::Kept;
 use crate::message::Message;
@@ -145,8 +145,7 @@ fn format_of(format: &Value) -> Result<ResponseFormat, WireError> {
 /// Builds the body of a request. What the model thought in earlier answers is left out, since
 /// providers refuse or ignore it.
 pub fn request_to_json(request: &ChatRequest) -> Value {
-    let messages: Vec<Value> =
-        request.messages.iter().flat_map(|m| message_to_json(m, Side::Client)).collect();
+    let messages = messages_to_json(&request.messages);
     let mut wire = request.extra.clone();
     Kept::forget(&mut wire);
     let mut set = |key: &str, value: Option<Value>| {

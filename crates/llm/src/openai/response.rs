@@ -230,7 +230,7 @@ pub fn response_to_json(response: &ChatResponse) -> Value {
         .iter()
         .enumerate()
         .map(|(index, choice)| {
-            let message = message_to_json(&choice.message, Side::Provider).pop();
+            let message = message_to_json(&choice.message, Side::Provider, &mut Vec::new()).pop();
             json!({
                 "index": index,
                 "message": message,

@@ -4,9 +4,11 @@
 use serde_json::Value;
 
 use super::Work;
+use crate::anthropic;
 use crate::kept::{is_foreign_thought, kind_of};
 use crate::message::{Media, MediaSource, Part, Role};
-use crate::openai::{WireError, flat_text};
+use crate::openai::WireError;
+use crate::tool_content::shown_parts;
 use crate::wire::WireForm;
 
 /// Kinds of parts that a form has beside those that we know, for a client that writes them in the
@@ -56,6 +58,14 @@ fn translated(work: &mut Work<'_>, role: &Role, part: Part) -> Result<Option<Par
             Some(kind) => of_kind(work, role, &kind, other),
             None => Ok(Some(Part::Other(other))),
         },
+        Part::ToolResult(result) => {
+            for part in shown_parts(&result.result).into_iter().flatten() {
+                if let Part::Media(media) = part {
+                    sayable(work, &media)?;
+                }
+            }
+            Ok(Some(Part::ToolResult(result)))
+        }
         part => Ok(Some(part)),
     }
 }
@@ -92,8 +102,8 @@ fn of_kind(
     if own.contains(&kind) || is_foreign_thought(&other, &[]) {
         return Ok(Some(Part::Other(other)));
     }
-    if let Some(text) = source_text(kind, &other) {
-        return Ok(Some(Part::Text(text)));
+    if let Some(part) = anthropic::source_part(kind, &other) {
+        return Ok(Some(part));
     }
     let is_done = DONE_BY_PROVIDER.contains(&kind) || kind.ends_with("_tool_result");
     if *role == Role::Assistant && is_done {
@@ -102,18 +112,4 @@ fn of_kind(
     }
     let advice = "it has nothing like that; leave it out of the conversation, or say it as text";
     Err(work.refuse(format!("type: {kind}"), advice))
-}
-
-/// The text of a document or a source that Anthropic's models quote from.
-fn source_text(kind: &str, other: &Value) -> Option<String> {
-    let content = match (kind, kind_of(&other["source"])) {
-        ("document", Some("text")) => other["source"]["data"].clone(),
-        ("document", Some("content")) => flat_text(other["source"]["content"].clone()),
-        ("search_result", _) => flat_text(other["content"].clone()),
-        _ => return None,
-    };
-    let heads = ["title", "source", "context"].map(|key| other[key].as_str());
-    let texts = heads.into_iter().chain([content.as_str()]).flatten();
-    let texts: Vec<&str> = texts.filter(|text| !text.is_empty()).collect();
-    Some(texts.join("\n")).filter(|_| content.is_string())
 }

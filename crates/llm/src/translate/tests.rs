@@ -261,3 +261,87 @@ fn the_same_form_is_left_as_it_is() {
         assert_eq!((&body["strange"], left_out.len()), (&json!(1), 0));
     }
 }
+
+/// A PDF is the same document in every form.
+#[test]
+fn documents_are_told_in_every_form() {
+    let source = json!({"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="});
+    let of_anthropic = json!({"type": "document", "source": source});
+    let url = "data:application/pdf;base64,JVBERg==";
+    let of_chat = json!({"type": "file", "file": {"filename": "document.pdf", "file_data": url}});
+    let of_responses = json!({"type": "input_file", "filename": "document.pdf", "file_data": url});
+    let said = |content: &Value| json!({"messages": [{"role": "user", "content": [content]}]});
+    let content = |body: &Value| body["messages"][0]["content"][0].clone();
+    assert_eq!(content(&from_messages(&said(&of_anthropic)).unwrap().0), of_chat);
+    let (body, _) =
+        sent(WireForm::ChatCompletions, WireForm::Messages, &chat(&said(&of_chat))).unwrap();
+    assert_eq!(content(&body), of_anthropic);
+    let input = json!({"input": [{"role": "user", "content": [of_responses]}]});
+    assert_eq!(content(&from_responses(&input).unwrap().0), of_anthropic);
+    let (body, _) =
+        sent(WireForm::Messages, WireForm::Responses, &messages(&said(&of_anthropic))).unwrap();
+    assert_eq!(body["input"][0]["content"][0], of_responses);
+    // Anthropic takes no text in base64: it is told as a text.
+    let text =
+        json!({"type": "file", "file": {"file_data": "data:text/plain;charset=utf-8;base64,aGk="}});
+    let (body, _) =
+        sent(WireForm::ChatCompletions, WireForm::Messages, &chat(&said(&text))).unwrap();
+    let expected = json!({"type": "text", "media_type": "text/plain", "data": "hi"});
+    assert_eq!(content(&body)["source"], expected);
+}
+
+/// What a tool shows is seen by the model, not read as base64.
+#[test]
+fn images_that_tools_show_are_images() {
+    let image = json!({"type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}});
+    let call = |id: &str| json!({"type": "tool_use", "id": id, "name": "look", "input": {}});
+    let more = json!({"tools": [{"name": "look", "input_schema": {}}], "messages": [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": [call("a"), call("b")]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "a cat"}, image]},
+            {"type": "tool_result", "tool_use_id": "b", "content": [image]},
+            {"type": "text", "text": "which?"}]}]});
+    let (body, _) = from_messages(&more).unwrap();
+    let url = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let expected = json!([
+        {"role": "tool", "tool_call_id": "a", "content": "a cat"},
+        {"role": "tool", "tool_call_id": "b", "content": "What it showed follows."},
+        {"role": "user", "content": [text("What the call a showed:"), url, text("What the call b showed:"), url]},
+        {"role": "user", "content": "which?"}]);
+    let told = body["messages"].as_array().expect("messages");
+    assert_eq!(Value::from(told[2..].to_vec()), expected);
+    let (body, _) = sent(WireForm::Messages, WireForm::Responses, &messages(&more)).unwrap();
+    let shown = json!([{"type": "input_text", "text": "a cat"},
+        {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]);
+    let output = |body: &Value| -> Vec<Value> {
+        let items = body["input"].as_array().expect("items");
+        items.iter().map(|item| item["output"].clone()).filter(|one| !one.is_null()).collect()
+    };
+    assert_eq!(output(&body)[0], shown);
+    let input = json!({"input": [
+        {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "a", "output": shown}]});
+    let (body, _) = from_responses(&input).unwrap();
+    assert_eq!(body["messages"][1]["content"][0]["content"], json!([text("a cat"), image]));
+    // A tool's own list of things with a `type` is text, also when it has images in it.
+    let own = json!([{"type": "image", "id": 1}]);
+    let input = json!({"input": [{"type": "function_call_output", "call_id": "a", "output": own}]});
+    let (body, _) = from_responses(&input).unwrap();
+    assert_eq!(body["messages"][0]["content"][0]["content"], json!(own.to_string()));
+}
+
+/// Anthropic wants the schema of an object, also of a tool that takes nothing.
+#[test]
+fn a_tool_without_parameters_has_a_schema() {
+    for function in [json!({"name": "now"}), json!({"name": "now", "parameters": {}})] {
+        let tools = json!({"tools": [{"type": "function", "function": function}]});
+        let (body, _) = from_chat(&tools).unwrap();
+        assert_eq!(body["tools"][0]["input_schema"], json!({"type": "object", "properties": {}}));
+    }
+    let loose = json!({"tools": [{"type": "function", "name": "f", "parameters": {"properties": {"x": {}}}}]});
+    let (body, _) = from_responses(&loose).unwrap();
+    assert_eq!(body["tools"][0]["input_schema"]["type"], "object");
+}
