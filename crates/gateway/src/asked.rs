@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
-use throughline_llm::openai::ApiError;
+use throughline_llm::openai::{self, ApiError};
 use throughline_llm::{ChatRequest, Role, translate};
 use throughline_trace::{ErrorType, Phase};
 
@@ -59,7 +59,7 @@ impl Asked {
     /// fields that are there twice.
     fn understood(api: Api, body: &Bytes) -> Option<Self> {
         let request = match api {
-            Api::Chat => api.parse_request(body).ok()?,
+            Api::Chat => openai::parse_request_once(body).ok()?,
             _ => return None,
         };
         let is_named = is_name(&request.model);
@@ -254,6 +254,23 @@ mod tests {
                 format!(r#"{{"model":"a","messages":[],"{field}":{value},"{field}":{value}}}"#);
             let told = asked(&twice).expect_err(field).message;
             assert!(told.contains("once in the body"), "{told}");
+        }
+    }
+
+    /// A request that its provider takes is understood, whatever is new in it.
+    #[test]
+    fn what_is_new_in_a_request_hides_nothing_of_it() {
+        for rest in [
+            r#","temperature":0.5,"temperature":0.5"#,
+            r#","tools":[{"type":"custom","custom":{"name":"sql"}}]"#,
+            r#","tool_choice":{"type":"allowed_tools"}"#,
+            r#","response_format":{"type":"grammar"}"#,
+        ] {
+            let body =
+                format!(r#"{{"model":"a","messages":[{{"role":"user","content":"hi"}}]{rest}}}"#);
+            let request = asked(&body).unwrap().request().expect(rest);
+            assert_eq!(request.messages[0].joined_text(), "hi", "{rest}");
+            assert_eq!(sent(&body, "a").0, body, "{rest}");
         }
     }
 

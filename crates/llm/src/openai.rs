@@ -19,7 +19,7 @@ pub use embeddings::{
     parse_embeddings_response,
 };
 pub(crate) use request::takes_effort;
-pub use request::{parse_request, request_to_json};
+pub use request::{parse_request, parse_request_once, request_to_json};
 pub use response::{chunk_to_json, parse_chunk, parse_response, response_to_json};
 
 /// Path of chat completions below the base address.

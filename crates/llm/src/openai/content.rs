@@ -35,7 +35,18 @@ struct WireToolCall {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
-    function: WireFunction,
+    function: Option<WireFunction>,
+    /// A call of a tool that takes text.
+    #[serde(default)]
+    custom: Option<WireCustom>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireCustom {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    input: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,10 +74,17 @@ impl From<WireMessage> for Message {
         }
         parts.extend(wire.refusal.filter(|text| !text.is_empty()).map(Part::Refusal));
         parts.extend(wire.tool_calls.into_iter().flatten().map(|call| {
+            let (name, arguments) = match (call.function, call.custom) {
+                (None, Some(custom)) => (custom.name, custom.input),
+                (function, _) => {
+                    let function = function.unwrap_or_default();
+                    (function.name, function.arguments)
+                }
+            };
             Part::ToolCall(ToolCall {
                 id: call.id.unwrap_or_default(),
-                name: call.function.name.unwrap_or_default(),
-                arguments: arguments_of(call.function.arguments),
+                name: name.unwrap_or_default(),
+                arguments: arguments_of(arguments),
             })
         }));
         Self { role, parts, name: wire.name }

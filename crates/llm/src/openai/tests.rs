@@ -66,14 +66,29 @@ fn bad_requests_say_what_is_wrong() {
     let message = |body: &str| parse_request(body.as_bytes()).unwrap_err().to_string();
     insta::assert_snapshot!(message("{"), @"expected a chat completion request as JSON, got something else: EOF while parsing an object at line 1 column 1");
     insta::assert_snapshot!(message(r#"{"messages":[]}"#), @"expected a chat completion request as JSON, got something else: missing field `model` at line 1 column 15");
-    insta::assert_snapshot!(
-        message(r#"{"model":"m","messages":[],"tools":[{"type":"web_search"}]}"#),
-        @r#"expected the name of a function tool in `tools[0].function.name`, got {"type":"web_search"}"#
-    );
-    insta::assert_snapshot!(
-        message(r#"{"model":"m","messages":[],"response_format":{"type":"xml"}}"#),
-        @r#"expected text, json_object or json_schema in `response_format.type`, got "xml""#
-    );
+}
+
+/// What is new in a request keeps nobody from reading the rest of it.
+#[test]
+fn what_is_not_known_is_kept() {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"hi"},{"role":"assistant","tool_calls":[
+        {"id":"c","type":"custom","custom":{"name":"sql","input":"SELECT 1"}}]}],
+        "tools":[{"type":"custom","custom":{"name":"sql"}},{"type":"function","function":{"name":"f"}},
+        {"type":"function"}],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto"}},
+        "response_format":{"type":"grammar"},"temperature":1,"temperature":0.5,"user":"a","user":"b"}"#;
+    let request = parse_request(body.as_bytes()).unwrap();
+    assert_eq!(request.messages[0], Message::user("hi"));
+    let called = request.messages[1].tool_calls().next().unwrap();
+    assert_eq!((called.name.as_str(), called.arguments.as_str()), ("sql", "SELECT 1"));
+    assert_eq!((request.tools.len(), request.tools[0].name.as_str()), (1, "f"));
+    assert_eq!((request.temperature, &request.extra["user"]), (Some(0.5), &json!("b")));
+    let wire = request_to_json(&request);
+    assert_eq!(wire["tool_choice"]["type"], "allowed_tools");
+    assert_eq!(wire["response_format"], json!({"type": "grammar"}));
+    let kinds = wire["tools"].as_array().unwrap().iter().map(|tool| tool["type"].as_str().unwrap());
+    assert_eq!(kinds.collect::<Vec<_>>(), ["function", "custom", "function"]);
+    let twice = parse_request_once(body.as_bytes()).unwrap_err().to_string();
+    assert!(twice.contains("duplicate field `temperature`"), "{twice}");
 }
 
 #[test]
