@@ -17,7 +17,7 @@ use throughline_llm::{
 use throughline_trace::ErrorType;
 
 use crate::api::{Api, EventReader, is_content};
-use crate::blocks::{Blocks, TooLong};
+use crate::blocks::Blocks;
 use crate::clock::now_unix_secs;
 use crate::fault::{Fault, causes};
 use crate::reply::STREAM_STATE;
@@ -122,7 +122,8 @@ impl Relay {
             who,
             status,
             blocks: Blocks::default(),
-            parser: SseParser::new(),
+            // Nothing is longer than all that may come.
+            parser: SseParser::with_limit(max_bytes),
             reader: wish.provider.reader(),
             writer: Writer::of(wish),
             assembler: Assembler::new(),
@@ -173,20 +174,13 @@ impl Relay {
             );
             Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
         })?;
-        let (blocks, fits) = self.blocks.push(data);
-        for block in blocks {
+        for block in self.blocks.push(data) {
             if self.is_last {
                 return Ok(());
             }
             self.take_block(block)?;
         }
-        match fits {
-            Err(TooLong) if !self.is_last => {
-                let message = format!("the stream of {} has an event that is too long", self.who);
-                Err(Fault::new(ErrorType::StreamFailed, message).with_status(self.status))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// The body is over; its last event may lack its blank line, and counts if it is the end mark.

@@ -18,6 +18,7 @@ mod routing;
 mod script;
 mod slow;
 mod storms;
+mod streams;
 mod translation;
 mod trees;
 mod ways;
