@@ -2,6 +2,7 @@
 //! reads answers, a provider (the demo's simulated one, the gateway) reads requests and builds
 //! answers. Reading is lenient where compatible servers differ; what is not understood is kept.
 
+mod chunk;
 mod content;
 mod embeddings;
 mod request;
@@ -13,6 +14,7 @@ use throughline_trace::Usage;
 
 use crate::embedding::EmbeddingFault;
 
+pub use chunk::parse_chunk;
 pub(crate) use content::{data_url, file_name, file_of, flat_text, part_of};
 pub use embeddings::{
     EMBEDDINGS_PATH, embeddings_request_to_json, embeddings_response_to_json,
@@ -20,7 +22,7 @@ pub use embeddings::{
 };
 pub(crate) use request::takes_effort;
 pub use request::{parse_request, parse_request_once, request_to_json};
-pub use response::{chunk_to_json, parse_chunk, parse_response, response_to_json};
+pub use response::{chunk_to_json, parse_response, response_to_json};
 
 /// Path of chat completions below the base address.
 pub const CHAT_COMPLETIONS_PATH: &str = "/chat/completions";

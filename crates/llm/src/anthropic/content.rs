@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::assemble::{Order, Rank};
 use crate::kept::{Kept, is_foreign_thought, is_made_of, kind_of};
 use crate::message::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 use crate::openai::{data_url, flat_text};
@@ -92,6 +93,25 @@ fn parts_of_block(
             parts.push(part);
         }
         None => parts.push(Part::Other(block)),
+    }
+}
+
+/// Takes note of a block of an answer: where it comes, and whether it says more than is kept of it.
+pub(super) fn note_block(order: &mut Order, block: &Value) {
+    let (rank, known): (Rank, &[&str]) = match kind_of(block) {
+        Some("thinking") => (Rank::Thought, &["thinking", "signature"]),
+        Some("text") => (Rank::Text, &["text"]),
+        Some("tool_use") => (Rank::Call, &["id", "name", "input"]),
+        // Kept whole.
+        _ => return order.came(Rank::Kept),
+    };
+    order.came(rank);
+    let fields = block.as_object().into_iter().flatten();
+    let is_more = |(key, value): (&String, &Value)| {
+        key != "type" && !known.contains(&key.as_str()) && !value.is_null()
+    };
+    if fields.into_iter().any(is_more) {
+        order.lost();
     }
 }
 

@@ -168,10 +168,13 @@ fn chunks_go_both_ways() {
                 arguments: "{".to_owned(),
             }],
             kept: Vec::new(),
+            has_more: false,
             finish_reason: Some(FinishReason::ToolCall),
         }],
         usage: Some(Usage { input_tokens: 1, output_tokens: 2, ..Usage::default() }),
         seq: None,
+        extra: json!({"system_fingerprint": "fp"}).as_object().unwrap().clone(),
+        has_unread: false,
     };
     let wire = chunk_to_json(&chunk);
     assert_eq!(wire["choices"][0]["finish_reason"], "tool_calls");
@@ -227,6 +230,40 @@ fn a_delta_may_be_made_of_parts_and_arguments_of_json() {
     assert_eq!(delta.text.as_deref(), Some("four"));
     assert_eq!(delta.reasoning.as_deref(), Some("two and two"));
     assert_eq!(delta.tool_calls[0].arguments, r#"{"n":1}"#);
+}
+
+/// What nothing is kept of is noticed; content of another kind is content all the same.
+#[test]
+fn what_is_new_in_a_chunk_is_noticed() {
+    let read = |chunk: Value| {
+        let chunk = parse_chunk(&chunk.to_string()).unwrap();
+        (chunk.has_unread, chunk.deltas.iter().any(|delta| delta.has_more))
+    };
+    let delta = |delta: Value| read(json!({"choices": [{"index": 0, "delta": delta}]}));
+    let (nothing, lost, content) = ((false, false), (true, false), (true, true));
+    assert_eq!(delta(json!({"audio": {"data": "AAAA"}})), content);
+    assert_eq!(delta(json!({"annotations": [{"type": "url_citation"}]})), content);
+    assert_eq!(
+        delta(json!({"content": [{"type": "image_url", "image_url": {"url": "x"}}]})),
+        content
+    );
+    assert_eq!(delta(json!({"function_call": {"name": "f"}})), content);
+    assert_eq!(delta(json!({"tool_calls": [{"index": 0, "extra_content": {"x": 1}}]})), lost);
+    assert_eq!(delta(json!({"token": 5})), lost);
+    let empty = json!({"role": "assistant", "content": "", "audio": null, "annotations": [], "x": "", "y": false});
+    assert_eq!(delta(empty), nothing);
+    let choice = |more: Value| {
+        let mut choice =
+            json!({"delta": {"content": "a"}, "finish_reason": null, "logprobs": null});
+        choice.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        read(json!({"choices": [choice]}))
+    };
+    assert_eq!(choice(json!({"logprobs": {"content": [{"token": "a"}]}})), lost);
+    assert_eq!(choice(json!({"content_filter_results": {"hate": {"filtered": false}}})), nothing);
+    let said =
+        json!({"choices": [], "object": "x", "obfuscation": "xx", "service_tier": "default"});
+    let chunk = parse_chunk(&said.to_string()).unwrap();
+    assert_eq!(Value::Object(chunk.extra), json!({"service_tier": "default"}));
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::assemble::{Order, Rank};
 use crate::kept::{is_foreign_thought, is_made_of, kind_of};
 use crate::message::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 use crate::openai::{data_url, file_name, file_of, flat_text, part_of};
@@ -81,6 +82,26 @@ pub(super) fn read_item(mut item: Value) -> (Role, Vec<Part>) {
         }
         Some(kind) if kind.ends_with("_output") => (Role::Tool, vec![Part::Other(item)]),
         _ => (Role::Assistant, vec![Part::Other(item)]),
+    }
+}
+
+/// Takes note of an item of an answer: where it comes, and whether it says more than is kept of it.
+pub(super) fn note_item(order: &mut Order, item: &Value) {
+    match kind_of(item) {
+        Some("reasoning") => order.came(Rank::Thought),
+        Some("message") => {
+            for part in item["content"].as_array().into_iter().flatten() {
+                let is_refusal = kind_of(part) == Some("refusal");
+                order.came(if is_refusal { Rank::Refusal } else { Rank::Text });
+                let is_said = |key: &str| part[key].as_array().is_some_and(|all| !all.is_empty());
+                if is_said("annotations") || is_said("logprobs") {
+                    order.lost();
+                }
+            }
+        }
+        Some("function_call") => order.came(Rank::Call),
+        // Kept whole.
+        _ => order.came(Rank::Kept),
     }
 }
 
