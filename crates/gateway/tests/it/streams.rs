@@ -64,6 +64,18 @@ async fn what_a_stream_may_bring_is_bounded() {
     assert!(answer.text().contains("gateway.limits.max_answer_bytes"), "{}", answer.text());
 }
 
+/// Sound is content: it is handed on when it comes, and can then not be taken back.
+#[tokio::test]
+async fn r3_4_content_of_another_kind_is_handed_on_when_it_comes() {
+    let sound = chunk(&json!({"index": 0, "delta": {"audio": {"id": "a", "data": "AAAA"}}}));
+    let answer = stream(&format!("{}{sound}", opening()));
+    let script = Script::start([answer]).await;
+    let house = House::open(&before(&script.url)).await;
+    let answer = house.ask_stream("gpt-4o").await;
+    assert_eq!((answer.status.as_u16(), script.came().len()), (200, 1));
+    assert!(answer.text().contains("AAAA") && answer.text().contains("stream_failed"));
+}
+
 /// What a cache gives again is all that came, or it is not kept.
 #[tokio::test]
 async fn r3_4_a_stream_that_cannot_be_told_again_is_not_kept() {
