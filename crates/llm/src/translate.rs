@@ -23,6 +23,9 @@ const MAX_ANTHROPIC_USER_CHARS: usize = 256;
 /// The highest temperature that Anthropic takes.
 const MAX_ANTHROPIC_TEMPERATURE: f64 = 1.0;
 
+/// Anthropic's word, in a choice, for tools that are asked for one at a time.
+const ONE_AT_A_TIME: &str = "disable_parallel_tool_use";
+
 /// A translation under way.
 struct Work<'a> {
     request: &'a mut ChatRequest,
@@ -51,7 +54,9 @@ pub fn translate(
     let mut work = Work { request, to, said, left_out: Vec::new() };
     conversation::translate(&mut work)?;
     work.tools(kept.tools())?;
-    work.parallel_calls(kept.field("/tool_choice", "disable_parallel_tool_use"));
+    work.parallel_calls(kept.field("/tool_choice", ONE_AT_A_TIME));
+    let marks = kept.field_names().into_iter().filter(|name| *name != ONE_AT_A_TIME);
+    work.left_out.extend(marks.map(str::to_owned));
     work.user();
     work.sampling();
     work.format()?;

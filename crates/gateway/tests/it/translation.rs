@@ -2,9 +2,11 @@
 //! have are said in the other's words, the rest is left out and told, or refused.
 
 use serde_json::{Value, json};
+use throughline_demo::provider::ProviderOptions;
+use throughline_demo::{Pace, Seed};
 use throughline_gateway::{GatewayConfig, ProviderKind};
 
-use crate::house::{House, before, provider};
+use crate::house::{House, before, provider, serve};
 use crate::script::{Answer, Script, says, whole};
 
 async fn anthropic(answer: Answer) -> (Script, House) {
@@ -116,4 +118,38 @@ async fn r3_4_what_a_tool_shows_is_seen_by_an_openai_model() {
     let shown = came["messages"][3]["content"][1]["image_url"]["url"].as_str();
     assert_eq!(shown, Some("data:image/png;base64,AAAA"));
     assert_eq!(came["messages"][2]["role"], "tool");
+}
+
+/// Every field of one form that the other can do without, before providers that refuse a field that they
+/// do not know.
+#[tokio::test]
+async fn r3_4_strict_providers_take_what_is_translated() {
+    let options = ProviderOptions { pace: Pace::new(0.0), ..ProviderOptions::new(Seed::new(42)) };
+    let url = serve(throughline_demo::provider::router(options)).await;
+    let tools = json!([{"type": "function", "function": {"name": "now"}}]);
+    let of_openai = json!({
+        "frequency_penalty": 0.1, "presence_penalty": 0.1, "logit_bias": {"1": 1}, "logprobs": false,
+        "n": 1, "seed": 7, "store": true, "metadata": {"a": "b"}, "parallel_tool_calls": false,
+        "prediction": {"type": "content", "content": "x"}, "service_tier": "auto", "verbosity": "low",
+        "prompt_cache_key": "k", "safety_identifier": "s-1", "user": "u-1", "stop": "END", "tools": tools,
+        "max_completion_tokens": 9000, "temperature": 1.5, "reasoning_effort": "low",
+        "response_format": {"type": "json_object"},
+    });
+    let config = GatewayConfig {
+        providers: vec![provider("claude", ProviderKind::Anthropic, &format!("{url}/v1"))],
+        ..GatewayConfig::default()
+    };
+    let house = House::open(&config).await;
+    let answer = house.post("/v1/chat/completions", &[], &question(&of_openai)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let of_anthropic = json!({
+        "model": "gpt-4o", "max_tokens": 900, "top_k": 5, "metadata": {"user_id": "u-1"},
+        "thinking": {"type": "enabled", "budget_tokens": 2048}, "stop_sequences": ["END"],
+        "context_management": {"edits": []}, "service_tier": "auto", "system": "be brief",
+        "tools": [{"name": "now", "input_schema": {"type": "object"}, "cache_control": {"type": "ephemeral"}}],
+        "tool_choice": {"type": "auto", "disable_parallel_tool_use": true},
+    });
+    let house = House::open(&before(&format!("{url}/v1"))).await;
+    let answer = house.post("/v1/messages", &[], &question(&of_anthropic)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }

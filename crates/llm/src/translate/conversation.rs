@@ -105,6 +105,13 @@ fn of_kind(
     if let Some(part) = anthropic::source_part(kind, &other) {
         return Ok(Some(part));
     }
+    if kind == "item_reference" {
+        // Thoughts of one provider are not told to another, by name or otherwise.
+        let is_thought = other["id"].as_str().is_some_and(|id| id.starts_with("rs_"));
+        let advice =
+            "nothing is remembered there; say `store: false`, so that items are sent whole";
+        return if is_thought { Ok(None) } else { Err(work.refuse("item_reference", advice)) };
+    }
     let is_done = DONE_BY_PROVIDER.contains(&kind) || kind.ends_with("_tool_result");
     if *role == Role::Assistant && is_done {
         work.leave_out(format!("messages.{kind}"));

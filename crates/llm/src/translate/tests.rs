@@ -95,7 +95,7 @@ fn r3_4_nothing_of_anthropics_own_reaches_openai() {
             "parameters": {"type": "object"}}}],
         "parallel_tool_calls": false, "reasoning_effort": "medium"});
     assert_eq!(body, expected);
-    insta::assert_snapshot!(left_out.join(" "), @"tools.web_search_20250305 betas container context_management mcp_servers top_k");
+    insta::assert_snapshot!(left_out.join(" "), @"tools.web_search_20250305 cache_control betas container context_management mcp_servers top_k");
 }
 
 /// What would make another answer of it is refused, with what to do.
@@ -125,6 +125,8 @@ fn what_cannot_be_done_without_is_refused() {
         told.push(from_responses(&more).expect_err("refused"));
     }
     told.push(from_messages(&json!({"inference_geo": "us"})).expect_err("refused"));
+    let thought = json!({"input": [{"role": "user", "content": "hi"}, {"type": "item_reference", "id": "rs_1"}]});
+    assert_eq!(from_responses(&thought).unwrap().1, Vec::<String>::new());
     insta::assert_snapshot!(told.join("\n"), @r"
     `n` cannot be passed on to a provider that speaks Anthropic's form: it gives one answer to a request; ask once for each, or a model of OpenAI's form
     `logprobs` cannot be passed on to a provider that speaks Anthropic's form: it tells no probabilities; leave the field out, or ask a model of OpenAI's form
@@ -138,7 +140,7 @@ fn what_cannot_be_done_without_is_refused() {
     `include` cannot be passed on to a provider that speaks Anthropic's form: it tells no probabilities; leave them out, or ask a model of OpenAI's form
     `tool_choice` cannot be passed on to a provider that speaks Anthropic's form: say auto, none, required, or the name of a function
     `tool_choice` cannot be passed on to a provider that speaks Anthropic's form: it asks for a tool that the other provider does not run
-    `type: item_reference` cannot be passed on to a provider that speaks Anthropic's form: it has nothing like that; leave it out of the conversation, or say it as text
+    `item_reference` cannot be passed on to a provider that speaks Anthropic's form: nothing is remembered there; say `store: false`, so that items are sent whole
     `type: image` cannot be passed on to a provider that speaks Anthropic's form: a file that was uploaded to one provider is not at another; send its content as base64
     `inference_geo` cannot be passed on to a provider that speaks OpenAI's form: it lets nobody choose where a model runs; route to a provider that runs there
     ");
