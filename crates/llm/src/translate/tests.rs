@@ -1,9 +1,11 @@
 //! Requests of one form on their way to a provider of another.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::translate;
 use crate::WireForm;
+use crate::samples::arbitrary_json;
 
 /// What a body becomes, and the names of what is left out; or why it is refused.
 fn sent(from: WireForm, to: WireForm, body: &Value) -> Result<(Value, Vec<String>), String> {
@@ -346,4 +348,20 @@ fn a_tool_without_parameters_has_a_schema() {
     let loose = json!({"tools": [{"type": "function", "name": "f", "parameters": {"properties": {"x": {}}}}]});
     let (body, _) = from_responses(&loose).unwrap();
     assert_eq!(body["tools"][0]["input_schema"]["type"], "object");
+}
+
+proptest! {
+    #[test]
+    fn no_json_makes_it_panic(json in arbitrary_json()) {
+        let body = json!({"model": "claude-sonnet-4-5", "tools": [json], "tool_choice": json,
+            "messages": [json, {"role": "user", "content": [json]}, {"role": "tool", "content": [json]}],
+            "input": [json, {"type": "function_call_output", "output": [json]}], "thinking": json,
+            "reasoning": json, "reasoning_effort": "low", "metadata": json, "user": json,
+            "include": json, "text": {"format": json}, "output_config": json, "modalities": json});
+        for (from, to) in WireForm::ALL.into_iter().flat_map(|from| WireForm::ALL.map(|to| (from, to))) {
+            let Ok(mut request) = from.parse_request(body.to_string().as_bytes()) else { continue };
+            let _ = translate(&mut request, from, to);
+            let _ = to.request_to_json(&request);
+        }
+    }
 }

@@ -96,7 +96,10 @@ fn may_think(request: &ChatRequest) -> bool {
 /// Whether an earlier answer called tools and does not bring the signed thought that led there, which
 /// Anthropic wants to see again. OpenAI's forms have no place for it.
 fn has_unsigned_calls(request: &ChatRequest) -> bool {
-    let is_thought = |part: &Part| matches!(part, Part::Other(other) if matches!(kind_of(other), Some("thinking" | "redacted_thinking")));
+    let is_thought = |part: &Part| match part {
+        Part::Other(other) => matches!(kind_of(other), Some("thinking" | "redacted_thinking")),
+        _ => false,
+    };
     request.messages.iter().any(|message| {
         message.tool_calls().next().is_some() && !message.parts.iter().any(is_thought)
     })
