@@ -189,6 +189,7 @@ pub(crate) fn is_content(chunk: &Chunk) -> bool {
             || has(&delta.refusal)
             || !delta.tool_calls.is_empty()
             || !delta.kept.is_empty()
+            || delta.has_more
             || delta.finish_reason.is_some()
     })
 }

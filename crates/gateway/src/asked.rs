@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
-use throughline_llm::openai::ApiError;
-use throughline_llm::{ChatRequest, Role};
+use throughline_llm::openai::{self, ApiError};
+use throughline_llm::{ChatRequest, Role, translate};
 use throughline_trace::{ErrorType, Phase};
 
 use crate::api::Api;
@@ -44,6 +44,8 @@ pub(crate) struct Outgoing {
     pub(crate) adds_usage: bool,
     /// The client shall not see the usage that we asked for.
     pub(crate) hides_usage: bool,
+    /// The client's fields that the provider's form does not have.
+    pub(crate) left_out: Vec<String>,
 }
 
 impl Asked {
@@ -59,7 +61,7 @@ impl Asked {
     /// fields that are there twice.
     fn understood(api: Api, body: &Bytes) -> Option<Self> {
         let request = match api {
-            Api::Chat => api.parse_request(body).ok()?,
+            Api::Chat => openai::parse_request_once(body).ok()?,
             _ => return None,
         };
         let is_named = is_name(&request.model);
@@ -163,12 +165,14 @@ impl Asked {
         model.clone_into(&mut request.model);
         request.stream = self.is_stream;
         request.is_stream_usage_wanted = self.is_stream && with_usage;
-        let Some(form) = api.form() else {
+        let (Some(from), Some(to)) = (self.api.form(), api.form()) else {
             return Err(unfit(format!("/v1{} cannot be said in another form", self.api.path())));
         };
-        let body = Bytes::from(form.request_to_json(&request).to_string());
+        let left_out = translate(&mut request, from, to);
+        let left_out = left_out.map_err(|unsayable| unfit(unsayable.to_string()))?;
+        let body = Bytes::from(to.request_to_json(&request).to_string());
         let adds_usage = request.is_stream_usage_wanted && api.has_stream_options();
-        Ok(Outgoing { api, body, adds_usage, hides_usage: false })
+        Ok(Outgoing { api, body, adds_usage, hides_usage: false, left_out })
     }
 
     /// The body with what must change, and nothing else.
@@ -194,7 +198,8 @@ impl Asked {
             };
             body = Bytes::from(object.with("stream_options", &options));
         }
-        Ok(Outgoing { api: self.api, body, adds_usage, hides_usage: adds_usage })
+        let left_out = Vec::new();
+        Ok(Outgoing { api: self.api, body, adds_usage, hides_usage: adds_usage, left_out })
     }
 }
 
@@ -260,6 +265,23 @@ mod tests {
                 format!(r#"{{"model":"a","messages":[],"{field}":{value},"{field}":{value}}}"#);
             let told = asked(&twice).expect_err(field).message;
             assert!(told.contains("once in the body"), "{told}");
+        }
+    }
+
+    /// A request that its provider takes is understood, whatever is new in it.
+    #[test]
+    fn what_is_new_in_a_request_hides_nothing_of_it() {
+        for rest in [
+            r#","temperature":0.5,"temperature":0.5"#,
+            r#","tools":[{"type":"custom","custom":{"name":"sql"}}]"#,
+            r#","tool_choice":{"type":"allowed_tools"}"#,
+            r#","response_format":{"type":"grammar"}"#,
+        ] {
+            let body =
+                format!(r#"{{"model":"a","messages":[{{"role":"user","content":"hi"}}]{rest}}}"#);
+            let request = asked(&body).unwrap().request().expect(rest);
+            assert_eq!(request.messages[0].joined_text(), "hi", "{rest}");
+            assert_eq!(sent(&body, "a").0, body, "{rest}");
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::asked::Outgoing;
 use crate::buffers;
 use crate::client::{self, EVENTS};
+use crate::clock::now_unix_secs;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::live::Opened;
@@ -76,6 +77,10 @@ impl Attempt<'_> {
                 response.map_err(|error| Fault::invalid(&self.who, status, &error))?;
             response.status_code = Some(status.as_u16());
             response.limits = limits;
+            if response.created_unix_secs == 0 {
+                // Anthropic does not say, and clients of OpenAI's forms read it.
+                response.created_unix_secs = now_unix_secs();
+            }
             let response = Box::new(response);
             return Ok(Got::Whole { status, headers: head.headers, body, response });
         }

@@ -1,7 +1,8 @@
 //! A stream of server-sent events cut into blocks, each up to and with its blank line, to the byte:
-//! what is passed on is what came.
+//! what is passed on is what came. How much may come is for who brings it to say.
 
-use throughline_llm::MAX_EVENT_BYTES;
+/// Room that is kept for the next block, bytes; what a larger one took is given back.
+const KEPT_ROOM_BYTES: usize = 64 << 10;
 
 /// Cuts bytes, which come in arbitrary pieces, into blocks.
 #[derive(Debug, Default)]
@@ -14,14 +15,9 @@ pub(crate) struct Blocks {
     is_after_cr: bool,
 }
 
-/// A block is longer than is gathered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLong;
-
 impl Blocks {
-    /// Takes bytes in; answers the blocks that they complete, and whether what follows them can still
-    /// become one.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> (Vec<Vec<u8>>, Result<(), TooLong>) {
+    /// Takes bytes in; answers the blocks that they complete.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.held.extend_from_slice(bytes);
         let (mut blocks, mut start) = (Vec::new(), 0);
         while self.seen < self.held.len() {
@@ -51,8 +47,10 @@ impl Blocks {
         }
         self.held.drain(..start);
         self.seen -= start;
-        let fits = if self.held.len() > MAX_EVENT_BYTES { Err(TooLong) } else { Ok(()) };
-        (blocks, fits)
+        if start > 0 {
+            self.held.shrink_to(KEPT_ROOM_BYTES);
+        }
+        blocks
     }
 
     /// What has come since the last whole block.
@@ -71,7 +69,7 @@ mod tests {
 
     fn cut(pieces: &[&[u8]]) -> Vec<String> {
         let mut blocks = Blocks::default();
-        let mut all: Vec<Vec<u8>> = pieces.iter().flat_map(|piece| blocks.push(piece).0).collect();
+        let mut all: Vec<Vec<u8>> = pieces.iter().flat_map(|piece| blocks.push(piece)).collect();
         all.push(blocks.rest());
         all.into_iter().map(|block| String::from_utf8(block).unwrap()).collect()
     }
@@ -86,21 +84,17 @@ mod tests {
         );
     }
 
+    /// A block of megabytes comes in thousands of pieces: no byte of it is looked at twice.
     #[test]
-    fn a_block_without_an_end_does_not_fill_the_memory() {
+    fn a_long_block_is_looked_through_once() {
         let mut blocks = Blocks::default();
-        let piece = vec![b'x'; MAX_EVENT_BYTES / 2];
-        assert_eq!(blocks.push(&piece), (Vec::new(), Ok(())));
-        assert_eq!(blocks.push(&piece), (Vec::new(), Ok(())));
-        assert_eq!(blocks.push(&piece), (Vec::new(), Err(TooLong)));
-    }
-
-    #[test]
-    fn what_was_complete_before_a_block_without_an_end_is_kept() {
-        let whole = b"data: a\n\n".to_vec();
-        let mut blocks = Blocks::default();
-        let (before, fits) = blocks.push(&[&whole[..], &vec![b'x'; MAX_EVENT_BYTES + 1]].concat());
-        assert_eq!((before, fits), (vec![whole], Err(TooLong)));
+        let piece = [b'x'; 1 << 10];
+        for number in 1..=4 << 10 {
+            assert_eq!(blocks.push(&piece), Vec::<Vec<u8>>::new());
+            assert_eq!(blocks.seen, number * piece.len());
+        }
+        assert_eq!(blocks.push(b"\n\n")[0].len(), (4 << 20) + 2);
+        assert!(blocks.held.capacity() <= KEPT_ROOM_BYTES);
     }
 
     proptest! {
@@ -112,7 +106,7 @@ mod tests {
             let (mut all, mut left) = (Vec::new(), text.as_bytes());
             for at in cuts.into_iter().chain([usize::MAX]) {
                 let (piece, rest) = left.split_at(at.min(left.len()));
-                all.extend(blocks.push(piece).0);
+                all.extend(blocks.push(piece));
                 left = rest;
             }
             all.push(blocks.rest());

@@ -51,15 +51,20 @@ pub(crate) struct Keeping {
 }
 
 impl Keeping {
-    /// Keeps a complete answer. One that was cut short by a filter or a limit is not kept.
+    /// Keeps a complete answer. One that was cut short by a filter or a limit is not kept, nor one that
+    /// came as a stream and said more than is known of it: it would be less the next time.
     pub(crate) fn keep(self, response: ChatResponse, whole: Option<Bytes>) {
+        if whole.is_none() && response.has_unread {
+            return;
+        }
         let is_good =
             |reason: &FinishReason| matches!(reason, FinishReason::Stop | FinishReason::ToolCall);
         if !response.choices.iter().all(|choice| is_good(&choice.finish_reason)) {
             return;
         }
         let said: usize = response.choices.iter().map(|choice| size(&choice.message.parts)).sum();
-        let bytes = said + whole.as_ref().map_or(0, Bytes::len) + size_of::<Kept>();
+        let beside = response.extra.values().map(|value| value.to_string().len()).sum::<usize>();
+        let bytes = said + beside + whole.as_ref().map_or(0, Bytes::len) + size_of::<Kept>();
         if bytes > self.max_bytes {
             return;
         }
@@ -152,8 +157,11 @@ pub(crate) fn key(of: AskedOf<'_>) -> Option<Key> {
 }
 
 impl Kept {
-    /// The answer as a stream, as [`events_of`] has it.
+    /// The answer as a stream, as [`events_of`] has it; `None` when it would be less than the answer is.
     pub(crate) fn events(&self, api: Api, wants_usage: bool) -> Option<Bytes> {
+        if self.response.has_unread && api != Api::Chat {
+            return None;
+        }
         events_of(&self.response, self.whole.as_ref(), api, wants_usage)
     }
 
@@ -172,6 +180,9 @@ pub(crate) fn events_of(
     api: Api,
     wants_usage: bool,
 ) -> Option<Bytes> {
+    if let (Api::Chat, Some(body)) = (api, whole) {
+        return chat_events(body, wants_usage).map(Bytes::from);
+    }
     let chunk = chunk_of(response);
     let named = |events: Vec<Value>| events.iter().map(named_event_bytes).collect::<String>();
     let text = match api {
@@ -202,6 +213,30 @@ pub(crate) fn events_of(
         Api::Embeddings => return None,
     };
     Some(Bytes::from(text))
+}
+
+/// A whole chat completion as events, with everything that it says.
+fn chat_events(body: &[u8], wants_usage: bool) -> Option<String> {
+    let mut said: Value = serde_json::from_slice(body).ok()?;
+    let whole = said.as_object_mut()?;
+    let usage = whole.remove("usage");
+    whole.insert("object".to_owned(), Value::from("chat.completion.chunk"));
+    for choice in whole.get_mut("choices")?.as_array_mut()? {
+        let choice = choice.as_object_mut()?;
+        let mut delta = choice.remove("message").unwrap_or_default();
+        let calls = delta.get_mut("tool_calls").and_then(Value::as_array_mut);
+        for (at, call) in calls.into_iter().flatten().enumerate() {
+            call.as_object_mut()?.insert("index".to_owned(), Value::from(at));
+        }
+        choice.insert("delta".to_owned(), delta);
+    }
+    let mut text = event_bytes(&said.to_string());
+    if wants_usage {
+        said["choices"] = Value::Array(Vec::new());
+        said["usage"] = usage.unwrap_or_default();
+        text.push_str(&event_bytes(&said.to_string()));
+    }
+    Some(text + &event_bytes(DONE))
 }
 
 /// A body of the old API as events: there a piece of a stream has the form of a whole answer.
@@ -253,6 +288,7 @@ fn chunk_of(response: &ChatResponse) -> Chunk {
         created_unix_secs: response.created_unix_secs,
         deltas: deltas.collect(),
         usage: response.usage,
-        seq: None,
+        extra: response.extra.clone(),
+        ..Chunk::default()
     }
 }

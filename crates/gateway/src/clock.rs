@@ -17,6 +17,11 @@ pub(crate) fn now_unix_nano() -> u64 {
     wall()
 }
 
+/// Seconds since the Unix epoch, by the wall clock.
+pub(crate) fn now_unix_secs() -> u64 {
+    wall() / 1_000_000_000
+}
+
 /// Nanoseconds since the Unix epoch at a moment, by a clock that never goes back.
 pub(crate) fn unix_nano(at: Instant) -> u64 {
     let (origin, unix_nano) = *ORIGIN;

@@ -256,7 +256,10 @@ impl Exchange {
         let outgoing =
             self.priced(model).and_then(|()| self.asked.outgoing(&to.provider, model, with_usage));
         let outgoing = match outgoing {
-            Ok(outgoing) => Arc::new(outgoing),
+            Ok(outgoing) => {
+                call.tell_left_out(&outgoing.left_out);
+                Arc::new(outgoing)
+            }
             Err(fault) => {
                 call.reject(&fault);
                 return Err(fault);

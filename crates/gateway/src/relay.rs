@@ -17,7 +17,8 @@ use throughline_llm::{
 use throughline_trace::ErrorType;
 
 use crate::api::{Api, EventReader, is_content};
-use crate::blocks::{Blocks, TooLong};
+use crate::blocks::Blocks;
+use crate::clock::now_unix_secs;
 use crate::fault::{Fault, causes};
 use crate::reply::STREAM_STATE;
 use crate::splice::Object;
@@ -51,7 +52,6 @@ enum Writer {
     /// In the client's form.
     Chat {
         wants_usage: bool,
-        created_unix_secs: u64,
     },
     Responses(Box<responses::StreamWriter>),
     Messages(Box<anthropic::StreamWriter>),
@@ -78,10 +78,9 @@ impl Writer {
         match wish.client {
             Api::Messages => Self::Messages(Box::default()),
             Api::Responses => Self::Responses(Box::default()),
-            Api::Chat | Api::Completions | Api::Embeddings => Self::Chat {
-                wants_usage: wish.wants_usage,
-                created_unix_secs: crate::clock::now_unix_nano() / 1_000_000_000,
-            },
+            Api::Chat | Api::Completions | Api::Embeddings => {
+                Self::Chat { wants_usage: wish.wants_usage }
+            }
         }
     }
 }
@@ -100,6 +99,8 @@ pub(crate) struct Relay {
     ready: VecDeque<Piece>,
     /// What the stream broke with, to be told after what came before.
     broke: Option<Fault>,
+    /// When it began, for providers that do not say.
+    began_unix_secs: u64,
     /// Bytes that may still come.
     room: usize,
     /// The end mark has come.
@@ -121,12 +122,14 @@ impl Relay {
             who,
             status,
             blocks: Blocks::default(),
-            parser: SseParser::new(),
+            // Nothing is longer than all that may come.
+            parser: SseParser::with_limit(max_bytes),
             reader: wish.provider.reader(),
             writer: Writer::of(wish),
             assembler: Assembler::new(),
             ready: VecDeque::new(),
             broke: None,
+            began_unix_secs: now_unix_secs(),
             room: max_bytes,
             is_last: false,
         }
@@ -171,20 +174,13 @@ impl Relay {
             );
             Fault::new(ErrorType::StreamFailed, message).with_status(self.status)
         })?;
-        let (blocks, fits) = self.blocks.push(data);
-        for block in blocks {
+        for block in self.blocks.push(data) {
             if self.is_last {
                 return Ok(());
             }
             self.take_block(block)?;
         }
-        match fits {
-            Err(TooLong) if !self.is_last => {
-                let message = format!("the stream of {} has an event that is too long", self.who);
-                Err(Fault::new(ErrorType::StreamFailed, message).with_status(self.status))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// The body is over; its last event may lack its blank line, and counts if it is the end mark.
@@ -231,13 +227,16 @@ impl Relay {
         if telling::is_failed_state(&event) {
             return Err(self.told_failed());
         }
-        let streamed = self
+        let mut streamed = self
             .reader
             .read(&event)
             .map_err(|error| Fault::invalid(&self.who, self.status, &error))?;
         self.is_last |= streamed.is_last;
         let mut piece = Piece { is_content: streamed.is_last, ..Piece::default() };
-        if let Some(chunk) = &streamed.chunk {
+        if let Some(chunk) = &mut streamed.chunk {
+            if chunk.created_unix_secs == 0 {
+                chunk.created_unix_secs = self.began_unix_secs;
+            }
             self.assembler.push(chunk);
             piece.is_content |= is_content(chunk);
             piece.chunk = Some((chunk.seq, telling::text_bytes(chunk)));
@@ -259,17 +258,12 @@ impl Relay {
         match &mut self.writer {
             Writer::AsItIs => Bytes::from(block),
             Writer::WithoutUsage => without_usage(block, event),
-            Writer::Chat { wants_usage, created_unix_secs } => {
+            Writer::Chat { wants_usage } => {
                 let mut text = String::new();
                 if let Some(chunk) = chunk {
-                    let created = match chunk.created_unix_secs {
-                        0 => *created_unix_secs,
-                        told => told,
-                    };
                     let id = said(&chunk.id, self.assembler.id());
                     let model = said(&chunk.model, self.assembler.model());
-                    let said =
-                        Chunk { id, model, created_unix_secs: created, usage: None, ..chunk };
+                    let said = Chunk { id, model, usage: None, ..chunk };
                     if !said.deltas.is_empty() {
                         text.push_str(&event_bytes(&openai::chunk_to_json(&said).to_string()));
                     }
@@ -279,7 +273,7 @@ impl Relay {
                         let last = Chunk {
                             id: self.assembler.id().to_owned(),
                             model: self.assembler.model().to_owned(),
-                            created_unix_secs: *created_unix_secs,
+                            created_unix_secs: self.began_unix_secs,
                             usage: Some(usage.unwrap_or_default()),
                             ..Chunk::default()
                         };

@@ -6,6 +6,7 @@
 //! text, and sent back word for word.
 
 mod content;
+mod models;
 mod request;
 mod response;
 mod stream;
@@ -16,7 +17,11 @@ use throughline_trace::Usage;
 
 use crate::openai::ApiError;
 
-pub use request::{DEFAULT_MAX_TOKENS, parse_request, request_to_json};
+pub(crate) use content::source_part;
+pub use models::default_max_tokens;
+pub(crate) use models::{Thinking, takes_no_sampling, thinking_of};
+pub(crate) use request::keep_one_tool_at_once;
+pub use request::{parse_request, request_to_json};
 pub use response::{parse_response, response_to_json};
 pub use stream::StreamReader;
 pub use writer::StreamWriter;
@@ -28,7 +33,7 @@ pub const MESSAGES_PATH: &str = "/messages";
 pub const VERSION: &str = "2023-06-01";
 
 /// Who keeps what in `extra`.
-const FORM: &str = "anthropic";
+pub(crate) const FORM: &str = "anthropic";
 
 /// Builds the body of an error answer: `{"type":"error","error":{"type","message"}}`.
 pub fn error_to_json(error: &ApiError) -> Value {

@@ -1,5 +1,6 @@
 //! Puts the chunks of a streamed answer together again.
 
+use serde_json::{Map, Value};
 use throughline_trace::Usage;
 
 use crate::chat::{ChatResponse, Choice, Chunk, Delta, ToolCallDelta};
@@ -8,6 +9,47 @@ use crate::message::{FinishReason, Message, Part, Role, ToolCall};
 /// Most answers and tool calls that are gathered of one stream: an index is a number that the
 /// provider names, and must not decide how much memory we take.
 pub const MAX_INDEX: usize = 1_024;
+
+/// Most fields that are gathered of what an answer says of itself.
+const MAX_EXTRA: usize = 64;
+
+/// The parts of an answer, in the order in which an [`Assembler`] puts them together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    Thought,
+    Kept,
+    Text,
+    Refusal,
+    Call,
+}
+
+/// Watches whether the parts of an answer come in that order, and thoughts and texts once: else it is
+/// another answer when it is put together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Order {
+    last: Option<Rank>,
+    is_broken: bool,
+}
+
+impl Order {
+    /// A part has come.
+    pub(crate) fn came(&mut self, rank: Rank) {
+        let may_repeat = matches!(rank, Rank::Kept | Rank::Call);
+        let fits = self.last.is_none_or(|last| rank > last || (rank == last && may_repeat));
+        self.is_broken |= !fits;
+        self.last = Some(rank);
+    }
+
+    /// A part has come that nothing is kept of.
+    pub(crate) fn lost(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// Whether the answer is not the same any more when it is put together.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+}
 
 /// Gathers chunks. What has come is readable at any time, so that a stream that broke off or was
 /// given up still tells its part.
@@ -18,6 +60,8 @@ pub struct Assembler {
     created_unix_secs: u64,
     answers: Vec<Answer>,
     usage: Option<Usage>,
+    extra: Map<String, Value>,
+    has_unread: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -27,7 +71,7 @@ struct Answer {
     reasoning: String,
     refusal: String,
     calls: Vec<ToolCall>,
-    kept: Vec<serde_json::Value>,
+    kept: Vec<Value>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -50,6 +94,16 @@ impl Assembler {
         }
         if chunk.usage.is_some() {
             self.usage = chunk.usage;
+        }
+        self.has_unread |= chunk.has_unread;
+        for (name, value) in &chunk.extra {
+            match self.extra.get(name) {
+                Some(known) => self.has_unread |= known != value,
+                None if self.extra.len() < MAX_EXTRA => {
+                    self.extra.insert(name.clone(), value.clone());
+                }
+                None => self.has_unread = true,
+            }
         }
         for delta in chunk.deltas.iter().filter(|delta| delta.index < MAX_INDEX) {
             if self.answers.len() <= delta.index {
@@ -97,6 +151,8 @@ impl Assembler {
             created_unix_secs: self.created_unix_secs,
             choices: self.answers.iter().map(Answer::choice).collect(),
             usage: self.usage,
+            extra: self.extra.clone(),
+            has_unread: self.has_unread,
             ..ChatResponse::default()
         }
     }

@@ -170,6 +170,9 @@ pub struct ChatResponse {
     pub is_cached: bool,
     /// What is left of the caller's rate limits, if the headers say.
     pub limits: Option<RateLimits>,
+    /// Whether the answer, told as a stream, is more than these fields hold: citations, sound, log
+    /// probabilities, parts in another order. What is written of it is then not all that came.
+    pub has_unread: bool,
     /// Fields of the wire form that we do not know, kept.
     pub extra: Map<String, Value>,
 }
@@ -259,6 +262,10 @@ pub struct Chunk {
     /// Its number in the stream, from 0: where the wire carries one, and in streams of traced
     /// models always.
     pub seq: Option<u64>,
+    /// What the answer says of itself beside (`system_fingerprint`), kept.
+    pub extra: Map<String, Value>,
+    /// Whether the chunk, or one before it, says something that no field here holds.
+    pub has_unread: bool,
 }
 
 impl Chunk {
@@ -287,6 +294,8 @@ pub struct Delta {
     /// Parts that came whole and must go back as they came, or that we do not know
     /// ([`Part::Other`](crate::Part::Other)).
     pub kept: Vec<Value>,
+    /// Whether it brings content of a kind that no field here holds, such as sound.
+    pub has_more: bool,
     /// Why it ended, on the last chunk.
     pub finish_reason: Option<FinishReason>,
 }

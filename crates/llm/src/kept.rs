@@ -1,6 +1,8 @@
 //! What a wire form says beyond our types, kept beside a request or an answer so that it is written
 //! again where it came from: marks for the cache, citations, tools that the provider runs itself.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 /// Where it is kept in `extra`. Only the form that kept it writes it again.
@@ -73,6 +75,17 @@ impl Kept {
     /// Drops what any form kept.
     pub(crate) fn forget(extra: &mut Map<String, Value>) {
         extra.remove(KEPT);
+    }
+
+    /// What was kept of a field of the object at a pointer.
+    pub(crate) fn field(&self, pointer: &str, key: &str) -> Option<Value> {
+        self.fields.get(pointer)?.get(key).cloned()
+    }
+
+    /// Names of the fields that were kept, each once.
+    pub(crate) fn field_names(&self) -> BTreeSet<&str> {
+        let objects = self.fields.values().filter_map(Value::as_object);
+        objects.flat_map(Map::keys).map(String::as_str).filter(|name| *name != "type").collect()
     }
 
     /// The tools that are no functions.

@@ -39,6 +39,8 @@ mod message;
 #[cfg(test)]
 mod samples;
 mod sse;
+mod tool_content;
+mod translate;
 mod usage;
 mod wire;
 
@@ -54,5 +56,6 @@ pub use message::{FinishReason, Media, MediaSource, Message, Part, Role, ToolCal
 pub use sse::{
     DONE, MAX_EVENT_BYTES, SseError, SseEvent, SseParser, event_bytes, named_event_bytes,
 };
+pub use translate::translate;
 pub use usage::{UsageBuckets, with_subsets};
 pub use wire::{StreamReader, Streamed, WireForm};

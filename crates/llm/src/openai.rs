@@ -2,6 +2,7 @@
 //! reads answers, a provider (the demo's simulated one, the gateway) reads requests and builds
 //! answers. Reading is lenient where compatible servers differ; what is not understood is kept.
 
+mod chunk;
 mod content;
 mod embeddings;
 mod request;
@@ -13,16 +14,21 @@ use throughline_trace::Usage;
 
 use crate::embedding::EmbeddingFault;
 
-pub(crate) use content::{data_url, flat_text, part_of};
+pub use chunk::parse_chunk;
+pub(crate) use content::{data_url, file_name, file_of, flat_text, part_of};
 pub use embeddings::{
     EMBEDDINGS_PATH, embeddings_request_to_json, embeddings_response_to_json,
     parse_embeddings_response,
 };
-pub use request::{parse_request, request_to_json};
-pub use response::{chunk_to_json, parse_chunk, parse_response, response_to_json};
+pub(crate) use request::takes_effort;
+pub use request::{parse_request, parse_request_once, request_to_json};
+pub use response::{chunk_to_json, parse_response, response_to_json};
 
 /// Path of chat completions below the base address.
 pub const CHAT_COMPLETIONS_PATH: &str = "/chat/completions";
+
+/// Who keeps what in `extra`.
+pub(crate) const FORM: &str = "chat_completions";
 
 /// Why a body is no chat completion.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +54,16 @@ pub enum WireError {
     /// The body is an error of the provider, where an answer was expected.
     #[error("the provider answered with an error: {0}")]
     Api(ApiError),
+    /// A form cannot say what a request in another one says.
+    #[error("`{field}` cannot be passed on to a provider that speaks {form}: {advice}")]
+    Unsayable {
+        /// The field, in the words of its own form.
+        field: String,
+        /// The form, for people.
+        form: &'static str,
+        /// What to do instead.
+        advice: &'static str,
+    },
     /// Embeddings that do not answer their request.
     #[error("the embeddings do not answer the request: {0}")]
     Embeddings(#[from] EmbeddingFault),

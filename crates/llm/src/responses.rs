@@ -13,6 +13,7 @@ mod writer;
 use serde_json::{Map, Value, json};
 use throughline_trace::Usage;
 
+pub(crate) use items::content_part;
 pub use request::{parse_request, request_to_json};
 pub use response::{parse_response, response_to_json};
 pub use stream::StreamReader;
@@ -26,7 +27,7 @@ pub const RESPONSES_PATH: &str = "/responses";
 pub const PREVIOUS_RESPONSE_ID: &str = "previous_response_id";
 
 /// Who keeps what in `extra`.
-const FORM: &str = "responses";
+pub(crate) const FORM: &str = "responses";
 
 fn usage_of(wire: &Value) -> Usage {
     let count = |path: &str| wire.pointer(path).and_then(Value::as_u64).unwrap_or(0);

@@ -3,9 +3,9 @@
 //! Bytes come in arbitrary pieces; how they are cut never changes the events (a property test
 //! holds that). Invalid UTF-8 becomes U+FFFD, line by line, as the specification's decoder does.
 
-/// Longest event that the parser gathers, bytes: the longest tool call we have seen in one chunk
-/// is under 100 kB, so that a stream without line ends cannot fill the memory.
-pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
+/// Longest event that the parser gathers, bytes: an image comes in one, in base64; a stream without line
+/// ends cannot fill the memory.
+pub const MAX_EVENT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The data of the event that ends a stream of OpenAI's form.
 pub const DONE: &str = "[DONE]";

@@ -38,6 +38,15 @@ impl WireForm {
         Self::ALL.into_iter().find(|form| path.ends_with(form.path()))
     }
 
+    /// What the form calls itself where it keeps what is beyond our types.
+    pub(crate) fn kept_as(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => openai::FORM,
+            Self::Responses => responses::FORM,
+            Self::Messages => anthropic::FORM,
+        }
+    }
+
     /// Reads the body of a request.
     ///
     /// # Errors
@@ -97,6 +106,17 @@ pub(crate) fn from_body<'b, T: serde::Deserialize<'b>>(body: &'b [u8]) -> serde_
         // It says where.
         Err(_) => serde_json::from_slice(body),
     }
+}
+
+/// The same, of a body in which a field may be there twice: the last one counts, as for most readers.
+pub(crate) fn from_any_body<T: serde::de::DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
+    let first = match from_body(body) {
+        Ok(read) => return Ok(read),
+        Err(first) => first,
+    };
+    // Where that does not help, it is the first mistake that has its place.
+    let once = from_body::<Value>(body).and_then(serde_json::from_value);
+    once.map_err(|_| first)
 }
 
 /// What one event of a streamed answer says.

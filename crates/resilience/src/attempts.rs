@@ -277,9 +277,16 @@ impl Attempts {
         self.callers_deadline = Some(before.map_or(deadline, |before| before.min(deadline)));
     }
 
+    /// [`limit`](Self::limit), set by whoever set the policy: an attempt that ends for this has failed, and
+    /// its target's breaker counts it.
+    pub fn limit_by_policy(&mut self, deadline: Moment) {
+        let own = self.own_deadline;
+        self.own_deadline = Some(own.map_or(deadline, |own| own.min(deadline)));
+    }
+
     /// The answer must have begun at this moment ([`Event::FirstToken`]), whichever attempt brings
-    /// it; how long it then takes is not limited by this. As [`limit`](Self::limit) this speaks against
-    /// no target.
+    /// it; how long it then takes is not limited by this. Set as the policy is, as
+    /// [`limit_by_policy`](Self::limit_by_policy).
     pub fn limit_opening(&mut self, deadline: Moment) {
         let own = self.opening_deadline;
         self.opening_deadline = Some(own.map_or(deadline, |own| own.min(deadline)));
@@ -467,17 +474,18 @@ impl Attempts {
 
     /// The earliest limit that holds for the attempt that runs.
     fn deadline(&self) -> Option<Moment> {
-        let Phase::Running { is_answering, .. } = self.phase else { return None };
-        let opening = self.opening_deadline.filter(|_| !is_answering);
-        let all = [self.policys_deadline(), self.callers_deadline, opening];
-        all.into_iter().flatten().min()
+        if !matches!(self.phase, Phase::Running { .. }) {
+            return None;
+        }
+        self.policys_deadline().into_iter().chain(self.callers_deadline).min()
     }
 
     /// Of those limits the ones that the policy sets: a target that does not keep them fails.
     fn policys_deadline(&self) -> Option<Moment> {
         let Phase::Running { since, is_answering, .. } = self.phase else { return None };
-        let own = self.attempt_limit().filter(|_| !is_answering);
-        own.map(|limit| since + limit).into_iter().chain(self.own_deadline).min()
+        let opening = self.opening_deadline.filter(|_| !is_answering);
+        let attempt = self.attempt_limit().filter(|_| !is_answering).map(|limit| since + limit);
+        [attempt, opening, self.own_deadline].into_iter().flatten().min()
     }
 
     /// The time of one attempt, of a streamed one until its first token.

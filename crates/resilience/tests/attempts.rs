@@ -189,31 +189,27 @@ fn breaker(target: &Target, now: u64) -> (&'static str, u32) {
 
 #[test]
 fn r4_2_the_hurry_of_a_caller_does_not_speak_against_the_target() {
-    for whose in ["the caller's", "the caller's opening", "the policy's"] {
+    type Limit = fn(&mut Attempts);
+    let limits: [(&str, Limit, bool, GiveUp); 4] = [
+        ("the caller's", |attempts| attempts.limit(at(900)), false, GiveUp::DeadlineSpent),
+        ("a branch's", |attempts| attempts.limit_by_policy(at(900)), true, GiveUp::DeadlineSpent),
+        ("its opening's", |attempts| attempts.limit_opening(at(900)), true, GiveUp::DeadlineSpent),
+        ("the attempt's", |attempts| attempts.limit(at(5_000)), true, GiveUp::CircuitOpen),
+    ];
+    for (whose, limit, speaks_against_it, reason) in limits {
         let (policy, mut target) =
             easily_opened(|policy| policy.timeouts.first_token_ms = Some(1_000));
         let mut attempts = Attempts::streamed(&policy, 1, Moment::ZERO);
-        match whose {
-            "the caller's" => attempts.limit(at(900)),
-            "the caller's opening" => attempts.limit_opening(at(900)),
-            _ => attempts.limit(at(5_000)),
-        }
+        limit(&mut attempts);
         let Next::Attempt { deadline: Some(deadline), .. } = attempts.begin(&mut target, at(0))
         else {
             panic!("an attempt")
         };
         let next = attempts.on(Event::DeadlineReached, &mut target, deadline);
-        let failed = Next::Done(Verdict::Failed {
-            error_type: ErrorType::Timeout,
-            reason: if whose == "the policy's" {
-                GiveUp::CircuitOpen
-            } else {
-                GiveUp::DeadlineSpent
-            },
-            attempts: 1,
-        });
+        let failed =
+            Next::Done(Verdict::Failed { error_type: ErrorType::Timeout, reason, attempts: 1 });
         assert_eq!(next, failed, "{whose}");
-        let expected = if whose == "the policy's" { ("open", 1) } else { ("closed", 0) };
+        let expected = if speaks_against_it { ("open", 1) } else { ("closed", 0) };
         assert_eq!(breaker(&target, 1_000), expected, "{whose}");
     }
     let (policy, mut target) = easily_opened(|policy| policy.timeouts.total_ms = Some(1_000));

@@ -263,6 +263,8 @@ keys! {
     FORECAST_ID = "throughline.forecast.id";
     /// Whether a response keeps to its JSON Schema; left out where it has none.
     RESPONSE_SCHEMA_VALID = "throughline.response.schema_valid";
+    /// Fields of a request that the provider's form does not have, and that were left out.
+    REQUEST_LEFT_OUT = "throughline.request.left_out";
     /// Id of a run that goes on in the background.
     RUN_ID = "throughline.run_id";
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::reply::{Answer, Frame, Tempo};
 use super::request::ChatRequest;
-use super::{messages, responses};
+use super::{fields, messages, responses};
 
 /// One of the APIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ impl Door {
 
     /// Reads a request of this API.
     pub(super) fn read(self, body: Value) -> Result<ChatRequest, ApiError> {
+        fields::check(self, &body)?;
         match self {
             Self::Chat => ChatRequest::from_json(&body),
             Self::Responses => ChatRequest::from_json(&responses::as_chat(&body)?),

@@ -50,6 +50,19 @@ impl ApiError {
         Self { code: Some("missing_required_parameter"), ..wrong }
     }
 
+    /// 400: fields that chat completions do not have.
+    pub(crate) fn unrecognized(names: &[&str]) -> Self {
+        let argument = if names.len() == 1 { "argument" } else { "arguments" };
+        let message = format!("Unrecognized request {argument} supplied: {}", names.join(", "));
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// 400: a field that responses do not have.
+    pub(crate) fn unknown_parameter(name: &str) -> Self {
+        let wrong = Self::invalid(name, format!("Unknown parameter: '{name}'."));
+        Self { code: Some("unknown_parameter"), ..wrong }
+    }
+
     /// 400: the body is no JSON object.
     pub(crate) fn unreadable(detail: &str) -> Self {
         let message = format!(

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::door;
 use super::error::ApiError;
+use super::fields::not_permitted;
 use super::reply::{Answer, Frame, Tempo};
 use super::tokens;
 
@@ -12,6 +13,7 @@ pub(super) fn as_chat(body: &Value) -> Result<Value, ApiError> {
     if body.get("max_tokens").is_none_or(Value::is_null) {
         return Err(ApiError::invalid("max_tokens", "max_tokens: Field required"));
     }
+    check(body)?;
     let mut messages = Vec::new();
     if let Some(system) = body.get("system").filter(|system| !system.is_null()) {
         messages.push(json!({"role": "system", "content": door::content(system, kind_of)}));
@@ -45,6 +47,41 @@ pub(super) fn as_chat(body: &Value) -> Result<Value, ApiError> {
         };
     }
     Ok(chat)
+}
+
+/// What Anthropic turns away beside what chat completions do.
+fn check(body: &Value) -> Result<(), ApiError> {
+    let metadata = body.get("metadata").and_then(Value::as_object).into_iter().flatten();
+    if let Some((name, _)) = metadata.into_iter().find(|(name, _)| *name != "user_id") {
+        return Err(not_permitted(&format!("metadata.{name}")));
+    }
+    if body.get("temperature").and_then(Value::as_f64).is_some_and(|is| is > 1.0) {
+        return Err(ApiError::invalid("temperature", "temperature: range: 0..1"));
+    }
+    let tools = body.get("tools").and_then(Value::as_array).into_iter().flatten();
+    for (at, tool) in tools.enumerate().filter(|(_, tool)| tool.get("type").is_none()) {
+        if tool.pointer("/input_schema/type").is_none() {
+            let place = format!("tools.{at}.custom.input_schema.type");
+            return Err(ApiError::invalid(&*place, format!("{place}: Field required")));
+        }
+    }
+    let limit = body.get("max_tokens").and_then(Value::as_u64);
+    if body.pointer("/thinking/budget_tokens").and_then(Value::as_u64) >= limit
+        && body.pointer("/thinking/budget_tokens").is_some()
+    {
+        let message = "`max_tokens` must be greater than `thinking.budget_tokens`";
+        return Err(ApiError::invalid("max_tokens", message));
+    }
+    let roles = body.get("messages").and_then(Value::as_array).into_iter().flatten();
+    for role in roles.filter_map(|message| message.get("role").and_then(Value::as_str)) {
+        if !matches!(role, "user" | "assistant") {
+            let message = format!(
+                "messages: Unexpected role \"{role}\". Allowed roles are \"user\" or \"assistant\"."
+            );
+            return Err(ApiError::invalid("messages", message));
+        }
+    }
+    Ok(())
 }
 
 /// What a part is called in chat completions.

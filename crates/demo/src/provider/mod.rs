@@ -16,6 +16,7 @@ mod door;
 mod embeddings;
 mod error;
 mod fault;
+mod fields;
 mod generic;
 mod messages;
 mod reply;

@@ -112,8 +112,10 @@ async fn messages_have_the_shape_of_anthropic() {
 #[tokio::test]
 async fn each_form_is_told_errors_in_its_own_words() {
     let user = json!([{"role": "user", "content": "hi"}]);
-    let of =
-        |model: &str| json!({"model": model, "max_tokens": 9, "messages": user, "input": "hi"});
+    let of = |path: &str, model: &str| match path {
+        "/v1/messages" => json!({"model": model, "max_tokens": 9, "messages": user}),
+        _ => json!({"model": model, "input": "hi"}),
+    };
     for (path, model, status, kind) in [
         ("/v1/messages", "claude-9", 404, "not_found_error"),
         ("/v1/messages", "sim-rate-limited", 429, "rate_limit_error"),
@@ -121,7 +123,7 @@ async fn each_form_is_told_errors_in_its_own_words() {
         ("/v1/responses", "gpt-9", 404, "invalid_request_error"),
         ("/v1/responses", "sim-overloaded", 503, "server_error"),
     ] {
-        let (got, answer) = ask(path, &of(model)).await;
+        let (got, answer) = ask(path, &of(path, model)).await;
         assert_eq!(
             (got.as_u16(), &answer["error"]["type"]),
             (status, &json!(kind)),
@@ -136,6 +138,64 @@ async fn each_form_is_told_errors_in_its_own_words() {
     );
     let before = json!({"model": "gpt-4o", "input": "hi", "previous_response_id": "resp_1"});
     assert_eq!(ask("/v1/responses", &before).await.1["error"]["param"], "previous_response_id");
-    let cut = events("/v1/messages", of("sim-cut-stream")).await;
+    let cut = events("/v1/messages", of("/v1/messages", "sim-cut-stream")).await;
     assert!(cut.iter().all(|event| event["type"] != "message_stop"));
+}
+
+/// What the real providers refuse is refused here, so that a gateway that sends it is found out.
+#[tokio::test]
+async fn fields_of_another_form_are_refused() {
+    let user = json!([{"role": "user", "content": "hi"}]);
+    let chat = json!({"model": "gpt-4o", "messages": user});
+    let responses = json!({"model": "gpt-4o", "input": "hi"});
+    let messages = json!({"model": "claude-haiku-4-5", "max_tokens": 9, "messages": user});
+    let system = json!([{"role": "system", "content": "be brief"}]);
+    for (path, base, field, value, expected) in [
+        (
+            "/v1/chat/completions",
+            &chat,
+            "top_k",
+            json!(5),
+            "Unrecognized request argument supplied: top_k",
+        ),
+        ("/v1/responses", &responses, "stop", json!("x"), "Unknown parameter: 'stop'."),
+        ("/v1/messages", &messages, "n", json!(1), "n: Extra inputs are not permitted"),
+        ("/v1/messages", &messages, "user", json!("u"), "user: Extra inputs are not permitted"),
+        (
+            "/v1/messages",
+            &messages,
+            "metadata",
+            json!({"x": 1}),
+            "metadata.x: Extra inputs are not permitted",
+        ),
+        ("/v1/messages", &messages, "temperature", json!(1.5), "temperature: range: 0..1"),
+        (
+            "/v1/messages",
+            &messages,
+            "tools",
+            json!([{"name": "f", "input_schema": {}}]),
+            "tools.0.custom.input_schema.type: Field required",
+        ),
+        (
+            "/v1/messages",
+            &messages,
+            "thinking",
+            json!({"type": "enabled", "budget_tokens": 9}),
+            "`max_tokens` must be greater than `thinking.budget_tokens`",
+        ),
+        (
+            "/v1/messages",
+            &messages,
+            "messages",
+            system,
+            "messages: Unexpected role \"system\". Allowed roles are \"user\" or \"assistant\".",
+        ),
+    ] {
+        let mut body = base.clone();
+        body[field] = value;
+        let (status, answer) = ask(path, &body).await;
+        let error = &answer["error"];
+        assert_eq!((status.as_u16(), &error["message"]), (400, &json!(expected)), "{path} {field}");
+        assert_eq!(error["type"], "invalid_request_error");
+    }
 }

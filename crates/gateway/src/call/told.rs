@@ -84,6 +84,14 @@ impl Call {
         })
     }
 
+    /// Fields of the request that were left out, since the provider's form does not have them.
+    pub(crate) fn tell_left_out(&mut self, fields: &[String]) {
+        if !fields.is_empty() {
+            let names = fields.iter().map(|name| Value::from(name.as_str())).collect();
+            self.span.set(keys::REQUEST_LEFT_OUT, Value::Array(names));
+        }
+    }
+
     /// Whether the answer fits the schema of its route, where there is one: what
     /// `response_schema_compliance_rate` is made of.
     pub(crate) fn tell_schema(&mut self, is_valid: Option<bool>) {

@@ -19,5 +19,7 @@ mod routing;
 mod script;
 mod slow;
 mod storms;
+mod streams;
+mod translation;
 mod trees;
 mod ways;

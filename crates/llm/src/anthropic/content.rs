@@ -1,10 +1,14 @@
 //! Messages in Anthropic's form: blocks of content, results of tools among the user's.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::assemble::{Order, Rank};
 use crate::kept::{Kept, is_foreign_thought, is_made_of, kind_of};
 use crate::message::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
 use crate::openai::{data_url, flat_text};
+use crate::tool_content::{parts_of_result, shown_parts};
 
 /// Kinds of blocks that tell what the model thought.
 const THOUGHTS: [&str; 2] = ["thinking", "redacted_thinking"];
@@ -92,6 +96,25 @@ fn parts_of_block(
     }
 }
 
+/// Takes note of a block of an answer: where it comes, and whether it says more than is kept of it.
+pub(super) fn note_block(order: &mut Order, block: &Value) {
+    let (rank, known): (Rank, &[&str]) = match kind_of(block) {
+        Some("thinking") => (Rank::Thought, &["thinking", "signature"]),
+        Some("text") => (Rank::Text, &["text"]),
+        Some("tool_use") => (Rank::Call, &["id", "name", "input"]),
+        // Kept whole.
+        _ => return order.came(Rank::Kept),
+    };
+    order.came(rank);
+    let fields = block.as_object().into_iter().flatten();
+    let is_more = |(key, value): (&String, &Value)| {
+        key != "type" && !known.contains(&key.as_str()) && !value.is_null()
+    };
+    if fields.into_iter().any(is_more) {
+        order.lost();
+    }
+}
+
 /// Whether a block is a thought without a signature, which the provider would not take back.
 pub(super) fn is_unsigned(block: &Value) -> bool {
     let has_signature = block["signature"].as_str().is_some_and(|text| !text.is_empty());
@@ -109,6 +132,24 @@ fn media_of(modality: &str, source: &Value) -> Option<Part> {
     let media =
         Media { modality: modality.to_owned(), mime_type: text("media_type"), source: place };
     Some(Part::Media(media))
+}
+
+/// An image, a document or a source to quote from, as other forms have it: where it lies, or its text.
+pub(crate) fn source_part(kind: &str, block: &Value) -> Option<Part> {
+    media_of(kind, &block["source"]).or_else(|| source_text(kind, block).map(Part::Text))
+}
+
+/// The text of a document that is no file, or of a source to quote from.
+fn source_text(kind: &str, block: &Value) -> Option<String> {
+    let content = match (kind, kind_of(&block["source"])) {
+        ("document", Some("text")) => block["source"]["data"].clone(),
+        ("document", Some("content")) => flat_text(block["source"]["content"].clone()),
+        ("search_result", _) => flat_text(block["content"].clone()),
+        _ => return None,
+    };
+    let heads = ["title", "source", "context"].map(|key| block[key].as_str());
+    let texts = heads.into_iter().chain([Some(content.as_str()?)]).flatten();
+    Some(texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n"))
 }
 
 /// The blocks of a message.
@@ -153,14 +194,37 @@ const RESULT_BLOCKS: [&str; 4] = ["text", "image", "document", "search_result"];
 fn result_content(result: &Value) -> Value {
     match result {
         Value::String(_) => result.clone(),
-        Value::Array(items) if is_made_of(items, &RESULT_BLOCKS) => result.clone(),
+        Value::Array(items)
+            if is_made_of(items, &RESULT_BLOCKS) && parts_of_result(result).is_some() =>
+        {
+            result.clone()
+        }
         Value::Null => Value::from(""),
-        other => Value::from(other.to_string()),
+        other => match shown_parts(other) {
+            Some(parts) => parts.iter().filter_map(result_block).collect(),
+            None => Value::from(other.to_string()),
+        },
+    }
+}
+
+fn result_block(part: &Part) -> Option<Value> {
+    match part {
+        Part::Text(text) => Some(json!({ "type": "text", "text": text })),
+        Part::Media(media) => Some(media_to_json(media)),
+        _ => None,
     }
 }
 
 fn media_to_json(media: &Media) -> Value {
     let mime_type = media.mime_type.as_deref();
+    if let (MediaSource::Base64(data), Some(text)) = (&media.source, mime_type)
+        && text.starts_with("text/")
+        && let Some(text) = decoded(data)
+    {
+        // A document in base64 is a PDF here; a text is told as one.
+        let source = json!({ "type": "text", "media_type": "text/plain", "data": text });
+        return json!({ "type": "document", "source": source });
+    }
     let (source, mime_type) = match &media.source {
         MediaSource::Base64(data) => (json!({ "type": "base64", "data": data }), mime_type),
         MediaSource::FileId(id) => (json!({ "type": "file", "file_id": id }), mime_type),
@@ -182,6 +246,11 @@ fn media_to_json(media: &Media) -> Value {
         source["media_type"] = Value::from(mime_type);
     }
     json!({ "type": block_kind(media), "source": source })
+}
+
+/// The text that base64 holds.
+fn decoded(data: &str) -> Option<String> {
+    String::from_utf8(STANDARD.decode(data).ok()?).ok()
 }
 
 /// Anthropic has blocks for images and documents; what is something else is left under its own name,

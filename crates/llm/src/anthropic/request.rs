@@ -3,15 +3,13 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::FORM;
 use super::content::{Side, blocks_of, collapsed, message_of, parts_of};
+use super::{FORM, default_max_tokens};
 use crate::chat::{ChatRequest, ResponseFormat, Tool, ToolChoice};
 use crate::kept::{Kept, kind_of};
 use crate::message::{Message, Role};
 use crate::openai::WireError;
-
-/// Longest answer that is asked for when a request does not say, tokens: Anthropic wants a number.
-pub const DEFAULT_MAX_TOKENS: u64 = 4_096;
+use crate::wire::from_any_body;
 
 #[derive(Deserialize)]
 struct WireRequest {
@@ -44,7 +42,7 @@ struct WireRequest {
 /// [`WireError`] when it is not JSON, lacks `model` or `messages`, or a field has a value that
 /// cannot be meant; unknown fields are kept in [`ChatRequest::extra`].
 pub fn parse_request(body: &[u8]) -> Result<ChatRequest, WireError> {
-    let wire: WireRequest = serde_json::from_slice(body)
+    let wire: WireRequest = from_any_body(body)
         .map_err(|source| WireError::Json { expected: "a request for messages", source })?;
     let mut kept = Kept::default();
     let system = parts_of(wire.system, "/system", &mut kept);
@@ -176,7 +174,8 @@ pub fn request_to_json(request: &ChatRequest) -> Value {
     set("tool_choice", request.tool_choice.as_ref().map(choice_to_json));
     set("temperature", request.temperature.map(Value::from));
     set("top_p", request.top_p.map(Value::from));
-    set("max_tokens", Some(Value::from(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS))));
+    let max_tokens = request.max_tokens.unwrap_or_else(|| default_max_tokens(&request.model));
+    set("max_tokens", Some(Value::from(max_tokens)));
     set("stop_sequences", (!request.stop.is_empty()).then(|| Value::from(request.stop.clone())));
     set("stream", request.stream.then(|| Value::from(true)));
     let mut wire = Value::Object(wire);
@@ -218,7 +217,8 @@ fn messages_to_json(messages: &[Message]) -> Vec<Value> {
 }
 
 fn tool_to_json(tool: &Tool) -> Value {
-    let mut wire = json!({ "name": tool.name, "input_schema": tool.parameters });
+    let schema = object_schema(&tool.parameters);
+    let mut wire = json!({ "name": tool.name, "input_schema": schema });
     if !tool.description.is_empty() {
         wire["description"] = Value::from(tool.description.as_str());
     }
@@ -228,6 +228,16 @@ fn tool_to_json(tool: &Tool) -> Value {
     wire
 }
 
+/// The schema of an object, which Anthropic wants of a tool that takes nothing, too.
+fn object_schema(parameters: &Value) -> Value {
+    let mut schema = parameters.as_object().cloned().unwrap_or_default();
+    if schema.is_empty() {
+        schema.insert("properties".to_owned(), json!({}));
+    }
+    schema.entry("type").or_insert_with(|| Value::from("object"));
+    Value::Object(schema)
+}
+
 fn choice_to_json(choice: &ToolChoice) -> Value {
     match choice {
         ToolChoice::Auto => json!({ "type": "auto" }),
@@ -235,4 +245,13 @@ fn choice_to_json(choice: &ToolChoice) -> Value {
         ToolChoice::Required => json!({ "type": "any" }),
         ToolChoice::Named(name) => json!({ "type": "tool", "name": name }),
     }
+}
+
+/// Keeps with a choice that one tool may be asked for at a time, which no type of ours says.
+pub(crate) fn keep_one_tool_at_once(choice: &ToolChoice, extra: &mut Map<String, Value>) {
+    let mut wire = choice_to_json(choice);
+    wire["disable_parallel_tool_use"] = Value::from(true);
+    let mut kept = Kept::default();
+    kept.keep(|| "/tool_choice".to_owned(), &wire, &["name"]);
+    kept.store(FORM, extra);
 }

@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::content::{Side, blocks_of, parts_of};
+use super::content::{Side, blocks_of, note_block, parts_of};
 use super::{COUNTS, FORM, usage_of, usage_to_json};
+use crate::assemble::Order;
 use crate::chat::{ChatResponse, Choice};
 use crate::kept::{Kept, kind_of};
 use crate::message::{FinishReason, Message, Role};
@@ -40,6 +41,10 @@ pub fn parse_response(body: &[u8]) -> Result<ChatResponse, WireError> {
         Ok(wire) => wire,
         Err(source) => return Err(error_within(body).unwrap_or_else(|| json_error(source))),
     };
+    let mut order = Order::default();
+    wire.content.iter().for_each(|block| note_block(&mut order, block));
+    let is_said = |(key, value): (&String, &Value)| key != "usage" && !value.is_null();
+    let has_unread = order.is_broken() || wire.extra.iter().any(is_said);
     let mut kept = Kept::default();
     let parts = parts_of(Value::from(wire.content), "/content", &mut kept);
     let finish_reason =
@@ -61,6 +66,7 @@ pub fn parse_response(body: &[u8]) -> Result<ChatResponse, WireError> {
         choices: vec![Choice { message, finish_reason }],
         usage,
         extra,
+        has_unread,
         ..ChatResponse::default()
     })
 }

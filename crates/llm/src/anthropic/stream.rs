@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::content::is_unsigned;
+use super::content::{is_unsigned, note_block};
 use super::response::is_error;
 use super::{CACHE_CREATION, COUNTS, usage_of};
-use crate::assemble::MAX_INDEX;
+use crate::assemble::{MAX_INDEX, Order};
 use crate::chat::{Chunk, Delta, ToolCallDelta};
 use crate::kept::kind_of;
 use crate::message::{FinishReason, Role};
@@ -28,6 +28,7 @@ pub struct StreamReader {
     blocks: BTreeMap<u64, Block>,
     /// Tool calls begun.
     calls: usize,
+    order: Order,
 }
 
 #[derive(Debug, Clone)]
@@ -82,8 +83,10 @@ impl StreamReader {
 
     fn block_began(&mut self, number: u64, block: &Value) -> Option<Chunk> {
         if self.blocks.len() >= MAX_INDEX {
+            self.order.lost();
             return None;
         }
+        note_block(&mut self.order, block);
         let text = |key: &str| block[key].as_str().map(str::to_owned).filter(|t| !t.is_empty());
         let (open, delta) = match kind_of(block)? {
             "text" => (Block::Plain, Delta { text: text("text"), ..Delta::default() }),
@@ -141,7 +144,11 @@ impl StreamReader {
                 append(whole, "partial_json", text("partial_json")?);
                 return None;
             }
-            _ => return None,
+            // Citations, and what is new.
+            _ => {
+                self.order.lost();
+                return None;
+            }
         };
         Some(self.chunk(news))
     }
@@ -162,6 +169,10 @@ impl StreamReader {
 
     fn end(&mut self, data: &Value) -> Chunk {
         let reason = data["delta"]["stop_reason"].as_str().map(FinishReason::from_text);
+        let others = data["delta"].as_object().into_iter().flatten();
+        if others.into_iter().any(|(key, value)| key != "stop_reason" && !value.is_null()) {
+            self.order.lost();
+        }
         let mut chunk = self.chunk(Delta { finish_reason: reason, ..Delta::default() });
         chunk.usage = self.learn(&data["usage"]);
         chunk
@@ -183,6 +194,7 @@ impl StreamReader {
             id: self.id.clone(),
             model: self.model.clone(),
             deltas: vec![delta],
+            has_unread: self.order.is_broken(),
             ..Chunk::default()
         }
     }

@@ -102,7 +102,7 @@ fn our_own_requests_fit_the_form() {
         });
     insta::assert_snapshot!(format!("{:#}", request_to_json(&request)), @r#"
     {
-      "max_tokens": 4096,
+      "max_tokens": 32000,
       "messages": [
         {
           "content": "go",

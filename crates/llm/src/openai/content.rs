@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kept::is_foreign_thought;
 use crate::message::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
+use crate::tool_content::shown_parts;
 
 /// A message as the wire has it; every field may be missing or null.
 #[derive(Debug, Default, Deserialize)]
@@ -34,7 +35,18 @@ struct WireToolCall {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
-    function: WireFunction,
+    function: Option<WireFunction>,
+    /// A call of a tool that takes text.
+    #[serde(default)]
+    custom: Option<WireCustom>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireCustom {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    input: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,10 +74,17 @@ impl From<WireMessage> for Message {
         }
         parts.extend(wire.refusal.filter(|text| !text.is_empty()).map(Part::Refusal));
         parts.extend(wire.tool_calls.into_iter().flatten().map(|call| {
+            let (name, arguments) = match (call.function, call.custom) {
+                (None, Some(custom)) => (custom.name, custom.input),
+                (function, _) => {
+                    let function = function.unwrap_or_default();
+                    (function.name, function.arguments)
+                }
+            };
             Part::ToolCall(ToolCall {
                 id: call.id.unwrap_or_default(),
-                name: call.function.name.unwrap_or_default(),
-                arguments: arguments_of(call.function.arguments),
+                name: name.unwrap_or_default(),
+                arguments: arguments_of(arguments),
             })
         }));
         Self { role, parts, name: wire.name }
@@ -124,9 +143,9 @@ pub(crate) fn part_of(item: Value) -> Part {
             let mime_type = text("/input_audio/format").map(|format| format!("audio/{format}"));
             media("audio", mime_type, MediaSource::Base64(data))
         }),
-        Some("file") => {
+        Some("file") => text("/file/file_data").map(file_of).or_else(|| {
             text("/file/file_id").map(|id| media("document", None, MediaSource::FileId(id)))
-        }
+        }),
         _ => None,
     };
     known.unwrap_or(Part::Other(item))
@@ -135,7 +154,34 @@ pub(crate) fn part_of(item: Value) -> Part {
 /// Media type and base64 content of a `data:` address.
 pub(crate) fn data_url(url: &str) -> Option<(String, String)> {
     let (mime_type, data) = url.strip_prefix("data:")?.split_once(";base64,")?;
+    // What follows the type (`;charset=utf-8`) is no part of it.
+    let mime_type = mime_type.split(';').next().unwrap_or(mime_type);
     Some((mime_type.to_owned(), data.to_owned()))
+}
+
+/// A file whose content came with it: a `data:` address, or its base64 alone.
+pub(crate) fn file_of(data: String) -> Part {
+    let (mime_type, data) = match data_url(&data) {
+        Some((mime_type, data)) => (Some(mime_type), data),
+        None => (None, data),
+    };
+    let kind = mime_type.as_deref().and_then(|mime_type| mime_type.split('/').next());
+    let modality = match kind {
+        Some(kind @ ("image" | "audio" | "video")) => kind.to_owned(),
+        _ => "document".to_owned(),
+    };
+    Part::Media(Media { modality, mime_type, source: MediaSource::Base64(data) })
+}
+
+/// What a file that came without a name is called: OpenAI wants one.
+pub(crate) fn file_name(mime_type: Option<&str>) -> &'static str {
+    match mime_type {
+        None | Some("application/pdf") => "document.pdf",
+        Some("text/markdown") => "document.md",
+        Some("text/csv") => "document.csv",
+        Some("application/json") => "document.json",
+        Some(_) => "document.txt",
+    }
 }
 
 /// Which side writes a message: providers also tell what the model thought, clients never send it
@@ -146,8 +192,55 @@ pub(super) enum Side {
     Provider,
 }
 
-/// The wire messages of one message: one, or one for each tool result.
-pub(super) fn message_to_json(message: &Message, side: Side) -> Vec<Value> {
+/// The wire messages of a conversation. A tool's message has only text here, and all that answer the
+/// calls of one message follow it: what tools showed comes after them, from the user.
+pub(super) fn messages_to_json(messages: &[Message]) -> Vec<Value> {
+    let mut wire: Vec<Value> = Vec::new();
+    let mut shown: Vec<Value> = Vec::new();
+    let show = |shown: &mut Vec<Value>, wire: &mut Vec<Value>| {
+        if !shown.is_empty() {
+            wire.push(json!({ "role": "user", "content": std::mem::take(shown) }));
+        }
+    };
+    for message in messages {
+        let mut of_this = Vec::new();
+        for one in message_to_json(message, Side::Client, &mut of_this) {
+            if one["role"] != "tool" {
+                shown.append(&mut of_this);
+                show(&mut shown, &mut wire);
+            }
+            wire.push(one);
+        }
+        shown.append(&mut of_this);
+    }
+    show(&mut shown, &mut wire);
+    wire
+}
+
+/// What a tool answered, as the text of its message; images and documents go to `shown`.
+fn result_text(result: &ToolResult, shown: &mut Vec<Value>) -> String {
+    let Some(parts) = shown_parts(&result.result) else {
+        return result.result.as_str().map_or_else(|| result.result.to_string(), str::to_owned);
+    };
+    let id = result.id.as_deref().unwrap_or_default();
+    shown.push(json!({ "type": "text", "text": format!("What the call {id} showed:") }));
+    let mut texts = Vec::new();
+    for part in parts {
+        match part {
+            Part::Text(text) => texts.push(text),
+            Part::Media(media) => shown.push(media_to_json(&media)),
+            _ => {}
+        }
+    }
+    if texts.is_empty() {
+        texts.push("What it showed follows.".to_owned());
+    }
+    texts.join("\n")
+}
+
+/// The wire messages of one message: one, or one for each tool result; what results show beside text
+/// goes to `shown`.
+pub(super) fn message_to_json(message: &Message, side: Side, shown: &mut Vec<Value>) -> Vec<Value> {
     let mut wire = Vec::new();
     let mut rest: Vec<&Part> = Vec::new();
     for part in &message.parts {
@@ -155,7 +248,7 @@ pub(super) fn message_to_json(message: &Message, side: Side) -> Vec<Value> {
             Part::ToolResult(result) => wire.push(json!({
                 "role": "tool",
                 "tool_call_id": result.id.as_deref().unwrap_or_default(),
-                "content": result.result.as_str().map_or_else(|| result.result.to_string(), str::to_owned),
+                "content": result_text(result, shown),
             })),
             part => rest.push(part),
         }
@@ -222,10 +315,17 @@ fn media_to_json(media: &Media) -> Value {
             let format = mime_type.and_then(|mime| mime.strip_prefix("audio/")).unwrap_or("wav");
             json!({ "type": "input_audio", "input_audio": { "data": data, "format": format } })
         }
-        (MediaSource::Base64(data), _) => {
-            let mime = mime_type.unwrap_or("image/png");
-            let url = format!("data:{mime};base64,{data}");
-            json!({ "type": "image_url", "image_url": { "url": url } })
+        (MediaSource::Base64(data), modality) => {
+            let is_image = modality == "image"
+                || mime_type.is_some_and(|mime_type| mime_type.starts_with("image/"));
+            let usual = if is_image { "image/png" } else { "application/pdf" };
+            let url = format!("data:{};base64,{data}", mime_type.unwrap_or(usual));
+            if is_image {
+                json!({ "type": "image_url", "image_url": { "url": url } })
+            } else {
+                let name = file_name(mime_type);
+                json!({ "type": "file", "file": { "filename": name, "file_data": url } })
+            }
         }
         (MediaSource::Uri(uri), _) => json!({ "type": "image_url", "image_url": { "url": uri } }),
     }

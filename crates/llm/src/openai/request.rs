@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::WireError;
-use super::content::{Side, WireMessage, message_to_json};
+use super::content::{WireMessage, messages_to_json};
+use super::{FORM, WireError};
 use crate::chat::{ChatRequest, ResponseFormat, Tool, ToolChoice};
 use crate::kept::Kept;
 use crate::message::Message;
-use crate::wire::from_body;
+use crate::wire::{from_any_body, from_body};
 
 #[derive(Deserialize)]
 struct WireRequest {
@@ -53,24 +53,52 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// Reads the body of a request.
+/// Reads the body of a request. Tools, choices and shapes of answers that we do not know are kept, and so
+/// is every other unknown field, in [`ChatRequest::extra`]. Of a field that is there twice the last one
+/// counts.
 ///
 /// # Errors
-/// [`WireError`] when it is not JSON, lacks `model` or `messages`, or a field has a value that
-/// cannot be meant; unknown fields are kept in [`ChatRequest::extra`].
+/// [`WireError`] when it is not JSON, lacks `model` or `messages`, or a field has a value of another
+/// type.
 pub fn parse_request(body: &[u8]) -> Result<ChatRequest, WireError> {
-    let wire: WireRequest = from_body(body)
-        .map_err(|source| WireError::Json { expected: "a chat completion request", source })?;
-    let tools = wire.tools.unwrap_or_default();
-    Ok(ChatRequest {
+    from_any_body(body).map(request_of).map_err(no_request)
+}
+
+/// [`parse_request`], for who passes the body on to another reader: that one must not read another field.
+///
+/// # Errors
+/// Beside those of [`parse_request`], when a field is there twice.
+pub fn parse_request_once(body: &[u8]) -> Result<ChatRequest, WireError> {
+    from_body(body).map(request_of).map_err(no_request)
+}
+
+fn no_request(source: serde_json::Error) -> WireError {
+    WireError::Json { expected: "a chat completion request", source }
+}
+
+fn request_of(wire: WireRequest) -> ChatRequest {
+    let (mut extra, mut kept, mut tools) = (wire.extra, Kept::default(), Vec::new());
+    for tool in wire.tools.unwrap_or_default() {
+        match tool_of(&tool) {
+            Some(tool) => tools.push(tool),
+            None => kept.keep_tool(tool),
+        }
+    }
+    let mut known = |name: &str, value: Option<Value>, is_known: bool| {
+        if let Some(value) = value.filter(|value| !is_known && !value.is_null()) {
+            extra.insert(name.to_owned(), value);
+        }
+    };
+    let tool_choice = wire.tool_choice.as_ref().and_then(choice_of);
+    known("tool_choice", wire.tool_choice, tool_choice.is_some());
+    let response_format = wire.response_format.as_ref().and_then(format_of);
+    known("response_format", wire.response_format, response_format.is_some());
+    kept.store(FORM, &mut extra);
+    ChatRequest {
         model: wire.model,
         messages: wire.messages.into_iter().map(Message::from).collect(),
-        tools: tools.into_iter().enumerate().map(tool_of).collect::<Result<_, _>>()?,
-        tool_choice: wire
-            .tool_choice
-            .filter(|choice| !choice.is_null())
-            .map(choice_of)
-            .transpose()?,
+        tools,
+        tool_choice,
         temperature: wire.temperature,
         top_p: wire.top_p,
         max_tokens: wire.max_completion_tokens.or(wire.max_tokens),
@@ -80,75 +108,58 @@ pub fn parse_request(body: &[u8]) -> Result<ChatRequest, WireError> {
             Some(Stop::Many(texts)) => texts,
         },
         seed: wire.seed,
-        response_format: wire
-            .response_format
-            .filter(|format| !format.is_null())
-            .map(|format| format_of(&format))
-            .transpose()?,
+        response_format,
         stream: wire.stream.unwrap_or(false),
         is_stream_usage_wanted: wire.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
-        extra: wire.extra,
-    })
+        extra,
+    }
 }
 
-fn tool_of((at, tool): (usize, Value)) -> Result<Tool, WireError> {
-    let function = tool.get("function").unwrap_or(&Value::Null);
+/// A function; `None` for another kind of tool, which is kept.
+fn tool_of(tool: &Value) -> Option<Tool> {
+    let function = tool.get("function")?;
     let text = |key: &str| function.get(key).and_then(Value::as_str);
-    let name = text("name").filter(|name| !name.is_empty()).ok_or_else(|| WireError::Field {
-        field: format!("tools[{at}].function.name"),
-        expected: "the name of a function tool",
-        got: function.get("name").unwrap_or(&tool).to_string(),
-    })?;
-    Ok(Tool {
-        name: name.to_owned(),
+    Some(Tool {
+        name: text("name").filter(|name| !name.is_empty())?.to_owned(),
         description: text("description").unwrap_or_default().to_owned(),
         parameters: function.get("parameters").cloned().unwrap_or_else(|| json!({})),
         is_strict: function.get("strict").and_then(Value::as_bool).unwrap_or(false),
     })
 }
 
-fn choice_of(choice: Value) -> Result<ToolChoice, WireError> {
+/// Our choices; `None` for another one, which is kept.
+fn choice_of(choice: &Value) -> Option<ToolChoice> {
     match choice.as_str() {
-        Some("auto") => return Ok(ToolChoice::Auto),
-        Some("none") => return Ok(ToolChoice::None),
-        Some("required") => return Ok(ToolChoice::Required),
+        Some("auto") => return Some(ToolChoice::Auto),
+        Some("none") => return Some(ToolChoice::None),
+        Some("required") => return Some(ToolChoice::Required),
         _ => {}
     }
-    match choice.pointer("/function/name").and_then(Value::as_str) {
-        Some(name) => Ok(ToolChoice::Named(name.to_owned())),
-        None => Err(WireError::Field {
-            field: "tool_choice".to_owned(),
-            expected: "auto, none, required or a function with a name",
-            got: choice.to_string(),
-        }),
-    }
+    let name = choice.pointer("/function/name").and_then(Value::as_str)?;
+    Some(ToolChoice::Named(name.to_owned()))
 }
 
-fn format_of(format: &Value) -> Result<ResponseFormat, WireError> {
+/// Our shapes; `None` for another one, which is kept.
+fn format_of(format: &Value) -> Option<ResponseFormat> {
     let schema = &format["json_schema"];
-    match format["type"].as_str() {
-        Some("text") => Ok(ResponseFormat::Text),
-        Some("json_object") => Ok(ResponseFormat::JsonObject),
-        Some("json_schema") => Ok(ResponseFormat::JsonSchema {
+    match format["type"].as_str()? {
+        "text" => Some(ResponseFormat::Text),
+        "json_object" => Some(ResponseFormat::JsonObject),
+        "json_schema" => Some(ResponseFormat::JsonSchema {
             name: schema["name"].as_str().unwrap_or_default().to_owned(),
             schema: schema["schema"].clone(),
             is_strict: schema["strict"].as_bool().unwrap_or(false),
         }),
-        _ => Err(WireError::Field {
-            field: "response_format.type".to_owned(),
-            expected: "text, json_object or json_schema",
-            got: format["type"].to_string(),
-        }),
+        _ => None,
     }
 }
 
 /// Builds the body of a request. What the model thought in earlier answers is left out, since
 /// providers refuse or ignore it.
 pub fn request_to_json(request: &ChatRequest) -> Value {
-    let messages: Vec<Value> =
-        request.messages.iter().flat_map(|m| message_to_json(m, Side::Client)).collect();
+    let messages = messages_to_json(&request.messages);
     let mut wire = request.extra.clone();
-    Kept::forget(&mut wire);
+    let mut kept = Kept::take(FORM, &mut wire);
     let mut set = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
             wire.insert(key.to_owned(), value);
@@ -156,7 +167,8 @@ pub fn request_to_json(request: &ChatRequest) -> Value {
     };
     set("model", Some(Value::from(request.model.as_str())));
     set("messages", Some(Value::from(messages)));
-    let tools: Vec<Value> = request.tools.iter().map(tool_to_json).collect();
+    let mut tools: Vec<Value> = request.tools.iter().map(tool_to_json).collect();
+    tools.extend(kept.tools());
     set("tools", (!tools.is_empty()).then(|| Value::from(tools)));
     set("tool_choice", request.tool_choice.as_ref().map(choice_to_json));
     set("temperature", request.temperature.map(Value::from));
@@ -187,6 +199,12 @@ fn length_field(model: &str) -> &'static str {
     } else {
         "max_tokens"
     }
+}
+
+/// Whether a model is one of OpenAI's that think before they answer, which alone take an effort.
+pub(crate) fn takes_effort(model: &str) -> bool {
+    let is_plain = ["-chat", "o1-mini", "o1-preview"].iter().any(|name| model.contains(name));
+    length_field(model) == "max_completion_tokens" && !is_plain
 }
 
 fn tool_to_json(tool: &Tool) -> Value {

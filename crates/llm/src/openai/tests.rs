@@ -66,14 +66,29 @@ fn bad_requests_say_what_is_wrong() {
     let message = |body: &str| parse_request(body.as_bytes()).unwrap_err().to_string();
     insta::assert_snapshot!(message("{"), @"expected a chat completion request as JSON, got something else: EOF while parsing an object at line 1 column 1");
     insta::assert_snapshot!(message(r#"{"messages":[]}"#), @"expected a chat completion request as JSON, got something else: missing field `model` at line 1 column 15");
-    insta::assert_snapshot!(
-        message(r#"{"model":"m","messages":[],"tools":[{"type":"web_search"}]}"#),
-        @r#"expected the name of a function tool in `tools[0].function.name`, got {"type":"web_search"}"#
-    );
-    insta::assert_snapshot!(
-        message(r#"{"model":"m","messages":[],"response_format":{"type":"xml"}}"#),
-        @r#"expected text, json_object or json_schema in `response_format.type`, got "xml""#
-    );
+}
+
+/// What is new in a request keeps nobody from reading the rest of it.
+#[test]
+fn what_is_not_known_is_kept() {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"hi"},{"role":"assistant","tool_calls":[
+        {"id":"c","type":"custom","custom":{"name":"sql","input":"SELECT 1"}}]}],
+        "tools":[{"type":"custom","custom":{"name":"sql"}},{"type":"function","function":{"name":"f"}},
+        {"type":"function"}],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto"}},
+        "response_format":{"type":"grammar"},"temperature":1,"temperature":0.5,"user":"a","user":"b"}"#;
+    let request = parse_request(body.as_bytes()).unwrap();
+    assert_eq!(request.messages[0], Message::user("hi"));
+    let called = request.messages[1].tool_calls().next().unwrap();
+    assert_eq!((called.name.as_str(), called.arguments.as_str()), ("sql", "SELECT 1"));
+    assert_eq!((request.tools.len(), request.tools[0].name.as_str()), (1, "f"));
+    assert_eq!((request.temperature, &request.extra["user"]), (Some(0.5), &json!("b")));
+    let wire = request_to_json(&request);
+    assert_eq!(wire["tool_choice"]["type"], "allowed_tools");
+    assert_eq!(wire["response_format"], json!({"type": "grammar"}));
+    let kinds = wire["tools"].as_array().unwrap().iter().map(|tool| tool["type"].as_str().unwrap());
+    assert_eq!(kinds.collect::<Vec<_>>(), ["function", "custom", "function"]);
+    let twice = parse_request_once(body.as_bytes()).unwrap_err().to_string();
+    assert!(twice.contains("duplicate field `temperature`"), "{twice}");
 }
 
 #[test]
@@ -153,10 +168,13 @@ fn chunks_go_both_ways() {
                 arguments: "{".to_owned(),
             }],
             kept: Vec::new(),
+            has_more: false,
             finish_reason: Some(FinishReason::ToolCall),
         }],
         usage: Some(Usage { input_tokens: 1, output_tokens: 2, ..Usage::default() }),
         seq: None,
+        extra: json!({"system_fingerprint": "fp"}).as_object().unwrap().clone(),
+        has_unread: false,
     };
     let wire = chunk_to_json(&chunk);
     assert_eq!(wire["choices"][0]["finish_reason"], "tool_calls");
@@ -212,6 +230,40 @@ fn a_delta_may_be_made_of_parts_and_arguments_of_json() {
     assert_eq!(delta.text.as_deref(), Some("four"));
     assert_eq!(delta.reasoning.as_deref(), Some("two and two"));
     assert_eq!(delta.tool_calls[0].arguments, r#"{"n":1}"#);
+}
+
+/// What nothing is kept of is noticed; content of another kind is content all the same.
+#[test]
+fn what_is_new_in_a_chunk_is_noticed() {
+    let read = |chunk: Value| {
+        let chunk = parse_chunk(&chunk.to_string()).unwrap();
+        (chunk.has_unread, chunk.deltas.iter().any(|delta| delta.has_more))
+    };
+    let delta = |delta: Value| read(json!({"choices": [{"index": 0, "delta": delta}]}));
+    let (nothing, lost, content) = ((false, false), (true, false), (true, true));
+    assert_eq!(delta(json!({"audio": {"data": "AAAA"}})), content);
+    assert_eq!(delta(json!({"annotations": [{"type": "url_citation"}]})), content);
+    assert_eq!(
+        delta(json!({"content": [{"type": "image_url", "image_url": {"url": "x"}}]})),
+        content
+    );
+    assert_eq!(delta(json!({"function_call": {"name": "f"}})), content);
+    assert_eq!(delta(json!({"tool_calls": [{"index": 0, "extra_content": {"x": 1}}]})), lost);
+    assert_eq!(delta(json!({"token": 5})), lost);
+    let empty = json!({"role": "assistant", "content": "", "audio": null, "annotations": [], "x": "", "y": false});
+    assert_eq!(delta(empty), nothing);
+    let choice = |more: Value| {
+        let mut choice =
+            json!({"delta": {"content": "a"}, "finish_reason": null, "logprobs": null});
+        choice.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        read(json!({"choices": [choice]}))
+    };
+    assert_eq!(choice(json!({"logprobs": {"content": [{"token": "a"}]}})), lost);
+    assert_eq!(choice(json!({"content_filter_results": {"hate": {"filtered": false}}})), nothing);
+    let said =
+        json!({"choices": [], "object": "x", "obfuscation": "xx", "service_tier": "default"});
+    let chunk = parse_chunk(&said.to_string()).unwrap();
+    assert_eq!(Value::Object(chunk.extra), json!({"service_tier": "default"}));
 }
 
 proptest! {

@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::assemble::{Order, Rank};
 use crate::kept::{is_foreign_thought, is_made_of, kind_of};
 use crate::message::{Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
-use crate::openai::{data_url, flat_text, part_of};
+use crate::openai::{data_url, file_name, file_of, flat_text, part_of};
+use crate::tool_content::{parts_of_result, shown_parts};
 
 /// Which side writes items: providers also tell what the model thought when it is not kept whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,26 @@ pub(super) fn read_item(mut item: Value) -> (Role, Vec<Part>) {
     }
 }
 
+/// Takes note of an item of an answer: where it comes, and whether it says more than is kept of it.
+pub(super) fn note_item(order: &mut Order, item: &Value) {
+    match kind_of(item) {
+        Some("reasoning") => order.came(Rank::Thought),
+        Some("message") => {
+            for part in item["content"].as_array().into_iter().flatten() {
+                let is_refusal = kind_of(part) == Some("refusal");
+                order.came(if is_refusal { Rank::Refusal } else { Rank::Text });
+                let is_said = |key: &str| part[key].as_array().is_some_and(|all| !all.is_empty());
+                if is_said("annotations") || is_said("logprobs") {
+                    order.lost();
+                }
+            }
+        }
+        Some("function_call") => order.came(Rank::Call),
+        // Kept whole.
+        _ => order.came(Rank::Kept),
+    }
+}
+
 /// The readable text of a reasoning item: its own words, or else the summary.
 fn thought_of(item: &Value) -> String {
     let texts = |key: &str| -> Vec<&str> {
@@ -94,7 +116,7 @@ fn thought_of(item: &Value) -> String {
 }
 
 /// One part of a message's content; what is not known is kept whole.
-fn content_part(part: Value) -> Part {
+pub(crate) fn content_part(part: Value) -> Part {
     let text = |key: &str| part.get(key).and_then(Value::as_str).map(str::to_owned);
     let media = |modality: &str, mime_type: Option<String>, source: MediaSource| {
         Part::Media(Media { modality: modality.to_owned(), mime_type, source })
@@ -110,8 +132,8 @@ fn content_part(part: Value) -> Part {
             text("image_url").map(|url| placed("image", url)).or_else(|| file("image"))
         }
         Some("input_file") => {
-            let url = text("file_data").or_else(|| text("file_url"));
-            url.map(|url| placed("document", url)).or_else(|| file("document"))
+            let url = || text("file_url").map(|url| placed("document", url));
+            text("file_data").map(file_of).or_else(url).or_else(|| file("document"))
         }
         _ => None,
     };
@@ -183,8 +205,23 @@ const OUTPUT_PARTS: [&str; 3] = ["input_text", "input_image", "input_file"];
 fn output_to_json(result: &Value) -> Value {
     match result {
         Value::String(_) => result.clone(),
-        Value::Array(parts) if is_made_of(parts, &OUTPUT_PARTS) => result.clone(),
-        other => Value::from(other.to_string()),
+        Value::Array(parts)
+            if is_made_of(parts, &OUTPUT_PARTS) && parts_of_result(result).is_some() =>
+        {
+            result.clone()
+        }
+        other => match shown_parts(other) {
+            Some(parts) => parts.iter().filter_map(output_part).collect(),
+            None => Value::from(other.to_string()),
+        },
+    }
+}
+
+fn output_part(part: &Part) -> Option<Value> {
+    match part {
+        Part::Text(text) => Some(text_part(text, false)),
+        Part::Media(media) => Some(media_to_json(media)),
+        _ => None,
     }
 }
 
@@ -232,6 +269,10 @@ fn media_to_json(media: &Media) -> Value {
         }
         (_, MediaSource::FileId(id)) => json!({ "type": "input_file", "file_id": id }),
         (_, MediaSource::Uri(uri)) => json!({ "type": "input_file", "file_url": uri }),
-        _ => json!({ "type": "input_file", "file_data": url("application/pdf") }),
+        _ => json!({
+            "type": "input_file",
+            "filename": file_name(mime_type),
+            "file_data": url("application/pdf"),
+        }),
     }
 }

@@ -9,6 +9,7 @@ use crate::chat::{ChatRequest, ResponseFormat, Tool, ToolChoice};
 use crate::kept::{Kept, kind_of};
 use crate::message::{Message, Role};
 use crate::openai::WireError;
+use crate::wire::from_any_body;
 
 #[derive(Deserialize)]
 struct WireRequest {
@@ -42,7 +43,7 @@ struct WireRequest {
 /// [`WireError`] when it is not JSON, has an `input` that is neither text nor a list, or a field
 /// has a value that cannot be meant.
 pub fn parse_request(body: &[u8]) -> Result<ChatRequest, WireError> {
-    let wire: WireRequest = serde_json::from_slice(body)
+    let wire: WireRequest = from_any_body(body)
         .map_err(|source| WireError::Json { expected: "a request for a response", source })?;
     let mut kept = Kept::default();
     let mut messages: Vec<Message> = wire

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::items::{Side, items_of, read_item};
+use super::items::{Side, items_of, note_item, read_item};
 use super::{usage_of, usage_to_json};
+use crate::assemble::Order;
 use crate::chat::{ChatResponse, Choice};
 use crate::kept::Kept;
 use crate::message::{FinishReason, Message, Part, Role};
@@ -34,6 +35,8 @@ pub(super) fn response_of(json: Value) -> Result<ChatResponse, WireError> {
     let Some(Value::Array(output)) = wire.remove("output") else {
         return Err(field("a list of items", &Value::Object(wire)));
     };
+    let mut order = Order::default();
+    output.iter().for_each(|item| note_item(&mut order, item));
     let parts: Vec<Part> = output.into_iter().flat_map(|item| read_item(item).1).collect();
     let message = Message { role: Role::Assistant, parts, name: None };
     let finish_reason = finish_reason(&wire, message.tool_calls().next().is_some());
@@ -44,18 +47,33 @@ pub(super) fn response_of(json: Value) -> Result<ChatResponse, WireError> {
     };
     let (id, model) = (text("id"), text("model"));
     let created = wire.remove("created_at").and_then(|secs| secs.as_f64());
-    for told in ["object", "status", "incomplete_details", "error"] {
-        wire.remove(told);
-    }
     Ok(ChatResponse {
         id,
         model,
         created_unix_secs: created.map_or(0, |secs| secs as u64),
         choices: vec![Choice { message, finish_reason }],
         usage,
-        extra: wire,
+        extra: said_beside(&wire),
+        has_unread: order.is_broken(),
         ..ChatResponse::default()
     })
+}
+
+/// What an answer says of itself beside what is read of it.
+pub(super) fn said_beside(wire: &Map<String, Value>) -> Map<String, Value> {
+    const READ: [&str; 9] = [
+        "id",
+        "object",
+        "created_at",
+        "status",
+        "error",
+        "incomplete_details",
+        "model",
+        "output",
+        "usage",
+    ];
+    let rest = wire.iter().filter(|(name, _)| !READ.contains(&name.as_str()));
+    rest.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// The error that a body is, or that the answer in it failed with.

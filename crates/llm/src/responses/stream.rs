@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::response::{failure_of, finish_reason};
+use super::items::note_item;
+use super::response::{failure_of, finish_reason, said_beside};
 use super::usage_of;
-use crate::assemble::MAX_INDEX;
+use crate::assemble::{MAX_INDEX, Order};
 use crate::chat::{Chunk, Delta, ToolCallDelta};
 use crate::kept::kind_of;
 use crate::message::Role;
@@ -25,6 +26,7 @@ pub struct StreamReader {
     calls: BTreeMap<u64, Call>,
     /// The number of the last event.
     sequence_number: Option<u64>,
+    order: Order,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +90,10 @@ impl StreamReader {
                 return Err(WireError::Api(told));
             }
             "error" => return Err(WireError::Api(error_of(&data))),
+            // An item of another kind grows: it is kept when it is whole.
+            kind if kind.ends_with(".delta") || kind.ends_with(".partial_image") => {
+                Some(Delta { has_more: true, ..Delta::default() })
+            }
             _ => None,
         };
         Ok(Streamed { chunk: delta.map(|delta| self.chunk(delta)), is_last: false })
@@ -138,6 +144,7 @@ impl StreamReader {
     }
 
     fn item_ended(&mut self, at: u64, item: &Value) -> Option<Delta> {
+        note_item(&mut self.order, item);
         match kind_of(item)? {
             // Some servers tell a call only when it is complete.
             "function_call" if !self.calls.contains_key(&at) => self.item_began(at, item),
@@ -157,6 +164,7 @@ impl StreamReader {
         self.learn(response);
         let reason = response.as_object().map(|wire| finish_reason(wire, !self.calls.is_empty()));
         let mut chunk = self.chunk(Delta { finish_reason: reason, ..Delta::default() });
+        chunk.extra = response.as_object().map(said_beside).unwrap_or_default();
         chunk.usage = response.get("usage").filter(|usage| usage.is_object()).map(usage_of);
         chunk
     }
@@ -167,6 +175,7 @@ impl StreamReader {
             model: self.model.clone(),
             created_unix_secs: self.created_unix_secs,
             deltas: vec![delta],
+            has_unread: self.order.is_broken(),
             ..Chunk::default()
         }
     }

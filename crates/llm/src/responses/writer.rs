@@ -96,20 +96,12 @@ impl StreamWriter {
     }
 
     fn push_delta(&mut self, delta: &Delta, events: &mut Vec<Value>) {
-        let texts = [
-            (Kind::Thought, &delta.reasoning),
-            (Kind::Text, &delta.text),
-            (Kind::Refusal, &delta.refusal),
-        ];
-        for (kind, text) in texts {
-            if let Some(text) = text.as_deref().filter(|text| !text.is_empty()) {
-                self.ensure(kind, None, events);
-                self.grow(text, events);
-            }
-        }
+        self.push_text(Kind::Thought, &delta.reasoning, events);
         for kept in &delta.kept {
             self.push_kept(kept, events);
         }
+        self.push_text(Kind::Text, &delta.text, events);
+        self.push_text(Kind::Refusal, &delta.refusal, events);
         for call in &delta.tool_calls {
             let is_open = match self.open.as_ref().map(|open| open.kind) {
                 Some(Kind::Call(index)) => {
@@ -124,6 +116,13 @@ impl StreamWriter {
             if !call.arguments.is_empty() {
                 self.grow(&call.arguments, events);
             }
+        }
+    }
+
+    fn push_text(&mut self, kind: Kind, text: &Option<String>, events: &mut Vec<Value>) {
+        if let Some(text) = text.as_deref().filter(|text| !text.is_empty()) {
+            self.ensure(kind, None, events);
+            self.grow(text, events);
         }
     }
 

@@ -64,7 +64,7 @@ impl Run {
         };
         let scope = WorkScope::current();
         if let Some(deadline) = scope.deadline() {
-            machine.limit(shared.moment(deadline));
+            machine.limit_by_policy(shared.moment(deadline));
         }
         if let (Ready::FirstToken, Some(deadline)) = (ready, scope.opening_deadline()) {
             machine.limit_opening(shared.moment(deadline));

@@ -66,8 +66,7 @@ impl Named {
             model: self.model.clone(),
             created_unix_secs: self.created,
             deltas: vec![delta],
-            usage: None,
-            seq: None,
+            ..Chunk::default()
         }
     }
 

@@ -214,7 +214,7 @@ async fn r3_1_a_call_of_anthropic_tells_the_same_as_any_other() {
     assert_eq!(headers["x-api-key"], "secret");
     assert_eq!(headers["anthropic-version"], "2023-06-01");
     assert!(headers.contains_key("traceparent"));
-    insta::assert_snapshot!(body, @r#"{"max_tokens":4096,"messages":[{"content":"hi","role":"user"}],"model":"claude-sonnet-4-5","system":"be brief"}"#);
+    insta::assert_snapshot!(body, @r#"{"max_tokens":32000,"messages":[{"content":"hi","role":"user"}],"model":"claude-sonnet-4-5","system":"be brief"}"#);
 }
 
 #[tokio::test]
