@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use throughline_trace::{NameSet, TraceSummary};
 
 use crate::error::QueryError;
-use crate::page::{self, Found, List, Place};
+use crate::page::{self, Found, List, Place, stopped};
 use crate::query::{Page, TraceFilter};
-use crate::read_search::{Budget, Descent, MAX_SEARCHED_TRACES, stopped};
+use crate::read_search::{Budget, Descent, MAX_SEARCHED_TRACES};
 use crate::session::{Segment, Session};
 
 /// Most traces of a session that are summed up, the latest.

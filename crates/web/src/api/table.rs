@@ -42,7 +42,7 @@ fn of_traces() -> Vec<Operation> {
     vec![
         Operation::get("/api/v1/traces", "listTraces", get(traces::list))
             .says("traces", "Summaries of traces, newest first")
-            .about("A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that cannot be looked at whole, as they are too large or in part retired; `search.unindexed_spans` spans that were walked because the search index does not have their segment whole yet.")
+            .about("A page that stops for its limits before it is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that cannot be looked at whole, as they are too large or in part retired; `search.unindexed_spans` spans that were walked because the search index does not have their segment whole yet.")
             .takes(&[&TRACE_PARAMS, &PAGING])
             .answers::<SearchedPage<shapes::Summary>>(),
         Operation::get("/api/v1/traces/{trace_id}", "getTrace", get(traces::one))
@@ -81,8 +81,9 @@ fn of_decisions() -> Vec<Operation> {
     vec![
         Operation::get("/api/v1/decisions", "listDecisions", get(decisions::list))
             .says("decisions", "Decisions, newest first, each with its place in the audit log")
+            .about("A page that stops for its time before it is full, because few decisions fit, says so in `search.searched_until`; `next` goes on from there.")
             .takes(&[&DECISION_PARAMS, &PAGING])
-            .answers::<Page<records::ListedDecision>>(),
+            .answers::<SearchedPage<records::ListedDecision>>(),
         Operation::post(
             "/api/v1/decisions",
             "recordDecisions",
@@ -109,8 +110,9 @@ fn of_records() -> Vec<Operation> {
     vec![
         Operation::get("/api/v1/logs", "listLogs", get(logs::list))
             .says("logs", "Log records, newest first")
+            .about("A page that stops for its time before it is full, because few records fit, says so in `search.searched_until`; `next` goes on from there.")
             .takes(&[&LOG_PARAMS, &PAGING])
-            .answers::<Page<records::Log>>(),
+            .answers::<SearchedPage<records::Log>>(),
         Operation::get("/api/v1/metrics", "listMetrics", get(metrics::list))
             .says("metrics", "Stored metrics by name")
             .takes(&[&PAGING])
