@@ -43,8 +43,8 @@ impl List {
             Self::Traces => "t2",
             Self::Decisions => "d2",
             Self::Logs => "l2",
-            Self::Sessions => "s2",
-            Self::Users => "u2",
+            Self::Sessions => "s3",
+            Self::Users => "u3",
         }
     }
 }
@@ -52,32 +52,34 @@ impl List {
 impl Place {
     /// A cursor for what comes behind this place.
     pub(crate) fn to_cursor(self, list: List) -> String {
+        format!("{}{}", list.prefix(), self.to_digits())
+    }
+
+    fn to_digits(self) -> String {
         let mut bytes = Vec::with_capacity(CURSOR_BYTES);
         bytes.extend_from_slice(&self.time_unix_nano.to_be_bytes());
         bytes.extend_from_slice(&self.segment.day.0.to_be_bytes());
         bytes.extend_from_slice(&u64::from(self.segment.part).to_be_bytes());
         bytes.extend_from_slice(&self.row.to_be_bytes());
-        format!("{}{}", list.prefix(), hex(&bytes))
+        hex(&bytes)
+    }
+
+    fn of_digits(digits: &str) -> Option<Self> {
+        let is_hex =
+            digits.len() == 2 * CURSOR_BYTES && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let part = |at: usize| u64::from_str_radix(digits.get(at..at + 16)?, 16).ok();
+        is_hex.then_some(())?;
+        Some(Self {
+            time_unix_nano: part(0)?,
+            segment: SegmentId { day: Day(part(16)? as i64), part: u32::try_from(part(32)?).ok()? },
+            row: part(48)? as i64,
+        })
     }
 
     /// The place of a cursor.
     pub(crate) fn of_cursor(list: List, cursor: &str) -> Result<Self, QueryError> {
-        let parse = || {
-            let digits = cursor.strip_prefix(list.prefix())?;
-            let is_hex =
-                digits.len() == 2 * CURSOR_BYTES && digits.bytes().all(|b| b.is_ascii_hexdigit());
-            let part = |at: usize| u64::from_str_radix(digits.get(at..at + 16)?, 16).ok();
-            is_hex.then_some(())?;
-            Some(Self {
-                time_unix_nano: part(0)?,
-                segment: SegmentId {
-                    day: Day(part(16)? as i64),
-                    part: u32::try_from(part(32)?).ok()?,
-                },
-                row: part(48)? as i64,
-            })
-        };
-        parse().ok_or_else(|| QueryError::Cursor(cursor.chars().take(80).collect()))
+        let place = cursor.strip_prefix(list.prefix()).and_then(Self::of_digits);
+        place.ok_or_else(|| not_a_cursor(cursor))
     }
 
     /// The place of an optional cursor.
@@ -102,6 +104,25 @@ impl Place {
             }
         }
     }
+}
+
+/// A cursor of two places: where the list goes on, and how far it reached when its first page was made.
+pub(crate) fn to_cursor_within(list: List, place: Place, reach: Place) -> String {
+    format!("{}{}{}", list.prefix(), place.to_digits(), reach.to_digits())
+}
+
+/// The places of such a cursor.
+pub(crate) fn of_cursor_within(list: List, cursor: &str) -> Result<(Place, Place), QueryError> {
+    let places = || {
+        let (place, reach) =
+            cursor.strip_prefix(list.prefix())?.split_at_checked(2 * CURSOR_BYTES)?;
+        Some((Place::of_digits(place)?, Place::of_digits(reach)?))
+    };
+    places().ok_or_else(|| not_a_cursor(cursor))
+}
+
+fn not_a_cursor(cursor: &str) -> QueryError {
+    QueryError::Cursor(cursor.chars().take(80).collect())
 }
 
 /// Items of a page, as callers may ask for them.
@@ -224,5 +245,12 @@ mod tests {
             );
         }
         assert!(Place::of_cursor(List::Logs, &cursor).is_err());
+        let reach = Place { time_unix_nano: 0, row: 88, ..place };
+        let cursor = to_cursor_within(List::Sessions, place, reach);
+        assert_eq!(of_cursor_within(List::Sessions, &cursor).unwrap(), (place, reach));
+        for odd in ["", "s3", "s3\u{fc}", &cursor[..129], &place.to_cursor(List::Sessions)] {
+            assert!(of_cursor_within(List::Sessions, odd).is_err(), "{odd}");
+        }
+        assert!(of_cursor_within(List::Users, &cursor).is_err());
     }
 }
