@@ -105,9 +105,9 @@ mod trace_place;
 mod trace_rows;
 
 pub use answer::{
-    Committed, Coverage, DamagedSegment, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries,
-    RollupGroup, RollupPoint, RollupSeries, RollupSums, SegmentInfo, SegmentState, SeriesPoint,
-    StoreStats, StoredTrace, TracePlace, TraceVersion, Truncated,
+    Committed, Coverage, DamagedSegment, DecisionGap, FacetCount, Facets, MetricInfo, MetricPoints,
+    MetricSeries, RollupGroup, RollupPoint, RollupSeries, RollupSums, SegmentInfo, SegmentState,
+    SeriesPoint, StoreStats, StoredTrace, TracePlace, TraceVersion, Truncated,
 };
 pub use audit::chain::ChainError;
 pub use audit::erase::Erased;
@@ -142,6 +142,7 @@ pub use options::{
 };
 pub use progress::Progress;
 pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};
+pub use read_metrics::{MAX_ANSWER_POINTS, MAX_POINTS, MAX_SERIES};
 pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
 pub use read_sessions::GroupSummary;
 pub use reader::{MAX_QUERY_MILLIS, Reader};

@@ -17,6 +17,7 @@ use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, SESSION_PARAMS, TRACE_
 use crate::form::MAX_FORM_BYTES;
 use crate::live;
 use crate::sql::SqlAnswerShape;
+use throughline_store::{MAX_ANSWER_POINTS, MAX_POINTS, MAX_SERIES};
 
 /// A path that names what is not stored.
 const NOT_STORED: (u16, &str) = (404, "It is not stored: not yet, or no longer.");
@@ -122,6 +123,7 @@ fn of_records() -> Vec<Operation> {
                 "metrics",
                 "The points of a metric, of the last day unless `since` says otherwise",
             )
+            .about(format!("At most {MAX_POINTS} points of a series, {MAX_SERIES} series and {MAX_ANSWER_POINTS} points in all: the newest of each series, evenly. `is_cut` of a series says that there are older ones, `series_left_out` how many series are missing; a later `since` shows more of what is left."))
             .takes(&[&["since"]])
             .answers::<metrics::MetricPoints>()
             .fails(&[NOT_STORED]),
