@@ -230,6 +230,34 @@ async fn tables_are_exported_as_parquet() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_is_too_large_keeps_no_other_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    configure(dir.path(), "limits: { max_request_bytes: 1048576 }\n");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    fill(&server, 1..4).await;
+    let out = dir.path().join("lines.jsonl");
+    let file = out.to_str().expect("UTF-8").to_owned();
+    run(&data_dir, &["export", "--out", &file]).ok();
+    server.stop();
+    let mut lines = lines(&out);
+    let large =
+        lines[0].replace("\"name\":", &format!("\"x\":\"{}\",\"name\":", "y".repeat(1_200_000)));
+    assert!(large.len() > 1_048_576, "{}", large.len());
+    lines.insert(1, large);
+    std::fs::write(&out, lines.join("\n")).expect("written");
+    let other = dir.path().join("other");
+    let server = Server::start(&other);
+    let import = run(&other, &["import", "--endpoint", &server.http, &file]);
+    assert_eq!(import.code, 1, "{}", import.stderr);
+    assert!(import.stderr.contains("1 line is larger than the server takes"), "{}", import.stderr);
+    assert!(import.stdout.contains("6 requests are on the server's disk"), "{}", import.stdout);
+    let stats = server.get_json("/api/v1/stats").await;
+    assert_eq!(stats["traces"], 3);
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_in_the_time_that_is_exported_goes_without_a_trace_that_began_before() {
     const LATER: u64 = 5_000_000_000;
     let dir = tempfile::tempdir().expect("a directory");
