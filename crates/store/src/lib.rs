@@ -117,7 +117,8 @@ pub use audit::key::{
     AuditKey, AuditKeyError, AuditKeys, MAX_AUDIT_KEY_BYTES, MIN_AUDIT_KEY_BYTES,
 };
 pub use audit::log::{AuditError, AuditLog, MAX_PENDING_CHECKPOINTS, audit_hex};
-pub use audit::reads::{DecisionRead, MAX_READ_RECORDS, READS_RETENTION_DAYS, ReadLog, ReadRecord};
+pub use audit::read_room::MAX_READ_RECORDS;
+pub use audit::reads::{DecisionRead, READS_RETENTION_DAYS, ReadLog, ReadRecord};
 pub use audit::retention::Retired;
 pub use audit::standing::{AnchorState, AuditStatus, ChainPlace, LastVerification};
 pub use audit::statement::{Checkpoint, CheckpointLineError};
