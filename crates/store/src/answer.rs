@@ -115,6 +115,17 @@ pub struct MetricInfo {
     pub services: Vec<String>,
 }
 
+/// The points of one metric, as far as an answer holds them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MetricPoints {
+    /// Its series, by service and labels.
+    pub series: Vec<MetricSeries>,
+    /// Series for which the answer has no room.
+    pub series_left_out: u64,
+    /// Most points of a series in this answer: the more series, the fewer of each.
+    pub max_points: usize,
+}
+
 /// One series of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricSeries {
@@ -128,6 +139,8 @@ pub struct MetricSeries {
     pub attributes: Attributes,
     /// Its points, oldest first.
     pub points: Vec<SeriesPoint>,
+    /// Whether these are the newest of more.
+    pub is_cut: bool,
 }
 
 /// One value of a series.

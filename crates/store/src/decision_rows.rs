@@ -13,10 +13,11 @@ use crate::decisions_of_session;
 use crate::decisions_of_trace::{self, CONDITION};
 use crate::derived_rows::{COLUMNS, decision as read};
 use crate::layout::{Day, SegmentId};
-use crate::page::{Found, Offer, Place, Want};
+use crate::page::{Filling, Found, Place};
 use crate::prepare::PreparedDecision;
 use crate::query::DecisionFilter;
 use crate::schema::{from_nanos, to_nanos};
+use crate::session::Session;
 use crate::trace_rows::RowError;
 
 /// The row has the number of the decision in the chain, which never comes twice: that of an erased
@@ -193,73 +194,137 @@ pub(crate) fn find(control: &Connection, id: DecisionId) -> Result<Option<Decisi
     Ok(Some(read(row, 0)?.1))
 }
 
-/// Decisions that the filter lets through, newest first, with their places.
+/// Fills a page with decisions that the filter lets through, newest first; answers whether the walk
+/// came to its end.
+///
+/// What no index leads to is told row by row, so that a page that ends for its time knows how far it
+/// came; the rest of a row is read only where its columns fit.
 pub(crate) fn list(
+    session: &Session,
     control: &Connection,
     filter: &DecisionFilter,
     after: Option<Place>,
-    want: Want,
-) -> Result<Vec<Found<Decision>>, RowError> {
-    let mut sql = format!("SELECT time, decision, {COLUMNS} FROM decisions WHERE 1");
-    let mut values: Vec<Sql> = Vec::new();
+    page: &mut Filling<Decision>,
+) -> Result<bool, RowError> {
+    let (sql, values) = walk(filter, after);
+    let mut statement = control.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut whole =
+        control.prepare_cached(&format!("SELECT {COLUMNS} FROM decisions WHERE decision = ?1"))?;
+    while let Some(row) = rows.next()? {
+        let (time_unix_nano, number) = (to_nanos(row.get(0)?), row.get(1)?);
+        // They lie in one file.
+        let segment = SegmentId::first(Day(0));
+        let place = Place { time_unix_nano, segment, row: number };
+        let mut found = None;
+        if row.get::<_, Option<bool>>(2)? == Some(true) {
+            let (bytes, item) = whole.query_row([number], |row| Ok(read(row, 0)))??;
+            found = filter.matches(&item).then_some(Found { place, bytes, item });
+        }
+        match found {
+            Some(found) => page.push(found),
+            None => page.pass(place),
+        }
+        if page.is_over(session) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The statement that walks over decisions: their times, numbers, and whether their columns fit.
+fn walk(filter: &DecisionFilter, after: Option<Place>) -> (String, Vec<Sql>) {
+    let (mut led_by, mut led_values) = (String::from("1"), Vec::new());
+    let (mut fits, mut values) = (String::from("1"), Vec::new());
+    let mut fit = |condition: &str, value: Sql| {
+        let _ = write!(fits, " AND {condition}");
+        values.push(value);
+    };
     // The most selective index first; the other conditions only look at the row.
     let mut is_led = false;
     if let Some(id) = filter.trace_id {
-        let _ = write!(sql, " AND {CONDITION}");
-        values.extend(decisions_of_trace::values(id));
+        let _ = write!(led_by, " AND {CONDITION}");
+        led_values.extend(decisions_of_trace::values(id));
         is_led = true;
     }
-    let mut and = |condition: &str, value: Sql| {
-        values.push(value);
-        let _ = write!(sql, " AND {condition}");
-    };
-    let mut lead = || if std::mem::replace(&mut is_led, true) { "+" } else { "" };
-    if let Some(session) = &filter.session {
-        match lead() {
-            "" => and(decisions_of_session::CONDITION, Sql::Text(session.clone())),
-            _ => and("+session = ?", Sql::Text(session.clone())),
-        }
-    }
-    for (column, wanted) in [("agent", &filter.agent), ("stage", &filter.stage)] {
-        if let Some(wanted) = wanted {
-            and(&format!("{}{column} = ?", lead()), Sql::Text(wanted.clone()));
+    for (lead, condition, wanted) in [
+        (decisions_of_session::CONDITION, "session = ?", &filter.session),
+        ("agent = ?", "agent = ?", &filter.agent),
+        ("stage = ?", "stage = ?", &filter.stage),
+    ] {
+        let Some(wanted) = wanted else { continue };
+        let value = Sql::Text(wanted.clone());
+        if std::mem::replace(&mut is_led, true) {
+            fit(condition, value);
+        } else {
+            let _ = write!(led_by, " AND {lead}");
+            led_values.push(value);
         }
     }
     if let Some(action) = &filter.action {
-        and("action = ?", Sql::Text(action.clone()));
+        fit("action = ?", Sql::Text(action.clone()));
     }
     if let Some(min) = filter.min_confidence {
-        and("confidence >= ?", Sql::Real(min));
+        fit("confidence >= ?", Sql::Real(min));
     }
     if let Some(max) = filter.max_confidence {
-        and("confidence <= ?", Sql::Real(max));
+        fit("confidence <= ?", Sql::Real(max));
     }
+    let mut bound = |condition: &str, bounds: &[i64]| {
+        let _ = write!(led_by, " AND {condition}");
+        led_values.extend(bounds.iter().copied().map(Sql::Integer));
+    };
     if let Some(after) = filter.after_unix_nano {
-        and("time >= ?", Sql::Integer(from_nanos(after)));
+        bound("time >= ?", &[from_nanos(after)]);
     }
     if let Some(before) = filter.before_unix_nano {
-        and("time < ?", Sql::Integer(from_nanos(before)));
+        bound("time < ?", &[from_nanos(before)]);
     }
-    if let Some(after) = after {
-        let time = || Sql::Integer(from_nanos(after.time_unix_nano));
-        and("time <= ?", time());
-        values.extend([time(), Sql::Integer(after.row)]);
-        sql.push_str(" AND (time, decision) < (?, ?)");
+    if let Some(Place { time_unix_nano, row, .. }) = after {
+        let time = from_nanos(time_unix_nano);
+        bound("time <= ? AND (time, decision) < (?, ?)", &[time, time, row]);
     }
-    sql.push_str(" ORDER BY time DESC, decision DESC");
-    let mut statement = control.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(values))?;
-    let mut offer = Offer::new(want);
-    while !offer.is_full()
-        && let Some(row) = rows.next()?
-    {
-        let (bytes, decision) = read(row, 2)?;
-        if filter.matches(&decision) {
-            let time_unix_nano = to_nanos(row.get(0)?);
-            // They lie in one file.
-            let segment = SegmentId::first(Day(0));
-            offer.push(Place { time_unix_nano, segment, row: row.get(1)? }, bytes, decision);
+    values.append(&mut led_values);
+    let sql = format!(
+        "SELECT time, decision, {fits} FROM decisions WHERE {led_by} ORDER BY time DESC, decision DESC"
+    );
+    (sql, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::CONTROL;
+
+    #[test]
+    fn a_list_is_led_by_the_most_selective_index_and_reads_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = CONTROL.open_writer(&dir.path().join("control.db")).unwrap();
+        let place = Place { time_unix_nano: 9, segment: SegmentId::first(Day(0)), row: 9 };
+        let name = || Some("x".to_owned());
+        let all = DecisionFilter { action: name(), after_unix_nano: Some(1), ..Default::default() };
+        let of_stage = DecisionFilter { stage: name(), ..all.clone() };
+        let of_agent = DecisionFilter { agent: name(), ..of_stage.clone() };
+        let of_session = DecisionFilter { session: name(), ..of_agent.clone() };
+        let trace_id = Some(TraceId::from_u128(7));
+        let of_trace = DecisionFilter { trace_id, ..of_session.clone() };
+        let by_row = "SEARCH decisions USING INTEGER PRIMARY KEY (rowid=?)";
+        for (filter, wanted) in [
+            (all, "decisions_by_time (time>? AND time<?)"),
+            (of_stage, "decisions_by_stage (stage=? AND time>? AND time<?)"),
+            (of_agent, "decisions_by_agent (agent=? AND time>? AND time<?)"),
+            (of_session, by_row),
+            (of_trace, by_row),
+        ] {
+            for filter in [filter.clone(), DecisionFilter { action: None, ..filter }] {
+                let (sql, values) = walk(&filter, Some(place));
+                let mut statement = control.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+                let lines = statement.query_map(params_from_iter(values), |row| row.get(3));
+                let lines: Vec<String> = lines.unwrap().collect::<Result<_, _>>().unwrap();
+                assert!(lines.iter().any(|line| line.ends_with(wanted)), "{sql}: {lines:?}");
+                let is_scan = |line: &String| line.starts_with("SCAN decisions");
+                assert!(!lines.iter().any(is_scan), "{sql}: {lines:?}");
+            }
         }
     }
-    Ok(offer.into_list())
 }

@@ -105,9 +105,9 @@ mod trace_place;
 mod trace_rows;
 
 pub use answer::{
-    Committed, Coverage, DamagedSegment, DecisionGap, FacetCount, Facets, MetricInfo, MetricSeries,
-    RollupGroup, RollupPoint, RollupSeries, RollupSums, SegmentInfo, SegmentState, SeriesPoint,
-    StoreStats, StoredTrace, TracePlace, TraceVersion, Truncated,
+    Committed, Coverage, DamagedSegment, DecisionGap, FacetCount, Facets, MetricInfo, MetricPoints,
+    MetricSeries, RollupGroup, RollupPoint, RollupSeries, RollupSums, SegmentInfo, SegmentState,
+    SeriesPoint, StoreStats, StoredTrace, TracePlace, TraceVersion, Truncated,
 };
 pub use audit::chain::ChainError;
 pub use audit::erase::Erased;
@@ -117,7 +117,8 @@ pub use audit::key::{
     AuditKey, AuditKeyError, AuditKeys, MAX_AUDIT_KEY_BYTES, MIN_AUDIT_KEY_BYTES,
 };
 pub use audit::log::{AuditError, AuditLog, MAX_PENDING_CHECKPOINTS, audit_hex};
-pub use audit::reads::{DecisionRead, MAX_READ_RECORDS, READS_RETENTION_DAYS, ReadLog, ReadRecord};
+pub use audit::read_room::MAX_READ_RECORDS;
+pub use audit::reads::{DecisionRead, READS_RETENTION_DAYS, ReadLog, ReadRecord};
 pub use audit::retention::Retired;
 pub use audit::standing::{AnchorState, AuditStatus, ChainPlace, LastVerification};
 pub use audit::statement::{Checkpoint, CheckpointLineError};
@@ -142,6 +143,7 @@ pub use options::{
 };
 pub use progress::Progress;
 pub use query::{DecisionFilter, LogFilter, Page, SearchExtent, TraceFilter};
+pub use read_metrics::{MAX_ANSWER_POINTS, MAX_POINTS, MAX_SERIES};
 pub use read_search::{MAX_SEARCH_MILLIS, MAX_SEARCHED_TRACES};
 pub use read_sessions::GroupSummary;
 pub use reader::{MAX_QUERY_MILLIS, Reader};

@@ -1,13 +1,13 @@
-//! Pages over several segments: places in the common order, cursors, and the merge.
+//! Pages over several segments: places in the common order, cursors, and pages that end for their time.
 
-use std::cmp::Reverse;
+use std::time::Instant;
 
 use crate::control::hex;
 use crate::error::QueryError;
 use crate::layout::{Day, SegmentId};
-use crate::query::Page;
+use crate::query::{Page, SearchExtent};
 use crate::schema::from_nanos;
-use crate::session::{Segment, Session};
+use crate::session::Session;
 
 /// Most items of one page.
 const MAX_PAGE_ITEMS: usize = 1_000;
@@ -43,8 +43,8 @@ impl List {
             Self::Traces => "t2",
             Self::Decisions => "d2",
             Self::Logs => "l2",
-            Self::Sessions => "s2",
-            Self::Users => "u2",
+            Self::Sessions => "s3",
+            Self::Users => "u3",
         }
     }
 }
@@ -52,32 +52,34 @@ impl List {
 impl Place {
     /// A cursor for what comes behind this place.
     pub(crate) fn to_cursor(self, list: List) -> String {
+        format!("{}{}", list.prefix(), self.to_digits())
+    }
+
+    fn to_digits(self) -> String {
         let mut bytes = Vec::with_capacity(CURSOR_BYTES);
         bytes.extend_from_slice(&self.time_unix_nano.to_be_bytes());
         bytes.extend_from_slice(&self.segment.day.0.to_be_bytes());
         bytes.extend_from_slice(&u64::from(self.segment.part).to_be_bytes());
         bytes.extend_from_slice(&self.row.to_be_bytes());
-        format!("{}{}", list.prefix(), hex(&bytes))
+        hex(&bytes)
+    }
+
+    fn of_digits(digits: &str) -> Option<Self> {
+        let is_hex =
+            digits.len() == 2 * CURSOR_BYTES && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let part = |at: usize| u64::from_str_radix(digits.get(at..at + 16)?, 16).ok();
+        is_hex.then_some(())?;
+        Some(Self {
+            time_unix_nano: part(0)?,
+            segment: SegmentId { day: Day(part(16)? as i64), part: u32::try_from(part(32)?).ok()? },
+            row: part(48)? as i64,
+        })
     }
 
     /// The place of a cursor.
     pub(crate) fn of_cursor(list: List, cursor: &str) -> Result<Self, QueryError> {
-        let parse = || {
-            let digits = cursor.strip_prefix(list.prefix())?;
-            let is_hex =
-                digits.len() == 2 * CURSOR_BYTES && digits.bytes().all(|b| b.is_ascii_hexdigit());
-            let part = |at: usize| u64::from_str_radix(digits.get(at..at + 16)?, 16).ok();
-            is_hex.then_some(())?;
-            Some(Self {
-                time_unix_nano: part(0)?,
-                segment: SegmentId {
-                    day: Day(part(16)? as i64),
-                    part: u32::try_from(part(32)?).ok()?,
-                },
-                row: part(48)? as i64,
-            })
-        };
-        parse().ok_or_else(|| QueryError::Cursor(cursor.chars().take(80).collect()))
+        let place = cursor.strip_prefix(list.prefix()).and_then(Self::of_digits);
+        place.ok_or_else(|| not_a_cursor(cursor))
     }
 
     /// The place of an optional cursor.
@@ -104,6 +106,25 @@ impl Place {
     }
 }
 
+/// A cursor of two places: where the list goes on, and how far it reached when its first page was made.
+pub(crate) fn to_cursor_within(list: List, place: Place, reach: Place) -> String {
+    format!("{}{}{}", list.prefix(), place.to_digits(), reach.to_digits())
+}
+
+/// The places of such a cursor.
+pub(crate) fn of_cursor_within(list: List, cursor: &str) -> Result<(Place, Place), QueryError> {
+    let places = || {
+        let (place, reach) =
+            cursor.strip_prefix(list.prefix())?.split_at_checked(2 * CURSOR_BYTES)?;
+        Some((Place::of_digits(place)?, Place::of_digits(reach)?))
+    };
+    places().ok_or_else(|| not_a_cursor(cursor))
+}
+
+fn not_a_cursor(cursor: &str) -> QueryError {
+    QueryError::Cursor(cursor.chars().take(80).collect())
+}
+
 /// Items of a page, as callers may ask for them.
 pub(crate) fn page_items(limit: usize) -> usize {
     limit.clamp(1, MAX_PAGE_ITEMS)
@@ -118,88 +139,91 @@ pub(crate) struct Found<T> {
     pub(crate) item: T,
 }
 
-/// What a list still wants of a segment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Want {
-    /// Most items: a page, and one more, which says whether there is a next page.
-    pub(crate) items: usize,
-    /// The page is full of items above this place.
-    pub(crate) floor: Option<Place>,
-}
-
-/// The newest items of one walk, as many as a page can want.
+/// A page while its list is walked down, from the newest row on.
 #[derive(Debug)]
-pub(crate) struct Offer<T> {
-    want: Want,
+pub(crate) struct Filling<T> {
+    list: List,
+    most_items: usize,
+    until: Instant,
     bytes: usize,
-    list: Vec<Found<T>>,
+    items: Vec<T>,
+    /// Where its last item stands.
+    last: Option<Place>,
+    /// The last place that was dealt with.
+    passed: Option<Place>,
+    /// An item came for which it has no room.
+    has_more: bool,
 }
 
-impl<T> Offer<T> {
-    pub(crate) fn new(want: Want) -> Self {
-        Self { want, bytes: 0, list: Vec::new() }
-    }
-
-    /// Whether no page can hold what comes behind.
-    pub(crate) fn is_full(&self) -> bool {
-        // One item more than the bytes allow says that there is a next page.
-        let is_heavy = self.list.len() > 1 && self.bytes > MAX_PAGE_BYTES;
-        self.list.len() >= self.want.items || is_heavy
-    }
-
-    pub(crate) fn push(&mut self, place: Place, bytes: usize, item: T) {
-        self.bytes += bytes;
-        self.list.push(Found { place, bytes, item });
-    }
-
-    pub(crate) fn into_list(self) -> Vec<Found<T>> {
-        self.list
-    }
-}
-
-/// How many of a sorted list make a page.
-fn page_length<T>(found: &[Found<T>], items: usize) -> usize {
-    let mut bytes = 0;
-    let fitting = found.iter().take(items).take_while(|one| {
-        bytes += one.bytes;
-        bytes <= MAX_PAGE_BYTES
-    });
-    fitting.count().max(1).min(found.len())
-}
-
-/// Takes the newest of what several segments offer: a page, and one more when there is a next
-/// page. `last` tells the latest time in a segment; `offer` gives a segment's newest behind the
-/// cursor. Segments are asked newest first.
-pub(crate) fn merge<T>(
-    session: &Session,
-    segments: &[Segment],
-    items: usize,
-    last: impl Fn(&Segment) -> Option<u64>,
-    mut offer: impl FnMut(&Segment, Want) -> Result<Vec<Found<T>>, QueryError>,
-) -> Result<Vec<Found<T>>, QueryError> {
-    let mut found: Vec<Found<T>> = Vec::new();
-    for segment in segments {
-        let Some(last) = last(segment) else { continue };
-        let floor = found.get(page_length(&found, items)).map(|beyond| beyond.place);
-        if floor.is_some_and(|floor| floor.time_unix_nano > last) {
-            continue;
+impl<T> Filling<T> {
+    /// An empty page of at most `limit` items, for which rows are looked at up to `until`.
+    pub(crate) fn new(list: List, limit: usize, until: Instant) -> Self {
+        Self {
+            list,
+            most_items: page_items(limit),
+            until,
+            bytes: 0,
+            items: Vec::new(),
+            last: None,
+            passed: None,
+            has_more: false,
         }
-        session.check_time()?;
-        found.extend(offer(segment, Want { items: items + 1, floor })?);
-        found.sort_by_key(|one| Reverse(one.place));
-        found.truncate(page_length(&found, items) + 1);
     }
-    Ok(found)
+
+    /// Most items that it can hold.
+    pub(crate) fn most_items(&self) -> usize {
+        self.most_items
+    }
+
+    /// The next item; one that comes when the page is full only says that there is a next page.
+    pub(crate) fn push(&mut self, found: Found<T>) {
+        self.bytes += found.bytes;
+        let has_room = self.items.len() < self.most_items && self.bytes <= MAX_PAGE_BYTES;
+        if !self.items.is_empty() && !has_room {
+            self.has_more = true;
+            return;
+        }
+        self.items.push(found.item);
+        self.last = Some(found.place);
+        self.passed = Some(found.place);
+    }
+
+    /// Nothing down to this place, with it, is still to come.
+    pub(crate) fn pass(&mut self, place: Place) {
+        self.passed = Some(place);
+    }
+
+    /// Whether the walk ends here: the page is full, or its time is up and the next page would not
+    /// begin where this one did.
+    pub(crate) fn is_over(&self, session: &Session) -> bool {
+        let is_late = || Instant::now() > self.until || session.is_abandoned();
+        self.has_more || self.passed.is_some() && is_late()
+    }
+
+    /// The page after a walk that came to its end (`true`), or was over before. One that ran out of
+    /// time on the way gives what it has, if that is further than it began.
+    pub(crate) fn ended(self, walked: Result<bool, QueryError>) -> Result<Page<T>, QueryError> {
+        let is_whole = match walked {
+            Ok(is_whole) => is_whole,
+            Err(QueryError::Timeout { .. }) if self.passed.is_some() => false,
+            Err(error) => return Err(error),
+        };
+        let Self { list, items, last, passed, has_more, .. } = self;
+        let page = Page { items, ..Page::empty() };
+        Ok(match is_whole {
+            _ if has_more => Page { next: last.map(|last| last.to_cursor(list)), ..page },
+            true => page,
+            false => stopped(page, list, passed),
+        })
+    }
 }
 
-/// A page of at most `items` of what [`merge`] found.
-pub(crate) fn to_page<T>(list: List, mut found: Vec<Found<T>>, items: usize) -> Page<T> {
-    let length = page_length(&found, items);
-    let has_more = found.len() > length;
-    found.truncate(length);
-    let next = found.last().filter(|_| has_more).map(|last| last.place.to_cursor(list));
-    let items = found.into_iter().map(|one| one.item).collect();
-    Page { items, next, ..Page::empty() }
+/// A page that ends at `place` for what it cost.
+pub(crate) fn stopped<T>(mut page: Page<T>, list: List, place: Option<Place>) -> Page<T> {
+    page.next = place.map(|place| place.to_cursor(list));
+    let searched_until_unix_nano = place.map(|place| place.time_unix_nano);
+    page.search = SearchExtent { searched_until_unix_nano, ..page.search };
+    page
 }
 
 #[cfg(test)]
@@ -221,5 +245,12 @@ mod tests {
             );
         }
         assert!(Place::of_cursor(List::Logs, &cursor).is_err());
+        let reach = Place { time_unix_nano: 0, row: 88, ..place };
+        let cursor = to_cursor_within(List::Sessions, place, reach);
+        assert_eq!(of_cursor_within(List::Sessions, &cursor).unwrap(), (place, reach));
+        for odd in ["", "s3", "s3\u{fc}", &cursor[..129], &place.to_cursor(List::Sessions)] {
+            assert!(of_cursor_within(List::Sessions, odd).is_err(), "{odd}");
+        }
+        assert!(of_cursor_within(List::Users, &cursor).is_err());
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rusqlite::params;
 
-use crate::answer::{FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint, StoreStats};
+use crate::answer::{
+    FacetCount, Facets, MetricInfo, MetricPoints, MetricSeries, SeriesPoint, StoreStats,
+};
 use crate::body;
 use crate::error::QueryError;
 use crate::facet::FacetKind;
@@ -12,7 +14,7 @@ use crate::layout::Day;
 use crate::prepare::{PointBody, SeriesBody};
 use crate::read_spans::RowReader;
 use crate::schema::{from_nanos, to_nanos};
-use crate::session::{Lease, Session};
+use crate::session::{Lease, Segment, Session};
 use crate::trace_rows::RowError;
 
 /// Segments whose metrics are named.
@@ -28,10 +30,14 @@ const MAX_FACETS_READ: i64 = 200;
 const MAX_FACETS: usize = 100;
 
 /// Most points of one series in an answer.
-pub(crate) const MAX_POINTS: usize = 10_000;
+pub const MAX_POINTS: usize = 10_000;
 
 /// Most series of one metric in an answer.
-pub(crate) const MAX_SERIES: usize = 1_000;
+pub const MAX_SERIES: usize = 1_000;
+
+/// Most points of all series of a metric in an answer. Each series has the same share of them, its
+/// newest: a metric of very many series must not take all the memory that there is.
+pub const MAX_ANSWER_POINTS: usize = 50_000;
 
 /// The metrics that have points in the newest segments, by name.
 pub(crate) fn names(session: &Session) -> Result<Vec<MetricInfo>, QueryError> {
@@ -94,30 +100,69 @@ pub(crate) fn series(
     name: &str,
     since_unix_nano: u64,
     limit_points: usize,
-) -> Result<Vec<MetricSeries>, QueryError> {
-    let limit = limit_points.clamp(1, MAX_POINTS);
+) -> Result<MetricPoints, QueryError> {
+    series_within(session, name, since_unix_nano, limit_points, MAX_ANSWER_POINTS)
+}
+
+/// Most points of each of so many series that share an answer.
+pub(crate) fn share_of_points(series: usize, limit_points: usize, budget: usize) -> usize {
+    limit_points.clamp(1, MAX_POINTS).min(budget / series.clamp(1, MAX_SERIES)).max(1)
+}
+
+fn series_within(
+    session: &Session,
+    name: &str,
+    since_unix_nano: u64,
+    limit_points: usize,
+    budget: usize,
+) -> Result<MetricPoints, QueryError> {
     // A point arrives after its time, but clocks differ: one day is allowed for.
     let first_day = Day(Day::of_nanos(since_unix_nano).0 - 1);
-    let mut found: HashMap<[u8; 16], MetricSeries> = HashMap::new();
-    for segment in session.segments()?.iter().filter(|segment| segment.id.day >= first_day) {
+    let segments = session.segments()?;
+    let segments: Vec<&Segment> =
+        segments.iter().filter(|segment| segment.id.day >= first_day).collect();
+    let mut known: HashSet<[u8; 16]> = HashSet::new();
+    for segment in &segments {
         session.check_time()?;
         let lease = session.segment(segment.id)?;
-        let wanted = Wanted { name, since_unix_nano, limit };
+        addresses(&lease, name, &mut known).map_err(|error| lease.fails(&error))?;
+    }
+    let max_points = share_of_points(known.len(), limit_points, budget);
+    let mut found: HashMap<[u8; 16], MetricSeries> = HashMap::new();
+    for segment in &segments {
+        session.check_time()?;
+        let lease = session.segment(segment.id)?;
+        let wanted = Wanted { name, since_unix_nano, max_points };
         series_of_segment(&lease, &wanted, &mut found)
             .map_err(|error| error.on_query(lease.path()))?;
     }
+    let series_left_out = known.len().saturating_sub(found.len()) as u64;
     let mut series: Vec<MetricSeries> = found.into_values().collect();
     for one in &mut series {
         one.points.sort_by_key(|point| point.time_unix_nano);
     }
     series.sort_by_cached_key(|one| (one.service.clone(), one.attributes.to_json().to_string()));
-    Ok(series)
+    Ok(MetricPoints { series, series_left_out, max_points })
+}
+
+/// Adds the series of a metric that a segment has.
+fn addresses(
+    lease: &Lease,
+    name: &str,
+    known: &mut HashSet<[u8; 16]>,
+) -> Result<(), rusqlite::Error> {
+    let mut statement = lease.prepare_cached("SELECT address FROM series WHERE name = ?1")?;
+    let mut rows = statement.query([name])?;
+    while let Some(row) = rows.next()? {
+        known.insert(row.get(0)?);
+    }
+    Ok(())
 }
 
 struct Wanted<'a> {
     name: &'a str,
     since_unix_nano: u64,
-    limit: usize,
+    max_points: usize,
 }
 
 /// Segments come newest first, so that a series that is full needs no older points.
@@ -144,17 +189,22 @@ fn series_of_segment(
             let (kind, attributes): SeriesBody =
                 body::decode(row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)?;
             let service = reader.resource(row.get(2)?)?.service().to_owned();
-            let unit = row.get(3)?;
-            found.insert(
-                address,
-                MetricSeries { service, kind, unit, attributes, points: Vec::new() },
-            );
+            let (unit, points, is_cut) = (row.get(3)?, Vec::new(), false);
+            let one = MetricSeries { service, kind, unit, attributes, points, is_cut };
+            found.insert(address, one);
         }
-        let Some(one) = found.get_mut(&address) else { continue };
-        let want = wanted.limit.saturating_sub(one.points.len()) as i64;
+        let Some(one) = found.get_mut(&address).filter(|one| !one.is_cut) else { continue };
+        // One more says that there are more.
+        let want = wanted.max_points.saturating_sub(one.points.len());
         let since = from_nanos(wanted.since_unix_nano);
-        let mut values = points.query(params![row.get::<_, i64>(0)?, since, want])?;
-        while let Some(value) = values.next()? {
+        let limit = want as i64 + 1;
+        let mut values = points.query(params![row.get::<_, i64>(0)?, since, limit])?;
+        for at in 0..=want {
+            let Some(value) = values.next()? else { break };
+            if at == want {
+                one.is_cut = true;
+                break;
+            }
             let (start_unix_nano, point): PointBody =
                 body::decode(value.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
             let time_unix_nano = to_nanos(value.get(0)?);
@@ -242,3 +292,6 @@ pub(crate) fn stats(session: &Session) -> Result<StoreStats, QueryError> {
         session.layout().bytes_on_disk().map_err(|error| QueryError::Storage(error.to_string()))?;
     Ok(stats)
 }
+
+#[cfg(test)]
+mod tests;

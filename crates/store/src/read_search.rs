@@ -13,9 +13,9 @@ use throughline_trace::TraceSummary;
 use crate::error::QueryError;
 use crate::index::{self, Candidates, Narrowing};
 use crate::layout::SegmentId;
-use crate::page::{self, Found, List, MAX_PAGE_BYTES, Place};
+use crate::page::{self, Found, List, MAX_PAGE_BYTES, Place, stopped};
 use crate::plan;
-use crate::query::{Page, SearchExtent, TraceFilter};
+use crate::query::{Page, TraceFilter};
 use crate::read_traces::{count_decisions, is_carried_further};
 use crate::sampled;
 use crate::schema::{from_nanos, to_nanos};
@@ -23,7 +23,7 @@ use crate::search::SearchQuery;
 use crate::search_spans::SpanSearch;
 use crate::session::{Held, Lease, Segment, Session};
 
-/// How long a page of a search looks before it answers with what it has, milliseconds.
+/// How long a page of a search or list looks before it answers with what it has, milliseconds.
 pub const MAX_SEARCH_MILLIS: u64 = 1_000;
 
 /// Most traces that a page of a search looks at.
@@ -36,6 +36,11 @@ const MAX_ROWS_AT_ONCE: usize = 20_000;
 /// Candidates that a segment offers at once.
 const CANDIDATES_AT_ONCE: usize = 64;
 
+/// When a page that is begun now answers with what it has.
+pub(crate) fn end_of_page() -> Instant {
+    Instant::now() + Duration::from_millis(MAX_SEARCH_MILLIS)
+}
+
 /// What a page may cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
@@ -46,7 +51,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// The usual time, and at most so many traces.
     pub(crate) fn of_traces(traces: u64) -> Self {
-        Self { until: Instant::now() + Duration::from_millis(MAX_SEARCH_MILLIS), traces }
+        Self { until: end_of_page(), traces }
     }
 
     /// Whether a page ends that has looked at so many traces, or that nobody waits for.
@@ -131,14 +136,6 @@ pub(crate) fn list_within(
         return Ok(stopped(page, List::Traces, Some(place)));
     }
     Ok(page)
-}
-
-/// A page that ends at `place` for what it cost.
-pub(crate) fn stopped<T>(mut page: Page<T>, list: List, place: Option<Place>) -> Page<T> {
-    page.next = place.map(|place| place.to_cursor(list));
-    let searched_until_unix_nano = place.map(|place| place.time_unix_nano);
-    page.search = SearchExtent { searched_until_unix_nano, ..page.search };
-    page
 }
 
 /// Candidates of all segments, the latest first.

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use throughline_trace::{NameSet, TraceSummary};
+use throughline_trace::{NameSet, TraceId, TraceSummary};
 
 use crate::error::QueryError;
-use crate::page::{self, Found, List, Place};
+use crate::page::{self, Found, List, Place, of_cursor_within, stopped, to_cursor_within};
 use crate::query::{Page, TraceFilter};
-use crate::read_search::{Budget, Descent, MAX_SEARCHED_TRACES, stopped};
-use crate::session::{Segment, Session};
+use crate::read_search::{Budget, Descent, MAX_SEARCHED_TRACES};
+use crate::session::{Held, Segment, Session};
+use crate::trace_place;
 
 /// Most traces of a session that are summed up, the latest.
 pub(crate) const MAX_SESSION_TRACES: u64 = 1_000;
@@ -178,26 +179,41 @@ pub(crate) fn list_within(
     limit: usize,
     budget: Budget,
 ) -> Result<Page<GroupSummary>, QueryError> {
-    let after = Place::of_optional(group.list(), cursor)?;
     let limit = page::page_items(limit);
     let segments = session.segments()?;
+    let cursor = cursor.map(|cursor| of_cursor_within(group.list(), cursor)).transpose()?;
+    let after = cursor.map(|(after, _)| after);
     let mut walk = Descent::new(session, &segments, filter.clone(), after, budget.until)?;
+    let reach = match (cursor, segments.first()) {
+        (Some((_, reach)), _) => reach,
+        (None, Some(newest)) => last_row(newest, &mut walk.held)?,
+        (None, None) => return Ok(Page::empty()),
+    };
+    let of = Listed { group, filter, after, reach, segments: &segments };
+    let next = |place: Option<Place>| Some(to_cursor_within(group.list(), place?, reach));
+    let stopped = |page: Page<GroupSummary>, place: Option<Place>| Page {
+        next: next(place),
+        ..stopped(page, group.list(), place)
+    };
     let (mut page, mut seen, mut looked) = (Page::empty(), HashSet::new(), 0);
     while let Some(Found { place, item: trace, .. }) = walk.next()? {
         looked += 1;
-        if filter.fields_match(&trace) && walk.is_whole_here(place, &trace)? {
+        if filter.fields_match(&trace)
+            && walk.is_whole_here(place, &trace)?
+            && of.was_there(place, trace.trace_id, &mut walk.held)?
+        {
             // All groups of a trace are on one page: the cursor stands behind the whole trace.
             let mut of_trace = Vec::new();
             for name in group.names(&trace).iter().filter(|name| group.is_wanted(filter, name)) {
                 if !seen.insert(name.clone()) {
                     continue;
                 }
-                match summed_up(session, &segments, (group, filter, name), after, budget)? {
+                match of.summed_up(session, name, budget)? {
                     Sum::Whole(summary) => of_trace.push(summary),
                     Sum::Nothing => {}
                     // The next page begins with this trace and has all the time for it.
                     Sum::OutOfTime(_) if walk.before.is_some() => {
-                        return Ok(stopped(page, group.list(), walk.before));
+                        return Ok(stopped(page, walk.before));
                     }
                     // It had all the time: what is known of it is said to be cut.
                     Sum::OutOfTime(Some(latest)) => of_trace.push(latest),
@@ -208,17 +224,40 @@ pub(crate) fn list_within(
         }
         walk.before = Some(place);
         if page.items.len() >= limit {
-            page.next = Some(place.to_cursor(group.list()));
+            page.next = next(Some(place));
             return Ok(page);
         }
         if budget.is_used_up(session, looked) {
-            return Ok(stopped(page, group.list(), Some(place)));
+            return Ok(stopped(page, Some(place)));
         }
     }
     if walk.is_out_of_time {
-        return Ok(stopped(page, group.list(), walk.before));
+        return Ok(stopped(page, walk.before));
     }
     Ok(page)
+}
+
+/// The last row of the newest segment: how far the first page of a list reaches.
+fn last_row(newest: &Segment, held: &mut Held<'_>) -> Result<Place, QueryError> {
+    let lease = held.lease(newest.id)?;
+    let last: Option<i64> = lease
+        .prepare_cached("SELECT max(trace_no) FROM traces")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(|error| lease.fails(&error))?;
+    Ok(Place { time_unix_nano: 0, segment: newest.id, row: last.unwrap_or(0) })
+}
+
+/// What is listed.
+struct Listed<'a> {
+    group: Group,
+    filter: &'a TraceFilter,
+    /// Where the page before this one ended.
+    after: Option<Place>,
+    /// The last row that there was when the first page was made. A trace that came later may stand above
+    /// the cursor, on a page that was given before it came: it neither lists anything nor tells that
+    /// something was listed.
+    reach: Place,
+    segments: &'a [Segment],
 }
 
 /// What came of adding up a session or user.
@@ -232,53 +271,77 @@ enum Sum {
     OutOfTime(Option<GroupSummary>),
 }
 
-/// The totals of the session or user of a name.
-fn summed_up(
-    session: &Session,
-    segments: &[Segment],
-    (group, filter, name): (Group, &TraceFilter, &str),
-    after: Option<Place>,
-    budget: Budget,
-) -> Result<Sum, QueryError> {
-    let of_group = group.filter(name);
-    let mut walk = Descent::new(session, segments, of_group.clone(), None, budget.until)?;
-    let mut summary = GroupSummary::empty(name);
-    // Whether all traces at or before the cursor were looked at.
-    let mut is_new = after.is_none();
-    let is_out_of_time = loop {
-        let found = match walk.next() {
-            Ok(Some(found)) => found,
-            Ok(None) => break walk.is_out_of_time,
-            Err(QueryError::Timeout { .. }) => break true,
-            Err(error) => return Err(error),
-        };
-        let Found { place, item: trace, .. } = found;
-        is_new |= after.is_some_and(|after| place < after);
-        if is_new && summary.is_cut {
-            break false;
+impl Listed<'_> {
+    /// Whether a trace was there when the first page was made.
+    fn was_there(
+        &self,
+        place: Place,
+        id: TraceId,
+        held: &mut Held<'_>,
+    ) -> Result<bool, QueryError> {
+        let reach = (self.reach.segment, self.reach.row);
+        if (place.segment, place.row) <= reach {
+            return Ok(true);
         }
-        if !of_group.fields_match(&trace) {
-            continue;
+        // One that went on in a later segment was there before.
+        let earlier = self.segments.iter().filter(|segment| {
+            segment.id < place.segment && segment.id <= reach.0 && segment.digest.may_know(id)
+        });
+        for segment in earlier {
+            let lease = held.lease(segment.id)?;
+            let first = trace_place::first(&lease, id).map_err(|error| lease.fails(&error))?;
+            if first.is_some_and(|row| (segment.id, row) <= reach) {
+                return Ok(true);
+            }
         }
-        match walk.is_whole_here(place, &trace) {
-            Ok(true) => {}
-            Ok(false) => continue,
-            Err(QueryError::Timeout { .. }) => break true,
-            Err(error) => return Err(error),
-        }
-        if !is_new && filter.fields_match(&trace) {
-            return Ok(Sum::Nothing);
-        }
-        if summary.trace_count < MAX_SESSION_TRACES {
-            summary.add(&trace);
-        } else {
-            summary.is_cut = true;
-        }
-    };
-    if is_out_of_time {
-        summary.is_cut = true;
-        let is_known = is_new && summary.trace_count > 0;
-        return Ok(Sum::OutOfTime(is_known.then_some(summary)));
+        Ok(false)
     }
-    Ok(if summary.trace_count > 0 { Sum::Whole(summary) } else { Sum::Nothing })
+
+    /// The totals of the session or user of a name.
+    fn summed_up(&self, session: &Session, name: &str, budget: Budget) -> Result<Sum, QueryError> {
+        let of_group = self.group.filter(name);
+        let mut walk = Descent::new(session, self.segments, of_group.clone(), None, budget.until)?;
+        let mut summary = GroupSummary::empty(name);
+        // Whether all traces at or before the cursor were looked at.
+        let mut is_new = self.after.is_none();
+        let is_out_of_time = loop {
+            let found = match walk.next() {
+                Ok(Some(found)) => found,
+                Ok(None) => break walk.is_out_of_time,
+                Err(QueryError::Timeout { .. }) => break true,
+                Err(error) => return Err(error),
+            };
+            let Found { place, item: trace, .. } = found;
+            is_new |= self.after.is_some_and(|after| place < after);
+            if is_new && summary.is_cut {
+                break false;
+            }
+            if !of_group.fields_match(&trace) {
+                continue;
+            }
+            match walk.is_whole_here(place, &trace) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(QueryError::Timeout { .. }) => break true,
+                Err(error) => return Err(error),
+            }
+            if !is_new
+                && self.filter.fields_match(&trace)
+                && self.was_there(place, trace.trace_id, &mut walk.held)?
+            {
+                return Ok(Sum::Nothing);
+            }
+            if summary.trace_count < MAX_SESSION_TRACES {
+                summary.add(&trace);
+            } else {
+                summary.is_cut = true;
+            }
+        };
+        if is_out_of_time {
+            summary.is_cut = true;
+            let is_known = is_new && summary.trace_count > 0;
+            return Ok(Sum::OutOfTime(is_known.then_some(summary)));
+        }
+        Ok(if summary.trace_count > 0 { Sum::Whole(summary) } else { Sum::Nothing })
+    }
 }

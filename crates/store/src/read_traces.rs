@@ -1,19 +1,19 @@
 //! The list of traces, and one trace with all that belongs to it.
 
-use rusqlite::params;
+use std::time::Instant;
+
 use throughline_trace::{LogRecord, Sampled, Span, TraceId, TraceSummary};
 
 use crate::answer::{StoredTrace, TracePlace, TraceVersion, Truncated};
 use crate::decision_rows;
 use crate::error::QueryError;
-use crate::page::{self, Found, List, Offer, Place, Want};
+use crate::page::{Filling, List, Place};
 use crate::query::{Page, TraceFilter};
+use crate::read_search::{self, Descent};
 use crate::read_spans::RowReader;
 use crate::sampled;
-use crate::schema::from_nanos;
 use crate::session::{Held, Lease, Segment, Session};
 use crate::trace_rows::{self, RowError};
-use crate::{plan, read_search};
 
 /// Most spans in one answer.
 const MAX_TRACE_SPANS: usize = 50_000;
@@ -37,36 +37,57 @@ pub(crate) fn list(
     cursor: Option<&str>,
     limit: usize,
 ) -> Result<Page<TraceSummary>, QueryError> {
-    if let Some(query) = &filter.query {
-        return read_search::list(session, filter, query, cursor, limit);
+    match &filter.query {
+        Some(query) => read_search::list(session, filter, query, cursor, limit),
+        None => list_until(session, filter, cursor, limit, read_search::end_of_page()),
     }
+}
+
+/// The list without a query, for which rows are looked at up to `until`.
+pub(crate) fn list_until(
+    session: &Session,
+    filter: &TraceFilter,
+    cursor: Option<&str>,
+    limit: usize,
+    until: Instant,
+) -> Result<Page<TraceSummary>, QueryError> {
     let after = Place::of_optional(List::Traces, cursor)?;
-    let items = page::page_items(limit);
     let segments = session.segments()?;
-    let mut held = Held::new(session);
-    if let Some(newest) = segments.first() {
-        held.lease(newest.id)?;
-    }
-    let last = |segment: &Segment| segment.digest.starts.map(|(_, last)| last);
-    let mut found = page::merge(session, &segments, items, last, |segment, want| {
-        let newer = segments.iter().take_while(|other| other.id > segment.id).count();
-        let lies_before_page = after
-            .zip(segment.digest.starts)
-            .is_some_and(|(after, starts)| starts.0 > after.time_unix_nano);
-        // The newest may have gained earlier traces since its digest was read.
-        if lies_before_page && newer > 0 {
-            return Ok(Vec::new());
-        }
-        let lease = held.lease(segment.id)?;
-        let newer = &segments[..newer];
-        Walk { session, filter, after, want, newer, held: &mut held, segment, lease: &lease }.run()
-    })?;
+    let mut walk = Descent::new(session, &segments, filter.clone(), after, until)?;
+    let mut filling = Filling::new(List::Traces, limit, until);
+    let walked = fill(session, filter, &mut walk, &mut filling);
+    let mut page = filling.ended(walked)?;
     let control = session.control()?;
-    for Found { item: summary, .. } in &mut found {
+    for summary in &mut page.items {
         count_decisions(&control, summary)?;
         sampled::fill(session, &segments, summary)?;
     }
-    Ok(page::to_page(List::Traces, found, items))
+    Ok(page)
+}
+
+/// Fills a page; answers whether the walk came to its end.
+fn fill(
+    session: &Session,
+    filter: &TraceFilter,
+    walk: &mut Descent<'_, '_>,
+    page: &mut Filling<TraceSummary>,
+) -> Result<bool, QueryError> {
+    while let Some(found) = walk.next()? {
+        let place = found.place;
+        if filter.fields_match(&found.item) && walk.is_whole_here(place, &found.item)? {
+            page.push(found);
+        } else {
+            page.pass(place);
+        }
+        walk.before = Some(place);
+        if page.is_over(session) {
+            return Ok(false);
+        }
+    }
+    if let (true, Some(before)) = (walk.is_out_of_time, walk.before) {
+        page.pass(before);
+    }
+    Ok(!walk.is_out_of_time)
 }
 
 /// A page that ClickHouse gave, with what only this store knows of its traces: how many decisions
@@ -116,66 +137,6 @@ fn whole(
         }
     }
     Ok(found)
-}
-
-/// A walk down the postings of one segment.
-struct Walk<'a, 's> {
-    session: &'s Session,
-    filter: &'a TraceFilter,
-    after: Option<Place>,
-    want: Want,
-    /// Later segments.
-    newer: &'a [Segment],
-    held: &'a mut Held<'s>,
-    segment: &'a Segment,
-    lease: &'a Lease,
-}
-
-impl Walk<'_, '_> {
-    fn run(mut self) -> Result<Vec<Found<TraceSummary>>, QueryError> {
-        let mut found = Vec::new();
-        let facets = plan::leading_facets(self.filter, self.lease, self.segment.digest.traces)
-            .map_err(|error| self.lease.fails(&error))?;
-        for facet in facets {
-            found.extend(self.walk(facet)?);
-        }
-        Ok(found)
-    }
-
-    /// Goes down the postings of one facet until enough is found.
-    fn walk(&mut self, facet: i64) -> Result<Vec<Found<TraceSummary>>, QueryError> {
-        let lease = self.lease;
-        let fails = |error: rusqlite::Error| lease.fails(&error);
-        let (mut start, mut row) = Place::bound_in(self.after, self.segment.id);
-        if let Some(before) = self.filter.start_before_unix_nano
-            && from_nanos(before) <= start
-        {
-            (start, row) = (from_nanos(before), i64::MIN);
-        }
-        let floor = self.want.floor.map_or(0, |floor| floor.time_unix_nano);
-        let from = from_nanos(self.filter.start_after_unix_nano.unwrap_or(0).max(floor));
-        let mut statement = lease
-            .prepare_cached(&format!("{} ORDER BY p.start DESC, p.trace_no DESC", plan::CANDIDATES))
-            .map_err(fails)?;
-        let mut rows = statement.query(params![facet, start, row, from]).map_err(fails)?;
-        let mut offer = Offer::new(self.want);
-        while !offer.is_full()
-            && let Some(row) = rows.next().map_err(fails)?
-        {
-            self.session.count_row();
-            if !plan::may_match(self.filter, row).map_err(fails)? {
-                continue;
-            }
-            let found = plan::read(row, self.segment.id).map_err(|e| e.on_query(lease.path()))?;
-            let id = found.item.trace_id;
-            if self.filter.matches(&found.item)
-                && !is_carried_further(self.session, self.held, self.newer, id)?
-            {
-                offer.push(found.place, found.bytes, found.item);
-            }
-        }
-        Ok(offer.into_list())
-    }
 }
 
 /// Whether one of these later segments has the trace as a whole.

@@ -13,7 +13,7 @@ use throughline_trace::{
 };
 
 use crate::answer::{
-    DamagedSegment, DecisionGap, Facets, MetricInfo, MetricSeries, SegmentInfo, StoreStats,
+    DamagedSegment, DecisionGap, Facets, MetricInfo, MetricPoints, SegmentInfo, StoreStats,
     StoredTrace, TraceVersion,
 };
 use crate::clickhouse::RemoteReader;
@@ -342,8 +342,8 @@ impl Reader {
         }
     }
 
-    /// The series of one metric with their points since a time, at most `limit_points` of each
-    /// series (the newest), ordered by service and labels.
+    /// The series of one metric with their points since a time, at most `limit_points` of each series
+    /// (the newest), and of all together at most [`MAX_ANSWER_POINTS`](crate::MAX_ANSWER_POINTS).
     ///
     /// # Errors
     /// [`QueryError`].
@@ -352,7 +352,7 @@ impl Reader {
         name: &str,
         since_unix_nano: u64,
         limit_points: usize,
-    ) -> Result<Vec<MetricSeries>, QueryError> {
+    ) -> Result<MetricPoints, QueryError> {
         if let Some(remote) = &self.remote {
             return remote.metric_series(name, since_unix_nano, limit_points).await;
         }

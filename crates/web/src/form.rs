@@ -4,16 +4,34 @@ use std::time::Duration;
 
 use axum::Form;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
+use crate::session;
+use crate::state::App;
 
 /// Largest form, bytes: a key, a token and an address are far below.
 pub(crate) const MAX_FORM_BYTES: usize = 16 * 1024;
 
 /// How long a form may take to arrive, in all.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Refuses a form that is not the page's own.
+pub(crate) fn check_token(app: &App, headers: &HeaderMap, token: &str) -> Result<(), Failure> {
+    let name = session::session_cookie_name(app.web.is_tls);
+    if let Some(cookie) = session::cookie(headers, name)
+        && !session::is_form_token(&app.web.cookie_secret, cookie, token)
+    {
+        return Err(Failure::new(
+            StatusCode::FORBIDDEN,
+            "form_token",
+            "expected the token of the page's own form, got another",
+            "load the page again and use its button",
+        ));
+    }
+    Ok(())
+}
 
 /// A form of at most [`MAX_FORM_BYTES`] (the router sets that limit) within [`FORM_TIMEOUT`].
 pub(crate) struct ShortForm<T>(pub(crate) T);

@@ -67,7 +67,12 @@ fn pages() -> Vec<(&'static str, MethodRouter<Shared>)> {
         ("/series", get(pages::series::list)),
         ("/series/spark", get(pages::series::spark)),
         ("/series/of/{name}", get(pages::series::show)),
-        ("/sql", get(pages::sql::show)),
+        (
+            "/sql",
+            get(pages::sql::show).merge(
+                post(pages::sql::ask).layer(DefaultBodyLimit::max(pages::sql::MAX_FORM_BYTES)),
+            ),
+        ),
         ("/store", get(pages::store::show)),
         ("/setup", get(pages::setup::show)),
         ("/live", get(live::rows)),

@@ -19,7 +19,7 @@ pub(crate) struct ExportArgs {
     /// Only this trace
     #[arg(long, value_name = "ID", conflicts_with_all = ["since", "until", "agent"])]
     pub(crate) trace: Option<TraceId>,
-    /// Only traces and decisions of this agent
+    /// Only traces that name this agent anywhere, whole, and its other decisions
     #[arg(long)]
     pub(crate) agent: Option<String>,
     /// Only the traces that `sampling` of the configuration would keep, by its rules and by what they

@@ -95,7 +95,7 @@ fn read_answer(text: &str) -> Result<(u64, String), String> {
 pub(crate) async fn run(args: &ImportArgs) -> Outcome {
     let client = http_client(args.endpoint.starts_with("https:"), REQUEST_TIMEOUT)
         .map_err(|error| Failure::new(Exit::Failure, error))?;
-    let (mut requests, mut rejected) = (0_u64, 0_u64);
+    let (mut requests, mut rejected, mut too_large) = (0_u64, 0_u64, 0_u64);
     for path in &args.files {
         let file = File::open(path).map_err(|error| {
             Failure::not_found(format!("cannot read {}: {error}", path.display()))
@@ -106,16 +106,40 @@ pub(crate) async fn run(args: &ImportArgs) -> Outcome {
                 continue;
             }
             let place = Place { path, line: at + 1 };
-            rejected += send(&client, args, line, &place).await?;
-            requests += 1;
+            match send(&client, args, line, &place).await? {
+                Sent::Taken { rejected: of_line } => {
+                    rejected += of_line;
+                    requests += 1;
+                }
+                Sent::TooLarge => too_large += 1,
+            }
         }
     }
     let mut out = anstream::stdout().lock();
     if args.json {
-        write_json(&mut out, &json!({ "requests": requests, "rejected": rejected }))?;
+        write_json(
+            &mut out,
+            &json!({ "requests": requests, "rejected": rejected, "too_large": too_large }),
+        )?;
     } else {
         let requests = show::counted(requests, "request is", "requests are");
         writeln!(out, "{requests} on the server's disk, {} rejected", show::count(rejected))?;
+    }
+    outcome(rejected, too_large)
+}
+
+/// What the command ends with.
+fn outcome(rejected: u64, too_large: u64) -> Outcome {
+    if too_large > 0 {
+        let lines = show::counted(too_large, "line is", "lines are");
+        let rejected = match rejected {
+            0 => String::new(),
+            _ => format!(", and it rejected {}", show::counted(rejected, "item", "items")),
+        };
+        let message = format!("{lines} larger than the server takes, and not there{rejected}");
+        return Err(Failure::new(Exit::Failure, message).hint(
+            "the log names them, and all others were sent; raise `limits.max_request_bytes` of the server, or export them anew, in shorter lines",
+        ));
     }
     match rejected {
         0 => Ok(()),
@@ -125,6 +149,14 @@ pub(crate) async fn run(args: &ImportArgs) -> Outcome {
         )
         .hint("the log says why; everything else was taken")),
     }
+}
+
+/// What became of a line.
+enum Sent {
+    /// It is on the server's disk, but for so many of its items.
+    Taken { rejected: u64 },
+    /// The server will never take it.
+    TooLarge,
 }
 
 struct Place<'a> {
@@ -138,8 +170,13 @@ impl std::fmt::Display for Place<'_> {
     }
 }
 
-/// Sends one request until it is taken; answers how many of its items were rejected.
-async fn send(client: &Client, args: &ImportArgs, line: String, place: &Place<'_>) -> Outcome<u64> {
+/// Sends one request until it is taken, or refused for its size.
+async fn send(
+    client: &Client,
+    args: &ImportArgs,
+    line: String,
+    place: &Place<'_>,
+) -> Outcome<Sent> {
     let wrong = |got: String| {
         Failure::usage(format!(
             "{place}: expected an OTLP JSON export request with resourceSpans, resourceLogs or resourceMetrics, got {got}"
@@ -176,6 +213,11 @@ async fn send(client: &Client, args: &ImportArgs, line: String, place: &Place<'_
             continue;
         }
         let text = answer.text().await;
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            let told = show::one_line(&text.unwrap_or_default()).to_string();
+            tracing::warn!(%place, bytes = line.len(), told, "a line is too large for the server");
+            return Ok(Sent::TooLarge);
+        }
         if !status.is_success() {
             let text = text.unwrap_or_default();
             return Err(Failure::new(
@@ -196,7 +238,7 @@ async fn send(client: &Client, args: &ImportArgs, line: String, place: &Place<'_
         if rejected > 0 {
             tracing::warn!(%place, rejected, error_message, "items were rejected");
         }
-        return Ok(rejected);
+        return Ok(Sent::Taken { rejected });
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 use throughline_trace::{DecisionId, TraceId, keys};
 
-use crate::export::{Exporter, NOON, decision, fraud_trace, int, log, logs};
+use crate::export::{Exporter, NOON, decision, fraud_trace, int, log, logs, span, text, traces};
 use crate::redaction::{MARKS, RULES, send_everything};
 use crate::server::{Server, run, until};
 
@@ -226,6 +226,86 @@ async fn tables_are_exported_as_parquet() {
     let nowhere = run(&data_dir, &["export", "--parquet"]);
     assert_eq!(nowhere.code, 2, "{}", nowhere.stderr);
     assert!(nowhere.stderr.contains("name one with --out"), "{}", nowhere.stderr);
+    server.stop();
+}
+
+/// The number behind a name in the log of a command.
+fn told(log: &str, name: &str) -> u64 {
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let found = log.split_once(&format!("{name}=")).map(|(_, rest)| digits(rest));
+    found.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no {name} in {log}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tables_of_an_agent_have_its_traces_whole_as_the_lines_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    fill(&server, 1..3).await;
+    let mut exporter = Exporter::connect(&server.grpc).await;
+    // Of the first, only the second of three spans names the agent; of the second, none does.
+    for (trace, agents) in [(11, ["shop", "fraud", ""]), (12, ["shop", "stock", ""])] {
+        let trace = TraceId::from_u128(trace);
+        let spans = agents.into_iter().zip(1..).map(|(agent, id)| {
+            let attributes = (!agent.is_empty()).then(|| text(keys::AGENT_ID, agent));
+            let parent = (id > 1).then_some(1);
+            span(trace, id, parent, "step", (id, id + 1), attributes.into_iter().collect())
+        });
+        exporter.send_traces(traces("checkout", spans.collect())).await.expect("acknowledged");
+        let mut of_shop = decision(trace, 1, DecisionId::random(), "ship");
+        of_shop.attributes.retain(|pair| pair.key != keys::AGENT_ID);
+        of_shop.attributes.push(text(keys::AGENT_ID, "shop"));
+        let records = vec![log(trace, 3, "said without an agent"), of_shop];
+        exporter.send_logs(logs("checkout", records)).await.expect("acknowledged");
+    }
+    // Of a trace that has no spans.
+    let alone = decision(TraceId::from_u128(13), 1, DecisionId::random(), "hold");
+    exporter.send_logs(logs("checkout", vec![alone])).await.expect("acknowledged");
+    let out = dir.path().join("tables");
+    let path = out.to_str().expect("UTF-8");
+    let of_agent = ["--log", "info", "export", "--agent", "fraud"];
+    let lines = run(&data_dir, &of_agent);
+    let tables = run(&data_dir, &[&of_agent[..], &["--parquet", "--out", path]].concat());
+    let rows = |table: &str| {
+        let line = tables.stderr.lines().find(|line| line.contains(&format!("{table}.parquet")));
+        told(line.unwrap_or_else(|| panic!("{}", tables.stderr)), "rows")
+    };
+    for table in ["spans", "logs", "decisions"] {
+        assert_eq!(rows(table), told(&lines.stderr, table), "{table}: {}", lines.stderr);
+    }
+    assert_eq!((rows("traces"), rows("logs")), (3, 3));
+    // After all of them began: only decisions of that time, of which there are none.
+    let later = ["--parquet", "--out", path, "--since", "2026-11-23T00:00Z"];
+    let tables = run(&data_dir, &[&of_agent[..], &later].concat());
+    assert_eq!(tables.stderr.matches("rows=0").count(), 4, "{}", tables.stderr);
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_is_too_large_keeps_no_other_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    configure(dir.path(), "limits: { max_request_bytes: 1048576 }\n");
+    let data_dir = dir.path().join("data");
+    let server = Server::start(&data_dir);
+    fill(&server, 1..4).await;
+    let out = dir.path().join("lines.jsonl");
+    let file = out.to_str().expect("UTF-8").to_owned();
+    run(&data_dir, &["export", "--out", &file]).ok();
+    server.stop();
+    let mut lines = lines(&out);
+    let large =
+        lines[0].replace("\"name\":", &format!("\"x\":\"{}\",\"name\":", "y".repeat(1_200_000)));
+    assert!(large.len() > 1_048_576, "{}", large.len());
+    lines.insert(1, large);
+    std::fs::write(&out, lines.join("\n")).expect("written");
+    let other = dir.path().join("other");
+    let server = Server::start(&other);
+    let import = run(&other, &["import", "--endpoint", &server.http, &file]);
+    assert_eq!(import.code, 1, "{}", import.stderr);
+    assert!(import.stderr.contains("1 line is larger than the server takes"), "{}", import.stderr);
+    assert!(import.stdout.contains("6 requests are on the server's disk"), "{}", import.stdout);
+    let stats = server.get_json("/api/v1/stats").await;
+    assert_eq!(stats["traces"], 3);
     server.stop();
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod findings;
 pub(crate) mod holds;
 pub(crate) mod key;
 pub(crate) mod log;
+pub(crate) mod read_room;
 pub(crate) mod reads;
 pub(crate) mod retention;
 pub(crate) mod standing;

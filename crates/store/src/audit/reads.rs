@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::audit::holds::AuditFilter;
 use crate::audit::log::{AuditError, AuditLog};
+use crate::audit::read_room::{self, MAX_READ_RECORDS};
 use crate::schema::{from_nanos, to_nanos};
 use crate::writer::now_unix_nano;
 
@@ -33,14 +34,14 @@ const MAX_OPEN: usize = 1_024;
 /// Longest text of a question that is kept, characters.
 const MAX_QUERY_CHARS: usize = 500;
 
-/// Most records that are kept, whatever their age.
-pub const MAX_READ_RECORDS: u64 = 200_000;
-
 /// How long reads are kept when nothing is said, days.
 pub const READS_RETENTION_DAYS: u64 = 365;
 
 /// How often old records are removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// They are removed sooner once there are more new ones than this part (one in so many) of all.
+const PRUNE_SHARE: u64 = 20;
 
 /// One read of decisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,19 +99,26 @@ impl ReadLog {
         retention_days: u64,
         registry: &mut Registry,
     ) -> std::io::Result<Self> {
-        let (dropped, written) = (Counter::default(), Counter::default());
-        let registry = registry.sub_registry_with_prefix("throughline_audit");
-        registry.register(
-            "reads_dropped",
-            "Reads of decisions that could not be noted",
-            dropped.clone(),
-        );
-        registry.register("reads", "Reads of decisions that were noted", written.clone());
+        Self::start_with(audit, retention_days, MAX_READ_RECORDS, registry)
+    }
+
+    /// The same with room for so many records.
+    fn start_with(
+        audit: AuditLog,
+        retention_days: u64,
+        most: u64,
+        registry: &mut Registry,
+    ) -> std::io::Result<Self> {
+        let counters = Counters::default();
+        counters.register(registry.sub_registry_with_prefix("throughline_audit"));
+        let dropped = counters.dropped.clone();
         let (sender, receiver) = sync_channel(MAX_WAITING);
-        let lost = dropped.clone();
-        std::thread::Builder::new().name("audit-reads".to_owned()).spawn(move || {
-            Notebook { audit, retention_days, open: HashMap::new(), written, lost }.run(&receiver);
-        })?;
+        let open = HashMap::new();
+        let notebook =
+            Notebook { audit, retention_days, most, open, new: 0, pruned: None, counters };
+        std::thread::Builder::new()
+            .name("audit-reads".to_owned())
+            .spawn(move || notebook.run(&receiver))?;
         Ok(Self { sender, dropped })
     }
 
@@ -133,13 +141,42 @@ impl ReadLog {
     }
 }
 
+/// What is told of the log on `/metrics`.
+#[derive(Debug, Default)]
+struct Counters {
+    dropped: Counter,
+    written: Counter,
+    folded: Counter,
+}
+
+impl Counters {
+    fn register(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            ("reads_dropped", "Reads of decisions that could not be noted", &self.dropped),
+            ("reads", "Reads of decisions that were noted", &self.written),
+            (
+                "reads_folded",
+                "Records of reads that were added up, as one reader had too many",
+                &self.folded,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+    }
+}
+
 /// What the thread has in hand.
 struct Notebook {
     audit: AuditLog,
     retention_days: u64,
+    /// Most records that are kept.
+    most: u64,
     open: HashMap<(String, &'static str, String), Open>,
-    written: Counter,
-    lost: Counter,
+    /// Records since it was last looked whether there are too many.
+    new: u64,
+    /// When that was.
+    pruned: Option<std::time::Instant>,
+    counters: Counters,
 }
 
 #[derive(Debug)]
@@ -156,7 +193,6 @@ struct Open {
 
 impl Notebook {
     fn run(mut self, receiver: &Receiver<Message>) {
-        let mut pruned: Option<std::time::Instant> = None;
         loop {
             let waiting = self.open.values().any(|open| open.pending > 0);
             let message = match waiting {
@@ -193,12 +229,37 @@ impl Notebook {
                     return;
                 }
             }
-            if pruned.is_none_or(|at| at.elapsed() > PRUNE_EVERY) {
-                pruned = Some(std::time::Instant::now());
-                let before = now_unix_nano().saturating_sub(days_nano(self.retention_days));
-                if let Err(error) = self.audit.write(|control| Ok(prune(control, before)?)) {
-                    tracing::warn!(%error, "old reads of decisions could not be removed");
+        }
+    }
+
+    /// Removes what is too old, and adds up what is too much, when it is time to; the latter is told,
+    /// since it may be somebody's way to be forgotten.
+    fn prune(&mut self) {
+        let is_time = self.pruned.is_none_or(|at| at.elapsed() > PRUNE_EVERY);
+        if !is_time && self.new <= self.most / PRUNE_SHARE {
+            return;
+        }
+        (self.pruned, self.new) = (Some(std::time::Instant::now()), 0);
+        let before = now_unix_nano().saturating_sub(days_nano(self.retention_days));
+        let most = self.most;
+        match self.audit.write(|control| Ok(read_room::prune(control, before, most)?)) {
+            Ok(folded) => {
+                // What is open may have been added up with the rest.
+                if !folded.is_empty() {
+                    self.open.clear();
                 }
+                for read_room::Folded { who, records } in folded {
+                    self.counters.folded.inc_by(records);
+                    tracing::warn!(
+                        who,
+                        records,
+                        most,
+                        "one reader of decisions has more records than there is room for; the oldest were added up to one"
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "old reads of decisions could not be removed");
             }
         }
     }
@@ -225,25 +286,27 @@ impl Notebook {
     }
 
     fn flush(&mut self) {
-        let open = &mut self.open;
+        let (open, new) = (&mut self.open, &mut self.new);
         let outcome = self.audit.write(|control| {
             for ((who, via, query), open) in open.iter_mut().filter(|(_, open)| open.pending > 0) {
+                *new += u64::from(open.row.is_none());
                 open.row = Some(write(control, who, via, query, open)?);
             }
             Ok(())
         });
         let pending: u64 = open.values_mut().map(|open| std::mem::take(&mut open.pending)).sum();
         match outcome {
-            Ok(()) => self.written.inc_by(pending),
+            Ok(()) => self.counters.written.inc_by(pending),
             Err(error) => {
                 // They would be tried again with the next of the same: what is lost is counted.
                 tracing::warn!(%error, reads = pending, "reads of decisions could not be noted");
-                self.lost.inc_by(pending)
+                self.counters.dropped.inc_by(pending)
             }
         };
         let now = now_unix_nano();
         let window = WINDOW.as_nanos() as u64;
         self.open.retain(|_, open| now.saturating_sub(open.first_unix_nano) < window);
+        self.prune();
     }
 }
 
@@ -288,15 +351,6 @@ fn write(
 
 fn days_nano(days: u64) -> u64 {
     days.saturating_mul(86_400 * 1_000_000_000)
-}
-
-fn prune(control: &Connection, before_unix_nano: u64) -> Result<(), rusqlite::Error> {
-    control.execute("DELETE FROM audit_reads WHERE last < ?1", [from_nanos(before_unix_nano)])?;
-    control.execute(
-        "DELETE FROM audit_reads WHERE read <= (SELECT max(read) FROM audit_reads) - ?1",
-        [MAX_READ_RECORDS as i64],
-    )?;
-    Ok(())
 }
 
 /// Takes the names of who was erased out of the questions that were asked.
@@ -356,5 +410,40 @@ impl AuditLog {
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AuditKeys;
+    use crate::schema::CONTROL;
+
+    #[test]
+    fn a_flood_of_questions_takes_nobody_elses_records_and_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(CONTROL.open_writer(&dir.path().join("control.db")).unwrap());
+        let audit = AuditLog::new(dir.path(), AuditKeys::default());
+        let mut registry = Registry::default();
+        let log = ReadLog::start_with(audit.clone(), 365, 20, &mut registry).unwrap();
+        let note = |who: &str, query: String| {
+            log.note(DecisionRead { who: who.to_owned(), via: "api", query, rows: 1 });
+        };
+        note("quiet", "decisions".to_owned());
+        log.flush();
+        for round in 0..3 {
+            (0..30).for_each(|at| note("loud", format!("decisions {round} {at}")));
+            log.flush();
+        }
+        let kept = audit.reads(None, 1_000).unwrap();
+        assert!(kept.iter().any(|one| one.who == "quiet"), "{kept:?}");
+        assert!(kept.len() <= 20, "{kept:?}");
+        assert_eq!(kept.iter().map(|one| one.times).sum::<u64>(), 91, "nothing goes uncounted");
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let folded = text
+            .lines()
+            .find_map(|line| line.strip_prefix("throughline_audit_reads_folded_total "));
+        assert!(folded.unwrap().parse::<u64>().unwrap() > 60, "{text}");
     }
 }

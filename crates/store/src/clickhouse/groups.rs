@@ -24,13 +24,16 @@ const TRACES_AT_A_TIME: usize = 1_000;
 struct Place {
     latest_unix_nano: u64,
     name: String,
+    /// Where the first of all pages began. Traces that started later came later, and place nothing: a
+    /// group whose turn is still to come would move to a page that was given already.
+    top_unix_nano: u64,
 }
 
 /// First characters of the cursors of a list.
 fn prefix(group: Group) -> &'static str {
     match group {
-        Group::Session => "sc1",
-        Group::User => "uc1",
+        Group::Session => "sc2",
+        Group::User => "uc2",
     }
 }
 
@@ -44,8 +47,9 @@ fn column(group: Group) -> &'static str {
 
 impl Place {
     fn to_cursor(&self, group: Group) -> String {
-        let (time, name) = (self.latest_unix_nano, hex(self.name.as_bytes()));
-        format!("{}{time:016x}{name}", prefix(group))
+        let Self { latest_unix_nano, top_unix_nano, name } = self;
+        let name = hex(name.as_bytes());
+        format!("{}{latest_unix_nano:016x}{top_unix_nano:016x}{name}", prefix(group))
     }
 
     fn of_cursor(group: Group, cursor: &str) -> Result<Self, QueryError> {
@@ -53,11 +57,14 @@ impl Place {
             let digits = cursor.strip_prefix(prefix(group))?;
             let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
             (is_hex && digits.len() % 2 == 0).then_some(())?;
-            let (time, name) = (digits.get(..16)?, digits.get(16..)?);
+            let (time, top, name) = (digits.get(..16)?, digits.get(16..32)?, digits.get(32..)?);
             let byte = |at: usize| u8::from_str_radix(&name[at..at + 2], 16).ok();
             let name: Option<Vec<u8>> = (0..name.len()).step_by(2).map(byte).collect();
-            let latest_unix_nano = u64::from_str_radix(time, 16).ok()?;
-            Some(Self { latest_unix_nano, name: String::from_utf8(name?).ok()? })
+            Some(Self {
+                latest_unix_nano: u64::from_str_radix(time, 16).ok()?,
+                name: String::from_utf8(name?).ok()?,
+                top_unix_nano: u64::from_str_radix(top, 16).ok()?,
+            })
         };
         parse().ok_or_else(|| QueryError::Cursor(cursor.chars().take(80).collect()))
     }
@@ -118,7 +125,10 @@ impl RemoteReader {
         after: Option<&Place>,
         most: usize,
     ) -> Result<Vec<Place>, QueryError> {
-        let of_traces = Conditions::exact(filter);
+        let mut of_traces = Conditions::exact(filter);
+        if let Some(after) = after {
+            of_traces.add("start <= {top:UInt64}", "top", after.top_unix_nano);
+        }
         let mut of_groups = Conditions::default();
         if let Some(wanted) = group.wanted(filter) {
             of_groups.add("name = {name:String}", "name", wanted);
@@ -145,9 +155,13 @@ impl RemoteReader {
         values.extend(behind.values);
         values.push(("limit", most.to_string()));
         let rows = self.ask(&sql, &values).await?;
+        let latest = |row: &serde_json::Value| row["latest"].as_u64().unwrap_or_default();
+        let first = rows.first().map_or(0, latest);
+        let top_unix_nano = after.map_or(first, |after| after.top_unix_nano);
         let place = |row: &serde_json::Value| Place {
-            latest_unix_nano: row["latest"].as_u64().unwrap_or_default(),
+            latest_unix_nano: latest(row),
             name: row["name"].as_str().unwrap_or_default().to_owned(),
+            top_unix_nano,
         };
         Ok(rows.iter().map(place).collect())
     }
@@ -226,10 +240,16 @@ mod tests {
 
     #[test]
     fn cursors_come_back_and_others_are_refused() {
-        let place = Place { latest_unix_nano: u64::MAX - 9, name: "s \"ü\"'".to_owned() };
+        let name = "s \"ü\"'".to_owned();
+        let place = Place { latest_unix_nano: u64::MAX - 9, name, top_unix_nano: u64::MAX - 2 };
         let cursor = place.to_cursor(Group::Session);
         assert_eq!(Place::of_cursor(Group::Session, &cursor).unwrap(), place);
-        for odd in ["", "sc1", "sc1zz", "s2", "sc10123456789abcdef0", "sc10123456789abcdefff"] {
+        let moment = "0123456789abcdef";
+        let (odd_name, not_utf8) =
+            (format!("sc2{moment}{moment}0"), format!("sc2{moment}{moment}ff"));
+        let before = format!("sc1{moment}{moment}");
+        for odd in ["", "sc2", "sc2zz", "s2", "sc20123456789abcdef", &odd_name, &not_utf8, &before]
+        {
             assert!(Place::of_cursor(Group::Session, odd).is_err(), "{odd}");
         }
         assert!(Place::of_cursor(Group::User, &cursor).is_err());

@@ -10,9 +10,9 @@ use super::RemoteReader;
 use super::parse::{attributes, text, tree};
 use super::parse_records::{metric_kind, value};
 use super::schema::{FACETS, METRIC_NAMES, METRIC_POINTS};
-use crate::answer::{FacetCount, Facets, MetricInfo, MetricSeries, SeriesPoint};
+use crate::answer::{FacetCount, Facets, MetricInfo, MetricPoints, MetricSeries, SeriesPoint};
 use crate::error::QueryError;
-use crate::read_metrics::{MAX_POINTS, MAX_SERIES};
+use crate::read_metrics::{MAX_ANSWER_POINTS, MAX_POINTS, MAX_SERIES, share_of_points};
 
 /// How long the values of menus are believed: they are on every page, and change slowly.
 const MENU_AGE: Duration = Duration::from_secs(15);
@@ -70,14 +70,17 @@ impl RemoteReader {
         name: &str,
         since_unix_nano: u64,
         limit_points: usize,
-    ) -> Result<Vec<MetricSeries>, QueryError> {
+    ) -> Result<MetricPoints, QueryError> {
+        let limit = limit_points.clamp(1, MAX_POINTS);
         let values = [
             ("name", name.to_owned()),
             ("since", since_unix_nano.to_string()),
-            ("limit", limit_points.clamp(1, MAX_POINTS).to_string()),
+            // One more says that there are more.
+            ("limit", (limit + 1).to_string()),
+            ("all", (MAX_ANSWER_POINTS + 1).to_string()),
         ];
         let rows = self.ask(METRIC_POINTS, &values).await?;
-        series_of(&rows).map_err(QueryError::ClickHouse)
+        points_of(&rows, limit, MAX_ANSWER_POINTS).map_err(QueryError::ClickHouse)
     }
 
     /// Values for filter menus, of the newest three days.
@@ -106,8 +109,20 @@ impl RemoteReader {
     }
 }
 
-/// Points of rows, newest first, by series.
-fn series_of(rows: &[Value]) -> Result<Vec<MetricSeries>, String> {
+/// What an answer holds of rows, the newest points first; of those at most one more than `budget` came.
+fn points_of(rows: &[Value], limit: usize, budget: usize) -> Result<MetricPoints, String> {
+    let (mut series, series_left_out) = series_of(rows)?;
+    let max_points = share_of_points(series.len(), limit, budget);
+    for one in &mut series {
+        let beyond = one.points.len().saturating_sub(max_points);
+        one.points.drain(..beyond);
+        one.is_cut = beyond > 0 || rows.len() > budget;
+    }
+    Ok(MetricPoints { series, series_left_out, max_points })
+}
+
+/// Points of rows, newest first, by series; and how many series there was no room for.
+fn series_of(rows: &[Value]) -> Result<(Vec<MetricSeries>, u64), String> {
     /// Columns that make a series.
     const IDENTITY: [&str; 7] =
         ["service", "kind", "is_monotonic", "unit", "attributes", "resource", "scope"];
@@ -115,21 +130,21 @@ fn series_of(rows: &[Value]) -> Result<Vec<MetricSeries>, String> {
     let mut found: Vec<MetricSeries> = Vec::new();
     for row in rows {
         let identity: Vec<String> = IDENTITY.iter().map(|name| row[*name].to_string()).collect();
-        let at = match places.get(&identity.concat()) {
-            Some(at) => *at,
-            None if found.len() >= MAX_SERIES => continue,
-            None => {
-                found.push(MetricSeries {
-                    service: text(row, "service").to_owned(),
-                    kind: metric_kind(row)?,
-                    unit: text(row, "unit").to_owned(),
-                    attributes: attributes(tree(row, "attributes")?),
-                    points: Vec::new(),
-                });
-                places.insert(identity.concat(), found.len() - 1);
-                found.len() - 1
-            }
-        };
+        let next = places.len();
+        let at = *places.entry(identity.concat()).or_insert(next);
+        if at >= MAX_SERIES {
+            continue;
+        }
+        if at == found.len() {
+            found.push(MetricSeries {
+                service: text(row, "service").to_owned(),
+                kind: metric_kind(row)?,
+                unit: text(row, "unit").to_owned(),
+                attributes: attributes(tree(row, "attributes")?),
+                points: Vec::new(),
+                is_cut: false,
+            });
+        }
         let one = &mut found[at];
         one.points.push(SeriesPoint {
             start_unix_nano: row["start_unix_nano"].as_u64().unwrap_or_default(),
@@ -141,5 +156,32 @@ fn series_of(rows: &[Value]) -> Result<Vec<MetricSeries>, String> {
         one.points.sort_by_key(|point| point.time_unix_nano);
     }
     found.sort_by_cached_key(|one| (one.service.clone(), one.attributes.to_json().to_string()));
-    Ok(found)
+    Ok((found, places.len().saturating_sub(MAX_SERIES) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_over_the_budget_are_cut_evenly_and_told() {
+        let row = |series: u64, at: u64| {
+            serde_json::json!({
+                "service": "s", "kind": "gauge", "is_monotonic": 0, "unit": "", "resource": "{}",
+                "scope": "{}", "attributes": format!("{{\"n\":{series}}}"),
+                "start_unix_nano": 0, "time_unix_nano": at, "value": 1.0,
+            })
+        };
+        let rows: Vec<Value> =
+            (0..5).rev().flat_map(|at| (0..2).map(move |series| row(series, at))).collect();
+        for (limit, budget, each) in [(10, 10, 5), (10, 11, 5), (3, 10, 3), (10, 9, 4)] {
+            let answer = points_of(&rows, limit, budget).unwrap();
+            assert_eq!(answer.series.len(), 2);
+            for one in &answer.series {
+                let times: Vec<u64> = one.points.iter().map(|point| point.time_unix_nano).collect();
+                assert_eq!(times, (5 - each..5).collect::<Vec<_>>());
+                assert_eq!(one.is_cut, each < 5, "{limit} {budget}");
+            }
+        }
+    }
 }

@@ -290,14 +290,15 @@ pub(super) const METRIC_NAMES: &str = "SELECT name, argMax(m.unit, m.time_unix_n
     GROUP BY name ORDER BY name FORMAT JSONEachRow";
 
 /// The newest points of each series of a metric, newest first: takes `name`, `since` (nanoseconds
-/// since the Unix epoch) and `limit`, which is for each series.
+/// since the Unix epoch), `limit`, which is for each series, and `all`, for all of them.
 pub(super) const METRIC_POINTS: &str = "SELECT * FROM (
         SELECT * EXCEPT (version) FROM metric_points
         WHERE name = {name:String} AND time_unix_nano >= {since:UInt64}
         ORDER BY time_unix_nano DESC, day DESC, segment, key DESC, server, version DESC
         LIMIT 1 BY segment, key, server)
     ORDER BY time_unix_nano DESC, day DESC, segment, key DESC, server
-    LIMIT {limit:UInt64} BY service, kind, unit, attributes, resource, scope FORMAT JSONEachRow";
+    LIMIT {limit:UInt64} BY service, kind, unit, attributes, resource, scope
+    LIMIT {all:UInt64} FORMAT JSONEachRow";
 
 /// Values for filter menus: agents and so on with how many traces of the newest three days name
 /// them, stages with how many decisions.

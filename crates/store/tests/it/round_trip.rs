@@ -135,7 +135,7 @@ async fn decisions_and_points_come_back_as_they_were() {
         ("agent_operations_total", 1, NOON + 3)
     );
     assert_eq!(names[0].services, ["shop"]);
-    let series = reader.metric_series("agent_operations_total", NOON, 2).await.unwrap();
+    let series = reader.metric_series("agent_operations_total", NOON, 2).await.unwrap().series;
     assert_eq!(series.len(), 1, "labels in another order are the same series");
     let points = &series[0].points;
     assert_eq!(points.iter().map(|p| p.time_unix_nano - NOON).collect::<Vec<_>>(), [2, 3]);

@@ -216,7 +216,7 @@ pub(crate) struct Read {
     last: String,
     /// Id and name of the key, or `local`.
     who: String,
-    /// `api`, `page` or `command`.
+    /// `api`, `page` or `cli`; `several` of records that were added up.
     via: String,
     query: String,
     times: u64,

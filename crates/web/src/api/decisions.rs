@@ -13,7 +13,7 @@ use throughline_store::{ChainPlace, DecisionGap, audit_hex};
 use super::forms::Hash;
 use super::paging::{self, Keyed};
 use super::records::{self, Decision, Gap, listed};
-use super::shapes::Page;
+use super::shapes::{Page, SearchedPage};
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters;
@@ -35,7 +35,7 @@ pub(crate) async fn list(
     let ids = page.items.iter().map(|decision| decision.decision_id).collect();
     let places = app.web.reader.chain_places(ids).await?;
     note(&app, &visitor, Via::Api, params.question("/api/v1/decisions"), page.items.len());
-    let page = Page::of(&page, |of| listed(of, places.get(&of.decision_id)));
+    let page = SearchedPage::of(&page, |of| listed(of, places.get(&of.decision_id)));
     Ok(Json(page).into_response())
 }
 

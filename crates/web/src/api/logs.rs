@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use super::records;
-use super::shapes::Page;
+use super::shapes::SearchedPage;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::filters;
@@ -21,5 +21,5 @@ pub(crate) async fn list(
     let filter = filters::logs(&params, visitor.now_unix_nano)?;
     let _turn = app.turns.take().await?;
     let page = app.web.reader.logs(&filter, params.text("cursor"), params.limit()?).await?;
-    Ok(Json(Page::of(&page, records::log)).into_response())
+    Ok(Json(SearchedPage::of(&page, records::log)).into_response())
 }

@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use throughline_api::InPath;
-use throughline_store::{MetricInfo, MetricSeries, SeriesPoint};
+use throughline_store::{MAX_POINTS, MetricInfo, MetricSeries, SeriesPoint};
 use throughline_trace::MetricKind;
 
 use super::forms::{AnyObject, MetricKindJson, MetricValueJson, Moment, UnixNanos};
@@ -16,7 +17,6 @@ use super::shapes::Page;
 use crate::doors::Visitor;
 use crate::failure::Failure;
 use crate::format::{NANOS_PER_SEC, rfc3339};
-use crate::pages::series::MAX_POINTS;
 use crate::params::Params;
 use crate::state::Shared;
 
@@ -65,6 +65,10 @@ pub(crate) struct MetricPoints {
     name: String,
     unit: String,
     series: Vec<OneSeries>,
+    /// Series for which the answer has no room.
+    series_left_out: u64,
+    /// Most points of a series in this answer: the more series, the fewer of each.
+    max_points: usize,
 }
 
 /// The points of one set of attributes.
@@ -76,7 +80,10 @@ struct OneSeries {
     kind: MetricKind,
     #[schemars(with = "AnyObject")]
     attributes: Value,
+    /// The oldest first.
     points: Vec<Point>,
+    /// Whether these are the newest of more in the time that was asked for.
+    is_cut: bool,
 }
 
 /// One point of a metric.
@@ -99,16 +106,23 @@ pub(crate) async fn one(
     visitor: Visitor,
     InPath(name): InPath<String>,
     params: Params,
-) -> Result<Json<MetricPoints>, Failure> {
+) -> Result<Response, Failure> {
     let now = visitor.now_unix_nano;
     let since = params.moment("since", now)?.unwrap_or(now.saturating_sub(DEFAULT_BACK_NS));
+    let _turn = app.turns.take().await?;
     let metrics = app.web.reader.metric_names().await?;
     let Some(info) = metrics.into_iter().find(|metric| metric.name == name) else {
         return Err(Failure::not_found("metric", &name));
     };
-    let series = app.web.reader.metric_series(&name, since, MAX_POINTS).await?;
-    let series = series.iter().map(one_series).collect();
-    Ok(Json(MetricPoints { name: info.name, unit: info.unit, series }))
+    let found = app.web.reader.metric_series(&name, since, MAX_POINTS).await?;
+    let answer = MetricPoints {
+        name: info.name,
+        unit: info.unit,
+        series: found.series.iter().map(one_series).collect(),
+        series_left_out: found.series_left_out,
+        max_points: found.max_points,
+    };
+    Ok(Json(answer).into_response())
 }
 
 fn one_series(series: &MetricSeries) -> OneSeries {
@@ -123,5 +137,6 @@ fn one_series(series: &MetricSeries) -> OneSeries {
         kind: series.kind,
         attributes: series.attributes.to_json(),
         points: series.points.iter().map(point).collect(),
+        is_cut: series.is_cut,
     }
 }

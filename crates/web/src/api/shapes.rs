@@ -32,17 +32,17 @@ impl<T> Page<T> {
     }
 }
 
-/// A page of a search.
+/// A page of a list that may end before it is full, for its time.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "SearchedPageOf{T}")]
 pub(crate) struct SearchedPage<T> {
     #[serde(flatten)]
     page: Page<T>,
-    /// How far the search went.
+    /// How far it was looked for.
     search: SearchExtent,
 }
 
-/// How far a search went.
+/// How far a page was looked for.
 #[derive(Debug, Serialize, JsonSchema)]
 struct SearchExtent {
     /// Whether everything down to the end of the page was looked at.

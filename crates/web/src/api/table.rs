@@ -17,6 +17,7 @@ use crate::filters::{DECISION_PARAMS, LOG_PARAMS, PAGING, SESSION_PARAMS, TRACE_
 use crate::form::MAX_FORM_BYTES;
 use crate::live;
 use crate::sql::SqlAnswerShape;
+use throughline_store::{MAX_ANSWER_POINTS, MAX_POINTS, MAX_SERIES};
 
 /// A path that names what is not stored.
 const NOT_STORED: (u16, &str) = (404, "It is not stored: not yet, or no longer.");
@@ -42,7 +43,7 @@ fn of_traces() -> Vec<Operation> {
     vec![
         Operation::get("/api/v1/traces", "listTraces", get(traces::list))
             .says("traces", "Summaries of traces, newest first")
-            .about("A search that stops for its limits before the page is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that cannot be looked at whole, as they are too large or in part retired; `search.unindexed_spans` spans that were walked because the search index does not have their segment whole yet.")
+            .about("A page that stops for its limits before it is full says so in `search.searched_until`; `next` goes on from there. `search.traces_cut` counts traces that cannot be looked at whole, as they are too large or in part retired; `search.unindexed_spans` spans that were walked because the search index does not have their segment whole yet.")
             .takes(&[&TRACE_PARAMS, &PAGING])
             .answers::<SearchedPage<shapes::Summary>>(),
         Operation::get("/api/v1/traces/{trace_id}", "getTrace", get(traces::one))
@@ -81,8 +82,9 @@ fn of_decisions() -> Vec<Operation> {
     vec![
         Operation::get("/api/v1/decisions", "listDecisions", get(decisions::list))
             .says("decisions", "Decisions, newest first, each with its place in the audit log")
+            .about("A page that stops for its time before it is full, because few decisions fit, says so in `search.searched_until`; `next` goes on from there.")
             .takes(&[&DECISION_PARAMS, &PAGING])
-            .answers::<Page<records::ListedDecision>>(),
+            .answers::<SearchedPage<records::ListedDecision>>(),
         Operation::post(
             "/api/v1/decisions",
             "recordDecisions",
@@ -109,8 +111,9 @@ fn of_records() -> Vec<Operation> {
     vec![
         Operation::get("/api/v1/logs", "listLogs", get(logs::list))
             .says("logs", "Log records, newest first")
+            .about("A page that stops for its time before it is full, because few records fit, says so in `search.searched_until`; `next` goes on from there.")
             .takes(&[&LOG_PARAMS, &PAGING])
-            .answers::<Page<records::Log>>(),
+            .answers::<SearchedPage<records::Log>>(),
         Operation::get("/api/v1/metrics", "listMetrics", get(metrics::list))
             .says("metrics", "Stored metrics by name")
             .takes(&[&PAGING])
@@ -120,6 +123,7 @@ fn of_records() -> Vec<Operation> {
                 "metrics",
                 "The points of a metric, of the last day unless `since` says otherwise",
             )
+            .about(format!("At most {MAX_POINTS} points of a series, {MAX_SERIES} series and {MAX_ANSWER_POINTS} points in all: the newest of each series, evenly. `is_cut` of a series says that there are older ones, `series_left_out` how many series are missing; a later `since` shows more of what is left."))
             .takes(&[&["since"]])
             .answers::<metrics::MetricPoints>()
             .fails(&[NOT_STORED]),

@@ -23,6 +23,7 @@ fn series(kind: MetricKind, values: Vec<MetricValue>) -> MetricSeries {
         unit: String::new(),
         attributes: Attributes::new(),
         points,
+        is_cut: false,
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) async fn show(
 fn draw(params: &Params, page: &Page<Decision>, facets: &Facets, now_unix_nano: u64) -> Markup {
     let is_filtered = params.chosen(&DECISION_PARAMS).next().is_some();
     let is_first = params.text("cursor").is_none();
-    if page.items.is_empty() && !is_filtered && is_first {
+    if page.items.is_empty() && !is_filtered && is_first && page.next.is_none() {
         return html! {
             div.head { h1.grow { "Decisions" } (layout::live_switch("/live?kind=decisions")) }
             div #content data-first {
@@ -78,8 +78,8 @@ fn draw(params: &Params, page: &Page<Decision>, facets: &Facets, now_unix_nano: 
                     } }
                     tbody #rows {
                         @for decision in &page.items { (row(decision, now_unix_nano)) }
-                        @if page.items.is_empty() {
-                            tr { td colspan="6" { div.none { p { "No decision fits these filters." } p { a.link href=(PATH) { "Clear the filters" } } } } }
+                        @if let Some(nothing) = filterbar::nothing(params, PATH, page, "No decision fits these filters.") {
+                            tr { td colspan="6" { (nothing) } }
                         }
                     }
                 }

@@ -114,6 +114,33 @@ pub(crate) fn chips(params: &Params, path: &str, names: &[&str]) -> Markup {
     }
 }
 
+/// What stands in a page of a list that has no items: `none` where nothing fits, something else where
+/// older ones were not looked at yet. A page that is appended to others has nothing to say of itself
+/// then, since the links below it do.
+pub(crate) fn nothing<T>(
+    params: &Params,
+    path: &str,
+    page: &Page<T>,
+    none: &str,
+) -> Option<Markup> {
+    let (is_first, is_last) = (params.text("cursor").is_none(), page.next.is_none());
+    if !page.items.is_empty() || !is_first && !is_last {
+        return None;
+    }
+    let text = match (is_last, is_first) {
+        (false, _) => "Nothing found so far; the search is not at its end.",
+        (true, false) => "No older ones fit.",
+        (true, true) => none,
+    };
+    let is_filtered = !params.with("cursor", None).is_empty();
+    Some(html! {
+        div.none {
+            p { (text) }
+            @if is_first && is_filtered { p { a.link href=(path) { "Clear the filters" } } }
+        }
+    })
+}
+
 /// The links below a list.
 pub(crate) fn pager<T>(params: &Params, path: &str, page: &Page<T>, now_unix_nano: u64) -> Markup {
     let Page { items, next, search } = page;
@@ -137,8 +164,10 @@ pub(crate) fn pager<T>(params: &Params, path: &str, page: &Page<T>, now_unix_nan
                 @if !is_first { a.btn href={ (path) (params.with("cursor", None)) } { "Newest" } }
                 @if let Some(next) = next {
                     @let older = format!("{path}{}", params.with("cursor", Some(next)));
+                    // What an empty first page says is not to stand above what is found then.
+                    @let swap = if shown == 0 && is_first { "innerHTML" } else { "beforeend" };
                     a.btn href=(older) hx-get=(older) hx-select="#rows > *" hx-target="#rows"
-                        hx-swap="beforeend" hx-select-oob="#pager" {
+                        hx-swap=(swap) hx-select-oob="#pager" {
                         @if search.searched_until_unix_nano.is_some() { "Search on" } @else { "Older" }
                     }
                 }
@@ -161,5 +190,42 @@ fn label(path: &str, name: &str) -> String {
         "max_confidence" => "confidence ≤".to_owned(),
         "trace_id" => "trace".to_owned(),
         other => format!("{}:", other.replace('_', " ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_store::SearchExtent;
+
+    use super::*;
+
+    /// What a list of numbers says that has so many of them, and stopped or not.
+    fn drawn(query: &str, items: usize, is_stopped: bool) -> (Option<String>, String) {
+        let params = Params::of_query(query);
+        let until = is_stopped.then_some(1);
+        let page = Page {
+            items: vec![0; items],
+            next: is_stopped.then(|| "l2x".to_owned()),
+            search: SearchExtent { searched_until_unix_nano: until, ..SearchExtent::default() },
+        };
+        let nothing = nothing(&params, "/logs", &page, "No record fits.");
+        let pager = pager(&params, "/logs", &page, 2).into_string();
+        (nothing.map(|markup| markup.into_string()), pager)
+    }
+
+    #[test]
+    fn a_page_that_stopped_empty_is_no_end() {
+        let (nothing, pager) = drawn("q=x", 0, true);
+        assert!(nothing.unwrap().contains("Nothing found so far"));
+        assert!(pager.contains("Search on") && pager.contains("hx-swap=\"innerHTML\""), "{pager}");
+        // What is appended says nothing of itself, and takes nothing away.
+        let (nothing, pager) = drawn("q=x&cursor=l2y", 0, true);
+        assert_eq!(nothing, None);
+        assert!(pager.contains("Search on") && pager.contains("hx-swap=\"beforeend\""), "{pager}");
+        let (nothing, pager) = drawn("q=x&cursor=l2y", 0, false);
+        assert!(nothing.unwrap().contains("No older ones fit."));
+        assert!(!pager.contains("Search on"));
+        assert!(drawn("q=x", 0, false).0.unwrap().contains("No record fits."));
+        assert_eq!(drawn("q=x", 1, true).0, None);
     }
 }

@@ -16,13 +16,12 @@ use throughline_trace::{Finding, FindingSeverity, FindingState, Operation, Trace
 use crate::contracts::Kept;
 use crate::doors::Visitor;
 use crate::failure::Failure;
-use crate::form::ShortForm;
+use crate::form::{ShortForm, check_token};
 use crate::format;
 use crate::governance::{RolloutStanding, Standing, remembered};
 use crate::icons::{icon, line_art};
 use crate::layout::{self, Nav};
 use crate::params::Params;
-use crate::session;
 use crate::state::{App, Shared};
 
 mod answering;
@@ -109,22 +108,6 @@ pub(crate) async fn switch(
     let (governance, person) = (app.web.governance.governance.clone(), person.to_owned());
     remembered(move || governance.set_pause(form.pause, &person, "the button on the page")).await?;
     Ok(Redirect::to(PATH).into_response())
-}
-
-/// Refuses a form that is not the page's own.
-fn check_token(app: &App, headers: &HeaderMap, token: &str) -> Result<(), Failure> {
-    let name = session::session_cookie_name(app.web.is_tls);
-    if let Some(cookie) = session::cookie(headers, name)
-        && !session::is_form_token(&app.web.cookie_secret, cookie, token)
-    {
-        return Err(Failure::new(
-            axum::http::StatusCode::FORBIDDEN,
-            "form_token",
-            "expected the token of the page's own form, got another",
-            "load the page again and use its button",
-        ));
-    }
-    Ok(())
 }
 
 async fn load(app: &App) -> Result<Shown, Failure> {

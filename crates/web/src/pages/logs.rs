@@ -41,7 +41,8 @@ pub(crate) async fn show(
 
 fn draw(params: &Params, page: &Page<LogRecord>, facets: &Facets, now_unix_nano: u64) -> Markup {
     let is_filtered = params.chosen(&LOG_PARAMS).next().is_some();
-    if page.items.is_empty() && !is_filtered && params.text("cursor").is_none() {
+    let is_whole = params.text("cursor").is_none() && page.next.is_none();
+    if page.items.is_empty() && !is_filtered && is_whole {
         return html! {
             div.head { h1 { "Logs" } }
             div.empty {
@@ -68,9 +69,7 @@ fn draw(params: &Params, page: &Page<LogRecord>, facets: &Facets, now_unix_nano:
             div.sheet-list {
                 div.logs #rows {
                     @for log in &page.items { (row(log, now_unix_nano)) }
-                    @if page.items.is_empty() {
-                        div.none { p { "No record fits these filters." } p { a.link href=(PATH) { "Clear the filters" } } }
-                    }
+                    @if let Some(nothing) = filterbar::nothing(params, PATH, page, "No record fits these filters.") { (nothing) }
                 }
             }
             (filterbar::pager(params, PATH, page, now_unix_nano))

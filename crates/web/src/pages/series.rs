@@ -3,7 +3,7 @@
 use axum::extract::State;
 use maud::{Markup, html};
 use throughline_api::InPath;
-use throughline_store::{MetricInfo, MetricSeries};
+use throughline_store::{MAX_POINTS, MetricInfo, MetricPoints, MetricSeries};
 use throughline_trace::MetricKind;
 
 use super::chart::{self, Measure, Points};
@@ -18,8 +18,6 @@ use crate::state::Shared;
 
 /// Time that is shown when `since` is not given, nanoseconds.
 const DEFAULT_BACK_NS: u64 = 24 * 3_600 * NANOS_PER_SEC;
-/// Most points of a metric that are read.
-pub(crate) const MAX_POINTS: usize = 20_000;
 /// Most lines of a chart; further series are listed below it.
 const MAX_LINES: usize = 12;
 
@@ -44,7 +42,8 @@ pub(crate) async fn spark(
     params.expect_only(&[&["name"]])?;
     let name = params.text("name").unwrap_or_default();
     let since = visitor.now_unix_nano.saturating_sub(DEFAULT_BACK_NS);
-    let series = app.web.reader.metric_series(name, since, MAX_POINTS).await?;
+    let _turn = app.turns.take().await?;
+    let series = app.web.reader.metric_series(name, since, MAX_POINTS).await?.series;
     let measure = series.first().and_then(|series| Measure::of(series.kind).first().copied());
     let points = match (series.as_slice(), measure) {
         ([busiest, ..], Some(measure)) => {
@@ -82,8 +81,9 @@ pub(crate) async fn show(
         offered.iter().copied().find(|measure| measure.as_str() == text)
     })?;
     let measure = measure.or(offered.first().copied()).unwrap_or(Measure::Value);
-    let series = app.web.reader.metric_series(&name, since, MAX_POINTS).await?;
-    let body = draw_one(&info, &series, measure, &params, now);
+    let _turn = app.turns.take().await?;
+    let found = app.web.reader.metric_series(&name, since, MAX_POINTS).await?;
+    let body = draw_one(&info, &found, measure, &params, now);
     Ok(layout::page(&visitor, Nav::Series, &name, body))
 }
 
@@ -136,13 +136,16 @@ fn list_row(metric: &MetricInfo, now_unix_nano: u64) -> Markup {
 
 fn draw_one(
     info: &MetricInfo,
-    series: &[MetricSeries],
+    found: &MetricPoints,
     measure: Measure,
     params: &Params,
     now_unix_nano: u64,
 ) -> Markup {
-    let lines: Vec<(String, Points)> =
-        series.iter().map(|series| (series_name(series), chart::line(series, measure))).collect();
+    let lines: Vec<(String, Points)> = found
+        .series
+        .iter()
+        .map(|series| (series_name(series), chart::line(series, measure)))
+        .collect();
     let drawn = &lines[..lines.len().min(MAX_LINES)];
     let link = |name: &str, value: &str| params.with(name, Some(value));
     let since = params.text("since").unwrap_or("24h");
@@ -169,6 +172,13 @@ fn draw_one(
         }
         div.card.box.scroll { (chart::lines(drawn, |value| value_text(value, &info.unit, measure))) }
         @if lines.len() > MAX_LINES { p.muted { "The chart shows " (MAX_LINES) " of " (lines.len()) " series." } }
+        @let cut = found.series.iter().filter(|series| series.is_cut).count();
+        @if cut > 0 {
+            p.muted { "Of " (cut) " series only the newest " (format::count(found.max_points as u64)) " points are here; choose a shorter time to see all." }
+        }
+        @if found.series_left_out > 0 {
+            p.muted { (format::count(found.series_left_out)) " more series have no room here." }
+        }
         (series_table(info, &lines, measure))
         p.keys { "Newest point " (format::time(info.last_unix_nano, now_unix_nano)) }
     }

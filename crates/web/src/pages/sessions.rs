@@ -110,8 +110,8 @@ fn list(params: &Params, group: &Group, page: &Page<GroupSummary>, now_unix_nano
                     }
                     tbody #rows {
                         @for item in &page.items { (row(group, item, now_unix_nano)) }
-                        @if page.items.is_empty() {
-                            tr { td colspan="7" { div.none { p { (group.none) } } } }
+                        @if let Some(nothing) = filterbar::nothing(params, group.path, page, group.none) {
+                            tr { td colspan="7" { (nothing) } }
                         }
                     }
                 }

@@ -63,7 +63,8 @@ pub(crate) async fn show(
 fn draw(listing: &Listing<'_>) -> Markup {
     let params = listing.params;
     let is_filtered = params.chosen(&TRACE_PARAMS).next().is_some();
-    if listing.page.items.is_empty() && !is_filtered && params.text("cursor").is_none() {
+    let is_whole = params.text("cursor").is_none() && listing.page.next.is_none();
+    if listing.page.items.is_empty() && !is_filtered && is_whole {
         return html! {
             div.head { h1.grow { "Traces" } (layout::live_switch("/live?kind=traces")) }
             div #content data-first { (first_time()) div hidden { table { tbody #rows {} } } }
@@ -116,7 +117,7 @@ fn content(listing: &Listing<'_>) -> Markup {
                     (head())
                     tbody #rows {
                         @for summary in &page.items { (row(summary, scale_ns, *now_unix_nano)) }
-                        @if page.items.is_empty() { (nothing(listing)) }
+                        (nothing(listing))
                     }
                 }
             }
@@ -146,20 +147,14 @@ fn head() -> Markup {
 }
 
 fn nothing(listing: &Listing<'_>) -> Markup {
+    let Listing { params, page, .. } = listing;
+    let text = match listing.mistake {
+        Some(_) => "The query cannot be read yet.",
+        None => "No trace fits these filters.",
+    };
     html! {
-        tr {
-            td colspan="8" {
-                div.none {
-                    @if listing.mistake.is_some() {
-                        p { "The query cannot be read yet." }
-                    } @else if listing.page.search.searched_until_unix_nano.is_some() {
-                        p { "Nothing found so far; the search is not at its end." }
-                    } @else {
-                        p { "No trace fits these filters." }
-                    }
-                    p { a.link href=(PATH) { "Clear the filters" } }
-                }
-            }
+        @if let Some(nothing) = filterbar::nothing(params, PATH, page, text) {
+            tr { td colspan="8" { (nothing) } }
         }
     }
 }

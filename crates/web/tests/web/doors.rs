@@ -121,6 +121,28 @@ async fn signing_in_lasts_until_the_key_is_revoked() {
 }
 
 #[tokio::test]
+async fn a_statement_that_is_sent_needs_the_token_of_its_page() {
+    let site = Site::locked();
+    let (key, _) = site.key(&[Scope::Read]);
+    let session =
+        format!("tl_session={}", sign_in(&site, &key).await.cookie("tl_session").unwrap());
+    let cookie = ("cookie", session.as_str());
+    let page = site.get_with("/sql", &[cookie]).await;
+    let (_, form) = page.body.split_once("action=\"/sql\"").unwrap();
+    let token = form.split("value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let with = |token: &str| format!("query=SELECT+40%2B2+AS+n&token={token}");
+    for form in ["query=SELECT+40%2B2+AS+n".to_owned(), with(""), with(&"0".repeat(64))] {
+        let refused = site.post("/sql", &form, &[SAME_ORIGIN, cookie]).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{form}");
+    }
+    let run = site.post("/sql", &with(token), &[SAME_ORIGIN, cookie]).await;
+    assert!(run.status == StatusCode::OK && run.body.contains(">42<"), "{}", run.body);
+    let elsewhere = ("origin", "http://elsewhere.example");
+    let refused = site.post("/sql", &with(token), &[elsewhere, cookie]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
 async fn a_sign_in_needs_its_own_form_and_a_good_key() {
     let site = Site::locked();
     let (key, _) = site.key(&[Scope::Read]);

@@ -151,7 +151,7 @@ async fn reading_decisions_is_noted_with_the_statement() {
     let site = filled().await;
     ask(&site, &json!({ "query": "SELECT count(*) FROM spans" })).await;
     ask(&site, &json!({ "query": "SELECT action\n  FROM decisions" })).await;
-    site.get("/sql?query=SELECT+stage+FROM+decisions").await;
+    site.get_with("/sql?query=SELECT+stage+FROM+decisions", &[OURS]).await;
     site.reads.flush();
     let noted = site.audit.reads(None, 10).unwrap();
     let told: Vec<_> =
@@ -173,35 +173,72 @@ async fn the_page_shows_tables_rows_mistakes_and_files() {
         assert!(page.body.contains(part), "{part}");
     }
     let path = "/sql?query=SELECT+trace_id,+name,+start_unix_nano+FROM+traces+ORDER+BY+name";
-    let page = site.get(path).await;
+    let page = site.get_with(path, &[OURS]).await;
     let link = format!("href=\"/traces/{:032x}\"", 0xa1);
-    for part in [&link, "2 rows", "form=csv", "form=json", "<time datetime="] {
+    for part in [&link, "2 rows", "value=\"csv\"", "value=\"json\"", "<time datetime="] {
         assert!(page.body.contains(part), "{part}: {}", page.body);
     }
-    let csv = site.get(&format!("{path}&form=csv")).await;
+    let csv = site.get_with(&format!("{path}&form=csv"), &[OURS]).await;
     assert!(csv.header("content-type").starts_with("text/csv"));
     assert!(csv.header("content-disposition").contains("query.csv"));
     assert!(csv.body.starts_with("trace_id,name,start_unix_nano\r\n"), "{}", csv.body);
     assert_eq!(csv.body.lines().count(), 3);
-    let file = site.get(&format!("{path}&form=json")).await.json();
+    let file = site.get_with(&format!("{path}&form=json"), &[OURS]).await.json();
     assert_eq!(file["rows"].as_array().unwrap().len(), 2);
-    let wrong = site.get("/sql?query=SELECT+nope+FROM+spans").await;
+    let wrong = site.get_with("/sql?query=SELECT+nope+FROM+spans", &[OURS]).await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     assert!(wrong.body.contains("SELECT nope FROM spans\n       ^"), "{}", wrong.body);
     assert!(wrong.body.contains("SELECT nope FROM spans</textarea>"), "what was typed stays");
-    let odd = site.get("/sql?query=SELECT+'%3Cscript%3E'").await;
+    let odd = site.get_with("/sql?query=SELECT+'%3Cscript%3E'", &[OURS]).await;
     assert!(odd.body.contains("&lt;script&gt;") && !odd.body.contains("<script>"));
 }
+
+/// What a browser says of a request that our own page makes.
+const OURS: (&str, &str) = ("sec-fetch-site", "same-origin");
 
 #[tokio::test]
 async fn a_link_on_a_foreign_page_runs_nothing() {
     let site = filled().await;
     let path = "/sql?query=SELECT+name+FROM+traces&form=csv";
-    let shown = site.get_with(path, &[("sec-fetch-site", "cross-site")]).await;
-    assert!(shown.body.contains("SELECT name FROM traces</textarea>"), "{}", shown.body);
-    assert!(!shown.body.contains("invoke_agent"));
-    let run = site.get_with(path, &[("sec-fetch-site", "same-origin")]).await;
-    assert!(run.body.contains("invoke_agent"), "{}", run.body);
+    // Browsers say nothing to a host by plain HTTP that is not this machine; another port is the same site.
+    let foreign = [None, Some("cross-site"), Some("same-site"), Some("odd")];
+    for says in foreign {
+        let headers: Vec<_> = says.map(|site| ("sec-fetch-site", site)).into_iter().collect();
+        let shown = site.get_with(path, &headers).await;
+        assert_eq!(shown.status, StatusCode::OK);
+        assert!(shown.body.contains("SELECT name FROM traces</textarea>"), "{}", shown.body);
+        assert!(!shown.body.contains("invoke_agent"), "{says:?}");
+    }
+    let name_and_password = ("authorization", "Basic eDp5");
+    let shown = site.get_with(path, &[name_and_password]).await;
+    assert!(!shown.body.contains("invoke_agent"), "an address can have them");
+    let by_key = ("authorization", "Bearer tl_any");
+    for asked in [OURS, ("sec-fetch-site", "none"), by_key] {
+        let run = site.get_with(path, &[asked]).await;
+        assert!(run.body.contains("invoke_agent"), "{asked:?}: {}", run.body);
+    }
+}
+
+#[tokio::test]
+async fn a_browser_that_says_nothing_sends_the_form() {
+    let site = filled().await;
+    let page = site.get("/sql?query=SELECT+name+FROM+traces").await;
+    assert!(page.body.contains("method=\"post\" action=\"/sql\""), "{}", page.body);
+    let by_address = site.get_with("/sql", &[OURS]).await;
+    assert!(by_address.body.contains("method=\"get\" action=\"/sql\""), "{}", by_address.body);
+    let origin = ("origin", "http://localhost:4319");
+    let run = site.post("/sql", "query=SELECT+name+FROM+traces", &[origin]).await;
+    assert!(run.body.contains("2 rows") && run.body.contains("invoke_agent"), "{}", run.body);
+    let file = site.post("/sql", "query=SELECT+name+FROM+traces&form=csv", &[origin]).await;
+    assert!(file.header("content-type").starts_with("text/csv"));
+    let foreign = ("origin", "http://elsewhere.example");
+    for headers in [vec![], vec![foreign], vec![origin, ("sec-fetch-site", "same-site")]] {
+        let refused = site.post("/sql", "query=SELECT+name+FROM+traces", &headers).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{headers:?}");
+    }
+    let long = format!("query=SELECT+'{}'", "%20".repeat(60_000));
+    let run = site.post("/sql", &long, &[origin]).await;
+    assert_eq!(run.status, StatusCode::OK, "a long statement fits");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
-//! `throughline export`: OTLP JSON, one export request a line, a trace a request. Traces, log
-//! records, and decisions as `agent.decision` events; metric series stay. Or the tables of SQL as Parquet.
+//! `throughline export`: OTLP JSON, one export request a line, a trace a request, or several where it
+//! is large. Traces, log records, and decisions as `agent.decision` events; metric series stay. Or the
+//! tables of SQL as Parquet.
 
+mod lines;
 mod parquet_file;
 mod sampled;
 mod tables;
@@ -18,7 +20,7 @@ use throughline_trace::{Decision, LogRecord, TraceId};
 
 use crate::args::ExportArgs;
 use crate::commands::audit::note_read;
-use crate::commands::{PAGE_ROWS, of_query, open_reader, write_json};
+use crate::commands::{PAGE_ROWS, of_query, open_reader};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::settings::Settings;
 use crate::show;
@@ -146,9 +148,7 @@ async fn export_trace(
     done.skeletons += u64::from(trace.is_skeleton);
     done.sampled += u64::from(trace.summary.sampled.spans_dropped > 0);
     done.spans += trace.spans.len();
-    if let Some(request) = encode_spans(&trace.spans) {
-        write_json(sink.traces(), &request)?;
-    }
+    lines::write(sink.traces(), &trace.spans, lines::MAX_LINE_BYTES, &encode_spans)?;
     sink.write_logs(&trace.logs, &trace.decisions, done)?;
     Ok(true)
 }
@@ -285,11 +285,13 @@ impl Sink {
     ) -> Outcome {
         done.logs += logs.len();
         done.decisions += decisions.len();
-        let at = self.outs.len() - 1;
-        if let Some(request) = encode_logs(logs, decisions) {
-            write_json(&mut self.outs[at], &request)?;
+        let (at, most) = (self.outs.len() - 1, lines::MAX_LINE_BYTES);
+        let out = &mut self.outs[at];
+        if lines::write_if_short(out, encode_logs(logs, decisions), most)? {
+            return Ok(());
         }
-        Ok(())
+        lines::write(out, logs, most, &|logs: &[LogRecord]| encode_logs(logs, &[]))?;
+        lines::write(out, decisions, most, &|decisions: &[Decision]| encode_logs(&[], decisions))
     }
 
     /// Gives the files their names: until then nobody takes them for whole.

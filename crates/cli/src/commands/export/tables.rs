@@ -46,7 +46,7 @@ pub(crate) async fn run(settings: &Settings, args: &ExportArgs) -> Outcome {
     }
     for view in sql_views() {
         if let Some((table, time)) = TABLES.iter().find(|(table, _)| *table == view.name) {
-            let Some(query) = query(table, time, &view, args) else { continue };
+            let query = query(table, time, args);
             let path = out.join(format!("{table}.parquet"));
             let rows = copy(settings, &reader, query, &view, &path).await?;
             tracing::info!(table, rows, file = %path.display(), "exported");
@@ -55,34 +55,79 @@ pub(crate) async fn run(settings: &Settings, args: &ExportArgs) -> Outcome {
     Ok(())
 }
 
-/// What is asked of a table; nothing of one that cannot be told by agent.
-fn query(table: &str, time: &str, view: &SqlView, args: &ExportArgs) -> Option<SqlQuery> {
-    let (mut conditions, mut values) = (vec!["1 = 1".to_owned()], Vec::new());
-    let mut is = |condition: String, value: SqlValue| {
-        conditions.push(condition);
-        values.push(value);
-    };
-    let moment = |nanos: u64| SqlValue::Integer(i64::try_from(nanos).unwrap_or(i64::MAX));
-    if let Some(since) = args.since {
-        is(format!("{time} >= ?"), moment(since));
+/// What rows must meet.
+#[derive(Default)]
+struct Conditions {
+    all: Vec<String>,
+    values: Vec<SqlValue>,
+}
+
+impl Conditions {
+    fn and(&mut self, condition: impl Into<String>, values: impl IntoIterator<Item = SqlValue>) {
+        self.all.push(condition.into());
+        self.values.extend(values);
     }
-    if let Some(until) = args.until {
-        is(format!("{time} < ?"), moment(until));
+
+    fn text(&self) -> String {
+        if self.all.is_empty() { "1 = 1".to_owned() } else { self.all.join(" AND ") }
     }
-    if let Some(id) = args.trace {
-        is("trace_id = ?".to_owned(), SqlValue::Text(id.to_string()));
-    }
-    if let Some(agent) = &args.agent {
-        if !view.columns.iter().any(|column| column.name == "agent") {
-            return None;
+
+    /// The time that the arguments name.
+    fn in_time(&mut self, time: &str, args: &ExportArgs) {
+        for (moment, operator) in [(args.since, ">="), (args.until, "<")] {
+            if let Some(nanos) = moment {
+                let moment = SqlValue::Integer(i64::try_from(nanos).unwrap_or(i64::MAX));
+                self.and(format!("{time} {operator} ?"), [moment]);
+            }
         }
-        is("agent = ?".to_owned(), SqlValue::Text(agent.clone()));
     }
-    Some(SqlQuery {
-        parameters: SqlParameters::Positional(values),
+}
+
+/// The traces of the time that name an agent, wherever they do: those that go as OTLP too.
+fn traces_of(agent: &SqlValue, args: &ExportArgs) -> Conditions {
+    let mut traces = Conditions::default();
+    traces.and(
+        "EXISTS (SELECT 1 FROM json_each(traces.agents) AS named WHERE named.value = ?)",
+        [agent.clone()],
+    );
+    traces.in_time("start_unix_nano", args);
+    traces
+}
+
+/// What is asked of a table. Of an agent, traces go whole: with what names no agent, or another.
+fn query(table: &str, time: &str, args: &ExportArgs) -> SqlQuery {
+    let mut asked = Conditions::default();
+    if let Some(id) = args.trace {
+        asked.and("trace_id = ?", [SqlValue::Text(id.to_string())]);
+    }
+    match (args.agent.clone().map(SqlValue::Text), table) {
+        (None, _) => asked.in_time(time, args),
+        (Some(agent), "traces") => {
+            let traces = traces_of(&agent, args);
+            asked.and(traces.text(), traces.values);
+        }
+        (Some(agent), _) => {
+            let traces = traces_of(&agent, args);
+            let (text, mut values) = (traces.text(), traces.values);
+            let mut condition = format!("trace_id IN (SELECT trace_id FROM traces WHERE {text})");
+            if table == "decisions" {
+                // Its trace need not have spans, or began before that time. The signs keep SQLite from
+                // looking for each side by itself and putting both together by row number: these
+                // tables have none that stays.
+                let mut own = Conditions::default();
+                own.and("+agent = ?", [agent]);
+                own.in_time(&format!("+{time}"), args);
+                condition = format!("(+{condition} OR {})", own.text());
+                values.extend(own.values);
+            }
+            asked.and(condition, values);
+        }
+    }
+    SqlQuery {
+        parameters: SqlParameters::Positional(asked.values.clone()),
         timeout: LONGEST,
-        ..SqlQuery::new(format!("SELECT * FROM {table} WHERE {}", conditions.join(" AND ")))
-    })
+        ..SqlQuery::new(format!("SELECT * FROM {table} WHERE {}", asked.text()))
+    }
 }
 
 /// Copies the rows of a table to a file, and answers how many there were.

@@ -12,11 +12,10 @@ use throughline_govern::contract::Contract;
 use throughline_store::{ActionRecord, ActionState, Evaluation};
 use throughline_trace::{Action, ContractStep, Operation, Subject};
 
-use super::check_token;
 use crate::contracts;
 use crate::doors::Visitor;
 use crate::failure::{Failure, shown};
-use crate::form::ShortForm;
+use crate::form::{ShortForm, check_token};
 use crate::governance::remembered;
 use crate::state::{App, Shared};
 

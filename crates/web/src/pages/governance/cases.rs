@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use throughline_api::InPath;
 use throughline_store::parse_moment;
 
-use super::{ID_CHARS, check_token, may_act, token};
+use super::{ID_CHARS, may_act, token};
 use crate::doors::Visitor;
 use crate::failure::{Failure, shown};
-use crate::form::ShortForm;
+use crate::form::{ShortForm, check_token};
 use crate::format;
 use crate::layout::{self, Nav};
 use crate::params::{Params, encode};
