@@ -6,7 +6,7 @@ use throughline_trace::{Decision, DecisionId, TraceId};
 use super::columns::columns;
 use super::pages::Pages;
 use super::source::Source;
-use super::view::{Cell, Op, Plan, Rows, View};
+use super::view::{Cell, Identity, Op, Plan, Rows, View};
 use crate::error::QueryError;
 use crate::query::DecisionFilter;
 use crate::read_logs;
@@ -114,6 +114,11 @@ impl Rows for DecisionRows {
             self.source.count_decision();
         }
         Ok(is_there)
+    }
+
+    fn identity(&self) -> Identity {
+        let id = self.pages.current().map(|decision| decision.decision_id);
+        Identity::of(&[id.as_ref().map_or(&[], |id| id.0.as_bytes())])
     }
 
     fn cell(&self, column: usize) -> Result<Cell<'_>, QueryError> {

@@ -18,7 +18,7 @@ macro_rules! table {
             use crate::sql::columns::columns;
             use crate::sql::pages::Pages;
             use crate::sql::source::Source;
-            use crate::sql::view::{Cell, Op, Plan, Rows, View};
+            use crate::sql::view::{Cell, Identity, Op, Plan, Rows, View};
 
             columns! { Column {
                 Name $own Text $own_about;
@@ -64,6 +64,10 @@ macro_rules! table {
             impl Rows for GroupRows {
                 fn next(&mut self) -> Result<bool, QueryError> {
                     self.0.next()
+                }
+
+                fn identity(&self) -> Identity {
+                    Identity::of(&[self.0.current().map_or("", |group| &group.name).as_bytes()])
                 }
 
                 fn cell(&self, column: usize) -> Result<Cell<'_>, QueryError> {

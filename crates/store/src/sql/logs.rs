@@ -1,11 +1,14 @@
 //! The table `logs`: log records.
 
-use throughline_trace::{LogRecord, TraceId, Value};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use throughline_trace::{Attributes, LogRecord, SpanId, TraceId, Value};
 
 use super::columns::columns;
 use super::pages::Pages;
 use super::source::Source;
-use super::view::{Cell, Op, Plan, Rows, View};
+use super::view::{Cell, Identity, Op, Plan, Rows, View};
 use crate::error::QueryError;
 use crate::query::LogFilter;
 use crate::read_logs;
@@ -57,7 +60,7 @@ impl View for Logs {
         };
         if let Some(id) = plan.text("trace_id") {
             let Ok(id) = id.parse::<TraceId>() else {
-                return Ok(LogRows(Pages::of(source, read_logs::logs, broad, Vec::new())));
+                return Ok(LogRows::new(Pages::of(source, read_logs::logs, broad, Vec::new())));
             };
             broad.trace_id = Some(id);
         }
@@ -68,20 +71,58 @@ impl View for Logs {
             ..broad.clone()
         };
         let broad = (narrow != broad).then_some(broad);
-        Ok(LogRows(Pages::new(source, read_logs::logs, narrow, broad)))
+        Ok(LogRows::new(Pages::new(source, read_logs::logs, narrow, broad)))
     }
 }
 
 /// Rows of the table.
-pub(super) struct LogRows(Pages<LogRecord, LogFilter>);
+pub(super) struct LogRows {
+    pages: Pages<LogRecord, LogFilter>,
+    copies: RefCell<Copies>,
+}
+
+/// Records have no ids. Of those that say the same in everything, each walk meets as many one behind another, as
+/// they have the same time: which of them one is tells it from the others.
+#[derive(Default)]
+struct Copies {
+    time_unix_nano: u64,
+    /// Hashes of what was met of this time.
+    met: HashMap<Identity, u32>,
+    /// The row that is looked at.
+    current: Option<Identity>,
+}
+
+impl LogRows {
+    fn new(pages: Pages<LogRecord, LogFilter>) -> Self {
+        Self { pages, copies: RefCell::default() }
+    }
+}
 
 impl Rows for LogRows {
     fn next(&mut self) -> Result<bool, QueryError> {
-        self.0.next()
+        self.copies.get_mut().current = None;
+        self.pages.next()
+    }
+
+    fn identity(&self) -> Identity {
+        let Some(log) = self.pages.current() else { return Identity::of(&[]) };
+        let copies = &mut *self.copies.borrow_mut();
+        if let Some(known) = copies.current {
+            return known;
+        }
+        if copies.time_unix_nano != log.time_unix_nano {
+            (copies.time_unix_nano, copies.met) = (log.time_unix_nano, HashMap::new());
+        }
+        let said = said_by(log);
+        let copy = copies.met.entry(said).or_default();
+        *copy += 1;
+        let identity = Identity::of(&[&said.to_le_bytes(), &copy.to_le_bytes()]);
+        copies.current = Some(identity);
+        identity
     }
 
     fn cell(&self, column: usize) -> Result<Cell<'_>, QueryError> {
-        let Some((log, column)) = self.0.current().zip(Column::at(column)) else {
+        let Some((log, column)) = self.pages.current().zip(Column::at(column)) else {
             return Ok(Cell::Null);
         };
         Ok(match column {
@@ -100,4 +141,21 @@ impl Rows for LogRows {
             Column::Scope => Cell::said(&log.scope.name),
         })
     }
+}
+
+/// All that a record says.
+fn said_by(log: &LogRecord) -> Identity {
+    let json = |attributes: &Attributes| attributes.to_json().to_string();
+    Identity::of(&[
+        &log.time_unix_nano.to_le_bytes(),
+        &log.observed_unix_nano.to_le_bytes(),
+        log.trace_id.as_ref().map_or(&[], |id| id.as_bytes()),
+        &log.span_id.map_or(0, SpanId::as_u64).to_le_bytes(),
+        &[log.severity.0],
+        log.event_name.as_bytes(),
+        log.body.to_text().as_bytes(),
+        json(&log.attributes).as_bytes(),
+        json(&log.resource.attributes).as_bytes(),
+        log.scope.name.as_bytes(),
+    ])
 }

@@ -8,7 +8,7 @@ use throughline_trace::{Cuboid, Dimension, OperationKind, Resolution, Rollup, Sk
 
 use super::columns::columns;
 use super::source::Source;
-use super::view::{Cell, Op, Plan, Rows, View};
+use super::view::{Cell, Identity, Op, Plan, Rows, View};
 use crate::error::QueryError;
 use crate::rollups::{cuboid_keys, read_cell};
 use crate::session::Lease;
@@ -217,6 +217,12 @@ impl Rows for RollupRows {
             self.source.check_time()?;
             self.read(*resolution)?;
         }
+    }
+
+    fn identity(&self) -> Identity {
+        let Some((resolution, bucket, key, _)) = &self.current else { return Identity::of(&[]) };
+        let resolution = (*resolution as i64).to_le_bytes();
+        Identity::of(&[&resolution, &bucket.to_le_bytes(), &key.to_le_bytes()])
     }
 
     fn cell(&self, column: usize) -> Result<Cell<'_>, QueryError> {

@@ -13,7 +13,7 @@ use super::columns::columns;
 use super::source::Source;
 use super::span_order::ByTime;
 use super::span_scan::{Looks, Scan, SpanRow, Stored, Wanted, stored};
-use super::view::{Cell, Op, Plan, Rows, View};
+use super::view::{Cell, Identity, Op, Plan, Rows, View};
 use crate::body::{self, SpanBody};
 use crate::error::QueryError;
 use crate::insert::read_varints;
@@ -163,6 +163,12 @@ impl Rows for SpanRows {
             Walk::ByTime(walk) => walk.next()?,
         };
         Ok(self.row.is_some())
+    }
+
+    fn identity(&self) -> Identity {
+        let Some(row) = &self.row else { return Identity::of(&[]) };
+        let segment = row.segment.stem();
+        Identity::of(&[segment.as_bytes(), &row.key.to_le_bytes()])
     }
 
     fn cell(&self, column: usize) -> Result<Cell<'_>, QueryError> {

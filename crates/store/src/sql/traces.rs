@@ -5,7 +5,7 @@ use throughline_trace::{FallbackState, TraceId, TraceSummary};
 use super::columns::columns;
 use super::pages::Pages;
 use super::source::Source;
-use super::view::{Cell, Op, Plan, Rows, View};
+use super::view::{Cell, Identity, Op, Plan, Rows, View};
 use crate::error::QueryError;
 use crate::query::TraceFilter;
 use crate::read_traces;
@@ -99,6 +99,11 @@ pub(super) struct TraceRows(Pages<TraceSummary, TraceFilter>);
 impl Rows for TraceRows {
     fn next(&mut self) -> Result<bool, QueryError> {
         self.0.next()
+    }
+
+    fn identity(&self) -> Identity {
+        let id = self.0.current().map(|trace| trace.trace_id);
+        Identity::of(&[id.as_ref().map_or(&[], |id| id.as_bytes())])
     }
 
     fn cell(&self, column: usize) -> Result<Cell<'_>, QueryError> {

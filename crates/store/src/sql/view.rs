@@ -15,6 +15,8 @@ use rusqlite::vtab::{
     VTabConnection, VTabCursor, sqlite3_vtab, sqlite3_vtab_cursor,
 };
 
+use twox_hash::XxHash3_64;
+
 use super::source::Source;
 use crate::error::QueryError;
 use crate::sql::{SqlKind, SqlViewColumn};
@@ -183,6 +185,30 @@ pub(super) trait Rows {
 
     /// A value of the row that [`Rows::next`] went to.
     fn cell(&self, column: usize) -> Result<Cell<'_>, QueryError>;
+
+    /// What no other row of the table has, and this one in every walk: where conditions are joined by OR, SQLite
+    /// walks once for each and leaves out what it had.
+    fn identity(&self) -> Identity;
+}
+
+/// Which row of its table one is, as 63 bits of a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Identity(i64);
+
+impl Identity {
+    /// The row of which this is said.
+    pub(super) fn of(parts: &[&[u8]]) -> Self {
+        let mut whole = Vec::new();
+        for part in parts {
+            whole.extend_from_slice(&part.len().to_le_bytes());
+            whole.extend_from_slice(part);
+        }
+        Self((XxHash3_64::oneshot(&whole) >> 1) as i64)
+    }
+
+    pub(super) fn to_le_bytes(self) -> [u8; 8] {
+        self.0.to_le_bytes()
+    }
 }
 
 /// A table.
@@ -403,6 +429,6 @@ unsafe impl<V: View> VTabCursor for Cursor<V> {
     }
 
     fn rowid(&self) -> rusqlite::Result<i64> {
-        Ok(self.row as i64)
+        Ok(self.rows.as_ref().map_or(0, |rows| rows.identity().0))
     }
 }

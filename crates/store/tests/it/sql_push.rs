@@ -66,6 +66,12 @@ proptest! {
                     "trace_id = '0000000000000000000000000000000A'".to_owned(),
                     "trace_id IN ('00000000000000000000000000000003', 'x', '00000000000000000000000000000005')".to_owned(),
                 ]);
+                let own = own[0].to_owned();
+                conditions.extend([
+                    format!("agent = 'agent {agent}' OR {own}"),
+                    format!("{own} OR start_unix_nano < {until} OR session = 'session 1'"),
+                    format!("trace_id IN ('00000000000000000000000000000003', '00000000000000000000000000000001') OR agent = 'agent {agent}'"),
+                ]);
                 for condition in conditions {
                     let select = format!("SELECT * FROM {table} WHERE");
                     let used = ask(&reader, &format!("{select} {condition}")).await;
@@ -137,6 +143,8 @@ async fn so_it_is_for_lists_of_records() {
         "severity_number > 300",
         "severity_number = 0",
         "trace_id = '00000000000000000000000000000002' AND service = 'b' AND severity_number < 9",
+        "trace_id = '00000000000000000000000000000002' OR service = 'b'",
+        "service = 'a' OR severity_number >= 9",
     ];
     let of_decisions = [
         "agent = 'agent 1'",
@@ -144,6 +152,7 @@ async fn so_it_is_for_lists_of_records() {
         "decision_id = '00000000-0000-0000-0000-000000000007'",
         "decision_id = '{00000000-0000-0000-0000-000000000007}'",
         "session = 'nobody'",
+        "agent = 'agent 1' OR session = 'session 2' OR trace_id = '00000000000000000000000000000002'",
     ];
     let of_sessions = ["session = 'session 3'", "session = 'nobody'"];
     let mut asked: Vec<(&str, String)> = Vec::new();
