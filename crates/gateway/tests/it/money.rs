@@ -31,10 +31,10 @@ async fn ask(house: &House, body: &str) -> Answered {
     house.post(PATH, &TEAM, body).await
 }
 
-/// A request with a tool of a kind that nobody here knows.
+/// A request with a field that is of another kind than it ever was.
 fn not_understood() -> String {
     let mut body: Value = serde_json::from_str(&question("gpt-4o", false)).expect("JSON");
-    body["tools"] = json!([{"type": "custom", "custom": {"name": "grep"}}]);
+    body["temperature"] = json!("warm");
     body.to_string()
 }
 
