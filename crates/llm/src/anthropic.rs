@@ -18,6 +18,8 @@ use throughline_trace::Usage;
 use crate::openai::ApiError;
 
 pub(crate) use content::source_part;
+#[expect(deprecated, reason = "whoever used it still may")]
+pub use models::DEFAULT_MAX_TOKENS;
 pub use models::default_max_tokens;
 pub(crate) use models::{Thinking, takes_no_sampling, thinking_of};
 pub(crate) use request::keep_one_tool_at_once;

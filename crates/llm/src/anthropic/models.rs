@@ -25,6 +25,10 @@ pub fn default_max_tokens(model: &str) -> u64 {
     }
 }
 
+/// The longest answer that was asked for, of whichever model, before [`default_max_tokens`].
+#[deprecated(note = "`default_max_tokens` says it by model")]
+pub const DEFAULT_MAX_TOKENS: u64 = 4_096;
+
 /// How the model thinks.
 pub(crate) fn thinking_of(model: &str) -> Thinking {
     match version(model) {
