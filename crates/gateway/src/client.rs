@@ -29,11 +29,9 @@ use crate::way::{InTime, Way};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Connections without requests that are kept for one provider.
 const MAX_IDLE_PER_HOST: usize = 256;
-/// How often a connection over which nothing comes is asked whether it still is one, by TCP and by
-/// HTTP/2: what a firewall has forgotten looks open from here for as long as nobody asks.
+/// How often a connection over which nothing comes is asked by TCP whether it still is one: what a firewall has
+/// forgotten looks open from here for as long as nobody asks.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long HTTP/2 waits for the answer to that.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often TCP asks without an answer before the connection is none.
 const KEEP_ALIVE_RETRIES: u32 = 3;
 /// Header bytes of one answer.
@@ -65,7 +63,7 @@ pub(crate) fn shapes_answer(name: &str) -> bool {
 pub(crate) enum Http {
     /// Without TLS and proxy.
     Plain(PlainClient),
-    /// On every other way, by whichever version of HTTP.
+    /// On every other way.
     Any(Box<Client<InTime, Full<Bytes>>>),
 }
 
@@ -143,7 +141,9 @@ fn client(tls: rustls::ClientConfig, connect: Duration, way: &Way) -> Http {
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
-        .enable_all_versions()
+        // HTTP/2 would put all requests to a provider on one connection, where those beyond what it takes at once
+        // (a hundred, often) wait unseen until their time is over, and speak against a target that is well.
+        .enable_http1()
         .wrap_connector(way.connector(http));
     let connector = InTime { connector, limit: connect };
     let client = Client::builder(TokioExecutor::new())
@@ -152,10 +152,6 @@ fn client(tls: rustls::ClientConfig, connect: Duration, way: &Way) -> Http {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
         .http1_max_buf_size(MAX_HEADER_BYTES * 2)
-        .http2_max_header_list_size(MAX_HEADER_BYTES as u32)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .http2_keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .http2_keep_alive_while_idle(true)
         .build(connector);
     Http::Any(Box::new(client))
 }
