@@ -22,7 +22,7 @@ impl Attempts {
         self.own_deadline = Some(own.map_or(deadline, |own| own.min(deadline)));
     }
 
-    /// The answer must have begun at this moment ([`Event::FirstToken`]), whichever attempt brings
+    /// The answer must have begun at this moment ([`Event::FirstToken`](super::Event::FirstToken)), whichever attempt brings
     /// it; how long it then takes is not limited by this. Set as the policy is, as
     /// [`limit_by_policy`](Self::limit_by_policy).
     pub fn limit_opening(&mut self, deadline: Moment) {
