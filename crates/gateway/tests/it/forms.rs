@@ -6,7 +6,7 @@ use throughline_gateway::{GatewayConfig, ProviderKind};
 use crate::house::{House, before, provider, question};
 use crate::script::{Answer, Do, STREAM, Script, error, says, streams, whole};
 
-async fn anthropic(answer: Answer) -> (Script, House) {
+pub(crate) async fn anthropic(answer: Answer) -> (Script, House) {
     let script = Script::start([answer]).await;
     let config = GatewayConfig {
         providers: vec![provider("claude", ProviderKind::Anthropic, &script.url)],
@@ -16,7 +16,7 @@ async fn anthropic(answer: Answer) -> (Script, House) {
     (script, house)
 }
 
-fn message(content: &Value, reason: &str) -> Answer {
+pub(crate) fn message(content: &Value, reason: &str) -> Answer {
     let body = json!({
         "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
         "content": content, "stop_reason": reason, "stop_sequence": null,

@@ -6,26 +6,12 @@ use throughline_demo::provider::ProviderOptions;
 use throughline_demo::{Pace, Seed};
 use throughline_gateway::{GatewayConfig, ProviderKind};
 
+use crate::forms::{anthropic, message};
 use crate::house::{House, before, provider, serve};
-use crate::script::{Answer, Script, says, whole};
+use crate::script::{Answer, Script, says};
 
-async fn anthropic(answer: Answer) -> (Script, House) {
-    let script = Script::start([answer]).await;
-    let config = GatewayConfig {
-        providers: vec![provider("claude", ProviderKind::Anthropic, &script.url)],
-        ..GatewayConfig::default()
-    };
-    let house = House::open(&config).await;
-    (script, house)
-}
-
-fn message() -> Answer {
-    let body = json!({
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
-        "content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn",
-        "stop_sequence": null, "usage": {"input_tokens": 12, "output_tokens": 6},
-    });
-    whole("200 OK", "", &body.to_string())
+fn hello() -> Answer {
+    message(&json!([{"type": "text", "text": "hello"}]), "end_turn")
 }
 
 fn question(more: &Value) -> String {
@@ -39,7 +25,7 @@ fn question(more: &Value) -> String {
 
 #[tokio::test]
 async fn r3_4_anthropic_gets_no_field_that_it_does_not_know() {
-    let (script, house) = anthropic(message()).await;
+    let (script, house) = anthropic(hello()).await;
     let body = question(&json!({
         "n": 1, "frequency_penalty": 0.2, "seed": 7, "user": "u-1", "stop": ["END"], "store": true,
         "max_completion_tokens": 50, "parallel_tool_calls": false, "logit_bias": {},
@@ -75,7 +61,7 @@ async fn r3_4_openai_gets_no_field_that_it_does_not_know() {
 /// Nobody is asked, and the client reads what to do.
 #[tokio::test]
 async fn r3_4_what_the_other_form_cannot_do_without_is_refused() {
-    let (script, house) = anthropic(message()).await;
+    let (script, house) = anthropic(hello()).await;
     let answer =
         house.post("/v1/chat/completions", &[], &question(&json!({"n": 3, "stream": true}))).await;
     assert_eq!((answer.status.as_u16(), script.came().len()), (400, 0));
@@ -90,7 +76,7 @@ async fn r3_4_what_the_other_form_cannot_do_without_is_refused() {
 /// Anthropic does not say when it answered; OpenAI's clients read it, of whole and streamed answers.
 #[tokio::test]
 async fn r3_4_a_translated_answer_says_when_it_was_made() {
-    let (_script, house) = anthropic(message()).await;
+    let (_script, house) = anthropic(hello()).await;
     let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
     let before = now();
     let answer = house.post("/v1/chat/completions", &[], &question(&json!({}))).await.json();

@@ -16,7 +16,7 @@ use super::piece::Open;
 use super::runs;
 use crate::layout::{SegmentId, remove_database};
 use crate::prepare::Prepared;
-use crate::schema::{SEGMENT, SchemaError};
+use crate::schema::{self, SEGMENT, SchemaError};
 use crate::session::Files;
 
 /// How long the store waits at its end for what is not indexed yet.
@@ -314,6 +314,9 @@ impl Work {
                 merged.and_then(|()| crate::segment::checkpoint(&open.index, "TRUNCATE"))
             {
                 tracing::debug!(%error, "a search index could not be merged and checkpointed");
+                if schema::is_damage(&error) {
+                    self.files.index.mark_damaged(id);
+                }
             }
         }
         self.settled.insert(id);

@@ -298,6 +298,27 @@ async fn the_index_of_a_segment_that_is_over_is_one_run() {
 }
 
 #[tokio::test]
+async fn damage_that_a_merge_meets_is_mended_before_a_search_meets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path()));
+    for n in 1..=2 {
+        send(&store, NOON, vec![span(n, 1, "weather", "ada")]).await;
+        store.index_now().await;
+    }
+    let index = Connection::open(&indexes(dir.path())[0]).unwrap();
+    index.execute_batch("UPDATE blocks SET body = zeroblob(9)").unwrap();
+    drop(index);
+    send(&store, NOON + DAY, vec![span(3, 1, "weather", "ada")]).await;
+    // One round meets it, the next mends it.
+    store.index_now().await;
+    store.index_now().await;
+    let files = Arc::clone(&store.reader().files);
+    let (found, _, unindexed) = super::search(&files, "user.id:ada");
+    assert_eq!((found.into_iter().collect::<Vec<_>>(), unindexed), (vec![1, 2, 3], 0));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_batch_of_many_traces_is_found_after_it_was_handed_over() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(options(dir.path()));
