@@ -31,7 +31,7 @@ mod names;
 const MAX_SPLICED_BYTES: usize = 1_024;
 
 /// Bytes of the checksum.
-const SUM_BYTES: usize = 4;
+pub(crate) const SUM_BYTES: usize = 4;
 
 /// A name in a body: where its postcard form begins, and its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,8 @@ fn splice(stored: &[u8]) -> Option<Vec<u8>> {
     Some(raw)
 }
 
-fn sum(bytes: &[u8]) -> [u8; SUM_BYTES] {
+/// The checksum: the low half of XXH3-64, little-endian.
+pub(crate) fn sum(bytes: &[u8]) -> [u8; SUM_BYTES] {
     (XxHash3_64::oneshot(bytes) as u32).to_le_bytes()
 }
 

@@ -6,16 +6,12 @@
 
 use std::ops::Range;
 
-use twox_hash::XxHash3_64;
-
 use super::list;
 use crate::insert::{push_varint, take_varint};
+use crate::spliced::{SUM_BYTES, sum};
 
 /// Most bytes of a block of several lists: with its row's header it fills a page of 4,096 bytes.
 const MAX_BYTES: usize = 4_056;
-
-/// Bytes of the checksum.
-const CHECKSUM_BYTES: usize = 4;
 
 /// Most bytes that the difference of two keys takes.
 const MAX_KEY_BYTES: usize = 7;
@@ -80,7 +76,7 @@ impl Filling {
         if self.first.is_none() {
             self.first = Some(key);
             self.last = key.bits();
-            self.bytes.resize(CHECKSUM_BYTES, 0);
+            self.bytes.resize(SUM_BYTES, 0);
         }
         push_varint(&mut self.bytes, key.bits() - self.last);
         self.last = key.bits();
@@ -91,7 +87,7 @@ impl Filling {
     pub(super) fn finish(&mut self) -> Option<(Key, &[u8])> {
         let first = self.first.take()?;
         let checksum = checksum(&self.bytes);
-        self.bytes[..CHECKSUM_BYTES].copy_from_slice(&checksum);
+        self.bytes[..SUM_BYTES].copy_from_slice(&checksum);
         Some((first, &self.bytes))
     }
 
@@ -101,9 +97,8 @@ impl Filling {
     }
 }
 
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let sum = XxHash3_64::oneshot(bytes.get(CHECKSUM_BYTES..).unwrap_or_default());
-    (sum as u32).to_le_bytes()
+fn checksum(bytes: &[u8]) -> [u8; SUM_BYTES] {
+    sum(bytes.get(SUM_BYTES..).unwrap_or_default())
 }
 
 /// A block that is read, list by list.
@@ -118,8 +113,8 @@ pub(super) struct Reading {
 impl Reading {
     /// A block by its first key; `None` if it is damaged.
     pub(super) fn new(first: Key, bytes: Vec<u8>) -> Option<Self> {
-        let is_whole = bytes.get(..CHECKSUM_BYTES)? == checksum(&bytes);
-        is_whole.then_some(Self { bytes, at: CHECKSUM_BYTES, key: first.bits(), list: 0..0 })
+        let is_whole = bytes.get(..SUM_BYTES)? == checksum(&bytes);
+        is_whole.then_some(Self { bytes, at: SUM_BYTES, key: first.bits(), list: 0..0 })
     }
 
     /// Goes to the next list, and tells its key; `None` at the end.

@@ -125,7 +125,7 @@ fn merge(index: &Connection, slots: &[i64], level: i64) -> Result<(), rusqlite::
     let mut merged = RunWriter::begin(index)?;
     let mut runs = Vec::with_capacity(slots.len());
     for slot in slots {
-        let mut run = RunReader::new(index, *slot);
+        let mut run = RunReader::new(index, *slot, true);
         if let Some(key) = run.next()? {
             runs.push((key, run));
         }
@@ -160,10 +160,8 @@ fn merge(index: &Connection, slots: &[i64], level: i64) -> Result<(), rusqlite::
         }
     }
     merged.end(level)?;
-    let mut blocks = index.prepare_cached("DELETE FROM blocks WHERE block BETWEEN ?1 AND ?2")?;
     let mut run = index.prepare_cached("DELETE FROM runs WHERE slot = ?1")?;
     for slot in slots {
-        blocks.execute([number(*slot, Key::of_bits(0)), number(*slot, Key::of_bits(u64::MAX))])?;
         run.execute([slot])?;
     }
     Ok(())
@@ -171,8 +169,10 @@ fn merge(index: &Connection, slots: &[i64], level: i64) -> Result<(), rusqlite::
 
 /// A run that is read from its first key to its last.
 #[derive(Debug)]
-pub(super) struct RunReader<'c> {
+struct RunReader<'c> {
     index: &'c Connection,
+    /// Whether blocks go as they are read: what takes their place finds pages free, and the file does not grow.
+    takes_away: bool,
     block: Option<Reading>,
     /// Where the next block may begin, and where the run ends.
     next: i64,
@@ -180,13 +180,14 @@ pub(super) struct RunReader<'c> {
 }
 
 impl<'c> RunReader<'c> {
-    pub(super) fn new(index: &'c Connection, slot: i64) -> Self {
+    fn new(index: &'c Connection, slot: i64, takes_away: bool) -> Self {
         let (first, last) = (Key::of_bits(0), Key::of_bits(u64::MAX));
-        Self { index, block: None, next: number(slot, first), last: number(slot, last) }
+        let (next, last) = (number(slot, first), number(slot, last));
+        Self { index, takes_away, block: None, next, last }
     }
 
     /// Goes to the next list, and tells its key.
-    pub(super) fn next(&mut self) -> Result<Option<Key>, rusqlite::Error> {
+    fn next(&mut self) -> Result<Option<Key>, rusqlite::Error> {
         loop {
             if let Some(key) = self.block.as_mut().and_then(Reading::next) {
                 return Ok(Some(key));
@@ -202,6 +203,11 @@ impl<'c> RunReader<'c> {
             let Some((block, body)) = found else { return Ok(None) };
             self.block = Some(Reading::new(first_key(block), body).ok_or_else(damaged)?);
             self.next = block + 1;
+            if self.takes_away {
+                self.index
+                    .prepare_cached("DELETE FROM blocks WHERE block = ?1")?
+                    .execute([block])?;
+            }
         }
     }
 
@@ -288,7 +294,7 @@ impl At {
 pub(super) fn all(index: &Connection) -> Vec<(Key, Vec<i64>)> {
     let mut all = Vec::new();
     for slot in slots(index, None).unwrap() {
-        let mut run = RunReader::new(index, slot);
+        let mut run = RunReader::new(index, slot, false);
         while let Some(key) = run.next().unwrap() {
             let mut traces = Vec::new();
             list::read_into(&mut traces, run.list());
@@ -375,6 +381,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_merge_leaves_no_room_that_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, _) = file::open(&dir.path().join("one.index")).unwrap();
+        let pragma =
+            |name: &str| -> i64 { index.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+        for run in 0..11_i64 {
+            let hash = |n: i64| (n * 11 + run).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64);
+            write(&index, &(0..4_000).map(|n| (Key::value(hash(n)), vec![n])).collect());
+        }
+        merge_all(&index).unwrap();
+        let stored: i64 =
+            index.query_row("SELECT count(*) FROM blocks", [], |row| row.get(0)).unwrap();
+        assert!(stored > 60, "{stored} blocks");
+        let (all, free) = (pragma("page_count"), pragma("freelist_count"));
+        assert!(free * 5 < all, "{free} of {all} pages are free");
     }
 
     #[test]
