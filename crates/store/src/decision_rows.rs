@@ -206,7 +206,11 @@ pub(crate) fn list(
     after: Option<Place>,
     page: &mut Filling<Decision>,
 ) -> Result<bool, RowError> {
-    let (sql, values) = walk(filter, after);
+    let is_session_small = match &filter.session {
+        Some(name) if filter.trace_id.is_none() => decisions_of_session::are_few(control, name)?,
+        _ => true,
+    };
+    let (sql, values) = walk(filter, after, is_session_small);
     let mut statement = control.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let mut whole =
@@ -232,8 +236,13 @@ pub(crate) fn list(
     Ok(true)
 }
 
-/// The statement that walks over decisions: their times, numbers, and whether their columns fit.
-fn walk(filter: &DecisionFilter, after: Option<Place>) -> (String, Vec<Sql>) {
+/// The statement that walks over decisions: their times, numbers, and whether their columns fit. Those of a
+/// session are sorted by time only where they are few.
+fn walk(
+    filter: &DecisionFilter,
+    after: Option<Place>,
+    is_session_small: bool,
+) -> (String, Vec<Sql>) {
     let (mut led_by, mut led_values) = (String::from("1"), Vec::new());
     let (mut fits, mut values) = (String::from("1"), Vec::new());
     let mut fit = |condition: &str, value: Sql| {
@@ -248,18 +257,24 @@ fn walk(filter: &DecisionFilter, after: Option<Place>) -> (String, Vec<Sql>) {
         is_led = true;
     }
     for (lead, condition, wanted) in [
-        (decisions_of_session::CONDITION, "session = ?", &filter.session),
-        ("agent = ?", "agent = ?", &filter.agent),
-        ("stage = ?", "stage = ?", &filter.stage),
+        (
+            is_session_small.then_some(decisions_of_session::CONDITION),
+            "session = ?",
+            &filter.session,
+        ),
+        (Some("agent = ?"), "agent = ?", &filter.agent),
+        (Some("stage = ?"), "stage = ?", &filter.stage),
     ] {
         let Some(wanted) = wanted else { continue };
         let value = Sql::Text(wanted.clone());
-        if std::mem::replace(&mut is_led, true) {
+        let lead = lead.filter(|_| !is_led);
+        let Some(lead) = lead else {
             fit(condition, value);
-        } else {
-            let _ = write!(led_by, " AND {lead}");
-            led_values.push(value);
-        }
+            continue;
+        };
+        is_led = true;
+        let _ = write!(led_by, " AND {lead}");
+        led_values.push(value);
     }
     if let Some(action) = &filter.action {
         fit("action = ?", Sql::Text(action.clone()));
@@ -309,15 +324,18 @@ mod tests {
         let trace_id = Some(TraceId::from_u128(7));
         let of_trace = DecisionFilter { trace_id, ..of_session.clone() };
         let by_row = "SEARCH decisions USING INTEGER PRIMARY KEY (rowid=?)";
-        for (filter, wanted) in [
-            (all, "decisions_by_time (time>? AND time<?)"),
-            (of_stage, "decisions_by_stage (stage=? AND time>? AND time<?)"),
-            (of_agent, "decisions_by_agent (agent=? AND time>? AND time<?)"),
-            (of_session, by_row),
-            (of_trace, by_row),
+        let of_long_session = DecisionFilter { session: name(), ..all.clone() };
+        for (filter, is_small, wanted) in [
+            (of_long_session, false, "decisions_by_time (time>? AND time<?)"),
+            (all, true, "decisions_by_time (time>? AND time<?)"),
+            (of_stage, true, "decisions_by_stage (stage=? AND time>? AND time<?)"),
+            (of_agent, true, "decisions_by_agent (agent=? AND time>? AND time<?)"),
+            (of_session.clone(), true, by_row),
+            (of_trace, true, by_row),
+            (of_session, false, "decisions_by_agent (agent=? AND time>? AND time<?)"),
         ] {
             for filter in [filter.clone(), DecisionFilter { action: None, ..filter }] {
-                let (sql, values) = walk(&filter, Some(place));
+                let (sql, values) = walk(&filter, Some(place), is_small);
                 let mut statement = control.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
                 let lines = statement.query_map(params_from_iter(values), |row| row.get(3));
                 let lines: Vec<String> = lines.unwrap().collect::<Result<_, _>>().unwrap();

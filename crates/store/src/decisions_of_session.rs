@@ -5,27 +5,48 @@
 //! (`trace_place.rs`), and a session is looked for in each of them: a thousand where there are four million
 //! decisions, in some milliseconds.
 
+use rusqlite::{Connection, params};
+
 /// Sessions lie by stretches of 4,096 rows.
 pub(crate) const BY_STRETCH: &str = "
 DROP INDEX decisions_by_session;
 CREATE INDEX decisions_by_session ON decisions(decision >> 12, session);
 ";
 
+/// Most decisions of a session that a list sorts by time before it shows the first; of a session with more, it
+/// walks by time over those of all.
+const MAX_SORTED: i64 = 20_000;
+
+macro_rules! rows {
+    () => {
+        "SELECT decision FROM (
+            WITH RECURSIVE stretches(stretch) AS (
+                SELECT max(decision) >> 12 FROM decisions
+                UNION ALL SELECT stretch - 1 FROM stretches
+                    WHERE stretch > (SELECT min(decision) >> 12 FROM decisions))
+            SELECT stretch FROM stretches)
+        CROSS JOIN decisions INDEXED BY decisions_by_session
+            ON decision >> 12 = stretch AND session = ?"
+    };
+}
+
 /// The condition on `decisions` that they are of a session, which is its only value.
-pub(crate) const CONDITION: &str = "decision IN (
-    SELECT decision FROM (
-        WITH RECURSIVE stretches(stretch) AS (
-            SELECT max(decision) >> 12 FROM decisions
-            UNION ALL SELECT stretch - 1 FROM stretches
-                WHERE stretch > (SELECT min(decision) >> 12 FROM decisions))
-        SELECT stretch FROM stretches)
-    CROSS JOIN decisions INDEXED BY decisions_by_session
-        ON decision >> 12 = stretch AND session = ?)";
+pub(crate) const CONDITION: &str = concat!("decision IN (", rows!(), ")");
+
+/// Whether a session has few enough decisions to be sorted.
+pub(crate) fn are_few(control: &Connection, session: &str) -> Result<bool, rusqlite::Error> {
+    are_at_most(control, session, MAX_SORTED)
+}
+
+fn are_at_most(control: &Connection, session: &str, most: i64) -> Result<bool, rusqlite::Error> {
+    let sql = concat!("SELECT count(*) FROM (", rows!(), " LIMIT ? + 1)");
+    let count: i64 =
+        control.prepare_cached(sql)?.query_row(params![session, most], |row| row.get(0))?;
+    Ok(count <= most)
+}
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::{Connection, params};
-
     use super::*;
     use crate::schema::CONTROL;
 
@@ -63,6 +84,11 @@ mod tests {
             assert_eq!(found(&control, session), expected);
         }
         assert_eq!(found(&with_decisions(&[]).1, "ada"), Vec::<i64>::new());
+        let of_ada = found(&control, "ada").len() as i64;
+        for (most, expected) in [(of_ada, true), (of_ada - 1, false), (0, false)] {
+            assert_eq!(are_at_most(&control, "ada", most).unwrap(), expected, "{most}");
+        }
+        assert!(are_few(&control, "cy").unwrap());
     }
 
     #[test]

@@ -78,13 +78,16 @@ fn streams<'a>(
     after: Option<Place>,
 ) -> Vec<Stream<'a>> {
     let from = filter.after_unix_nano.unwrap_or(0);
+    // What lies above is on earlier pages, or not asked for.
+    let until = after.map_or(u64::MAX, |after| after.time_unix_nano);
+    let until = filter.before_unix_nano.map_or(until, |before| until.min(before.saturating_sub(1)));
     let of_trace = |segment: &Segment| filter.trace_id.is_none_or(|id| segment.digest.may_know(id));
     let mut streams = Vec::new();
     for (at, segment) in segments.iter().enumerate().filter(|(_, segment)| of_trace(segment)) {
-        let time_unix_nano = match segment.digest.last_log {
+        let time_unix_nano = match segment.digest.logs_at {
             // The newest may have gained later ones since its digest was read.
             _ if at == 0 => u64::MAX,
-            Some(last) if last >= from => last,
+            Some((first, last)) if first <= until && last >= from => last,
             _ => continue,
         };
         let top = Place { time_unix_nano, segment: segment.id, row: i64::MAX };

@@ -325,11 +325,13 @@ impl Listed<'_> {
                 Err(QueryError::Timeout { .. }) => break true,
                 Err(error) => return Err(error),
             }
-            if !is_new
-                && self.filter.fields_match(&trace)
-                && self.was_there(place, trace.trace_id, &mut walk.held)?
-            {
-                return Ok(Sum::Nothing);
+            if !is_new && self.filter.fields_match(&trace) {
+                match self.was_there(place, trace.trace_id, &mut walk.held) {
+                    Ok(true) => return Ok(Sum::Nothing),
+                    Ok(false) => {}
+                    Err(QueryError::Timeout { .. }) => break true,
+                    Err(error) => return Err(error),
+                }
             }
             if summary.trace_count < MAX_SESSION_TRACES {
                 summary.add(&trace);

@@ -59,8 +59,8 @@ pub(crate) struct Digest {
     pub(crate) batch_no: u64,
     /// Earliest and latest start of a trace, nanoseconds since the Unix epoch.
     pub(crate) starts: Option<(u64, u64)>,
-    /// Latest time of a log record, nanoseconds since the Unix epoch.
-    pub(crate) last_log: Option<u64>,
+    /// Earliest and latest time of a log record, nanoseconds since the Unix epoch.
+    pub(crate) logs_at: Option<(u64, u64)>,
     /// The last group of which the rollups must have what it adds.
     pub(crate) counted_until: u64,
     /// Whether sampling touched any of its traces.
@@ -438,10 +438,11 @@ fn read_digest(connection: &Connection, is_open: bool) -> Result<Digest, rusqlit
         connection.prepare_cached(&sql)?.query_row([ALL_TRACES], |row| row.get::<_, Option<i64>>(0))
     };
     digest.starts = end("min")?.zip(end("max")?).map(|(min, max)| (to_nanos(min), to_nanos(max)));
-    digest.last_log = connection
-        .prepare_cached("SELECT max(time) FROM logs")?
-        .query_row([], |row| row.get::<_, Option<i64>>(0))?
-        .map(to_nanos);
+    let end = |function: &str| {
+        let sql = format!("SELECT {function}(time) FROM logs");
+        connection.prepare_cached(&sql)?.query_row([], |row| row.get::<_, Option<i64>>(0))
+    };
+    digest.logs_at = end("min")?.zip(end("max")?).map(|(min, max)| (to_nanos(min), to_nanos(max)));
     digest.counted_until = rollups::counted_until(connection)?;
     digest.is_sampled = sampled::is_any(connection)?;
     if !is_open {

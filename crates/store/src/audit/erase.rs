@@ -39,7 +39,7 @@ pub(crate) struct Request<'a> {
 
 /// How many decisions a filter chooses.
 pub(crate) fn count(control: &Connection, filter: &AuditFilter) -> Result<u64, rusqlite::Error> {
-    let (wanted, values) = filter.to_sql();
+    let (wanted, values) = filter.to_sql(false);
     let sql = format!("SELECT count(*) FROM decisions WHERE {wanted}");
     let count: i64 = control.query_row(&sql, params_from_iter(values), |row| row.get(0))?;
     Ok(count as u64)
@@ -49,7 +49,7 @@ pub(crate) fn count(control: &Connection, filter: &AuditFilter) -> Result<u64, r
 /// a read transaction.
 pub(crate) fn choose(control: &Connection, filter: &AuditFilter) -> Result<Vec<i64>, AuditError> {
     holds::refuse_held(control, filter)?;
-    let (wanted, values) = filter.to_sql();
+    let (wanted, values) = filter.to_sql(false);
     let sql = format!(
         "SELECT decision FROM decisions WHERE {wanted} AND number IS NOT NULL ORDER BY number"
     );

@@ -55,8 +55,8 @@ impl AuditFilter {
         Ok(())
     }
 
-    /// The condition on `decisions`, with its values.
-    pub(crate) fn to_sql(&self) -> (String, Vec<Sql>) {
+    /// The condition on `decisions`, with its values; `is_led` where another one leads to the rows already.
+    pub(crate) fn to_sql(&self, is_led: bool) -> (String, Vec<Sql>) {
         let (mut sql, mut values) = ("1".to_owned(), Vec::new());
         if let Some(id) = self.trace_id {
             let _ = write!(sql, " AND {}", decisions_of_trace::CONDITION);
@@ -70,7 +70,9 @@ impl AuditFilter {
             and("decision_id = ?", Sql::Blob(id.0.as_bytes().to_vec()));
         }
         if let Some(session) = &self.session {
-            and(decisions_of_session::CONDITION, Sql::Text(session.clone()));
+            let is_led = is_led || self.trace_id.is_some() || self.decision_id.is_some();
+            let condition = if is_led { "session = ?" } else { decisions_of_session::CONDITION };
+            and(condition, Sql::Text(session.clone()));
         }
         if let Some(agent) = &self.agent {
             and("agent = ?", Sql::Text(agent.clone()));
@@ -208,9 +210,9 @@ pub(crate) fn in_force(control: &Connection) -> Result<Vec<Hold>, AuditError> {
 
 /// Refuses when a hold keeps a decision that `filter` chooses.
 pub(crate) fn refuse_held(control: &Connection, filter: &AuditFilter) -> Result<(), AuditError> {
-    let (wanted, values) = filter.to_sql();
+    let (wanted, values) = filter.to_sql(false);
     for hold in in_force(control)? {
-        let (held, of_hold) = hold.filter.to_sql();
+        let (held, of_hold) = hold.filter.to_sql(true);
         let sql = format!("SELECT decision_id FROM decisions WHERE {wanted} AND {held} LIMIT 1");
         let values = values.iter().cloned().chain(of_hold);
         let found: Option<[u8; 16]> =
@@ -229,7 +231,7 @@ pub(crate) fn held_by<'a>(
     decision_id: &[u8],
 ) -> Result<Option<&'a Hold>, rusqlite::Error> {
     for hold in holds {
-        let (held, mut values) = hold.filter.to_sql();
+        let (held, mut values) = hold.filter.to_sql(true);
         values.push(Sql::Blob(decision_id.to_vec()));
         let sql = format!("SELECT 1 FROM decisions WHERE {held} AND decision_id = ?");
         let mut statement = control.prepare_cached(&sql)?;
@@ -238,4 +240,19 @@ pub(crate) fn held_by<'a>(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_row_does_not_look_for_its_session() {
+        let session = Some("ada".to_owned());
+        let of_session = AuditFilter { session, ..AuditFilter::default() };
+        let of_trace = AuditFilter { trace_id: Some(TraceId::from_u128(7)), ..of_session.clone() };
+        let looks = |(sql, _): (String, Vec<Sql>)| sql.contains("decisions_by_session");
+        assert!(looks(of_session.to_sql(false)));
+        assert!(!looks(of_session.to_sql(true)) && !looks(of_trace.to_sql(false)));
+    }
 }
