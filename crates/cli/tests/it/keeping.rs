@@ -100,6 +100,24 @@ fn lines(path: &Path) -> Vec<String> {
     lines
 }
 
+/// An objective for which each span that failed is bad.
+const FAILED_SPANS: &str = "apiVersion: openslo/v1
+kind: SLO
+metadata: {name: no-failures}
+spec:
+  service: fraud
+  indicator:
+    metadata: {name: failures}
+    spec:
+      ratioMetric:
+        counter: true
+        bad: {metricSource: {type: throughline, spec: {spans: 'span.status == \"ERROR\"'}}}
+        total: {metricSource: {type: throughline, spec: {spans: 'span.name != \"\"'}}}
+  timeWindow: [{duration: 1d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{displayName: none fails, target: 0.9}]
+";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_exported_by_sampling_is_what_it_would_keep() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -136,6 +154,14 @@ async fn what_is_exported_by_sampling_is_what_it_would_keep() {
     let nothing = exported(none);
     assert!(nothing.stderr.contains("stayed, by sampling"), "{}", nothing.stderr);
     assert_eq!(traces(&nothing.ok()).len(), 0);
+    // Each has a span that is bad for an objective.
+    std::fs::write(dir.path().join("slo.yaml"), FAILED_SPANS).expect("written");
+    let judged = exported(&format!("{none}governance: {{ rules: [slo.yaml] }}\n"));
+    assert!(judged.stderr.contains("slo"), "{}", judged.stderr);
+    assert_eq!(traces(&judged.ok()).len(), 40);
+    let off = none.replace("errors: false", "errors: false, slo: false");
+    let off = exported(&format!("{off}governance: {{ rules: [slo.yaml] }}\n"));
+    assert_eq!(traces(&off.ok()).len(), 0);
     let rule = "sampling:\n  rate: 0.0\n  wait: 1ms\n  keep: { errors: false, fallbacks: false, decided: false }\n  rules:\n  - { name: all-of-fraud, when: trace.agent == \"fraud\", rate: 0.5 }\n";
     let chosen = exported(rule);
     assert!(chosen.stderr.contains("rule:all-of-fraud"), "{}", chosen.stderr);

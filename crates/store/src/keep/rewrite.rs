@@ -14,7 +14,7 @@ use crate::keep::cases::{Cases, Known};
 use crate::keep::{KeepError, skeleton};
 use crate::rollups;
 use crate::sampled;
-use crate::sampling::{Baselines, Count, Reason, Sampling, Tally, Verdict, decide};
+use crate::sampling::{Baselines, Count, Sampling, Tally, Verdict, decide, unless_bad};
 use crate::schema::SEGMENT;
 use crate::segment::checkpoint;
 use crate::trace_place;
@@ -155,14 +155,9 @@ impl<'a> Copy<'a> {
     fn judged(&mut self, cases: &mut Cases<'_>, known: &Known) -> Result<(), KeepError> {
         (self.of.pause)()?;
         let case = known.case(self.of.sampling, self.of.now_unix_nano);
-        let mut verdict = decide(self.of.sampling, &case, self.of.baselines);
-        // Last, as it reads the spans.
-        if self.of.sampling.always.slo
-            && !matches!(verdict, Verdict::Keep(_))
-            && cases.was_bad(known, self.of.watching)?
-        {
-            verdict = Verdict::Keep(Reason::Slo);
-        }
+        let verdict = decide(self.of.sampling, &case, self.of.baselines);
+        let was_bad = || cases.was_bad(known, self.of.watching);
+        let verdict = unless_bad(self.of.sampling, verdict, was_bad)?;
         let is_referred = known.is_held || known.decided.count > 0;
         let fate = match verdict {
             Verdict::Keep(_) | Verdict::Chosen { .. } => Fate::Whole,

@@ -137,6 +137,22 @@ pub(crate) fn decide(sampling: &Sampling, case: &Case<'_>, baselines: &Baselines
     by_chance(case, None, sampling.rest)
 }
 
+/// The verdict with what only the spans say, which is asked of a trace that would not stay for itself: one that was
+/// bad for an objective does.
+pub(crate) fn unless_bad<E>(
+    sampling: &Sampling,
+    verdict: Verdict,
+    was_bad: impl FnOnce() -> Result<bool, E>,
+) -> Result<Verdict, E> {
+    let stays = match verdict {
+        Verdict::Keep(_) => true,
+        Verdict::Chosen { weight, .. } => weight <= 1.0,
+        Verdict::Drop { .. } => false,
+    };
+    let is_bad = !stays && sampling.always.slo && was_bad()?;
+    Ok(if is_bad { Verdict::Keep(Reason::Slo) } else { verdict })
+}
+
 fn by_chance(case: &Case<'_>, rule: Option<usize>, rate: SamplingRate) -> Verdict {
     match rate.chooses(case.summary.trace_id) {
         true => Verdict::Chosen { rule, weight: rate.weight() },

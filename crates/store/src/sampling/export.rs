@@ -2,10 +2,13 @@
 //! read rather than when its segment was packed.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use throughline_trace::{OperationKind, Severity, Sketch, TraceSummary};
 
-use super::{Baselines, Case, Decided, Reason, Sampling, Verdict, decide, quiet_at, slow_limit};
+use super::{
+    Baselines, Case, Decided, Sampling, Verdict, decide, quiet_at, slow_limit, unless_bad,
+};
 use crate::answer::{RollupSums, StoredTrace};
 use crate::derived_rows::was_of_span;
 use crate::indicators::{Observer, Watching};
@@ -104,15 +107,12 @@ impl ExportSampler {
             None => "rest".to_owned(),
         };
         let here = summary.sampled.weight_of_trace(summary.span_count).max(1.0);
-        let mut verdict = decide(&self.sampling, &case, &self.baselines);
+        let verdict = decide(&self.sampling, &case, &self.baselines);
         let mut observed = Vec::new();
-        if self.sampling.always.slo
-            && !matches!(verdict, Verdict::Keep(_))
-            && trace.spans.iter().any(|span| self.watching.is_bad(span, &mut observed))
-        {
-            verdict = Verdict::Keep(Reason::Slo);
-        }
-        match verdict {
+        let mut is_bad =
+            || trace.spans.iter().any(|span| self.watching.is_bad(span, &mut observed));
+        let verdict = unless_bad(&self.sampling, verdict, || Ok::<_, Infallible>(is_bad()));
+        match verdict.unwrap_or_else(|never| match never {}) {
             Verdict::Keep(reason) => {
                 ExportVerdict::Leaves { reason: reason.as_str().to_owned(), weight: here }
             }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use throughline_rules::Expression;
 use throughline_trace::SamplingRate;
 
-pub(crate) use decide::{Baselines, Case, Decided, Reason, Verdict, decide, quiet_at, slow_limit};
+pub(crate) use decide::{
+    Baselines, Case, Decided, Verdict, decide, quiet_at, slow_limit, unless_bad,
+};
 pub use export::{ExportSampler, ExportVerdict};
 pub use tally::{Count, Tally};
 
