@@ -289,15 +289,18 @@ pub(super) const METRIC_NAMES: &str = "SELECT name, argMax(m.unit, m.time_unix_n
     FROM metric_points AS m WHERE m.day > (SELECT max(day) FROM metric_points) - 7
     GROUP BY name ORDER BY name FORMAT JSONEachRow";
 
-/// The newest points of each series of a metric, newest first: takes `name`, `since` (nanoseconds
-/// since the Unix epoch), `limit`, which is for each series, and `all`, for all of them.
-pub(super) const METRIC_POINTS: &str = "SELECT * FROM (
+/// The newest points of each series of a metric, newest first, in turn, so that none is left without for
+/// another's sake: takes `name`, `since` (nanoseconds since the Unix epoch), `limit`, which is for each series, and
+/// `all`, for all of them.
+pub(super) const METRIC_POINTS: &str = "SELECT * EXCEPT (turn) FROM (SELECT *, row_number() OVER (
+        PARTITION BY service, kind, unit, attributes, resource, scope
+        ORDER BY time_unix_nano DESC, day DESC, segment, key DESC, server) AS turn FROM (
         SELECT * EXCEPT (version) FROM metric_points
         WHERE name = {name:String} AND time_unix_nano >= {since:UInt64}
         ORDER BY time_unix_nano DESC, day DESC, segment, key DESC, server, version DESC
-        LIMIT 1 BY segment, key, server)
-    ORDER BY time_unix_nano DESC, day DESC, segment, key DESC, server
-    LIMIT {limit:UInt64} BY service, kind, unit, attributes, resource, scope
+        LIMIT 1 BY segment, key, server))
+    WHERE turn <= {limit:UInt64}
+    ORDER BY turn, time_unix_nano DESC, day DESC, segment, key DESC, server
     LIMIT {all:UInt64} FORMAT JSONEachRow";
 
 /// Values for filter menus: agents and so on with how many traces of the newest three days name
