@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
-use throughline_gateway::{Gateway, GatewayConfig, Handover, Plan, PlanError, Submit};
+use throughline_gateway::{
+    Gateway, GatewayConfig, Handover, MAX_CA_FILE_BYTES, Plan, PlanError, Submit,
+};
 use throughline_store::Governance;
 use throughline_trace::access::Keyring;
 use throughline_trace::{KeySpending, RouteWeights};
@@ -29,9 +31,6 @@ const FILE_POLL: Duration = Duration::from_secs(1);
 
 /// How often what keys have spent is written down: so much of it may be forgotten by a crash.
 const SPENDING_PAUSE: Duration = Duration::from_secs(1);
-
-/// So much of a key or of certificates is looked at for a change, bytes: more is refused anyway.
-const MAX_SECRET_BYTES: u64 = (1 << 20) + 1;
 
 /// Where the guide is.
 const HINT: &str = "docs/gateway.md tells what `gateway:` may say";
@@ -168,7 +167,8 @@ impl Secrets {
 
 fn digest(file: &Path) -> Option<blake3::Hash> {
     let mut held = Vec::new();
-    File::open(file).ok()?.take(MAX_SECRET_BYTES).read_to_end(&mut held).ok()?;
+    // More is refused anyway; keys are shorter.
+    File::open(file).ok()?.take(MAX_CA_FILE_BYTES + 1).read_to_end(&mut held).ok()?;
     Some(blake3::hash(&held))
 }
 

@@ -95,3 +95,4 @@ pub use plan::{
 };
 pub use recorder::{Offer, Submit};
 pub use state::{Gateway, Handover};
+pub use way::MAX_CA_FILE_BYTES;

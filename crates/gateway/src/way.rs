@@ -24,7 +24,7 @@ use crate::config::ProviderConfig;
 use crate::plan::PlanError;
 
 /// Largest file of certificates that is read, bytes: a wrong path should not fill the memory.
-const MAX_CA_FILE_BYTES: u64 = 1 << 20;
+pub const MAX_CA_FILE_BYTES: u64 = 1 << 20;
 
 /// How a provider is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]

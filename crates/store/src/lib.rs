@@ -153,9 +153,9 @@ pub use sampling::{
 };
 pub use search::{MAX_QUERY_CHARS, SearchError, SearchQuery, parse_moment};
 pub use sql::{
-    DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS,
-    MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES, SqlAnswer,
-    SqlColumn, SqlCut, SqlError, SqlKind, SqlParameters, SqlQuery, SqlRun, SqlSink, SqlValue,
-    SqlView, SqlViewColumn, sql_functions, sql_views,
+    DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_BYTES, MAX_SQL_COLUMNS, MAX_SQL_PARAMETERS,
+    MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES,
+    SqlAnswer, SqlColumn, SqlCut, SqlError, SqlKind, SqlParameters, SqlQuery, SqlRun, SqlSink,
+    SqlValue, SqlView, SqlViewColumn, sql_functions, sql_views,
 };
 pub use store::Store;

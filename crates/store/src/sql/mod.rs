@@ -61,6 +61,9 @@ pub const MAX_SQL_PARAMETERS: usize = 100;
 /// Rows of an answer when nothing is said.
 pub const DEFAULT_SQL_ROWS: usize = 1_000;
 
+/// Most columns of an answer, and of anything between.
+pub const MAX_SQL_COLUMNS: usize = 100;
+
 /// Most rows of an answer.
 pub const MAX_SQL_ROWS: usize = 100_000;
 

@@ -12,9 +12,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
 use super::allow::Watch;
 use super::source::Source;
 use super::{
-    MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES,
-    MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES, SqlColumn, SqlError, SqlKind, SqlParameters, SqlQuery,
-    SqlRun, SqlSink, SqlValue, derived, functions, temp, view,
+    MAX_SQL_BYTES, MAX_SQL_COLUMNS, MAX_SQL_PARAMETERS, MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES,
+    MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES, SqlColumn, SqlError, SqlKind,
+    SqlParameters, SqlQuery, SqlRun, SqlSink, SqlValue, derived, functions, temp, view,
 };
 use crate::error::QueryError;
 
@@ -29,9 +29,6 @@ const MAX_EXPRESSION_DEPTH: i32 = 100;
 
 /// Most SELECTs that are joined by UNION and the like.
 const MAX_COMPOUND: i32 = 30;
-
-/// Most columns of an answer, and of anything between.
-const MAX_COLUMNS: i32 = 100;
 
 /// Most steps that a statement is made into.
 const MAX_STEPS: i32 = 100_000;
@@ -226,7 +223,7 @@ fn connect(source: &Source, watch: &Watch) -> Result<Connection, Stop> {
     for (limit, most) in [
         (Limit::SQLITE_LIMIT_LENGTH, MAX_SQL_VALUE_BYTES as i32),
         (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_TEXT_BYTES as i32),
-        (Limit::SQLITE_LIMIT_COLUMN, MAX_COLUMNS),
+        (Limit::SQLITE_LIMIT_COLUMN, MAX_SQL_COLUMNS as i32),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, MAX_EXPRESSION_DEPTH),
         (Limit::SQLITE_LIMIT_COMPOUND_SELECT, MAX_COMPOUND),
         (Limit::SQLITE_LIMIT_VDBE_OP, MAX_STEPS),

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use throughline_store::{
-    Reader, SqlAnswer, SqlCut, SqlError, SqlKind, SqlParameters, SqlQuery, SqlValue, Store,
+    MAX_SQL_COLUMNS, Reader, SqlAnswer, SqlCut, SqlError, SqlKind, SqlParameters, SqlQuery,
+    SqlValue, Store,
 };
 use throughline_trace::{Span, SpanBatch, SpanId, StatusCode, TraceId, keys};
 
@@ -328,6 +329,10 @@ async fn what_takes_too_much_ends_and_says_what() {
     let wide = "WITH t(x) AS (SELECT printf('%7000000d', 1)) SELECT x||1, x||2, x||3 FROM t";
     let error = refusal(&reader, wide).await;
     assert!(matches!(error, SqlError::RowTooLarge), "{error}");
+    let columns = |count: usize| vec!["1"; count].join(", ");
+    let wider = refusal(&reader, &format!("SELECT {}", columns(MAX_SQL_COLUMNS + 1))).await;
+    assert!(wider.to_string().contains("too many columns"), "{wider}");
+    ask(&reader, &format!("SELECT {}", columns(MAX_SQL_COLUMNS))).await;
     let pretty = "SELECT json_pretty('[1]', printf('%1000000d', 1))";
     assert!(refusal(&reader, pretty).await.to_string().contains("expected one argument"));
     // What is passed over is not looked through for each character.

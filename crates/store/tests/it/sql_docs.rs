@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use throughline_store::{
-    DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_BYTES, MAX_SQL_PARAMETERS, MAX_SQL_ROWS,
-    MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES, sql_functions,
-    sql_views,
+    DEFAULT_SQL_ROWS, DEFAULT_SQL_TIMEOUT, MAX_SQL_BYTES, MAX_SQL_COLUMNS, MAX_SQL_PARAMETERS,
+    MAX_SQL_ROWS, MAX_SQL_TEMP_BYTES, MAX_SQL_TEXT_BYTES, MAX_SQL_TIMEOUT, MAX_SQL_VALUE_BYTES,
+    sql_functions, sql_views,
 };
 
 use crate::made;
@@ -43,6 +43,7 @@ fn limits() -> String {
     let rows = [
         ("time", format!("{}, at most {}", seconds(DEFAULT_SQL_TIMEOUT), seconds(MAX_SQL_TIMEOUT))),
         ("rows of an answer", format!("{DEFAULT_SQL_ROWS}, at most {MAX_SQL_ROWS}")),
+        ("columns of an answer, and of anything between", MAX_SQL_COLUMNS.to_string()),
         ("values of an answer", mib(MAX_SQL_BYTES)),
         ("one value", mib(MAX_SQL_VALUE_BYTES)),
         ("what sorting and temporary tables put on disk", mib(MAX_SQL_TEMP_BYTES as usize)),

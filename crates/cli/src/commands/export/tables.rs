@@ -111,13 +111,11 @@ fn query(table: &str, time: &str, args: &ExportArgs) -> SqlQuery {
             let (text, mut values) = (traces.text(), traces.values);
             let mut condition = format!("trace_id IN (SELECT trace_id FROM traces WHERE {text})");
             if table == "decisions" {
-                // Its trace need not have spans, or began before that time. The signs keep SQLite from
-                // looking for each side by itself and putting both together by row number: these
-                // tables have none that stays.
+                // Its trace need not have spans, or began before that time.
                 let mut own = Conditions::default();
-                own.and("+agent = ?", [agent]);
-                own.in_time(&format!("+{time}"), args);
-                condition = format!("(+{condition} OR {})", own.text());
+                own.and("agent = ?", [agent]);
+                own.in_time(time, args);
+                condition = format!("({condition} OR {})", own.text());
                 values.extend(own.values);
             }
             asked.and(condition, values);
